@@ -1,0 +1,5 @@
+"""`python -m metatrain`."""
+
+from metatrain.cli import main
+
+main()

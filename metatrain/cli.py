@@ -1,0 +1,110 @@
+"""The command `metatrain COMMAND [overrides]`. Imports nothing heavy, so that help is instant."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+# What each command does, and the module whose `main(arguments)` does it, imported only when it is called.
+COMMANDS = {
+    "train": ("metatrain.commands.train", "meta-pre-train a language model over a distribution of tasks"),
+    "resume": ("metatrain.commands.resume", "go on with a stopped run: metatrain resume [RUN|latest]"),
+    "finetune": ("metatrain.commands.finetune", "adapt a meta-trained model to a new task from a few examples"),
+    "predict": ("metatrain.commands.predict", "label texts with a finetuned model"),
+    "evaluate": ("metatrain.commands.evaluate", "compare a model with baselines on few-shot episodes"),
+    "tasks": ("metatrain.commands.tasks", "show what a task distribution holds"),
+}
+
+HELP = """\
+metatrain meta-pre-trains Hugging Face language models over many NLP tasks, so that a new task needs a handful of examples.
+
+usage: metatrain COMMAND [SETTING=VALUE ...]
+
+commands:
+{commands}
+
+examples:
+  metatrain train +experiment=sentiment_fewshot
+      meta-train all-MiniLM-L6-v2 on short reviews of nine domains, test it on four others
+  metatrain finetune checkpoint=latest data.train=examples.csv data.test=held_out.csv
+      adapt the newest run's model to your own labels (columns: text, label)
+  metatrain train tasks=files tasks.path=my_tasks/ inner.steps=3 outer.lr=1e-4 -m seed=0,1,2
+      meta-train on a folder of labelled files, three times
+
+where to look next:
+  metatrain COMMAND --help        the settings and config groups of a command
+  metatrain COMMAND --cfg job     the settings a command would run with
+  metatrain -sc install=bash      shell completion (bash, zsh, fish): eval "$(metatrain -sc install=bash)"
+  conf/experiment/                complete experiments, each with its measured result
+  README.md                       the tour
+
+exit codes: 0 done, 2 wrong input, 75 a fault that a restart can heal, 130/143 stopped by a signal after saving, 1 a bug
+"""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code."""
+    arguments = list(arguments)
+    if arguments[:1] in (["-sc"], ["--shell-completion"]):
+        from metatrain.config.completion import complete
+
+        return complete(arguments[1:], COMMANDS)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP.format(commands="\n".join(f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items())))
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        from metatrain import __version__
+
+        print(f"metatrain {__version__}")
+        return 0
+    command = arguments[0]
+    if command not in COMMANDS:
+        import difflib
+
+        close = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(COMMANDS)}"
+        return _complain(f"unknown command '{command}'; {hint}", 2)
+    return _run_command(command, arguments[1:])
+
+
+def _run_command(command: str, arguments: list[str]) -> int:
+    from metatrain.errors import RestartableError, Stopped, UserError
+
+    _quiet_libraries()
+    try:
+        importlib.import_module(COMMANDS[command][0]).main(arguments)
+    except (UserError, RestartableError) as error:
+        return _complain(str(error), error.exit_code)
+    except Stopped as stop:
+        print(f"metatrain: {stop}", file=sys.stderr)
+        return stop.exit_code
+    except KeyboardInterrupt:
+        return _complain("interrupted before there was anything to save", 130)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _complain(f"the disk is full: {error}; free some space and run: metatrain resume latest", 75)
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return _complain(f"no permission: {error.filename}: {error.strerror}", 2)
+        raise
+    return 0
+
+
+def _quiet_libraries() -> None:
+    """Keep the libraries' own progress bars and advice out of our output; must happen before they are imported."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _complain(message: str, code: int) -> int:
+    print(f"metatrain: error: {' '.join(message.split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,156 @@
+"""Shared steps of the commands: from a configuration, or a checkpoint's name, to a learner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metatrain.config.schema import InnerOverrides, ModelOverrides, TrainConfig
+from metatrain.errors import UserError
+from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.meta.learner import Learner
+from metatrain.models.config import ModelConfig
+from metatrain.models.encoder import load_encoder
+from metatrain.models.export import read_recipe, save_encoder
+from metatrain.training import checkpoint
+from metatrain.training.run_directory import RunDirectory
+from metatrain.training.trainer import load_parameters
+
+RECIPE_FORMAT = 1
+_BUILT_IN = ("minilm", "tiny")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a learner is made of, apart from its weights."""
+
+    model: ModelConfig
+    algorithm: AlgorithmConfig
+    inner: InnerConfig
+    way: int | None
+    seed: int
+
+    @classmethod
+    def of_run(cls, config: TrainConfig) -> Recipe:
+        return cls(config.model, config.algorithm, config.inner, config.episode.way, config.seed)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A checkpoint, ready to use."""
+
+    learner: Learner
+    untrained: Callable[[], Learner]  # builds the same learner as it was before meta-training
+    config: TrainConfig | None  # of the run, if it is one
+    name: str
+
+
+def build_learner(recipe: Recipe, device: torch.device, dtype: torch.dtype, say: Callable[[str], None] = lambda line: None) -> Learner:
+    """A learner with its initial weights, which depend on the seed where they are not pretrained."""
+    torch.manual_seed(recipe.seed)
+    encoder, notes = load_encoder(recipe.model, recipe.algorithm.meta_gradient != "first_order", dtype)
+    learner = Learner(encoder.to(device), recipe.algorithm, recipe.inner, recipe.way)
+    for note in notes:
+        say(note)
+    idle = learner.untrained_names()
+    if idle:
+        say(f"{len(idle)} parameters that no text reaches stay as they are: {', '.join(idle[:3])}{' ...' if len(idle) > 3 else ''}")
+    return learner
+
+
+def open_checkpoint(
+    reference: str, inner: InnerOverrides, model: ModelOverrides, device: torch.device, dtype: torch.dtype, say: Callable[[str], None]
+) -> Opened:
+    """A run (directory, one of its checkpoints, or `latest`) or a Hugging Face model, as a learner.
+
+    Raises:
+        UserError: there is no such thing, or it cannot be read.
+    """
+    path = Path("outputs/latest" if reference == "latest" else reference).expanduser()
+    if (path / checkpoint.MANIFEST).is_file():
+        return _open_run(RunDirectory.find(str(path.parent.parent)), path, inner, model, device, dtype, say)
+    if reference == "latest" or (path / "config.yaml").is_file():
+        return _open_run(RunDirectory.find(reference), None, inner, model, device, dtype, say)
+    if not path.is_dir() and reference not in _BUILT_IN and (path.is_absolute() or reference.startswith((".", "~", "outputs"))):
+        raise UserError(f"checkpoint={reference}: no such run or model directory")
+    found = read_recipe(path)
+    saved, head = found if found else ({}, {})
+    recipe = Recipe(
+        _with(ModelConfig(name=reference, **saved.get("model", {})), model),
+        AlgorithmConfig(**saved.get("algorithm", {})),
+        _with(InnerConfig(**saved["inner"]) if saved else default_inner(), inner),
+        saved.get("way"),
+        saved.get("seed", 0),
+    )
+    learner = build_learner(recipe, device, dtype, say)
+    for name, value in head.items():
+        learner.parameters[f"head.{name}"].copy_(value)
+    base = replace(recipe, model=replace(recipe.model, name=saved.get("base", reference)))
+    return Opened(learner, lambda: build_learner(base, device, dtype), None, reference)
+
+
+def _open_run(
+    run: RunDirectory, wanted: Path | None, inner: InnerOverrides, model: ModelOverrides, device: torch.device, dtype: torch.dtype, say: Callable[[str], None]
+) -> Opened:
+    config: TrainConfig = run.load_config(TrainConfig)
+    recipe = Recipe.of_run(config)
+    recipe = replace(recipe, inner=_with(recipe.inner, inner), model=_with(recipe.model, model))
+    found = _read_checkpoint(run, wanted, say)
+    learner = build_learner(recipe, device, dtype, say)
+    load_parameters(learner, found)
+    say(f"weights: {found.path}")
+    return Opened(learner, lambda: build_learner(recipe, device, dtype), config, str(run.path))
+
+
+def _read_checkpoint(run: RunDirectory, wanted: Path | None, say: Callable[[str], None]) -> checkpoint.Checkpoint:
+    """The wanted checkpoint, or the run's best, or its newest, passing over broken ones."""
+    paths = [wanted] if wanted is not None else list(reversed(checkpoint.steps(run.checkpoints)))
+    problems = []
+    for path in paths:
+        try:
+            found = checkpoint.load(path)
+        except checkpoint.BrokenCheckpoint as error:
+            problems.append(str(error))
+            continue
+        for problem in problems:
+            say(f"warning: {problem}; using {path.name}")
+        best = found.state.get("best_step")
+        if wanted is None and best is not None and best != found.state["step"]:
+            return checkpoint.load_for_use(run.checkpoints, best)
+        return found
+    if problems:
+        raise UserError(f"unreadable checkpoint: {problems[0]}")
+    raise UserError(f"{run.path} has no checkpoint yet; go on with it by: metatrain resume {run.path}")
+
+
+def default_inner() -> InnerConfig:
+    """The inner loop for a model that brings no recipe: conf/inner/sgd.yaml."""
+    from omegaconf import OmegaConf
+
+    from metatrain.config.compose import conf_dir
+
+    return InnerConfig(**OmegaConf.load(conf_dir() / "inner" / "sgd.yaml"))
+
+
+def save_model(folder: Path, learner: Learner, recipe: Recipe) -> None:
+    """Write the meta-trained encoder with everything `finetune` needs to adapt it."""
+    head = {name[len("head.") :]: value for name, value in learner.parameters.items() if name.startswith("head.")}
+    facts: dict[str, Any] = {
+        "format": RECIPE_FORMAT,
+        "base": recipe.model.name,
+        "model": {"pooling": recipe.model.pooling, "max_length": recipe.model.max_length},
+        "algorithm": asdict(recipe.algorithm),
+        "inner": asdict(recipe.inner),
+        "way": recipe.way,
+        "seed": recipe.seed,
+    }
+    save_encoder(folder, learner.load_encoder(), head, facts)
+
+
+def _with(settings: Any, overrides: Any) -> Any:
+    """Settings with those overrides that are not null."""
+    return replace(settings, **{key: value for key, value in asdict(overrides).items() if value is not None})

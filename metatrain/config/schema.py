@@ -1,0 +1,127 @@
+"""The typed configuration of each command: what may be set, of which type, with which default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from metatrain.evaluation.config import EvaluationConfig
+from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.models.config import ModelConfig
+from metatrain.tasks.config import EpisodeConfig, TasksConfig
+from metatrain.tracking.config import TrackingConfig
+from metatrain.training.config import CheckpointConfig, HardwareConfig, OuterConfig, ValidationConfig
+
+
+@dataclass
+class TrainConfig:
+    """`metatrain train`, and what `metatrain resume` reads back."""
+
+    name: str = "${algorithm.name}"  # of the run; its directory is outputs/train/NAME/RUN-ID
+    seed: int = 0
+    algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    tasks: TasksConfig = field(default_factory=TasksConfig)
+    inner: InnerConfig = field(default_factory=InnerConfig)
+    outer: OuterConfig = field(default_factory=OuterConfig)
+    episode: EpisodeConfig = field(default_factory=EpisodeConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+
+@dataclass
+class InnerOverrides:
+    """Inner-loop settings that replace the checkpoint's own; null: as the checkpoint says."""
+
+    lr: float | None = None
+    head_lr: float | None = None
+    steps: int | None = None
+
+
+@dataclass
+class ModelOverrides:
+    """Settings for a plain Hugging Face model; a run brings its own."""
+
+    pooling: str | None = None
+    max_length: int | None = None
+
+
+@dataclass
+class EvaluateConfig:
+    """`metatrain evaluate`: a checkpoint and the baseline arms on meta-test episodes."""
+
+    name: str = "evaluation"
+    seed: int = 0
+    checkpoint: str = MISSING  # a run directory | latest | a directory or hub id of a Hugging Face model
+    tasks: TasksConfig | None = None  # null: the run's own tasks
+    inner: InnerOverrides = field(default_factory=InnerOverrides)
+    model: ModelOverrides = field(default_factory=ModelOverrides)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+
+
+@dataclass
+class DataConfig:
+    """The labelled files of one new task."""
+
+    train: str = MISSING  # csv, tsv, jsonl or parquet with the few examples
+    test: str | None = None  # held-out examples, for the accuracy
+    text: str = "text"  # column of the texts
+    label: str = "label"  # column of the labels
+
+
+@dataclass
+class FinetuneConfig:
+    """`metatrain finetune`: adapt a checkpoint to a new task and write a model directory."""
+
+    name: str = "task"
+    seed: int = 0
+    checkpoint: str = MISSING  # a run directory | latest | a directory or hub id of a Hugging Face model
+    data: DataConfig = field(default_factory=DataConfig)
+    inner: InnerOverrides = field(default_factory=InnerOverrides)
+    model: ModelOverrides = field(default_factory=ModelOverrides)
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+
+
+@dataclass
+class PredictConfig:
+    """`metatrain predict`: labels for a text or a file of texts."""
+
+    name: str = "predictions"
+    model: str = MISSING  # a directory written by `metatrain finetune` (the run directory or its model/)
+    text: str | None = None
+    data: str | None = None  # csv, tsv, jsonl or parquet
+    column: str = "text"  # column of the texts in `data`
+    output: str | None = None  # where to write predictions of `data` (jsonl); null: to standard output
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+
+
+@dataclass
+class TasksCommandConfig:
+    """`metatrain tasks`: what a task distribution holds."""
+
+    name: str = "tasks"
+    seed: int = 0
+    tasks: TasksConfig = field(default_factory=TasksConfig)
+    episode: EpisodeConfig = field(default_factory=EpisodeConfig)
+
+
+SCHEMAS = {
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "finetune": FinetuneConfig,
+    "predict": PredictConfig,
+    "tasks": TasksCommandConfig,
+}
+
+
+def register() -> None:
+    """Make the schemas known to Hydra as `COMMAND_schema`, the first entry of each conf/COMMAND.yaml."""
+    store = ConfigStore.instance()
+    for command, schema in SCHEMAS.items():
+        store.store(name=f"{command}_schema", node=schema)

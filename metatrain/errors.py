@@ -1,0 +1,21 @@
+"""The two kinds of failure that are not bugs, and their exit codes."""
+
+
+class UserError(Exception):
+    """The user's input is wrong: one line that names the file:line or config key and the remedy (exit 2)."""
+
+    exit_code = 2
+
+
+class RestartableError(Exception):
+    """The machine is at fault, not the input (disk full, ...): the same command may work later (exit 75)."""
+
+    exit_code = 75
+
+
+class Stopped(Exception):
+    """A signal asked the run to stop, and its state has been saved (exit 128 + signal number)."""
+
+    def __init__(self, signal_number: int, message: str):
+        super().__init__(message)
+        self.exit_code = 128 + signal_number

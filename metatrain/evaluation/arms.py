@@ -1,0 +1,100 @@
+"""Arms: ways of getting a model for a new task, compared on the same episodes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+
+from metatrain.errors import UserError
+from metatrain.evaluation.config import ARMS
+from metatrain.meta.learner import EpisodeTexts, Learner
+
+
+class Arm(Protocol):
+    """One way of getting a model."""
+
+    def predict(self, episode: EpisodeTexts) -> tuple[np.ndarray, float]:
+        """Predicted labels of the queries, shape [queries], and the seconds that adaptation took."""
+
+
+class Adapted:
+    """A learner's inner loop on the support set."""
+
+    def __init__(self, learner: Learner):
+        self.learner = learner
+
+    def predict(self, episode: EpisodeTexts) -> tuple[np.ndarray, float]:
+        begin = time.perf_counter()
+        parameters, _ = self.learner.adapt(episode.support, episode.support_labels, episode.way)
+        seconds = time.perf_counter() - begin
+        return self.learner.logits(parameters, episode.query).argmax(1).cpu().numpy(), seconds
+
+
+class _Frozen:
+    """Vectors of an encoder that does not change, so that a query seen in many episodes is encoded once."""
+
+    def __init__(self, learner: Learner):
+        self.learner = learner
+        self._known: dict[bytes, np.ndarray] = {}
+
+    def predict(self, episode: EpisodeTexts) -> tuple[np.ndarray, float]:
+        begin = time.perf_counter()
+        support = self.learner.features(episode.support).double().cpu().numpy()
+        classify = self.fit(support, np.asarray(episode.support_labels))
+        seconds = time.perf_counter() - begin
+        return classify(self._features(episode.query)), seconds
+
+    def fit(self, features: np.ndarray, labels: np.ndarray):
+        """A function from features [queries, H] to labels [queries]."""
+        raise NotImplementedError
+
+    def _features(self, texts: Sequence[np.ndarray]) -> np.ndarray:
+        new = list({text.tobytes(): text for text in texts if text.tobytes() not in self._known}.values())
+        if new:
+            for text, vector in zip(new, self.learner.features(new).double().cpu().numpy()):
+                self._known[text.tobytes()] = vector
+        return np.stack([self._known[text.tobytes()] for text in texts])
+
+
+class FrozenLogisticRegression(_Frozen):
+    """Logistic regression (scikit-learn's defaults) on frozen vectors."""
+
+    def fit(self, features: np.ndarray, labels: np.ndarray):
+        return LogisticRegression(max_iter=1000).fit(features, labels).predict
+
+
+class FrozenPrototypes(_Frozen):
+    """The class whose mean vector is nearest in squared Euclidean distance (Snell et al. 2017)."""
+
+    def fit(self, features: np.ndarray, labels: np.ndarray):
+        means = np.stack([features[labels == label].mean(0) for label in range(labels.max() + 1)])
+        return lambda queries: ((queries[:, None] - means) ** 2).sum(-1).argmin(1)
+
+
+def make_arms(names: Sequence[str], trained: Learner, untrained: Learner) -> dict[str, Arm]:
+    """The arms of `evaluation.arms`; `untrained` is the same learner before meta-training.
+
+    Raises:
+        UserError: there is no such arm.
+    """
+    makers = {
+        "meta_trained": lambda: Adapted(trained),
+        "no_meta_training": lambda: Adapted(untrained),
+        "logistic_regression": lambda: FrozenLogisticRegression(untrained),
+        "prototypes": lambda: FrozenPrototypes(untrained),
+    }
+    check_arms(names)
+    return {name: makers[name]() for name in names}
+
+
+def check_arms(names: Sequence[str]) -> None:
+    """Raises: UserError: an arm is unknown, or there is none."""
+    if not names:
+        raise UserError(f"evaluation.arms is empty; choose from {', '.join(ARMS)}")
+    for name in names:
+        if name not in ARMS:
+            raise UserError(f"evaluation.arms: no arm {name!r}; choose from {', '.join(ARMS)}")

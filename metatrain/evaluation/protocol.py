@@ -1,0 +1,153 @@
+"""The evaluation protocol: the same episodes for every arm, means with intervals, paired differences, a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from metatrain.errors import UserError
+from metatrain.evaluation import statistics
+from metatrain.evaluation.arms import Arm, check_arms
+from metatrain.evaluation.config import EvaluationConfig
+from metatrain.meta.learner import EpisodeTexts
+from metatrain.tasks.config import EpisodeConfig
+from metatrain.tasks.episodes import Episode, check_tasks, task_episode
+from metatrain.tasks.task import Task
+from metatrain.tasks.tokens import Tokens
+
+FORMAT = 1
+_SUBJECT = "meta_trained"  # the arm that the others are compared with
+
+
+@dataclass
+class Scores:
+    """What one arm scored: by task, a list with an entry per episode."""
+
+    accuracy: dict[str, list[float]]
+    balanced: dict[str, list[float]]
+    seconds: list[float]
+
+
+def texts_of(episode: Episode, tokens: Tokens) -> EpisodeTexts:
+    """An episode as the learner sees it."""
+    return EpisodeTexts(
+        tokens.of(episode.task, episode.support),
+        episode.support_labels,
+        tokens.of(episode.task, episode.query),
+        episode.query_labels,
+        episode.way,
+    )
+
+
+def run_arms(
+    arms: Mapping[str, Arm],
+    tasks: Sequence[Task],
+    tokens: Tokens,
+    settings: EpisodeConfig,
+    episodes: int,
+    seed: int,
+    split: str,
+    between: Callable[[], None] = lambda: None,
+) -> dict[str, Scores]:
+    """Scores of every arm on the same episodes of every task; `between` is called after each episode."""
+    scores = {name: Scores({}, {}, []) for name in arms}
+    for task, episode in _episodes(tasks, settings, episodes, seed, split):
+        texts = texts_of(episode, tokens)
+        for name, arm in arms.items():
+            predicted, seconds = arm.predict(texts)
+            scores[name].accuracy.setdefault(task.name, []).append(statistics.accuracy(predicted, texts.query_labels))
+            scores[name].balanced.setdefault(task.name, []).append(statistics.balanced_accuracy(predicted, texts.query_labels))
+            scores[name].seconds.append(seconds)
+        between()
+    return scores
+
+
+def _episodes(tasks: Sequence[Task], settings: EpisodeConfig, episodes: int, seed: int, split: str) -> Iterator[tuple[Task, Episode]]:
+    for task in tasks:
+        for index in range(episodes):
+            yield task, task_episode(task, settings, seed, split, index)
+
+
+def episode_settings(episode: EpisodeConfig, config: EvaluationConfig, shots: int) -> EpisodeConfig:
+    """Training's episode settings with evaluation's shots and queries."""
+    return replace(episode, shots=shots, queries=config.queries)
+
+
+def check_evaluation(config: EvaluationConfig, tasks: Sequence[Task], episode: EpisodeConfig) -> None:
+    """Refuse, before anything is computed, an evaluation that cannot be done.
+
+    Raises:
+        UserError: a value makes no sense, an arm is unknown, or tasks are too small.
+    """
+    check_arms(config.arms)
+    for key in ("episodes", "resamples"):
+        if getattr(config, key) < 1:
+            raise UserError(f"evaluation.{key}={getattr(config, key)} must be 1 or more")
+    if not config.shots or min(config.shots) < 1:
+        raise UserError(f"evaluation.shots={list(config.shots)} must be a list of numbers, each 1 or more")
+    for shots in config.shots:
+        check_tasks(tasks, episode_settings(episode, config, shots), "meta_test")
+
+
+def evaluate(
+    arms: Mapping[str, Arm],
+    tasks: Sequence[Task],
+    tokens: Tokens,
+    episode: EpisodeConfig,
+    config: EvaluationConfig,
+    seed: int,
+    between: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """The content of results.json: `arms` and `comparisons` for the first number of shots, all of them in `by_shots`."""
+    by_shots = {}
+    for shots in config.shots:
+        settings = episode_settings(episode, config, shots)
+        scores = run_arms(arms, tasks, tokens, settings, config.episodes, seed, "meta_test", between)
+        by_shots[str(shots)] = summarise(scores, config.resamples, seed)
+    protocol = {
+        "split": "meta_test",
+        "tasks": [task.name for task in tasks],
+        "way": episode.way,
+        "shots": list(config.shots),
+        "queries_per_class": config.queries,
+        "episodes_per_task": config.episodes,
+        "seed": seed,
+        "interval": f"95% percentile bootstrap, {config.resamples} resamples of tasks and of episodes within them",
+    }
+    return {"format": FORMAT, "protocol": protocol, **by_shots[str(config.shots[0])], "by_shots": by_shots}
+
+
+def summarise(scores: Mapping[str, Scores], resamples: int, seed: int) -> dict[str, Any]:
+    """Means, intervals and paired comparisons of arms that were run on the same episodes."""
+    arms, comparisons = {}, []
+    for name, mine in scores.items():
+        values = [np.array(task) for task in mine.accuracy.values()]
+        low, high = statistics.interval(statistics.nested_bootstrap(values, resamples, np.random.default_rng([seed, 11])))
+        arms[name] = {
+            "mean": statistics.mean_over_tasks(values),
+            "ci95": (high - low) / 2,
+            "balanced": statistics.mean_over_tasks([np.array(task) for task in mine.balanced.values()]),
+            "per_task": {
+                task: {
+                    "mean": float(np.mean(values)),
+                    "ci95": statistics.half_width(np.array(values)),
+                    "balanced": float(np.mean(mine.balanced[task])),
+                    "episodes": len(values),
+                }
+                for task, values in mine.accuracy.items()
+            },
+            "adapt_seconds_per_episode": float(np.mean(mine.seconds)),
+        }
+    for other in scores:
+        if _SUBJECT in scores and other != _SUBJECT:
+            comparisons.append({"arm": _SUBJECT, "against": other, **_difference(scores[_SUBJECT], scores[other], resamples, seed)})
+    return {"arms": arms, "comparisons": comparisons}
+
+
+def _difference(ours: Scores, theirs: Scores, resamples: int, seed: int) -> dict[str, Any]:
+    differences = [np.array(ours.accuracy[task]) - np.array(theirs.accuracy[task]) for task in ours.accuracy]
+    low, high = statistics.interval(statistics.nested_bootstrap(differences, resamples, np.random.default_rng([seed, 13])))
+    return {"difference": statistics.mean_over_tasks(differences), "ci95": [low, high], "verdict": statistics.verdict(low, high)}

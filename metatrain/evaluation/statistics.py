@@ -1,0 +1,53 @@
+"""Scores, and intervals that respect how they came about: episodes nested in tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
+    """Share of right answers."""
+    return float(np.mean(predicted == labels))
+
+
+def balanced_accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
+    """Mean over the classes that occur of the share of right answers: always answering one class scores 1/classes."""
+    return float(np.mean([np.mean(predicted[labels == label] == label) for label in np.unique(labels)]))
+
+
+def mean_over_tasks(values: Sequence[np.ndarray]) -> float:
+    """Mean of the tasks' means; values[t] are the scores of task t's episodes."""
+    return float(np.mean([np.mean(scores) for scores in values]))
+
+
+def nested_bootstrap(values: Sequence[np.ndarray], resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """Resampled means of shape [resamples]: tasks drawn with replacement, then episodes within each drawn task.
+
+    Tasks are the unit that generalises, so with few of them the spread is wide, as it should be (Bouthillier et al.
+    2021). With one task only its episodes are resampled.
+    """
+    total = np.zeros(resamples)
+    chosen = rng.integers(len(values), size=(resamples, len(values)))
+    for slot in range(len(values)):
+        for task, scores in enumerate(values):
+            mine = np.flatnonzero(chosen[:, slot] == task)
+            total[mine] += scores[rng.integers(len(scores), size=(len(mine), len(scores)))].mean(axis=1)
+    return total / len(values)
+
+
+def interval(resampled: np.ndarray) -> tuple[float, float]:
+    """95% percentile interval."""
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def half_width(scores: np.ndarray) -> float:
+    """Half of the 95% interval of one task's mean over its episodes (normal approximation); 0 for one episode."""
+    return float(1.96 * np.std(scores, ddof=1) / np.sqrt(len(scores))) if len(scores) > 1 else 0.0
+
+
+def verdict(low: float, high: float) -> str:
+    """What an interval of a paired difference says."""
+    return "better" if low > 0 else "worse" if high < 0 else "not distinguishable"

@@ -1,0 +1,234 @@
+"""The learner: an encoder and one choice on each of the four axes, ready for episodes.
+
+The axes are the head rule, the adapted parameters, the inner rule and the meta-gradient; a published method is a
+choice of four (see conf/algorithm/).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import functional_call
+
+from metatrain.errors import UserError
+from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.meta.inner import Parameters, make_inner_rule
+from metatrain.meta.meta_gradient import MetaGradient, adapt, check_mode, leaves, meta_gradient
+from metatrain.models.adapted import select
+from metatrain.models.batches import Batch, chunks
+from metatrain.models.encoder import Encoder
+from metatrain.models.heads import make_head
+
+_ENCODER, _HEAD = "encoder.", "head."
+
+
+@dataclass(frozen=True)
+class EpisodeTexts:
+    """The token ids and labels of an episode: what the learner needs to know of it."""
+
+    support: Sequence[np.ndarray]
+    support_labels: np.ndarray
+    query: Sequence[np.ndarray]
+    query_labels: np.ndarray
+    way: int
+
+
+@dataclass(frozen=True)
+class OuterGradient:
+    """What one episode contributes to an outer step."""
+
+    gradient: Parameters
+    rows: Tensor | None  # the word-embedding rows that `gradient` has
+    loss_before: float
+    loss_after: float
+    accuracy_before: float
+    accuracy_after: float
+
+
+class Learner:
+    """Adapts to a support set, predicts, and gives the meta-gradient of an episode.
+
+    `parameters` are the meta-parameters, the tensors the outer loop trains: `encoder.*` and `head.*`.
+    """
+
+    def __init__(self, encoder: Encoder, algorithm: AlgorithmConfig, inner: InnerConfig, way: int | None):
+        check_mode(algorithm.meta_gradient)
+        self.encoder = encoder
+        self.algorithm = algorithm
+        self.inner = inner
+        self.head = make_head(algorithm.head, algorithm.head_scale)
+        self.rule = make_inner_rule(inner)
+        dtype, device = next(encoder.parameters()).dtype, encoder.device
+        trained = {name: value for name, value in encoder.named_parameters() if name not in set(_without_gradient(encoder))}
+        self.parameters: Parameters = {_ENCODER + name: value.detach().clone() for name, value in trained.items()}
+        for name, value in self.head.learned(encoder.hidden_size, way).items():
+            self.parameters[_HEAD + name] = value.to(device, dtype)
+        self.adapted = [_ENCODER + name for name in select(list(trained), algorithm.adapt, algorithm.last_layers)]
+        self._embedding = _ENCODER + encoder.word_embeddings
+
+    def untrained_names(self) -> list[str]:
+        """Encoder parameters that no text reaches; they stay as loaded."""
+        return [name for name, _ in self.encoder.named_parameters() if _ENCODER + name not in self.parameters]
+
+    def steps(self, evaluation: bool) -> int:
+        """Inner steps in meta-training, or in validation, evaluation and finetuning."""
+        if evaluation and self.inner.evaluation_steps is not None:
+            return self.inner.evaluation_steps
+        return self.inner.steps
+
+    def outer_gradient(self, episode: EpisodeTexts) -> OuterGradient:
+        """Meta-gradient of one episode, with query loss and accuracy before and after adaptation."""
+        losses = _Losses(self, episode.support, episode.support_labels, episode.way, episode.query, episode.query_labels)
+        theta = losses.view(self.parameters)
+        with torch.no_grad():
+            before = losses.query_logits(losses.start(theta), theta)
+        found: MetaGradient = meta_gradient(losses, theta, self.rule, self.steps(evaluation=False), self.algorithm.meta_gradient)
+        labels = losses.query_labels
+        return OuterGradient(
+            found.gradient,
+            losses.rows,
+            float(F.cross_entropy(before, labels)),
+            found.query_loss,
+            _accuracy(before, labels),
+            _accuracy(losses.last_query_logits, labels),
+        )
+
+    def add_gradient(self, total: Parameters, part: OuterGradient, weight: float) -> None:
+        """Add one episode's weighted meta-gradient to `total`, in place."""
+        for name, value in part.gradient.items():
+            if part.rows is not None and name == self._embedding:
+                total[name].index_add_(0, part.rows, value, alpha=weight)
+            else:
+                total[name].add_(value, alpha=weight)
+
+    def adapt(self, support: Sequence[np.ndarray], labels: np.ndarray, way: int, steps: int | None = None) -> tuple[Parameters, float]:
+        """All parameters after adaptation to a support set, and the support loss before the last inner step."""
+        losses = _Losses(self, support, labels, way)
+        theta = losses.view(self.parameters)
+        with torch.no_grad():
+            phi, loss = losses.start(theta), float("nan")
+        for phi, loss in adapt(losses, phi, theta, self.rule, self.steps(evaluation=True) if steps is None else steps):
+            pass
+        adapted = {**self.parameters, **{name: value.detach() for name, value in phi.items()}}
+        if losses.rows is not None and self._embedding in phi:
+            adapted[self._embedding] = self.parameters[self._embedding].index_copy(0, losses.rows, adapted[self._embedding])
+        return adapted, loss
+
+    def logits(self, parameters: Mapping[str, Tensor], texts: Sequence[np.ndarray]) -> Tensor:
+        """Scores of shape [texts, way] under adapted parameters, without a graph."""
+        with torch.no_grad():
+            parts = [self._scores(parameters, self.encoder.batch(texts[part])) for part in chunks(texts)]
+        return torch.cat(parts)
+
+    def features(self, texts: Sequence[np.ndarray]) -> Tensor:
+        """Encodings of shape [texts, H] under the meta-parameters, without a graph."""
+        with torch.no_grad():
+            return torch.cat([self._encode(self.parameters, self.encoder.batch(texts[part])) for part in chunks(texts)])
+
+    def load_encoder(self) -> Encoder:
+        """The encoder module, its weights set to the meta-parameters."""
+        return self.write_to_encoder(self.parameters)
+
+    def write_to_encoder(self, parameters: Mapping[str, Tensor]) -> Encoder:
+        """Copy parameters (adapted or not) into the encoder module, for export."""
+        with torch.no_grad():
+            for name, value in self.encoder.named_parameters():
+                if _ENCODER + name in parameters:
+                    value.copy_(parameters[_ENCODER + name])
+        return self.encoder
+
+    def _encode(self, parameters: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        prefix = len(_ENCODER)
+        encoder = {name[prefix:]: value for name, value in parameters.items() if name.startswith(_ENCODER)}
+        return functional_call(self.encoder, encoder, (batch,))
+
+    def _scores(self, parameters: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        return F.linear(self._encode(parameters, batch), parameters[_HEAD + "weight"], parameters[_HEAD + "bias"])
+
+
+class _Losses:
+    """An episode's losses as functions of the adapted parameters phi and the meta-parameters theta.
+
+    With gradients wanted for the word embeddings, only the rows that occur in the episode take part: they are half
+    of a small model's parameters, and all but some hundred have no gradient.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        support: Sequence[np.ndarray],
+        support_labels: np.ndarray,
+        way: int,
+        query: Sequence[np.ndarray] = (),
+        query_labels: np.ndarray | None = None,
+    ):
+        device = learner.encoder.device
+        self.learner, self.way = learner, way
+        labels = torch.from_numpy(np.asarray(support_labels, dtype=np.int64)).to(device)
+        self.support = [(learner.encoder.batch(support[part]), labels[part]) for part in chunks(support)]
+        self.support_size = len(support)
+        self.query = learner.encoder.batch(query) if len(query) else None
+        if query_labels is not None:
+            self.query_labels = torch.from_numpy(np.asarray(query_labels, dtype=np.int64)).to(device)
+        self.rows: Tensor | None = None
+        if learner._embedding in learner.parameters:
+            padding = torch.arange(learner.encoder.padding_id + 1, device=device)  # keeps the padding row where it is
+            batches = [part for part, _ in self.support] + ([] if self.query is None else [self.query])
+            self.rows = torch.unique(torch.cat([padding, *(batch.input_ids.flatten() for batch in batches)]))
+            self.support = [(part.remap(self.rows), labels) for part, labels in self.support]
+            self.query = self.query.remap(self.rows) if self.query is not None else None
+
+    def view(self, parameters: Parameters) -> Parameters:
+        """The parameters with only the word-embedding rows that occur."""
+        if self.rows is None:
+            return dict(parameters)
+        name = self.learner._embedding
+        return {**parameters, name: parameters[name].index_select(0, self.rows)}
+
+    def start(self, theta: Mapping[str, Tensor]) -> Parameters:
+        head = self.learner.head
+        some = next(iter(theta.values()))
+        size = self.learner.encoder.hidden_size
+        empty = {"weight": some.new_zeros(self.way, size), "bias": some.new_zeros(self.way)}
+        learned = {name[len(_HEAD) :]: value for name, value in theta.items() if name.startswith(_HEAD)}
+        features = torch.cat([self.learner._encode(theta, part) for part, _ in self.support]) if head.needs_support else None
+        first = head.start(learned, empty, features, torch.cat([labels for _, labels in self.support]))
+        return {**{name: theta[name] for name in self.learner.adapted}, **{_HEAD + name: value for name, value in first.items()}}
+
+    def support_parts(self, phi: Mapping[str, Tensor], theta: Mapping[str, Tensor]) -> Iterator[Tensor]:
+        parameters = {**theta, **phi}
+        for part, labels in self.support:
+            yield F.cross_entropy(self.learner._scores(parameters, part), labels, reduction="sum") / self.support_size
+
+    def query_logits(self, phi: Mapping[str, Tensor], theta: Mapping[str, Tensor]) -> Tensor:
+        return self.learner._scores({**theta, **phi}, self.query)
+
+    def query_loss(self, phi: Mapping[str, Tensor], theta: Mapping[str, Tensor]) -> Tensor:
+        logits = self.query_logits(phi, theta)
+        self.last_query_logits = logits.detach()
+        return F.cross_entropy(logits, self.query_labels)
+
+
+def _accuracy(logits: Tensor, labels: Tensor) -> float:
+    return float((logits.argmax(1) == labels).double().mean())
+
+
+def _without_gradient(encoder: Encoder) -> list[str]:
+    """Names of encoder parameters that no text reaches (an unused pooler, say): they cannot be trained.
+
+    Raises:
+        UserError: no parameter is reached at all.
+    """
+    parameters = leaves(dict(encoder.named_parameters()))
+    text = np.array(encoder.tokenizer("a")["input_ids"])
+    output = functional_call(encoder, parameters, (encoder.batch([text, text]),)).square().sum()
+    found = torch.autograd.grad(output, list(parameters.values()), allow_unused=True)
+    missing = [name for name, value in zip(parameters, found) if value is None]
+    if len(missing) == len(parameters):
+        raise UserError("model.name: no parameter of the model affects its encodings")
+    return missing

@@ -1,0 +1,30 @@
+"""Which of the encoder's parameters the inner loop adapts; the others are meta-learned but fixed within an episode."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from metatrain.errors import UserError
+
+CHOICES = ("all", "head", "last_layers")
+_LAYER = re.compile(r"\.(?:layer|layers|h|block)\.(\d+)\.")
+
+
+def select(names: Sequence[str], choice: str, last_layers: int) -> list[str]:
+    """Names of the adapted encoder parameters (the episode's head always adapts).
+
+    Raises:
+        UserError: the choice is unknown or does not fit the model.
+    """
+    if choice == "all":
+        return list(names)
+    if choice == "head":
+        return []
+    if choice == "last_layers":
+        depth = {name: int(found[1]) for name in names if (found := _LAYER.search(name))}
+        layers = sorted(set(depth.values()))
+        if not 1 <= last_layers <= len(layers):
+            raise UserError(f"algorithm.last_layers={last_layers}, but the model has {len(layers)} layers; choose 1 to {len(layers)}")
+        return [name for name in names if depth.get(name, -1) in layers[-last_layers:]]
+    raise UserError(f"algorithm.adapt={choice} is unknown; choose one of {', '.join(CHOICES)}")

@@ -1,0 +1,144 @@
+"""A text encoder: any `AutoModel` backbone plus pooling, called as a function of its parameters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+
+from metatrain.errors import UserError
+from metatrain.models import minilm, tiny
+from metatrain.models.batches import Batch, Packed, Padded, pack, packed_attention, pad
+from metatrain.models.config import ModelConfig
+
+AttentionInterface.register("metatrain_packed", packed_attention)
+
+POOLINGS = ("mean", "first")
+POOLER_ARCHITECTURES = ("bert",)  # first-token pooling goes through the model's own pooler, as its classifier does
+_PACKED_ARCHITECTURES = ("bert",)  # embeddings(ids, positions) and encoder(hidden, **attention arguments)
+
+# Classes that take `add_pooling_layer`; an unused pooler would be a parameter without a gradient.
+_OPTIONAL_POOLERS = ("bert", "roberta", "xlm-roberta", "mpnet", "camembert", "albert", "data2vec-text", "ernie")
+
+
+class Encoder(nn.Module):
+    """Texts to vectors: `encoder(batch)` has shape [texts, hidden]. Dropout is off throughout."""
+
+    def __init__(self, backbone: nn.Module, tokenizer: PreTrainedTokenizerBase, pooling: str, max_length: int):
+        super().__init__()
+        self.backbone = backbone.eval()
+        self.tokenizer = tokenizer
+        self.pooling = pooling
+        self.max_length = max_length
+        self.uses_pooler = pooling == "first" and backbone.config.model_type in POOLER_ARCHITECTURES
+        self.packs = backbone.config.model_type in _PACKED_ARCHITECTURES
+        if self.packs:
+            backbone.set_attn_implementation("metatrain_packed")
+
+    @property
+    def hidden_size(self) -> int:
+        return self.backbone.config.hidden_size
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.backbone.parameters()).device
+
+    @property
+    def padding_id(self) -> int:
+        return self.tokenizer.pad_token_id or 0
+
+    @property
+    def word_embeddings(self) -> str:
+        """Name of the word embedding among the encoder's parameters."""
+        wanted = self.backbone.get_input_embeddings().weight
+        return next(name for name, parameter in self.named_parameters() if parameter is wanted)
+
+    def batch(self, texts: list[np.ndarray]) -> Batch:
+        """Model inputs for token ids."""
+        return pack(texts, self.device) if self.packs else pad(texts, self.padding_id, self.device)
+
+    def forward(self, batch: Batch) -> Tensor:
+        if isinstance(batch, Packed):
+            return self._packed(batch)
+        return self._padded(batch)
+
+    def _packed(self, batch: Packed) -> Tensor:
+        hidden = self.backbone.embeddings(
+            input_ids=batch.input_ids,
+            token_type_ids=torch.zeros_like(batch.input_ids),
+            position_ids=batch.position_ids,
+        )
+        hidden = self.backbone.encoder(hidden, groups=batch.groups).last_hidden_state[0]  # [T, H]
+        if self.pooling == "mean":
+            token = torch.arange(hidden.shape[0], device=hidden.device)[None]
+            begin, length = batch.starts[:, None], batch.lengths[:, None]
+            weights = ((token >= begin) & (token < begin + length)).to(hidden.dtype) / length  # [B, T]
+            return weights @ hidden
+        first = hidden.index_select(0, batch.starts)
+        return self.backbone.pooler(first[:, None]) if self.uses_pooler else first
+
+    def _padded(self, batch: Padded) -> Tensor:
+        outputs = self.backbone(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+        if self.pooling == "mean":
+            weights = batch.attention_mask.to(outputs.last_hidden_state.dtype)[:, :, None]
+            return (outputs.last_hidden_state * weights).sum(1) / weights.sum(1)
+        return outputs.pooler_output if self.uses_pooler else outputs.last_hidden_state[:, 0]
+
+
+def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = torch.float32) -> tuple[Encoder, list[str]]:
+    """Load `config.name` and say in a line each what was decided on the way.
+
+    Raises:
+        UserError: the model does not exist, cannot be read, or the settings do not fit it.
+    """
+    if config.pooling not in POOLINGS:
+        raise UserError(f"model.pooling={config.pooling} is unknown; choose one of {', '.join(POOLINGS)}")
+    if config.trust_remote_code and not _is_commit(config.revision):
+        raise UserError("model.trust_remote_code=true needs model.revision set to a 40-digit commit")
+    notes = []
+    if config.name == "tiny":
+        tokenizer = tiny.tokenizer()
+        backbone = tiny.backbone(len(tokenizer), pooler=config.pooling == "first")
+        backbone = backbone.to(dtype)
+        source = "a from-scratch 2-layer BERT"
+    else:
+        path, source = minilm.resolve() if config.name == "minilm" else (config.name, config.name)
+        attention = "eager" if second_order else "sdpa"
+        tokenizer, backbone = _from_pretrained(path, config, attention, dtype)
+    length_limit = getattr(backbone.config, "max_position_embeddings", None)
+    if length_limit and config.max_length > length_limit:
+        raise UserError(f"model.max_length={config.max_length} is more than the {length_limit} positions of {config.name}; lower it")
+    encoder = Encoder(backbone, tokenizer, config.pooling, config.max_length)
+    size = sum(parameter.numel() for parameter in encoder.parameters())
+    notes.append(f"model: {source}, {size / 1e6:.1f}M parameters, {config.pooling} pooling")
+    if encoder.packs:
+        notes.append("attention: packed without padding, twice differentiable")
+    elif second_order:
+        notes.append("attention: eager, because the fused kernel has no second derivative; texts are padded")
+    else:
+        notes.append("attention: fused (sdpa), first derivatives only; texts are padded")
+    return encoder, notes
+
+
+def _from_pretrained(path: str, config: ModelConfig, attention: str, dtype: torch.dtype):
+    options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    if Path(path).is_dir():
+        options.pop("revision")
+    try:
+        settings = AutoConfig.from_pretrained(path, **options)
+        tokenizer = AutoTokenizer.from_pretrained(path, **options)
+        uses_pooler = config.pooling == "first" and settings.model_type in POOLER_ARCHITECTURES
+        pooler = {"add_pooling_layer": uses_pooler} if settings.model_type in _OPTIONAL_POOLERS else {}
+        # The checkpoint's own dtype would be taken otherwise, and an inner loop in bf16 is noise.
+        backbone = AutoModel.from_pretrained(path, dtype=dtype, attn_implementation=attention, **pooler, **options)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"model.name={config.name} cannot be loaded: {reason}") from error
+    return tokenizer, backbone
+
+
+def _is_commit(revision: str | None) -> bool:
+    return revision is not None and len(revision) == 40 and all(c in "0123456789abcdef" for c in revision)

@@ -1,0 +1,144 @@
+"""Writing models that others can load: the meta-trained encoder, and finetuned classifiers.
+
+A finetuned classifier loads without metatrain: as a `transformers` sequence classifier where the architecture computes
+the same function (BERT with its own pooler), else as a `sentence-transformers` pipeline whose output is the label scores.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+
+from metatrain.errors import UserError
+from metatrain.models.encoder import Encoder
+
+_RECIPE, _HEAD = "adaptation.json", "head.safetensors"
+_SEQUENCE_CLASSIFIERS = {"bert": "classifier"}  # architectures whose classifier is pooler, then one linear layer
+
+
+def save_encoder(folder: Path, encoder: Encoder, head: Mapping[str, Tensor], recipe: Mapping[str, Any]) -> None:
+    """Write a meta-trained encoder as a Hugging Face directory, with the recipe of its adaptation.
+
+    adaptation.json holds the settings of the axes; head.safetensors the head rule's learned tensors, if it has any.
+    """
+    _save_backbone(folder, encoder)
+    if head:
+        safetensors.torch.save_file({name: value.detach().contiguous() for name, value in head.items()}, folder / _HEAD)
+    _write_json(folder / _RECIPE, recipe)
+
+
+def read_recipe(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+    """(recipe, head tensors) of a directory that `save_encoder` wrote, or None for any other model directory."""
+    if not (folder / _RECIPE).is_file():
+        return None
+    try:
+        recipe = json.loads((folder / _RECIPE).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{folder / _RECIPE} is not valid JSON: {error.msg}") from error
+    head = safetensors.torch.load_file(folder / _HEAD) if (folder / _HEAD).is_file() else {}
+    return recipe, head
+
+
+def save_classifier(folder: Path, encoder: Encoder, weight: Tensor, bias: Tensor, labels: Sequence[str]) -> str:
+    """Write a finetuned classifier; weight [labels, H], bias [labels]. Returns `transformers` or `sentence-transformers`."""
+    config = encoder.backbone.config
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: number for number, label in enumerate(labels)}
+    if encoder.uses_pooler:
+        classifier = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager")
+        getattr(classifier, classifier.base_model_prefix).load_state_dict(encoder.backbone.state_dict())
+        linear = getattr(classifier, _SEQUENCE_CLASSIFIERS[config.model_type])
+        linear.weight.data.copy_(weight)
+        linear.bias.data.copy_(bias)
+        classifier.to(weight.dtype).save_pretrained(folder)
+        encoder.tokenizer.save_pretrained(folder)
+        return "transformers"
+    _save_backbone(folder, encoder)
+    for name in ("1_Pooling", "2_Dense"):
+        (folder / name).mkdir(exist_ok=True)
+    hidden, kind = encoder.hidden_size, "sentence_transformers.models."
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense")]
+    _write_json(folder / "modules.json", [{"idx": i, "name": str(i), "path": path, "type": kind + name} for i, (path, name) in enumerate(modules)])
+    _write_json(folder / "sentence_bert_config.json", {"max_seq_length": encoder.max_length, "do_lower_case": False})
+    _write_json(
+        folder / "1_Pooling" / "config.json",
+        {
+            "word_embedding_dimension": hidden,
+            "pooling_mode_cls_token": encoder.pooling == "first",
+            "pooling_mode_mean_tokens": encoder.pooling == "mean",
+        },
+    )
+    _write_json(
+        folder / "2_Dense" / "config.json",
+        {"in_features": hidden, "out_features": len(labels), "bias": True, "activation_function": "torch.nn.modules.linear.Identity"},
+    )
+    dense = {"linear.weight": weight.detach().float().contiguous(), "linear.bias": bias.detach().float().contiguous()}
+    safetensors.torch.save_file(dense, folder / "2_Dense" / "model.safetensors")
+    return "sentence-transformers"
+
+
+class Classifier:
+    """A finetuned model directory, loaded for prediction."""
+
+    def __init__(self, folder: Path, device: torch.device):
+        """Raises: UserError: the directory is not a finetuned model, or cannot be read."""
+        if not (folder / "config.json").is_file():
+            raise UserError(f"model={folder}: not a model directory (no config.json); give what `metatrain finetune` wrote")
+        try:
+            self.config = AutoConfig.from_pretrained(folder)
+            self.tokenizer = AutoTokenizer.from_pretrained(folder)
+            if (folder / "modules.json").is_file():
+                pooling = json.loads((folder / "1_Pooling" / "config.json").read_text())
+                self._first = bool(pooling.get("pooling_mode_cls_token"))
+                dense = safetensors.torch.load_file(folder / "2_Dense" / "model.safetensors")
+                self._dense = (dense["linear.weight"].to(device), dense["linear.bias"].to(device))
+                self._max_length = json.loads((folder / "sentence_bert_config.json").read_text())["max_seq_length"]
+                self._model = AutoModel.from_pretrained(folder, dtype=torch.float32)
+            else:
+                self._dense = None
+                self._max_length = min(self.tokenizer.model_max_length, self.config.max_position_embeddings)
+                self._model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+        except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+            raise UserError(f"model={folder} cannot be read: {str(error).strip().splitlines()[0]}") from error
+        self._model.to(device).eval()
+        self._device = device
+
+    @property
+    def labels(self) -> list[str]:
+        return [self.config.id2label[number] for number in sorted(self.config.id2label)]
+
+    def probabilities(self, texts: Sequence[str], batch: int = 32) -> Tensor:
+        """Label probabilities of shape [texts, labels]."""
+        parts = []
+        with torch.no_grad():
+            for begin in range(0, len(texts), batch):
+                inputs = self.tokenizer(
+                    list(texts[begin : begin + batch]), truncation=True, max_length=self._max_length, padding=True, return_tensors="pt"
+                ).to(self._device)
+                parts.append(self._scores(inputs).softmax(-1).cpu())
+        return torch.cat(parts) if parts else torch.zeros(0, len(self.labels))
+
+    def _scores(self, inputs) -> Tensor:
+        if self._dense is None:
+            return self._model(**inputs).logits
+        hidden = self._model(**inputs).last_hidden_state
+        mask = inputs["attention_mask"][:, :, None].to(hidden.dtype)
+        pooled = hidden[:, 0] if self._first else (hidden * mask).sum(1) / mask.sum(1)
+        return torch.nn.functional.linear(pooled, *self._dense)
+
+
+def _save_backbone(folder: Path, encoder: Encoder) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    encoder.backbone.save_pretrained(folder)
+    encoder.tokenizer.save_pretrained(folder)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

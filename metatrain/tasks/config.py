@@ -1,0 +1,46 @@
+"""What a user may set about tasks and episodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+EMBEDDED = "metatrain:reviews"  # tasks.path of the corpus in the package
+
+
+@dataclass
+class SplitConfig:
+    """Which tasks of which files make one split (config nodes `tasks.meta_train` and so on)."""
+
+    files: list[str] = field(default_factory=list)  # file names or patterns below tasks.path (hub: splits); none: all
+    tasks: list[str] = field(default_factory=list)  # names or patterns of tasks
+    only: dict[str, list[str]] = field(default_factory=dict)  # from files of this pattern, only these tasks
+    support_files: list[str] = field(default_factory=list)  # support rows come from these files only, queries from `files`
+
+
+@dataclass
+class TasksConfig:
+    """The task distribution (config group `tasks`)."""
+
+    name: str = "reviews"
+    path: str = EMBEDDED  # a file | a folder | hub:ORG/NAME | metatrain:reviews
+    text: str = "text"  # column of the texts
+    label: str = "label"  # column of the labels
+    task: str | None = None  # column that names the task; null: each file is one task
+    meta_train: SplitConfig = field(default_factory=lambda: SplitConfig(tasks=["*"]))
+    meta_validation: SplitConfig = field(default_factory=SplitConfig)
+    meta_test: SplitConfig = field(default_factory=SplitConfig)
+    holdout: float = 0.2  # share of tasks held out for each of validation and test where neither names any
+    overlap: str = "refuse"  # texts of test tasks among the training tasks: refuse | drop (from training) | keep (to test the machinery)
+    hub_config: str | None = None  # hub data sets: the subset
+    hub_revision: str | None = None  # hub data sets: the revision
+
+
+@dataclass
+class EpisodeConfig:
+    """How episodes are drawn (config group `episode`)."""
+
+    way: int | None = None  # classes per episode; null: every class of the task
+    shots: int = 5  # support examples per class
+    queries: int | None = 5  # query examples per class; null: every row not in the support set
+    permute_labels: bool = True  # a new class order each episode, so that labels must be learned from the support set

@@ -1,0 +1,114 @@
+"""Episodes: a support set and a query set drawn from one task, each a pure function of (seed, split, index).
+
+Nothing is drawn from a running stream, so a resumed run, another worker and another machine see the same
+episodes without any sampler state.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from metatrain.errors import UserError
+from metatrain.tasks.config import EpisodeConfig
+from metatrain.tasks.task import Task
+
+SPLITS = ("meta_train", "meta_validation", "meta_test")
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """An N-way K-shot episode. Labels are positions 0..way-1 in `classes`, the task's own label indices."""
+
+    task: Task
+    classes: tuple[int, ...]
+    support: np.ndarray  # rows of the task, shape [way * shots]
+    support_labels: np.ndarray  # shape [way * shots]
+    query: np.ndarray  # rows of the task, shape [queries]
+    query_labels: np.ndarray  # shape [queries]
+
+    @property
+    def way(self) -> int:
+        return len(self.classes)
+
+
+def draw(task: Task, settings: EpisodeConfig, rng: np.random.Generator) -> Episode:
+    """Draw one episode from `task`.
+
+    Raises:
+        UserError: the task has too few classes, or a class too few rows, for the settings.
+    """
+    way = settings.way or len(task.label_names)
+    if way > len(task.label_names):
+        raise UserError(
+            f"episode.way={way}, but task '{task.name}' has {len(task.label_names)} classes; lower episode.way or leave it null"
+        )
+    if way < len(task.label_names):
+        classes = rng.choice(len(task.label_names), way, replace=False)
+    else:
+        classes = rng.permutation(way) if settings.permute_labels else np.arange(way)
+    support, query = [], []
+    for label in classes:
+        pool = task.rows_of_class(label, task.support_pool)
+        # Fewer rows in one class is an error; the same check for all classes runs before training (check_tasks).
+        if len(pool) < settings.shots:
+            raise UserError(_too_few(task, int(label), len(pool), settings))
+        chosen = rng.choice(pool, settings.shots, replace=False)
+        rest = np.setdiff1d(task.rows_of_class(label, task.query_pool), chosen)
+        if settings.queries is not None:
+            if len(rest) < settings.queries:
+                raise UserError(_too_few(task, int(label), len(rest) + settings.shots, settings))
+            rest = rng.choice(rest, settings.queries, replace=False)
+        support.append(chosen)
+        query.append(rest)
+    return Episode(
+        task,
+        tuple(int(label) for label in classes),
+        np.concatenate(support),
+        np.repeat(np.arange(way), [len(rows) for rows in support]),
+        np.concatenate(query),
+        np.repeat(np.arange(way), [len(rows) for rows in query]),
+    )
+
+
+def training_episode(tasks: Sequence[Task], settings: EpisodeConfig, seed: int, index: int, split: str = "meta_train") -> Episode:
+    """Episode `index` of a task distribution: a task drawn uniformly, then an episode of it."""
+    rng = np.random.default_rng([seed, SPLITS.index(split), index])
+    return draw(tasks[rng.integers(len(tasks))], settings, rng)
+
+
+def task_episode(task: Task, settings: EpisodeConfig, seed: int, split: str, index: int) -> Episode:
+    """Evaluation episode `index` of one task; it does not depend on which other tasks are evaluated."""
+    return draw(task, settings, np.random.default_rng([seed, SPLITS.index(split), zlib.crc32(task.name.encode()), index]))
+
+
+def check_tasks(tasks: Sequence[Task], settings: EpisodeConfig, split: str) -> None:
+    """Refuse, before any training, tasks from which these episodes cannot be drawn.
+
+    Raises:
+        UserError: there is no task, or one has too few classes or rows.
+    """
+    if not tasks:
+        raise UserError(f"tasks.{split} names no task; set tasks.{split}.tasks or tasks.{split}.files")
+    for task in tasks:
+        if len(task.label_names) < 2:
+            raise UserError(f"task '{task.name}' of tasks.{split} has one class only ({task.label_names[0]!r}); a task needs two or more")
+        if settings.way is not None and settings.way > len(task.label_names):
+            raise UserError(f"episode.way={settings.way}, but task '{task.name}' of tasks.{split} has {len(task.label_names)} classes")
+        needed = settings.shots + (1 if settings.queries is None else settings.queries)
+        for label in range(len(task.label_names)):
+            support = task.rows_of_class(label, task.support_pool)
+            every = np.union1d(support, task.rows_of_class(label, task.query_pool))
+            if len(support) < settings.shots or len(every) < needed:
+                raise UserError(_too_few(task, label, len(every), settings))
+
+
+def _too_few(task: Task, label: int, rows: int, settings: EpisodeConfig) -> str:
+    queries = "1 query" if settings.queries is None else f"{settings.queries} queries"
+    return (
+        f"task '{task.name}' has {rows} rows of class {task.label_names[label]!r}; "
+        f"{settings.shots} shots and {queries} per class need more: lower episode.shots or the queries, or add rows"
+    )

@@ -1,0 +1,198 @@
+"""Reading one labelled file, and naming the line that is wrong with it.
+
+Files are read through `datasets`. Its errors do not say which line is at fault, so when it fails, or a value is
+missing, the file is read a second time, slowly, by `first_bad_row`.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import datasets
+import pyarrow
+
+from metatrain.errors import UserError
+
+FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the columns to read; no `label` for texts to predict, no `task` where a file is one task."""
+
+    text: str
+    label: str | None = None
+    task: str | None = None
+
+    def names(self) -> list[str]:
+        return [name for name in (self.text, self.label, self.task) if name is not None]
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of one file: three lists of equal length, without empty values."""
+
+    source: str
+    texts: list[str]
+    labels: list[str]
+    tasks: list[str]
+
+
+def format_of(path: Path) -> str | None:
+    """`.csv`, `.tsv`, `.jsonl` or `.parquet`, looking through `.gz`; None: not a data file."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] == ".gz":
+        suffixes.pop()
+    last = suffixes[-1] if suffixes else ""
+    return {".json": ".jsonl", ".ndjson": ".jsonl"}.get(last, last if last in FORMATS else None)
+
+
+def stem(path: Path) -> str:
+    """The file's name without its format: the name of its task where no column names tasks."""
+    name = path.name[: -len(".gz")] if path.name.lower().endswith(".gz") else path.name
+    return name.rsplit(".", 1)[0]
+
+
+def read_file(path: Path, columns: Columns) -> Table:
+    """Read a csv, tsv, jsonl or parquet file, gzipped or not.
+
+    Raises:
+        UserError: the file cannot be read, lacks a column, or has a bad row; the message says `file:line`.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    kind = format_of(path)
+    if kind is None:
+        raise UserError(f"{path}: unknown kind of file; use {', '.join(FORMATS)} (or .gz of one)")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path}: the file is empty")
+    datasets.disable_progress_bars()
+    try:
+        if kind == ".jsonl":
+            data = datasets.Dataset.from_json(str(path))
+        elif kind == ".parquet":
+            data = datasets.Dataset.from_parquet(str(path))
+        else:
+            # Converters keep "NA", "null" and "01" as the words they are.
+            data = datasets.Dataset.from_csv(
+                str(path), sep="\t" if kind == ".tsv" else ",", converters={name: str for name in columns.names()}
+            )
+    except (datasets.exceptions.DatasetGenerationError, pyarrow.ArrowException, ValueError, OSError) as error:
+        raise _explained(path, kind, columns, error) from error
+    missing = [name for name in columns.names() if name not in data.column_names]
+    if missing:
+        raise UserError(f"{path}: no column {missing[0]!r}; the file has {', '.join(data.column_names)} (the settings text, label and task name columns)")
+    table = table_of(str(path), data, columns, stem(path))
+    if not table.texts:
+        raise UserError(f"{path}: the file has no rows")
+    if not all(map(_is_value, (*table.texts, *table.labels, *table.tasks))):
+        raise _explained(path, kind, columns, None)
+    return table
+
+
+def table_of(source: str, data: datasets.Dataset, columns: Columns, task: str) -> Table:
+    """The wanted columns as strings; `task` names the task where no column does. Missing values become ''."""
+
+    def strings(name: str) -> list[str]:
+        feature = data.features[name]
+        if isinstance(feature, datasets.ClassLabel):
+            return [feature.names[value] if value is not None and value >= 0 else "" for value in data[name]]
+        return ["" if value is None else str(value).strip() for value in data[name]]
+
+    tasks = strings(columns.task) if columns.task else [task] * len(data)
+    labels = strings(columns.label) if columns.label else ["unlabelled"] * len(data)
+    return Table(source, strings(columns.text), labels, tasks)
+
+
+def first_bad_row(path: Path, kind: str, columns: Columns) -> tuple[int, str] | None:
+    """(line number from 1, what is wrong) of the first bad row, or None if every row is well."""
+    if kind == ".parquet":
+        data = datasets.Dataset.from_parquet(str(path))
+        rows: Iterator = ((number, row) for number, row in enumerate(data, start=1))
+    else:
+        bad = _bad_utf8(path)
+        if bad is not None:
+            return bad, "not valid UTF-8; save the file as UTF-8"
+        rows = _json_rows(path) if kind == ".jsonl" else _csv_rows(path, "\t" if kind == ".tsv" else ",")
+    for line, row in rows:
+        if isinstance(row, str):
+            return line, row
+        problem = _problem(row, columns.names())
+        if problem:
+            return line, problem
+    return None
+
+
+def _explained(path: Path, kind: str, columns: Columns, error: Exception | None) -> UserError:
+    bad = first_bad_row(path, kind, columns)
+    if bad is not None:
+        return UserError(f"{path}:{bad[0]}: {bad[1]}")
+    cause = error.__cause__ or error if error else None
+    return UserError(f"{path}: cannot be read as {kind[1:]}: {str(cause).strip().splitlines()[0] if cause else 'inconsistent rows'}")
+
+
+def _open(path: Path):
+    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
+
+
+def _bad_utf8(path: Path) -> int | None:
+    with _open(path) as file:
+        try:
+            for number, line in enumerate(file, start=1):
+                try:
+                    line.decode("utf-8")
+                except UnicodeDecodeError:
+                    return number
+        except (EOFError, gzip.BadGzipFile) as error:
+            raise UserError(f"{path}: the gzip file is broken: {error}") from error
+    return None
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, dict | str]]:
+    with _open(path) as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                yield number, f"not valid JSON: {error.msg}"
+                return
+            yield number, row if isinstance(row, dict) else "not a JSON object"
+
+
+def _csv_rows(path: Path, separator: str) -> Iterator[tuple[int, dict | str]]:
+    with _open(path) as file:
+        lines = (line.decode("utf-8") for line in file)
+        reader = csv.reader(lines, delimiter=separator)
+        try:
+            header = next(reader, [])
+            begin = reader.line_num + 1
+            for values in reader:
+                if len(values) > len(header):
+                    yield begin, f"{len(values)} fields, but the header has {len(header)}; quote texts that contain {separator!r}"
+                elif values:
+                    yield begin, dict(zip(header, [*values, *[""] * (len(header) - len(values))]))
+                begin = reader.line_num + 1
+        except csv.Error as error:
+            yield reader.line_num, f"not valid CSV: {error}"
+
+
+def _problem(row: dict, names: Sequence[str]) -> str | None:
+    for name in names:
+        if name not in row:
+            return f"no field {name!r}"
+        if not isinstance(row[name], (str, int, float, bool, type(None))):
+            return f"field {name!r} is a {type(row[name]).__name__}, not a text"
+        if not _is_value("" if row[name] is None else str(row[name]).strip()):
+            return f"field {name!r} is empty"
+    return None
+
+
+def _is_value(value: str) -> bool:
+    return value not in ("", "nan")

@@ -1,0 +1,135 @@
+"""What a run shows: a live display on a terminal, plain lines elsewhere; run.log gets every line."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+_PLAIN_EVERY = 10.0  # seconds between progress lines when there is no terminal
+
+
+class Display:
+    """Progress of one run. Use as a context manager around the work."""
+
+    def __init__(self, log: Path | None = None):
+        self.console = Console(highlight=False)
+        self._log = log.open("a", encoding="utf-8") if log else None
+        self._live: Live | None = None
+        self._progress: Progress | None = None
+        self._facts: dict[str, str] = {}
+        self._last_plain = 0.0
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        if self._log:
+            self._log.close()
+
+    def say(self, line: str) -> None:
+        """One line for the reader and for run.log."""
+        self._write(line)
+        self.console.print(line, markup=False, soft_wrap=True)
+
+    def start(self, title: str, total: int, done: int = 0) -> None:
+        """Begin a counted job."""
+        self.stop()
+        self._facts = {}
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TaskProgressColumn(), TimeRemainingColumn(), console=self.console
+        )
+        self._job = self._progress.add_task(title, total=total, completed=done)
+        self._title, self._total, self._done, self._begin, self._first = title, total, done, time.monotonic(), done
+        self._last_plain = time.monotonic()
+        if self.console.is_terminal:
+            self._live = Live(self._render(), console=self.console, refresh_per_second=4, transient=True)
+            self._live.start()
+
+    def advance(self, facts: Mapping[str, str] | None = None) -> None:
+        """One unit of the job is done; `facts` are the newest numbers to show beside it."""
+        self._done += 1
+        self._facts.update(facts or {})
+        self._progress.update(self._job, completed=self._done)
+        if self._live is not None:
+            self._live.update(self._render())
+            return
+        now = time.monotonic()
+        if now - self._last_plain >= _PLAIN_EVERY or self._done == self._total:
+            self._last_plain = now
+            left = (now - self._begin) / max(1, self._done - self._first) * (self._total - self._done)
+            numbers = "  ".join(f"{name} {value}" for name, value in self._facts.items())
+            self.say(f"{self._title} {self._done}/{self._total}  {numbers}  left {_clock(left)}")
+
+    def stop(self) -> None:
+        """End the job's display."""
+        if self._live is not None:
+            self._live.update(self._render())
+            self._live.stop()
+            self._live = None
+
+    def table(self, table: Table) -> None:
+        """Print a table, and write it to run.log."""
+        self.stop()
+        self.console.print(table)
+        if self._log:
+            plain = Console(file=self._log, width=110)
+            plain.print(table)
+            self._log.flush()
+
+    def _render(self) -> Group:
+        facts = Table.grid(padding=(0, 3))
+        items = list(self._facts.items())
+        for begin in range(0, len(items), 4):
+            facts.add_row(*(f"[dim]{name}[/dim] {value}" for name, value in items[begin : begin + 4]))
+        return Group(self._progress, facts)
+
+    def _write(self, line: str) -> None:
+        if self._log:
+            self._log.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+            self._log.flush()
+
+
+def results_table(results: Mapping[str, Any], shots: str) -> Table:
+    """The arms of one number of shots, best first."""
+    part = results["by_shots"][shots]
+    protocol = results["protocol"]
+    table = Table(title=f"{shots}-shot, {len(protocol['tasks'])} meta-test tasks, {protocol['episodes_per_task']} episodes each", title_justify="left")
+    for column in ("arm", "accuracy", "balanced", "adapt s", "meta_trained minus it"):
+        table.add_column(column, justify="left" if column == "arm" else "right", no_wrap=True)
+    against = {item["against"]: item for item in part["comparisons"]}
+    for name, arm in sorted(part["arms"].items(), key=lambda item: -item[1]["mean"]):
+        paired = against.get(name)
+        table.add_row(
+            name,
+            f"{100 * arm['mean']:.1f} ± {100 * arm['ci95']:.1f}",
+            f"{100 * arm['balanced']:.1f}",
+            f"{arm['adapt_seconds_per_episode']:.3f}",
+            f"{100 * paired['difference']:+.1f} [{100 * paired['ci95'][0]:+.1f}, {100 * paired['ci95'][1]:+.1f}]" if paired else "",
+        )
+    return table
+
+
+def verdict_lines(results: Mapping[str, Any], shots: str) -> list[str]:
+    """The comparisons in words."""
+    lines = []
+    for item in results["by_shots"][shots]["comparisons"]:
+        low, high = (100 * bound for bound in item["ci95"])
+        words = {"better": "is better than", "worse": "is worse than", "not distinguishable": "cannot be told from"}[item["verdict"]]
+        lines.append(
+            f"{shots}-shot: {item['arm']} {words} {item['against']}: {100 * item['difference']:+.1f} points, 95% interval [{low:+.1f}, {high:+.1f}]"
+        )
+    return lines
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,39 @@
+"""metrics.jsonl: the complete record of a run, one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+class MetricsLog:
+    """Appends records; `position` in a checkpoint makes a resumed run continue exactly where the checkpoint was taken.
+
+    Records hold numbers that a resumed run repeats bit for bit; times and memory go to timings.jsonl.
+    """
+
+    def __init__(self, path: Path, position: int | None = None):
+        self._file = path.open("ab")
+        if position is not None:
+            self._file.truncate(min(position, path.stat().st_size))
+
+    def write(self, **record: Any) -> None:
+        self._file.write(json.dumps(record).encode() + b"\n")
+        self._file.flush()
+
+    def position(self) -> int:
+        """Bytes so far, all of them on the disk."""
+        os.fsync(self._file.fileno())
+        return os.fstat(self._file.fileno()).st_size
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All records; a last line cut short by a crash is left out."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]

@@ -1,0 +1,143 @@
+"""Checkpoints: directories that appear whole or not at all, and are believed only if every byte is as written.
+
+`step-00001234/` holds safetensors and JSON files and, written last, MANIFEST.json with the size and sha256 of each.
+It is written under a temporary name, flushed to the disk and renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from metatrain.errors import UserError
+
+FORMAT = 1
+TENSOR_FILES = ("model", "optimizer", "rng")
+MANIFEST = "MANIFEST.json"
+_STATE = "state.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds."""
+
+    tensors: dict[str, dict[str, Tensor]]  # by file: model, optimizer, rng
+    state: dict[str, Any]
+    path: Path
+
+
+class BrokenCheckpoint(Exception):
+    """A checkpoint directory is incomplete or was changed after it was written."""
+
+
+def save(folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Path:
+    """Write `folder/step-XXXXXXXX`, replacing one of the same step only once the new one is complete."""
+    final = folder / f"step-{step:08d}"
+    temporary = folder / f".tmp-{uuid.uuid4().hex}"
+    temporary.mkdir(parents=True)
+    for name in TENSOR_FILES:
+        plain = {key: value.detach().contiguous() for key, value in tensors[name].items()}
+        safetensors.torch.save_file(plain, temporary / f"{name}.safetensors")
+    (temporary / _STATE).write_text(json.dumps({"format": FORMAT, **state}, indent=1, sort_keys=True) + "\n")
+    names = [f"{name}.safetensors" for name in TENSOR_FILES] + [_STATE]
+    manifest = {"format": FORMAT, "files": {name: _digest(temporary / name) for name in names}}
+    (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    for name in (*names, MANIFEST):
+        _flush(temporary / name)
+    _flush(temporary)
+    if final.exists():
+        old = folder / f".old-{uuid.uuid4().hex}"
+        final.rename(old)
+        temporary.rename(final)
+        shutil.rmtree(old)
+    else:
+        temporary.rename(final)
+    _flush(folder)
+    return final
+
+
+def load(path: Path) -> Checkpoint:
+    """Read one checkpoint after verifying every file against the manifest.
+
+    Raises:
+        BrokenCheckpoint: something is missing, changed, or of a newer format.
+    """
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        if manifest["format"] != FORMAT:
+            raise BrokenCheckpoint(f"{path} has format {manifest['format']}, this version reads {FORMAT}")
+        expected = {f"{name}.safetensors" for name in TENSOR_FILES} | {_STATE}
+        if set(manifest["files"]) != expected:
+            raise BrokenCheckpoint(f"{path}/{MANIFEST} does not list the files of a checkpoint")
+        for name, recorded in manifest["files"].items():
+            if (path / name).is_symlink() or _digest(path / name) != recorded:
+                raise BrokenCheckpoint(f"{path / name} is not as it was written")
+        state = json.loads((path / _STATE).read_text())
+        tensors = {name: safetensors.torch.load_file(path / f"{name}.safetensors") for name in TENSOR_FILES}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:
+        raise BrokenCheckpoint(f"{path} cannot be read: {error}") from error
+    return Checkpoint(tensors, state, path)
+
+
+def steps(folder: Path) -> list[Path]:
+    """Checkpoint directories, oldest first; unfinished and set-aside ones are not among them."""
+    return sorted(path for path in folder.glob("step-*") if path.is_dir() and path.name[5:].isdigit())
+
+
+def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that verifies, and a warning for each broken one, which is set aside."""
+    warnings = []
+    for path in reversed(steps(folder)):
+        try:
+            return load(path), warnings
+        except BrokenCheckpoint as error:
+            aside = path.with_name(f".broken-{path.name}-{uuid.uuid4().hex[:6]}")
+            path.rename(aside)
+            warnings.append(f"{error}; set aside as {aside.name}, trying the one before")
+    return None, warnings
+
+
+def load_for_use(folder: Path, step: int) -> Checkpoint:
+    """One checkpoint that must be there.
+
+    Raises:
+        UserError: it is missing or broken.
+    """
+    try:
+        return load(folder / f"step-{step:08d}")
+    except BrokenCheckpoint as error:
+        raise UserError(f"unreadable checkpoint: {error}") from error
+
+
+def prune(folder: Path, keep: int, best: int | None) -> None:
+    """Remove all but the newest `keep` checkpoints and the best, and what an interrupted save left behind."""
+    for path in steps(folder)[: -max(1, keep)]:
+        if best is None or path.name != f"step-{best:08d}":
+            shutil.rmtree(path)
+    for pattern in (".tmp-*", ".old-*"):
+        for path in folder.glob(pattern):
+            shutil.rmtree(path)
+
+
+def _digest(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"size": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

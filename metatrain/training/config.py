@@ -1,0 +1,48 @@
+"""What a user may set about the outer loop, validation, checkpoints and hardware."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class OuterConfig:
+    """The outer loop (config group `outer`)."""
+
+    lr: float = 4e-5
+    head_lr: float | None = None  # of the head rule's own parameters; null: the same as lr
+    steps: int = 100  # meta-updates
+    meta_batch: int = 4  # episodes per meta-update
+    schedule: str = "cosine"  # constant | linear | cosine, after the warm-up
+    warmup: int = 10  # meta-updates over which the rate rises from 0
+    clip: float | None = 1.0  # largest norm of the mean meta-gradient; null: no clipping
+    weight_decay: float = 0.01  # of matrices; biases and layer norms have none
+
+
+@dataclass
+class CheckpointConfig:
+    """When to save and what to keep (config node `checkpoint`)."""
+
+    every: int = 50  # meta-updates between checkpoints; the last one and each new best are always saved
+    keep: int = 2  # newest checkpoints kept, besides the best
+
+
+@dataclass
+class HardwareConfig:
+    """Where and how to compute (config group `hardware`)."""
+
+    device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
+    threads: int | None = None  # null: all cores this process may use
+    precision: str = "float32"  # float32 | float64
+    processes: int = 1  # one process per run for now
+    fast_kernels: bool = True  # CPU: the faster float32 matrix product and an allocator that keeps freed memory
+
+
+@dataclass
+class ValidationConfig:
+    """Meta-validation during training: it chooses the checkpoint and may stop the run (config node `validation`)."""
+
+    every: int = 25  # meta-updates between validations; 0: none, the last parameters are taken
+    episodes: int = 8  # per meta-validation task
+    queries: int | None = None  # query examples per class; null: every row not in the support set
+    patience: int | None = None  # stop after this many validations without a new best; null: never

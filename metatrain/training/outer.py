@@ -1,0 +1,79 @@
+"""The outer optimiser: AdamW on the meta-parameters with warm-up, a schedule and clipping."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from metatrain.errors import UserError
+from metatrain.meta.inner import Parameters
+from metatrain.training.config import OuterConfig
+
+SCHEDULES = ("constant", "linear", "cosine")
+
+
+def check_outer(config: OuterConfig) -> None:
+    """Raises: UserError: a value makes no sense."""
+    for key in ("steps", "meta_batch"):
+        if getattr(config, key) < 1:
+            raise UserError(f"outer.{key}={getattr(config, key)} must be 1 or more")
+    for key in ("lr", "head_lr", "warmup", "clip", "weight_decay"):
+        value = getattr(config, key)
+        if value is not None and not 0 <= value < math.inf:
+            raise UserError(f"outer.{key}={value} must be a finite number, zero or more")
+    if config.schedule not in SCHEDULES:
+        raise UserError(f"outer.schedule={config.schedule} is unknown; choose one of {', '.join(SCHEDULES)}")
+
+
+def rate(config: OuterConfig, step: int) -> float:
+    """The factor on the learning rate at meta-update `step` (from 0): linear warm-up, then the schedule to 0."""
+    if step < config.warmup:
+        return (step + 1) / config.warmup
+    if config.schedule == "constant":
+        return 1.0
+    done = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return 1.0 - done if config.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+class OuterOptimizer:
+    """Applies mean meta-gradients to a learner's parameters, in place."""
+
+    def __init__(self, parameters: Parameters, config: OuterConfig):
+        self.parameters = parameters
+        self.config = config
+        groups: dict[tuple[float, float], list[Tensor]] = {}
+        for name, value in parameters.items():
+            lr = config.lr if config.head_lr is None or not name.startswith("head.") else config.head_lr
+            groups.setdefault((lr, config.weight_decay if value.dim() > 1 else 0.0), []).append(value)
+        self.adamw = torch.optim.AdamW(
+            [{"params": values, "lr": lr, "base_lr": lr, "weight_decay": decay} for (lr, decay), values in groups.items()]
+        )
+
+    def step(self, gradient: Parameters, step: int) -> float:
+        """One meta-update; returns the norm of the meta-gradient before clipping.
+
+        A norm that is not finite is returned and nothing is changed.
+        """
+        for name, value in self.parameters.items():
+            value.grad = gradient[name]
+        limit = math.inf if self.config.clip is None else self.config.clip
+        norm = float(torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), limit))
+        if math.isfinite(norm):
+            for group in self.adamw.param_groups:
+                group["lr"] = group["base_lr"] * rate(self.config, step)
+            self.adamw.step()
+        self.adamw.zero_grad(set_to_none=True)
+        return norm
+
+    def state(self) -> dict[str, Tensor]:
+        """The optimiser's tensors, named `PARAMETER/KEY`."""
+        names = {id(value): name for name, value in self.parameters.items()}
+        return {f"{names[id(value)]}/{key}": tensor for value, entry in self.adamw.state.items() for key, tensor in entry.items()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Take over what `state` returned."""
+        for full, tensor in state.items():
+            name, key = full.rsplit("/", 1)
+            self.adamw.state[self.parameters[name]][key] = tensor if key == "step" else tensor.to(self.parameters[name].device)

@@ -1,0 +1,162 @@
+"""A run directory: what was asked for, what happened, and where everything of the run lies."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from metatrain import __version__
+from metatrain.config.explain import explain
+from metatrain.errors import RestartableError, Stopped, UserError
+
+_PACKAGES = ("torch", "transformers", "datasets", "hydra-core", "omegaconf", "numpy", "wandb")
+_SECRET_WORDS = ("token", "api_key", "password", "secret")
+
+
+class RunDirectory:
+    """Paths of a run and its small files. All files appear whole or not at all, except logs, which grow."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.config = path / "config.yaml"
+        self.record = path / "run.json"
+        self.metrics = path / "metrics.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self.model = path / "model"
+        self.results = path / "results.json"
+        self.log = path / "run.log"
+
+    @classmethod
+    def create(cls, path: Path, config: Any, overrides: list[str], command: str) -> RunDirectory:
+        """Start a new run in `path` and point `outputs/latest` to it.
+
+        Raises:
+            UserError: the directory holds another run, or cannot be written.
+        """
+        run = cls(path.resolve())
+        try:
+            if run.config.exists():
+                raise UserError(f"{run.path} already holds a run; go on with it by: metatrain resume {run.path}")
+            run.path.mkdir(parents=True, exist_ok=True)
+            write_text(run.path / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create([_redacted(item) for item in overrides])))
+            write_text(run.config, OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True))
+        except PermissionError as error:
+            raise UserError(f"hydra.run.dir={path} cannot be written: {error.strerror}; choose another with hydra.run.dir=DIR") from error
+        run.update(command=command, state="running", started=_now(), seed=config.seed, versions=_versions(), git=_git_revision())
+        _point_latest(run.path)
+        return run
+
+    @classmethod
+    def find(cls, name: str) -> RunDirectory:
+        """An existing run by path, or `latest`.
+
+        Raises:
+            UserError: there is no such run.
+        """
+        path = Path("outputs/latest") if name == "latest" else Path(name).expanduser()
+        if name == "latest" and not path.exists():
+            raise UserError("there is no latest run below outputs/; name a run directory")
+        if not (path / "config.yaml").is_file():
+            raise UserError(f"{path} is not a run directory: it has no config.yaml")
+        return cls(path.resolve())
+
+    def read_record(self) -> dict[str, Any]:
+        try:
+            return json.loads(self.record.read_text()) if self.record.exists() else {}
+        except json.JSONDecodeError as error:
+            raise UserError(f"{self.record} is not valid JSON: {error.msg}; delete it to go on") from error
+
+    def update(self, **facts: Any) -> None:
+        """Add facts to run.json."""
+        write_json(self.record, {**self.read_record(), **facts})
+
+    def load_config(self, schema: type) -> Any:
+        """The run's saved configuration as an object of `schema`.
+
+        Raises:
+            UserError: it cannot be read or does not fit.
+        """
+        try:
+            return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.load(self.config)))
+        except (OmegaConfBaseException, YAMLError) as error:
+            raise UserError(f"{self.config}: {explain(error, [], None)}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file so that a reader sees the old one or the new one, never half of it."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def recorded(run: RunDirectory) -> Iterator[None]:
+    """Record in run.json how the work inside ends."""
+    state, code = "crashed", 1
+    run.update(state="running", exit=None)
+    try:
+        yield
+        state, code = "done", 0
+    except (UserError, RestartableError) as error:
+        state, code = "failed", error.exit_code
+        raise
+    except Stopped as stop:
+        state, code = "stopped", stop.exit_code
+        raise
+    finally:
+        run.update(state=state, exit=code, ended=_now())
+
+
+def _point_latest(path: Path) -> None:
+    """`outputs/latest`, a relative link where the run lies below outputs/."""
+    root = Path("outputs").resolve()
+    root.mkdir(exist_ok=True)
+    target = os.path.relpath(path, root) if path.is_relative_to(root) else str(path)
+    temporary = root / f".latest-{os.getpid()}"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    os.replace(temporary, root / "latest")
+
+
+def _redacted(override: str) -> str:
+    key, _, value = override.partition("=")
+    return f"{key}=***" if value and any(word in key.lower() for word in _SECRET_WORDS) else override
+
+
+def _versions() -> dict[str, str]:
+    found = {"metatrain": __version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _git_revision() -> str | None:
+    """Revision of the checkout the command was started in, if it is one."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

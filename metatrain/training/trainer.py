@@ -1,0 +1,231 @@
+"""The outer loop: meta-updates, validation, checkpoints; it can stop between any two episodes and go on exactly."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from metatrain.config.schema import TrainConfig
+from metatrain.errors import Stopped, UserError
+from metatrain.evaluation.arms import Adapted
+from metatrain.evaluation.protocol import run_arms, texts_of
+from metatrain.evaluation.statistics import mean_over_tasks
+from metatrain.meta.learner import Learner
+from metatrain.tasks.episodes import training_episode
+from metatrain.tasks.task import TaskDistribution
+from metatrain.tasks.tokens import Tokens
+from metatrain.tracking.console import Display
+from metatrain.tracking.metrics import MetricsLog
+from metatrain.tracking.weights_and_biases import WandbRun
+from metatrain.training import checkpoint
+from metatrain.training.hardware import peak_memory
+from metatrain.training.outer import OuterOptimizer
+from metatrain.training.run_directory import RunDirectory
+from metatrain.training.signals import StopRequest
+
+
+@dataclass
+class TrainState:
+    """Where the outer loop is: with the tensors of a checkpoint, all that the next meta-update depends on."""
+
+    step: int = 0  # meta-updates done
+    validated: int = 0  # the last step that was validated
+    best_step: int | None = None
+    best_score: float | None = None
+    without_new_best: int = 0  # validations since the best
+    metrics_bytes: int = 0  # length of metrics.jsonl
+
+
+class Trainer:
+    """Meta-trains a learner."""
+
+    def __init__(
+        self, config: TrainConfig, run: RunDirectory, learner: Learner, tasks: TaskDistribution, tokens: Tokens, display: Display, stop: StopRequest
+    ):
+        self.config, self.run, self.learner, self.tasks, self.tokens, self.display, self._stop = config, run, learner, tasks, tokens, display, stop
+        self.optimizer = OuterOptimizer(learner.parameters, config.outer)
+        self.state = TrainState()
+        self.training_episode = config.episode
+        self.validation_episode = replace(config.episode, queries=config.validation.queries)
+        self._saved_step: int | None = None
+        self._timings: MetricsLog | None = None
+
+    def resume(self) -> None:
+        """Take over the newest checkpoint that verifies, if there is one.
+
+        Raises:
+            UserError: the checkpoint is of another model.
+        """
+        found, warnings = checkpoint.load_newest(self.run.checkpoints)
+        for warning in warnings:
+            self.display.say(f"warning: {warning}")
+        if found is None:
+            self.display.say("no checkpoint yet: starting from the beginning")
+            return
+        load_parameters(self.learner, found)
+        self.optimizer.load_state(found.tensors["optimizer"])
+        torch.set_rng_state(found.tensors["rng"]["torch"])
+        known = asdict(TrainState())
+        self.state = TrainState(**{key: value for key, value in found.state.items() if key in known})
+        self._saved_step = self.state.step
+        self.display.say(f"resuming from {found.path.name}")
+
+    def train(self, wandb: WandbRun) -> None:
+        """Run the outer loop to its end, leaving the best parameters in the learner.
+
+        Raises:
+            Stopped: a signal came; everything needed to go on is saved.
+        """
+        metrics = MetricsLog(self.run.metrics, self.state.metrics_bytes)
+        self._timings = MetricsLog(self.run.path / "timings.jsonl")
+        self.display.start("meta-training", self.config.outer.steps, self.state.step)
+        try:
+            while True:
+                if self._validation_due():
+                    self._validate(metrics, wandb)
+                if self._checkpoint_due():
+                    self._save(metrics)
+                if self.finished():
+                    break
+                self._meta_update(metrics, wandb)
+        except _StopNow:
+            self._save(metrics)
+            raise self._stopped() from None
+        finally:
+            self.display.stop()
+            metrics.close()
+            self._timings.close()
+        if self.state.best_step is not None:
+            load_parameters(self.learner, checkpoint.load_for_use(self.run.checkpoints, self.state.best_step))
+
+    def finished(self) -> bool:
+        """Whether all meta-updates are done, or validation has stopped improving."""
+        patience = self.config.validation.patience
+        early = patience is not None and self.state.without_new_best >= patience
+        return (self.state.step >= self.config.outer.steps or early) and not self._validation_due()
+
+    def between_episodes(self) -> None:
+        """Give way to a stop request."""
+        if self._stop:
+            raise _StopNow
+
+    def stop_evaluation(self) -> None:
+        """Give way to a stop request after training is over; the checkpoints are there already."""
+        if self._stop:
+            raise self._stopped()
+
+    def _meta_update(self, metrics: MetricsLog, wandb: WandbRun) -> None:
+        begin, outer, step = time.monotonic(), self.config.outer, self.state.step
+        total = {name: torch.zeros_like(value) for name, value in self.learner.parameters.items()}
+        parts = []
+        for slot in range(outer.meta_batch):
+            self.between_episodes()
+            episode = training_episode(self.tasks.meta_train, self.training_episode, self.config.seed, step * outer.meta_batch + slot)
+            part = self.learner.outer_gradient(texts_of(episode, self.tokens))
+            if not math.isfinite(part.loss_after):
+                raise UserError(f"the query loss of task '{episode.task.name}' is not finite at meta-update {step + 1}; lower inner.lr or outer.lr")
+            self.learner.add_gradient(total, part, 1.0 / outer.meta_batch)
+            parts.append((part.loss_before, part.loss_after, part.accuracy_before, part.accuracy_after))
+        norm = self.optimizer.step(total, step)
+        if not math.isfinite(norm):
+            raise UserError(f"the meta-gradient is not finite at meta-update {step + 1}; lower inner.lr, inner.steps or outer.lr")
+        self.state.step += 1
+        loss_before, loss_after, accuracy_before, accuracy_after = (sum(values) / len(parts) for values in zip(*parts))
+        record = {
+            "loss_before": loss_before,
+            "loss_after": loss_after,
+            "accuracy_before": accuracy_before,
+            "accuracy_after": accuracy_after,
+            "gradient_norm": norm,
+        }
+        metrics.write(step=self.state.step, split="meta_train", **record)
+        seconds, memory = time.monotonic() - begin, peak_memory(self.learner.encoder.device)
+        self._timings.write(step=self.state.step, split="meta_train", seconds=round(seconds, 4), peak_memory_mb=round(memory / 1e6))
+        wandb.log(self.state.step, {f"train/{key}": value for key, value in record.items()} | {"time/seconds_per_step": seconds})
+        self.display.advance(
+            {
+                "loss": f"{loss_before:.3f} → {loss_after:.3f}",
+                "accuracy": f"{accuracy_before:.2f} → {accuracy_after:.2f}",
+                "episodes/s": f"{outer.meta_batch / seconds:.2f}",
+                "memory": f"{memory / 1e9:.1f} GB",
+            }
+        )
+
+    def _validation_due(self) -> bool:
+        every, step = self.config.validation.every, self.state.step
+        last = step >= self.config.outer.steps
+        return every > 0 and self.state.validated < step and (step % every == 0 or last)
+
+    def _validate(self, metrics: MetricsLog, wandb: WandbRun) -> None:
+        scores = run_arms(
+            {"meta_trained": Adapted(self.learner)},
+            self.tasks.meta_validation,
+            self.tokens,
+            self.validation_episode,
+            self.config.validation.episodes,
+            self.config.seed,
+            "meta_validation",
+            self.between_episodes,
+        )["meta_trained"]
+        score = mean_over_tasks(list(scores.accuracy.values()))
+        state = self.state
+        state.validated = state.step
+        if state.best_score is None or score > state.best_score:
+            state.best_step, state.best_score, state.without_new_best = state.step, score, 0
+        else:
+            state.without_new_best += 1
+        per_task = {task: sum(values) / len(values) for task, values in scores.accuracy.items()}
+        metrics.write(step=state.step, split="meta_validation", accuracy=score, best_step=state.best_step, per_task=per_task)
+        wandb.log(state.step, {"validation/accuracy": score})
+        best = " (best so far)" if state.best_step == state.step else f" (best {state.best_score:.3f} at {state.best_step})"
+        self.display.say(f"step {state.step}: validation accuracy {score:.3f}{best}")
+        self._saved_step = None
+
+    def _checkpoint_due(self) -> bool:
+        step = self.state.step
+        if step == 0 or self._saved_step == step:
+            return False
+        return step % self.config.checkpoint.every == 0 or step == self.state.best_step == self.state.validated or self.finished()
+
+    def _save(self, metrics: MetricsLog) -> None:
+        self.state.metrics_bytes = metrics.position()
+        tensors = {
+            "model": self.learner.parameters,
+            "optimizer": self.optimizer.state(),
+            "rng": {"torch": torch.get_rng_state()},
+        }
+        checkpoint.save(self.run.checkpoints, self.state.step, tensors, asdict(self.state))
+        checkpoint.prune(self.run.checkpoints, self.config.checkpoint.keep, self.state.best_step)
+        self._saved_step = self.state.step
+
+    def _stopped(self) -> Stopped:
+        return Stopped(self._stop.signal_number, f"stopped at step {self.state.step}; go on with: metatrain resume {_shown(self.run.path)}")
+
+
+class _StopNow(Exception):
+    """A stop request was seen between two episodes."""
+
+
+def load_parameters(learner: Learner, found: checkpoint.Checkpoint) -> None:
+    """Copy a checkpoint's parameters into the learner.
+
+    Raises:
+        UserError: the checkpoint is of another model.
+    """
+    saved, wanted = found.tensors["model"], learner.parameters
+    for name in sorted(saved.keys() | wanted.keys()):
+        here, there = wanted.get(name), saved.get(name)
+        if here is None or there is None or here.shape != there.shape:
+            shapes = ["no such parameter" if value is None else f"shape {list(value.shape)}" for value in (there, here)]
+            raise UserError(f"{found.path} is a checkpoint of another model: {name} has {shapes[0]} there and {shapes[1]} here; use the run's own model and algorithm")
+    with torch.no_grad():
+        for name, value in wanted.items():
+            value.copy_(saved[name])
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
