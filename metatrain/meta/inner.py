@@ -28,10 +28,7 @@ class SGD:
         self.head_lr = lr if head_lr is None else head_lr
 
     def update(self, parameters: Parameters, gradients: Mapping[str, Tensor], step: int) -> Parameters:
-        return {
-            name: value - (self.head_lr if name.startswith("head.") else self.lr) * gradients[name]
-            for name, value in parameters.items()
-        }
+        return {name: value - (self.head_lr if name.startswith("head.") else self.lr) * gradients[name] for name, value in parameters.items()}
 
 
 def make_inner_rule(config: InnerConfig) -> InnerRule:

@@ -25,6 +25,7 @@ from metatrain.models.encoder import Encoder
 from metatrain.models.heads import make_head
 
 _ENCODER, _HEAD = "encoder.", "head."
+_SUPPORT, _QUERY = "features.support.", "features.query"  # encodings computed once an episode
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Learner:
         losses = _Losses(self, episode.support, episode.support_labels, episode.way, episode.query, episode.query_labels)
         theta = losses.view(self.parameters)
         with torch.no_grad():
-            before = losses.query_logits(losses.start(theta), theta)
+            before = losses.query_logits(*losses.start(theta))
         found: MetaGradient = meta_gradient(losses, theta, self.rule, self.steps(evaluation=False), self.algorithm.meta_gradient)
         labels = losses.query_labels
         return OuterGradient(
@@ -109,14 +110,14 @@ class Learner:
     def adapt(self, support: Sequence[np.ndarray], labels: np.ndarray, way: int, steps: int | None = None) -> tuple[Parameters, float]:
         """All parameters after adaptation to a support set, and the support loss before the last inner step."""
         losses = _Losses(self, support, labels, way)
-        theta = losses.view(self.parameters)
         with torch.no_grad():
-            phi, loss = losses.start(theta), float("nan")
-        for phi, loss in adapt(losses, phi, theta, self.rule, self.steps(evaluation=True) if steps is None else steps):
+            start, fixed = losses.start(losses.view(self.parameters))
+        phi, loss = start, float("nan")
+        for phi, loss in adapt(losses, start, fixed, self.rule, self.steps(evaluation=True) if steps is None else steps):
             pass
-        adapted = {**self.parameters, **{name: value.detach() for name, value in phi.items()}}
+        adapted = {**self.parameters, **phi}
         if losses.rows is not None and self._embedding in phi:
-            adapted[self._embedding] = self.parameters[self._embedding].index_copy(0, losses.rows, adapted[self._embedding])
+            adapted[self._embedding] = self.parameters[self._embedding].index_copy(0, losses.rows, phi[self._embedding])
         return adapted, loss
 
     def logits(self, parameters: Mapping[str, Tensor], texts: Sequence[np.ndarray]) -> Tensor:
@@ -190,28 +191,40 @@ class _Losses:
         name = self.learner._embedding
         return {**parameters, name: parameters[name].index_select(0, self.rows)}
 
-    def start(self, theta: Mapping[str, Tensor]) -> Parameters:
-        head = self.learner.head
-        some = next(iter(theta.values()))
-        size = self.learner.encoder.hidden_size
+    def start(self, theta: Mapping[str, Tensor]) -> tuple[Parameters, Parameters]:
+        head, encode = self.learner.head, self.learner._encode
+        fixed = {name: value for name, value in theta.items() if name not in self.learner.adapted}
+        if not self.learner.adapted:  # the encoder stays as it is within the episode, so it runs once
+            fixed = {f"{_SUPPORT}{number}": encode(theta, part) for number, (part, _) in enumerate(self.support)}
+            if self.query is not None:
+                fixed[_QUERY] = encode(theta, self.query)
+        features = None
+        if head.needs_support:
+            parts = [fixed.get(f"{_SUPPORT}{number}") for number in range(len(self.support))]
+            features = torch.cat([encode(theta, part) if known is None else known for known, (part, _) in zip(parts, self.support)])
+        some, size = next(iter(theta.values())), self.learner.encoder.hidden_size
         empty = {"weight": some.new_zeros(self.way, size), "bias": some.new_zeros(self.way)}
         learned = {name[len(_HEAD) :]: value for name, value in theta.items() if name.startswith(_HEAD)}
-        features = torch.cat([self.learner._encode(theta, part) for part, _ in self.support]) if head.needs_support else None
         first = head.start(learned, empty, features, torch.cat([labels for _, labels in self.support]))
-        return {**{name: theta[name] for name in self.learner.adapted}, **{_HEAD + name: value for name, value in first.items()}}
+        phi = {**{name: theta[name] for name in self.learner.adapted}, **{_HEAD + name: value for name, value in first.items()}}
+        return phi, {name: value for name, value in fixed.items() if name not in phi}
 
-    def support_parts(self, phi: Mapping[str, Tensor], theta: Mapping[str, Tensor]) -> Iterator[Tensor]:
-        parameters = {**theta, **phi}
-        for part, labels in self.support:
-            yield F.cross_entropy(self.learner._scores(parameters, part), labels, reduction="sum") / self.support_size
+    def support_parts(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Iterator[Tensor]:
+        for number, (part, labels) in enumerate(self.support):
+            logits = self._logits(phi, fixed, f"{_SUPPORT}{number}", part)
+            yield F.cross_entropy(logits, labels, reduction="sum") / self.support_size
 
-    def query_logits(self, phi: Mapping[str, Tensor], theta: Mapping[str, Tensor]) -> Tensor:
-        return self.learner._scores({**theta, **phi}, self.query)
+    def query_logits(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Tensor:
+        return self._logits(phi, fixed, _QUERY, self.query)
 
-    def query_loss(self, phi: Mapping[str, Tensor], theta: Mapping[str, Tensor]) -> Tensor:
-        logits = self.query_logits(phi, theta)
+    def query_loss(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Tensor:
+        logits = self.query_logits(phi, fixed)
         self.last_query_logits = logits.detach()
         return F.cross_entropy(logits, self.query_labels)
+
+    def _logits(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor], known: str, batch: Batch) -> Tensor:
+        features = fixed[known] if known in fixed else self.learner._encode({**fixed, **phi}, batch)
+        return F.linear(features, phi[_HEAD + "weight"], phi[_HEAD + "bias"])
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> float:

@@ -1,8 +1,9 @@
 """Meta-gradients: the gradient of the query loss after adaptation with respect to the meta-parameters.
 
-An episode is seen through `EpisodeLosses`: phi_0 = start(theta), phi_{k+1} = update(phi_k, grad S(phi_k, theta)),
-and the outer loss Q(phi_K, theta). phi are the adapted parameters; theta all meta-parameters, of which those that are
-not adapted enter S and Q directly.
+An episode is seen through `EpisodeLosses`: phi_0 = start(theta), phi_{k+1} = update(phi_k, grad S(phi_k, w)), and the
+outer loss Q(phi_K, w). phi are the adapted parameters, theta the meta-parameters. w, which adaptation leaves as it is,
+holds the meta-parameters that are not adapted and what is computed from theta once an episode (the encodings, say, where
+only the head adapts).
 
 The exact gradient comes from the reverse recursion (Maclaurin et al. 2015, reverse-mode through SGD):
 
@@ -30,13 +31,13 @@ MODES = ("exact", "exact_recomputed", "first_order")
 class EpisodeLosses(Protocol):
     """One episode as differentiable functions of parameters."""
 
-    def start(self, theta: Mapping[str, Tensor]) -> Parameters:
-        """phi_0, the adapted parameters before the first inner step."""
+    def start(self, theta: Mapping[str, Tensor]) -> tuple[Parameters, Parameters]:
+        """phi_0, the adapted parameters before the first inner step, and w; their names must differ."""
 
-    def support_parts(self, phi: Mapping[str, Tensor], theta: Mapping[str, Tensor]) -> Iterator[Tensor]:
+    def support_parts(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Iterator[Tensor]:
         """Scalars that add up to S, each with a graph of its own, so that a large support set fits in memory."""
 
-    def query_loss(self, phi: Mapping[str, Tensor], theta: Mapping[str, Tensor]) -> Tensor:
+    def query_loss(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Tensor:
         """Q, a scalar."""
 
 
@@ -55,12 +56,17 @@ def leaves(parameters: Mapping[str, Tensor]) -> Parameters:
     return {name: value.detach().requires_grad_() for name, value in parameters.items()}
 
 
-def adapt(episode: EpisodeLosses, phi: Parameters, theta: Mapping[str, Tensor], rule: InnerRule, steps: int) -> Iterator[tuple[Parameters, float]]:
+def detached(parameters: Mapping[str, Tensor]) -> Parameters:
+    """The same values outside any graph."""
+    return {name: value.detach() for name, value in parameters.items()}
+
+
+def adapt(episode: EpisodeLosses, phi: Parameters, fixed: Mapping[str, Tensor], rule: InnerRule, steps: int) -> Iterator[tuple[Parameters, float]]:
     """The trajectory of plain adaptation: after each of `steps` inner steps, (phi_{k+1}, S at phi_k)."""
     for k in range(steps):
         phi = leaves(phi)
         total, loss = [torch.zeros_like(value) for value in phi.values()], 0.0
-        for part in episode.support_parts(phi, theta):
+        for part in episode.support_parts(phi, fixed):
             for sum_so_far, gradient in zip(total, torch.autograd.grad(part, list(phi.values()))):
                 sum_so_far += gradient
             loss += part.item()
@@ -77,42 +83,40 @@ def meta_gradient(episode: EpisodeLosses, theta: Mapping[str, Tensor], rule: Inn
     the backward pass and so needs the memory of one. `first_order` (FOMAML) takes d phi_K / d phi_0 = 1.
     """
     theta = leaves(theta)
-    start = episode.start(theta)
-    shared = {name: value for name, value in theta.items() if name not in start}
-    phi = {name: value.detach() for name, value in start.items()}
+    start, derived = episode.start(theta)
+    phi, fixed = detached(start), leaves(derived)
     tape: list[_Step] = []
     trajectory: list[Parameters] = []
     support_losses: list[float] = []
     if mode == "first_order":
-        frozen = {name: value.detach() for name, value in shared.items()}
-        for phi, loss in adapt(episode, phi, frozen, rule, steps):
+        for phi, loss in adapt(episode, phi, detached(fixed), rule, steps):
             support_losses.append(loss)
     else:
         for k in range(steps):
-            if mode == "exact_recomputed":
-                trajectory.append(phi)
-            step = _step(episode, phi, shared, rule, k, keep_graph=mode == "exact")
+            step = _step(episode, phi, fixed, rule, k, keep_graph=mode == "exact")
             support_losses.append(step.loss)
-            phi = {name: value.detach() for name, value in step.after.items()}
             if mode == "exact":
                 tape.append(step)
+            else:
+                trajectory.append(phi)
+            phi = detached(step.after)
             del step
 
-    gradient: Parameters = {}
+    total: Parameters = {}  # gradient with respect to `fixed`
     phi = leaves(phi)
-    loss = episode.query_loss(phi, shared)
-    cotangent = _split(_vjp([loss], None, phi, shared), phi, gradient)
+    query_loss = episode.query_loss(phi, fixed)
+    cotangent = _split(_vjp([query_loss], None, phi, fixed), phi, total)
     for k in reversed(range(0 if mode == "first_order" else steps)):
-        step = tape.pop() if mode == "exact" else _step(episode, trajectory[k], shared, rule, k, keep_graph=True)
-        found = _vjp(list(step.after.values()), [cotangent[name] for name in step.after], step.before, shared)
-        cotangent = _split(found, phi, gradient)
+        step = tape.pop() if mode == "exact" else _step(episode, trajectory.pop(), fixed, rule, k, keep_graph=True)
+        found = _vjp(list(step.after.values()), [cotangent[name] for name in step.after], step.before, fixed)
+        cotangent = _split(found, phi, total)
         del step
-    # The start may depend on the support set through theta (prototypes); parameters taken over as they are pass v_0 on.
-    outputs = {name: value for name, value in start.items() if value.requires_grad}
-    if outputs:
-        found = torch.autograd.grad(list(outputs.values()), list(theta.values()), [cotangent[name] for name in outputs], allow_unused=True)
-        _add(gradient, {name: value for name, value in zip(theta, found) if value is not None})
-    return MetaGradient(gradient, {name: value.detach() for name, value in phi.items()}, loss.item(), tuple(support_losses))
+    outputs = {**start, **derived}
+    cotangent.update(total)
+    wanted = [name for name, value in outputs.items() if value.requires_grad and name in cotangent]
+    found = torch.autograd.grad([outputs[name] for name in wanted], list(theta.values()), [cotangent[name] for name in wanted], allow_unused=True)
+    gradient = {name: value for name, value in zip(theta, found) if value is not None}
+    return MetaGradient(gradient, detached(phi), query_loss.item(), tuple(support_losses))
 
 
 def check_mode(mode: str) -> None:
@@ -128,27 +132,24 @@ class _Step:
     loss: float
 
 
-def _step(episode: EpisodeLosses, phi: Parameters, shared: Parameters, rule: InnerRule, k: int, keep_graph: bool) -> _Step:
+def _step(episode: EpisodeLosses, phi: Parameters, fixed: Parameters, rule: InnerRule, k: int, keep_graph: bool) -> _Step:
     before = leaves(phi)
-    loss = torch.stack(list(episode.support_parts(before, shared))).sum()
+    loss = torch.stack(list(episode.support_parts(before, fixed))).sum()
     gradients = dict(zip(before, torch.autograd.grad(loss, list(before.values()), create_graph=keep_graph)))
     with torch.set_grad_enabled(keep_graph):
         after = rule.update(before, gradients, k)
     return _Step(before, after, loss.item())
 
 
-def _vjp(outputs: list[Tensor], cotangents: list[Tensor] | None, phi: Parameters, shared: Parameters) -> Parameters:
-    inputs = {**phi, **shared}
+def _vjp(outputs: list[Tensor], cotangents: list[Tensor] | None, phi: Parameters, fixed: Parameters) -> Parameters:
+    inputs = {**phi, **fixed}
     found = torch.autograd.grad(outputs, list(inputs.values()), cotangents, allow_unused=True)
     return {name: value for name, value in zip(inputs, found) if value is not None}
 
 
-def _split(found: Parameters, phi: Parameters, gradient: Parameters) -> Parameters:
-    """Keep phi's entries as the next cotangent; add the rest, the direct terms, to the meta-gradient."""
-    _add(gradient, {name: value for name, value in found.items() if name not in phi})
+def _split(found: Parameters, phi: Parameters, total: Parameters) -> Parameters:
+    """Keep phi's entries as the next cotangent; add the rest to the gradient with respect to the fixed tensors."""
+    for name, value in found.items():
+        if name not in phi:
+            total[name] = total[name] + value if name in total else value
     return {name: found.get(name, torch.zeros_like(phi[name])) for name in phi}
-
-
-def _add(total: Parameters, more: Parameters) -> None:
-    for name, value in more.items():
-        total[name] = total[name] + value if name in total else value

@@ -119,9 +119,9 @@ class Classifier:
         parts = []
         with torch.no_grad():
             for begin in range(0, len(texts), batch):
-                inputs = self.tokenizer(
-                    list(texts[begin : begin + batch]), truncation=True, max_length=self._max_length, padding=True, return_tensors="pt"
-                ).to(self._device)
+                inputs = self.tokenizer(list(texts[begin : begin + batch]), truncation=True, max_length=self._max_length, padding=True, return_tensors="pt").to(
+                    self._device
+                )
                 parts.append(self._scores(inputs).softmax(-1).cpu())
         return torch.cat(parts) if parts else torch.zeros(0, len(self.labels))
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from metatrain.errors import UserError
 from metatrain.tasks.task import TaskDistribution
 
-
 POLICIES = ("refuse", "drop", "keep")
 
 
@@ -33,8 +32,7 @@ def check_overlap(tasks: TaskDistribution, policy: str, notes: list[str]) -> Tas
         if shared and policy == "refuse":
             task = next(task for task in split if task.keys() & protected)
             raise UserError(
-                f"{shared} texts of tasks.{name} (task '{task.name}' among them) are also in a held-out split; "
-                "set tasks.overlap=drop to leave them out of it"
+                f"{shared} texts of tasks.{name} (task '{task.name}' among them) are also in a held-out split; set tasks.overlap=drop to leave them out of it"
             )
         if shared:
             notes.append(f"{shared} texts left out of {name}: they are also in a held-out split")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-
 EMBEDDED = "metatrain:reviews"  # tasks.path of the corpus in the package
 
 

@@ -43,9 +43,7 @@ def draw(task: Task, settings: EpisodeConfig, rng: np.random.Generator) -> Episo
     """
     way = settings.way or len(task.label_names)
     if way > len(task.label_names):
-        raise UserError(
-            f"episode.way={way}, but task '{task.name}' has {len(task.label_names)} classes; lower episode.way or leave it null"
-        )
+        raise UserError(f"episode.way={way}, but task '{task.name}' has {len(task.label_names)} classes; lower episode.way or leave it null")
     if way < len(task.label_names):
         classes = rng.choice(len(task.label_names), way, replace=False)
     else:

@@ -79,9 +79,7 @@ def read_file(path: Path, columns: Columns) -> Table:
             data = datasets.Dataset.from_parquet(str(path))
         else:
             # Converters keep "NA", "null" and "01" as the words they are.
-            data = datasets.Dataset.from_csv(
-                str(path), sep="\t" if kind == ".tsv" else ",", converters={name: str for name in columns.names()}
-            )
+            data = datasets.Dataset.from_csv(str(path), sep="\t" if kind == ".tsv" else ",", converters={name: str for name in columns.names()})
     except (datasets.exceptions.DatasetGenerationError, pyarrow.ArrowException, ValueError, OSError) as error:
         raise _explained(path, kind, columns, error) from error
     missing = [name for name in columns.names() if name not in data.column_names]

@@ -123,9 +123,7 @@ def verdict_lines(results: Mapping[str, Any], shots: str) -> list[str]:
     for item in results["by_shots"][shots]["comparisons"]:
         low, high = (100 * bound for bound in item["ci95"])
         words = {"better": "is better than", "worse": "is worse than", "not distinguishable": "cannot be told from"}[item["verdict"]]
-        lines.append(
-            f"{shots}-shot: {item['arm']} {words} {item['against']}: {100 * item['difference']:+.1f} points, 95% interval [{low:+.1f}, {high:+.1f}]"
-        )
+        lines.append(f"{shots}-shot: {item['arm']} {words} {item['against']}: {100 * item['difference']:+.1f} points, 95% interval [{low:+.1f}, {high:+.1f}]")
     return lines
 
 

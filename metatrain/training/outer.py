@@ -47,9 +47,7 @@ class OuterOptimizer:
         for name, value in parameters.items():
             lr = config.lr if config.head_lr is None or not name.startswith("head.") else config.head_lr
             groups.setdefault((lr, config.weight_decay if value.dim() > 1 else 0.0), []).append(value)
-        self.adamw = torch.optim.AdamW(
-            [{"params": values, "lr": lr, "base_lr": lr, "weight_decay": decay} for (lr, decay), values in groups.items()]
-        )
+        self.adamw = torch.optim.AdamW([{"params": values, "lr": lr, "base_lr": lr, "weight_decay": decay} for (lr, decay), values in groups.items()])
 
     def step(self, gradient: Parameters, step: int) -> float:
         """One meta-update; returns the norm of the meta-gradient before clipping.

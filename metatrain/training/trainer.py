@@ -43,9 +43,7 @@ class TrainState:
 class Trainer:
     """Meta-trains a learner."""
 
-    def __init__(
-        self, config: TrainConfig, run: RunDirectory, learner: Learner, tasks: TaskDistribution, tokens: Tokens, display: Display, stop: StopRequest
-    ):
+    def __init__(self, config: TrainConfig, run: RunDirectory, learner: Learner, tasks: TaskDistribution, tokens: Tokens, display: Display, stop: StopRequest):
         self.config, self.run, self.learner, self.tasks, self.tokens, self.display, self._stop = config, run, learner, tasks, tokens, display, stop
         self.optimizer = OuterOptimizer(learner.parameters, config.outer)
         self.state = TrainState()
@@ -221,7 +219,9 @@ def load_parameters(learner: Learner, found: checkpoint.Checkpoint) -> None:
         here, there = wanted.get(name), saved.get(name)
         if here is None or there is None or here.shape != there.shape:
             shapes = ["no such parameter" if value is None else f"shape {list(value.shape)}" for value in (there, here)]
-            raise UserError(f"{found.path} is a checkpoint of another model: {name} has {shapes[0]} there and {shapes[1]} here; use the run's own model and algorithm")
+            raise UserError(
+                f"{found.path} is a checkpoint of another model: {name} has {shapes[0]} there and {shapes[1]} here; use the run's own model and algorithm"
+            )
     with torch.no_grad():
         for name, value in wanted.items():
             value.copy_(saved[name])
