@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,13 +20,13 @@ from metatrain.errors import UserError
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
 from metatrain.meta.inner import Parameters, make_inner_rule
 from metatrain.meta.meta_gradient import MetaGradient, adapt, check_mode, leaves, meta_gradient
-from metatrain.models.adapted import select
+from metatrain.models.adapted import lowest_adapted_layer, select
 from metatrain.models.batches import Batch, chunks
 from metatrain.models.encoder import Encoder
 from metatrain.models.heads import make_head
 
 _ENCODER, _HEAD = "encoder.", "head."
-_SUPPORT, _QUERY = "features.support.", "features.query"  # encodings computed once an episode
+_SUPPORT, _QUERY = "frozen.support.", "frozen.query"  # what the frozen part of the encoder gives, computed once an episode
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ class Learner:
             self.parameters[_HEAD + name] = value.to(device, dtype)
         self.adapted = [_ENCODER + name for name in select(list(trained), algorithm.adapt, algorithm.last_layers)]
         self._embedding = _ENCODER + encoder.word_embeddings
+        # The encoder's part below `_cut` does not adapt and runs once an episode; None: all of it.
+        self._cut: int | None = min(lowest_adapted_layer(self.adapted), encoder.layers) if self.adapted else None
 
     def untrained_names(self) -> list[str]:
         """Encoder parameters that no text reaches; they stay as loaded."""
@@ -86,18 +89,9 @@ class Learner:
         """Meta-gradient of one episode, with query loss and accuracy before and after adaptation."""
         losses = _Losses(self, episode.support, episode.support_labels, episode.way, episode.query, episode.query_labels)
         theta = losses.view(self.parameters)
-        with torch.no_grad():
-            before = losses.query_logits(*losses.start(theta))
         found: MetaGradient = meta_gradient(losses, theta, self.rule, self.steps(evaluation=False), self.algorithm.meta_gradient)
-        labels = losses.query_labels
-        return OuterGradient(
-            found.gradient,
-            losses.rows,
-            float(F.cross_entropy(before, labels)),
-            found.query_loss,
-            _accuracy(before, labels),
-            _accuracy(losses.last_query_logits, labels),
-        )
+        before, after = losses.query_accuracies
+        return OuterGradient(found.gradient, losses.rows, found.query_loss_before, found.query_loss, before, after)
 
     def add_gradient(self, total: Parameters, part: OuterGradient, weight: float) -> None:
         """Add one episode's weighted meta-gradient to `total`, in place."""
@@ -112,9 +106,8 @@ class Learner:
         losses = _Losses(self, support, labels, way)
         with torch.no_grad():
             start, fixed = losses.start(losses.view(self.parameters))
-        phi, loss = start, float("nan")
-        for phi, loss in adapt(losses, start, fixed, self.rule, self.steps(evaluation=True) if steps is None else steps):
-            pass
+        steps = self.steps(evaluation=True) if steps is None else steps
+        *_, (phi, loss) = [(start, float("nan"))] if steps == 0 else adapt(losses, start, fixed, self.rule, steps)
         adapted = {**self.parameters, **phi}
         if losses.rows is not None and self._embedding in phi:
             adapted[self._embedding] = self.parameters[self._embedding].index_copy(0, losses.rows, phi[self._embedding])
@@ -143,10 +136,20 @@ class Learner:
                     value.copy_(parameters[_ENCODER + name])
         return self.encoder
 
-    def _encode(self, parameters: Mapping[str, Tensor], batch: Batch) -> Tensor:
+    def _encode(self, parameters: Mapping[str, Tensor], batch: Batch, **part: Any) -> Tensor:
         prefix = len(_ENCODER)
         encoder = {name[prefix:]: value for name, value in parameters.items() if name.startswith(_ENCODER)}
-        return functional_call(self.encoder, encoder, (batch,))
+        return functional_call(self.encoder, encoder, (batch,), part)
+
+    def _encode_frozen(self, parameters: Mapping[str, Tensor], batch: Batch) -> Tensor | None:
+        """What the part that never adapts makes of a batch; None if every part adapts."""
+        return None if self._cut == 0 else self._encode(parameters, batch, stop=self._cut)
+
+    def _encode_rest(self, parameters: Mapping[str, Tensor], batch: Batch, frozen: Tensor | None) -> Tensor:
+        """Encodings [B, H], going on from what `_encode_frozen` returned."""
+        if frozen is None:
+            return self._encode(parameters, batch)
+        return frozen if self._cut is None else self._encode(parameters, batch, hidden=frozen, start=self._cut)
 
     def _scores(self, parameters: Mapping[str, Tensor], batch: Batch) -> Tensor:
         return F.linear(self._encode(parameters, batch), parameters[_HEAD + "weight"], parameters[_HEAD + "bias"])
@@ -173,6 +176,7 @@ class _Losses:
         labels = torch.from_numpy(np.asarray(support_labels, dtype=np.int64)).to(device)
         self.support = [(learner.encoder.batch(support[part]), labels[part]) for part in chunks(support)]
         self.support_size = len(support)
+        self.query_accuracies: list[float] = []  # one for each call of `query_loss`
         self.query = learner.encoder.batch(query) if len(query) else None
         if query_labels is not None:
             self.query_labels = torch.from_numpy(np.asarray(query_labels, dtype=np.int64)).to(device)
@@ -192,43 +196,36 @@ class _Losses:
         return {**parameters, name: parameters[name].index_select(0, self.rows)}
 
     def start(self, theta: Mapping[str, Tensor]) -> tuple[Parameters, Parameters]:
-        head, encode = self.learner.head, self.learner._encode
-        fixed = {name: value for name, value in theta.items() if name not in self.learner.adapted}
-        if not self.learner.adapted:  # the encoder stays as it is within the episode, so it runs once
-            fixed = {f"{_SUPPORT}{number}": encode(theta, part) for number, (part, _) in enumerate(self.support)}
-            if self.query is not None:
-                fixed[_QUERY] = encode(theta, self.query)
+        learner, head = self.learner, self.learner.head
+        batches = {f"{_SUPPORT}{number}": batch for number, (batch, _) in enumerate(self.support)}
+        if self.query is not None:
+            batches[_QUERY] = self.query
+        frozen = {name: learner._encode_frozen(theta, batch) for name, batch in batches.items()}
+        fixed = {name: value for name, value in theta.items() if name not in learner.adapted}
+        fixed.update({name: value for name, value in frozen.items() if value is not None})
         features = None
         if head.needs_support:
-            parts = [fixed.get(f"{_SUPPORT}{number}") for number in range(len(self.support))]
-            features = torch.cat([encode(theta, part) if known is None else known for known, (part, _) in zip(parts, self.support)])
-        some, size = next(iter(theta.values())), self.learner.encoder.hidden_size
+            features = torch.cat([learner._encode_rest(theta, batch, frozen[name]) for name, batch in batches.items() if name != _QUERY])
+        some, size = next(iter(theta.values())), learner.encoder.hidden_size
         empty = {"weight": some.new_zeros(self.way, size), "bias": some.new_zeros(self.way)}
         learned = {name[len(_HEAD) :]: value for name, value in theta.items() if name.startswith(_HEAD)}
         first = head.start(learned, empty, features, torch.cat([labels for _, labels in self.support]))
-        phi = {**{name: theta[name] for name in self.learner.adapted}, **{_HEAD + name: value for name, value in first.items()}}
+        phi = {**{name: theta[name] for name in learner.adapted}, **{_HEAD + name: value for name, value in first.items()}}
         return phi, {name: value for name, value in fixed.items() if name not in phi}
 
     def support_parts(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Iterator[Tensor]:
-        for number, (part, labels) in enumerate(self.support):
-            logits = self._logits(phi, fixed, f"{_SUPPORT}{number}", part)
+        for number, (batch, labels) in enumerate(self.support):
+            logits = self._logits(phi, fixed, f"{_SUPPORT}{number}", batch)
             yield F.cross_entropy(logits, labels, reduction="sum") / self.support_size
 
-    def query_logits(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Tensor:
-        return self._logits(phi, fixed, _QUERY, self.query)
-
     def query_loss(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Tensor:
-        logits = self.query_logits(phi, fixed)
-        self.last_query_logits = logits.detach()
+        logits = self._logits(phi, fixed, _QUERY, self.query)
+        self.query_accuracies.append(float((logits.argmax(1) == self.query_labels).double().mean()))
         return F.cross_entropy(logits, self.query_labels)
 
-    def _logits(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor], known: str, batch: Batch) -> Tensor:
-        features = fixed[known] if known in fixed else self.learner._encode({**fixed, **phi}, batch)
+    def _logits(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor], name: str, batch: Batch) -> Tensor:
+        features = self.learner._encode_rest({**fixed, **phi}, batch, fixed.get(name))
         return F.linear(features, phi[_HEAD + "weight"], phi[_HEAD + "bias"])
-
-
-def _accuracy(logits: Tensor, labels: Tensor) -> float:
-    return float((logits.argmax(1) == labels).double().mean())
 
 
 def _without_gradient(encoder: Encoder) -> list[str]:

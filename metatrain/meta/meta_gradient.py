@@ -38,7 +38,7 @@ class EpisodeLosses(Protocol):
         """Scalars that add up to S, each with a graph of its own, so that a large support set fits in memory."""
 
     def query_loss(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Tensor:
-        """Q, a scalar."""
+        """Q, a scalar; asked for at phi_0 and at phi_K."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class MetaGradient:
 
     gradient: Parameters  # one entry per meta-parameter that got any
     adapted: Parameters
-    query_loss: float
+    query_loss_before: float  # Q(phi_0, w)
+    query_loss: float  # Q(phi_K, w)
     support_losses: tuple[float, ...]  # before each inner step
 
 
@@ -85,11 +86,14 @@ def meta_gradient(episode: EpisodeLosses, theta: Mapping[str, Tensor], rule: Inn
     theta = leaves(theta)
     start, derived = episode.start(theta)
     phi, fixed = detached(start), leaves(derived)
+    with torch.no_grad():
+        query_loss_before = episode.query_loss(phi, fixed).item()
     tape: list[_Step] = []
     trajectory: list[Parameters] = []
     support_losses: list[float] = []
     if mode == "first_order":
-        for phi, loss in adapt(episode, phi, detached(fixed), rule, steps):
+        for after, loss in adapt(episode, phi, detached(fixed), rule, steps):
+            phi = after
             support_losses.append(loss)
     else:
         for k in range(steps):
@@ -116,7 +120,7 @@ def meta_gradient(episode: EpisodeLosses, theta: Mapping[str, Tensor], rule: Inn
     wanted = [name for name, value in outputs.items() if value.requires_grad and name in cotangent]
     found = torch.autograd.grad([outputs[name] for name in wanted], list(theta.values()), [cotangent[name] for name in wanted], allow_unused=True)
     gradient = {name: value for name, value in zip(theta, found) if value is not None}
-    return MetaGradient(gradient, detached(phi), query_loss.item(), tuple(support_losses))
+    return MetaGradient(gradient, detached(phi), query_loss_before, query_loss.item(), tuple(support_losses))
 
 
 def check_mode(mode: str) -> None:

@@ -11,6 +11,15 @@ CHOICES = ("all", "head", "last_layers")
 _LAYER = re.compile(r"\.(?:layer|layers|h|block)\.(\d+)\.")
 
 
+def lowest_adapted_layer(adapted: Sequence[str]) -> int:
+    """The first layer that adaptation changes: everything below it gives the same in the whole episode.
+
+    0 if anything outside the layers adapts, since that may be the embeddings.
+    """
+    found = [_LAYER.search(name) for name in adapted]
+    return min((int(match[1]) if match else 0 for match in found), default=0)
+
+
 def select(names: Sequence[str], choice: str, last_layers: int) -> list[str]:
     """Names of the adapted encoder parameters (the episode's head always adapts).
 

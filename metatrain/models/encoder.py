@@ -60,18 +60,32 @@ class Encoder(nn.Module):
         """Model inputs for token ids."""
         return pack(texts, self.device) if self.packs else pad(texts, self.padding_id, self.device)
 
-    def forward(self, batch: Batch) -> Tensor:
+    @property
+    def layers(self) -> int:
+        """Number of layers that `forward` can be cut between; 0: this architecture cannot be cut."""
+        return len(self.backbone.encoder.layer) if self.packs else 0
+
+    def forward(self, batch: Batch, hidden: Tensor | None = None, start: int = 0, stop: int | None = None) -> Tensor:
+        """Encodings of shape [B, H].
+
+        Where the encoder can be cut (`layers`), it can run in two parts: with `stop`, up to that layer, which gives the
+        hidden states [T, H] before it; with these as `hidden` and the same number as `start`, from there to the encodings.
+        """
         if isinstance(batch, Packed):
-            return self._packed(batch)
+            return self._packed(batch, hidden, start, stop)
         return self._padded(batch)
 
-    def _packed(self, batch: Packed) -> Tensor:
-        hidden = self.backbone.embeddings(
-            input_ids=batch.input_ids,
-            token_type_ids=torch.zeros_like(batch.input_ids),
-            position_ids=batch.position_ids,
-        )
-        hidden = self.backbone.encoder(hidden, groups=batch.groups).last_hidden_state[0]  # [T, H]
+    def _packed(self, batch: Packed, hidden: Tensor | None, start: int, stop: int | None) -> Tensor:
+        if hidden is None:
+            hidden = self.backbone.embeddings(
+                input_ids=batch.input_ids,
+                token_type_ids=torch.zeros_like(batch.input_ids),
+                position_ids=batch.position_ids,
+            )[0]
+        for layer in self.backbone.encoder.layer[start:stop]:
+            hidden = layer(hidden[None], groups=batch.groups)[0]  # [T, H]
+        if stop is not None:
+            return hidden
         if self.pooling == "mean":
             token = torch.arange(hidden.shape[0], device=hidden.device)[None]
             begin, length = batch.starts[:, None], batch.lengths[:, None]

@@ -38,5 +38,5 @@ def check_overlap(tasks: TaskDistribution, policy: str, notes: list[str]) -> Tas
             notes.append(f"{shared} texts left out of {name}: they are also in a held-out split")
             split = tuple(task.without(protected) for task in split)
         kept[name] = split
-        protected |= {key for task in split for key in task.keys()}
+        protected.update(*(task.keys() for task in split))
     return replace(tasks, **kept, notes=tuple(notes))
