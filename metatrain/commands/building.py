@@ -17,7 +17,7 @@ from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 from metatrain.models.export import read_recipe, save_encoder
 from metatrain.training import checkpoint
-from metatrain.training.run_directory import RunDirectory
+from metatrain.training.run_directory import RunDirectory, written_whole
 from metatrain.training.trainer import load_parameters
 
 RECIPE_FORMAT = 1
@@ -70,7 +70,7 @@ def open_checkpoint(
     Raises:
         UserError: there is no such thing, or it cannot be read.
     """
-    path = Path("outputs/latest" if reference == "latest" else reference).expanduser()
+    path = Path(reference).expanduser()
     if (path / checkpoint.MANIFEST).is_file():
         return _open_run(RunDirectory.find(str(path.parent.parent)), path, inner, model, device, dtype, say)
     if reference == "latest" or (path / "config.yaml").is_file():
@@ -148,7 +148,8 @@ def save_model(folder: Path, learner: Learner, recipe: Recipe) -> None:
         "way": recipe.way,
         "seed": recipe.seed,
     }
-    save_encoder(folder, learner.load_encoder(), head, facts)
+    with written_whole(folder) as temporary:
+        save_encoder(temporary, learner.load_encoder(), head, facts)
 
 
 def _with(settings: Any, overrides: Any) -> Any:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from metatrain.config.compose import run_under_hydra
-from metatrain.config.schema import EvaluateConfig
+from metatrain.config.schema import EvaluateConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from metatrain.tasks.task import Task
 
 
 def main(arguments: list[str]) -> None:
@@ -15,47 +19,66 @@ def main(arguments: list[str]) -> None:
 
 def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
     """One evaluation, in a run directory of its own."""
-    from dataclasses import replace
-
     from metatrain.commands.building import open_checkpoint
     from metatrain.commands.train import show
-    from metatrain.errors import Stopped, UserError
-    from metatrain.evaluation.arms import make_arms
+    from metatrain.errors import Stopped
+    from metatrain.evaluation.arms import check_arms, make_arms
     from metatrain.evaluation.protocol import check_evaluation, evaluate
     from metatrain.tasks.config import EpisodeConfig
-    from metatrain.tasks.sources import load_tasks
     from metatrain.tasks.tokens import Tokens
     from metatrain.tracking.console import Display
     from metatrain.training import hardware
     from metatrain.training.run_directory import RunDirectory, recorded, write_json
     from metatrain.training.signals import StopRequest
 
-    device, dtype, notes = hardware.apply(config.hardware)
-    with Display() as early:
-        opened = open_checkpoint(config.checkpoint, config.inner, config.model, device, dtype, early.say)
-    tasks_config = config.tasks or (opened.config.tasks if opened.config else None)
-    if tasks_config is None:
-        raise UserError(f"checkpoint={config.checkpoint} is no run and brings no tasks; add tasks=reviews, or tasks=files tasks.path=...")
-    episode = opened.config.episode if opened.config else EpisodeConfig()
-    tasks = load_tasks(tasks_config, opened.config.seed if opened.config else config.seed, splits=("meta_test",))
-    if not tasks.meta_test and opened.config is None:
-        tasks = replace(tasks, meta_test=load_tasks(tasks_config, config.seed).meta_test)
-    check_evaluation(config.evaluation, tasks.meta_test, episode)
-
-    run = RunDirectory.create(path, config, overrides, "evaluate")
-    with recorded(run), StopRequest() as stop, Display(run.log) as display:
-        for note in (*notes, *tasks.notes):
+    with Display() as display:
+        check_arms(config.evaluation.arms)
+        device, dtype, notes = hardware.apply(config.hardware)
+        opened = open_checkpoint(config.checkpoint, config.inner, config.model, device, dtype, display.say)
+        tasks, task_notes = _test_tasks(config, opened.config)
+        episode = opened.config.episode if opened.config else EpisodeConfig()
+        check_evaluation(config.evaluation, tasks, episode)
+        for note in (*notes, *task_notes):
             display.say(note)
-        arms = make_arms(config.evaluation.arms, opened.learner, opened.untrained())
-        tokens = Tokens(opened.learner.encoder.tokenizer, opened.learner.encoder.max_length)
-        display.start("meta-test", len(config.evaluation.shots) * len(tasks.meta_test) * config.evaluation.episodes)
 
-        def between() -> None:
-            display.advance()
-            if stop:
-                raise Stopped(stop.signal_number, "stopped; evaluations are short and start anew")
+        run = RunDirectory.create(path, config, overrides, "evaluate")
+        display.log_to(run.log)
+        with recorded(run), StopRequest() as stop:
+            arms = make_arms(config.evaluation.arms, opened.learner, opened.untrained())
+            tokens = Tokens(opened.learner.encoder.tokenizer, opened.learner.encoder.max_length)
+            display.start("meta-test", len(config.evaluation.shots) * len(tasks) * config.evaluation.episodes)
 
-        results = evaluate(arms, tasks.meta_test, tokens, episode, config.evaluation, config.seed, between)
-        write_json(run.results, {**results, "checkpoint": opened.name})
-        show(results, display)
-        display.say(f"results: {run.results}")
+            def between() -> None:
+                display.advance()
+                if stop:
+                    raise Stopped(stop.signal_number, "stopped; evaluations are short and start anew")
+
+            results = evaluate(arms, tasks, tokens, episode, config.evaluation, config.seed, between)
+            write_json(run.results, {**results, "checkpoint": opened.name})
+            show(results, display)
+            display.say(f"results: {run.results}")
+
+
+def _test_tasks(config: EvaluateConfig, trained: TrainConfig | None) -> tuple[tuple[Task, ...], tuple[str, ...]]:
+    """The meta-test tasks, without texts that the model was trained on, and what there is to say about them."""
+    from metatrain.errors import UserError
+    from metatrain.tasks.audit import without_seen
+    from metatrain.tasks.sources import load_tasks
+
+    if config.tasks is None and trained is None:
+        raise UserError(f"checkpoint={config.checkpoint} is no run and brings no tasks; add tasks=reviews, or tasks=files tasks.path=...")
+    if config.tasks is None:
+        own = load_tasks(trained.tasks, trained.seed)
+        return own.meta_test, own.notes
+    named = config.tasks.meta_test
+    if not named.tasks and not named.files:
+        named.tasks = ["*"]  # files that say nothing about splits are all to be tested on
+    tasks = load_tasks(config.tasks, config.seed, splits=("meta_test",))
+    if trained is None:
+        return tasks.meta_test, tasks.notes
+    try:
+        own = load_tasks(trained.tasks, trained.seed)
+    except UserError as error:
+        return tasks.meta_test, (*tasks.notes, f"warning: texts seen in training cannot be left out, because the run's tasks cannot be read: {error}")
+    kept, notes = without_seen(tasks.meta_test, (*own.meta_train, *own.meta_validation))
+    return kept, (*tasks.notes, *notes)

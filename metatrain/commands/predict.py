@@ -21,13 +21,14 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.models.export import Classifier
     from metatrain.tasks.files import Columns, read_file
     from metatrain.training import hardware
-    from metatrain.training.run_directory import write_text
+    from metatrain.training.run_directory import RunDirectory, write_text
 
     if (config.text is None) == (config.data is None):
         raise UserError('give either text="..." or data=FILE')
     texts = [config.text] if config.text is not None else read_file(Path(config.data).expanduser(), Columns(config.column)).texts
     device, _, _ = hardware.apply(config.hardware)
-    folder = Path("outputs/latest" if config.model == "latest" else config.model).expanduser()
+    path = config.model.path
+    folder = RunDirectory.find(path, "finetune").path if path == "latest" else Path(path).expanduser()
     if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
         folder = folder / "model"
     classifier = Classifier(folder, device)

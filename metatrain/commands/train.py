@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from metatrain.config.compose import run_under_hydra
 from metatrain.config.schema import TrainConfig
+
+if TYPE_CHECKING:
+    from metatrain.tracking.console import Display
+    from metatrain.training.run_directory import RunDirectory
 
 
 def main(arguments: list[str]) -> None:
@@ -17,71 +23,74 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
     """A new run in `path`."""
     from metatrain.training.run_directory import RunDirectory
 
-    meta_train(config, RunDirectory.create(path, config, overrides, "train"), resume=False)
+    meta_train(config, lambda: RunDirectory.create(path, config, overrides, "train"), resume=False)
 
 
-def meta_train(config: TrainConfig, run, resume: bool) -> None:
-    """The whole of a training run, from the beginning or from its newest checkpoint."""
+def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resume: bool) -> None:
+    """The whole of a training run, from the beginning or from its newest checkpoint.
+
+    The run directory is opened last, when nothing in the configuration, the tasks or the model can be wrong any more.
+    """
     # Imported here: composing a configuration, or refusing it, should not wait for torch.
     from metatrain.commands.building import Recipe, build_learner, save_model
     from metatrain.evaluation.arms import make_arms
     from metatrain.evaluation.protocol import check_evaluation, evaluate
-    from metatrain.tasks.episodes import check_tasks
+    from metatrain.meta.learner import check_method
     from metatrain.tasks.sources import load_tasks
     from metatrain.tasks.tokens import Tokens
     from metatrain.tracking.console import Display
-    from metatrain.tracking.weights_and_biases import WandbRun
+    from metatrain.tracking.weights_and_biases import WandbRun, check_tracking
     from metatrain.training import hardware
-    from metatrain.training.outer import check_outer
     from metatrain.training.run_directory import recorded, write_json
     from metatrain.training.signals import StopRequest
-    from metatrain.training.trainer import Trainer
+    from metatrain.training.trainer import Trainer, check_training
 
-    with recorded(run), StopRequest() as stop, Display(run.log) as display:
-        display.say(f"run: {run.path}")
-        check_outer(config.outer)
+    with Display() as display:
+        check_method(config.algorithm, config.inner)
+        check_tracking(config.tracking)
         device, dtype, notes = hardware.apply(config.hardware)
-        run.update(hardware={"device": str(device), **hardware.describe()})
         tasks = load_tasks(config.tasks, config.seed)
+        check_training(config, tasks)
+        check_evaluation(config.evaluation, tasks.meta_test, config.episode)
         for note in (*notes, *tasks.notes):
             display.say(note)
         sizes = [f"{len(tasks.split(name))} {name.replace('_', '-')}" for name in ("meta_train", "meta_validation", "meta_test")]
         display.say(f"tasks: {tasks.name}, {', '.join(sizes)}")
-
         recipe = Recipe.of_run(config)
         learner = build_learner(recipe, device, dtype, display.say)
         tokens = Tokens(learner.encoder.tokenizer, config.model.max_length)
-        trainer = Trainer(config, run, learner, tasks, tokens, display, stop)
-        check_tasks(tasks.meta_train, trainer.training_episode, "meta_train")
-        if config.validation.every:
-            check_tasks(tasks.meta_validation, trainer.validation_episode, "meta_validation")
-        check_evaluation(config.evaluation, tasks.meta_test, config.episode)
 
-        if resume:
-            trainer.resume()
-        wandb = WandbRun(config.tracking, config.name, run.path, {"config": run.config.read_text()}, display.say, run.read_record().get("wandb_id"))
-        if wandb.run_id:
-            run.update(wandb_id=wandb.run_id)
-        trainer.train(wandb)
-        save_model(run.model, learner, recipe)
+        run = open_run()
+        display.log_to(run.log)
+        display.say(f"run: {run.path}")
+        with recorded(run), StopRequest() as stop:
+            run.update(hardware={"device": str(device), **hardware.describe()})
+            trainer = Trainer(config, run, learner, tasks, tokens, display, stop)
+            if resume:
+                trainer.resume()
+            wandb = WandbRun(config.tracking, config.name, run.path, config, display.say, run.read_record().get("wandb_id"))
+            if wandb.run_id:
+                run.update(wandb_id=wandb.run_id)
+            trainer.train(wandb)
+            save_model(run.model, learner, recipe)
 
-        arms = make_arms(config.evaluation.arms, learner, build_learner(recipe, device, dtype))
-        display.start("meta-test", len(config.evaluation.shots) * len(tasks.meta_test) * config.evaluation.episodes)
+            arms = make_arms(config.evaluation.arms, learner, build_learner(recipe, device, dtype))
+            display.start("meta-test", len(config.evaluation.shots) * len(tasks.meta_test) * config.evaluation.episodes)
 
-        def between() -> None:
-            display.advance()
-            trainer.stop_evaluation()
+            def between() -> None:
+                display.advance()
+                trainer.stop_evaluation()
 
-        results = evaluate(arms, tasks.meta_test, tokens, config.episode, config.evaluation, config.seed, between)
-        write_json(run.results, results)
-        show(results, display)
-        wandb.finish({f"meta_test/{name}": arm["mean"] for name, arm in results["arms"].items()})
-        display.say(f"peak memory: {hardware.peak_memory(device) / 1e9:.2f} GB")
-        display.say(f"results: {run.results}")
-        display.say(f"next: metatrain finetune checkpoint={run.path} data.train=YOUR_EXAMPLES.csv")
+            results = evaluate(arms, tasks.meta_test, tokens, config.episode, config.evaluation, config.seed, between)
+            write_json(run.results, results)
+            show(results, display)
+            wandb.finish({f"meta_test/{name}": arm["mean"] for name, arm in results["arms"].items()})
+            display.say(f"peak memory: {hardware.peak_memory(device) / 1e9:.2f} GB")
+            display.say(f"results: {run.results}")
+            display.say(f"next: metatrain finetune checkpoint={run.path} data.train=YOUR_EXAMPLES.csv")
 
 
-def show(results, display) -> None:
+def show(results, display: Display) -> None:
     """Tables and verdicts of every number of shots."""
     from metatrain.tracking.console import results_table, verdict_lines
 

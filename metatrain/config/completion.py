@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -16,30 +17,36 @@ def complete(arguments: list[str], commands: Iterable[str]) -> int:
     if action not in ("install", "uninstall", "query") or shell not in SHELLS:
         print(f"usage: metatrain -sc install={'|'.join(SHELLS)}", file=sys.stderr)
         return 2
+    command = "train"  # for installing, any: the script that Hydra prints is the same
     if action == "query":
         line = os.environ.get("COMP_LINE", "")
-        words = line.split()
-        if len(words) < 2 or (len(words) == 2 and not line.endswith(" ")):
-            prefix = words[1] if len(words) == 2 else ""
-            print("\n".join(name for name in commands if name.startswith(prefix)))
+        program, *words = line.split()
+        if not words or (len(words) == 1 and not line.endswith(" ")):
+            print("\n".join(name for name in commands if name.startswith(words[0] if words else "")))
             return 0
-        command = words[1]
+        command = words[0]
         if command not in commands:
             return 0
-        rest = line.split(command, 1)[1]
-        os.environ["COMP_LINE"] = f"{words[0]}{rest}"
+        # Hydra knows no commands: it gets the line without ours.
+        rest = line.split(None, 2)[2] if len(words) > 1 else ""
+        os.environ["COMP_LINE"] = f"{program} {rest}"
         os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
-    else:
-        command = "train"  # any command: the script Hydra prints is the same
-    _hydra(command, ["-sc", f"{action}={shell}"])
+    _hydra(command, f"{action}={shell}")
     return 0
 
 
-def _hydra(command: str, arguments: list[str]) -> None:
+def _hydra(command: str, action: str) -> None:
     from metatrain.config.compose import run_under_hydra
     from metatrain.config.schema import SCHEMAS
+    from metatrain.errors import UserError
 
     if command not in SCHEMAS:  # resume: its settings are those of train
         command = "train"
-    with suppress(SystemExit):
-        run_under_hydra(command, arguments, SCHEMAS[command], lambda *_: None, program="metatrain")
+    printed = io.StringIO()
+    # A half-typed line that cannot be parsed has no completions.
+    with redirect_stdout(printed), suppress(SystemExit, UserError):
+        run_under_hydra(command, ["-sc", action], SCHEMAS[command], lambda *_: None, program="metatrain")
+    found = printed.getvalue()
+    if action.startswith("query="):  # Hydra's own settings are noise here, and not ours to name
+        found = "".join(f"{word}\n" for word in found.split() if not word.startswith(("hydra", "task=")))
+    sys.stdout.write(found)

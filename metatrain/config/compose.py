@@ -7,12 +7,14 @@ import secrets
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -21,6 +23,7 @@ from metatrain.config.schema import register
 from metatrain.errors import UserError
 
 OPTIONAL_GROUPS = ("experiment", "debug")  # not in any defaults list, so that `+experiment=x` works
+SHORTHANDS = {"predict": {"model": "model.path"}}  # `model=...` alone would choose from the config group of that name
 
 
 def conf_dir() -> Path:
@@ -34,21 +37,32 @@ def run_id() -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
 
-def normalise(overrides: list[str]) -> list[str]:
-    """Let `experiment=x` and `debug=x` mean `+experiment=x` and `+debug=x`; debug goes last, so that it wins over an experiment."""
-    plain = [f"+{item}" if item.split("=", 1)[0] in OPTIONAL_GROUPS and "=" in item else item for item in overrides]
-    return [item for item in plain if not item.startswith("+debug=")] + [item for item in plain if item.startswith("+debug=")]
+def normalise(command: str, overrides: list[str]) -> list[str]:
+    """What the user may write, as Hydra wants it.
+
+    `experiment=x` and `debug=x` become `+experiment=x` and `+debug=x`; debug goes last, so that it wins over an experiment
+    (explicit settings win over both wherever they stand). Shorthands are written out.
+    """
+    plain = []
+    for item in overrides:
+        key = item.split("=", 1)[0]
+        if key in OPTIONAL_GROUPS and "=" in item:
+            item = f"+{item}"
+        elif key in SHORTHANDS.get(command, {}):
+            item = SHORTHANDS[command][key] + item[len(key) :]
+        plain.append(item)
+    return sorted(plain, key=lambda item: item.startswith("+debug="))
 
 
 def run_under_hydra(
-    config_name: str,
+    command: str,
     overrides: list[str],
     schema: type,
     task: Callable[[Any, Path, list[str]], None],
     config_path: Path | None = None,
     program: str | None = None,
 ) -> None:
-    """Compose the configuration and call `task(config, run directory, overrides)`, once or for each job of a sweep.
+    """Compose the configuration `command`.yaml and call `task(config, run directory, overrides)`, once or for each job of a sweep.
 
     The task gets the configuration as an object of the dataclass `schema`.
 
@@ -61,31 +75,47 @@ def run_under_hydra(
         OmegaConf.register_new_resolver("run_id", run_id, use_cache=True)
     register()
     entered = False
+    failure: BaseException | None = None
 
     def job(config: DictConfig) -> None:
-        nonlocal entered
+        nonlocal entered, failure
         entered = True
-        missing = OmegaConf.missing_keys(config)
-        if missing:
-            key = min(missing)
-            raise UserError(f"{key} is not set; add {key}=... to the command")
-        try:
-            typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), config))
-        except OmegaConfBaseException as error:
-            raise UserError(explain(error, [], None)) from error
         hydra_config = HydraConfig.get()
-        task(typed, Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task))
+        folder = Path(hydra_config.runtime.output_dir)
+        try:
+            task(_typed(config, schema), folder, list(hydra_config.overrides.task))
+        except BaseException as error:
+            with suppress(OSError):
+                folder.rmdir()  # which Hydra made; only if nothing is in it
+            if hydra_config.mode == RunMode.MULTIRUN:
+                raise  # Hydra says which job it was and goes on with the others
+            failure = error  # raised below, where Hydra adds nothing to it
 
     folder = conf_dir() if config_path is None else config_path
-    arguments = normalise(overrides)
-    sys.argv = [program or f"metatrain {config_name}", *arguments]
+    arguments = normalise(command, overrides)
+    sys.argv = [program or f"metatrain {command}", *arguments]
     try:
-        hydra.main(version_base="1.3", config_path=str(folder.resolve()), config_name=config_name)(job)()
+        hydra.main(version_base="1.3", config_path=str(folder.resolve()), config_name=command)(job)()
     except (HydraException, OmegaConfBaseException) as error:
         if entered and not isinstance(error, HydraException):
-            raise  # raised by the task: a bug, which keeps its traceback
-        raise UserError(explain(error, arguments, folder)) from error
+            raise  # raised by the task of a sweep: a bug, which keeps its traceback
+        raise UserError(explain(error, command, folder)) from error
     except OSError as error:
         if entered:
             raise
         raise UserError(f"hydra.run.dir: cannot create {error.filename}: {error.strerror}") from error
+    if failure is not None:
+        raise failure
+
+
+def _typed(config: DictConfig, schema: type) -> Any:
+    missing = OmegaConf.missing_keys(config)
+    if missing:
+        key = min(missing)
+        raise UserError(f"{key} is not set; add {key}=... to the command")
+    try:
+        # As plain values first: `++` puts keys into a typed config that its type does not have.
+        plain = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))
+    except OmegaConfBaseException as error:
+        raise UserError(explain(error)) from error

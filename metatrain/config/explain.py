@@ -10,6 +10,14 @@ from pathlib import Path
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+# Hydra has one exception class for many mistakes, so its texts tell them apart; tests hold each to the tested version.
+_UNKNOWN_OPTION = re.compile(r"Could not find '([^']+)'")
+_UNKNOWN_KEY = re.compile(r"Could not (?:override|delete from config)\.? '([^']+)'")
+_ADDED_TWICE = re.compile(r"An item is already at '([^']+)'")
+_CHOSEN_TWICE = re.compile(r"Multiple values for ([\w/@]+)")
+_SWEEP = re.compile(r"Ambiguous value for argument '([^']+)'")
+_NOT_AN_OVERRIDE = ("mismatched input", "no viable alternative", "token recognition", "extraneous input", "missing EQUAL")
+
 
 def suggestion(wrong: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or nothing."""
@@ -17,36 +25,32 @@ def suggestion(wrong: str, known: Iterable[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
-def explain(error: Exception, overrides: list[str], folder: Path | None) -> str:
-    """One line for an error raised while a configuration was composed."""
+def explain(error: Exception, command: str = "", folder: Path | None = None) -> str:
+    """One line for an error raised while a configuration was composed or read; `folder` holds the config groups."""
     text = str(error).strip()
-    chain = [error, error.__cause__, error.__context__]
-    cause = next((item for item in chain if isinstance(item, OmegaConfBaseException)), None)
-    found = re.search(r"Could not find '([^']+)'", text) or re.search(r"In '[^']*': Could not find '([^']+)'", text)
-    if found:
-        return _unknown_option(found[1], folder)
-    found = re.search(r"Could not override '([^']+)'", text)
-    if found:
-        group = found[1]
-        if folder is not None and "No match in the defaults list" in text:
-            return f"no config group '{group}'" + suggestion(group, _groups(folder))
-        return _unknown_key(group, cause)
-    if "Multiple values for" in text:
-        found = re.search(r"Multiple values for ([\w/@]+)", text)
-        name = found[1] if found else "a group"
-        return f"{name} is chosen twice; write {name}=... without the '+'"
-    if cause is not None and getattr(cause, "msg", None) and "is not in struct" in str(cause):
-        return _unknown_key(str(cause.full_key), cause)
-    if cause is not None:
-        key = getattr(cause, "full_key", None) or ""
-        message = str(cause).splitlines()[0]
-        found = re.search(r"Key '([^']+)' (?:is )?not in", message)
-        if found:
-            return _unknown_key(key or found[1], cause)
-        return f"{key}: {message}" if key else message
     first = text.splitlines()[0] if text else type(error).__name__
-    if overrides and ("mismatched input" in text or "no viable alternative" in text or "token recognition" in text or "extraneous" in text):
+    cause = next((item for item in (error, error.__cause__, error.__context__) if isinstance(item, OmegaConfBaseException)), None)
+    if found := _UNKNOWN_OPTION.search(text):
+        return _unknown_option(found[1], folder)
+    if found := _ADDED_TWICE.search(text):
+        return f"{found[1]} is a setting already; write {found[1]}=... without the '+'"
+    if found := _CHOSEN_TWICE.search(text):
+        return f"{found[1]} is chosen twice; write {found[1]}=... once, without the '+'"
+    if found := _SWEEP.search(text):
+        return f"{found[1]} has several values; add -m to run each of them, or quote the value"
+    if any(words in text for words in _NOT_AN_OVERRIDE):
         return f"cannot read the override: {first}; write KEY=VALUE, and quote special characters: 'KEY=\"a, b\"'"
+    if found := _UNKNOWN_KEY.search(text):
+        if folder is not None and (folder / found[1]).is_dir():
+            return f"metatrain {command} has no setting '{found[1]}'; metatrain {command} --help lists those it has"
+        return _unknown_key(found[1], cause)
+    if cause is not None:
+        key = str(getattr(cause, "full_key", None) or "")
+        message = str(cause).splitlines()[0]
+        named = re.search(r"Key '([^']+)' (?:is )?not in", message)
+        if named:
+            return _unknown_key(key or named[1], cause)
+        return f"{key}: {message}" if key else message
     return first
 
 
@@ -61,14 +65,17 @@ def _unknown_option(path: str, folder: Path | None) -> str:
 
 
 def _unknown_key(key: str, cause: Exception | None) -> str:
+    """The first part of `key` that does not exist is the misspelt one; its siblings are the candidates."""
     node = getattr(cause, "parent_node", None)
-    parent, _, last = key.rpartition(".")
-    known: list[str] = []
-    if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
-        known = [str(name) for name in node]
-    near = difflib.get_close_matches(last, known, n=1, cutoff=0.6)
+    root = node._get_root() if isinstance(node, DictConfig) else None
+    parts = key.split(".")
+    parent, rest = root, list(parts)
+    while len(rest) > 1 and isinstance(parent, DictConfig) and rest[0] in parent and isinstance(parent._get_node(rest[0]), DictConfig):
+        parent = parent._get_node(rest.pop(0))
+    known = [str(name) for name in parent if name != "hydra"] if isinstance(parent, DictConfig) and not parent._is_none() else []
+    near = difflib.get_close_matches(rest[0], known, n=1, cutoff=0.6)
     if near:
-        return f"no setting named '{key}'; did you mean '{parent + '.' if parent else ''}{near[0]}'?"
+        return f"no setting named '{key}'; did you mean '{'.'.join([*parts[: len(parts) - len(rest)], near[0], *rest[1:]])}'?"
     return f"no setting named '{key}'" + (f"; there are {', '.join(sorted(known))}" if known and len(known) < 20 else "")
 
 

@@ -89,11 +89,18 @@ class FinetuneConfig:
 
 
 @dataclass
+class FinetunedModelConfig:
+    """Which finetuned model to use."""
+
+    path: str = MISSING  # a directory written by `metatrain finetune` (the run directory or its model/) | latest
+
+
+@dataclass
 class PredictConfig:
     """`metatrain predict`: labels for a text or a file of texts."""
 
     name: str = "predictions"
-    model: str = MISSING  # a directory written by `metatrain finetune` (the run directory or its model/)
+    model: FinetunedModelConfig = field(default_factory=FinetunedModelConfig)  # model=DIR is short for model.path=DIR
     text: str | None = None
     data: str | None = None  # csv, tsv, jsonl or parquet
     column: str = "text"  # column of the texts in `data`

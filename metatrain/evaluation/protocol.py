@@ -121,7 +121,10 @@ def evaluate(
 
 
 def summarise(scores: Mapping[str, Scores], resamples: int, seed: int) -> dict[str, Any]:
-    """Means, intervals and paired comparisons of arms that were run on the same episodes."""
+    """Means, intervals and paired comparisons of arms that were run on the same episodes.
+
+    Comparisons are of accuracy, and again, under `balanced`, of balanced accuracy.
+    """
     arms, comparisons = {}, []
     for name, mine in scores.items():
         values = [np.array(task) for task in mine.accuracy.values()]
@@ -143,11 +146,14 @@ def summarise(scores: Mapping[str, Scores], resamples: int, seed: int) -> dict[s
         }
     for other in scores:
         if _SUBJECT in scores and other != _SUBJECT:
-            comparisons.append({"arm": _SUBJECT, "against": other, **_difference(scores[_SUBJECT], scores[other], resamples, seed)})
+            ours, theirs = scores[_SUBJECT], scores[other]
+            comparison = _difference(ours.accuracy, theirs.accuracy, resamples, seed)
+            balanced = _difference(ours.balanced, theirs.balanced, resamples, seed)
+            comparisons.append({"arm": _SUBJECT, "against": other, **comparison, "balanced": balanced})
     return {"arms": arms, "comparisons": comparisons}
 
 
-def _difference(ours: Scores, theirs: Scores, resamples: int, seed: int) -> dict[str, Any]:
-    differences = [np.array(ours.accuracy[task]) - np.array(theirs.accuracy[task]) for task in ours.accuracy]
+def _difference(ours: Mapping[str, list[float]], theirs: Mapping[str, list[float]], resamples: int, seed: int) -> dict[str, Any]:
+    differences = [np.array(ours[task]) - np.array(theirs[task]) for task in ours]
     low, high = statistics.interval(statistics.nested_bootstrap(differences, resamples, np.random.default_rng([seed, 13])))
     return {"difference": statistics.mean_over_tasks(differences), "ci95": [low, high], "verdict": statistics.verdict(low, high)}

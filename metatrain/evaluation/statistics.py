@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+SCORES = ("accuracy", "balanced_accuracy")
+
 
 def accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
     """Share of right answers."""

@@ -20,7 +20,7 @@ from metatrain.errors import UserError
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
 from metatrain.meta.inner import Parameters, make_inner_rule
 from metatrain.meta.meta_gradient import MetaGradient, adapt, check_mode, leaves, meta_gradient
-from metatrain.models.adapted import lowest_adapted_layer, select
+from metatrain.models.adapted import check_choice, lowest_adapted_layer, select
 from metatrain.models.batches import Batch, chunks
 from metatrain.models.encoder import Encoder
 from metatrain.models.heads import make_head
@@ -52,6 +52,18 @@ class OuterGradient:
     accuracy_after: float
 
 
+def check_method(algorithm: AlgorithmConfig, inner: InnerConfig) -> None:
+    """Refuse, before a model is loaded, a method that cannot be.
+
+    Raises:
+        UserError: a choice on an axis is unknown, or a value makes no sense.
+    """
+    check_mode(algorithm.meta_gradient)
+    check_choice(algorithm.adapt)
+    make_head(algorithm.head, algorithm.head_scale)
+    make_inner_rule(inner)
+
+
 class Learner:
     """Adapts to a support set, predicts, and gives the meta-gradient of an episode.
 
@@ -59,7 +71,7 @@ class Learner:
     """
 
     def __init__(self, encoder: Encoder, algorithm: AlgorithmConfig, inner: InnerConfig, way: int | None):
-        check_mode(algorithm.meta_gradient)
+        check_method(algorithm, inner)
         self.encoder = encoder
         self.algorithm = algorithm
         self.inner = inner

@@ -20,20 +20,25 @@ def lowest_adapted_layer(adapted: Sequence[str]) -> int:
     return min((int(match[1]) if match else 0 for match in found), default=0)
 
 
+def check_choice(choice: str) -> None:
+    """Raises: UserError: there is no such choice."""
+    if choice not in CHOICES:
+        raise UserError(f"algorithm.adapt={choice} is unknown; choose one of {', '.join(CHOICES)}")
+
+
 def select(names: Sequence[str], choice: str, last_layers: int) -> list[str]:
     """Names of the adapted encoder parameters (the episode's head always adapts).
 
     Raises:
         UserError: the choice is unknown or does not fit the model.
     """
+    check_choice(choice)
     if choice == "all":
         return list(names)
     if choice == "head":
         return []
-    if choice == "last_layers":
-        depth = {name: int(found[1]) for name in names if (found := _LAYER.search(name))}
-        layers = sorted(set(depth.values()))
-        if not 1 <= last_layers <= len(layers):
-            raise UserError(f"algorithm.last_layers={last_layers}, but the model has {len(layers)} layers; choose 1 to {len(layers)}")
-        return [name for name in names if depth.get(name, -1) in layers[-last_layers:]]
-    raise UserError(f"algorithm.adapt={choice} is unknown; choose one of {', '.join(CHOICES)}")
+    depth = {name: int(found[1]) for name in names if (found := _LAYER.search(name))}
+    layers = sorted(set(depth.values()))
+    if not 1 <= last_layers <= len(layers):
+        raise UserError(f"algorithm.last_layers={last_layers}, but the model has {len(layers)} layers; choose 1 to {len(layers)}")
+    return [name for name in names if depth.get(name, -1) in layers[-last_layers:]]

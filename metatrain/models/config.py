@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from omegaconf import MISSING
+
 
 @dataclass
 class ModelConfig:
     """The language model to meta-train (config group `model`)."""
 
-    name: str = "minilm"  # minilm | tiny | a hub id | a directory with a Hugging Face model
+    name: str = MISSING  # minilm | tiny | a hub id | a directory with a Hugging Face model
     pooling: str = "mean"  # mean over tokens | first token (BERT: through its pooler)
     max_length: int = 128  # longer texts are cut to this many tokens
     revision: str | None = None  # of a hub model

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from metatrain.errors import UserError
-from metatrain.tasks.task import TaskDistribution
+from metatrain.tasks.task import Task, TaskDistribution
 
 POLICIES = ("refuse", "drop", "keep")
 
@@ -40,3 +41,12 @@ def check_overlap(tasks: TaskDistribution, policy: str, notes: list[str]) -> Tas
         kept[name] = split
         protected.update(*(task.keys() for task in split))
     return replace(tasks, **kept, notes=tuple(notes))
+
+
+def without_seen(tasks: Sequence[Task], seen: Sequence[Task]) -> tuple[tuple[Task, ...], list[str]]:
+    """Test tasks without the texts of the tasks that a model was trained on, and a note if there were any."""
+    known = set().union(*(task.keys() for task in seen))
+    shared = sum(len(task.keys() & known) for task in tasks)
+    if not shared:
+        return tuple(tasks), []
+    return tuple(task.without(known) for task in tasks), [f"{shared} texts left out of the test tasks: the model was trained on them"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from omegaconf import MISSING
+
 EMBEDDED = "metatrain:reviews"  # tasks.path of the corpus in the package
 
 
@@ -22,7 +24,7 @@ class TasksConfig:
     """The task distribution (config group `tasks`)."""
 
     name: str = "reviews"
-    path: str = EMBEDDED  # a file | a folder | hub:ORG/NAME | metatrain:reviews
+    path: str = MISSING  # a file | a folder | hub:ORG/NAME | metatrain:reviews
     text: str = "text"  # column of the texts
     label: str = "label"  # column of the labels
     task: str | None = None  # column that names the task; null: each file is one task

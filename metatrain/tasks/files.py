@@ -11,6 +11,7 @@ import gzip
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import datasets
@@ -107,17 +108,18 @@ def table_of(source: str, data: datasets.Dataset, columns: Columns, task: str) -
     return Table(source, strings(columns.text), labels, tasks)
 
 
+def line_of(path: Path, row: int) -> int:
+    """The line (from 1; of a parquet file: the row) where row `row` (from 0) of a file that can be read begins."""
+    return next(islice(_rows(path, format_of(path)), row, None))[0]
+
+
 def first_bad_row(path: Path, kind: str, columns: Columns) -> tuple[int, str] | None:
     """(line number from 1, what is wrong) of the first bad row, or None if every row is well."""
-    if kind == ".parquet":
-        data = datasets.Dataset.from_parquet(str(path))
-        rows: Iterator = ((number, row) for number, row in enumerate(data, start=1))
-    else:
+    if kind != ".parquet":
         bad = _bad_utf8(path)
         if bad is not None:
             return bad, "not valid UTF-8; save the file as UTF-8"
-        rows = _json_rows(path) if kind == ".jsonl" else _csv_rows(path, "\t" if kind == ".tsv" else ",")
-    for line, row in rows:
+    for line, row in _rows(path, kind):
         if isinstance(row, str):
             return line, row
         problem = _problem(row, columns.names())
@@ -149,6 +151,12 @@ def _bad_utf8(path: Path) -> int | None:
         except (EOFError, gzip.BadGzipFile) as error:
             raise UserError(f"{path}: the gzip file is broken: {error}") from error
     return None
+
+
+def _rows(path: Path, kind: str) -> Iterator[tuple[int, dict | str]]:
+    if kind == ".parquet":
+        return ((number, row) for number, row in enumerate(datasets.Dataset.from_parquet(str(path)), start=1))
+    return _json_rows(path) if kind == ".jsonl" else _csv_rows(path, "\t" if kind == ".tsv" else ",")
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, dict | str]]:

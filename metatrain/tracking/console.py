@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -13,14 +13,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 from rich.table import Table
 
 _PLAIN_EVERY = 10.0  # seconds between progress lines when there is no terminal
+_VERDICTS = {"better": "is better than", "worse": "is worse than", "not distinguishable": "cannot be told from"}
+_PLAIN_WIDTH = 110  # columns of tables when there is no terminal
 
 
 class Display:
     """Progress of one run. Use as a context manager around the work."""
 
-    def __init__(self, log: Path | None = None):
+    def __init__(self) -> None:
         self.console = Console(highlight=False)
-        self._log = log.open("a", encoding="utf-8") if log else None
+        if not self.console.is_terminal:
+            self.console = Console(highlight=False, width=_PLAIN_WIDTH)
+        self._log: IO[str] | None = None
+        self._before_log: list[str] = []
         self._live: Live | None = None
         self._progress: Progress | None = None
         self._facts: dict[str, str] = {}
@@ -33,6 +38,12 @@ class Display:
         self.stop()
         if self._log:
             self._log.close()
+
+    def log_to(self, path: Path) -> None:
+        """From now on every line goes to this file as well, those so far included."""
+        self._log = path.open("a", encoding="utf-8")
+        self._log.writelines(self._before_log)
+        self._before_log.clear()
 
     def say(self, line: str) -> None:
         """One line for the reader and for run.log."""
@@ -53,10 +64,14 @@ class Display:
             self._live = Live(self._render(), console=self.console, refresh_per_second=4, transient=True)
             self._live.start()
 
+    def show(self, facts: Mapping[str, str]) -> None:
+        """The newest numbers, to stand beside the progress."""
+        self._facts.update(facts)
+
     def advance(self, facts: Mapping[str, str] | None = None) -> None:
-        """One unit of the job is done; `facts` are the newest numbers to show beside it."""
+        """One unit of the job is done."""
         self._done += 1
-        self._facts.update(facts or {})
+        self.show(facts or {})
         self._progress.update(self._job, completed=self._done)
         if self._live is not None:
             self._live.update(self._render())
@@ -80,7 +95,7 @@ class Display:
         self.stop()
         self.console.print(table)
         if self._log:
-            plain = Console(file=self._log, width=110)
+            plain = Console(file=self._log, width=_PLAIN_WIDTH)
             plain.print(table)
             self._log.flush()
 
@@ -92,17 +107,21 @@ class Display:
         return Group(self._progress, facts)
 
     def _write(self, line: str) -> None:
-        if self._log:
-            self._log.write(f"{time.strftime('%H:%M:%S')} {line}\n")
+        line = f"{time.strftime('%H:%M:%S')} {line}\n"
+        if self._log is None:
+            self._before_log.append(line)
+        else:
+            self._log.write(line)
             self._log.flush()
 
 
 def results_table(results: Mapping[str, Any], shots: str) -> Table:
-    """The arms of one number of shots, best first."""
-    part = results["by_shots"][shots]
-    protocol = results["protocol"]
-    table = Table(title=f"{shots}-shot, {len(protocol['tasks'])} meta-test tasks, {protocol['episodes_per_task']} episodes each", title_justify="left")
-    for column in ("arm", "accuracy", "balanced", "adapt s", "meta_trained minus it"):
+    """The arms of one number of shots, best first; `meta_trained minus it` is the paired difference of accuracy."""
+    part, protocol = results["by_shots"][shots], results["protocol"]
+    episodes = protocol["episodes_per_task"]
+    title = f"{shots}-shot, {len(protocol['tasks'])} meta-test tasks, {episodes} episode{'s' if episodes > 1 else ''} each"
+    table = Table(title=title, title_justify="left")
+    for column in ("arm", "accuracy", "balanced", "adapt s", "meta_trained\nminus it"):
         table.add_column(column, justify="left" if column == "arm" else "right", no_wrap=True)
     against = {item["against"]: item for item in part["comparisons"]}
     for name, arm in sorted(part["arms"].items(), key=lambda item: -item[1]["mean"]):
@@ -112,19 +131,29 @@ def results_table(results: Mapping[str, Any], shots: str) -> Table:
             f"{100 * arm['mean']:.1f} ± {100 * arm['ci95']:.1f}",
             f"{100 * arm['balanced']:.1f}",
             f"{arm['adapt_seconds_per_episode']:.3f}",
-            f"{100 * paired['difference']:+.1f} [{100 * paired['ci95'][0]:+.1f}, {100 * paired['ci95'][1]:+.1f}]" if paired else "",
+            f"{100 * paired['difference']:+.1f} {_interval(paired)}" if paired else "",
         )
     return table
 
 
 def verdict_lines(results: Mapping[str, Any], shots: str) -> list[str]:
-    """The comparisons in words."""
+    """The comparisons in words; those of balanced accuracy too, where classes are unbalanced and it differs."""
+    part = results["by_shots"][shots]
+    unbalanced = any(abs(arm["mean"] - arm["balanced"]) > 1e-9 for arm in part["arms"].values())
     lines = []
-    for item in results["by_shots"][shots]["comparisons"]:
-        low, high = (100 * bound for bound in item["ci95"])
-        words = {"better": "is better than", "worse": "is worse than", "not distinguishable": "cannot be told from"}[item["verdict"]]
-        lines.append(f"{shots}-shot: {item['arm']} {words} {item['against']}: {100 * item['difference']:+.1f} points, 95% interval [{low:+.1f}, {high:+.1f}]")
+    for item in part["comparisons"]:
+        for score, found in (("accuracy", item), ("balanced accuracy", item["balanced"]))[: 2 if unbalanced else 1]:
+            lines.append(
+                f"{shots}-shot: {item['arm']} {_VERDICTS[found['verdict']]} {item['against']}: "
+                f"{100 * found['difference']:+.1f} points of {score}, 95% interval {_interval(found)}"
+            )
     return lines
+
+
+def _interval(comparison: Mapping[str, Any]) -> str:
+    """The interval of a difference, in percentage points."""
+    low, high = comparison["ci95"]
+    return f"[{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
 def _clock(seconds: float) -> str:

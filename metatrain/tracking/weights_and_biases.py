@@ -5,6 +5,7 @@ from __future__ import annotations
 import netrc
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ _START_SECONDS = 20  # for the first contact with the server
 class WandbRun:
     """Sends records to W&B, or does nothing. After the first failure it does nothing, with one warning."""
 
-    def __init__(self, config: TrackingConfig, name: str, folder: Path, settings: Mapping[str, Any], say: Callable[[str], None], run_id: str | None = None):
+    def __init__(self, config: TrackingConfig, name: str, folder: Path, settings: Any, say: Callable[[str], None], run_id: str | None = None):
+        """`settings` is the run's configuration, a dataclass; `run_id` that of the W&B run to go on with."""
         self.run_id = run_id
         self._say = say
         self._run = None
@@ -40,7 +42,7 @@ class WandbRun:
         if self._run is not None:
             self._guard(self._run.finish)
 
-    def _start(self, config: TrackingConfig, mode: str, name: str, folder: Path, settings: Mapping[str, Any]) -> None:
+    def _start(self, config: TrackingConfig, mode: str, name: str, folder: Path, settings: Any) -> None:
         import wandb
 
         self._run = wandb.init(
@@ -51,7 +53,7 @@ class WandbRun:
             id=self.run_id,
             resume="allow" if self.run_id else None,
             dir=str(folder),
-            config=dict(settings),
+            config=asdict(settings),
             mode=mode,
             settings=wandb.Settings(silent=True, init_timeout=_START_SECONDS, console="off"),
         )
@@ -67,9 +69,13 @@ class WandbRun:
             self._say(f"warning: Weights & Biases is off for the rest of this run: {reason}")
 
 
+def check_tracking(config: TrackingConfig) -> None:
+    """Raises: UserError: the mode is unknown."""
+    if config.mode not in MODES:
+        raise UserError(f"tracking.mode={config.mode} is unknown; choose one of {', '.join(MODES)}")
+
+
 def _mode(choice: str) -> str | None:
-    if choice not in MODES:
-        raise UserError(f"tracking.mode={choice} is unknown; choose one of {', '.join(MODES)}")
     if choice == "none" or (choice == "auto" and not _has_key()):
         return None
     return "offline" if choice == "offline" else "online"

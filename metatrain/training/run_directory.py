@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -55,19 +56,20 @@ class RunDirectory:
         except PermissionError as error:
             raise UserError(f"hydra.run.dir={path} cannot be written: {error.strerror}; choose another with hydra.run.dir=DIR") from error
         run.update(command=command, state="running", started=_now(), seed=config.seed, versions=_versions(), git=_git_revision())
-        _point_latest(run.path)
+        _point(Path("outputs/latest"), run.path)
+        _point(_latest(command), run.path)
         return run
 
     @classmethod
-    def find(cls, name: str) -> RunDirectory:
-        """An existing run by path, or `latest`.
+    def find(cls, name: str, command: str = "train") -> RunDirectory:
+        """An existing run by path, or the `latest` of a command.
 
         Raises:
             UserError: there is no such run.
         """
-        path = Path("outputs/latest") if name == "latest" else Path(name).expanduser()
+        path = _latest(command) if name == "latest" else Path(name).expanduser()
         if name == "latest" and not path.exists():
-            raise UserError("there is no latest run below outputs/; name a run directory")
+            raise UserError(f"there is no latest run of metatrain {command} below outputs/; name a run directory")
         if not (path / "config.yaml").is_file():
             raise UserError(f"{path} is not a run directory: it has no config.yaml")
         return cls(path.resolve())
@@ -91,7 +93,7 @@ class RunDirectory:
         try:
             return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.load(self.config)))
         except (OmegaConfBaseException, YAMLError) as error:
-            raise UserError(f"{self.config}: {explain(error, [], None)}") from error
+            raise UserError(f"{self.config}: {explain(error)}") from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -103,6 +105,17 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """A directory to write into, which takes the place of `folder` only when the work inside has succeeded."""
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    yield temporary
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
 
 
 @contextmanager
@@ -123,15 +136,20 @@ def recorded(run: RunDirectory) -> Iterator[None]:
         run.update(state=state, exit=code, ended=_now())
 
 
-def _point_latest(path: Path) -> None:
-    """`outputs/latest`, a relative link where the run lies below outputs/."""
-    root = Path("outputs").resolve()
+def _latest(command: str) -> Path:
+    """The link to the newest run of one command; `outputs/latest` is the newest of all."""
+    return Path("outputs") / f".latest-{command}"
+
+
+def _point(link: Path, path: Path) -> None:
+    """Make `link` point to the run at `path`: a relative link where it lies below outputs/."""
+    root = link.parent.resolve()
     root.mkdir(exist_ok=True)
     target = os.path.relpath(path, root) if path.is_relative_to(root) else str(path)
-    temporary = root / f".latest-{os.getpid()}"
+    temporary = root / f".{link.name}-{os.getpid()}"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)
-    os.replace(temporary, root / "latest")
+    os.replace(temporary, link)
 
 
 def _redacted(override: str) -> str:

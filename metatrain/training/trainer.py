@@ -13,9 +13,10 @@ from metatrain.config.schema import TrainConfig
 from metatrain.errors import Stopped, UserError
 from metatrain.evaluation.arms import Adapted
 from metatrain.evaluation.protocol import run_arms, texts_of
-from metatrain.evaluation.statistics import mean_over_tasks
+from metatrain.evaluation.statistics import SCORES, mean_over_tasks
 from metatrain.meta.learner import Learner
-from metatrain.tasks.episodes import training_episode
+from metatrain.tasks.config import EpisodeConfig
+from metatrain.tasks.episodes import check_tasks, training_episode
 from metatrain.tasks.task import TaskDistribution
 from metatrain.tasks.tokens import Tokens
 from metatrain.tracking.console import Display
@@ -23,7 +24,7 @@ from metatrain.tracking.metrics import MetricsLog
 from metatrain.tracking.weights_and_biases import WandbRun
 from metatrain.training import checkpoint
 from metatrain.training.hardware import peak_memory
-from metatrain.training.outer import OuterOptimizer
+from metatrain.training.outer import OuterOptimizer, check_outer
 from metatrain.training.run_directory import RunDirectory
 from metatrain.training.signals import StopRequest
 
@@ -40,6 +41,28 @@ class TrainState:
     metrics_bytes: int = 0  # length of metrics.jsonl
 
 
+def check_training(config: TrainConfig, tasks: TaskDistribution) -> None:
+    """Refuse, before a model is loaded, training that cannot be done.
+
+    Raises:
+        UserError: a value makes no sense, or a task is too small for its episodes.
+    """
+    check_outer(config.outer)
+    if config.checkpoint.every < 1 or config.checkpoint.keep < 1:
+        raise UserError("checkpoint.every and checkpoint.keep must be 1 or more")
+    if config.validation.every < 0 or config.validation.episodes < 1:
+        raise UserError("validation.every must be 0 (never) or more, validation.episodes 1 or more")
+    if config.validation.score not in SCORES:
+        raise UserError(f"validation.score={config.validation.score} is unknown; choose one of {', '.join(SCORES)}")
+    check_tasks(tasks.meta_train, config.episode, "meta_train")
+    if config.validation.every:
+        check_tasks(tasks.meta_validation, _validation_settings(config), "meta_validation")
+
+
+def _validation_settings(config: TrainConfig) -> EpisodeConfig:
+    return replace(config.episode, queries=config.validation.queries)
+
+
 class Trainer:
     """Meta-trains a learner."""
 
@@ -47,8 +70,6 @@ class Trainer:
         self.config, self.run, self.learner, self.tasks, self.tokens, self.display, self._stop = config, run, learner, tasks, tokens, display, stop
         self.optimizer = OuterOptimizer(learner.parameters, config.outer)
         self.state = TrainState()
-        self.training_episode = config.episode
-        self.validation_episode = replace(config.episode, queries=config.validation.queries)
         self._saved_step: int | None = None
         self._timings: MetricsLog | None = None
 
@@ -122,7 +143,7 @@ class Trainer:
         parts = []
         for slot in range(outer.meta_batch):
             self.between_episodes()
-            episode = training_episode(self.tasks.meta_train, self.training_episode, self.config.seed, step * outer.meta_batch + slot)
+            episode = training_episode(self.tasks.meta_train, self.config.episode, self.config.seed, step * outer.meta_batch + slot)
             part = self.learner.outer_gradient(texts_of(episode, self.tokens))
             if not math.isfinite(part.loss_after):
                 raise UserError(f"the query loss of task '{episode.task.name}' is not finite at meta-update {step + 1}; lower inner.lr or outer.lr")
@@ -163,24 +184,27 @@ class Trainer:
             {"meta_trained": Adapted(self.learner)},
             self.tasks.meta_validation,
             self.tokens,
-            self.validation_episode,
+            _validation_settings(self.config),
             self.config.validation.episodes,
             self.config.seed,
             "meta_validation",
             self.between_episodes,
         )["meta_trained"]
-        score = mean_over_tasks(list(scores.accuracy.values()))
+        name = self.config.validation.score
+        values = {"accuracy": scores.accuracy, "balanced_accuracy": scores.balanced}[name]
+        score = mean_over_tasks(list(values.values()))
         state = self.state
         state.validated = state.step
         if state.best_score is None or score > state.best_score:
             state.best_step, state.best_score, state.without_new_best = state.step, score, 0
         else:
             state.without_new_best += 1
-        per_task = {task: sum(values) / len(values) for task, values in scores.accuracy.items()}
-        metrics.write(step=state.step, split="meta_validation", accuracy=score, best_step=state.best_step, per_task=per_task)
-        wandb.log(state.step, {"validation/accuracy": score})
+        per_task = {task: sum(episodes) / len(episodes) for task, episodes in values.items()}
+        metrics.write(step=state.step, split="meta_validation", **{name: score}, best_step=state.best_step, per_task=per_task)
+        wandb.log(state.step, {f"validation/{name}": score})
+        self.display.show({"validation": f"{score:.3f} (best {state.best_score:.3f} at {state.best_step})"})
         best = " (best so far)" if state.best_step == state.step else f" (best {state.best_score:.3f} at {state.best_step})"
-        self.display.say(f"step {state.step}: validation accuracy {score:.3f}{best}")
+        self.display.say(f"step {state.step}: validation {name.replace('_', ' ')} {score:.3f}{best}")
         self._saved_step = None
 
     def _checkpoint_due(self) -> bool:
