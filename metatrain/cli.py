@@ -47,7 +47,13 @@ exit codes: 0 done, 2 wrong input, 75 a fault that a restart can heal, 130/143 s
 
 def main() -> None:
     """Entry point of the console script."""
-    sys.exit(run(sys.argv[1:]))
+    try:
+        code = run(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output (head, less) has gone; keep Python from flushing into it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 128 + 13
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import sys
 import time
@@ -26,6 +27,9 @@ OPTIONAL_GROUPS = ("experiment", "debug")  # not in any defaults list, so that `
 SHORTHANDS = {"predict": {"model": "model.path"}}  # `model=...` alone would choose from the config group of that name
 
 
+VERBATIM = {"predict": ("text",)}  # a sentence, whose commas and brackets mean nothing
+
+
 def conf_dir() -> Path:
     """The configuration folder: inside the installed package, or beside it in a checkout."""
     inside = Path(__file__).parents[1] / "conf"
@@ -41,17 +45,25 @@ def normalise(command: str, overrides: list[str]) -> list[str]:
     """What the user may write, as Hydra wants it.
 
     `experiment=x` and `debug=x` become `+experiment=x` and `+debug=x`; debug goes last, so that it wins over an experiment
-    (explicit settings win over both wherever they stand). Shorthands are written out.
+    (explicit settings win over both wherever they stand). Shorthands are written out, and running text is quoted.
     """
     plain = []
     for item in overrides:
         key = item.split("=", 1)[0]
         if key in OPTIONAL_GROUPS and "=" in item:
             item = f"+{item}"
+        elif key in VERBATIM.get(command, ()) and "=" in item:
+            item = f"{key}={_quoted(item[len(key) + 1 :])}"
         elif key in SHORTHANDS.get(command, {}):
             item = SHORTHANDS[command][key] + item[len(key) :]
         plain.append(item)
     return sorted(plain, key=lambda item: item.startswith("+debug="))
+
+
+def _quoted(text: str) -> str:
+    """Any text as a quoted string of Hydra's grammar, without interpolation."""
+    text = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + ('\\"' if found[2] else ""), text)
+    return '"' + text.replace("${", "\\${") + '"'
 
 
 def run_under_hydra(
@@ -85,8 +97,9 @@ def run_under_hydra(
         try:
             task(_typed(config, schema), folder, list(hydra_config.overrides.task))
         except BaseException as error:
-            with suppress(OSError):
-                folder.rmdir()  # which Hydra made; only if nothing is in it
+            if folder.resolve().is_relative_to(Path("outputs").resolve()):
+                with suppress(OSError):
+                    folder.rmdir()  # which Hydra made; only if nothing is in it
             if hydra_config.mode == RunMode.MULTIRUN:
                 raise  # Hydra says which job it was and goes on with the others
             failure = error  # raised below, where Hydra adds nothing to it
@@ -115,7 +128,7 @@ def _typed(config: DictConfig, schema: type) -> Any:
         raise UserError(f"{key} is not set; add {key}=... to the command")
     try:
         # As plain values first: `++` puts keys into a typed config that its type does not have.
-        plain = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+        plain = OmegaConf.create(OmegaConf.to_container(config))
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))
     except OmegaConfBaseException as error:
         raise UserError(explain(error)) from error

@@ -19,6 +19,8 @@ import pyarrow
 
 from metatrain.errors import UserError
 
+_INDEX = "__index_level_0__"  # a column that pandas makes of rows with more fields than the header, which shifts all values
+_PLAIN = (datasets.Value, datasets.ClassLabel)
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
@@ -79,13 +81,17 @@ def read_file(path: Path, columns: Columns) -> Table:
         elif kind == ".parquet":
             data = datasets.Dataset.from_parquet(str(path))
         else:
-            # Converters keep "NA", "null" and "01" as the words they are.
-            data = datasets.Dataset.from_csv(str(path), sep="\t" if kind == ".tsv" else ",", converters={name: str for name in columns.names()})
+            # "NA", "null" and "01" are words, not missing values and numbers.
+            data = datasets.Dataset.from_csv(
+                str(path), sep="\t" if kind == ".tsv" else ",", converters={name: str for name in columns.names()}, keep_default_na=False
+            )
     except (datasets.exceptions.DatasetGenerationError, pyarrow.ArrowException, ValueError, OSError) as error:
         raise _explained(path, kind, columns, error) from error
     missing = [name for name in columns.names() if name not in data.column_names]
     if missing:
         raise UserError(f"{path}: no column {missing[0]!r}; the file has {', '.join(data.column_names)} (the settings text, label and task name columns)")
+    if _INDEX in data.column_names or not all(isinstance(data.features[name], _PLAIN) for name in columns.names()):
+        raise _explained(path, kind, columns, None)
     table = table_of(str(path), data, columns, stem(path))
     if not table.texts:
         raise UserError(f"{path}: the file has no rows")
@@ -132,6 +138,8 @@ def _explained(path: Path, kind: str, columns: Columns, error: Exception | None)
     bad = first_bad_row(path, kind, columns)
     if bad is not None:
         return UserError(f"{path}:{bad[0]}: {bad[1]}")
+    if next(_rows(path, kind), None) is None:
+        return UserError(f"{path}: the file has no rows")
     cause = error.__cause__ or error if error else None
     return UserError(f"{path}: cannot be read as {kind[1:]}: {str(cause).strip().splitlines()[0] if cause else 'inconsistent rows'}")
 

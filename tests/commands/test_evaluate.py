@@ -1,0 +1,40 @@
+import json
+
+from conftest import write_jsonl
+
+
+def test_a_run_is_evaluated_on_its_own_test_tasks_at_several_shots(cli, tiny_run, tmp_path):
+    found = cli("evaluate", f"checkpoint={tiny_run}", "evaluation.shots=[1,3]", "evaluation.episodes=2", "evaluation.queries=3", "hydra.run.dir=out")
+    assert found.code == 0, found.err
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert set(results["by_shots"]) == {"1", "3"}
+    assert results["protocol"]["tasks"] == ["delivery", "films", "headphones", "restaurants"]
+    assert "1-shot" in found.out and "3-shot" in found.out
+
+
+def test_evaluation_after_training_gives_the_numbers_of_training(cli, tiny_run, tmp_path):
+    settings = ["evaluation.shots=[2]", "evaluation.episodes=2", "evaluation.queries=4", "evaluation.resamples=200", "hardware.threads=1"]
+    assert cli("evaluate", f"checkpoint={tiny_run}", *settings, "hydra.run.dir=out").code == 0
+    ours, theirs = (json.loads((path / "results.json").read_text()) for path in (tmp_path / "out", tiny_run))
+    for name, arm in theirs["arms"].items():
+        assert {**ours["arms"][name], "adapt_seconds_per_episode": 0} == {**arm, "adapt_seconds_per_episode": 0}
+
+
+def test_other_tasks_without_texts_that_were_trained_on(cli, tiny_run, tmp_path):
+    from metatrain.tasks.files import Columns, read_file
+    from metatrain.tasks.reviews import corpus_path
+
+    trained = [text for text, task in zip(*(lambda t: (t.texts, t.tasks))(read_file(corpus_path(), Columns("text", "label", "domain")))) if task == "books"]
+    rows = [{"text": f"a lamp, number {n}", "label": n % 2} for n in range(12)] + [{"text": text, "label": 0} for text in trained[:5]]
+    write_jsonl(tmp_path / "lamps.jsonl", rows)
+    found = cli(
+        "evaluate", f"checkpoint={tiny_run}", "tasks=files", "tasks.path=lamps.jsonl", "evaluation.shots=[2]", "evaluation.episodes=2", "hydra.run.dir=out"
+    )
+    assert found.code == 0, found.err
+    assert "5 texts left out of the test tasks: the model was trained on them" in found.out
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["protocol"]["tasks"] == ["lamps"]
+
+
+def test_a_plain_model_needs_tasks(cli):
+    found = cli("evaluate", "checkpoint=tiny")
+    assert found.code == 2 and "add tasks=reviews" in found.err

@@ -1,0 +1,96 @@
+"""From a run to a classifier for new labels, and its predictions."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import write_jsonl
+
+
+@pytest.fixture
+def finetuned(cli, tiny_run, examples, tmp_path) -> Path:
+    (tmp_path / "test.csv").write_text("text,label\nsharp and quiet,good\nbroke again,bad\n")
+    found = cli("finetune", f"checkpoint={tiny_run}", f"data.train={examples}", "data.test=test.csv", "hydra.run.dir=tuned")
+    assert found.code == 0, found.err
+    return tmp_path / "tuned"
+
+
+def test_finetune_reports_held_out_accuracy_and_writes_a_model(finetuned):
+    results = json.loads((finetuned / "results.json").read_text())
+    assert results["labels"] == ["bad", "good"] and results["examples"] == 4
+    assert results["test"]["examples"] == 2 and 0 <= results["test"]["accuracy"] <= 1
+    assert json.loads((finetuned / "model" / "config.json").read_text())["id2label"] == {"0": "bad", "1": "good"}
+    assert "held-out accuracy" in (finetuned / "run.log").read_text()
+
+
+def test_it_uses_the_best_checkpoint_of_the_run(cli, tiny_run, examples):
+    found = cli("finetune", f"checkpoint={tiny_run}", f"data.train={examples}")
+    assert f"weights: {tiny_run}/checkpoints/step-00000002" in found.out  # the first of two equal validation scores
+
+
+def test_the_exported_model_adapts_to_the_same_classifier_as_the_run(cli, tiny_run, examples, finetuned, tmp_path):
+    found = cli("finetune", f"checkpoint={tiny_run}/model", f"data.train={examples}", "hydra.run.dir=exported")
+    assert found.code == 0, found.err
+    for name in ("model.safetensors", "2_Dense/model.safetensors"):
+        assert (tmp_path / "exported" / "model" / name).read_bytes() == (finetuned / "model" / name).read_bytes()
+
+
+def test_predict_a_text(cli, finetuned):
+    found = cli("predict", f"model={finetuned}", "text=good, quiet tool")
+    assert found.code == 0, found.err
+    rows = [line.split("\t") for line in found.out.splitlines()]
+    assert {label for label, _ in rows} == {"bad", "good"}
+    assert sum(float(value) for _, value in rows) == pytest.approx(1, abs=2e-4)
+    assert float(rows[0][1]) >= float(rows[1][1])
+    assert cli("predict", "model=latest", "text=good, quiet tool").out == found.out
+
+
+@pytest.mark.parametrize("text", ["one, two, [three", 'she said "no"', "it's {fine} (really)", "costs ${price} = 3\\", "a=b,c", ""])
+def test_predict_takes_any_text_as_it_is(cli, finetuned, text, monkeypatch):
+    seen = []
+    monkeypatch.setattr("metatrain.models.export.Classifier.probabilities", lambda self, texts: seen.extend(texts) or torch.tensor([[0.25, 0.75]]))
+    found = cli("predict", f"model={finetuned}", f"text={text}")
+    assert found.code == 0, found.err
+    assert seen == [text]
+
+
+def test_predict_a_file_in_order(cli, finetuned, tmp_path):
+    texts = [f"tool number {n} " + "very " * (n % 5) + "good" for n in range(40)]
+    write_jsonl(tmp_path / "texts.jsonl", [{"text": text} for text in texts])
+    found = cli("predict", f"model={finetuned}", "data=texts.jsonl", "output=predicted.jsonl")
+    assert found.code == 0, found.err
+    rows = [json.loads(line) for line in (tmp_path / "predicted.jsonl").read_text().splitlines()]
+    assert [row["text"] for row in rows] == texts
+    assert cli("predict", f"model={finetuned}", "data=texts.jsonl").out == (tmp_path / "predicted.jsonl").read_text()
+
+
+def test_predictions_are_those_of_the_model_that_was_tested(cli, finetuned, tmp_path):
+    """The accuracy reported by finetune, computed again from predict's answers."""
+    found = cli("predict", f"model={finetuned}", "data=test.csv")
+    labels = [json.loads(line)["label"] for line in found.out.splitlines()]
+    accuracy = sum(one == other for one, other in zip(labels, ["good", "bad"])) / 2
+    assert accuracy == json.loads((finetuned / "results.json").read_text())["test"]["accuracy"]
+
+
+@pytest.mark.slow
+def test_the_lines_of_the_readme_load_it_without_metatrain(finetuned):
+    pytest.importorskip("sentence_transformers")
+    script = (
+        "import sys; sys.modules['metatrain'] = None\n"
+        "from sentence_transformers import SentenceTransformer\n"
+        f"model = SentenceTransformer({str(finetuned / 'model')!r}, device='cpu')\n"
+        "labels = model[0].auto_model.config.id2label\n"
+        "print(labels[int(model.encode('broke again').argmax())])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in ("bad", "good")
+
+
+def test_a_plain_model_can_be_finetuned_too(cli, examples):
+    found = cli("finetune", "checkpoint=tiny", f"data.train={examples}", "inner.steps=2", "model.max_length=32")
+    assert found.code == 0, found.err
+    assert "2 inner steps" in found.out

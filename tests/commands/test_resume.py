@@ -1,0 +1,142 @@
+"""Stopped and killed runs go on as if nothing had happened."""
+
+import json
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from conftest import spawn
+
+SHORT = [
+    "debug=fast", "hardware.threads=1", "outer.steps=14", "validation.every=4", "checkpoint.every=3", "algorithm.head=prototype", "evaluation.episodes=1",
+]  # fmt: skip
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    """All that a run leaves that does not name times."""
+    files = [*sorted((run / "checkpoints").rglob("*")), run / "metrics.jsonl", *sorted((run / "model").rglob("*"))]
+    return {str(path.relative_to(run)): path.read_bytes() for path in files if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    process = spawn("train", *SHORT, f"hydra.run.dir={folder / 'run'}", cwd=folder)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return folder / "run"
+
+
+def wait_for_training(run: Path, process) -> None:
+    """Until the first meta-update of this process is recorded, or it has ended."""
+    before = (run / "timings.jsonl").stat().st_size if (run / "timings.jsonl").exists() else 0
+    while process.poll() is None and not ((run / "timings.jsonl").exists() and (run / "timings.jsonl").stat().st_size > before):
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_ten_kills_change_nothing(uninterrupted, tmp_path):
+    rng = random.Random(20)
+    run, kills, starts = tmp_path / "run", 0, 0
+    arguments = ["train", *SHORT, f"hydra.run.dir={run}"]
+    while kills < 10:
+        process = spawn(*arguments, cwd=tmp_path)
+        starts += 1
+        if rng.random() < 0.8:
+            wait_for_training(run, process)
+            time.sleep(rng.uniform(0, 0.35))
+        else:  # while it is starting, or a little later
+            time.sleep(rng.uniform(0, 6))
+        process.kill()
+        process.communicate()
+        assert process.returncode in (-signal.SIGKILL, 0)
+        kills += process.returncode == -signal.SIGKILL
+        if (run / "config.yaml").exists():
+            arguments = ["resume", "latest"]
+            if (run / "results.json").exists():  # it was faster than us: start over, so that ten kills mean something
+                shutil.rmtree(run)
+                arguments = ["train", *SHORT, f"hydra.run.dir={run}"]
+        assert starts < 60
+    process = spawn(*arguments, cwd=tmp_path)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert contents(run) == contents(uninterrupted)
+    results = [json.loads((path / "results.json").read_text()) for path in (run, uninterrupted)]
+    for result in results:
+        for arm in result["arms"].values():
+            del arm["adapt_seconds_per_episode"]
+        for part in result["by_shots"].values():
+            for arm in part["arms"].values():
+                arm.pop("adapt_seconds_per_episode", None)
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)])
+def test_a_signal_saves_and_the_run_goes_on(uninterrupted, tmp_path, number, code):
+    run = tmp_path / "run"
+    process = spawn("train", *SHORT, f"hydra.run.dir={run}", cwd=tmp_path)
+    wait_for_training(run, process)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "metatrain resume" in err and "Traceback" not in err
+    assert json.loads((run / "run.json").read_text())["state"] == "stopped"
+    process = spawn("resume", str(run), cwd=tmp_path)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert contents(run)["metrics.jsonl"] == contents(uninterrupted)["metrics.jsonl"]
+    assert contents(run)["checkpoints/step-00000014/MANIFEST.json"] == contents(uninterrupted)["checkpoints/step-00000014/MANIFEST.json"]
+
+
+@pytest.fixture
+def copied(tiny_run, tmp_path) -> Path:
+    run = tmp_path / "copied"
+    shutil.copytree(tiny_run, run)
+    return run
+
+
+def test_a_finished_run_says_so_and_shows_its_results(cli, copied):
+    found = cli("resume", str(copied))
+    assert found.code == 0
+    assert "is finished" in found.out and "meta_trained" in found.out
+
+
+def test_a_finished_run_can_be_trained_longer(cli, copied):
+    found = cli("resume", str(copied), "outer.steps=5")
+    assert found.code == 0, found.err
+    assert "resuming from step-00000003" in found.out
+    steps = [json.loads(line)["step"] for line in (copied / "metrics.jsonl").read_text().splitlines() if '"meta_train"' in line]
+    assert steps == [1, 2, 3, 4, 5]
+    assert "steps: 5" in (copied / "config.yaml").read_text()
+
+
+def test_a_damaged_checkpoint_is_set_aside_with_a_warning(cli, copied):
+    (copied / "checkpoints" / "step-00000003" / "model.safetensors").write_bytes(b"x")
+    found = cli("resume", str(copied), "outer.steps=4")
+    assert found.code == 0, found.err
+    assert "warning: " in found.out and "set aside" in found.out and "resuming from step-00000002" in found.out
+
+
+def test_a_checkpoint_of_another_model(cli, copied):
+    found = cli("resume", str(copied), "model.pooling=first", "outer.steps=4")
+    assert found.code == 2
+    assert "checkpoint of another model" in found.err and len(found.err.splitlines()) == 1
+
+
+def test_an_unreadable_best_checkpoint_is_one_line(cli, copied, examples):
+    for path in (copied / "checkpoints").iterdir():
+        (path / "model.safetensors").write_bytes(b"x")
+    found = cli("finetune", f"checkpoint={copied}", f"data.train={examples}")
+    assert found.code == 2
+    assert "unreadable checkpoint" in found.err and len(found.err.splitlines()) == 1
+
+
+def test_a_misspelt_setting(cli, copied):
+    before = (copied / "config.yaml").read_bytes()
+    found = cli("resume", str(copied), "outer.stepz=5")
+    assert found.code == 2
+    assert "did you mean 'outer.steps'?" in found.err
+    assert (copied / "config.yaml").read_bytes() == before

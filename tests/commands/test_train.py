@@ -1,0 +1,86 @@
+"""A whole run in miniature, as a user would start it."""
+
+import json
+
+import pytest
+from conftest import ROOT
+
+from metatrain.tracking.metrics import read_metrics
+
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
+
+
+def test_a_run_directory_holds_what_is_promised(tiny_run):
+    for name in ("config.yaml", "overrides.yaml", "run.json", "metrics.jsonl", "results.json", "run.log", "model/config.json", "model/adaptation.json"):
+        assert (tiny_run / name).is_file(), name
+    assert [path.name for path in sorted((tiny_run / "checkpoints").iterdir())] == ["step-00000002", "step-00000003"]
+    record = json.loads((tiny_run / "run.json").read_text())
+    assert (record["state"], record["exit"], record["command"], record["seed"]) == ("done", 0, "train", 0)
+    assert {"torch", "transformers", "metatrain"} <= set(record["versions"])
+    assert record["hardware"]["threads"] == 1
+    assert (tiny_run / "overrides.yaml").read_text().startswith("- debug=fast") or "+debug=fast" in (tiny_run / "overrides.yaml").read_text()
+
+
+def test_the_record_is_complete(tiny_run):
+    records = read_metrics(tiny_run / "metrics.jsonl")
+    assert [record["step"] for record in records if record["split"] == "meta_train"] == [1, 2, 3]
+    assert [record["step"] for record in records if record["split"] == "meta_validation"] == [2, 3]
+    for record in records:
+        if record["split"] == "meta_train":
+            assert record["loss_before"] > 0 and record["loss_after"] > 0 and record["gradient_norm"] > 0
+
+
+def test_results_compare_the_four_arms_on_the_test_tasks(tiny_run):
+    results = json.loads((tiny_run / "results.json").read_text())
+    assert set(results["arms"]) == {"meta_trained", "no_meta_training", "logistic_regression", "prototypes"}
+    assert results["protocol"]["tasks"] == ["delivery", "films", "headphones", "restaurants"]
+    assert {item["against"] for item in results["comparisons"]} == set(results["arms"]) - {"meta_trained"}
+    for arm in results["arms"].values():
+        assert 0 <= arm["mean"] <= 1 and arm["adapt_seconds_per_episode"] > 0
+        assert all(task["episodes"] == 2 for task in arm["per_task"].values())
+    assert "2-shot: meta_trained" in (tiny_run / "run.log").read_text()
+
+
+def test_a_run_learns_something_when_it_can(cli):
+    """debug=overfit trains and tests on the same two tasks: adaptation must get better on them."""
+    found = cli("train", "debug=overfit", "algorithm.head=prototype", "algorithm.adapt=head", "inner.steps=0", "hydra.run.dir=run", "tracking=none")
+    assert found.code == 0, found.err
+    trained = [record for record in read_metrics_here("run/metrics.jsonl") if record["split"] == "meta_train"]
+    first, last = (sum(record["loss_after"] for record in part) / len(part) for part in (trained[:10], trained[-10:]))
+    assert last < 0.7 * first
+
+
+def read_metrics_here(name: str):
+    from pathlib import Path
+
+    return read_metrics(Path(name))
+
+
+def test_the_same_command_gives_the_same_numbers(cli, tiny_run, tmp_path):
+    found = cli("train", "debug=fast", "hardware.threads=1", "hydra.run.dir=again")
+    assert found.code == 0, found.err
+    assert (tmp_path / "again" / "metrics.jsonl").read_bytes() == (tiny_run / "metrics.jsonl").read_bytes()
+
+
+def test_another_seed_gives_others(cli, tiny_run, tmp_path):
+    assert cli("train", "debug=fast", "seed=1", "hardware.threads=1", "hydra.run.dir=other").code == 0
+    assert (tmp_path / "other" / "metrics.jsonl").read_bytes() != (tiny_run / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_runs_in_debug_fast(cli, monkeypatch, tmp_path, name):
+    if name == "arsc":
+        from tasks.test_sources import third_party
+
+        monkeypatch.setenv("METATRAIN_DATA", third_party("arsc"))
+    found = cli("train", f"+experiment={name}", "debug=fast", "hydra.run.dir=run")
+    assert found.code == 0, found.err
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["arms"]["meta_trained"]["mean"] > 0
+
+
+@pytest.mark.slow
+def test_a_grid_makes_a_run_for_each_point(cli, tmp_path):
+    found = cli("train", "debug=fast", "seed=0,1", "hydra.sweep.dir=grid", "-m")
+    assert found.code == 0, found.err
+    assert [json.loads((tmp_path / "grid" / job / "run.json").read_text())["seed"] for job in ("0", "1")] == [0, 1]

@@ -1,0 +1,74 @@
+"""Every configuration composes, and what a user writes means what it says."""
+
+import pytest
+from conftest import ROOT
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from metatrain.config.compose import conf_dir, normalise, run_id
+from metatrain.config.schema import SCHEMAS, register
+
+GROUPS = [(path.parent.name, path.stem) for path in sorted((ROOT / "conf").glob("*/*.yaml")) if path.parent.name not in ("experiment", "debug")]
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
+
+
+def composed(command: str, *overrides: str):
+    register()
+    if not OmegaConf.has_resolver("run_id"):
+        OmegaConf.register_new_resolver("run_id", run_id, use_cache=True)
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose(command, normalise(command, list(overrides)))
+
+
+@pytest.mark.parametrize("command", list(SCHEMAS))
+def test_every_command_composes(command):
+    config = composed(command)
+    assert set(config) == set(SCHEMAS[command].__dataclass_fields__)
+
+
+def test_every_option_of_every_group_composes():
+    assert len(GROUPS) >= 18
+    for group, option in GROUPS:
+        composed("train", f"{group}={option}")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiments_compose_with_and_without_the_plus(name):
+    assert composed("train", f"+experiment={name}") == composed("train", f"experiment={name}")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf" / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
+def test_an_experiment_begins_with_its_command_and_what_it_measured(path):
+    head = [line for line in path.read_text().splitlines()[:40] if line.startswith("#")]
+    text = "\n".join(head)
+    assert head[0] == "# @package _global_"
+    assert head[1] == f"# metatrain train +experiment={path.stem}"
+    for words in ("Shows:", "Result:", "Cost:", "95%", "GB"):
+        assert words in text, words
+
+
+def test_debug_wins_over_an_experiment_and_an_explicit_setting_over_both():
+    for overrides in (("debug=fast", "+experiment=sentiment_fewshot"), ("experiment=sentiment_fewshot", "+debug=fast")):
+        config = composed("train", *overrides)
+        assert (config.outer.steps, config.model.name) == (3, "tiny")
+        assert composed("train", "outer.steps=5", "model.pooling=first", *overrides).outer.steps == 5
+
+
+def test_shorthands():
+    assert normalise("predict", ["model=x/y", "text=model=z"]) == ["model.path=x/y", 'text="model=z"']
+    assert normalise("train", ["model=tiny"]) == ["model=tiny"]
+
+
+def test_a_users_own_folder_is_searched_too(cli, tmp_path):
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    (tmp_path / "mine" / "experiment" / "quick.yaml").write_text("# @package _global_\nouter:\n  steps: 7\n")
+    found = cli("train", "--config-dir", "mine", "experiment=quick", "--cfg", "job")
+    assert found.code == 0
+    assert "steps: 7" in found.out
+
+
+def test_the_settings_can_be_shown_without_running(cli, tmp_path):
+    found = cli("train", "inner.lr=0.125", "--cfg", "job")
+    assert found.code == 0
+    assert "lr: 0.125" in found.out
+    assert not (tmp_path / "outputs").exists()

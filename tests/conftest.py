@@ -1,0 +1,77 @@
+"""Shared fixtures: the command line in this process or in one of its own, and small data."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+# Before any library reads them: no test may wait for a network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["WANDB_MODE"] = "offline"
+os.environ.pop("WANDB_API_KEY", None)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # one worker a core beats two threads that wait for each other
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass
+class Outcome:
+    """What a command line left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(tmp_path, monkeypatch, capfd) -> Callable[..., Outcome]:
+    """Run `metatrain ARGUMENTS` in this process, in an empty directory."""
+    from metatrain.cli import run
+
+    monkeypatch.chdir(tmp_path)
+    capfd.readouterr()
+
+    def call(*arguments: str) -> Outcome:
+        try:
+            code = run(list(arguments))
+        except SystemExit as stop:  # Hydra's own flags
+            code = stop.code or 0
+        captured = capfd.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return call
+
+
+def spawn(*arguments: str, cwd: Path, **options) -> subprocess.Popen:
+    """Start `metatrain ARGUMENTS` as a process of its own."""
+    return subprocess.Popen([sys.executable, "-m", "metatrain", *arguments], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def write_jsonl(path: Path, rows: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def examples(tmp_path) -> Path:
+    """A csv with four labelled texts."""
+    path = tmp_path / "examples.csv"
+    path.write_text('text,label\n"It broke, useless.",bad\n"Rattles, and the blade is loose.",bad\nBest tool I own.,good\nQuiet and strong.,good\n')
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory) -> Path:
+    """A finished run of `metatrain train debug=fast`; not to be changed by tests."""
+    folder = tmp_path_factory.mktemp("tiny")
+    process = spawn("train", "debug=fast", "hardware.threads=1", f"hydra.run.dir={folder / 'run'}", cwd=folder)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return folder / "run"

@@ -1,0 +1,85 @@
+"""Arms see the same episodes; results.json has the promised shape."""
+
+import numpy as np
+import pytest
+
+from metatrain.errors import UserError
+from metatrain.evaluation.config import EvaluationConfig
+from metatrain.evaluation.protocol import check_evaluation, evaluate, run_arms
+from metatrain.tasks.config import EpisodeConfig
+from metatrain.tasks.task import Task
+
+
+class Words:
+    """A tokenizer of one token a text."""
+
+    def __call__(self, texts, **_):
+        return {"input_ids": [[int(text)] for text in texts]}
+
+
+class Recorder:
+    """An arm that answers with a fixed share of right answers and remembers what it was asked."""
+
+    def __init__(self, wrong: int):
+        self.wrong, self.seen = wrong, []
+
+    def predict(self, episode):
+        self.seen.append([ids.tolist() for ids in (*episode.support, *episode.query)])
+        answers = episode.query_labels.copy()
+        answers[: self.wrong] = 1 - answers[: self.wrong]
+        return answers, 0.25
+
+
+def task(name: str, start: int) -> Task:
+    pool = np.ones(20, dtype=bool)
+    return Task(name, tuple(str(start + i) for i in range(20)), np.arange(20) % 2, ("a", "b"), pool, pool)
+
+
+TASKS = [task("x", 0), task("y", 100)]
+
+
+def tokens():
+    from metatrain.tasks.tokens import Tokens
+
+    return Tokens(Words(), 4)
+
+
+def test_every_arm_sees_the_same_episodes():
+    arms = {"one": Recorder(0), "two": Recorder(1)}
+    scores = run_arms(arms, TASKS, tokens(), EpisodeConfig(shots=2, queries=3), 4, seed=0, split="meta_test")
+    assert arms["one"].seen == arms["two"].seen
+    assert len(arms["one"].seen) == 8
+    assert scores["one"].accuracy == {"x": [1.0] * 4, "y": [1.0] * 4}
+    assert scores["two"].accuracy["x"] == pytest.approx([5 / 6] * 4)
+
+
+def test_results_have_the_promised_shape():
+    arms = {"meta_trained": Recorder(0), "prototypes": Recorder(2)}
+    config = EvaluationConfig(episodes=3, shots=[2, 1], queries=4, arms=list(arms), resamples=50)
+    results = evaluate(arms, TASKS, tokens(), EpisodeConfig(), config, seed=0)
+    assert results["format"] == 1
+    arm = results["arms"]["prototypes"]
+    assert arm["mean"] == pytest.approx(0.75) and arm["ci95"] == 0.0 and arm["balanced"] == pytest.approx(0.75)
+    assert arm["per_task"]["x"] == {"mean": 0.75, "ci95": 0.0, "balanced": 0.75, "episodes": 3}
+    assert arm["adapt_seconds_per_episode"] == 0.25
+    (comparison,) = results["comparisons"]
+    assert (comparison["arm"], comparison["against"], comparison["verdict"]) == ("meta_trained", "prototypes", "better")
+    assert comparison["difference"] == pytest.approx(0.25) and comparison["ci95"] == pytest.approx([0.25, 0.25])
+    assert comparison["balanced"]["difference"] == pytest.approx(0.25)
+    assert set(results["by_shots"]) == {"2", "1"}
+    assert results["arms"] == results["by_shots"]["2"]["arms"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"shots": []}, "evaluation.shots"),
+        ({"shots": [0]}, "evaluation.shots"),
+        ({"episodes": 0}, "evaluation.episodes"),
+        ({"arms": ["x"]}, "no arm 'x'"),
+        ({"shots": [50]}, "50 shots"),
+    ],
+)
+def test_evaluations_that_cannot_be_done(wrong, words):
+    with pytest.raises(UserError, match=words):
+        check_evaluation(EvaluationConfig(**wrong), TASKS, EpisodeConfig())

@@ -1,0 +1,106 @@
+"""What others load: directories that give the same scores without metatrain."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from transformers import DistilBertConfig, DistilBertModel
+
+from metatrain.errors import UserError
+from metatrain.models.config import ModelConfig
+from metatrain.models.encoder import load_encoder
+from metatrain.models.export import Classifier, read_recipe, save_classifier, save_encoder
+from metatrain.models.tiny import tokenizer
+
+TEXTS = ["a wonderful plot", "the brakes are unpredictable and the dealer shrugged", "cold"]
+LABELS = ["angry", "happy", "neither"]
+
+WITHOUT_METATRAIN = """
+import json, sys
+sys.modules["metatrain"] = None  # any import of it fails from here on
+texts = json.loads(sys.argv[2])
+if sys.argv[3] == "transformers":
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(sys.argv[1]), AutoTokenizer.from_pretrained(sys.argv[1])
+    with torch.no_grad():
+        scores = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits.tolist()
+    labels = [model.config.id2label[i] for i in range(len(scores[0]))]
+else:
+    from sentence_transformers import SentenceTransformer
+    model = SentenceTransformer(sys.argv[1], device="cpu")
+    scores = model.encode(texts).tolist()
+    labels = list(model[0].auto_model.config.id2label.values())
+print(json.dumps([labels, scores]))
+"""
+
+
+def load_elsewhere(folder, kind: str):
+    command = [sys.executable, "-c", WITHOUT_METATRAIN, str(folder), json.dumps(TEXTS), kind]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def distilbert(folder):
+    """A directory with a small model of an architecture that is not packed."""
+    words = tokenizer()
+    torch.manual_seed(0)
+    DistilBertModel(DistilBertConfig(vocab_size=len(words), dim=32, n_layers=2, n_heads=2, hidden_dim=64)).save_pretrained(folder)
+    words.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("model", "pooling", "kind"),
+    [("tiny", "first", "transformers"), ("tiny", "mean", "sentence-transformers"), ("distilbert", "mean", "sentence-transformers")],
+)
+def test_a_finetuned_directory_loads_without_metatrain(tmp_path, model, pooling, kind):
+    if kind == "sentence-transformers":
+        pytest.importorskip("sentence_transformers")
+    torch.manual_seed(2)
+    name = distilbert(tmp_path / "base") if model == "distilbert" else model
+    encoder, _ = load_encoder(ModelConfig(name=name, pooling=pooling, max_length=64), second_order=True)
+    weight, bias = torch.randn(3, encoder.hidden_size), torch.randn(3)
+    with torch.no_grad():
+        ids = [np.array(encoder.tokenizer(text)["input_ids"]) for text in TEXTS]
+        expected = encoder(encoder.batch(ids)) @ weight.T + bias
+    assert save_classifier(tmp_path / "model", encoder, weight, bias, LABELS) == kind
+
+    labels, scores = load_elsewhere(tmp_path / "model", kind)
+    assert labels == LABELS
+    torch.testing.assert_close(torch.tensor(scores), expected, rtol=0, atol=1e-4)
+
+    ours = Classifier(tmp_path / "model", torch.device("cpu"))
+    assert ours.labels == LABELS
+    torch.testing.assert_close(ours.probabilities(TEXTS), expected.softmax(1), rtol=0, atol=1e-5)
+
+
+def test_a_meta_trained_directory_carries_its_recipe(tmp_path):
+    encoder, _ = load_encoder(ModelConfig(name="tiny"), second_order=True)
+    save_encoder(tmp_path, encoder, {"log_scale": torch.tensor(0.5)}, {"format": 1, "inner": {"steps": 3}})
+    recipe, head = read_recipe(tmp_path)
+    assert recipe == {"format": 1, "inner": {"steps": 3}}
+    assert head["log_scale"] == 0.5
+    again, _ = load_encoder(ModelConfig(name=str(tmp_path), max_length=64), second_order=True)
+    for (name, value), (_, other) in zip(encoder.named_parameters(), again.named_parameters(), strict=True):
+        assert torch.equal(value, other), name
+
+
+def test_other_directories_have_no_recipe_and_broken_ones_say_so(tmp_path):
+    assert read_recipe(tmp_path) is None
+    (tmp_path / "adaptation.json").write_text("{")
+    with pytest.raises(UserError, match="not valid JSON"):
+        read_recipe(tmp_path)
+
+
+def test_a_truncated_model_is_one_line(tmp_path):
+    encoder, _ = load_encoder(ModelConfig(name="tiny", pooling="first"), second_order=True)
+    save_classifier(tmp_path, encoder, torch.zeros(2, 64), torch.zeros(2), ["a", "b"])
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match="cannot be read"):
+        Classifier(tmp_path, torch.device("cpu"))

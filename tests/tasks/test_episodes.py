@@ -1,0 +1,99 @@
+"""Episodes: pure functions of (seed, split, index), balanced, without overlap."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from metatrain.errors import UserError
+from metatrain.tasks.config import EpisodeConfig
+from metatrain.tasks.episodes import check_tasks, draw, task_episode, training_episode
+from metatrain.tasks.task import Task
+
+
+def task(name: str = "t", classes: int = 5, each: int = 12) -> Task:
+    rows = classes * each
+    pool = np.ones(rows, dtype=bool)
+    return Task(name, tuple(f"{name} {i}" for i in range(rows)), np.arange(rows) % classes, tuple("abcdefgh"[:classes]), pool, pool)
+
+
+TASKS = [task("x"), task("y"), task("z")]
+SETTINGS = EpisodeConfig(way=3, shots=4, queries=5)
+
+
+def same(one, other) -> bool:
+    return (
+        one.task.name == other.task.name
+        and one.classes == other.classes
+        and np.array_equal(one.support, other.support)
+        and np.array_equal(one.query, other.query)
+    )
+
+
+def test_an_episode_depends_on_seed_split_and_index_alone():
+    far = training_episode(TASKS, SETTINGS, seed=3, index=1000)
+    for index in range(5):
+        training_episode(TASKS, SETTINGS, seed=3, index=index)
+    assert same(far, training_episode(TASKS, SETTINGS, seed=3, index=1000))
+    assert not same(far, training_episode(TASKS, SETTINGS, seed=4, index=1000))
+    assert not same(far, training_episode(TASKS, SETTINGS, seed=3, index=1001))
+    assert not same(task_episode(TASKS[0], SETTINGS, 0, "meta_test", 0), task_episode(TASKS[0], SETTINGS, 0, "meta_validation", 0))
+
+
+def test_evaluation_episodes_do_not_depend_on_the_other_tasks():
+    assert same(task_episode(task("x"), SETTINGS, 0, "meta_test", 7), task_episode(TASKS[0], SETTINGS, 0, "meta_test", 7))
+
+
+def test_support_and_query_are_balanced_disjoint_and_rightly_labelled():
+    for index in range(50):
+        episode = training_episode(TASKS, SETTINGS, 0, index)
+        assert episode.way == 3
+        assert Counter(episode.support_labels.tolist()) == {0: 4, 1: 4, 2: 4}
+        assert Counter(episode.query_labels.tolist()) == {0: 5, 1: 5, 2: 5}
+        assert len({*episode.support.tolist(), *episode.query.tolist()}) == 3 * 9
+        for rows, labels in ((episode.support, episode.support_labels), (episode.query, episode.query_labels)):
+            assert [episode.classes[label] for label in labels] == episode.task.labels[rows].tolist()
+
+
+def test_every_row_not_in_the_support_set_may_be_a_query():
+    episode = draw(TASKS[0], EpisodeConfig(shots=4, queries=None), np.random.default_rng(0))
+    assert len(episode.query) == 60 - 20
+
+
+def test_class_order_is_drawn_anew_unless_it_is_not_to_be():
+    orders = {training_episode(TASKS[:1], EpisodeConfig(shots=1, queries=1), 0, index).classes for index in range(30)}
+    assert len(orders) > 10
+    fixed = EpisodeConfig(shots=1, queries=1, permute_labels=False)
+    assert {training_episode(TASKS[:1], fixed, 0, index).classes for index in range(30)} == {(0, 1, 2, 3, 4)}
+
+
+def test_all_tasks_are_drawn_about_equally():
+    counts = Counter(training_episode(TASKS, SETTINGS, 0, index).task.name for index in range(600))
+    assert all(150 < count < 250 for count in counts.values())
+
+
+def test_fixed_support_rows_are_kept_apart_from_the_queries():
+    rows = 20
+    support = np.arange(rows) < 8
+    fixed = Task("f", tuple(f"text {i}" for i in range(rows)), np.arange(rows) % 2, ("a", "b"), support, ~support)
+    episode = draw(fixed, EpisodeConfig(shots=4, queries=None), np.random.default_rng(0))
+    assert sorted(episode.support.tolist()) == list(range(8))
+    assert sorted(episode.query.tolist()) == list(range(8, 20))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (EpisodeConfig(way=9), "episode.way=9"),
+        (EpisodeConfig(shots=20), "20 shots"),
+        (EpisodeConfig(shots=4, queries=9), "9 queries"),
+    ],
+)
+def test_impossible_episodes_are_refused_beforehand(settings, words):
+    with pytest.raises(UserError, match=words):
+        check_tasks(TASKS, settings, "meta_train")
+
+
+def test_no_task_at_all():
+    with pytest.raises(UserError, match="tasks.meta_validation names no task"):
+        check_tasks([], SETTINGS, "meta_validation")

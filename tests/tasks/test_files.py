@@ -1,0 +1,101 @@
+"""Every supported kind of file gives the same table; every bad row is named by file and line."""
+
+import gzip
+import json
+
+import pytest
+
+from metatrain.errors import UserError
+from metatrain.tasks.files import Columns, first_bad_row, line_of, read_file, stem
+
+ROWS = [
+    {"text": 'He said "no", twice.', "label": "01", "area": "NA"},
+    {"text": "Two\nlines, and a comma", "label": "null", "area": "b"},
+    {"text": "Ünïcödé 漢字", "label": "yes", "area": "c"},
+]
+COLUMNS = Columns("text", "label", "area")
+
+
+def write(path, rows):
+    if path.suffix == ".gz":
+        plain = write(path.with_suffix(""), rows)
+        path.write_bytes(gzip.compress(plain.read_bytes()))
+        plain.unlink()
+    elif path.suffix == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    else:
+        import csv
+
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ",")
+            writer.writeheader()
+            writer.writerows(rows)
+    return path
+
+
+@pytest.mark.parametrize("name", ["d.csv", "d.tsv", "d.jsonl", "d.parquet", "d.csv.gz", "d.tsv.gz", "d.jsonl.gz"])
+def test_all_formats_give_the_same_table(tmp_path, name):
+    table = read_file(write(tmp_path / name, ROWS), COLUMNS)
+    assert table.texts == [row["text"] for row in ROWS]
+    assert table.labels == ["01", "null", "yes"]  # as written: no numbers, no missing values made of words
+    assert table.tasks == ["NA", "b", "c"]
+
+
+def test_without_a_task_column_the_file_names_the_task(tmp_path):
+    table = read_file(write(tmp_path / "returns.v2.csv.gz", ROWS), Columns("text", "label"))
+    assert set(table.tasks) == {"returns.v2"} == {stem(tmp_path / "returns.v2.csv.gz")}
+
+
+def test_numbers_as_labels(tmp_path):
+    assert read_file(write(tmp_path / "n.jsonl", [{"text": "a", "label": 1}, {"text": "b", "label": 0}]), Columns("text", "label")).labels == ["1", "0"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line", "words"),
+    [
+        ("a.csv", b"text,label\nfine,x\n,y\n", 3, "'text' is empty"),
+        ("a.csv", b'text,label\n"two\nlines",x\nfine,\n', 4, "'label' is empty"),
+        ("a.csv", b"text,label\nfine,x,z\n", 2, "3 fields, but the header has 2"),
+        ("a.tsv", b"text\tlabel\nfine\tx\ny\n", 3, "'label' is empty"),
+        ("a.csv", b"text,label\nfine,x\nb\xffd,y\n", 3, "UTF-8"),
+        ("a.jsonl", b'{"text": "a", "label": "x"}\n{"text": "b"}\n', 2, "'label'"),
+        ("a.jsonl", b'{"text": "a", "label": "x"}\n[1]\n', 2, "not a JSON object"),
+        ("a.jsonl", b'{"text": "a", "label": "x"}\n\n{"text": 1, \n', 3, "not valid JSON"),
+        ("a.jsonl", b'{"text": "a", "label": "x"}\n{"text": ["b"], "label": "x"}\n', 2, "is a list"),
+        ("a.jsonl", b'{"text": "a", "label": "x"}\n{"text": null, "label": "x"}\n', 2, "'text' is empty"),
+    ],
+)
+def test_bad_rows_are_named(tmp_path, name, content, line, words):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        read_file(path, Columns("text", "label"))
+    assert str(caught.value).startswith(f"{path}:{line}: ")
+    assert words in str(caught.value)
+
+
+def test_a_broken_gzip_file(tmp_path):
+    path = write(tmp_path / "a.csv.gz", ROWS)
+    path.write_bytes(path.read_bytes()[:-12])
+    with pytest.raises(UserError, match="a.csv.gz"):
+        read_file(path, COLUMNS)
+
+
+def test_a_missing_column_lists_those_there_are(tmp_path):
+    with pytest.raises(UserError, match="no column 'domain'; the file has text, label, area"):
+        read_file(write(tmp_path / "a.csv", ROWS), Columns("text", "label", "domain"))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
+def test_lines_of_rows(tmp_path, name):
+    path = write(tmp_path / name, ROWS)
+    assert [line_of(path, row) for row in range(3)] == {"a.csv": [2, 3, 5], "a.jsonl": [1, 2, 3], "a.parquet": [1, 2, 3]}[name]
+
+
+def test_a_good_file_has_no_bad_row(tmp_path):
+    assert first_bad_row(write(tmp_path / "a.csv", ROWS), ".csv", COLUMNS) is None

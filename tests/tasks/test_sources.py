@@ -1,0 +1,161 @@
+"""Task distributions from files, folders and (local) hub data sets."""
+
+import csv
+import os
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, write_jsonl
+
+from metatrain.errors import UserError
+from metatrain.tasks.config import SplitConfig, TasksConfig
+from metatrain.tasks.sources import load_tasks
+
+AREAS = ("billing", "returns", "shipping", "sizes", "spares")
+
+
+def rows(area: str, count: int = 8) -> list[dict]:
+    return [{"text": f"{area} text number {n}", "label": ("angry", "happy")[n % 2], "area": area} for n in range(count)]
+
+
+@pytest.fixture
+def one_file(tmp_path) -> Path:
+    return write_jsonl(tmp_path / "all.jsonl", [row for area in AREAS for row in rows(area)])
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    path = tmp_path / "areas"
+    path.mkdir()
+    for area in AREAS:
+        with (path / f"{area}.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, ["text", "label"], extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows(area))
+    return path
+
+
+def names(tasks) -> dict[str, list[str]]:
+    return {split: [task.name for task in tasks.split(split)] for split in ("meta_train", "meta_validation", "meta_test")}
+
+
+def files_config(path: Path, **settings) -> TasksConfig:
+    return TasksConfig(name="files", path=str(path), **settings)
+
+
+def test_one_file_and_a_folder_of_files_are_the_same_tasks(one_file, folder):
+    wanted = {"meta_validation": SplitConfig(tasks=["sizes"]), "meta_test": SplitConfig(tasks=["sp*"])}
+    by_column = load_tasks(files_config(one_file, task="area", **wanted), 0)
+    by_file = load_tasks(files_config(folder, **wanted), 0)
+    expected = {"meta_train": ["billing", "returns", "shipping"], "meta_validation": ["sizes"], "meta_test": ["spares"]}
+    assert names(by_column) == names(by_file) == expected
+    for task, same in zip(by_column.meta_train, by_file.meta_train):
+        assert task.texts == same.texts
+        assert task.labels.tolist() == same.labels.tolist() == [0, 1] * 4
+        assert task.label_names == ("angry", "happy")
+
+
+def test_without_named_splits_tasks_are_held_out_by_chance_and_said_so(one_file):
+    config = files_config(one_file, task="area")
+    tasks = load_tasks(config, 0)
+    split = names(tasks)
+    assert sorted(sum(split.values(), [])) == list(AREAS)
+    assert (len(split["meta_train"]), len(split["meta_validation"]), len(split["meta_test"])) == (3, 1, 1)
+    assert any("held out by chance" in note for note in tasks.notes)
+    assert names(load_tasks(config, 0)) == split
+    assert any(names(load_tasks(config, seed)) != split for seed in range(1, 9))
+
+
+def test_support_rows_from_one_file_and_queries_from_another(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    write_jsonl(data / "few.jsonl", rows("spares", 4))
+    write_jsonl(data / "many.jsonl", [{**row, "text": row["text"] + " again"} for row in rows("spares", 10)])
+    config = files_config(data, task="area", meta_train=SplitConfig(), meta_test=SplitConfig(["many.jsonl"], ["*"], support_files=["few.jsonl"]))
+    (task,) = load_tasks(config, 0, splits=("meta_test",)).meta_test
+    assert task.support_pool.sum() == 4 and task.query_pool.sum() == 10
+    assert not (task.support_pool & task.query_pool).any()
+    assert not any("again" in task.texts[i] for i in task.support_pool.nonzero()[0])
+
+
+def test_only_limits_a_file_to_some_tasks(one_file):
+    config = files_config(
+        one_file, task="area", holdout=0.0, meta_train=SplitConfig(tasks=["*"], only={"all.jsonl": ["bill*"]}), meta_test=SplitConfig(tasks=["spares"])
+    )
+    assert names(load_tasks(config, 0))["meta_train"] == ["billing"]
+
+
+def test_repeated_texts_are_left_out_and_counted(tmp_path):
+    path = write_jsonl(tmp_path / "a.jsonl", [*rows("x"), {"text": "X  Text number 0!", "label": "happy"}, {"text": "x text number 1", "label": "happy"}])
+    tasks = load_tasks(files_config(path, holdout=0.0), 0)
+    assert len(tasks.meta_train[0].texts) == 8
+    assert tasks.notes == ("task 'a': 2 repeated texts left out, 1 with another label",)
+
+
+def test_texts_shared_between_splits_are_refused_or_dropped(tmp_path):
+    shared = {"text": "the very same words", "label": "happy"}
+    path = write_jsonl(tmp_path / "a.jsonl", [*rows("x"), {**shared, "area": "x"}, *rows("y"), {**shared, "area": "y"}])
+    splits = {"meta_test": SplitConfig(tasks=["y"]), "meta_train": SplitConfig(tasks=["x"])}
+    with pytest.raises(UserError, match=r"1 texts of tasks\.meta_train \(task 'x' among them\).*overlap=drop"):
+        load_tasks(files_config(path, task="area", **splits), 0)
+    tasks = load_tasks(files_config(path, task="area", overlap="drop", **splits), 0)
+    assert "the very same words" in tasks.meta_test[0].texts
+    assert "the very same words" not in tasks.meta_train[0].texts
+    assert any("left out of meta_train" in note for note in tasks.notes)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"meta_test": SplitConfig(tasks=["spairs"])}, "no task 'spairs'; there are billing"),
+        ({"meta_test": SplitConfig(files=["test.csv"])}, r"no file 'test.csv'.*all\.jsonl"),
+        ({"label": "mood"}, "no column 'mood'"),
+    ],
+)
+def test_patterns_and_columns_that_match_nothing(one_file, settings, words):
+    with pytest.raises(UserError, match=words):
+        load_tasks(files_config(one_file, task="area", **settings), 0)
+
+
+def test_an_empty_folder(tmp_path):
+    with pytest.raises(UserError, match="no csv, tsv, jsonl or parquet file"):
+        load_tasks(files_config(tmp_path), 0)
+
+
+def test_a_hub_data_set_by_its_name(folder, monkeypatch):
+    """The code for the hub, against a directory in the layout of one: `datasets` resolves both the same way."""
+    data = folder.parent / "org" / "areas"
+    data.mkdir(parents=True)
+    for split in ("train", "test"):
+        write_jsonl(data / f"{split}.jsonl", [{**row, "text": f"{split} {row['text']}"} for area in AREAS for row in rows(area)])
+    monkeypatch.chdir(folder.parent)
+    config = TasksConfig(
+        name="hub", path="hub:org/areas", task="area",
+        meta_train=SplitConfig(["train"], ["*"]), meta_test=SplitConfig(["test"], ["spares"], support_files=["train"]),
+    )  # fmt: skip
+    tasks = load_tasks(config, 0)
+    assert names(tasks)["meta_test"] == ["spares"]
+    assert tasks.meta_test[0].support_pool.sum() == 8
+    assert "spares" not in names(tasks)["meta_train"]
+
+
+def test_a_hub_data_set_that_cannot_be_reached():
+    with pytest.raises(UserError, match="tasks.path=hub:nobody/nothing cannot be loaded"):
+        load_tasks(TasksConfig(name="hub", path="hub:nobody/nothing"), 0)
+
+
+def third_party(name: str) -> str:
+    root = Path(os.environ.get("METATRAIN_DATA", ROOT.parent / "shared" / "data"))
+    if not (root / name).is_dir():
+        pytest.skip(f"the data set {name} is not on this machine (METATRAIN_DATA)")
+    return str(root)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "train", "test"), [("arsc", 57, 12), ("fdu_mtl", 6, 4), ("clinc150", 6, 2)])
+def test_the_data_sets_of_conf_tasks(cli, monkeypatch, name, train, test):
+    monkeypatch.setenv("METATRAIN_DATA", third_party(name))
+    found = cli("tasks", f"tasks={name}")
+    assert found.code == 0, found.err
+    assert found.out.count("meta_train ") == train
+    assert found.out.count("meta_test ") == test

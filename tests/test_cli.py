@@ -1,0 +1,51 @@
+"""The front door: help, versions, unknown commands, exit codes."""
+
+import subprocess
+import sys
+
+import pytest
+
+from metatrain import __version__
+from metatrain.cli import COMMANDS
+
+HEAVY = ("torch", "transformers", "hydra", "omegaconf", "datasets", "wandb", "numpy", "rich")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["trian"]])
+def test_the_front_door_imports_nothing_heavy(arguments):
+    script = f"import sys\nfrom metatrain.cli import run\nrun({arguments!r})\nprint([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_help_names_every_command_and_three_examples(cli):
+    found = cli("--help")
+    assert found.code == 0
+    for name in COMMANDS:
+        assert f"\n  {name} " in found.out
+    assert found.out.count("\n  metatrain ") >= 3 + 3  # examples, and where to look next
+
+
+def test_no_arguments_show_the_help(cli):
+    assert cli().out == cli("--help").out
+
+
+def test_version(cli):
+    assert cli("--version").out == f"metatrain {__version__}\n"
+
+
+def test_a_misspelt_command_is_guessed(cli):
+    found = cli("trian")
+    assert (found.code, found.err) == (2, "metatrain: error: unknown command 'trian'; did you mean 'train'?\n")
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_every_command_has_help(cli, command):
+    found = cli(command, "--help")
+    assert found.code == 0
+    assert f"metatrain {command}" in found.out
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    done = subprocess.run(f"{sys.executable} -m metatrain --help | true", shell=True, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,160 @@
+"""Ways of getting it wrong: each gives one clear line and exit code 2, and leaves no run directory behind."""
+
+import os
+
+import pytest
+
+FINETUNE = ("finetune", "checkpoint=tiny")
+
+
+def refused(found, *words):
+    """Check the outcome of a refused command: one line on stderr that has all `words`."""
+    assert found.code == 2, found.err
+    lines = found.err.strip().splitlines()
+    assert len(lines) == 1, found.err
+    assert lines[0].startswith("metatrain: error: ")
+    for word in words:
+        assert word in lines[0], lines[0]
+
+
+def nothing_left(folder):
+    """No run, no file, no link."""
+    assert not [path for path in (folder / "outputs").rglob("*") if not path.is_dir()]
+    assert not list((folder / "outputs" / "train").glob("*/*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "inner.lrr=1"], ["'inner.lrr'", "did you mean 'inner.lr'?"]),
+        (["train", "iner.lr=1"], ["'iner.lr'", "did you mean 'inner.lr'?"]),
+        (["train", "modle=tiny"], ["'modle'", "did you mean 'model'?"]),
+        (["train", "++inner.foo=1"], ["'inner.foo'"]),
+        (["train", "hydra.rn.dir=x"], ["did you mean 'hydra.run.dir'?"]),
+        (["train", "outer.steps=many"], ["outer.steps", "Integer"]),
+        (["train", "outer.steps=2.5"], ["outer.steps", "Integer"]),
+        (["train", "seed=[1"], ["cannot read the override"]),
+        (["train", "outer"], ["cannot read the override", "KEY=VALUE"]),
+        (["train", "inner.lr=0.1,0.2"], ["-m"]),
+        (["train", "+inner.lr=0.1"], ["without the '+'"]),
+        (["train", "+model=tiny"], ["without the '+'"]),
+        (["train", "model=tinny"], ["no model named 'tinny'", "did you mean 'tiny'?"]),
+        (["train", "+experiment=sentiment_fewshott"], ["no experiment named", "did you mean 'sentiment_fewshot'?"]),
+        (["train", "experiment=nothing_like_it_at_all"], ["no experiment named", "choose one of"]),
+        (["train", "model=hub"], ["model.name is not set"]),
+        (["train", "tasks=files"], ["tasks.path is not set"]),
+        (["finetune", "checkpoint=tiny"], ["data.train is not set"]),
+        (["finetune", "model=tiny"], ["metatrain finetune has no setting 'model'"]),
+    ],
+)
+def test_configurations_that_cannot_be_composed(cli, tmp_path, arguments, words):
+    refused(cli(*arguments), *words)
+    nothing_left(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("setting", "word"),
+    [
+        ("inner.lr=nan", "inner.lr=nan"),
+        ("inner.lr=-1", "inner.lr=-1"),
+        ("inner.steps=-1", "inner.steps=-1"),
+        ("inner.rule=adamw", "choose"),
+        ("outer.lr=inf", "outer.lr=inf"),
+        ("outer.meta_batch=0", "outer.meta_batch=0"),
+        ("outer.schedule=square", "choose one of"),
+        ("algorithm.head=unicorn3", "choose one of"),
+        ("algorithm.adapt=some", "choose one of"),
+        ("algorithm.head_scale=0", "algorithm.head_scale=0"),
+        ("algorithm.meta_gradient=third_order", "choose one of"),
+        ("algorithm.head=linear", "episode.way"),
+        ("algorithm.last_layers=7 algorithm.adapt=last_layers", "the model has 2 layers"),
+        ("episode.shots=100", "100 shots"),
+        ("episode.way=3", "episode.way=3"),
+        ("evaluation.shots=[]", "evaluation.shots"),
+        ("evaluation.arms=[setfit2]", "no arm 'setfit2'"),
+        ("validation.score=f1", "choose one of"),
+        ("checkpoint.every=0", "checkpoint.every"),
+        ("tracking.mode=maybe", "tracking.mode=maybe"),
+        ("hardware.device=cuda:99", "hardware.device=cuda:99"),
+        ("hardware.threads=0", "hardware.threads=0"),
+        ("hardware.precision=int8", "hardware.precision=int8"),
+        ("model.pooling=max", "model.pooling=max"),
+        ("model.max_length=100000", "model.max_length=100000"),
+        ("model.trust_remote_code=true", "model.revision"),
+        ("tasks.overlap=maybe", "tasks.overlap=maybe"),
+        ("tasks.holdout=0.9", "tasks.holdout=0.9"),
+        ("tasks.meta_test.tasks=[filns]", "'filns'"),
+        ("tasks.path=nowhere", "tasks.path=nowhere"),
+    ],
+)
+def test_values_that_make_no_sense(cli, tmp_path, setting, word):
+    refused(cli("train", "model=tiny", *setting.split()), word)
+    nothing_left(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", ["examples.csv", "empty"]),
+        (b"text,label\n", ["examples.csv", "no rows"]),
+        (b"words,label\na,b\n", ["no column 'text'", "words, label"]),
+        (b"text,label\nfine,x\nbad \xff,y\n", ["examples.csv:3", "UTF-8"]),
+        (b"text,label\nfine,x\n,y\n", ["examples.csv:3", "'text' is empty"]),
+        (b"text,label\nfine,x\none,two,three\n", ["examples.csv:3", "3 fields"]),
+        (b"text,label\nfine,x\ngood,x\n", ["one class only", "'x'"]),
+    ],
+)
+def test_bad_example_files(cli, tmp_path, content, words):
+    (tmp_path / "examples.csv").write_bytes(content)
+    refused(cli(*FINETUNE, "data.train=examples.csv"), *words)
+
+
+def test_a_missing_file(cli):
+    refused(cli(*FINETUNE, "data.train=nowhere.csv"), "nowhere.csv", "no such file")
+
+
+def test_an_unknown_kind_of_file(cli, tmp_path):
+    (tmp_path / "examples.xlsx").write_bytes(b"PK")
+    refused(cli(*FINETUNE, "data.train=examples.xlsx"), "unknown kind of file")
+
+
+def test_bad_json_line(cli, tmp_path):
+    (tmp_path / "examples.jsonl").write_text('{"text": "a", "label": "x"}\n{"text": \n')
+    refused(cli(*FINETUNE, "data.train=examples.jsonl"), "examples.jsonl:2", "not valid JSON")
+
+
+def test_a_test_label_without_training_example_names_its_line(cli, examples, tmp_path):
+    (tmp_path / "test.csv").write_text('text,label\n"two\nlines",good\nfine,superb\n')
+    refused(cli(*FINETUNE, f"data.train={examples}", "data.test=test.csv"), "test.csv:4", "'superb'")
+
+
+def test_fewer_examples_than_shots(cli, tmp_path):
+    (tmp_path / "few.csv").write_text("text,label,task\n" + "".join(f"{task} text {n},{n % 2},{task}\n" for task in "abcde" for n in range(6)))
+    refused(cli("train", "model=tiny", "tasks=files", "tasks.path=few.csv", "tasks.task=task"), "3 rows of class", "5 shots")
+
+
+def test_a_checkpoint_that_is_not_there(cli, examples):
+    refused(cli("finetune", "checkpoint=./nowhere", f"data.train={examples}"), "./nowhere", "no such run")
+
+
+def test_a_hub_model_that_is_not_there(cli, examples):
+    refused(cli("finetune", "checkpoint=nobody/nothing", f"data.train={examples}"), "nobody/nothing", "cannot be loaded")
+
+
+def test_no_latest_run(cli):
+    refused(cli("resume", "latest"), "no latest run")
+    refused(cli("evaluate", "checkpoint=latest"), "no latest run")
+
+
+def test_a_run_directory_that_holds_a_run(cli, tiny_run):
+    refused(cli("train", "debug=fast", f"hydra.run.dir={tiny_run}"), "already holds a run", "metatrain resume")
+
+
+def test_no_model_directory(cli, tmp_path):
+    refused(cli("predict", "model=.", "text=hello"), "not a model directory")
+    refused(cli("predict", "model=."), "text=")
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/1"), reason="needs a file system that refuses directories")
+def test_no_write_permission(cli):
+    refused(cli("train", "debug=fast", "hydra.run.dir=/proc/metatrain"), "hydra.run.dir", "cannot")

@@ -1,0 +1,51 @@
+from rich.console import Console
+
+from metatrain.tracking.console import Display, results_table, verdict_lines
+
+
+def arm(mean: float, balanced: float) -> dict:
+    return {"mean": mean, "ci95": 0.01, "balanced": balanced, "adapt_seconds_per_episode": 0.1}
+
+
+def results(balanced: float = 0.9) -> dict:
+    comparison = {"arm": "meta_trained", "against": "prototypes", "difference": 0.4, "ci95": [0.3, 0.5], "verdict": "better"}
+    comparison["balanced"] = {"difference": -0.1, "ci95": [-0.2, 0.1], "verdict": "not distinguishable"}
+    part = {"arms": {"prototypes": arm(0.5, 0.5), "meta_trained": arm(0.9, balanced)}, "comparisons": [comparison]}
+    return {"protocol": {"tasks": ["x", "y"], "episodes_per_task": 3}, "by_shots": {"5": part}}
+
+
+def test_the_table_has_the_best_arm_first_and_the_paired_difference():
+    console = Console(width=110)
+    with console.capture() as captured:
+        console.print(results_table(results(), "5"))
+    lines = [line for line in captured.get().splitlines() if "│" in line]
+    assert lines[0].split("│")[1].strip() == "meta_trained"
+    assert "90.0 ± 1.0" in lines[0]
+    assert "+40.0 [+30.0, +50.0]" in lines[1]
+
+
+def test_verdicts_in_words():
+    assert verdict_lines(results(), "5") == ["5-shot: meta_trained is better than prototypes: +40.0 points of accuracy, 95% interval [+30.0, +50.0]"]
+
+
+def test_where_classes_are_unbalanced_balanced_accuracy_has_a_verdict_too():
+    lines = verdict_lines(results(balanced=0.4), "5")
+    assert len(lines) == 2
+    assert lines[1] == "5-shot: meta_trained cannot be told from prototypes: -10.0 points of balanced accuracy, 95% interval [-20.0, +10.0]"
+
+
+def test_the_log_has_the_lines_from_before_it_was_there(tmp_path):
+    with Display() as display:
+        display.say("before")
+        display.log_to(tmp_path / "run.log")
+        display.say("after [bold]")
+    assert [line.split(" ", 1)[1] for line in (tmp_path / "run.log").read_text().splitlines()] == ["before", "after [bold]"]
+
+
+def test_progress_without_a_terminal_is_plain_lines(capsys):
+    with Display() as display:
+        display.start("meta-training", 2)
+        display.show({"validation": "0.7"})
+        display.advance({"loss": "0.5"})
+        display.advance()
+    assert "meta-training 2/2  validation 0.7  loss 0.5  left 0:00" in capsys.readouterr().out

@@ -1,0 +1,144 @@
+"""Checkpoints appear whole, are verified byte by byte, and the last good one is always there."""
+
+import json
+import random
+import shutil
+
+import pytest
+import torch
+
+from metatrain.errors import UserError
+from metatrain.training import checkpoint
+
+STATE = {"step": 3, "best_step": None}
+
+
+def tensors(value: float) -> dict:
+    return {"model": {"w": torch.full((40, 5), value)}, "optimizer": {"w/exp_avg": torch.ones(3)}, "rng": {"torch": torch.arange(8, dtype=torch.uint8)}}
+
+
+def save(folder, step: int):
+    return checkpoint.save(folder, step, tensors(float(step)), {**STATE, "step": step})
+
+
+def test_what_was_saved_is_loaded(tmp_path):
+    found = checkpoint.load(save(tmp_path, 7))
+    assert torch.equal(found.tensors["model"]["w"], torch.full((40, 5), 7.0))
+    assert torch.equal(found.tensors["optimizer"]["w/exp_avg"], torch.ones(3))
+    assert found.state["step"] == 7
+    assert sorted(path.name for path in (tmp_path / "step-00000007").iterdir()) == [
+        "MANIFEST.json", "model.safetensors", "optimizer.safetensors", "rng.safetensors", "state.json",
+    ]  # fmt: skip
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path):
+    one, other = save(tmp_path / "a", 1), save(tmp_path / "b", 1)
+    for path in one.iterdir():
+        assert path.read_bytes() == (other / path.name).read_bytes()
+
+
+def damage(path, kind: str, rng: random.Random) -> None:
+    content = bytearray(path.read_bytes())
+    if kind == "flip":
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    elif kind == "truncate":
+        del content[rng.randrange(len(content)) :]
+    elif kind == "zero":
+        begin = rng.randrange(len(content))
+        stop = min(len(content), begin + 64)
+        if not any(content[begin:stop]):
+            content[begin] = 1
+        else:
+            content[begin:stop] = bytes(stop - begin)
+    else:
+        content += b" "
+    path.write_bytes(content)
+
+
+def test_every_damaged_file_is_noticed_and_the_one_before_is_used(tmp_path):
+    rng = random.Random(0)
+    good = tmp_path / "good"
+    save(good, 1)
+    save(good, 2)
+    for number in range(120):
+        folder = tmp_path / "damaged"
+        shutil.copytree(good, folder)
+        target = rng.choice(sorted((folder / "step-00000002").iterdir()))
+        kind = rng.choice(["flip", "truncate", "zero", "append", "remove", "swap"])
+        before = target.read_bytes()
+        if kind == "remove":
+            target.unlink()
+        elif kind == "swap":
+            shutil.copy(folder / "step-00000001" / target.name, target)
+        else:
+            damage(target, kind, rng)
+        if target.exists() and target.read_bytes() == before:  # a swap of equal files
+            shutil.rmtree(folder)
+            continue
+        if target.name == checkpoint.MANIFEST and target.exists() and json_equal(before, target.read_bytes()):
+            shutil.rmtree(folder)  # white space in the manifest changes nothing that is believed
+            continue
+        found, warnings = checkpoint.load_newest(folder)
+        assert found is not None and found.state["step"] == 1, (number, kind, target.name)
+        assert len(warnings) == 1 and "set aside" in warnings[0]
+        assert checkpoint.load_newest(folder)[1] == []  # the broken one is out of the way
+        shutil.rmtree(folder)
+
+
+def json_equal(one: bytes, other: bytes) -> bool:
+    try:
+        return json.loads(one) == json.loads(other)
+    except ValueError:
+        return False
+
+
+def test_a_link_out_of_the_directory_is_not_followed(tmp_path):
+    path = save(tmp_path, 1)
+    (tmp_path / "elsewhere").write_bytes((path / "model.safetensors").read_bytes())
+    (path / "model.safetensors").unlink()
+    (path / "model.safetensors").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(checkpoint.BrokenCheckpoint):
+        checkpoint.load(path)
+
+
+def test_a_manifest_that_names_other_files_is_refused(tmp_path):
+    path = save(tmp_path, 1)
+    manifest = json.loads((path / "MANIFEST.json").read_text())
+    manifest["files"]["../../secret"] = {"size": 0, "sha256": ""}
+    (path / "MANIFEST.json").write_text(json.dumps(manifest))
+    with pytest.raises(checkpoint.BrokenCheckpoint, match="does not list"):
+        checkpoint.load(path)
+
+
+def test_an_unfinished_save_is_not_seen_and_cleared_away(tmp_path):
+    save(tmp_path, 1)
+    (tmp_path / ".tmp-1234").mkdir()
+    (tmp_path / ".tmp-1234" / "model.safetensors").write_bytes(b"half")
+    assert checkpoint.load_newest(tmp_path)[0].state["step"] == 1
+    checkpoint.prune(tmp_path, keep=1, best=None)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_pruning_keeps_the_newest_and_the_best(tmp_path):
+    for step in range(1, 7):
+        save(tmp_path, step)
+    checkpoint.prune(tmp_path, keep=2, best=3)
+    assert [path.name for path in checkpoint.steps(tmp_path)] == ["step-00000003", "step-00000005", "step-00000006"]
+
+
+def test_saving_the_same_step_again_replaces_it(tmp_path):
+    save(tmp_path, 1)
+    checkpoint.save(tmp_path, 1, tensors(9.0), STATE)
+    assert checkpoint.load(tmp_path / "step-00000001").tensors["model"]["w"][0, 0] == 9.0
+
+
+def test_a_newer_format_is_not_guessed_at(tmp_path):
+    path = save(tmp_path, 1)
+    (path / "MANIFEST.json").write_text((path / "MANIFEST.json").read_text().replace('"format": 1', '"format": 99'))
+    with pytest.raises(checkpoint.BrokenCheckpoint, match="format 99"):
+        checkpoint.load(path)
+
+
+def test_a_checkpoint_that_must_be_there(tmp_path):
+    with pytest.raises(UserError, match="unreadable checkpoint"):
+        checkpoint.load_for_use(tmp_path, 5)

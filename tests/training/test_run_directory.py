@@ -1,0 +1,83 @@
+import json
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from metatrain.errors import Stopped, UserError
+from metatrain.training.run_directory import RunDirectory, recorded, write_text, written_whole
+
+
+@dataclass
+class Config:
+    seed: int = 3
+    name: str = "x"
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def create(name: str, command: str = "train", overrides: list[str] | None = None) -> RunDirectory:
+    return RunDirectory.create(Path("outputs") / command / name, Config(), overrides or [], command)
+
+
+def test_latest_is_the_newest_run_and_each_command_has_its_own():
+    create("a")
+    trained = create("b")
+    finetuned = create("c", "finetune")
+    assert Path("outputs/latest").resolve() == finetuned.path
+    assert RunDirectory.find("latest").path == trained.path
+    assert RunDirectory.find("latest", "finetune").path == finetuned.path
+    assert not os.path.isabs(os.readlink("outputs/latest"))
+
+
+def test_secrets_in_overrides_are_not_written():
+    run = create("a", overrides=["seed=1", "+tracking.api_key=abc123", "hub_token=xyz"])
+    text = (run.path / "overrides.yaml").read_text()
+    assert "abc123" not in text and "xyz" not in text and "seed=1" in text
+
+
+def test_a_saved_configuration_is_checked_when_it_is_read():
+    run = create("a")
+    assert run.load_config(Config) == Config()
+    write_text(run.config, "seed: many\n")
+    with pytest.raises(UserError, match=r"config\.yaml: seed"):
+        run.load_config(Config)
+    write_text(run.config, "sed: 1\n")
+    with pytest.raises(UserError, match="did you mean 'seed'"):
+        run.load_config(Config)
+    write_text(run.config, "seed: [\n")
+    with pytest.raises(UserError, match=r"config\.yaml"):
+        run.load_config(Config)
+
+
+@pytest.mark.parametrize(
+    ("raised", "state", "code"),
+    [(None, "done", 0), (UserError("x"), "failed", 2), (Stopped(15, "x"), "stopped", 143), (ZeroDivisionError(), "crashed", 1)],
+)
+def test_how_a_run_ended_is_recorded(raised, state, code):
+    run = create("a")
+    with suppress(UserError, Stopped, ZeroDivisionError), recorded(run):
+        assert json.loads(run.record.read_text())["state"] == "running"
+        if raised:
+            raise raised
+    record = json.loads(run.record.read_text())
+    assert (record["state"], record["exit"]) == (state, code)
+    assert record["seed"] == 3 and record["versions"]["torch"]
+
+
+def test_a_directory_is_replaced_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "model"
+    with written_whole(folder) as inside:
+        (inside / "a").write_text("old")
+    with pytest.raises(ZeroDivisionError), written_whole(folder) as inside:
+        (inside / "a").write_text("half")
+        raise ZeroDivisionError
+    assert (folder / "a").read_text() == "old"
+    with written_whole(folder) as inside:
+        (inside / "b").write_text("new")
+    assert [path.name for path in folder.iterdir()] == ["b"]
