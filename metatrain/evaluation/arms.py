@@ -34,30 +34,40 @@ class Adapted:
         return self.learner.logits(parameters, episode.query).argmax(1).cpu().numpy(), seconds
 
 
-class _Frozen:
-    """Vectors of an encoder that does not change, so that a query seen in many episodes is encoded once."""
+class FrozenFeatures:
+    """Vectors of an encoder that does not change: a query that many episodes, or several arms, ask for is encoded once."""
 
     def __init__(self, learner: Learner):
         self.learner = learner
         self._known: dict[bytes, np.ndarray] = {}
 
+    def new(self, texts: Sequence[np.ndarray]) -> np.ndarray:
+        """Vectors [texts, H], computed now."""
+        return self.learner.features(texts).double().cpu().numpy()
+
+    def known(self, texts: Sequence[np.ndarray]) -> np.ndarray:
+        """Vectors [texts, H], computed at most once for each text."""
+        missing = list({text.tobytes(): text for text in texts if text.tobytes() not in self._known}.values())
+        if missing:
+            self._known.update({text.tobytes(): vector for text, vector in zip(missing, self.new(missing))})
+        return np.stack([self._known[text.tobytes()] for text in texts])
+
+
+class _Frozen:
+    """A classifier of frozen vectors."""
+
+    def __init__(self, features: FrozenFeatures):
+        self.features = features
+
     def predict(self, episode: EpisodeTexts) -> tuple[np.ndarray, float]:
         begin = time.perf_counter()
-        support = self.learner.features(episode.support).double().cpu().numpy()
-        classify = self.fit(support, np.asarray(episode.support_labels))
+        classify = self.fit(self.features.new(episode.support), np.asarray(episode.support_labels))
         seconds = time.perf_counter() - begin
-        return classify(self._features(episode.query)), seconds
+        return classify(self.features.known(episode.query)), seconds
 
     def fit(self, features: np.ndarray, labels: np.ndarray):
         """A function from features [queries, H] to labels [queries]."""
         raise NotImplementedError
-
-    def _features(self, texts: Sequence[np.ndarray]) -> np.ndarray:
-        new = list({text.tobytes(): text for text in texts if text.tobytes() not in self._known}.values())
-        if new:
-            for text, vector in zip(new, self.learner.features(new).double().cpu().numpy()):
-                self._known[text.tobytes()] = vector
-        return np.stack([self._known[text.tobytes()] for text in texts])
 
 
 class FrozenLogisticRegression(_Frozen):
@@ -81,11 +91,12 @@ def make_arms(names: Sequence[str], trained: Learner, untrained: Learner) -> dic
     Raises:
         UserError: there is no such arm.
     """
+    frozen = FrozenFeatures(untrained)
     makers = {
         "meta_trained": lambda: Adapted(trained),
         "no_meta_training": lambda: Adapted(untrained),
-        "logistic_regression": lambda: FrozenLogisticRegression(untrained),
-        "prototypes": lambda: FrozenPrototypes(untrained),
+        "logistic_regression": lambda: FrozenLogisticRegression(frozen),
+        "prototypes": lambda: FrozenPrototypes(frozen),
     }
     check_arms(names)
     return {name: makers[name]() for name in names}

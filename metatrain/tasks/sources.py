@@ -19,6 +19,7 @@ from metatrain.tasks.task import Task, TaskDistribution, text_key
 
 SPLITS = ("meta_test", "meta_validation", "meta_train")  # in the order in which they claim tasks
 _HUB = "hub:"
+_MOST_NOTES = 5  # tasks with repeated texts that are named one by one
 
 
 def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = SPLITS) -> TaskDistribution:
@@ -34,6 +35,7 @@ def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = SPLITS) -
     wanted = _wanted_files(config, splits)
     tables = {name: _read(config, name, columns) for name in wanted}
     notes: list[str] = []
+    repeats: dict[str, tuple[int, int]] = {}
     chosen = {name: getattr(config, name) for name in SPLITS}
     if not chosen["meta_validation"].tasks and not chosen["meta_test"].tasks and len(splits) > 1:
         chosen = _hold_out(config, tables, seed, notes)
@@ -44,7 +46,8 @@ def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = SPLITS) -
         if config.overlap == "keep":
             claimed.clear()
         if name in splits:
-            built[name] = tuple(_task(task, parts, notes) for task, parts in sorted(rows.items()))
+            built[name] = tuple(_task(task, parts, repeats) for task, parts in sorted(rows.items()))
+    notes += _repeat_notes(repeats)
     distribution = TaskDistribution(config.name, **built)
     return check_overlap(distribution, config.overlap, notes)
 
@@ -142,7 +145,8 @@ def _claim(split: str, config: SplitConfig, tables: dict[str, Table], claimed: s
     return rows
 
 
-def _task(name: str, rows: list[tuple[Table, int, bool, bool]], notes: list[str]) -> Task:
+def _task(name: str, rows: list[tuple[Table, int, bool, bool]], repeats: dict[str, tuple[int, int]]) -> Task:
+    """A task without repeated texts; how many there were, and how many with another label, goes to `repeats`."""
     first: dict[bytes, int] = {}
     texts, labels, support, query = [], [], [], []
     repeated = contradictory = 0
@@ -158,9 +162,18 @@ def _task(name: str, rows: list[tuple[Table, int, bool, bool]], notes: list[str]
         support.append(in_support)
         query.append(in_query)
     if repeated:
-        notes.append(f"task '{name}': {repeated} repeated texts left out" + (f", {contradictory} with another label" if contradictory else ""))
+        repeats[name] = (repeated, contradictory)
     names = tuple(sorted(set(labels)))
     return Task(name, tuple(texts), np.array([names.index(label) for label in labels]), names, np.array(support, bool), np.array(query, bool))
+
+
+def _repeat_notes(repeats: dict[str, tuple[int, int]]) -> list[str]:
+    if len(repeats) > _MOST_NOTES:
+        total, contradictory = (sum(counts) for counts in zip(*repeats.values()))
+        repeats = {f"{len(repeats)} tasks": (total, contradictory)}
+    else:
+        repeats = {f"task '{name}'": counts for name, counts in repeats.items()}
+    return [f"{what}: {count} repeated texts left out" + (f", {other} with another label" if other else "") for what, (count, other) in repeats.items()]
 
 
 def _hold_out(config: TasksConfig, tables: dict[str, Table], seed: int, notes: list[str]) -> dict[str, SplitConfig]:

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from metatrain.evaluation.arms import FrozenLogisticRegression, FrozenPrototypes, make_arms
+from metatrain.evaluation.arms import FrozenFeatures, FrozenLogisticRegression, FrozenPrototypes, make_arms
 from metatrain.meta.learner import EpisodeTexts
 
 
@@ -25,7 +25,7 @@ def episode(rng) -> EpisodeTexts:
 
 def test_logistic_regression_is_scikit_learns():
     texts = episode(np.random.default_rng(0))
-    predicted, seconds = FrozenLogisticRegression(Fixed()).predict(texts)
+    predicted, seconds = FrozenLogisticRegression(FrozenFeatures(Fixed())).predict(texts)
     expected = LogisticRegression(max_iter=1000).fit(np.stack(texts.support), texts.support_labels).predict(np.stack(texts.query))
     assert predicted.tolist() == expected.tolist()
     assert seconds > 0
@@ -33,18 +33,19 @@ def test_logistic_regression_is_scikit_learns():
 
 def test_prototypes_answer_with_the_nearest_class_mean():
     texts = episode(np.random.default_rng(1))
-    predicted, _ = FrozenPrototypes(Fixed()).predict(texts)
+    predicted, _ = FrozenPrototypes(FrozenFeatures(Fixed())).predict(texts)
     support = np.stack(texts.support).astype(float)
     means = [support[texts.support_labels == label].mean(0) for label in range(3)]
     assert predicted.tolist() == [int(np.argmin([((query - mean) ** 2).sum() for mean in means])) for query in texts.query]
 
 
-def test_a_query_is_encoded_once_however_many_episodes_ask():
+def test_a_query_is_encoded_once_however_many_episodes_and_arms_ask():
     texts, learner = episode(np.random.default_rng(2)), Fixed()
-    arm = FrozenPrototypes(learner)
+    arms = make_arms(["prototypes", "logistic_regression"], Fixed(), learner)
     for _ in range(3):
-        arm.predict(texts)
-    assert learner.encoded == 3 * 6 + 6
+        for arm in arms.values():
+            arm.predict(texts)
+    assert learner.encoded == 2 * 3 * 6 + 6  # supports each time, for the sake of honest seconds
 
 
 def test_arms_by_name():

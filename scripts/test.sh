@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Style, then all tests, the slow ones too. Arguments go to pytest: bash scripts/test.sh -m "not slow" -k resume
+source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh" offline,dev
+ruff check .
+ruff format --check .
+exec python -m pytest --numprocesses "${METATRAIN_TEST_PROCESSES:-2}" --dist loadfile "$@"
