@@ -82,7 +82,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _run_command(command: str, arguments: list[str]) -> int:
-    from metatrain.errors import RestartableError, Stopped, UserError
+    from metatrain.errors import RestartableError, Stopped, UserError, is_disk_full
 
     _quiet_libraries()
     try:
@@ -95,8 +95,8 @@ def _run_command(command: str, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return _complain("interrupted before there was anything to save", 130)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _complain(f"the disk is full: {error}; free some space and run: metatrain resume latest", 75)
+        if is_disk_full(error):
+            return _complain(f"the disk is full: {error}; free some space and run: metatrain resume latest", RestartableError.exit_code)
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             return _complain(f"no permission: {error.filename}: {error.strerror}", 2)
         raise

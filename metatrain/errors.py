@@ -1,4 +1,8 @@
-"""The two kinds of failure that are not bugs, and their exit codes."""
+"""Failures that are not bugs, and their exit codes."""
+
+from __future__ import annotations
+
+import errno
 
 
 class UserError(Exception):
@@ -19,3 +23,10 @@ class Stopped(Exception):
     def __init__(self, signal_number: int, message: str):
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error of the operating system, or of a library that only quotes it, says that there is no space."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return "(os error 28)" in str(error) or "(os error 27)" in str(error)

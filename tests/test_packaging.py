@@ -27,8 +27,10 @@ def test_the_command_works_from_the_wheel_alone(tmp_path):
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)], cwd=ROOT, capture_output=True, check=True)
     (wheel,) = tmp_path.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
-    script = "import metatrain, sys; from metatrain.cli import run; print(metatrain.__file__); sys.exit(run(['train', '+experiment=sentiment_fewshot', '--cfg', 'job']))"
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env={"PYTHONPATH": str(tmp_path / "site"), "PATH": ""}, capture_output=True, text=True)
+    arguments = ["train", "+experiment=sentiment_fewshot", "--cfg", "job"]
+    script = f"import metatrain, sys; from metatrain.cli import run; print(metatrain.__file__); sys.exit(run({arguments!r}))"
+    environment = {"PYTHONPATH": str(tmp_path / "site"), "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(tmp_path / "site"))
     assert "name: sentiment_fewshot" in done.stdout

@@ -13,6 +13,6 @@ class EvaluationConfig:
 
     episodes: int = 50  # per meta-test task and number of shots
     shots: list[int] = field(default_factory=lambda: [5])  # support examples per class; results.json's `arms` are of the first
-    queries: int | None = None  # query examples per class; null: every row not in the support set
+    queries: int | None = 50  # query examples per class, fewer where a class has no more; null: every row not in the support set
     arms: list[str] = field(default_factory=lambda: list(ARMS))
     resamples: int = 2000  # of the bootstrap

@@ -43,5 +43,5 @@ class EpisodeConfig:
 
     way: int | None = None  # classes per episode; null: every class of the task
     shots: int = 5  # support examples per class
-    queries: int | None = 5  # query examples per class; null: every row not in the support set
+    queries: int | None = 5  # query examples per class, fewer where a class has no more; null: every row not in the support set
     permute_labels: bool = True  # a new class order each episode, so that labels must be learned from the support set

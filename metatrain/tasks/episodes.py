@@ -44,10 +44,9 @@ def draw(task: Task, settings: EpisodeConfig, rng: np.random.Generator) -> Episo
     way = settings.way or len(task.label_names)
     if way > len(task.label_names):
         raise UserError(f"episode.way={way}, but task '{task.name}' has {len(task.label_names)} classes; lower episode.way or leave it null")
-    if way < len(task.label_names):
-        classes = rng.choice(len(task.label_names), way, replace=False)
-    else:
-        classes = rng.permutation(way) if settings.permute_labels else np.arange(way)
+    classes = rng.permutation(len(task.label_names))[:way]
+    if not settings.permute_labels:
+        classes = np.sort(classes)
     support, query = [], []
     for label in classes:
         pool = task.rows_of_class(label, task.support_pool)
@@ -57,9 +56,7 @@ def draw(task: Task, settings: EpisodeConfig, rng: np.random.Generator) -> Episo
         chosen = rng.choice(pool, settings.shots, replace=False)
         rest = np.setdiff1d(task.rows_of_class(label, task.query_pool), chosen)
         if settings.queries is not None:
-            if len(rest) < settings.queries:
-                raise UserError(_too_few(task, int(label), len(rest) + settings.shots, settings))
-            rest = rng.choice(rest, settings.queries, replace=False)
+            rest = rng.choice(rest, min(settings.queries, len(rest)), replace=False)
         support.append(chosen)
         query.append(rest)
     return Episode(
@@ -96,17 +93,14 @@ def check_tasks(tasks: Sequence[Task], settings: EpisodeConfig, split: str) -> N
             raise UserError(f"task '{task.name}' of tasks.{split} has one class only ({task.label_names[0]!r}); a task needs two or more")
         if settings.way is not None and settings.way > len(task.label_names):
             raise UserError(f"episode.way={settings.way}, but task '{task.name}' of tasks.{split} has {len(task.label_names)} classes")
-        needed = settings.shots + (1 if settings.queries is None else settings.queries)
         for label in range(len(task.label_names)):
             support = task.rows_of_class(label, task.support_pool)
             every = np.union1d(support, task.rows_of_class(label, task.query_pool))
-            if len(support) < settings.shots or len(every) < needed:
+            if len(support) < settings.shots or len(every) <= settings.shots:
                 raise UserError(_too_few(task, label, len(every), settings))
 
 
 def _too_few(task: Task, label: int, rows: int, settings: EpisodeConfig) -> str:
-    queries = "1 query" if settings.queries is None else f"{settings.queries} queries"
     return (
-        f"task '{task.name}' has {rows} rows of class {task.label_names[label]!r}; "
-        f"{settings.shots} shots and {queries} per class need more: lower episode.shots or the queries, or add rows"
+        f"task '{task.name}' has {rows} rows of class {task.label_names[label]!r}; {settings.shots} shots and a query need more: lower the shots, or add rows"
     )

@@ -20,7 +20,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from metatrain.errors import UserError
+from metatrain.errors import RestartableError, UserError, is_disk_full
 
 FORMAT = 1
 TENSOR_FILES = ("model", "optimizer", "rng")
@@ -42,10 +42,33 @@ class BrokenCheckpoint(Exception):
 
 
 def save(folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Path:
-    """Write `folder/step-XXXXXXXX`, replacing one of the same step only once the new one is complete."""
+    """Write `folder/step-XXXXXXXX`, replacing one of the same step only once the new one is complete.
+
+    Raises:
+        RestartableError: the disk is full; what was there before is as it was.
+    """
     final = folder / f"step-{step:08d}"
     temporary = folder / f".tmp-{uuid.uuid4().hex}"
     temporary.mkdir(parents=True)
+    try:
+        _write(temporary, tensors, state)
+    except (OSError, safetensors.SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if is_disk_full(error):
+            raise RestartableError(f"no space for the checkpoint of step {step}: {error}; free some and run: metatrain resume {folder.parent}") from error
+        raise
+    if final.exists():
+        old = folder / f".old-{uuid.uuid4().hex}"
+        final.rename(old)
+        temporary.rename(final)
+        shutil.rmtree(old)
+    else:
+        temporary.rename(final)
+    _flush(folder)
+    return final
+
+
+def _write(temporary: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> None:
     for name in TENSOR_FILES:
         plain = {key: value.detach().contiguous() for key, value in tensors[name].items()}
         safetensors.torch.save_file(plain, temporary / f"{name}.safetensors")
@@ -56,15 +79,6 @@ def save(folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], s
     for name in (*names, MANIFEST):
         _flush(temporary / name)
     _flush(temporary)
-    if final.exists():
-        old = folder / f".old-{uuid.uuid4().hex}"
-        final.rename(old)
-        temporary.rename(final)
-        shutil.rmtree(old)
-    else:
-        temporary.rename(final)
-    _flush(folder)
-    return final
 
 
 def load(path: Path) -> Checkpoint:

@@ -44,6 +44,6 @@ class ValidationConfig:
 
     every: int = 25  # meta-updates between validations; 0: none, the last parameters are taken
     episodes: int = 8  # per meta-validation task
-    queries: int | None = None  # query examples per class; null: every row not in the support set
+    queries: int | None = 25  # query examples per class, fewer where a class has no more; null: every row not in the support set
     score: str = "accuracy"  # what chooses the checkpoint: accuracy | balanced_accuracy
     patience: int | None = None  # stop after this many validations without a new best; null: never

@@ -20,7 +20,7 @@ from yaml import YAMLError
 
 from metatrain import __version__
 from metatrain.config.explain import explain
-from metatrain.errors import RestartableError, Stopped, UserError
+from metatrain.errors import RestartableError, Stopped, UserError, is_disk_full
 
 _PACKAGES = ("torch", "transformers", "datasets", "hydra-core", "omegaconf", "numpy", "wandb")
 _SECRET_WORDS = ("token", "api_key", "password", "secret")
@@ -131,6 +131,10 @@ def recorded(run: RunDirectory) -> Iterator[None]:
         raise
     except Stopped as stop:
         state, code = "stopped", stop.exit_code
+        raise
+    except OSError as error:
+        if is_disk_full(error):
+            state, code = "failed", RestartableError.exit_code
         raise
     finally:
         run.update(state=state, exit=code, ended=_now())

@@ -41,19 +41,21 @@ def test_results_compare_the_four_arms_on_the_test_tasks(tiny_run):
     assert "2-shot: meta_trained" in (tiny_run / "run.log").read_text()
 
 
-def test_a_run_learns_something_when_it_can(cli):
+def test_a_run_learns_something_when_it_can(cli, tmp_path):
     """debug=overfit trains and tests on the same two tasks: adaptation must get better on them."""
     found = cli("train", "debug=overfit", "algorithm.head=prototype", "algorithm.adapt=head", "inner.steps=0", "hydra.run.dir=run", "tracking=none")
     assert found.code == 0, found.err
-    trained = [record for record in read_metrics_here("run/metrics.jsonl") if record["split"] == "meta_train"]
+    trained = [record for record in read_metrics(tmp_path / "run" / "metrics.jsonl") if record["split"] == "meta_train"]
     first, last = (sum(record["loss_after"] for record in part) / len(part) for part in (trained[:10], trained[-10:]))
     assert last < 0.7 * first
 
 
-def read_metrics_here(name: str):
-    from pathlib import Path
-
-    return read_metrics(Path(name))
+def test_training_stops_early_when_validation_no_longer_improves(cli, tmp_path):
+    settings = ["outer.steps=30", "outer.lr=0", "validation.every=1", "validation.patience=2", "hydra.run.dir=run"]
+    assert cli("train", "debug=fast", *settings).code == 0
+    records = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert max(record["step"] for record in records) == 3  # the first is the best, two more are not better
+    assert records[-1]["best_step"] == 1
 
 
 def test_the_same_command_gives_the_same_numbers(cli, tiny_run, tmp_path):

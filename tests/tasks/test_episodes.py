@@ -60,11 +60,19 @@ def test_every_row_not_in_the_support_set_may_be_a_query():
     assert len(episode.query) == 60 - 20
 
 
+def test_a_class_with_fewer_rows_gives_the_queries_it_has():
+    episode = draw(TASKS[0], EpisodeConfig(shots=10, queries=5), np.random.default_rng(0))
+    assert Counter(episode.query_labels.tolist()) == dict.fromkeys(range(5), 2)
+
+
 def test_class_order_is_drawn_anew_unless_it_is_not_to_be():
     orders = {training_episode(TASKS[:1], EpisodeConfig(shots=1, queries=1), 0, index).classes for index in range(30)}
     assert len(orders) > 10
     fixed = EpisodeConfig(shots=1, queries=1, permute_labels=False)
     assert {training_episode(TASKS[:1], fixed, 0, index).classes for index in range(30)} == {(0, 1, 2, 3, 4)}
+    some = EpisodeConfig(way=2, shots=1, queries=1, permute_labels=False)
+    drawn = {training_episode(TASKS[:1], some, 0, index).classes for index in range(60)}
+    assert len(drawn) > 5 and all(one < other for one, other in drawn)
 
 
 def test_all_tasks_are_drawn_about_equally():
@@ -86,7 +94,7 @@ def test_fixed_support_rows_are_kept_apart_from_the_queries():
     [
         (EpisodeConfig(way=9), "episode.way=9"),
         (EpisodeConfig(shots=20), "20 shots"),
-        (EpisodeConfig(shots=4, queries=9), "9 queries"),
+        (EpisodeConfig(shots=12), "12 rows of class"),
     ],
 )
 def test_impossible_episodes_are_refused_beforehand(settings, words):

@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from metatrain.errors import UserError
+from metatrain.errors import RestartableError, UserError
 from metatrain.training import checkpoint
 
 STATE = {"step": 3, "best_step": None}
@@ -130,6 +130,22 @@ def test_saving_the_same_step_again_replaces_it(tmp_path):
     save(tmp_path, 1)
     checkpoint.save(tmp_path, 1, tensors(9.0), STATE)
     assert checkpoint.load(tmp_path / "step-00000001").tensors["model"]["w"][0, 0] == 9.0
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path):
+    """A limit on file sizes stands in for the disk: the library that writes tensors reports both alike."""
+    import resource
+
+    save(tmp_path, 1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
+    try:
+        with pytest.raises(RestartableError, match="no space for the checkpoint of step 2.*metatrain resume"):
+            save(tmp_path, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+    assert checkpoint.load_newest(tmp_path)[0].state["step"] == 1
 
 
 def test_a_newer_format_is_not_guessed_at(tmp_path):
