@@ -13,6 +13,7 @@ from metatrain.config.schema import InnerOverrides, ModelOverrides, TrainConfig
 from metatrain.errors import UserError
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
 from metatrain.meta.learner import Learner
+from metatrain.meta.meta_gradient import SECOND_ORDER
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 from metatrain.models.export import read_recipe, save_encoder
@@ -52,7 +53,7 @@ class Opened:
 def build_learner(recipe: Recipe, device: torch.device, dtype: torch.dtype, say: Callable[[str], None] = lambda line: None) -> Learner:
     """A learner with its initial weights, which depend on the seed where they are not pretrained."""
     torch.manual_seed(recipe.seed)
-    encoder, notes = load_encoder(recipe.model, recipe.algorithm.meta_gradient != "first_order", dtype)
+    encoder, notes = load_encoder(recipe.model, recipe.algorithm.meta_gradient in SECOND_ORDER, dtype)
     learner = Learner(encoder.to(device), recipe.algorithm, recipe.inner, recipe.way)
     for note in notes:
         say(note)
@@ -78,7 +79,7 @@ def open_checkpoint(
     if not path.is_dir() and reference not in _BUILT_IN and (path.is_absolute() or reference.startswith((".", "~", "outputs"))):
         raise UserError(f"checkpoint={reference}: no such run or model directory")
     found = read_recipe(path)
-    saved, head = found if found else ({}, {})
+    saved, learned = found if found else ({}, {})
     recipe = Recipe(
         _with(ModelConfig(name=reference, **saved.get("model", {})), model),
         AlgorithmConfig(**saved.get("algorithm", {})),
@@ -87,8 +88,8 @@ def open_checkpoint(
         saved.get("seed", 0),
     )
     learner = build_learner(recipe, device, dtype, say)
-    for name, value in head.items():
-        learner.parameters[f"head.{name}"].copy_(value)
+    for name, value in learned.items():
+        learner.parameters[name].copy_(value)
     base = replace(recipe, model=replace(recipe.model, name=saved.get("base", reference)))
     return Opened(learner, lambda: build_learner(base, device, dtype), None, reference)
 
@@ -138,18 +139,18 @@ def default_inner() -> InnerConfig:
 
 def save_model(folder: Path, learner: Learner, recipe: Recipe) -> None:
     """Write the meta-trained encoder with everything `finetune` needs to adapt it."""
-    head = {name[len("head.") :]: value for name, value in learner.parameters.items() if name.startswith("head.")}
+    learned = {name: value for name, value in learner.parameters.items() if not name.startswith("encoder.")}
     facts: dict[str, Any] = {
         "format": RECIPE_FORMAT,
         "base": recipe.model.name,
-        "model": {"pooling": recipe.model.pooling, "max_length": recipe.model.max_length},
+        "model": {"pooling": recipe.model.pooling, "normalize": recipe.model.normalize, "max_length": recipe.model.max_length},
         "algorithm": asdict(recipe.algorithm),
         "inner": asdict(recipe.inner),
         "way": recipe.way,
         "seed": recipe.seed,
     }
     with written_whole(folder) as temporary:
-        save_encoder(temporary, learner.load_encoder(), head, facts)
+        save_encoder(temporary, learner.load_encoder(), learned, facts)
 
 
 def _with(settings: Any, overrides: Any) -> Any:

@@ -48,6 +48,7 @@ class ModelOverrides:
     """Settings for a plain Hugging Face model; a run brings its own."""
 
     pooling: str | None = None
+    normalize: bool | None = None
     max_length: int | None = None
 
 

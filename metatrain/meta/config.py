@@ -10,19 +10,26 @@ class AlgorithmConfig:
     """A meta-learning method as a choice on the axes (config group `algorithm`); the inner rule is in `inner`."""
 
     name: str = "maml"
-    head: str = "zero"  # linear | zero | prototype
-    head_scale: float = 1.0  # initial scale of prototype logits (learned)
-    adapt: str = "all"  # all | head | last_layers
+    head: str = "zero"  # linear | zero | shared | prototype | cosine (with model.normalize) | ridge | generated
+    head_scale: float = 1.0  # initial scale of prototype, cosine and ridge logits (learned)
+    adapt: str = "all"  # all | head | body (all but the head) | last_layers | layer_norm | pattern
     last_layers: int = 2  # with adapt=last_layers: how many
-    meta_gradient: str = "exact"  # exact | exact_recomputed (a step's memory, a third slower) | first_order
+    pattern: str | None = None  # with adapt=pattern: a regular expression that is searched for in parameter names
+    # exact | exact_recomputed (the memory of one step) | forward_over_reverse | finite_difference | first_order | implicit | reptile
+    meta_gradient: str = "exact"
+    proximal: float = 0.0  # with meta_gradient=implicit: strength of the pull to the start in the inner loop
+    cg_steps: int = 10  # with meta_gradient=implicit: most steps of conjugate gradients
+    multi_step_until: int = 0  # losses after every inner step count, the early ones less and less until this meta-update; 0: never
+    first_order_until: int = 0  # first-order meta-gradients before this meta-update
 
 
 @dataclass
 class InnerConfig:
     """The inner loop (config group `inner`)."""
 
-    rule: str = "sgd"
+    rule: str = "sgd"  # sgd | meta_sgd | lslr | curvature | adam
     lr: float = 0.01  # of the encoder
     head_lr: float | None = None  # of the episode's head; null: the same as lr
+    rank: int = 8  # with rule=curvature: of the learned matrices
     steps: int = 5  # inner steps in meta-training
     evaluation_steps: int | None = None  # inner steps in validation, evaluation and finetuning; null: the same as steps

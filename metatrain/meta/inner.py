@@ -1,10 +1,15 @@
-"""Inner rules: how adapted parameters move on a support-set gradient."""
+"""Inner rules: how adapted parameters move on a support-set gradient.
+
+A rule may have meta-parameters of its own (learned rates) and a state that it carries from step to step (moments). Both
+are dictionaries of tensors, so that the meta-gradient reaches through them like through everything else.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from metatrain.errors import UserError
@@ -12,23 +17,131 @@ from metatrain.meta.config import InnerConfig
 
 Parameters = dict[str, Tensor]
 
+HEAD = "head."  # what names of head parameters begin with
+
 
 class InnerRule(Protocol):
     """One choice on the inner-rule axis. `update` must be differentiable in all its tensors."""
 
-    def update(self, parameters: Parameters, gradients: Mapping[str, Tensor], step: int) -> Parameters:
-        """theta_{k+1} from theta_k and the gradient of the support loss at it."""
+    def learned(self, adapted: Mapping[str, Tensor]) -> Parameters:
+        """Initial values of the rule's own meta-parameters, for adapted parameters of these names and shapes.
+
+        The number of classes is not known yet: `head.weight` has shape [1, H] and `head.bias` [1] here, and what is learned
+        for them must fit any number of rows.
+        """
+
+    def state(self, adapted: Mapping[str, Tensor]) -> Parameters:
+        """What the rule remembers before the first step."""
+
+    def update(
+        self, adapted: Parameters, gradients: Mapping[str, Tensor], step: int, learned: Mapping[str, Tensor], state: Mapping[str, Tensor]
+    ) -> tuple[Parameters, Parameters]:
+        """(phi_{k+1}, state) from phi_k, the gradient of the support loss at it, and the number k of the step from 0."""
 
 
-class SGD:
-    """theta_{k+1} = theta_k - lr * gradient, with a rate of its own for the episode's head."""
+class _Rates:
+    """A rate for the encoder and one for the head; no meta-parameters and no state unless a rule has them."""
 
-    def __init__(self, lr: float, head_lr: float | None = None):
-        self.lr = lr
-        self.head_lr = lr if head_lr is None else head_lr
+    def __init__(self, config: InnerConfig):
+        self.lr = config.lr
+        self.head_lr = config.lr if config.head_lr is None else config.head_lr
+        self.steps = config.steps
+        self.rank = config.rank
 
-    def update(self, parameters: Parameters, gradients: Mapping[str, Tensor], step: int) -> Parameters:
-        return {name: value - (self.head_lr if name.startswith("head.") else self.lr) * gradients[name] for name, value in parameters.items()}
+    def rate(self, name: str) -> float:
+        return self.head_lr if name.startswith(HEAD) else self.lr
+
+    def learned(self, adapted: Mapping[str, Tensor]) -> Parameters:
+        return {}
+
+    def state(self, adapted: Mapping[str, Tensor]) -> Parameters:
+        return {}
+
+
+class SGD(_Rates):
+    """phi_{k+1} = phi_k - lr * gradient."""
+
+    def update(self, adapted, gradients, step, learned, state):
+        return {name: value - self.rate(name) * gradients[name] for name, value in adapted.items()}, {}
+
+
+class MetaSGD(_Rates):
+    """phi_{k+1} = phi_k - alpha * gradient, elementwise, alpha learned (Li et al. 2017, eq. 2); it may become negative."""
+
+    def learned(self, adapted: Mapping[str, Tensor]) -> Parameters:
+        return {name: torch.full_like(value, self.rate(name)) for name, value in adapted.items()}
+
+    def update(self, adapted, gradients, step, learned, state):
+        return {name: value - learned[name] * gradients[name] for name, value in adapted.items()}, {}
+
+
+class LSLR(_Rates):
+    """A learned rate for each parameter tensor and inner step, as in MAML++ (Antoniou et al. 2019, section 4).
+
+    Steps beyond those of meta-training use the rate of the last one.
+    """
+
+    def learned(self, adapted: Mapping[str, Tensor]) -> Parameters:
+        return {name: value.new_full((max(1, self.steps),), self.rate(name)) for name, value in adapted.items()}
+
+    def update(self, adapted, gradients, step, learned, state):
+        return {name: value - learned[name][min(step, len(learned[name]) - 1)] * gradients[name] for name, value in adapted.items()}, {}
+
+
+class Curvature(_Rates):
+    """Gradients transformed by learned matrices, as in Meta-Curvature (Park and Oliva 2019), in a low-rank form.
+
+    Of a matrix, the input side: G (I + U V') with U, V [inputs, rank]; of a vector, elementwise: (1 + d) g. V and d start at
+    zero, so that meta-training begins at SGD.
+    """
+
+    def learned(self, adapted: Mapping[str, Tensor]) -> Parameters:
+        made = {}
+        for name, value in adapted.items():
+            if value.dim() == 2:
+                inputs = value.shape[1]
+                made[f"{name}.u"] = torch.randn(inputs, self.rank, dtype=value.dtype, device=value.device) / inputs**0.5
+                made[f"{name}.v"] = value.new_zeros(inputs, self.rank)
+            else:
+                made[f"{name}.d"] = torch.zeros_like(value)
+        return made
+
+    def update(self, adapted, gradients, step, learned, state):
+        moved = {}
+        for name, value in adapted.items():
+            gradient = gradients[name]
+            if value.dim() == 2:
+                gradient = gradient + (gradient @ learned[f"{name}.u"]) @ learned[f"{name}.v"].T
+            else:
+                gradient = gradient * (1 + learned[f"{name}.d"])
+            moved[name] = value - self.rate(name) * gradient
+        return moved, {}
+
+
+class Adam(_Rates):
+    """Adam (Kingma and Ba 2015) from zero moments in each episode.
+
+    The small constant also stands under the root: the derivative of a root at zero is infinite, and parameters whose
+    gradient is exactly zero are common (the inputs of a head that starts at zero).
+    """
+
+    first, second, constant = 0.9, 0.999, 1e-8
+
+    def state(self, adapted: Mapping[str, Tensor]) -> Parameters:
+        return {f"{moment}.{name}": torch.zeros_like(value) for moment in ("m", "v") for name, value in adapted.items()}
+
+    def update(self, adapted, gradients, step, learned, state):
+        moved, after = {}, {}
+        for name, value in adapted.items():
+            m = self.first * state[f"m.{name}"] + (1 - self.first) * gradients[name]
+            v = self.second * state[f"v.{name}"] + (1 - self.second) * gradients[name].square()
+            after[f"m.{name}"], after[f"v.{name}"] = m, v
+            unbiased = v / (1 - self.second ** (step + 1)) + self.constant**2
+            moved[name] = value - self.rate(name) * (m / (1 - self.first ** (step + 1))) / (unbiased.sqrt() + self.constant)
+        return moved, after
+
+
+RULES: dict[str, Callable[[InnerConfig], InnerRule]] = {"sgd": SGD, "meta_sgd": MetaSGD, "lslr": LSLR, "curvature": Curvature, "adam": Adam}
 
 
 def make_inner_rule(config: InnerConfig) -> InnerRule:
@@ -37,12 +150,14 @@ def make_inner_rule(config: InnerConfig) -> InnerRule:
     Raises:
         UserError: a rate or step count makes no sense, or the rule is unknown.
     """
-    if config.rule != "sgd":
-        raise UserError(f"inner.rule={config.rule} is unknown; choose sgd")
+    if config.rule not in RULES:
+        raise UserError(f"inner.rule={config.rule} is unknown; choose one of {', '.join(RULES)}")
     for key, value in (("inner.lr", config.lr), ("inner.head_lr", config.head_lr)):
         if value is not None and not 0 <= value < float("inf"):
             raise UserError(f"{key}={value} must be a finite number, zero or more")
     for key, value in (("inner.steps", config.steps), ("inner.evaluation_steps", config.evaluation_steps)):
         if value is not None and value < 0:
             raise UserError(f"{key}={value} must be zero or more")
-    return SGD(config.lr, config.head_lr)
+    if config.rank < 1:
+        raise UserError(f"inner.rank={config.rank} must be 1 or more")
+    return RULES[config.rule](config)

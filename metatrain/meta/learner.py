@@ -18,14 +18,15 @@ from torch.func import functional_call
 
 from metatrain.errors import UserError
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
-from metatrain.meta.inner import Parameters, make_inner_rule
-from metatrain.meta.meta_gradient import MetaGradient, adapt, check_mode, leaves, meta_gradient
+from metatrain.meta.inner import HEAD, Parameters, make_inner_rule
+from metatrain.meta.meta_gradient import LEARNED, Method, adapt, check_method, leaves, meta_gradient
 from metatrain.models.adapted import check_choice, lowest_adapted_layer, select
 from metatrain.models.batches import Batch, chunks
+from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder
 from metatrain.models.heads import make_head
 
-_ENCODER, _HEAD = "encoder.", "head."
+_ENCODER = "encoder."
 _SUPPORT, _QUERY = "frozen.support.", "frozen.query"  # what the frozen part of the encoder gives, computed once an episode
 
 
@@ -50,18 +51,47 @@ class OuterGradient:
     loss_after: float
     accuracy_before: float
     accuracy_after: float
+    residual: float | None  # implicit meta-gradients: how far conjugate gradients are from the solution
 
 
-def check_method(algorithm: AlgorithmConfig, inner: InnerConfig) -> None:
+def check_algorithm(algorithm: AlgorithmConfig, inner: InnerConfig, model: ModelConfig) -> None:
     """Refuse, before a model is loaded, a method that cannot be.
 
     Raises:
-        UserError: a choice on an axis is unknown, or a value makes no sense.
+        UserError: a choice on an axis is unknown, a value makes no sense, or choices do not go together.
     """
-    check_mode(algorithm.meta_gradient)
-    check_choice(algorithm.adapt)
     make_head(algorithm.head, algorithm.head_scale)
+    check_choice(algorithm.adapt, algorithm.pattern)
     make_inner_rule(inner)
+    for key in ("proximal", "cg_steps", "multi_step_until", "first_order_until"):
+        if not 0 <= getattr(algorithm, key) < float("inf"):
+            raise UserError(f"algorithm.{key}={getattr(algorithm, key)} must be a finite number, zero or more")
+    check_method(_method(algorithm, inner.steps, 0), inner.steps)
+    if algorithm.head == "cosine" and not model.normalize:
+        raise UserError("algorithm.head=cosine compares directions: set model.normalize=true, or choose algorithm.head=prototype")
+    if algorithm.head in ("zero", "shared"):
+        if algorithm.adapt == "body" and algorithm.head == "zero":
+            raise UserError("algorithm.adapt=body never moves the head, and a zero head gives the body no gradient; choose algorithm.head=prototype")
+        if algorithm.adapt == "body" and algorithm.head == "shared":
+            raise UserError("algorithm.adapt=body never moves the head, and a shared one is the same for every class; choose algorithm.head=prototype")
+        if inner.steps == 0:
+            raise UserError(f"algorithm.head={algorithm.head} knows the classes only by inner steps; set inner.steps, or choose algorithm.head=prototype")
+
+
+def _method(algorithm: AlgorithmConfig, inner_steps: int, step: int) -> Method:
+    """The meta-gradient to take at a meta-update."""
+    mode = "first_order" if step < algorithm.first_order_until else algorithm.meta_gradient
+    weights = multi_step_weights(inner_steps, step, algorithm.multi_step_until) if algorithm.multi_step_until and inner_steps > 1 else None
+    return Method(mode, algorithm.proximal, algorithm.cg_steps, weights=weights)
+
+
+def multi_step_weights(inner_steps: int, step: int, until: int) -> list[float]:
+    """Weights of the query losses after each inner step, as in MAML++ (Antoniou et al. 2019, section 4); they add up to 1.
+
+    They begin equal; those of the early steps fall linearly until the meta-update `until`, to 3% of where they began.
+    """
+    early = max(1.0 - step / until, 0.03) / inner_steps
+    return [early] * (inner_steps - 1) + [1.0 - early * (inner_steps - 1)]
 
 
 class Learner:
@@ -71,7 +101,6 @@ class Learner:
     """
 
     def __init__(self, encoder: Encoder, algorithm: AlgorithmConfig, inner: InnerConfig, way: int | None):
-        check_method(algorithm, inner)
         self.encoder = encoder
         self.algorithm = algorithm
         self.inner = inner
@@ -81,9 +110,18 @@ class Learner:
         trained = {name: value for name, value in encoder.named_parameters() if name not in set(_without_gradient(encoder))}
         self.parameters: Parameters = {_ENCODER + name: value.detach().clone() for name, value in trained.items()}
         for name, value in self.head.learned(encoder.hidden_size, way).items():
-            self.parameters[_HEAD + name] = value.to(device, dtype)
-        self.adapted = [_ENCODER + name for name in select(list(trained), algorithm.adapt, algorithm.last_layers)]
+            self.parameters[HEAD + name] = value.to(device, dtype)
+        self.adapted = [_ENCODER + name for name in select(list(trained), algorithm.adapt, algorithm.last_layers, algorithm.pattern)]
+        self._head_adapts = algorithm.adapt != "body"
+        moving = {name: self.parameters[name] for name in self.adapted}
+        if self._head_adapts:
+            moving[HEAD + "weight"] = torch.zeros(1, encoder.hidden_size, dtype=dtype, device=device)
+            moving[HEAD + "bias"] = torch.zeros(1, dtype=dtype, device=device)
+        self.parameters.update({LEARNED + name: value for name, value in self.rule.learned(moving).items()})
         self._embedding = _ENCODER + encoder.word_embeddings
+        shape = dict(encoder.named_parameters())[encoder.word_embeddings].shape
+        # The word embeddings, and rates that a rule has for each of their elements.
+        self._by_row = [name for name in (self._embedding, LEARNED + self._embedding) if name in self.parameters and self.parameters[name].shape == shape]
         # The encoder's part below `_cut` does not adapt and runs once an episode; None: all of it.
         self._cut: int | None = min(lowest_adapted_layer(self.adapted), encoder.layers) if self.adapted else None
 
@@ -97,18 +135,19 @@ class Learner:
             return self.inner.evaluation_steps
         return self.inner.steps
 
-    def outer_gradient(self, episode: EpisodeTexts) -> OuterGradient:
-        """Meta-gradient of one episode, with query loss and accuracy before and after adaptation."""
+    def outer_gradient(self, episode: EpisodeTexts, step: int = 0) -> OuterGradient:
+        """Meta-gradient of one episode at meta-update `step`, with query loss and accuracy before and after adaptation."""
         losses = _Losses(self, episode.support, episode.support_labels, episode.way, episode.query, episode.query_labels)
         theta = losses.view(self.parameters)
-        found: MetaGradient = meta_gradient(losses, theta, self.rule, self.steps(evaluation=False), self.algorithm.meta_gradient)
-        before, after = losses.query_accuracies
-        return OuterGradient(found.gradient, losses.rows, found.query_loss_before, found.query_loss, before, after)
+        steps = self.steps(evaluation=False)
+        found = meta_gradient(losses, theta, self.rule, steps, _method(self.algorithm, steps, step))
+        before, after = losses.query_accuracies[:2]
+        return OuterGradient(found.gradient, losses.rows, found.query_loss_before, found.query_loss, before, after, found.residual)
 
     def add_gradient(self, total: Parameters, part: OuterGradient, weight: float) -> None:
         """Add one episode's weighted meta-gradient to `total`, in place."""
         for name, value in part.gradient.items():
-            if part.rows is not None and name == self._embedding:
+            if part.rows is not None and name in self._by_row:
                 total[name].index_add_(0, part.rows, value, alpha=weight)
             else:
                 total[name].add_(value, alpha=weight)
@@ -119,8 +158,9 @@ class Learner:
         with torch.no_grad():
             start, fixed = losses.start(losses.view(self.parameters))
         steps = self.steps(evaluation=True) if steps is None else steps
-        *_, (phi, loss) = [(start, float("nan"))] if steps == 0 else adapt(losses, start, fixed, self.rule, steps)
-        adapted = {**self.parameters, **phi}
+        moves = adapt(losses, start, fixed, self.rule, steps, self.algorithm.proximal)
+        *_, (phi, loss) = [(start, float("nan"))] if steps == 0 else moves
+        adapted = {**self.parameters, **{name: value for name, value in fixed.items() if name.startswith(HEAD)}, **phi}
         if losses.rows is not None and self._embedding in phi:
             adapted[self._embedding] = self.parameters[self._embedding].index_copy(0, losses.rows, phi[self._embedding])
         return adapted, loss
@@ -164,7 +204,7 @@ class Learner:
         return frozen if self._cut is None else self._encode(parameters, batch, hidden=frozen, start=self._cut)
 
     def _scores(self, parameters: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        return F.linear(self._encode(parameters, batch), parameters[_HEAD + "weight"], parameters[_HEAD + "bias"])
+        return F.linear(self._encode(parameters, batch), parameters[HEAD + "weight"], parameters[HEAD + "bias"])
 
 
 class _Losses:
@@ -193,7 +233,7 @@ class _Losses:
         if query_labels is not None:
             self.query_labels = torch.from_numpy(np.asarray(query_labels, dtype=np.int64)).to(device)
         self.rows: Tensor | None = None
-        if learner._embedding in learner.parameters:
+        if learner._by_row:
             padding = torch.arange(learner.encoder.padding_id + 1, device=device)  # keeps the padding row where it is
             batches = [part for part, _ in self.support] + ([] if self.query is None else [self.query])
             self.rows = torch.unique(torch.cat([padding, *(batch.input_ids.flatten() for batch in batches)]))
@@ -202,10 +242,7 @@ class _Losses:
 
     def view(self, parameters: Parameters) -> Parameters:
         """The parameters with only the word-embedding rows that occur."""
-        if self.rows is None:
-            return dict(parameters)
-        name = self.learner._embedding
-        return {**parameters, name: parameters[name].index_select(0, self.rows)}
+        return {**parameters, **{name: parameters[name].index_select(0, self.rows) for name in self.learner._by_row}}
 
     def start(self, theta: Mapping[str, Tensor]) -> tuple[Parameters, Parameters]:
         learner, head = self.learner, self.learner.head
@@ -220,9 +257,10 @@ class _Losses:
             features = torch.cat([learner._encode_rest(theta, batch, frozen[name]) for name, batch in batches.items() if name != _QUERY])
         some, size = next(iter(theta.values())), learner.encoder.hidden_size
         empty = {"weight": some.new_zeros(self.way, size), "bias": some.new_zeros(self.way)}
-        learned = {name[len(_HEAD) :]: value for name, value in theta.items() if name.startswith(_HEAD)}
+        learned = {name[len(HEAD) :]: value for name, value in theta.items() if name.startswith(HEAD)}
         first = head.start(learned, empty, features, torch.cat([labels for _, labels in self.support]))
-        phi = {**{name: theta[name] for name in learner.adapted}, **{_HEAD + name: value for name, value in first.items()}}
+        phi = {name: theta[name] for name in learner.adapted}
+        (phi if learner._head_adapts else fixed).update({HEAD + name: value for name, value in first.items()})
         return phi, {name: value for name, value in fixed.items() if name not in phi}
 
     def support_parts(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Iterator[Tensor]:
@@ -237,7 +275,8 @@ class _Losses:
 
     def _logits(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor], name: str, batch: Batch) -> Tensor:
         features = self.learner._encode_rest({**fixed, **phi}, batch, fixed.get(name))
-        return F.linear(features, phi[_HEAD + "weight"], phi[_HEAD + "bias"])
+        head = phi if self.learner._head_adapts else fixed
+        return F.linear(features, head[HEAD + "weight"], head[HEAD + "bias"])
 
 
 def _without_gradient(encoder: Encoder) -> list[str]:

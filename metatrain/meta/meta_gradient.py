@@ -2,21 +2,20 @@
 
 An episode is seen through `EpisodeLosses`: phi_0 = start(theta), phi_{k+1} = update(phi_k, grad S(phi_k, w)), and the
 outer loss Q(phi_K, w). phi are the adapted parameters, theta the meta-parameters. w, which adaptation leaves as it is,
-holds the meta-parameters that are not adapted and what is computed from theta once an episode (the encodings, say, where
-only the head adapts).
+holds the meta-parameters that are not adapted, what the inner rule has learned, and what is computed from theta once an
+episode (the encodings, say, where only the head adapts).
 
 The exact gradient comes from the reverse recursion (Maclaurin et al. 2015, reverse-mode through SGD):
 
-    v_K = dQ/dphi_K,    v_k = (d phi_{k+1} / d phi_k)^T v_{k+1},    result = (d phi_0 / d theta)^T v_0 + direct terms
+    v_K = dQ/dphi_K;   v_k = (d phi_{k+1} / d phi_k)' v_{k+1};   theta gets (d phi_0 / d theta)' v_0 + direct terms
 
-which for SGD is v_k = v_{k+1} - H_k (lr * v_{k+1}). Each step's graph is local, so only one of them (`recomputed`)
-or the K of them (`stored`) are alive, never one graph through the whole inner loop.
+so that at no time the graph of more than one inner step has to be walked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -24,8 +23,14 @@ from torch import Tensor
 
 from metatrain.errors import UserError
 from metatrain.meta.inner import InnerRule, Parameters
+from metatrain.meta.second_order import finite_difference, forward_over_reverse, reverse_over_reverse
 
-MODES = ("exact", "exact_recomputed", "first_order")
+MODES = ("exact", "exact_recomputed", "forward_over_reverse", "finite_difference", "first_order", "implicit", "reptile")
+SECOND_ORDER = ("exact", "exact_recomputed", "forward_over_reverse", "implicit")  # need twice differentiable operations
+LEARNED = "rule."  # what names of the inner rule's meta-parameters begin with
+_STATE = "state."
+
+_PRODUCTS = {"forward_over_reverse": forward_over_reverse, "finite_difference": finite_difference, "first_order": None}
 
 
 class EpisodeLosses(Protocol):
@@ -38,7 +43,18 @@ class EpisodeLosses(Protocol):
         """Scalars that add up to S, each with a graph of its own, so that a large support set fits in memory."""
 
     def query_loss(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Tensor:
-        """Q, a scalar; asked for at phi_0 and at phi_K."""
+        """Q, a scalar; asked for at phi_0, then once for each further point at which its gradient is taken, phi_K first."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """Which meta-gradient to take."""
+
+    mode: str = "exact"
+    proximal: float = 0.0  # implicit: strength lambda of the term lambda/2 |phi - phi_0|^2 in the inner objective
+    cg_steps: int = 10  # implicit: most steps of conjugate gradients
+    cg_tolerance: float = 1e-6  # implicit: residual, as a share of the right-hand side, at which they stop
+    weights: Sequence[float] | None = None  # multi-step loss: of Q at phi_1 to phi_K; None: Q at phi_K alone
 
 
 @dataclass(frozen=True)
@@ -50,6 +66,7 @@ class MetaGradient:
     query_loss_before: float  # Q(phi_0, w)
     query_loss: float  # Q(phi_K, w)
     support_losses: tuple[float, ...]  # before each inner step
+    residual: float | None = None  # implicit: what conjugate gradients left, as a share of the right-hand side
 
 
 def leaves(parameters: Mapping[str, Tensor]) -> Parameters:
@@ -62,98 +79,235 @@ def detached(parameters: Mapping[str, Tensor]) -> Parameters:
     return {name: value.detach() for name, value in parameters.items()}
 
 
-def adapt(episode: EpisodeLosses, phi: Parameters, fixed: Mapping[str, Tensor], rule: InnerRule, steps: int) -> Iterator[tuple[Parameters, float]]:
+def adapt(
+    episode: EpisodeLosses, phi: Parameters, fixed: Mapping[str, Tensor], rule: InnerRule, steps: int, proximal: float = 0.0
+) -> Iterator[tuple[Parameters, float]]:
     """The trajectory of plain adaptation: after each of `steps` inner steps, (phi_{k+1}, S at phi_k)."""
-    for k in range(steps):
-        phi = leaves(phi)
-        total, loss = [torch.zeros_like(value) for value in phi.values()], 0.0
-        for part in episode.support_parts(phi, fixed):
-            for sum_so_far, gradient in zip(total, torch.autograd.grad(part, list(phi.values()))):
-                sum_so_far += gradient
-            loss += part.item()
-        with torch.no_grad():
-            phi = rule.update(phi, dict(zip(phi, total)), k)
-        yield phi, loss
+    tape = _Tape(episode, detached(phi), detached(fixed), rule, proximal, keep="nothing")
+    for _ in range(steps):
+        yield tape.step()
 
 
-def meta_gradient(episode: EpisodeLosses, theta: Mapping[str, Tensor], rule: InnerRule, steps: int, mode: str) -> MetaGradient:
+def meta_gradient(episode: EpisodeLosses, theta: Mapping[str, Tensor], rule: InnerRule, steps: int, method: Method) -> MetaGradient:
     """The meta-gradient of one episode.
 
-    theta must hold the tensors of all meta-parameters (their graph is not used). `exact` and `exact_recomputed` are
-    the same numbers at different cost: the first keeps the graph of every inner step, the second rebuilds each in
-    the backward pass and so needs the memory of one. `first_order` (FOMAML) takes d phi_K / d phi_0 = 1.
+    theta must hold the tensors of all meta-parameters (their graph is not used). The modes:
+
+    - `exact` keeps the graph of every inner step; `exact_recomputed` rebuilds each in the backward pass and so needs the
+      memory of one; `forward_over_reverse` needs no second backward pass at all. The same numbers at different cost.
+    - `finite_difference` approximates second derivatives by differences of gradients.
+    - `first_order` (FOMAML, Finn et al. 2017) leaves second derivatives of S out of the recursion.
+    - `implicit` (iMAML, Rajeswaran et al. 2019) takes phi_K for the minimum of S + lambda/2 |phi - phi_0|^2 and solves
+      (I + H / lambda) v_0 = dQ/dphi by conjugate gradients.
+    - `reptile` (Nichol et al. 2018) takes phi_0 - phi_K.
     """
     theta = leaves(theta)
     start, derived = episode.start(theta)
-    phi, fixed = detached(start), leaves(derived)
+    fixed = leaves(derived)
     with torch.no_grad():
-        query_loss_before = episode.query_loss(phi, fixed).item()
-    tape: list[_Step] = []
-    trajectory: list[Parameters] = []
-    support_losses: list[float] = []
-    if mode == "first_order":
-        for after, loss in adapt(episode, phi, detached(fixed), rule, steps):
-            phi = after
-            support_losses.append(loss)
-    else:
-        for k in range(steps):
-            step = _step(episode, phi, fixed, rule, k, keep_graph=mode == "exact")
-            support_losses.append(step.loss)
-            if mode == "exact":
-                tape.append(step)
-            else:
-                trajectory.append(phi)
-            phi = detached(step.after)
-            del step
+        before = episode.query_loss(detached(start), detached(fixed)).item()
+    tape = _Tape(episode, detached(start), fixed, rule, method.proximal, _keep(method, fixed))
+    support_losses = tuple(tape.step()[1] for _ in range(steps))
 
-    total: Parameters = {}  # gradient with respect to `fixed`
-    phi = leaves(phi)
+    total: Parameters = {}  # gradient with respect to w
+    residual = None
+    phi = leaves(tape.phi)
     query_loss = episode.query_loss(phi, fixed)
-    cotangent = _split(_vjp([query_loss], None, phi, fixed), phi, total)
-    for k in reversed(range(0 if mode == "first_order" else steps)):
-        step = tape.pop() if mode == "exact" else _step(episode, trajectory.pop(), fixed, rule, k, keep_graph=True)
-        found = _vjp(list(step.after.values()), [cotangent[name] for name in step.after], step.before, fixed)
-        cotangent = _split(found, phi, total)
-        del step
+    if method.mode == "reptile":
+        cotangent = {name: start[name].detach() - phi[name].detach() for name in phi}
+    else:
+        weights = [0.0] * (steps - 1) + [1.0] if method.weights is None else list(method.weights)
+        last = weights[-1] if weights else 1.0
+        cotangent = _split(_vjp([query_loss * last], None, {**phi, **fixed}), phi, total)
+        if method.mode == "implicit":
+            cotangent, residual = _solve(episode, tape.phi, fixed, cotangent, method, total)
+        elif tape.keep != "nothing":
+            for k in reversed(range(steps)):
+                cotangent = tape.back(k, cotangent, _PRODUCTS.get(method.mode), total)
+                if k and weights[k - 1]:
+                    point = leaves(tape.at(k))
+                    more = _split(_vjp([episode.query_loss(point, fixed) * weights[k - 1]], None, {**point, **fixed}), point, total)
+                    cotangent = {name: value + more.get(name, 0) for name, value in cotangent.items()}
+                tape.forget(k)
+
     outputs = {**start, **derived}
-    cotangent.update(total)
+    cotangent = {**{name: value for name, value in cotangent.items() if name in start}, **total}
     wanted = [name for name, value in outputs.items() if value.requires_grad and name in cotangent]
     found = torch.autograd.grad([outputs[name] for name in wanted], list(theta.values()), [cotangent[name] for name in wanted], allow_unused=True)
     gradient = {name: value for name, value in zip(theta, found) if value is not None}
-    return MetaGradient(gradient, detached(phi), query_loss_before, query_loss.item(), tuple(support_losses))
+    return MetaGradient(gradient, detached(phi), before, query_loss.item(), support_losses, residual)
 
 
-def check_mode(mode: str) -> None:
-    """Raises: UserError: the mode is unknown."""
-    if mode not in MODES:
-        raise UserError(f"algorithm.meta_gradient={mode} is unknown; choose one of {', '.join(MODES)}")
+def _keep(method: Method, fixed: Parameters) -> str:
+    """What of each inner step the backward recursion needs: its graph, its point, point and gradient, or nothing."""
+    if method.mode == "first_order" and method.weights is None and not any(name.startswith(LEARNED) for name in fixed):
+        return "nothing"  # every rule adds to phi, so without second derivatives v_0 = v_K, and no rate wants a gradient
+    if method.mode in _PRODUCTS:
+        return "gradient"
+    return {"exact": "graph", "exact_recomputed": "point"}.get(method.mode, "nothing")
+
+
+def check_method(method: Method, steps: int) -> None:
+    """Refuse a meta-gradient that cannot be.
+
+    Raises:
+        UserError: the mode is unknown, or what else is asked for does not go with it.
+    """
+    if method.mode not in MODES:
+        raise UserError(f"algorithm.meta_gradient={method.mode} is unknown; choose one of {', '.join(MODES)}")
+    if (method.mode == "implicit") != (method.proximal > 0):
+        raise UserError("algorithm.meta_gradient=implicit and a positive algorithm.proximal belong together; set both or neither")
+    if method.mode == "implicit" and steps < 1:
+        raise UserError("algorithm.meta_gradient=implicit takes the end of the inner loop for a minimum; set inner.steps to 1 or more")
+    if method.mode == "reptile" and steps < 1:
+        raise UserError("algorithm.meta_gradient=reptile follows the inner loop; set inner.steps to 1 or more")
+    if method.weights is not None and method.mode in ("implicit", "reptile"):
+        raise UserError(f"algorithm.multi_step_until is for losses along the way; algorithm.meta_gradient={method.mode} has none")
 
 
 @dataclass
-class _Step:
-    before: Parameters  # leaves
-    after: Parameters  # with the graph of the update, the gradient inside it included
-    loss: float
+class _Kept:
+    """What is kept of one inner step."""
+
+    before: Parameters  # phi_k and the rule's state
+    gradients: Parameters = field(default_factory=dict)  # of S at phi_k
+    after: Parameters | None = None  # phi_{k+1} and the state, with the graph that leads to them from `before` (leaves then)
 
 
-def _step(episode: EpisodeLosses, phi: Parameters, fixed: Parameters, rule: InnerRule, k: int, keep_graph: bool) -> _Step:
-    before = leaves(phi)
-    loss = torch.stack(list(episode.support_parts(before, fixed))).sum()
-    gradients = dict(zip(before, torch.autograd.grad(loss, list(before.values()), create_graph=keep_graph)))
-    with torch.set_grad_enabled(keep_graph):
-        after = rule.update(before, gradients, k)
-    return _Step(before, after, loss.item())
+class _Tape:
+    """The inner loop run forwards, and backwards one step at a time."""
+
+    def __init__(self, episode: EpisodeLosses, phi: Parameters, fixed: Parameters, rule: InnerRule, proximal: float, keep: str):
+        self.episode, self.fixed, self.rule, self.keep = episode, fixed, rule, keep
+        self._start = phi if proximal else None
+        self._proximal = proximal
+        self._learned = {name[len(LEARNED) :]: value for name, value in fixed.items() if name.startswith(LEARNED)}
+        self._names = list(phi)
+        self._point = {**phi, **{_STATE + name: value for name, value in rule.state(phi).items()}}
+        self._kept: list[_Kept | None] = []
+
+    @property
+    def phi(self) -> Parameters:
+        """The newest adapted parameters, without a graph."""
+        return {name: self._point[name] for name in self._names}
+
+    def at(self, k: int) -> Parameters:
+        """phi_k, of a step that is kept."""
+        return detached({name: self._kept[k].before[name] for name in self._names})
+
+    def step(self) -> tuple[Parameters, float]:
+        """One inner step; returns (phi_{k+1}, S at phi_k)."""
+        k = len(self._kept)
+        if self.keep == "graph":
+            kept, loss = self._graph(self._point, k)
+            self._point = detached(kept.after)
+        else:
+            gradients, loss = self._gradients(self.phi)
+            kept = None if self.keep == "nothing" else _Kept(self._point, gradients if self.keep == "gradient" else {})
+            with torch.no_grad():
+                self._point = self._update(self._point, gradients, k)
+        self._kept.append(kept)
+        return self.phi, loss
+
+    def back(self, k: int, cotangent: Parameters, products, total: Parameters) -> Parameters:
+        """From dQ/d(phi_{k+1}, state) to dQ/d(phi_k, state); what w gets on the way goes to `total`."""
+        kept = self._kept[k]
+        if self.keep != "gradient":
+            if kept.after is None:
+                kept, _ = self._graph(kept.before, k)
+            outputs = {name: value for name, value in kept.after.items() if name in cotangent}
+            found = _vjp(list(outputs.values()), [cotangent[name] for name in outputs], {**kept.before, **self.fixed})
+            return _split(found, kept.before, total)
+        # Through the update alone, its gradient taken for an input; then through that gradient, if second derivatives count.
+        before, gradients = leaves(kept.before), leaves(kept.gradients)
+        after = self._update(before, gradients, k)
+        outputs = {name: value for name, value in after.items() if name in cotangent}
+        rates = {name: value for name, value in self.fixed.items() if name.startswith(LEARNED)}
+        inputs = {**before, **{f"gradient {name}": value for name, value in gradients.items()}, **rates}
+        found = _vjp(list(outputs.values()), [cotangent[name] for name in outputs], inputs)
+        direction = {name: found.pop(f"gradient {name}", torch.zeros_like(value)) for name, value in gradients.items()}
+        result = _split(found, before, total)
+        if products is not None:
+            phi = {name: kept.before[name] for name in self._names}
+            more = _split(products(self.episode.support_parts, phi, self.fixed, direction), before, total)
+            result = {name: value + more[name] for name, value in result.items()}
+        return result
+
+    def forget(self, k: int) -> None:
+        """Free what is kept of a step."""
+        self._kept[k] = None
+
+    def _graph(self, point: Parameters, k: int) -> tuple[_Kept, float]:
+        before = leaves(point)
+        phi = {name: before[name] for name in self._names}
+        loss = torch.stack(list(self.episode.support_parts(phi, self.fixed))).sum()
+        gradients = dict(zip(phi, torch.autograd.grad(loss, list(phi.values()), create_graph=True)))
+        return _Kept(before, {}, self._update(before, gradients, k)), loss.item()
+
+    def _gradients(self, phi: Parameters) -> tuple[Parameters, float]:
+        phi, fixed = leaves(phi), detached(self.fixed)
+        total, loss = {name: torch.zeros_like(value) for name, value in phi.items()}, 0.0
+        for part in self.episode.support_parts(phi, fixed):
+            for sum_so_far, gradient in zip(total.values(), torch.autograd.grad(part, list(phi.values()))):
+                sum_so_far += gradient
+            loss += part.item()
+        if self._start is not None:
+            total = {name: value + self._proximal * (phi[name].detach() - self._start[name]) for name, value in total.items()}
+        return total, loss
+
+    def _update(self, point: Parameters, gradients: Parameters, k: int) -> Parameters:
+        phi = {name: point[name] for name in self._names}
+        state = {name[len(_STATE) :]: value for name, value in point.items() if name.startswith(_STATE)}
+        moved, after = self.rule.update(phi, gradients, k, self._learned, state)
+        return {**moved, **{_STATE + name: value for name, value in after.items()}}
 
 
-def _vjp(outputs: list[Tensor], cotangents: list[Tensor] | None, phi: Parameters, fixed: Parameters) -> Parameters:
-    inputs = {**phi, **fixed}
+def _solve(episode: EpisodeLosses, phi: Parameters, fixed: Parameters, right: Parameters, method: Method, total: Parameters) -> tuple[Parameters, float]:
+    """v of (I + H / lambda) v = dQ/dphi at phi, by conjugate gradients, and the share of the right-hand side that is left.
+
+    w gets -(d^2 S / dw dphi) v / lambda, since the minimum moves with w.
+    """
+    names = list(phi)
+
+    def products(direction: Parameters) -> Parameters:
+        return reverse_over_reverse(episode.support_parts, phi, fixed, direction)
+
+    def times(v: Parameters) -> Parameters:
+        found = products(v)
+        return {name: v[name] + found.get(name, torch.zeros_like(v[name])) / method.proximal for name in names}
+
+    def dot(one: Parameters, other: Parameters) -> float:
+        return float(sum((one[name].double() * other[name].double()).sum() for name in names))
+
+    v = {name: torch.zeros_like(value) for name, value in right.items()}
+    rest, direction = dict(right), dict(right)
+    size = first = dot(rest, rest)
+    for _ in range(method.cg_steps):
+        if first == 0 or size <= method.cg_tolerance**2 * first:
+            break
+        ahead = times(direction)
+        curvature = dot(direction, ahead)
+        if curvature <= 0:
+            break  # H is not positive there, so the point is no minimum; the residual says how far it is from a solution
+        length = size / curvature
+        v = {name: v[name] + length * direction[name] for name in names}
+        rest = {name: rest[name] - length * ahead[name] for name in names}
+        size, before = dot(rest, rest), size
+        direction = {name: rest[name] + size / before * direction[name] for name in names}
+    for name, value in products(v).items():
+        if name not in phi:
+            total[name] = total.get(name, 0) - value / method.proximal
+    return v, (size / first) ** 0.5 if first else 0.0
+
+
+def _vjp(outputs: list[Tensor], cotangents: list[Tensor] | None, inputs: Parameters) -> Parameters:
     found = torch.autograd.grad(outputs, list(inputs.values()), cotangents, allow_unused=True)
     return {name: value for name, value in zip(inputs, found) if value is not None}
 
 
 def _split(found: Parameters, phi: Parameters, total: Parameters) -> Parameters:
-    """Keep phi's entries as the next cotangent; add the rest to the gradient with respect to the fixed tensors."""
+    """Keep phi's entries as the next cotangent; add the rest to the gradient with respect to w."""
     for name, value in found.items():
         if name not in phi:
             total[name] = total[name] + value if name in total else value
-    return {name: found.get(name, torch.zeros_like(phi[name])) for name in phi}
+    return {name: found.get(name, torch.zeros_like(value)) for name, value in phi.items()}

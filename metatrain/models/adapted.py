@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from metatrain.errors import UserError
 
-CHOICES = ("all", "head", "last_layers")
+CHOICES = ("all", "head", "body", "last_layers", "layer_norm", "pattern")
+_LAYER_NORM = r"(?i)layer_?norm|\.ln_|(?:^|[._])norm"
 _LAYER = re.compile(r"\.(?:layer|layers|h|block)\.(\d+)\.")
 
 
@@ -20,23 +21,38 @@ def lowest_adapted_layer(adapted: Sequence[str]) -> int:
     return min((int(match[1]) if match else 0 for match in found), default=0)
 
 
-def check_choice(choice: str) -> None:
-    """Raises: UserError: there is no such choice."""
+def check_choice(choice: str, pattern: str | None) -> None:
+    """Raises: UserError: there is no such choice, or the pattern that it needs is missing or no regular expression."""
     if choice not in CHOICES:
         raise UserError(f"algorithm.adapt={choice} is unknown; choose one of {', '.join(CHOICES)}")
+    if (choice == "pattern") != (pattern is not None):
+        raise UserError("algorithm.adapt=pattern and algorithm.pattern=REGULAR_EXPRESSION belong together; set both or neither")
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise UserError(f"algorithm.pattern={pattern} is no regular expression: {error}") from error
 
 
-def select(names: Sequence[str], choice: str, last_layers: int) -> list[str]:
-    """Names of the adapted encoder parameters (the episode's head always adapts).
+def select(names: Sequence[str], choice: str, last_layers: int = 2, pattern: str | None = None) -> list[str]:
+    """Names of the adapted encoder parameters.
+
+    The episode's head adapts too, except with `body`.
 
     Raises:
         UserError: the choice is unknown or does not fit the model.
     """
-    check_choice(choice)
-    if choice == "all":
+    check_choice(choice, pattern)
+    if choice in ("all", "body"):
         return list(names)
     if choice == "head":
         return []
+    if choice in ("layer_norm", "pattern"):
+        expression = re.compile(_LAYER_NORM if choice == "layer_norm" else pattern)
+        found = [name for name in names if expression.search(name)]
+        if not found:
+            wanted = "layer norms" if choice == "layer_norm" else f"parameters that match algorithm.pattern={pattern}"
+            raise UserError(f"algorithm.adapt={choice}: the model has no {wanted}; its parameters are {', '.join(names[:3])} ...")
+        return found
     depth = {name: int(found[1]) for name in names if (found := _LAYER.search(name))}
     layers = sorted(set(depth.values()))
     if not 1 <= last_layers <= len(layers):

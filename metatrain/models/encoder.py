@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 
@@ -27,13 +28,14 @@ _OPTIONAL_POOLERS = ("bert", "roberta", "xlm-roberta", "mpnet", "camembert", "al
 class Encoder(nn.Module):
     """Texts to vectors: `encoder(batch)` has shape [texts, hidden]. Dropout is off throughout."""
 
-    def __init__(self, backbone: nn.Module, tokenizer: PreTrainedTokenizerBase, pooling: str, max_length: int):
+    def __init__(self, backbone: nn.Module, tokenizer: PreTrainedTokenizerBase, config: ModelConfig):
         super().__init__()
         self.backbone = backbone.eval()
         self.tokenizer = tokenizer
-        self.pooling = pooling
-        self.max_length = max_length
-        self.uses_pooler = pooling == "first" and backbone.config.model_type in POOLER_ARCHITECTURES
+        self.pooling = config.pooling
+        self.normalize = config.normalize
+        self.max_length = config.max_length
+        self.uses_pooler = _uses_pooler(config, backbone.config.model_type)
         self.packs = backbone.config.model_type in _PACKED_ARCHITECTURES
         if self.packs:
             backbone.set_attn_implementation("metatrain_packed")
@@ -71,9 +73,8 @@ class Encoder(nn.Module):
         Where the encoder can be cut (`layers`), it can run in two parts: with `stop`, up to that layer, which gives the
         hidden states [T, H] before it; with these as `hidden` and the same number as `start`, from there to the encodings.
         """
-        if isinstance(batch, Packed):
-            return self._packed(batch, hidden, start, stop)
-        return self._padded(batch)
+        encodings = self._packed(batch, hidden, start, stop) if isinstance(batch, Packed) else self._padded(batch)
+        return F.normalize(encodings, dim=-1) if self.normalize and stop is None else encodings
 
     def _packed(self, batch: Packed, hidden: Tensor | None, start: int, stop: int | None) -> Tensor:
         if hidden is None:
@@ -115,7 +116,7 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
     notes = []
     if config.name == "tiny":
         tokenizer = tiny.tokenizer()
-        backbone = tiny.backbone(len(tokenizer), pooler=config.pooling == "first")
+        backbone = tiny.backbone(len(tokenizer), pooler=_uses_pooler(config, "bert"))
         backbone = backbone.to(dtype)
         source = "a from-scratch 2-layer BERT"
     else:
@@ -125,9 +126,9 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
     length_limit = getattr(backbone.config, "max_position_embeddings", None)
     if length_limit and config.max_length > length_limit:
         raise UserError(f"model.max_length={config.max_length} is more than the {length_limit} positions of {config.name}; lower it")
-    encoder = Encoder(backbone, tokenizer, config.pooling, config.max_length)
+    encoder = Encoder(backbone, tokenizer, config)
     size = sum(parameter.numel() for parameter in encoder.parameters())
-    notes.append(f"model: {source}, {size / 1e6:.1f}M parameters, {config.pooling} pooling")
+    notes.append(f"model: {source}, {size / 1e6:.1f}M parameters, {config.pooling} pooling{', normalized' if config.normalize else ''}")
     if encoder.packs:
         notes.append("attention: packed without padding, twice differentiable")
     elif second_order:
@@ -144,14 +145,17 @@ def _from_pretrained(path: str, config: ModelConfig, attention: str, dtype: torc
     try:
         settings = AutoConfig.from_pretrained(path, **options)
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
-        uses_pooler = config.pooling == "first" and settings.model_type in POOLER_ARCHITECTURES
-        pooler = {"add_pooling_layer": uses_pooler} if settings.model_type in _OPTIONAL_POOLERS else {}
+        pooler = {"add_pooling_layer": _uses_pooler(config, settings.model_type)} if settings.model_type in _OPTIONAL_POOLERS else {}
         # The checkpoint's own dtype would be taken otherwise, and an inner loop in bf16 is noise.
         backbone = AutoModel.from_pretrained(path, dtype=dtype, attn_implementation=attention, **pooler, **options)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"model.name={config.name} cannot be loaded: {reason}") from error
     return tokenizer, backbone
+
+
+def _uses_pooler(config: ModelConfig, architecture: str) -> bool:
+    return config.pooling == "first" and not config.normalize and architecture in POOLER_ARCHITECTURES
 
 
 def _is_commit(revision: str | None) -> bool:

@@ -19,31 +19,32 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 from metatrain.errors import UserError
 from metatrain.models.encoder import Encoder
 
-_RECIPE, _HEAD = "adaptation.json", "head.safetensors"
+_RECIPE, _LEARNED = "adaptation.json", "adaptation.safetensors"
+_POOLING, _NORMALIZE, _DENSE = "1_Pooling", "2_Normalize", "3_Dense"
 _SEQUENCE_CLASSIFIERS = {"bert": "classifier"}  # architectures whose classifier is pooler, then one linear layer
 
 
-def save_encoder(folder: Path, encoder: Encoder, head: Mapping[str, Tensor], recipe: Mapping[str, Any]) -> None:
+def save_encoder(folder: Path, encoder: Encoder, learned: Mapping[str, Tensor], recipe: Mapping[str, Any]) -> None:
     """Write a meta-trained encoder as a Hugging Face directory, with the recipe of its adaptation.
 
-    adaptation.json holds the settings of the axes; head.safetensors the head rule's learned tensors, if it has any.
+    adaptation.json holds the settings of the axes; adaptation.safetensors what the head rule and the inner
+    rule have learned, if anything.
     """
     _save_backbone(folder, encoder)
-    if head:
-        safetensors.torch.save_file({name: value.detach().contiguous() for name, value in head.items()}, folder / _HEAD)
+    if learned:
+        safetensors.torch.save_file({name: value.detach().contiguous() for name, value in learned.items()}, folder / _LEARNED)
     _write_json(folder / _RECIPE, recipe)
 
 
 def read_recipe(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """(recipe, head tensors) of a directory that `save_encoder` wrote, or None for any other model directory."""
+    """(recipe, learned tensors) of a directory that `save_encoder` wrote, or None for any other model directory."""
     if not (folder / _RECIPE).is_file():
         return None
     try:
         recipe = json.loads((folder / _RECIPE).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise UserError(f"{folder / _RECIPE} is not valid JSON: {error.msg}") from error
-    head = safetensors.torch.load_file(folder / _HEAD) if (folder / _HEAD).is_file() else {}
-    return recipe, head
+    return recipe, safetensors.torch.load_file(folder / _LEARNED) if (folder / _LEARNED).is_file() else {}
 
 
 def save_classifier(folder: Path, encoder: Encoder, weight: Tensor, bias: Tensor, labels: Sequence[str]) -> str:
@@ -61,14 +62,14 @@ def save_classifier(folder: Path, encoder: Encoder, weight: Tensor, bias: Tensor
         encoder.tokenizer.save_pretrained(folder)
         return "transformers"
     _save_backbone(folder, encoder)
-    for name in ("1_Pooling", "2_Dense"):
-        (folder / name).mkdir(exist_ok=True)
     hidden, kind = encoder.hidden_size, "sentence_transformers.models."
-    modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense")]
+    modules = [("", "Transformer"), (_POOLING, "Pooling"), *([(_NORMALIZE, "Normalize")] if encoder.normalize else []), (_DENSE, "Dense")]
+    for path, _ in modules:
+        (folder / path).mkdir(exist_ok=True)
     _write_json(folder / "modules.json", [{"idx": i, "name": str(i), "path": path, "type": kind + name} for i, (path, name) in enumerate(modules)])
     _write_json(folder / "sentence_bert_config.json", {"max_seq_length": encoder.max_length, "do_lower_case": False})
     _write_json(
-        folder / "1_Pooling" / "config.json",
+        folder / _POOLING / "config.json",
         {
             "word_embedding_dimension": hidden,
             "pooling_mode_cls_token": encoder.pooling == "first",
@@ -76,11 +77,11 @@ def save_classifier(folder: Path, encoder: Encoder, weight: Tensor, bias: Tensor
         },
     )
     _write_json(
-        folder / "2_Dense" / "config.json",
+        folder / _DENSE / "config.json",
         {"in_features": hidden, "out_features": len(labels), "bias": True, "activation_function": "torch.nn.modules.linear.Identity"},
     )
     dense = {"linear.weight": weight.detach().float().contiguous(), "linear.bias": bias.detach().float().contiguous()}
-    safetensors.torch.save_file(dense, folder / "2_Dense" / "model.safetensors")
+    safetensors.torch.save_file(dense, folder / _DENSE / "model.safetensors")
     return "sentence-transformers"
 
 
@@ -95,10 +96,11 @@ class Classifier:
             self.config = AutoConfig.from_pretrained(folder)
             self.tokenizer = AutoTokenizer.from_pretrained(folder)
             if (folder / "modules.json").is_file():
-                pooling = json.loads((folder / "1_Pooling" / "config.json").read_text())
+                pooling = json.loads((folder / _POOLING / "config.json").read_text())
                 self._first = bool(pooling.get("pooling_mode_cls_token"))
-                dense = safetensors.torch.load_file(folder / "2_Dense" / "model.safetensors")
+                dense = safetensors.torch.load_file(folder / _DENSE / "model.safetensors")
                 self._dense = (dense["linear.weight"].to(device), dense["linear.bias"].to(device))
+                self._normalize = (folder / _NORMALIZE).is_dir()
                 self._max_length = json.loads((folder / "sentence_bert_config.json").read_text())["max_seq_length"]
                 self._model = AutoModel.from_pretrained(folder, dtype=torch.float32)
             else:
@@ -131,6 +133,7 @@ class Classifier:
         hidden = self._model(**inputs).last_hidden_state
         mask = inputs["attention_mask"][:, :, None].to(hidden.dtype)
         pooled = hidden[:, 0] if self._first else (hidden * mask).sum(1) / mask.sum(1)
+        pooled = torch.nn.functional.normalize(pooled, dim=-1) if self._normalize else pooled
         return torch.nn.functional.linear(pooled, *self._dense)
 
 

@@ -6,9 +6,11 @@ A head is `logits = features @ weight.T + bias`, weight [way, H], bias [way]. A 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from metatrain.errors import UserError
@@ -63,11 +65,23 @@ class ZeroHead:
         return dict(empty)
 
 
+class SharedHead:
+    """One learned row for all classes, as in UnicornMAML (Ye and Chao 2022): any number of classes, in any order."""
+
+    needs_support = False
+
+    def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
+        return {"row": torch.randn(hidden) * 0.02}
+
+    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor) -> Head:
+        return {"weight": learned["row"].expand_as(empty["weight"]).clone(), "bias": empty["bias"]}
+
+
 class PrototypeHead:
     """Class means as a linear head, as in ProtoMAML (Triantafillou et al. 2020): W = 2sc, b = -s|c|^2.
 
-    At the start, logits are squared Euclidean distances to the class means times a learned scale s > 0, up to a
-    term that all classes share. Gradients flow into the means.
+    At the start, logits are squared Euclidean distances to the class means times a learned scale s > 0, up to a term that
+    all classes share; without inner steps this is ProtoNet (Snell et al. 2017). Gradients flow into the means.
     """
 
     needs_support = True
@@ -79,10 +93,77 @@ class PrototypeHead:
         return {"log_scale": torch.tensor(self.scale).log()}
 
     def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor) -> Head:
-        one_hot = torch.nn.functional.one_hot(labels, len(empty["bias"])).to(features.dtype)  # [support, way]
-        means = (one_hot / one_hot.sum(0)).T @ features  # [way, H]
+        means = _class_means(features, labels, len(empty["bias"]))
         scale = learned["log_scale"].exp()
         return {"weight": 2 * scale * means, "bias": -scale * means.square().sum(1)}
+
+
+class CosineHead:
+    """Directions of the class means: W = sc/|c|, b = 0, s > 0 learned.
+
+    With encodings of length 1 (`model.normalize`) logits are cosines to the class means, as in ProtoNets with cosine
+    similarity (Chen et al. 2020).
+    """
+
+    needs_support = True
+
+    def __init__(self, scale: float):
+        self.scale = scale
+
+    def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
+        return {"log_scale": torch.tensor(self.scale).log()}
+
+    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor) -> Head:
+        means = _class_means(features, labels, len(empty["bias"]))
+        return {"weight": learned["log_scale"].exp() * F.normalize(means, dim=1), "bias": empty["bias"]}
+
+
+class RidgeHead:
+    """Ridge regression to one-hot labels in closed form, as in R2D2 (Bertinetto et al. 2019, eq. 5 to 7).
+
+    W = X'(XX' + lambda I)^-1 Y for support encodings X [n, H] and one-hot Y [n, way]; logits = s x W, with lambda, s > 0
+    learned.
+    """
+
+    needs_support = True
+
+    def __init__(self, scale: float):
+        self.scale = scale
+
+    def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
+        return {"log_scale": torch.tensor(self.scale).log(), "log_lambda": torch.tensor(0.0)}
+
+    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor) -> Head:
+        one_hot = F.one_hot(labels, len(empty["bias"])).to(features.dtype)
+        gram = features @ features.T + learned["log_lambda"].exp() * torch.eye(len(features), dtype=features.dtype, device=features.device)
+        weight = torch.linalg.solve(gram, one_hot).T @ features  # [way, H]
+        return {"weight": learned["log_scale"].exp() * weight, "bias": empty["bias"]}
+
+
+class GeneratedHead:
+    """A head generated from the support set, as in LEOPARD (Bansal et al. 2020, eq. 2 and 3).
+
+    (w_c, b_c) is the mean over class c's support encodings of a two-layer perceptron with tanh.
+    """
+
+    needs_support = True
+
+    def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
+        def layer(outputs: int) -> Tensor:
+            return torch.randn(outputs, hidden) / hidden**0.5
+
+        return {"in.weight": layer(hidden), "in.bias": torch.zeros(hidden), "out.weight": layer(hidden + 1), "out.bias": torch.zeros(hidden + 1)}
+
+    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor) -> Head:
+        inner = torch.tanh(F.linear(features, learned["in.weight"], learned["in.bias"]))
+        generated = _class_means(F.linear(inner, learned["out.weight"], learned["out.bias"]), labels, len(empty["bias"]))
+        return {"weight": generated[:, :-1], "bias": generated[:, -1]}
+
+
+def _class_means(features: Tensor, labels: Tensor, way: int) -> Tensor:
+    """Means over each class of features [n, D], shape [way, D]."""
+    one_hot = F.one_hot(labels, way).to(features.dtype)  # [n, way]
+    return (one_hot / one_hot.sum(0)).T @ features
 
 
 def make_head(name: str, scale: float) -> HeadRule:
@@ -93,7 +174,18 @@ def make_head(name: str, scale: float) -> HeadRule:
     """
     if scale <= 0:
         raise UserError(f"algorithm.head_scale={scale} must be positive")
-    rules = {"linear": LinearHead, "zero": ZeroHead, "prototype": lambda: PrototypeHead(scale)}
-    if name not in rules:
-        raise UserError(f"algorithm.head={name} is unknown; choose one of {', '.join(rules)}")
-    return rules[name]()
+    if name not in RULES:
+        raise UserError(f"algorithm.head={name} is unknown; choose one of {', '.join(RULES)}")
+    return RULES[name](scale)
+
+
+# How each is made from `algorithm.head_scale`.
+RULES: dict[str, Callable[[float], HeadRule]] = {
+    "linear": lambda scale: LinearHead(),
+    "zero": lambda scale: ZeroHead(),
+    "shared": lambda scale: SharedHead(),
+    "prototype": PrototypeHead,
+    "cosine": CosineHead,
+    "ridge": RidgeHead,
+    "generated": lambda scale: GeneratedHead(),
+}

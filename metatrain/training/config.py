@@ -11,12 +11,13 @@ class OuterConfig:
 
     lr: float = 4e-5
     head_lr: float | None = None  # of the head rule's own parameters; null: the same as lr
+    rule_lr: float | None = None  # of what the inner rule learns (rates, matrices); null: the same as lr
     steps: int = 100  # meta-updates
     meta_batch: int = 4  # episodes per meta-update
     schedule: str = "cosine"  # constant | linear | cosine, after the warm-up
     warmup: int = 10  # meta-updates over which the rate rises from 0
     clip: float | None = 1.0  # largest norm of the mean meta-gradient; null: no clipping
-    weight_decay: float = 0.01  # of matrices; biases and layer norms have none
+    weight_decay: float = 0.01  # of matrices; biases, layer norms and what the inner rule learns have none
 
 
 @dataclass

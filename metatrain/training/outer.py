@@ -19,7 +19,7 @@ def check_outer(config: OuterConfig) -> None:
     for key in ("steps", "meta_batch"):
         if getattr(config, key) < 1:
             raise UserError(f"outer.{key}={getattr(config, key)} must be 1 or more")
-    for key in ("lr", "head_lr", "warmup", "clip", "weight_decay"):
+    for key in ("lr", "head_lr", "rule_lr", "warmup", "clip", "weight_decay"):
         value = getattr(config, key)
         if value is not None and not 0 <= value < math.inf:
             raise UserError(f"outer.{key}={value} must be a finite number, zero or more")
@@ -45,8 +45,10 @@ class OuterOptimizer:
         self.config = config
         groups: dict[tuple[float, float], list[Tensor]] = {}
         for name, value in parameters.items():
-            lr = config.lr if config.head_lr is None or not name.startswith("head.") else config.head_lr
-            groups.setdefault((lr, config.weight_decay if value.dim() > 1 else 0.0), []).append(value)
+            part = name.split(".", 1)[0]
+            own = {"head": config.head_lr, "rule": config.rule_lr}.get(part)
+            decay = config.weight_decay if value.dim() > 1 and part != "rule" else 0.0
+            groups.setdefault((config.lr if own is None else own, decay), []).append(value)
         self.adamw = torch.optim.AdamW([{"params": values, "lr": lr, "base_lr": lr, "weight_decay": decay} for (lr, decay), values in groups.items()])
 
     def step(self, gradient: Parameters, step: int) -> float:

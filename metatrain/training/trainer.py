@@ -144,7 +144,7 @@ class Trainer:
         for slot in range(outer.meta_batch):
             self.between_episodes()
             episode = training_episode(self.tasks.meta_train, self.config.episode, self.config.seed, step * outer.meta_batch + slot)
-            part = self.learner.outer_gradient(texts_of(episode, self.tokens))
+            part = self.learner.outer_gradient(texts_of(episode, self.tokens), step)
             if not math.isfinite(part.loss_after):
                 raise UserError(f"the query loss of task '{episode.task.name}' is not finite at meta-update {step + 1}; lower inner.lr or outer.lr")
             self.learner.add_gradient(total, part, 1.0 / outer.meta_batch)

@@ -34,7 +34,7 @@ def test_it_uses_the_best_checkpoint_of_the_run(cli, tiny_run, examples):
 def test_the_exported_model_adapts_to_the_same_classifier_as_the_run(cli, tiny_run, examples, finetuned, tmp_path):
     found = cli("finetune", f"checkpoint={tiny_run}/model", f"data.train={examples}", "hydra.run.dir=exported")
     assert found.code == 0, found.err
-    for name in ("model.safetensors", "2_Dense/model.safetensors"):
+    for name in ("model.safetensors", "3_Dense/model.safetensors"):
         assert (tmp_path / "exported" / "model" / name).read_bytes() == (finetuned / "model" / name).read_bytes()
 
 

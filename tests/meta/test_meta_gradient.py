@@ -1,46 +1,59 @@
-"""The recursion against closed forms on quadratics, in float64."""
+"""Every meta-gradient against closed forms on quadratics, and every mode and rule against an unrolled graph, in float64.
+
+S = 1/2 (w-a)'A(w-a), Q = 1/2 (w-b)'B(w-b), M = I - lr A, w_K = a + M^K (w_0 - a).
+"""
 
 import pytest
 import torch
 
 from metatrain.errors import UserError
-from metatrain.meta.inner import SGD
-from metatrain.meta.meta_gradient import adapt, check_mode, meta_gradient
+from metatrain.meta.config import InnerConfig
+from metatrain.meta.inner import RULES, SGD, make_inner_rule
+from metatrain.meta.meta_gradient import LEARNED, MODES, Method, adapt, check_method, meta_gradient
 
-torch.set_default_dtype(torch.float32)
 D, STEPS, LR = 6, 4, 0.07
+EXACT = ("exact", "exact_recomputed", "forward_over_reverse")
+EYE = torch.eye(D, dtype=torch.float64)
 
 
 def spd(seed: int) -> torch.Tensor:
     m = torch.randn(D, D, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    return m @ m.T / D + torch.eye(D, dtype=torch.float64)
+    return m @ m.T / D + EYE
 
 
 def vector(seed: int) -> torch.Tensor:
     return torch.randn(D, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-A, B, a, b = spd(1), spd(2), vector(3), vector(4)
-M = torch.eye(D, dtype=torch.float64) - LR * A
+A, B, a, b, w, c = spd(1), spd(2), vector(3), vector(4), vector(5), vector(6)
+M = EYE - LR * A
+POWER = torch.linalg.matrix_power(M, STEPS)
+
+
+def power(exponent: int) -> torch.Tensor:
+    return torch.linalg.matrix_power(M, exponent)
+
+
+def rule(name: str = "sgd", steps: int = STEPS, lr: float = LR):
+    return make_inner_rule(InnerConfig(rule=name, lr=lr, steps=steps, rank=2))
 
 
 class Quadratic:
-    """S = 1/2 (w-a)'A(w-a) in two parts, Q = 1/2 (w-b)'B(w-b); w is all there is and adapts."""
+    """S in two parts; w is all there is and adapts."""
 
     def start(self, theta):
-        return {"w": theta["w"]}, {}
+        return {"w": theta["w"]}, {name: value for name, value in theta.items() if name != "w"}
 
     def support_parts(self, phi, fixed):
-        half = A / 2
         for _ in range(2):
-            yield (phi["w"] - a) @ half @ (phi["w"] - a) / 2
+            yield (phi["w"] - a) @ (A / 2) @ (phi["w"] - a) / 2
 
     def query_loss(self, phi, fixed):
         return (phi["w"] - b) @ B @ (phi["w"] - b) / 2
 
 
 class WithFixed(Quadratic):
-    """The same with targets moved by a meta-parameter c that does not adapt: a + c in S, b - 2c in Q; w starts at 3 theta."""
+    """Targets moved by a meta-parameter c that does not adapt: a + c in S, b - 2c in Q; w starts at 3 theta."""
 
     def start(self, theta):
         return {"w": 3 * theta["w"]}, {"moved": theta["c"] * 1.0}
@@ -54,49 +67,197 @@ class WithFixed(Quadratic):
         return residual @ B @ residual / 2
 
 
-def adapted(w0: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    return target + torch.linalg.matrix_power(M, STEPS) @ (w0 - target)
+class Curved(Quadratic):
+    """Losses that are no quadratics, of a matrix and a vector; `shift` enters S and Q and does not adapt."""
+
+    inputs, targets = torch.stack([vector(n) for n in range(10, 18)]), torch.stack([vector(n)[:2] for n in range(20, 28)])
+
+    def start(self, theta):
+        phi = {"weight": theta["weight"].tanh(), "bias": theta["bias"]}
+        return phi, {name: value for name, value in theta.items() if name not in phi}
+
+    def _loss(self, rows, phi, fixed):
+        outputs = (self.inputs[rows] + fixed["shift"]).tanh() @ phi["weight"].T + phi["bias"]
+        return ((outputs.sin() - self.targets[rows]) ** 2).sum()
+
+    def support_parts(self, phi, fixed):
+        yield self._loss(slice(0, 2), phi, fixed)
+        yield self._loss(slice(2, 5), phi, fixed)
+
+    def query_loss(self, phi, fixed):
+        return self._loss(slice(5, 8), phi, fixed)
 
 
-@pytest.mark.parametrize("mode", ["exact", "exact_recomputed"])
-def test_maml_equals_the_closed_form(mode):
-    w = vector(5)
-    found = meta_gradient(Quadratic(), {"w": w}, SGD(LR), STEPS, mode)
-    power = torch.linalg.matrix_power(M, STEPS)
-    torch.testing.assert_close(found.adapted["w"], adapted(w, a), rtol=0, atol=1e-12)
-    torch.testing.assert_close(found.gradient["w"], power.T @ B @ (adapted(w, a) - b), rtol=0, atol=1e-10)
+def curved_theta(chosen) -> dict[str, torch.Tensor]:
+    theta = {"weight": torch.stack([vector(30), vector(31)]), "bias": vector(32)[:2], "shift": vector(33)}
+    torch.manual_seed(7)
+    learned = chosen.learned({"weight": theta["weight"], "bias": theta["bias"]})
+    # Not where they begin: a zero would hide what is multiplied by it.
+    theta.update({LEARNED + name: value + 0.03 * torch.randn_like(value) for name, value in learned.items()})
+    return theta
 
 
-def test_first_order_is_the_query_gradient_and_differs_from_maml():
-    w = vector(5)
-    first = meta_gradient(Quadratic(), {"w": w}, SGD(LR), STEPS, "first_order").gradient["w"]
-    exact = meta_gradient(Quadratic(), {"w": w}, SGD(LR), STEPS, "exact").gradient["w"]
-    torch.testing.assert_close(first, B @ (adapted(w, a) - b), rtol=0, atol=1e-12)
+def unrolled(episode, theta, chosen, steps: int, weights=None):
+    """The meta-gradient by automatic differentiation of the whole inner loop at once."""
+    theta = {name: value.clone().requires_grad_() for name, value in theta.items()}
+    start, fixed = episode.start(theta)
+    learned = {name[len(LEARNED) :]: value for name, value in fixed.items() if name.startswith(LEARNED)}
+    phi, state, total = {name: value * 1.0 for name, value in start.items()}, chosen.state(start), 0.0
+    for k in range(steps):
+        loss = sum(episode.support_parts(phi, fixed))
+        gradients = dict(zip(phi, torch.autograd.grad(loss, list(phi.values()), create_graph=True)))
+        phi, state = chosen.update(phi, gradients, k, learned, state)
+        if weights is not None:
+            total = total + weights[k] * episode.query_loss(phi, fixed)
+    loss = episode.query_loss(phi, fixed) if weights is None else total
+    found = torch.autograd.grad(loss, list(theta.values()), allow_unused=True)
+    return {name: value for name, value in zip(theta, found) if value is not None}
+
+
+def close(found, expected, atol=1e-10):
+    torch.testing.assert_close(found, expected, rtol=0, atol=atol)
+
+
+def adapted(start: torch.Tensor, target: torch.Tensor, steps: int = STEPS) -> torch.Tensor:
+    return target + power(steps) @ (start - target)
+
+
+@pytest.mark.parametrize("mode", EXACT)
+def test_maml(mode):
+    found = meta_gradient(Quadratic(), {"w": w}, rule(), STEPS, Method(mode))
+    close(found.adapted["w"], adapted(w, a), 1e-12)
+    close(found.gradient["w"], POWER.T @ B @ (adapted(w, a) - b))
+
+
+def test_finite_differences_are_exact_on_quadratics_up_to_rounding():
+    found = meta_gradient(Quadratic(), {"w": w}, rule(), STEPS, Method("finite_difference"))
+    close(found.gradient["w"], POWER.T @ B @ (adapted(w, a) - b), 1e-8)
+
+
+def test_fomaml_is_the_query_gradient_and_differs_from_maml():
+    first = meta_gradient(Quadratic(), {"w": w}, rule(), STEPS, Method("first_order")).gradient["w"]
+    exact = meta_gradient(Quadratic(), {"w": w}, rule(), STEPS, Method()).gradient["w"]
+    close(first, B @ (adapted(w, a) - b), 1e-12)
     assert (first - exact).norm() > 0.1 * exact.norm()
 
 
-@pytest.mark.parametrize("mode", ["exact", "exact_recomputed"])
+def test_reptile_is_the_way_that_adaptation_went():
+    found = meta_gradient(Quadratic(), {"w": w}, rule(), STEPS, Method("reptile"))
+    close(found.gradient["w"], w - adapted(w, a), 1e-12)
+
+
+@pytest.mark.parametrize("mode", EXACT)
 def test_parameters_that_do_not_adapt_get_their_direct_and_indirect_terms(mode):
-    w, c = vector(5), vector(6)
-    found = meta_gradient(WithFixed(), {"w": w, "c": c}, SGD(LR), STEPS, mode).gradient
-    power = torch.linalg.matrix_power(M, STEPS)
-    final = adapted(3 * w, a + c)
-    upstream = B @ (final - b + 2 * c)
-    torch.testing.assert_close(found["w"], 3 * power.T @ upstream, rtol=0, atol=1e-10)
-    torch.testing.assert_close(found["c"], (torch.eye(D, dtype=torch.float64) - power).T @ upstream + 2 * upstream, rtol=0, atol=1e-10)
+    found = meta_gradient(WithFixed(), {"w": w, "c": c}, rule(), STEPS, Method(mode)).gradient
+    upstream = B @ (adapted(3 * w, a + c) - b + 2 * c)
+    close(found["w"], 3 * POWER.T @ upstream)
+    close(found["c"], (EYE - POWER).T @ upstream + 2 * upstream)
 
 
 def test_first_order_keeps_the_direct_terms():
-    w, c = vector(5), vector(6)
-    found = meta_gradient(WithFixed(), {"w": w, "c": c}, SGD(LR), STEPS, "first_order").gradient
+    found = meta_gradient(WithFixed(), {"w": w, "c": c}, rule(), STEPS, Method("first_order")).gradient
     upstream = B @ (adapted(3 * w, a + c) - b + 2 * c)
-    torch.testing.assert_close(found["w"], 3 * upstream, rtol=0, atol=1e-12)
-    torch.testing.assert_close(found["c"], 2 * upstream, rtol=0, atol=1e-12)
+    close(found["w"], 3 * upstream, 1e-12)
+    close(found["c"], 2 * upstream, 1e-12)
+
+
+@pytest.mark.parametrize("mode", [*EXACT, "first_order"])
+def test_learned_rates(mode):
+    """dQ/d alpha = - sum over steps of lambda_{k+1} * grad S(phi_k); lambda_k = (I - diag(alpha) A)' lambda_{k+1}, or lambda_K in first order."""
+    alpha = 0.05 + 0.02 * torch.arange(D, dtype=torch.float64) / D
+    found = meta_gradient(Quadratic(), {"w": w, "rule.w": alpha}, rule("meta_sgd"), STEPS, Method(mode)).gradient
+    points = [w]
+    for _ in range(STEPS):
+        points.append(points[-1] - alpha * (A @ (points[-1] - a)))
+    v, expected = B @ (points[-1] - b), torch.zeros(D, dtype=torch.float64)
+    for point in reversed(points[:-1]):
+        expected -= v * (A @ (point - a))
+        if mode != "first_order":
+            v = v - A @ (alpha * v)
+    close(found["rule.w"], expected)
+    close(found["w"], v)
+
+
+@pytest.mark.parametrize("mode", EXACT)
+def test_learned_rates_of_each_step(mode):
+    alpha = torch.tensor([0.03, 0.07, 0.05, 0.09], dtype=torch.float64)
+    found = meta_gradient(Quadratic(), {"w": w, "rule.w": alpha}, rule("lslr"), STEPS, Method(mode)).gradient
+    points = [w]
+    for rate in alpha:
+        points.append(points[-1] - rate * (A @ (points[-1] - a)))
+    v, expected = B @ (points[-1] - b), []
+    for point, rate in zip(reversed(points[:-1]), reversed(alpha)):
+        expected.insert(0, -(v @ A @ (point - a)))
+        v = v - rate * (A @ v)
+    close(found["rule.w"], torch.stack(expected))
+
+
+def test_more_steps_than_trained_use_the_last_rate():
+    alpha = torch.tensor([0.1, 0.05], dtype=torch.float64)
+    *_, (phi, _) = adapt(Quadratic(), {"w": w}, {"rule.w": alpha}, rule("lslr", steps=2), 5)
+    point = w
+    for rate in (0.1, 0.05, 0.05, 0.05, 0.05):
+        point = point - rate * (A @ (point - a))
+    close(phi["w"], point, 1e-12)
+
+
+def test_imaml_at_the_minimum_of_the_proximal_objective():
+    """(I + A / lambda)^-1 dQ/dphi, with the direct and indirect terms of what does not adapt."""
+    strength = 2.0
+    method = Method("implicit", proximal=strength, cg_steps=50, cg_tolerance=1e-13)
+    found = meta_gradient(WithFixed(), {"w": w, "c": c}, rule(lr=0.2), 400, method)
+    minimum = torch.linalg.solve(A + strength * EYE, A @ (a + c) + strength * 3 * w)
+    close(found.adapted["w"], minimum, 1e-11)
+    upstream = B @ (minimum - b + 2 * c)
+    close(found.gradient["w"], 3 * torch.linalg.solve(EYE + A / strength, upstream))
+    close(found.gradient["c"], 2 * upstream + A @ torch.linalg.solve(A + strength * EYE, upstream))
+    assert found.residual < 1e-12
+
+
+def test_too_few_steps_of_conjugate_gradients_are_reported():
+    found = meta_gradient(Quadratic(), {"w": w}, rule(lr=0.2), 100, Method("implicit", proximal=0.1, cg_steps=1))
+    assert 1e-3 < found.residual < 1
+
+
+@pytest.mark.parametrize("mode", [*EXACT, "first_order"])
+def test_losses_along_the_way(mode):
+    weights = [0.1, 0.2, 0.3, 0.4]
+    found = meta_gradient(Quadratic(), {"w": w}, rule(), STEPS, Method(mode, weights=weights)).gradient["w"]
+    terms = [B @ (adapted(w, a, k) - b) for k in range(1, STEPS + 1)]
+    if mode != "first_order":
+        terms = [power(k).T @ term for k, term in enumerate(terms, start=1)]
+    close(found, sum(weight * term for weight, term in zip(weights, terms)))
+
+
+@pytest.mark.parametrize("name", list(RULES))
+@pytest.mark.parametrize("mode", EXACT)
+@pytest.mark.parametrize("weights", [None, [0.2, 0.3, 0.5]])
+def test_every_rule_and_exact_mode_equals_the_unrolled_graph(name, mode, weights):
+    chosen = rule(name, steps=3)
+    theta = curved_theta(chosen)
+    found = meta_gradient(Curved(), theta, chosen, 3, Method(mode, weights=weights)).gradient
+    expected = unrolled(Curved(), theta, chosen, 3, weights)
+    assert found.keys() == expected.keys() == theta.keys()
+    for key, value in expected.items():
+        close(found[key], value)
+
+
+def test_the_oracle_would_notice_a_wrong_rule():
+    """The comparison above, with a rule that is off by a hundredth in one place, fails."""
+
+    class Wrong(SGD):
+        def update(self, adapted, gradients, step, learned, state):
+            moved, _ = super().update(adapted, gradients, step, learned, state)
+            return {name: value - (0.01 * self.lr * gradients[name] if step == 1 else 0) for name, value in moved.items()}, {}
+
+    theta = curved_theta(rule())
+    found = meta_gradient(Curved(), theta, Wrong(InnerConfig(lr=LR, steps=3)), 3, Method()).gradient
+    expected = unrolled(Curved(), theta, rule(), 3)
+    assert max(float((found[key] - value).abs().max()) for key, value in expected.items()) > 1e-6
 
 
 def test_losses_before_and_after():
-    w = vector(5)
-    found = meta_gradient(Quadratic(), {"w": w}, SGD(LR), STEPS, "exact")
+    found = meta_gradient(Quadratic(), {"w": w}, rule(), STEPS, Method())
     query = Quadratic().query_loss
     assert found.query_loss_before == pytest.approx(float(query({"w": w}, {})), abs=1e-12)
     assert found.query_loss == pytest.approx(float(query({"w": adapted(w, a)}, {})), abs=1e-10)
@@ -104,18 +265,30 @@ def test_losses_before_and_after():
     assert found.support_losses[0] == pytest.approx(float((w - a) @ A @ (w - a) / 2), abs=1e-12)
 
 
-def test_no_inner_step_gives_the_query_gradient():
-    w = vector(5)
-    for mode in ("exact", "exact_recomputed", "first_order"):
-        torch.testing.assert_close(meta_gradient(Quadratic(), {"w": w}, SGD(LR), 0, mode).gradient["w"], B @ (w - b), rtol=0, atol=1e-12)
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode not in ("implicit", "reptile")])
+def test_no_inner_step_gives_the_query_gradient(mode):
+    close(meta_gradient(Quadratic(), {"w": w}, rule(), 0, Method(mode)).gradient["w"], B @ (w - b), 1e-12)
 
 
 def test_adapt_yields_the_whole_trajectory():
-    w = vector(5)
-    *_, last = adapt(Quadratic(), {"w": w}, {}, SGD(LR), STEPS)
-    torch.testing.assert_close(last[0]["w"], adapted(w, a), rtol=0, atol=1e-12)
+    trajectory = list(adapt(Quadratic(), {"w": w}, {}, rule(), STEPS))
+    for k, (phi, loss) in enumerate(trajectory, start=1):
+        close(phi["w"], adapted(w, a, k), 1e-12)
+        before = adapted(w, a, k - 1)
+        assert loss == pytest.approx(float((before - a) @ A @ (before - a) / 2), abs=1e-12)
 
 
-def test_unknown_mode():
-    with pytest.raises(UserError, match="choose one of"):
-        check_mode("zeroth_order")
+@pytest.mark.parametrize(
+    ("method", "steps", "words"),
+    [
+        (Method("zeroth_order"), 3, "choose one of"),
+        (Method("implicit"), 3, "proximal"),
+        (Method("exact", proximal=1.0), 3, "proximal"),
+        (Method("implicit", proximal=1.0), 0, "inner.steps"),
+        (Method("reptile"), 0, "inner.steps"),
+        (Method("reptile", weights=[1.0]), 1, "multi_step_until"),
+    ],
+)
+def test_meta_gradients_that_cannot_be(method, steps, words):
+    with pytest.raises(UserError, match=words):
+        check_method(method, steps)

@@ -13,6 +13,15 @@ def test_choices():
     assert {name.split(".")[2] for name in select(NAMES, "last_layers", 2)} == {"10", "11"}
 
 
+def test_layer_norms_and_patterns():
+    names = [*NAMES, "embeddings.LayerNorm.weight", "encoder.layer.3.output.LayerNorm.bias", "h.0.ln_1.weight", "model.norm.weight"]
+    assert select(names, "layer_norm") == names[-4:]
+    assert select(names, "pattern", pattern=r"\.1\d?\.query\.bias") == [f"encoder.layer.{n}.query.bias" for n in (1, 10, 11)]
+    assert select(names, "body") == names
+    with pytest.raises(UserError, match="no parameters that match"):
+        select(names, "pattern", pattern="adapter")
+
+
 def test_more_layers_than_there_are():
     with pytest.raises(UserError, match="12 layers"):
         select(NAMES, "last_layers", 13)

@@ -55,15 +55,20 @@ def distilbert(folder):
 
 
 @pytest.mark.parametrize(
-    ("model", "pooling", "kind"),
-    [("tiny", "first", "transformers"), ("tiny", "mean", "sentence-transformers"), ("distilbert", "mean", "sentence-transformers")],
+    ("model", "pooling", "normalize", "kind"),
+    [
+        ("tiny", "first", False, "transformers"),
+        ("tiny", "mean", False, "sentence-transformers"),
+        ("tiny", "first", True, "sentence-transformers"),
+        ("distilbert", "mean", True, "sentence-transformers"),
+    ],
 )
-def test_a_finetuned_directory_loads_without_metatrain(tmp_path, model, pooling, kind):
+def test_a_finetuned_directory_loads_without_metatrain(tmp_path, model, pooling, normalize, kind):
     if kind == "sentence-transformers":
         pytest.importorskip("sentence_transformers")
     torch.manual_seed(2)
     name = distilbert(tmp_path / "base") if model == "distilbert" else model
-    encoder, _ = load_encoder(ModelConfig(name=name, pooling=pooling, max_length=64), second_order=True)
+    encoder, _ = load_encoder(ModelConfig(name=name, pooling=pooling, normalize=normalize, max_length=64), second_order=True)
     weight, bias = torch.randn(3, encoder.hidden_size), torch.randn(3)
     with torch.no_grad():
         ids = [np.array(encoder.tokenizer(text)["input_ids"]) for text in TEXTS]

@@ -1,0 +1,80 @@
+"""Products of second derivatives of the support loss S(phi, w) with a direction u in phi: H u and (d^2 S / dw dphi) u.
+
+Three ways to the same numbers: two reverse passes, a forward pass over a reverse one (Pearlmutter 1994; as in MixFlow-MG,
+Kemaev et al. 2025), and differences of gradients, which are no derivatives but need no second derivative of any operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+import torch.autograd.forward_ad as forward_ad
+from torch import Tensor
+
+Parameters = dict[str, Tensor]
+Loss = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Iterable[Tensor]]  # (phi, w) to parts of S
+
+# Half the distance of the two points of a difference, as a share of the size of phi: errors of rounding and of the
+# quadratic approximation are about equal there in the dtype.
+_DISTANCE = {torch.float64: 1e-5, torch.float32: 3e-3}
+
+
+def reverse_over_reverse(loss: Loss, phi: Parameters, fixed: Parameters, direction: Parameters) -> Parameters:
+    """Products by differentiating the gradient's product with u."""
+    phi = _leaves(phi)
+    total: Parameters = {}
+    for part in loss(phi, fixed):
+        gradients = torch.autograd.grad(part, list(phi.values()), create_graph=True)
+        along = sum((gradient * direction[name]).sum() for name, gradient in zip(phi, gradients))
+        _add(total, _gradients(along, phi, fixed))
+    return total
+
+
+def forward_over_reverse(loss: Loss, phi: Parameters, fixed: Parameters, direction: Parameters) -> Parameters:
+    """Products as the tangent of the gradient along u."""
+    total: Parameters = {}
+    with forward_ad.dual_level():
+        duals = {name: forward_ad.make_dual(value.detach().requires_grad_(), direction[name]) for name, value in phi.items()}
+        for part in loss(duals, fixed):
+            found = torch.autograd.grad(part, [*duals.values(), *fixed.values()], allow_unused=True)
+            tangents = {}
+            for name, gradient in zip([*duals, *fixed], found):
+                tangent = None if gradient is None else forward_ad.unpack_dual(gradient).tangent
+                if tangent is not None:
+                    tangents[name] = tangent
+            _add(total, tangents)
+    return total
+
+
+def finite_difference(loss: Loss, phi: Parameters, fixed: Parameters, direction: Parameters) -> Parameters:
+    """Central differences of the gradient along u: an approximation."""
+    size = _norm(direction)
+    if size == 0:
+        return {}
+    step = _DISTANCE[next(iter(phi.values())).dtype] * max(_norm(phi), 1.0) / size
+    total: Parameters = {}
+    for sign in (1.0, -1.0):
+        point = _leaves({name: value + sign * step * direction[name] for name, value in phi.items()})
+        for part in loss(point, fixed):
+            _add(total, {name: gradient * (sign / (2 * step)) for name, gradient in _gradients(part, point, fixed).items()})
+    return total
+
+
+def _gradients(output: Tensor, phi: Parameters, fixed: Parameters) -> Parameters:
+    inputs = {**phi, **fixed}
+    found = torch.autograd.grad(output, list(inputs.values()), allow_unused=True)
+    return {name: gradient for name, gradient in zip(inputs, found) if gradient is not None}
+
+
+def _leaves(parameters: Mapping[str, Tensor]) -> Parameters:
+    return {name: value.detach().requires_grad_() for name, value in parameters.items()}
+
+
+def _add(total: Parameters, more: Mapping[str, Tensor]) -> None:
+    for name, value in more.items():
+        total[name] = total[name] + value if name in total else value
+
+
+def _norm(parameters: Mapping[str, Tensor]) -> float:
+    return float(torch.stack([value.double().square().sum() for value in parameters.values()]).sum().sqrt())
