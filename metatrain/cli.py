@@ -16,6 +16,7 @@ COMMANDS = {
     "predict": ("metatrain.commands.predict", "label texts with a finetuned model"),
     "evaluate": ("metatrain.commands.evaluate", "compare a model with baselines on few-shot episodes"),
     "tasks": ("metatrain.commands.tasks", "show what a task distribution holds"),
+    "doctor": ("metatrain.commands.doctor", "compare ways of taking the meta-gradient on your own model and tasks"),
 }
 
 HELP = """\

@@ -35,6 +35,13 @@ class TrainConfig:
 
 
 @dataclass
+class DoctorConfig(TrainConfig):
+    """`metatrain doctor`: the settings of a training run, to be examined."""
+
+    name: str = "doctor"
+
+
+@dataclass
 class InnerOverrides:
     """Inner-loop settings that replace the checkpoint's own; null: as the checkpoint says."""
 
@@ -125,6 +132,7 @@ SCHEMAS = {
     "finetune": FinetuneConfig,
     "predict": PredictConfig,
     "tasks": TasksCommandConfig,
+    "doctor": DoctorConfig,
 }
 
 

@@ -7,6 +7,7 @@ from conftest import ROOT
 
 from metatrain.tracking.metrics import read_metrics
 
+METHODS = sorted(path.stem for path in (ROOT / "conf" / "algorithm").glob("*.yaml"))
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
 
 
@@ -67,6 +68,18 @@ def test_the_same_command_gives_the_same_numbers(cli, tiny_run, tmp_path):
 def test_another_seed_gives_others(cli, tiny_run, tmp_path):
     assert cli("train", "debug=fast", "seed=1", "hardware.threads=1", "hydra.run.dir=other").code == 0
     assert (tmp_path / "other" / "metrics.jsonl").read_bytes() != (tiny_run / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_runs_is_exported_and_evaluated_from_its_export(cli, tmp_path, name):
+    found = cli("train", f"algorithm={name}", "debug=fast", "hydra.run.dir=run", "hardware.threads=1")
+    assert found.code == 0, found.err
+    settings = ["evaluation.shots=[2]", "evaluation.episodes=2", "evaluation.queries=4", "evaluation.resamples=200", "hardware.threads=1", "tasks=reviews"]
+    found = cli("evaluate", "checkpoint=run/model", *settings, "hydra.run.dir=again")
+    assert found.code == 0, found.err
+    ours, theirs = (json.loads((tmp_path / folder / "results.json").read_text())["arms"]["meta_trained"] for folder in ("run", "again"))
+    assert ours["per_task"] == theirs["per_task"]
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """Every configuration composes, and what a user writes means what it says."""
 
+import re
+
 import pytest
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
@@ -9,6 +11,7 @@ from metatrain.config.compose import conf_dir, normalise, run_id
 from metatrain.config.schema import SCHEMAS, register
 
 GROUPS = [(path.parent.name, path.stem) for path in sorted((ROOT / "conf").glob("*/*.yaml")) if path.parent.name not in ("experiment", "debug")]
+METHODS = sorted(path.stem for path in (ROOT / "conf" / "algorithm").glob("*.yaml"))
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
 
 
@@ -27,9 +30,25 @@ def test_every_command_composes(command):
 
 
 def test_every_option_of_every_group_composes():
-    assert len(GROUPS) >= 18
+    assert len(GROUPS) >= 30
     for group, option in GROUPS:
         composed("train", f"{group}={option}")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_a_short_file_that_names_its_paper_and_can_be(name):
+    from metatrain.meta.config import AlgorithmConfig, InnerConfig
+    from metatrain.meta.learner import check_algorithm
+    from metatrain.models.config import ModelConfig
+
+    lines = (ROOT / "conf" / "algorithm" / f"{name}.yaml").read_text().splitlines()
+    assert len([line for line in lines if not line.startswith("#")]) <= 13
+    assert re.search(r"\(.* 20\d\d\)", lines[1]) or name == "multitask"
+    config = composed("train", f"algorithm={name}")
+    assert config.algorithm.name == name
+    made = [OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), config[key])) for kind, key in
+            ((AlgorithmConfig, "algorithm"), (InnerConfig, "inner"), (ModelConfig, "model"))]  # fmt: skip
+    check_algorithm(*made)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -1,0 +1,67 @@
+"""`metatrain doctor`: the ways of taking a meta-gradient, compared on the user's own model, method and tasks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from metatrain.config.compose import run_under_hydra
+from metatrain.config.schema import DoctorConfig
+
+
+def main(arguments: list[str]) -> None:
+    """Entry point; `arguments` are Hydra's."""
+    run_under_hydra("doctor", arguments, DoctorConfig, start)
+
+
+def start(config: DoctorConfig, path: Path, overrides: list[str]) -> None:
+    """A row for each mode: how far it is from the exact meta-gradient, and what it costs; then a check of the exact one."""
+    from dataclasses import replace
+
+    import torch
+    from rich.table import Table
+
+    from metatrain.commands.building import Recipe, build_learner
+    from metatrain.evaluation.protocol import texts_of
+    from metatrain.meta.learner import check_algorithm
+    from metatrain.meta.probe import COMPARED, probe, slope_error
+    from metatrain.tasks.episodes import check_tasks, training_episode
+    from metatrain.tasks.sources import load_tasks
+    from metatrain.tasks.tokens import Tokens
+    from metatrain.tracking.console import Display
+    from metatrain.training import hardware
+
+    with Display() as display:
+        check_algorithm(config.algorithm, config.inner, config.model)
+        device, _, notes = hardware.apply(config.hardware)
+        tasks = load_tasks(config.tasks, config.seed)
+        check_tasks(tasks.meta_train, config.episode, "meta_train")
+        for note in notes:
+            display.say(note)
+        # The modes are compared with each other, so the method's own is replaced, and what belongs to it alone.
+        algorithm = replace(config.algorithm, meta_gradient="exact", proximal=0.0, first_order_until=0)
+        recipe = replace(Recipe.of_run(config), algorithm=algorithm)
+        learner = build_learner(recipe, device, torch.float64, display.say)
+        tokens = Tokens(learner.encoder.tokenizer, config.model.max_length)
+        episode = texts_of(training_episode(tasks.meta_train, config.episode, config.seed, 0), tokens)
+        idle = probe(learner, episode, "exact", None).idle  # also warms up, before anything is timed
+
+        table = Table(title=f"One episode, {recipe.inner.steps} inner steps, float64", title_justify="left")
+        for column in ("meta-gradient", "relative error", "cosine to exact", "seconds", "memory MB"):
+            table.add_column(column, justify="left" if column == "meta-gradient" else "right")
+        display.start("comparing", len(COMPARED))
+        exact, rows = None, {}
+        for mode in COMPARED:
+            with hardware.measured_memory(device) as memory:
+                rows[mode] = probe(learner, episode, mode, exact)
+            exact = exact or rows[mode].gradient
+            row = rows[mode]
+            table.add_row(mode, f"{row.error:.1e}", f"{row.cosine:.4f}", f"{row.seconds:.2f}", f"{memory() / 1e6:.0f}")
+            display.advance()
+        display.table(table)
+        first = rows["first_order"]
+        display.say(
+            f"first order has cosine {first.cosine:.2f} to the exact meta-gradient here and costs {first.seconds / rows['exact'].seconds:.2f} of its time"
+        )
+        error = slope_error(learner, episode, exact, config.seed)
+        display.say(f"the exact meta-gradient against a central difference of the query loss: relative error {error:.1e}")
+        display.say(f"parameters without a meta-gradient: {', '.join(idle) if idle else 'none'}")

@@ -1,0 +1,70 @@
+"""Measuring one meta-gradient against another, and against the loss itself."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import torch
+
+from metatrain.meta.inner import Parameters
+from metatrain.meta.learner import EpisodeTexts, Learner
+
+COMPARED = ("exact", "exact_recomputed", "forward_over_reverse", "finite_difference", "first_order")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One mode on one episode."""
+
+    gradient: Parameters  # of every meta-parameter
+    error: float  # |g - exact| / |exact|
+    cosine: float  # to the exact meta-gradient
+    seconds: float
+    idle: list[str]  # meta-parameters whose gradient is zero or missing
+
+
+def probe(learner: Learner, episode: EpisodeTexts, mode: str, exact: Parameters | None) -> Probe:
+    """The meta-gradient of an episode in one mode, compared with `exact` (None: with itself)."""
+    before = learner.algorithm
+    learner.algorithm = replace(before, meta_gradient=mode)
+    try:
+        begin = time.perf_counter()
+        part = learner.outer_gradient(episode)
+        seconds = time.perf_counter() - begin
+    finally:
+        learner.algorithm = before
+    gradient = {name: torch.zeros_like(value) for name, value in learner.parameters.items()}
+    learner.add_gradient(gradient, part, 1.0)
+    reference = gradient if exact is None else exact
+    size = _dot(reference, reference) ** 0.5
+    difference = {name: value - reference[name] for name, value in gradient.items()}
+    own = _dot(gradient, gradient) ** 0.5
+    idle = [name for name, value in gradient.items() if not value.any()]
+    return Probe(gradient, _dot(difference, difference) ** 0.5 / size, _dot(gradient, reference) / (own * size), seconds, idle)
+
+
+def slope_error(learner: Learner, episode: EpisodeTexts, gradient: Parameters, seed: int) -> float:
+    """Relative error of the slope of the query loss after adaptation along a random direction, predicted by `gradient`.
+
+    The slope is the central difference at a distance of 1e-6; meant for float64.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    direction = {name: torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value) for name, value in learner.parameters.items()}
+    distance = 1e-6
+
+    def loss(step: float) -> float:
+        for name, value in learner.parameters.items():
+            value.add_(direction[name], alpha=step)
+        return learner.outer_gradient(episode).loss_after
+
+    before = {name: value.clone() for name, value in learner.parameters.items()}
+    slope = (loss(distance) - loss(-2 * distance)) / (2 * distance)
+    for name, value in learner.parameters.items():
+        value.copy_(before[name])
+    predicted = _dot(gradient, direction)
+    return abs(slope - predicted) / abs(predicted)
+
+
+def _dot(one: Parameters, other: Parameters) -> float:
+    return float(sum((value.double() * other[name].double()).sum() for name, value in one.items()))

@@ -1,0 +1,25 @@
+import re
+
+
+def rows(out: str) -> dict[str, list[float]]:
+    cells = (line.strip("│ ").split("│") for line in out.splitlines() if re.match(r"│ \w+ +│ +[\d.]", line))
+    return {name.strip(): [float(value) for value in values] for name, *values in cells}
+
+
+def test_the_modes_are_compared_on_the_users_own_method(cli):
+    found = cli("doctor", "model=tiny", "algorithm=protomaml", "inner.steps=2", "hardware.threads=1")
+    assert found.code == 0, found.err
+    table = rows(found.out)
+    for mode in ("exact_recomputed", "forward_over_reverse"):
+        assert table[mode][0] < 1e-10 and table[mode][1] == 1.0
+    assert table["finite_difference"][0] < 1e-3
+    assert table["first_order"][0] > 1e-3
+    assert float(re.search(r"relative error (\S+)", found.out)[1]) < 1e-4
+    assert "parameters without a meta-gradient: none" in found.out
+
+
+def test_parameters_without_a_meta_gradient_are_named(cli):
+    """One inner step from a zero head: the first gradient of the encoder is zero, and so is that of its rates."""
+    found = cli("doctor", "model=tiny", "algorithm=metasgd", "inner.steps=1", "hardware.threads=1")
+    assert found.code == 0, found.err
+    assert "rule.encoder." in found.out.split("parameters without a meta-gradient:")[1]

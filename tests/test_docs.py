@@ -1,0 +1,27 @@
+"""Pages that are made from the code are as the code would make them now; commands in the README exist."""
+
+import re
+import runpy
+
+import pytest
+from conftest import ROOT
+
+from metatrain.cli import COMMANDS
+
+
+def test_the_page_of_methods_is_up_to_date():
+    page = runpy.run_path(str(ROOT / "scripts" / "methods_page.py"))["page"]
+    assert (ROOT / "docs" / "methods.md").read_text(encoding="utf-8") == page(), "run: python scripts/methods_page.py"
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_commands_and_files_that_are_mentioned_exist(name):
+    text = (ROOT / name).read_text()
+    for command in re.findall(r"`?metatrain ([a-z]+)\b[^`\n]*=", text):
+        assert command in COMMANDS, command
+    for path in re.findall(r"`((?:tests|scripts|conf|docs|metatrain)/[\w/.]+)`", text):
+        assert (ROOT / path).exists(), path
+    for path in re.findall(r"\]\(([\w./]+)\)", text):
+        assert (ROOT / path).exists(), path
+    for experiment in re.findall(r"experiment=(\w+)", text):
+        assert experiment == "NAME" or (ROOT / "conf" / "experiment" / f"{experiment}.yaml").exists(), experiment
