@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -32,6 +34,22 @@ class Adapted:
         parameters, _ = self.learner.adapt(episode.support, episode.support_labels, episode.way)
         seconds = time.perf_counter() - begin
         return self.learner.logits(parameters, episode.query).argmax(1).cpu().numpy(), seconds
+
+
+class ShuffledLabels:
+    """Another arm, whose support labels are shuffled.
+
+    A model that learns from the support set falls to chance; one that has memorised what the training tasks have in common
+    does not (Yin et al. 2020).
+    """
+
+    def __init__(self, arm: Arm):
+        self.arm = arm
+
+    def predict(self, episode: EpisodeTexts) -> tuple[np.ndarray, float]:
+        seed = zlib.crc32(b"".join(ids.tobytes() for ids in episode.support))  # an order for each support set, the same every time
+        order = np.random.default_rng(seed).permutation(len(episode.support_labels))
+        return self.arm.predict(replace(episode, support_labels=episode.support_labels[order]))
 
 
 class FrozenFeatures:

@@ -11,7 +11,7 @@ import torch
 
 from metatrain.config.schema import TrainConfig
 from metatrain.errors import Stopped, UserError
-from metatrain.evaluation.arms import Adapted
+from metatrain.evaluation.arms import Adapted, Arm, ShuffledLabels
 from metatrain.evaluation.protocol import run_arms, texts_of
 from metatrain.evaluation.statistics import SCORES, mean_over_tasks
 from metatrain.meta.learner import Learner
@@ -180,32 +180,29 @@ class Trainer:
         return every > 0 and self.state.validated < step and (step % every == 0 or last)
 
     def _validate(self, metrics: MetricsLog, wandb: WandbRun) -> None:
-        scores = run_arms(
-            {"meta_trained": Adapted(self.learner)},
-            self.tasks.meta_validation,
-            self.tokens,
-            _validation_settings(self.config),
-            self.config.validation.episodes,
-            self.config.seed,
-            "meta_validation",
-            self.between_episodes,
-        )["meta_trained"]
-        name = self.config.validation.score
-        values = {"accuracy": scores.accuracy, "balanced_accuracy": scores.balanced}[name]
+        name, arm, state = self.config.validation.score, Adapted(self.learner), self.state
+        values = self._scores(arm, self.config.validation.episodes)
         score = mean_over_tasks(list(values.values()))
-        state = self.state
+        shuffled = mean_over_tasks(list(self._scores(ShuffledLabels(arm), 1).values()))
         state.validated = state.step
         if state.best_score is None or score > state.best_score:
             state.best_step, state.best_score, state.without_new_best = state.step, score, 0
         else:
             state.without_new_best += 1
+        found = {name: score, f"{name}_with_shuffled_labels": shuffled}
         per_task = {task: sum(episodes) / len(episodes) for task, episodes in values.items()}
-        metrics.write(step=state.step, split="meta_validation", **{name: score}, best_step=state.best_step, per_task=per_task)
-        wandb.log(state.step, {f"validation/{name}": score})
+        metrics.write(step=state.step, split="meta_validation", **found, best_step=state.best_step, per_task=per_task)
+        wandb.log(state.step, {f"validation/{key}": value for key, value in found.items()})
         self.display.show({"validation": f"{score:.3f} (best {state.best_score:.3f} at {state.best_step})"})
-        best = " (best so far)" if state.best_step == state.step else f" (best {state.best_score:.3f} at {state.best_step})"
-        self.display.say(f"step {state.step}: validation {name.replace('_', ' ')} {score:.3f}{best}")
+        best = "best so far" if state.best_step == state.step else f"best {state.best_score:.3f} at {state.best_step}"
+        self.display.say(f"step {state.step}: validation {name.replace('_', ' ')} {score:.3f} ({best}), {shuffled:.3f} with shuffled support labels")
         self._saved_step = None
+
+    def _scores(self, arm: Arm, episodes: int) -> dict[str, list[float]]:
+        """What chooses the checkpoint, by meta-validation task and episode."""
+        settings, seed = _validation_settings(self.config), self.config.seed
+        scores = run_arms({"arm": arm}, self.tasks.meta_validation, self.tokens, settings, episodes, seed, "meta_validation", self.between_episodes)["arm"]
+        return {"accuracy": scores.accuracy, "balanced_accuracy": scores.balanced}[self.config.validation.score]
 
     def _checkpoint_due(self) -> bool:
         step = self.state.step

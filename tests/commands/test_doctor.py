@@ -14,7 +14,7 @@ def test_the_modes_are_compared_on_the_users_own_method(cli):
         assert table[mode][0] < 1e-10 and table[mode][1] == 1.0
     assert table["finite_difference"][0] < 1e-3
     assert table["first_order"][0] > 1e-3
-    assert float(re.search(r"relative error (\S+)", found.out)[1]) < 1e-4
+    assert float(re.search(r"query loss: relative error (\S+)", found.out)[1]) < 1e-4
     assert "parameters without a meta-gradient: none" in found.out
 
 

@@ -29,6 +29,9 @@ def test_the_record_is_complete(tiny_run):
     for record in records:
         if record["split"] == "meta_train":
             assert record["loss_before"] > 0 and record["loss_after"] > 0 and record["gradient_norm"] > 0
+            assert 0 <= record["accuracy_before"] <= 1 and 0 <= record["accuracy_after"] <= 1
+        else:
+            assert 0 <= record["accuracy"] <= 1 and 0 <= record["accuracy_with_shuffled_labels"] <= 1
 
 
 def test_results_compare_the_four_arms_on_the_test_tasks(tiny_run):

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from metatrain.evaluation.arms import FrozenFeatures, FrozenLogisticRegression, FrozenPrototypes, make_arms
+from metatrain.evaluation.arms import FrozenFeatures, FrozenLogisticRegression, FrozenPrototypes, ShuffledLabels, make_arms
 from metatrain.meta.learner import EpisodeTexts
 
 
@@ -50,3 +50,18 @@ def test_a_query_is_encoded_once_however_many_episodes_and_arms_ask():
 
 def test_arms_by_name():
     assert list(make_arms(["prototypes", "logistic_regression"], Fixed(), Fixed())) == ["prototypes", "logistic_regression"]
+
+
+def test_shuffled_labels_are_the_same_labels_in_another_order_each_time_the_same():
+    class Seen:
+        labels: list = []
+
+        def predict(self, episode):
+            self.labels.append(episode.support_labels.tolist())
+            return episode.query_labels, 0.0
+
+    texts, arm = episode(np.random.default_rng(3)), Seen()
+    for _ in range(2):
+        ShuffledLabels(arm).predict(texts)
+    assert arm.labels[0] == arm.labels[1] != texts.support_labels.tolist()
+    assert sorted(arm.labels[0]) == sorted(texts.support_labels.tolist())
