@@ -1,0 +1,96 @@
+"""Sinusoid regression (Finn et al. 2017, section 5.1) with metatrain's meta-gradient: python scripts/sinusoid.py [seeds]
+
+Tasks are y = A sin(x - phase), A in [0.1, 5], phase in [0, pi], x in [-5, 5]; a network 1-40-40-1 with ReLU, 10 examples in
+the support set and 10 in the query set, one inner step at rate 0.01, 25 tasks a meta-update, Adam at 0.001. Prints the mean
+squared error on 600 new tasks after 0, 1, 5 and 10 inner steps, with the half-width of its 95% interval.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+
+import torch
+from torch import Tensor
+
+from metatrain.meta.config import InnerConfig
+from metatrain.meta.inner import SGD
+from metatrain.meta.meta_gradient import Method, adapt, meta_gradient
+
+SHOTS, TASKS, UPDATES, TEST_TASKS, WIDTH = 10, 25, 7000, 600, 40
+RULE = SGD(InnerConfig(lr=0.01, steps=1))
+
+
+class Sinusoids:
+    """Many tasks as one episode: each adapts its own copy of the network, so their losses simply add up."""
+
+    def __init__(self, tasks: int, generator: torch.Generator):
+        def uniform(low: float, high: float, *shape: int) -> Tensor:
+            return low + (high - low) * torch.rand(*shape, generator=generator)
+
+        self.tasks = tasks
+        amplitude, phase = uniform(0.1, 5, tasks, 1, 1), uniform(0, math.pi, tasks, 1, 1)
+        self.x = uniform(-5, 5, tasks, 2 * SHOTS, 1)
+        self.y = amplitude * torch.sin(self.x - phase)
+
+    def start(self, theta):
+        return {name: value.expand(self.tasks, *value.shape) for name, value in theta.items()}, {}
+
+    def support_parts(self, phi, fixed):
+        yield self.errors(phi, slice(0, SHOTS)).sum()
+
+    def query_loss(self, phi, fixed):
+        return self.errors(phi, slice(SHOTS, None)).mean()
+
+    def errors(self, phi, rows: slice) -> Tensor:
+        """Mean squared error of each task, shape [tasks]."""
+        hidden = torch.relu(torch.baddbmm(phi["b1"], self.x[:, rows], phi["w1"]))
+        hidden = torch.relu(torch.baddbmm(phi["b2"], hidden, phi["w2"]))
+        return (torch.baddbmm(phi["b3"], hidden, phi["w3"]) - self.y[:, rows]).square().mean((1, 2))
+
+
+def network(generator: torch.Generator) -> dict[str, Tensor]:
+    """Weights [inputs, outputs] and biases [1, outputs]."""
+    sizes = [1, WIDTH, WIDTH, 1]
+    theta = {}
+    for layer, (inputs, outputs) in enumerate(zip(sizes, sizes[1:]), start=1):
+        theta[f"w{layer}"] = torch.randn(inputs, outputs, generator=generator) * math.sqrt(2 / inputs)
+        theta[f"b{layer}"] = torch.zeros(1, outputs)
+    return theta
+
+
+def train(seed: int, mode: str = "exact", updates: int = UPDATES) -> dict[str, Tensor]:
+    """Meta-train a network from scratch."""
+    generator = torch.Generator().manual_seed(seed)
+    theta = network(generator)
+    optimizer = torch.optim.Adam(list(theta.values()), lr=1e-3)
+    for _ in range(updates):
+        found = meta_gradient(Sinusoids(TASKS, generator), theta, RULE, 1, Method(mode))
+        for name, value in theta.items():
+            value.grad = found.gradient[name]
+        optimizer.step()
+    return theta
+
+
+def test_errors(theta: dict[str, Tensor], seed: int, steps: int = 10) -> list[tuple[float, float]]:
+    """(mean, half-width of the 95% interval) over test tasks of the query error after 0 to `steps` inner steps."""
+    episode = Sinusoids(TEST_TASKS, torch.Generator().manual_seed(10_000 + seed))
+    start = episode.start(theta)[0]
+    points = [start, *(phi for phi, _ in adapt(episode, start, {}, RULE, steps))]
+    errors = [episode.errors(phi, slice(SHOTS, None)) for phi in points]
+    return [(float(error.mean()), 1.96 * float(error.std()) / math.sqrt(TEST_TASKS)) for error in errors]
+
+
+def main() -> None:
+    torch.set_num_threads(1)  # tensors this small gain nothing from more
+    for seed in range(int(sys.argv[1]) if len(sys.argv) > 1 else 3):
+        begin = time.perf_counter()
+        theta = train(seed)
+        errors = test_errors(theta, seed)
+        shown = ", ".join(f"after {k}: {errors[k][0]:.2f} ± {errors[k][1]:.2f}" for k in (0, 1, 5, 10))
+        print(f"seed {seed}: {shown} ({time.perf_counter() - begin:.0f} s)", flush=True)
+
+
+if __name__ == "__main__":
+    main()
