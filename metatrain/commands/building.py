@@ -17,6 +17,7 @@ from metatrain.meta.meta_gradient import SECOND_ORDER
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 from metatrain.models.export import read_recipe, save_encoder
+from metatrain.tasks.config import EpisodeConfig
 from metatrain.training import checkpoint
 from metatrain.training.run_directory import RunDirectory, written_whole
 from metatrain.training.trainer import load_parameters
@@ -32,12 +33,12 @@ class Recipe:
     model: ModelConfig
     algorithm: AlgorithmConfig
     inner: InnerConfig
-    way: int | None
+    episode: EpisodeConfig
     seed: int
 
     @classmethod
     def of_run(cls, config: TrainConfig) -> Recipe:
-        return cls(config.model, config.algorithm, config.inner, config.episode.way, config.seed)
+        return cls(config.model, config.algorithm, config.inner, config.episode, config.seed)
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Opened:
 
     learner: Learner
     untrained: Callable[[], Learner]  # builds the same learner as it was before meta-training
+    episode: EpisodeConfig  # as it was meta-trained
     config: TrainConfig | None  # of the run, if it is one
     name: str
 
@@ -54,7 +56,7 @@ def build_learner(recipe: Recipe, device: torch.device, dtype: torch.dtype, say:
     """A learner with its initial weights, which depend on the seed where they are not pretrained."""
     torch.manual_seed(recipe.seed)
     encoder, notes = load_encoder(recipe.model, recipe.algorithm.meta_gradient in SECOND_ORDER, dtype)
-    learner = Learner(encoder.to(device), recipe.algorithm, recipe.inner, recipe.way)
+    learner = Learner(encoder.to(device), recipe.algorithm, recipe.inner, recipe.episode.way)
     for note in notes:
         say(note)
     idle = learner.untrained_names()
@@ -84,14 +86,14 @@ def open_checkpoint(
         _with(ModelConfig(name=reference, **saved.get("model", {})), model),
         AlgorithmConfig(**saved.get("algorithm", {})),
         _with(InnerConfig(**saved["inner"]) if saved else default_inner(), inner),
-        saved.get("way"),
+        EpisodeConfig(**saved.get("episode", {})),
         saved.get("seed", 0),
     )
     learner = build_learner(recipe, device, dtype, say)
     for name, value in learned.items():
         learner.parameters[name].copy_(value)
     base = replace(recipe, model=replace(recipe.model, name=saved.get("base", reference)))
-    return Opened(learner, lambda: build_learner(base, device, dtype), None, reference)
+    return Opened(learner, lambda: build_learner(base, device, dtype), recipe.episode, None, reference)
 
 
 def _open_run(
@@ -104,7 +106,7 @@ def _open_run(
     learner = build_learner(recipe, device, dtype, say)
     load_parameters(learner, found)
     say(f"weights: {found.path}")
-    return Opened(learner, lambda: build_learner(recipe, device, dtype), config, str(run.path))
+    return Opened(learner, lambda: build_learner(recipe, device, dtype), config.episode, config, str(run.path))
 
 
 def _read_checkpoint(run: RunDirectory, wanted: Path | None, say: Callable[[str], None]) -> checkpoint.Checkpoint:
@@ -146,7 +148,7 @@ def save_model(folder: Path, learner: Learner, recipe: Recipe) -> None:
         "model": {"pooling": recipe.model.pooling, "normalize": recipe.model.normalize, "max_length": recipe.model.max_length},
         "algorithm": asdict(recipe.algorithm),
         "inner": asdict(recipe.inner),
-        "way": recipe.way,
+        "episode": asdict(recipe.episode),
         "seed": recipe.seed,
     }
     with written_whole(folder) as temporary:

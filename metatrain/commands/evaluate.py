@@ -24,7 +24,6 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.errors import Stopped
     from metatrain.evaluation.arms import check_arms, make_arms
     from metatrain.evaluation.protocol import check_evaluation, evaluate
-    from metatrain.tasks.config import EpisodeConfig
     from metatrain.tasks.tokens import Tokens
     from metatrain.tracking.console import Display
     from metatrain.training import hardware
@@ -36,8 +35,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
         device, dtype, notes = hardware.apply(config.hardware)
         opened = open_checkpoint(config.checkpoint, config.inner, config.model, device, dtype, display.say)
         tasks, task_notes = _test_tasks(config, opened.config)
-        episode = opened.config.episode if opened.config else EpisodeConfig()
-        check_evaluation(config.evaluation, tasks, episode)
+        check_evaluation(config.evaluation, tasks, opened.episode)
         for note in (*notes, *task_notes):
             display.say(note)
 
@@ -53,7 +51,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
                 if stop:
                     raise Stopped(stop.signal_number, "stopped; evaluations are short and start anew")
 
-            results = evaluate(arms, tasks, tokens, episode, config.evaluation, config.seed, between)
+            results = evaluate(arms, tasks, tokens, opened.episode, config.evaluation, config.seed, between)
             write_json(run.results, {**results, "checkpoint": opened.name})
             show(results, display)
             display.say(f"results: {run.results}")
