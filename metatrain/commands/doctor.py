@@ -22,7 +22,7 @@ def start(config: DoctorConfig, path: Path, overrides: list[str]) -> None:
 
     from metatrain.commands.building import Recipe, build_learner
     from metatrain.evaluation.protocol import texts_of
-    from metatrain.meta.learner import check_algorithm
+    from metatrain.meta.algorithm import check_algorithm
     from metatrain.meta.probe import COMPARED, probe, slope_error
     from metatrain.tasks.episodes import check_tasks, training_episode
     from metatrain.tasks.sources import load_tasks

@@ -35,7 +35,7 @@ def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resume
     from metatrain.commands.building import Recipe, build_learner, save_model
     from metatrain.evaluation.arms import make_arms
     from metatrain.evaluation.protocol import check_evaluation, evaluate
-    from metatrain.meta.learner import check_algorithm
+    from metatrain.meta.algorithm import check_algorithm
     from metatrain.tasks.sources import load_tasks
     from metatrain.tasks.tokens import Tokens
     from metatrain.tracking.console import Display

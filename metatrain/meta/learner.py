@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.func import functional_call
 
 from metatrain.errors import UserError
+from metatrain.meta.algorithm import method_at
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
 from metatrain.meta.inner import HEAD, Parameters, make_inner_rule
-from metatrain.meta.meta_gradient import LEARNED, Method, adapt, check_method, leaves, meta_gradient
-from metatrain.models.adapted import check_choice, lowest_adapted_layer, select
+from metatrain.meta.meta_gradient import LEARNED, adapt, leaves, meta_gradient
+from metatrain.models.adapted import lowest_adapted_layer, select
 from metatrain.models.batches import Batch, chunks
-from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder
 from metatrain.models.heads import make_head
 
@@ -54,50 +54,11 @@ class OuterGradient:
     residual: float | None  # implicit meta-gradients: how far conjugate gradients are from the solution
 
 
-def check_algorithm(algorithm: AlgorithmConfig, inner: InnerConfig, model: ModelConfig) -> None:
-    """Refuse, before a model is loaded, a method that cannot be.
-
-    Raises:
-        UserError: a choice on an axis is unknown, a value makes no sense, or choices do not go together.
-    """
-    make_head(algorithm.head, algorithm.head_scale)
-    check_choice(algorithm.adapt, algorithm.pattern)
-    make_inner_rule(inner)
-    for key in ("proximal", "cg_steps", "multi_step_until", "first_order_until"):
-        if not 0 <= getattr(algorithm, key) < float("inf"):
-            raise UserError(f"algorithm.{key}={getattr(algorithm, key)} must be a finite number, zero or more")
-    check_method(_method(algorithm, inner.steps, 0), inner.steps)
-    if algorithm.head == "cosine" and not model.normalize:
-        raise UserError("algorithm.head=cosine compares directions: set model.normalize=true, or choose algorithm.head=prototype")
-    if algorithm.head in ("zero", "shared"):
-        if algorithm.adapt == "body" and algorithm.head == "zero":
-            raise UserError("algorithm.adapt=body never moves the head, and a zero head gives the body no gradient; choose algorithm.head=prototype")
-        if algorithm.adapt == "body" and algorithm.head == "shared":
-            raise UserError("algorithm.adapt=body never moves the head, and a shared one is the same for every class; choose algorithm.head=prototype")
-        if inner.steps == 0:
-            raise UserError(f"algorithm.head={algorithm.head} knows the classes only by inner steps; set inner.steps, or choose algorithm.head=prototype")
-
-
-def _method(algorithm: AlgorithmConfig, inner_steps: int, step: int) -> Method:
-    """The meta-gradient to take at a meta-update."""
-    mode = "first_order" if step < algorithm.first_order_until else algorithm.meta_gradient
-    weights = multi_step_weights(inner_steps, step, algorithm.multi_step_until) if algorithm.multi_step_until and inner_steps > 1 else None
-    return Method(mode, algorithm.proximal, algorithm.cg_steps, weights=weights)
-
-
-def multi_step_weights(inner_steps: int, step: int, until: int) -> list[float]:
-    """Weights of the query losses after each inner step, as in MAML++ (Antoniou et al. 2019, section 4); they add up to 1.
-
-    They begin equal; those of the early steps fall linearly until the meta-update `until`, to 3% of where they began.
-    """
-    early = max(1.0 - step / until, 0.03) / inner_steps
-    return [early] * (inner_steps - 1) + [1.0 - early * (inner_steps - 1)]
-
-
 class Learner:
     """Adapts to a support set, predicts, and gives the meta-gradient of an episode.
 
-    `parameters` are the meta-parameters, the tensors the outer loop trains: `encoder.*` and `head.*`.
+    `parameters` are the meta-parameters, the tensors the outer loop trains: `encoder.*`, `head.*` (what the head rule learns)
+    and `rule.*` (what the inner rule learns).
     """
 
     def __init__(self, encoder: Encoder, algorithm: AlgorithmConfig, inner: InnerConfig, way: int | None):
@@ -107,7 +68,8 @@ class Learner:
         self.head = make_head(algorithm.head, algorithm.head_scale)
         self.rule = make_inner_rule(inner)
         dtype, device = next(encoder.parameters()).dtype, encoder.device
-        trained = {name: value for name, value in encoder.named_parameters() if name not in set(_without_gradient(encoder))}
+        idle = set(_without_gradient(encoder))
+        trained = {name: value for name, value in encoder.named_parameters() if name not in idle}
         self.parameters: Parameters = {_ENCODER + name: value.detach().clone() for name, value in trained.items()}
         for name, value in self.head.learned(encoder.hidden_size, way).items():
             self.parameters[HEAD + name] = value.to(device, dtype)
@@ -140,7 +102,7 @@ class Learner:
         losses = _Losses(self, episode.support, episode.support_labels, episode.way, episode.query, episode.query_labels)
         theta = losses.view(self.parameters)
         steps = self.steps(evaluation=False)
-        found = meta_gradient(losses, theta, self.rule, steps, _method(self.algorithm, steps, step))
+        found = meta_gradient(losses, theta, self.rule, steps, method_at(self.algorithm, steps, step))
         before, after = losses.query_accuracies[:2]
         return OuterGradient(found.gradient, losses.rows, found.query_loss_before, found.query_loss, before, after, found.residual)
 

@@ -8,9 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call
 
-from metatrain.errors import UserError
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
-from metatrain.meta.learner import EpisodeTexts, Learner, check_algorithm, multi_step_weights
+from metatrain.meta.learner import EpisodeTexts, Learner
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder, load_encoder
 
@@ -201,37 +200,8 @@ def learner_like(subject: Learner, encoder: Encoder) -> Learner:
     return Learner(encoder, replace(subject.algorithm, meta_gradient="exact"), subject.inner, way=2)
 
 
-def test_weights_of_the_losses_along_the_way_add_up_to_one_and_end_at_the_last():
-    for step in (0, 10, 50, 100, 1000):
-        weights = multi_step_weights(5, step, 100)
-        assert sum(weights) == pytest.approx(1.0)
-    assert multi_step_weights(5, 0, 100) == pytest.approx([0.2] * 5)
-    assert weights == pytest.approx([0.006] * 4 + [0.976])
-
-
 def test_derivatives_of_second_order_begin_when_they_are_to(encoder, episode):
     torch.manual_seed(1)
     subject = Learner(encoder, AlgorithmConfig(head="prototype", first_order_until=10), InnerConfig(lr=LR, steps=STEPS), way=2)
     gradients = [subject.outer_gradient(episode, step).gradient["head.log_scale"] for step in (0, 9, 10)]
     assert gradients[0] == gradients[1] != gradients[2]
-
-
-@pytest.mark.parametrize(
-    ("algorithm", "inner", "words"),
-    [
-        ({"head": "cosine"}, {}, "model.normalize=true"),
-        ({"head": "zero", "adapt": "body"}, {}, "algorithm.head=prototype"),
-        ({"head": "shared", "adapt": "body"}, {}, "algorithm.head=prototype"),
-        ({"head": "zero"}, {"steps": 0}, "algorithm.head=prototype"),
-        ({"adapt": "pattern"}, {}, "algorithm.pattern"),
-        ({"pattern": "x"}, {}, "algorithm.adapt=pattern"),
-        ({"adapt": "pattern", "pattern": "("}, {}, "no regular expression"),
-        ({"meta_gradient": "implicit"}, {}, "algorithm.proximal"),
-        ({"proximal": 1.0}, {}, "meta_gradient=implicit"),
-        ({"meta_gradient": "reptile", "multi_step_until": 5}, {}, "multi_step_until"),
-        ({"cg_steps": -1}, {}, "algorithm.cg_steps"),
-    ],
-)
-def test_choices_that_do_not_go_together(algorithm, inner, words):
-    with pytest.raises(UserError, match=words):
-        check_algorithm(AlgorithmConfig(**algorithm), InnerConfig(**inner), ModelConfig())

@@ -1,0 +1,51 @@
+"""What the settings of an algorithm mean together: which choices go with which, and what changes as meta-training goes on."""
+
+from __future__ import annotations
+
+from metatrain.errors import UserError
+from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.meta.inner import make_inner_rule
+from metatrain.meta.meta_gradient import Method, check_method
+from metatrain.models.adapted import check_choice
+from metatrain.models.config import ModelConfig
+from metatrain.models.heads import make_head
+
+
+def check_algorithm(algorithm: AlgorithmConfig, inner: InnerConfig, model: ModelConfig) -> None:
+    """Refuse, before a model is loaded, a method that cannot be.
+
+    Raises:
+        UserError: a choice on an axis is unknown, a value makes no sense, or choices do not go together.
+    """
+    make_head(algorithm.head, algorithm.head_scale)
+    check_choice(algorithm.adapt, algorithm.pattern)
+    make_inner_rule(inner)
+    for key in ("proximal", "cg_steps", "multi_step_until", "first_order_until"):
+        if not 0 <= getattr(algorithm, key) < float("inf"):
+            raise UserError(f"algorithm.{key}={getattr(algorithm, key)} must be a finite number, zero or more")
+    check_method(method_at(algorithm, inner.steps, 0), inner.steps)
+    if algorithm.head == "cosine" and not model.normalize:
+        raise UserError("algorithm.head=cosine compares directions: set model.normalize=true, or choose algorithm.head=prototype")
+    if algorithm.head in ("zero", "shared"):  # the same row for every class before the first inner step
+        if algorithm.adapt == "body":
+            raise UserError(
+                f"algorithm.adapt=body never moves the head, and algorithm.head={algorithm.head} is the same for every class; choose algorithm.head=prototype"
+            )
+        if inner.steps == 0:
+            raise UserError(f"algorithm.head={algorithm.head} knows the classes only by inner steps; set inner.steps, or choose algorithm.head=prototype")
+
+
+def method_at(algorithm: AlgorithmConfig, inner_steps: int, step: int) -> Method:
+    """The meta-gradient to take at a meta-update."""
+    mode = "first_order" if step < algorithm.first_order_until else algorithm.meta_gradient
+    weights = multi_step_weights(inner_steps, step, algorithm.multi_step_until) if algorithm.multi_step_until and inner_steps > 1 else None
+    return Method(mode, algorithm.proximal, algorithm.cg_steps, weights=weights)
+
+
+def multi_step_weights(inner_steps: int, step: int, until: int) -> list[float]:
+    """Weights of the query losses after each inner step, as in MAML++ (Antoniou et al. 2019, section 4); they add up to 1.
+
+    They begin equal; those of the early steps fall linearly until the meta-update `until`, to 3% of where they began.
+    """
+    early = max(1.0 - step / until, 0.03) / inner_steps
+    return [early] * (inner_steps - 1) + [1.0 - early * (inner_steps - 1)]

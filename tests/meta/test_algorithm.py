@@ -1,0 +1,43 @@
+import pytest
+
+from metatrain.errors import UserError
+from metatrain.meta.algorithm import check_algorithm, method_at, multi_step_weights
+from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.models.config import ModelConfig
+
+
+def test_weights_of_the_losses_along_the_way_add_up_to_one_and_end_at_the_last():
+    for step in (0, 10, 50, 100, 1000):
+        weights = multi_step_weights(5, step, 100)
+        assert sum(weights) == pytest.approx(1.0)
+    assert multi_step_weights(5, 0, 100) == pytest.approx([0.2] * 5)
+    assert weights == pytest.approx([0.006] * 4 + [0.976])
+
+
+def test_what_changes_as_meta_training_goes_on():
+    algorithm = AlgorithmConfig(first_order_until=10, multi_step_until=100)
+    assert [method_at(algorithm, 5, step).mode for step in (0, 9, 10)] == ["first_order", "first_order", "exact"]
+    assert method_at(algorithm, 5, 50).weights == pytest.approx([0.1] * 4 + [0.6])
+    assert method_at(algorithm, 1, 50).weights is None  # one inner step has nothing along the way
+    assert method_at(AlgorithmConfig(), 5, 0).weights is None
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "inner", "words"),
+    [
+        ({"head": "cosine"}, {}, "model.normalize=true"),
+        ({"head": "zero", "adapt": "body"}, {}, "algorithm.head=prototype"),
+        ({"head": "shared", "adapt": "body"}, {}, "algorithm.head=prototype"),
+        ({"head": "zero"}, {"steps": 0}, "algorithm.head=prototype"),
+        ({"adapt": "pattern"}, {}, "algorithm.pattern"),
+        ({"pattern": "x"}, {}, "algorithm.adapt=pattern"),
+        ({"adapt": "pattern", "pattern": "("}, {}, "no regular expression"),
+        ({"meta_gradient": "implicit"}, {}, "algorithm.proximal"),
+        ({"proximal": 1.0}, {}, "meta_gradient=implicit"),
+        ({"meta_gradient": "reptile", "multi_step_until": 5}, {}, "multi_step_until"),
+        ({"cg_steps": -1}, {}, "algorithm.cg_steps"),
+    ],
+)
+def test_choices_that_do_not_go_together(algorithm, inner, words):
+    with pytest.raises(UserError, match=words):
+        check_algorithm(AlgorithmConfig(**algorithm), InnerConfig(**inner), ModelConfig())
