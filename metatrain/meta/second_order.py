@@ -12,6 +12,8 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
+from metatrain.errors import UserError
+
 Parameters = dict[str, Tensor]
 Loss = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Iterable[Tensor]]  # (phi, w) to parts of S
 
@@ -32,7 +34,18 @@ def reverse_over_reverse(loss: Loss, phi: Parameters, fixed: Parameters, directi
 
 
 def forward_over_reverse(loss: Loss, phi: Parameters, fixed: Parameters, direction: Parameters) -> Parameters:
-    """Products as the tangent of the gradient along u."""
+    """Products as the tangent of the gradient along u.
+
+    Raises:
+        UserError: the model has an operation whose gradient has no forward derivative (SiLU, say).
+    """
+    try:
+        return _forward_over_reverse(loss, phi, fixed, direction)
+    except NotImplementedError as error:
+        raise UserError(f"algorithm.meta_gradient=forward_over_reverse does not fit this model ({error}); choose exact_recomputed") from error
+
+
+def _forward_over_reverse(loss: Loss, phi: Parameters, fixed: Parameters, direction: Parameters) -> Parameters:
     total: Parameters = {}
     with forward_ad.dual_level():
         duals = {name: forward_ad.make_dual(value.detach().requires_grad_(), direction[name]) for name, value in phi.items()}

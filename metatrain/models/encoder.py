@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface, AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AttentionInterface, AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer, PreTrainedTokenizerBase
 
 from metatrain.errors import UserError
 from metatrain.models import minilm, tiny
@@ -147,7 +147,8 @@ def _from_pretrained(path: str, config: ModelConfig, attention: str, dtype: torc
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
         pooler = {"add_pooling_layer": _uses_pooler(config, settings.model_type)} if settings.model_type in _OPTIONAL_POOLERS else {}
         # The checkpoint's own dtype would be taken otherwise, and an inner loop in bf16 is noise.
-        backbone = AutoModel.from_pretrained(path, dtype=dtype, attn_implementation=attention, **pooler, **options)
+        auto = AutoModelForTextEncoding if settings.is_encoder_decoder else AutoModel  # T5 and the like: their encoder alone
+        backbone = auto.from_pretrained(path, dtype=dtype, attn_implementation=attention, **pooler, **options)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"model.name={config.name} cannot be loaded: {reason}") from error

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call
 
+from metatrain.errors import UserError
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
 from metatrain.meta.learner import EpisodeTexts, Learner
 from metatrain.models.config import ModelConfig
@@ -100,6 +101,46 @@ def test_first_order_differs_from_exact(encoder, episode, head, adapt, rule):
     first, _ = dense(learner(encoder, head, adapt, "first_order", rule), episode)
     distance = sum(float((exact[name] - first[name]).square().sum()) for name in exact) ** 0.5
     assert distance > 1e-3 * sum(float(value.square().sum()) for value in exact.values()) ** 0.5
+
+
+def other_models():
+    from transformers import DistilBertConfig, DistilBertModel, GPT2Config, GPT2Model, LlamaConfig, LlamaModel, T5Config, T5Model
+
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
+    return {
+        "distilbert": lambda size: DistilBertModel(DistilBertConfig(vocab_size=size, dim=16, n_layers=2, n_heads=2, hidden_dim=32)),
+        "gpt2": lambda size: GPT2Model(GPT2Config(vocab_size=size, n_embd=16, n_layer=2, n_head=2)),
+        "llama": lambda size: LlamaModel(LlamaConfig(vocab_size=size, **small)),
+        "t5": lambda size: T5Model(T5Config(vocab_size=size, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)),
+    }
+
+
+@pytest.mark.parametrize("architecture", ["distilbert", "gpt2", "llama", "t5"])
+def test_exact_modes_agree_on_other_architectures(tmp_path, architecture):
+    from metatrain.models.tiny import tokenizer
+
+    words = tokenizer()
+    torch.manual_seed(0)
+    other_models()[architecture](len(words)).save_pretrained(tmp_path)
+    words.save_pretrained(tmp_path)
+    encoder, _ = load_encoder(ModelConfig(name=str(tmp_path), max_length=16), second_order=True, dtype=torch.float64)
+    ids = [np.array(words(text)["input_ids"]) for text in TEXTS]
+    episode = EpisodeTexts(ids[:4], np.array([0, 1, 1, 0]), ids[4:], np.array([1, 0]), way=2)
+    expected, _ = unrolled(learner(encoder, "prototype", "all"), episode)
+    for mode in ("exact", "exact_recomputed"):
+        found, _ = dense(learner(encoder, "prototype", "all", mode), episode)
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=0, atol=1e-9, msg=f"{mode} {name}")
+    forward = learner(encoder, "prototype", "all", "forward_over_reverse")
+    if architecture == "llama":
+        with pytest.raises(UserError, match="silu.*choose exact_recomputed"):
+            dense(forward, episode)
+        return
+    found, _ = dense(forward, episode)
+    size = max(float(value.abs().max()) for value in expected.values())
+    for name, value in expected.items():
+        # T5 and Llama compute their norms in float32, whatever the dtype, so two ways to the same number differ by its rounding.
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-9 if architecture != "t5" else 1e-5 * size, msg=name)
 
 
 def test_exact_agrees_with_finite_differences(encoder, episode):
