@@ -98,7 +98,9 @@ def test_every_experiment_runs_in_debug_fast(cli, monkeypatch, tmp_path, name):
 
 
 @pytest.mark.slow
-def test_a_grid_makes_a_run_for_each_point(cli, tmp_path):
-    found = cli("train", "debug=fast", "seed=0,1", "hydra.sweep.dir=grid", "-m")
-    assert found.code == 0, found.err
-    assert [json.loads((tmp_path / "grid" / job / "run.json").read_text())["seed"] for job in ("0", "1")] == [0, 1]
+def test_a_grid_makes_a_run_for_each_point_and_goes_on_after_one_that_fails(cli, tmp_path):
+    found = cli("train", "debug=fast", "outer.steps=1", "inner.lr=0.01,-1,0.02", "-m")
+    assert found.code == 2
+    assert "inner.lr=-1" in found.err and "Traceback" not in found.err
+    (grid,) = (tmp_path / "outputs" / "train" / "maml").iterdir()
+    assert sorted(path.parent.name for path in grid.glob("*/results.json")) == ["0", "2"]
