@@ -18,7 +18,7 @@ from metatrain.meta.config import InnerConfig
 from metatrain.meta.inner import SGD
 from metatrain.meta.meta_gradient import Method, adapt, meta_gradient
 
-SHOTS, TASKS, UPDATES, TEST_TASKS, WIDTH = 10, 25, 7000, 600, 40
+SHOTS, TASKS, UPDATES, TEST_TASKS, WIDTH = 10, 25, 14_000, 600, 40
 RULE = SGD(InnerConfig(lr=0.01, steps=1))
 
 

@@ -27,6 +27,7 @@ OPTIONAL_GROUPS = ("experiment", "debug")  # not in any defaults list, so that `
 SHORTHANDS = {"predict": {"model": "model.path"}}  # `model=...` alone would choose from the config group of that name
 
 
+_FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--info", "-i")
 VERBATIM = {"predict": ("text",)}  # a sentence, whose commas and brackets mean nothing
 
 
@@ -45,10 +46,12 @@ def normalise(command: str, overrides: list[str]) -> list[str]:
     """What the user may write, as Hydra wants it.
 
     `experiment=x` and `debug=x` become `+experiment=x` and `+debug=x`; debug goes last, so that it wins over an experiment
-    (explicit settings win over both wherever they stand). Shorthands are written out, and running text is quoted.
+    (explicit settings win over both wherever they stand). Shorthands are written out, and running text is quoted. Flags go
+    behind all settings: Hydra's parser takes no settings on both sides of one.
     """
+    settings, flags = _without_flags(overrides)
     plain = []
-    for item in overrides:
+    for item in settings:
         key = item.split("=", 1)[0]
         if key in OPTIONAL_GROUPS and "=" in item:
             item = f"+{item}"
@@ -57,7 +60,22 @@ def normalise(command: str, overrides: list[str]) -> list[str]:
         elif key in SHORTHANDS.get(command, {}):
             item = SHORTHANDS[command][key] + item[len(key) :]
         plain.append(item)
-    return sorted(plain, key=lambda item: item.startswith("+debug="))
+    return [*sorted(plain, key=lambda item: item.startswith("+debug=")), *flags]
+
+
+def _without_flags(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Settings, and Hydra's flags with their values."""
+    settings, flags = [], []
+    rest = list(arguments)
+    while rest:
+        item = rest.pop(0)
+        if not item.startswith("-"):
+            settings.append(item)
+            continue
+        flags.append(item)
+        if item in _FLAGS_WITH_VALUE and rest and "=" not in rest[0]:
+            flags.append(rest.pop(0))
+    return settings, flags
 
 
 def _quoted(text: str) -> str:

@@ -75,6 +75,7 @@ def read_file(path: Path, columns: Columns) -> Table:
     if path.stat().st_size == 0:
         raise UserError(f"{path}: the file is empty")
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it would print of an error is said better below
     try:
         if kind == ".jsonl":
             data = datasets.Dataset.from_json(str(path))

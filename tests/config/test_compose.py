@@ -78,6 +78,14 @@ def test_shorthands():
     assert normalise("train", ["model=tiny"]) == ["model=tiny"]
 
 
+def test_flags_may_stand_anywhere():
+    assert normalise("train", ["a=1", "-m", "debug=fast", "b=2"]) == ["a=1", "b=2", "+debug=fast", "-m"]
+    assert normalise("train", ["--config-dir", "mine", "a=1", "--cfg", "job", "-p", "inner", "b=2", "--resolve"]) == [
+        "a=1", "b=2", "--config-dir", "mine", "--cfg", "job", "-p", "inner", "--resolve",
+    ]  # fmt: skip
+    assert normalise("train", ["--info", "a=1"]) == ["a=1", "--info"]
+
+
 def test_a_users_own_folder_is_searched_too(cli, tmp_path):
     (tmp_path / "mine" / "experiment").mkdir(parents=True)
     (tmp_path / "mine" / "experiment" / "quick.yaml").write_text("# @package _global_\nouter:\n  steps: 7\n")
