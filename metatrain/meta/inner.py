@@ -14,8 +14,7 @@ from torch import Tensor
 
 from metatrain.errors import UserError
 from metatrain.meta.config import InnerConfig
-
-Parameters = dict[str, Tensor]
+from metatrain.meta.parameters import Parameters
 
 HEAD = "head."  # what names of head parameters begin with
 

@@ -19,8 +19,9 @@ from torch.func import functional_call
 from metatrain.errors import UserError
 from metatrain.meta.algorithm import method_at
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
-from metatrain.meta.inner import HEAD, Parameters, make_inner_rule
-from metatrain.meta.meta_gradient import LEARNED, adapt, leaves, meta_gradient
+from metatrain.meta.inner import HEAD, make_inner_rule
+from metatrain.meta.meta_gradient import LEARNED, adapt, meta_gradient
+from metatrain.meta.parameters import Parameters, leaves
 from metatrain.models.adapted import lowest_adapted_layer, select
 from metatrain.models.batches import Batch, chunks
 from metatrain.models.encoder import Encoder

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from metatrain.errors import UserError
-from metatrain.meta.inner import InnerRule, Parameters
+from metatrain.meta.inner import InnerRule
+from metatrain.meta.parameters import Parameters, add_to, detached, dot, leaves, vjp
 from metatrain.meta.second_order import finite_difference, forward_over_reverse, reverse_over_reverse
 
 MODES = ("exact", "exact_recomputed", "forward_over_reverse", "finite_difference", "first_order", "implicit", "reptile")
@@ -69,16 +70,6 @@ class MetaGradient:
     residual: float | None = None  # implicit: what conjugate gradients left, as a share of the right-hand side
 
 
-def leaves(parameters: Mapping[str, Tensor]) -> Parameters:
-    """The same values as leaves of a new graph."""
-    return {name: value.detach().requires_grad_() for name, value in parameters.items()}
-
-
-def detached(parameters: Mapping[str, Tensor]) -> Parameters:
-    """The same values outside any graph."""
-    return {name: value.detach() for name, value in parameters.items()}
-
-
 def adapt(
     episode: EpisodeLosses, phi: Parameters, fixed: Mapping[str, Tensor], rule: InnerRule, steps: int, proximal: float = 0.0
 ) -> Iterator[tuple[Parameters, float]]:
@@ -118,7 +109,7 @@ def meta_gradient(episode: EpisodeLosses, theta: Mapping[str, Tensor], rule: Inn
     else:
         weights = [0.0] * (steps - 1) + [1.0] if method.weights is None else list(method.weights)
         last = weights[-1] if weights else 1.0
-        cotangent = _split(_vjp([query_loss * last], None, {**phi, **fixed}), phi, total)
+        cotangent = _split(vjp([query_loss * last], None, {**phi, **fixed}), phi, total)
         if method.mode == "implicit":
             cotangent, residual = _solve(episode, tape.phi, fixed, cotangent, method, total)
         elif tape.keep != "nothing":
@@ -126,7 +117,7 @@ def meta_gradient(episode: EpisodeLosses, theta: Mapping[str, Tensor], rule: Inn
                 cotangent = tape.back(k, cotangent, _PRODUCTS.get(method.mode), total)
                 if k and weights[k - 1]:
                     point = leaves(tape.at(k))
-                    more = _split(_vjp([episode.query_loss(point, fixed) * weights[k - 1]], None, {**point, **fixed}), point, total)
+                    more = _split(vjp([episode.query_loss(point, fixed) * weights[k - 1]], None, {**point, **fixed}), point, total)
                     cotangent = {name: value + more.get(name, 0) for name, value in cotangent.items()}
                 tape.forget(k)
 
@@ -216,7 +207,7 @@ class _Tape:
             if kept.after is None:
                 kept, _ = self._graph(kept.before, k)
             outputs = {name: value for name, value in kept.after.items() if name in cotangent}
-            found = _vjp(list(outputs.values()), [cotangent[name] for name in outputs], {**kept.before, **self.fixed})
+            found = vjp(list(outputs.values()), [cotangent[name] for name in outputs], {**kept.before, **self.fixed})
             return _split(found, kept.before, total)
         # Through the update alone, its gradient taken for an input; then through that gradient, if second derivatives count.
         before, gradients = leaves(kept.before), leaves(kept.gradients)
@@ -224,7 +215,7 @@ class _Tape:
         outputs = {name: value for name, value in after.items() if name in cotangent}
         rates = {name: value for name, value in self.fixed.items() if name.startswith(LEARNED)}
         inputs = {**before, **{f"gradient {name}": value for name, value in gradients.items()}, **rates}
-        found = _vjp(list(outputs.values()), [cotangent[name] for name in outputs], inputs)
+        found = vjp(list(outputs.values()), [cotangent[name] for name in outputs], inputs)
         direction = {name: found.pop(f"gradient {name}", torch.zeros_like(value)) for name, value in gradients.items()}
         result = _split(found, before, total)
         if products is not None:
@@ -276,9 +267,6 @@ def _solve(episode: EpisodeLosses, phi: Parameters, fixed: Parameters, right: Pa
         found = products(v)
         return {name: v[name] + found.get(name, torch.zeros_like(v[name])) / method.proximal for name in names}
 
-    def dot(one: Parameters, other: Parameters) -> float:
-        return float(sum((one[name].double() * other[name].double()).sum() for name in names))
-
     v = {name: torch.zeros_like(value) for name, value in right.items()}
     rest, direction = dict(right), dict(right)
     size = first = dot(rest, rest)
@@ -294,20 +282,11 @@ def _solve(episode: EpisodeLosses, phi: Parameters, fixed: Parameters, right: Pa
         rest = {name: rest[name] - length * ahead[name] for name in names}
         size, before = dot(rest, rest), size
         direction = {name: rest[name] + size / before * direction[name] for name in names}
-    for name, value in products(v).items():
-        if name not in phi:
-            total[name] = total.get(name, 0) - value / method.proximal
+    add_to(total, {name: -value / method.proximal for name, value in products(v).items() if name not in phi})
     return v, (size / first) ** 0.5 if first else 0.0
-
-
-def _vjp(outputs: list[Tensor], cotangents: list[Tensor] | None, inputs: Parameters) -> Parameters:
-    found = torch.autograd.grad(outputs, list(inputs.values()), cotangents, allow_unused=True)
-    return {name: value for name, value in zip(inputs, found) if value is not None}
 
 
 def _split(found: Parameters, phi: Parameters, total: Parameters) -> Parameters:
     """Keep phi's entries as the next cotangent; add the rest to the gradient with respect to w."""
-    for name, value in found.items():
-        if name not in phi:
-            total[name] = total[name] + value if name in total else value
+    add_to(total, {name: value for name, value in found.items() if name not in phi})
     return {name: found.get(name, torch.zeros_like(value)) for name, value in phi.items()}

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from metatrain.meta.inner import Parameters
 from metatrain.meta.learner import EpisodeTexts, Learner
+from metatrain.meta.parameters import Parameters, dot
 
 COMPARED = ("exact", "exact_recomputed", "forward_over_reverse", "finite_difference", "first_order")
 
@@ -37,11 +37,11 @@ def probe(learner: Learner, episode: EpisodeTexts, mode: str, exact: Parameters 
     gradient = {name: torch.zeros_like(value) for name, value in learner.parameters.items()}
     learner.add_gradient(gradient, part, 1.0)
     reference = gradient if exact is None else exact
-    size = _dot(reference, reference) ** 0.5
+    size = dot(reference, reference) ** 0.5
     difference = {name: value - reference[name] for name, value in gradient.items()}
-    own = _dot(gradient, gradient) ** 0.5
+    own = dot(gradient, gradient) ** 0.5
     idle = [name for name, value in gradient.items() if not value.any()]
-    return Probe(gradient, _dot(difference, difference) ** 0.5 / size, _dot(gradient, reference) / (own * size), seconds, idle)
+    return Probe(gradient, dot(difference, difference) ** 0.5 / size, dot(gradient, reference) / (own * size), seconds, idle)
 
 
 def slope_error(learner: Learner, episode: EpisodeTexts, gradient: Parameters, seed: int) -> float:
@@ -62,9 +62,5 @@ def slope_error(learner: Learner, episode: EpisodeTexts, gradient: Parameters, s
     slope = (loss(distance) - loss(-2 * distance)) / (2 * distance)
     for name, value in learner.parameters.items():
         value.copy_(before[name])
-    predicted = _dot(gradient, direction)
+    predicted = dot(gradient, direction)
     return abs(slope - predicted) / abs(predicted)
-
-
-def _dot(one: Parameters, other: Parameters) -> float:
-    return float(sum((value.double() * other[name].double()).sum() for name, value in one.items()))

@@ -13,8 +13,8 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
 from metatrain.errors import UserError
+from metatrain.meta.parameters import Parameters, add_to, dot, leaves, vjp
 
-Parameters = dict[str, Tensor]
 Loss = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Iterable[Tensor]]  # (phi, w) to parts of S
 
 # Half the distance of the two points of a difference, as a share of the size of phi: errors of rounding and of the
@@ -24,12 +24,12 @@ _DISTANCE = {torch.float64: 1e-5, torch.float32: 3e-3}
 
 def reverse_over_reverse(loss: Loss, phi: Parameters, fixed: Parameters, direction: Parameters) -> Parameters:
     """Products by differentiating the gradient's product with u."""
-    phi = _leaves(phi)
+    phi = leaves(phi)
     total: Parameters = {}
     for part in loss(phi, fixed):
-        gradients = torch.autograd.grad(part, list(phi.values()), create_graph=True)
-        along = sum((gradient * direction[name]).sum() for name, gradient in zip(phi, gradients))
-        _add(total, _gradients(along, phi, fixed))
+        first = torch.autograd.grad(part, list(phi.values()), create_graph=True)
+        along = sum((gradient * direction[name]).sum() for name, gradient in zip(phi, first))
+        add_to(total, vjp([along], None, {**phi, **fixed}))
     return total
 
 
@@ -56,38 +56,20 @@ def _forward_over_reverse(loss: Loss, phi: Parameters, fixed: Parameters, direct
                 tangent = None if gradient is None else forward_ad.unpack_dual(gradient).tangent
                 if tangent is not None:
                     tangents[name] = tangent
-            _add(total, tangents)
+            add_to(total, tangents)
     return total
 
 
 def finite_difference(loss: Loss, phi: Parameters, fixed: Parameters, direction: Parameters) -> Parameters:
     """Central differences of the gradient along u: an approximation."""
-    size = _norm(direction)
+    size = dot(direction, direction) ** 0.5
     if size == 0:
         return {}
-    step = _DISTANCE[next(iter(phi.values())).dtype] * max(_norm(phi), 1.0) / size
+    step = _DISTANCE[next(iter(phi.values())).dtype] * max(dot(phi, phi) ** 0.5, 1.0) / size
     total: Parameters = {}
     for sign in (1.0, -1.0):
-        point = _leaves({name: value + sign * step * direction[name] for name, value in phi.items()})
+        point = leaves({name: value + sign * step * direction[name] for name, value in phi.items()})
         for part in loss(point, fixed):
-            _add(total, {name: gradient * (sign / (2 * step)) for name, gradient in _gradients(part, point, fixed).items()})
+            found = vjp([part], None, {**point, **fixed})
+            add_to(total, {name: gradient * (sign / (2 * step)) for name, gradient in found.items()})
     return total
-
-
-def _gradients(output: Tensor, phi: Parameters, fixed: Parameters) -> Parameters:
-    inputs = {**phi, **fixed}
-    found = torch.autograd.grad(output, list(inputs.values()), allow_unused=True)
-    return {name: gradient for name, gradient in zip(inputs, found) if gradient is not None}
-
-
-def _leaves(parameters: Mapping[str, Tensor]) -> Parameters:
-    return {name: value.detach().requires_grad_() for name, value in parameters.items()}
-
-
-def _add(total: Parameters, more: Mapping[str, Tensor]) -> None:
-    for name, value in more.items():
-        total[name] = total[name] + value if name in total else value
-
-
-def _norm(parameters: Mapping[str, Tensor]) -> float:
-    return float(torch.stack([value.double().square().sum() for value in parameters.values()]).sum().sqrt())

@@ -77,12 +77,8 @@ class SharedHead:
         return {"weight": learned["row"].expand_as(empty["weight"]).clone(), "bias": empty["bias"]}
 
 
-class PrototypeHead:
-    """Class means as a linear head, as in ProtoMAML (Triantafillou et al. 2020): W = 2sc, b = -s|c|^2.
-
-    At the start, logits are squared Euclidean distances to the class means times a learned scale s > 0, up to a term that
-    all classes share; without inner steps this is ProtoNet (Snell et al. 2017). Gradients flow into the means.
-    """
+class _Scaled:
+    """What heads made of the support encodings alone have in common: a learned scale of their logits, above zero."""
 
     needs_support = True
 
@@ -91,6 +87,14 @@ class PrototypeHead:
 
     def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
         return {"log_scale": torch.tensor(self.scale).log()}
+
+
+class PrototypeHead(_Scaled):
+    """Class means as a linear head, as in ProtoMAML (Triantafillou et al. 2020): W = 2sc, b = -s|c|^2.
+
+    At the start, logits are squared Euclidean distances to the class means times a learned scale s > 0, up to a term that
+    all classes share; without inner steps this is ProtoNet (Snell et al. 2017). Gradients flow into the means.
+    """
 
     def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor) -> Head:
         means = _class_means(features, labels, len(empty["bias"]))
@@ -98,40 +102,27 @@ class PrototypeHead:
         return {"weight": 2 * scale * means, "bias": -scale * means.square().sum(1)}
 
 
-class CosineHead:
+class CosineHead(_Scaled):
     """Directions of the class means: W = sc/|c|, b = 0, s > 0 learned.
 
     With encodings of length 1 (`model.normalize`) logits are cosines to the class means, as in ProtoNets with cosine
     similarity (Chen et al. 2020).
     """
 
-    needs_support = True
-
-    def __init__(self, scale: float):
-        self.scale = scale
-
-    def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
-        return {"log_scale": torch.tensor(self.scale).log()}
-
     def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor) -> Head:
         means = _class_means(features, labels, len(empty["bias"]))
         return {"weight": learned["log_scale"].exp() * F.normalize(means, dim=1), "bias": empty["bias"]}
 
 
-class RidgeHead:
+class RidgeHead(_Scaled):
     """Ridge regression to one-hot labels in closed form, as in R2D2 (Bertinetto et al. 2019, eq. 5 to 7).
 
     W = X'(XX' + lambda I)^-1 Y for support encodings X [n, H] and one-hot Y [n, way]; logits = s x W, with lambda, s > 0
     learned.
     """
 
-    needs_support = True
-
-    def __init__(self, scale: float):
-        self.scale = scale
-
     def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
-        return {"log_scale": torch.tensor(self.scale).log(), "log_lambda": torch.tensor(0.0)}
+        return {**super().learned(hidden, way), "log_lambda": torch.tensor(0.0)}
 
     def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor) -> Head:
         one_hot = F.one_hot(labels, len(empty["bias"])).to(features.dtype)

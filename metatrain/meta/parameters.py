@@ -1,0 +1,37 @@
+"""Dictionaries of tensors by name, which everything in this room passes around."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+Parameters = dict[str, Tensor]
+
+
+def leaves(parameters: Mapping[str, Tensor]) -> Parameters:
+    """The same values as leaves of a new graph."""
+    return {name: value.detach().requires_grad_() for name, value in parameters.items()}
+
+
+def detached(parameters: Mapping[str, Tensor]) -> Parameters:
+    """The same values outside any graph."""
+    return {name: value.detach() for name, value in parameters.items()}
+
+
+def add_to(total: Parameters, more: Mapping[str, Tensor]) -> None:
+    """Sum by name, out of place for tensors: what `more` holds may be needed elsewhere."""
+    for name, value in more.items():
+        total[name] = total[name] + value if name in total else value
+
+
+def vjp(outputs: list[Tensor], cotangents: list[Tensor] | None, inputs: Mapping[str, Tensor]) -> Parameters:
+    """Vector-Jacobian products, without the inputs that the outputs do not depend on."""
+    found = torch.autograd.grad(outputs, list(inputs.values()), cotangents, allow_unused=True)
+    return {name: value for name, value in zip(inputs, found) if value is not None}
+
+
+def dot(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
+    """Inner product over the names of `one`, summed in float64."""
+    return float(sum((value.double() * other[name].double()).sum() for name, value in one.items()))
