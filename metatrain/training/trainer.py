@@ -140,7 +140,7 @@ class Trainer:
     def _meta_update(self, metrics: MetricsLog, wandb: WandbRun) -> None:
         begin, outer, step = time.monotonic(), self.config.outer, self.state.step
         total = {name: torch.zeros_like(value) for name, value in self.learner.parameters.items()}
-        parts = []
+        parts, residuals = [], []
         for slot in range(outer.meta_batch):
             self.between_episodes()
             episode = training_episode(self.tasks.meta_train, self.config.episode, self.config.seed, step * outer.meta_batch + slot)
@@ -149,6 +149,7 @@ class Trainer:
                 raise UserError(f"the query loss of task '{episode.task.name}' is not finite at meta-update {step + 1}; lower inner.lr or outer.lr")
             self.learner.add_gradient(total, part, 1.0 / outer.meta_batch)
             parts.append((part.loss_before, part.loss_after, part.accuracy_before, part.accuracy_after))
+            residuals += [] if part.residual is None else [part.residual]
         norm = self.optimizer.step(total, step)
         if not math.isfinite(norm):
             raise UserError(f"the meta-gradient is not finite at meta-update {step + 1}; lower inner.lr, inner.steps or outer.lr")
@@ -161,6 +162,8 @@ class Trainer:
             "accuracy_after": accuracy_after,
             "gradient_norm": norm,
         }
+        if residuals:
+            record["cg_residual"] = sum(residuals) / len(residuals)
         metrics.write(step=self.state.step, split="meta_train", **record)
         seconds, memory = time.monotonic() - begin, peak_memory(self.learner.encoder.device)
         self._timings.write(step=self.state.step, split="meta_train", seconds=round(seconds, 4), peak_memory_mb=round(memory / 1e6))

@@ -73,6 +73,12 @@ def test_another_seed_gives_others(cli, tiny_run, tmp_path):
     assert (tmp_path / "other" / "metrics.jsonl").read_bytes() != (tiny_run / "metrics.jsonl").read_bytes()
 
 
+def test_implicit_meta_gradients_report_how_far_conjugate_gradients_came(cli, tmp_path):
+    assert cli("train", "debug=fast", "algorithm=imaml", "outer.steps=1", "hydra.run.dir=run").code == 0
+    (record, *_) = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert 0 < record["cg_residual"] < float("inf")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_runs_is_exported_and_evaluated_from_its_export(cli, tmp_path, name):
