@@ -213,7 +213,7 @@ class _Tape:
         before, gradients = leaves(kept.before), leaves(kept.gradients)
         after = self._update(before, gradients, k)
         outputs = {name: value for name, value in after.items() if name in cotangent}
-        rates = {name: value for name, value in self.fixed.items() if name.startswith(LEARNED)}
+        rates = {LEARNED + name: value for name, value in self._learned.items()}
         inputs = {**before, **{f"gradient {name}": value for name, value in gradients.items()}, **rates}
         found = vjp(list(outputs.values()), [cotangent[name] for name in outputs], inputs)
         direction = {name: found.pop(f"gradient {name}", torch.zeros_like(value)) for name, value in gradients.items()}

@@ -69,8 +69,8 @@ def measured_memory(device: torch.device) -> Iterator[Callable[[], int]]:
     def kilobytes(key: str) -> int:
         return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(f"{key}:"))
 
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)  # freed memory that the process still holds would hide the next rise
+    if libc := _glibc():
+        libc.malloc_trim(0)  # freed memory that the process still holds would hide the next rise
     reset.write_text("5")
     before = kilobytes("VmRSS")
     yield lambda: 1024 * max(0, kilobytes("VmHWM") - before)
@@ -98,13 +98,17 @@ def _fast_cpu() -> list[str]:
     if "amx_bf16" not in _cpu_flags():
         torch.set_float32_matmul_precision("medium")
         notes.append("kernels: oneDNN float32 matrix product (hardware.fast_kernels=false turns it off)")
-    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+    if libc := _glibc():
         # Freed buffers stay with the process: mapping them anew each step costs a third of the time.
         m_trim_threshold, m_mmap_threshold = -1, -3
-        libc = ctypes.CDLL(None)
         libc.mallopt(m_mmap_threshold, 1 << 30)
         libc.mallopt(m_trim_threshold, (1 << 31) - 1)
     return notes
+
+
+def _glibc() -> ctypes.CDLL | None:
+    """The C library, where it is the one whose allocator is set here."""
+    return ctypes.CDLL(None) if sys.platform == "linux" and platform.libc_ver()[0] == "glibc" else None
 
 
 def _cpu_flags() -> str:
