@@ -20,14 +20,14 @@ def main(arguments: list[str]) -> None:
 def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
     """One evaluation, in a run directory of its own."""
     from metatrain.commands.building import open_checkpoint
-    from metatrain.commands.train import show
+    from metatrain.commands.meta_test import meta_test
     from metatrain.errors import Stopped
     from metatrain.evaluation.arms import check_arms, make_arms
-    from metatrain.evaluation.protocol import check_evaluation, evaluate
+    from metatrain.evaluation.protocol import check_evaluation
     from metatrain.tasks.tokens import Tokens
     from metatrain.tracking.console import Display
     from metatrain.training import hardware
-    from metatrain.training.run_directory import RunDirectory, recorded, write_json
+    from metatrain.training.run_directory import RunDirectory, recorded
     from metatrain.training.signals import StopRequest
 
     with Display() as display:
@@ -44,16 +44,12 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
         with recorded(run), StopRequest() as stop:
             arms = make_arms(config.evaluation.arms, opened.learner, opened.untrained())
             tokens = Tokens(opened.learner.encoder.tokenizer, opened.learner.encoder.max_length)
-            display.start("meta-test", len(config.evaluation.shots) * len(tasks) * config.evaluation.episodes)
 
-            def between() -> None:
-                display.advance()
+            def give_way() -> None:
                 if stop:
                     raise Stopped(stop.signal_number, "stopped; evaluations are short and start anew")
 
-            results = evaluate(arms, tasks, tokens, opened.episode, config.evaluation, config.seed, between)
-            write_json(run.results, {**results, "checkpoint": opened.name})
-            show(results, display)
+            meta_test(arms, tasks, tokens, opened.episode, config.evaluation, config.seed, run, display, give_way, checkpoint=opened.name)
             display.say(f"results: {run.results}")
 
 

@@ -32,7 +32,8 @@ def main(arguments: list[str]) -> None:
     run.load_config(TrainConfig)  # a damaged config.yaml is named before Hydra sees it
 
     def go_on(config: TrainConfig, path: Path, changed: list[str]) -> None:
-        from metatrain.commands.train import meta_train, show
+        from metatrain.commands.meta_test import show
+        from metatrain.commands.train import meta_train
         from metatrain.tracking.console import Display
 
         if changed:

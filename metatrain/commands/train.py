@@ -10,7 +10,6 @@ from metatrain.config.compose import run_under_hydra
 from metatrain.config.schema import TrainConfig
 
 if TYPE_CHECKING:
-    from metatrain.tracking.console import Display
     from metatrain.training.run_directory import RunDirectory
 
 
@@ -33,15 +32,16 @@ def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resume
     """
     # Imported here: composing a configuration, or refusing it, should not wait for torch.
     from metatrain.commands.building import Recipe, build_learner, save_model
+    from metatrain.commands.meta_test import meta_test
     from metatrain.evaluation.arms import make_arms
-    from metatrain.evaluation.protocol import check_evaluation, evaluate
+    from metatrain.evaluation.protocol import check_evaluation
     from metatrain.meta.algorithm import check_algorithm
     from metatrain.tasks.sources import load_tasks
     from metatrain.tasks.tokens import Tokens
     from metatrain.tracking.console import Display
     from metatrain.tracking.weights_and_biases import WandbRun, check_tracking
     from metatrain.training import hardware
-    from metatrain.training.run_directory import recorded, write_json
+    from metatrain.training.run_directory import recorded
     from metatrain.training.signals import StopRequest
     from metatrain.training.trainer import Trainer, check_training
 
@@ -75,26 +75,8 @@ def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resume
             save_model(run.model, learner, recipe)
 
             arms = make_arms(config.evaluation.arms, learner, build_learner(recipe, device, dtype))
-            display.start("meta-test", len(config.evaluation.shots) * len(tasks.meta_test) * config.evaluation.episodes)
-
-            def between() -> None:
-                display.advance()
-                trainer.stop_evaluation()
-
-            results = evaluate(arms, tasks.meta_test, tokens, config.episode, config.evaluation, config.seed, between)
-            write_json(run.results, results)
-            show(results, display)
+            results = meta_test(arms, tasks.meta_test, tokens, config.episode, config.evaluation, config.seed, run, display, trainer.stop_evaluation)
             wandb.finish({f"meta_test/{name}": arm["mean"] for name, arm in results["arms"].items()})
             display.say(f"peak memory: {hardware.peak_memory(device) / 1e9:.2f} GB")
             display.say(f"results: {run.results}")
             display.say(f"next: metatrain finetune checkpoint={run.path} data.train=YOUR_EXAMPLES.csv")
-
-
-def show(results, display: Display) -> None:
-    """Tables and verdicts of every number of shots."""
-    from metatrain.tracking.console import results_table, verdict_lines
-
-    for shots in results["by_shots"]:
-        display.table(results_table(results, shots))
-        for line in verdict_lines(results, shots):
-            display.say(line)
