@@ -37,7 +37,7 @@ class Sinusoids:
     def start(self, theta):
         return {name: value.expand(self.tasks, *value.shape) for name, value in theta.items()}, {}
 
-    def support_parts(self, phi, fixed):
+    def support_parts(self, phi, fixed, step):
         yield self.errors(phi, slice(0, SHOTS)).sum()
 
     def query_loss(self, phi, fixed):

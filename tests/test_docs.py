@@ -14,6 +14,13 @@ def test_the_page_of_methods_is_up_to_date():
     assert (ROOT / "docs" / "methods.md").read_text(encoding="utf-8") == page(), "run: python scripts/methods_page.py"
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "conf" / "algorithm").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_check_that_a_method_names_exists(path):
+    (check,) = re.findall(r"^# Check: (\S+)$", path.read_text(), re.MULTILINE)
+    file, test = check.split("::")
+    assert f"def {test}(" in (ROOT / file).read_text()
+
+
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
 def test_commands_and_files_that_are_mentioned_exist(name):
     text = (ROOT / name).read_text()

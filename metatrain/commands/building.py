@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from metatrain.config.schema import InnerOverrides, ModelOverrides, TrainConfig
 from metatrain.errors import UserError
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.meta.inner import HEAD
 from metatrain.meta.learner import Learner
 from metatrain.meta.meta_gradient import SECOND_ORDER
+from metatrain.models import adapters
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 from metatrain.models.export import read_recipe, save_encoder
+from metatrain.models.heads import ROW
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.training import checkpoint
 from metatrain.training.run_directory import RunDirectory, written_whole
 from metatrain.training.trainer import load_parameters
+
+if TYPE_CHECKING:
+    from metatrain.tasks.task import Task
 
 RECIPE_FORMAT = 1
 _BUILT_IN = ("minilm", "tiny")
@@ -35,10 +41,13 @@ class Recipe:
     inner: InnerConfig
     episode: EpisodeConfig
     seed: int
+    labels: tuple[str, ...] = ()  # names of the training tasks' labels, for a joint head
 
     @classmethod
-    def of_run(cls, config: TrainConfig) -> Recipe:
-        return cls(config.model, config.algorithm, config.inner, config.episode, config.seed)
+    def of_run(cls, config: TrainConfig, tasks: Iterable[Task] = ()) -> Recipe:
+        """The recipe of a run on these training tasks; without them, until `labels` are known from a checkpoint."""
+        labels = tuple(sorted({label for task in tasks for label in task.label_names}))
+        return cls(config.model, config.algorithm, config.inner, config.episode, config.seed, labels)
 
 
 @dataclass(frozen=True)
@@ -55,11 +64,17 @@ class Opened:
 def build_learner(recipe: Recipe, device: torch.device, dtype: torch.dtype, say: Callable[[str], None] = lambda line: None) -> Learner:
     """A learner with its initial weights, which depend on the seed where they are not pretrained."""
     torch.manual_seed(recipe.seed)
-    encoder, notes = load_encoder(recipe.model, recipe.algorithm.meta_gradient in SECOND_ORDER, dtype)
-    learner = Learner(encoder.to(device), recipe.algorithm, recipe.inner, recipe.episode.way)
+    algorithm = recipe.algorithm
+    encoder, notes = load_encoder(recipe.model, algorithm.meta_gradient in SECOND_ORDER, dtype)
+    if algorithm.adapt in adapters.KINDS:
+        adapters.attach(encoder.backbone, algorithm.adapt, algorithm.rank, algorithm.targets, algorithm.context_size)
+    learner = Learner(encoder.to(device), algorithm, recipe.inner, recipe.episode.way, recipe.labels)
     for note in notes:
         say(note)
-    idle = learner.untrained_names()
+    trained = sum(value.numel() for value in learner.parameters.values())
+    adapting = sum(value.numel() for name, value in learner.initial.items() if name in learner.adapted)
+    say(f"meta-trained: {trained:,} parameters; of the encoder's, {adapting:,} adapt to a task{', with its head' if learner.head_adapts else ''}")
+    idle = learner.unreached
     if idle:
         say(f"{len(idle)} parameters that no text reaches stay as they are: {', '.join(idle[:3])}{' ...' if len(idle) > 3 else ''}")
     return learner
@@ -88,10 +103,10 @@ def open_checkpoint(
         _with(InnerConfig(**saved["inner"]) if saved else default_inner(), inner),
         EpisodeConfig(**saved.get("episode", {})),
         saved.get("seed", 0),
+        _labels(learned),
     )
     learner = build_learner(recipe, device, dtype, say)
-    for name, value in learned.items():
-        learner.parameters[name].copy_(value)
+    learner.load(learned)
     base = replace(recipe, model=replace(recipe.model, name=saved.get("base", reference)))
     return Opened(learner, lambda: build_learner(base, device, dtype), recipe.episode, None, reference)
 
@@ -101,8 +116,8 @@ def _open_run(
 ) -> Opened:
     config: TrainConfig = run.load_config(TrainConfig)
     recipe = Recipe.of_run(config)
-    recipe = replace(recipe, inner=_with(recipe.inner, inner), model=_with(recipe.model, model))
     found = _read_checkpoint(run, wanted, say)
+    recipe = replace(recipe, inner=_with(recipe.inner, inner), model=_with(recipe.model, model), labels=_labels(found.tensors["model"]))
     learner = build_learner(recipe, device, dtype, say)
     load_parameters(learner, found)
     say(f"weights: {found.path}")
@@ -153,6 +168,12 @@ def save_model(folder: Path, learner: Learner, recipe: Recipe) -> None:
     }
     with written_whole(folder) as temporary:
         save_encoder(temporary, learner.load_encoder(), learned, facts)
+
+
+def _labels(names: Iterable[str]) -> tuple[str, ...]:
+    """The labels of a joint head, from the names of its parameters."""
+    prefix = HEAD + ROW
+    return tuple(sorted(name[len(prefix) :] for name in names if name.startswith(prefix)))
 
 
 def _with(settings: Any, overrides: Any) -> Any:

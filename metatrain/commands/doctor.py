@@ -39,7 +39,7 @@ def start(config: DoctorConfig, path: Path, overrides: list[str]) -> None:
             display.say(note)
         # The modes are compared with each other, so the method's own is replaced, and what belongs to it alone.
         algorithm = replace(config.algorithm, meta_gradient="exact", proximal=0.0, first_order_until=0)
-        recipe = replace(Recipe.of_run(config), algorithm=algorithm)
+        recipe = replace(Recipe.of_run(config, tasks.meta_train), algorithm=algorithm)
         learner = build_learner(recipe, device, torch.float64, display.say)
         tokens = Tokens(learner.encoder.tokenizer, config.model.max_length)
         episode = texts_of(training_episode(tasks.meta_train, config.episode, config.seed, 0), tokens)

@@ -44,7 +44,7 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
         with recorded(run):
             wanted = np.array([labels.index(label) for label in train.labels])
             begin = time.perf_counter()
-            adapted, loss = learner.adapt(tokens.encode(train.texts), wanted, len(labels))
+            adapted, loss = learner.adapt(tokens.encode(train.texts), wanted, labels)
             seconds = time.perf_counter() - begin
             steps = learner.steps(evaluation=True)
             display.say(f"adapted to {len(wanted)} examples of {len(labels)} classes in {seconds:.1f} s ({steps} inner steps, last loss {loss:.3f})")

@@ -56,7 +56,7 @@ def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resume
             display.say(note)
         sizes = [f"{len(tasks.split(name))} {name.replace('_', '-')}" for name in ("meta_train", "meta_validation", "meta_test")]
         display.say(f"tasks: {tasks.name}, {', '.join(sizes)}")
-        recipe = Recipe.of_run(config)
+        recipe = Recipe.of_run(config, tasks.meta_train)
         learner = build_learner(recipe, device, dtype, display.say)
         tokens = Tokens(learner.encoder.tokenizer, config.model.max_length)
 

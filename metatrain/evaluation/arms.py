@@ -13,7 +13,8 @@ from sklearn.linear_model import LogisticRegression
 
 from metatrain.errors import UserError
 from metatrain.evaluation.config import ARMS
-from metatrain.meta.learner import EpisodeTexts, Learner
+from metatrain.meta.learner import Learner
+from metatrain.meta.text_losses import EpisodeTexts
 
 
 class Arm(Protocol):
@@ -31,7 +32,7 @@ class Adapted:
 
     def predict(self, episode: EpisodeTexts) -> tuple[np.ndarray, float]:
         begin = time.perf_counter()
-        parameters, _ = self.learner.adapt(episode.support, episode.support_labels, episode.way)
+        parameters, _ = self.learner.adapt(episode.support, episode.support_labels, episode.names)
         seconds = time.perf_counter() - begin
         return self.learner.logits(parameters, episode.query).argmax(1).cpu().numpy(), seconds
 

@@ -12,7 +12,7 @@ from metatrain.errors import UserError
 from metatrain.evaluation import statistics
 from metatrain.evaluation.arms import Arm, check_arms
 from metatrain.evaluation.config import EvaluationConfig
-from metatrain.meta.learner import EpisodeTexts
+from metatrain.meta.text_losses import EpisodeTexts
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.episodes import Episode, check_tasks, task_episode
 from metatrain.tasks.task import Task
@@ -38,7 +38,8 @@ def texts_of(episode: Episode, tokens: Tokens) -> EpisodeTexts:
         episode.support_labels,
         tokens.of(episode.task, episode.query),
         episode.query_labels,
-        episode.way,
+        [episode.task.label_names[label] for label in episode.classes],
+        episode.seed,
     )
 
 

@@ -6,9 +6,12 @@ from metatrain.errors import UserError
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
 from metatrain.meta.inner import make_inner_rule
 from metatrain.meta.meta_gradient import Method, check_method
-from metatrain.models.adapted import check_choice
+from metatrain.meta.noise import check_noise
+from metatrain.models.adapted import HEAD_STAYS, check_choice
 from metatrain.models.config import ModelConfig
 from metatrain.models.heads import make_head
+
+TRAINED = ("all", "adapted")
 
 
 def check_algorithm(algorithm: AlgorithmConfig, inner: InnerConfig, model: ModelConfig) -> None:
@@ -20,19 +23,39 @@ def check_algorithm(algorithm: AlgorithmConfig, inner: InnerConfig, model: Model
     make_head(algorithm.head, algorithm.head_scale)
     check_choice(algorithm.adapt, algorithm.pattern)
     make_inner_rule(inner)
+    for key in ("rank", "context_size"):
+        if getattr(algorithm, key) < 1:
+            raise UserError(f"algorithm.{key}={getattr(algorithm, key)} must be 1 or more")
+    if algorithm.train not in TRAINED:
+        raise UserError(f"algorithm.train={algorithm.train} is unknown; choose one of {', '.join(TRAINED)}")
     for key in ("proximal", "cg_steps", "multi_step_until", "first_order_until"):
         if not 0 <= getattr(algorithm, key) < float("inf"):
             raise UserError(f"algorithm.{key}={getattr(algorithm, key)} must be a finite number, zero or more")
     check_method(method_at(algorithm, inner.steps, 0), inner.steps)
+    check_noise(algorithm)
+    _check_head(algorithm, inner, model)
+    if algorithm.adapt == "context" and algorithm.meta_gradient == "reptile":
+        raise UserError("algorithm.meta_gradient=reptile moves the start of what adapts, but a context always starts at zero; choose another of either")
+    if algorithm.train == "adapted" and algorithm.adapt == "head" and algorithm.head == "zero":
+        raise UserError("algorithm.train=adapted leaves nothing to train with algorithm.adapt=head and algorithm.head=zero; choose another of the three")
+
+
+def _check_head(algorithm: AlgorithmConfig, inner: InnerConfig, model: ModelConfig) -> None:
+    """The head has to tell the classes apart by the end of the inner loop."""
     if algorithm.head == "cosine" and not model.normalize:
         raise UserError("algorithm.head=cosine compares directions: set model.normalize=true, or choose algorithm.head=prototype")
     if algorithm.head in ("zero", "shared"):  # the same row for every class before the first inner step
-        if algorithm.adapt == "body":
+        if algorithm.adapt in HEAD_STAYS:
             raise UserError(
-                f"algorithm.adapt=body never moves the head, and algorithm.head={algorithm.head} is the same for every class; choose algorithm.head=prototype"
+                f"algorithm.adapt={algorithm.adapt} never moves the head, and algorithm.head={algorithm.head} is the same for every class; "
+                "choose algorithm.head=prototype"
             )
         if inner.steps == 0:
             raise UserError(f"algorithm.head={algorithm.head} knows the classes only by inner steps; set inner.steps, or choose algorithm.head=prototype")
+    if algorithm.head == "joint":  # zeros for labels that no training task has
+        steps = inner.steps if inner.evaluation_steps is None else inner.evaluation_steps
+        if algorithm.adapt in HEAD_STAYS or steps == 0:
+            raise UserError("algorithm.head=joint knows new labels only by inner steps on the head; set inner.evaluation_steps and another algorithm.adapt")
 
 
 def method_at(algorithm: AlgorithmConfig, inner_steps: int, step: int) -> Method:

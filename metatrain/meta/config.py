@@ -10,17 +10,27 @@ class AlgorithmConfig:
     """A meta-learning method as a choice on the axes (config group `algorithm`); the inner rule is in `inner`."""
 
     name: str = "maml"
-    head: str = "zero"  # linear | zero | shared | prototype | cosine (with model.normalize) | ridge | generated
+    head: str = "zero"  # linear | zero | shared | joint | prototype | cosine (with model.normalize) | ridge | generated
     head_scale: float = 1.0  # initial scale of prototype, cosine and ridge logits (learned)
-    adapt: str = "all"  # all | head | body (all but the head) | last_layers | layer_norm | pattern
+    # all | head | body (all but the head) | last_layers | layer_norm | pattern | lora | ia3 | context (without the head)
+    adapt: str = "all"
     last_layers: int = 2  # with adapt=last_layers: how many
     pattern: str | None = None  # with adapt=pattern: a regular expression that is searched for in parameter names
+    rank: int = 8  # with adapt=lora
+    targets: list[str] | None = None  # with adapt=lora or ia3: names of the modules they belong to; null: what `peft` takes for the architecture
+    context_size: int = 32  # with adapt=context
+    train: str = "all"  # what the outer loop trains: all | adapted (of the encoder, what adapts and adapters)
     # exact | exact_recomputed (the memory of one step) | forward_over_reverse | finite_difference | first_order | implicit | reptile
     meta_gradient: str = "exact"
     proximal: float = 0.0  # with meta_gradient=implicit: strength of the pull to the start in the inner loop
     cg_steps: int = 10  # with meta_gradient=implicit: most steps of conjugate gradients
     multi_step_until: int = 0  # losses after every inner step count, the early ones less and less until this meta-update; 0: never
     first_order_until: int = 0  # first-order meta-gradients before this meta-update
+    # Against over-fitting to the training tasks, in meta-training only; see also episode.permute_labels and episode.mix.
+    dropout: float = 0.0  # rate, of the model's hidden states and attention
+    dropout_in: str = "both"  # both | support | query
+    meta_dropout: bool = False  # noise on support encodings, with a learned strength
+    information_penalty: float = 0.0  # on what query encodings say about the text; the losses in the log include it
 
 
 @dataclass

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -40,8 +41,11 @@ class EpisodeLosses(Protocol):
     def start(self, theta: Mapping[str, Tensor]) -> tuple[Parameters, Parameters]:
         """phi_0, the adapted parameters before the first inner step, and w; their names must differ."""
 
-    def support_parts(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Iterator[Tensor]:
-        """Scalars that add up to S, each with a graph of its own, so that a large support set fits in memory."""
+    def support_parts(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor], step: int) -> Iterator[Tensor]:
+        """Scalars that add up to S in inner step `step`, each with a graph of its own, so that a large support set fits in memory.
+
+        What is random in S must be a function of the step: a step is asked for more than once.
+        """
 
     def query_loss(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Tensor:
         """Q, a scalar; asked for at phi_0, then once for each further point at which its gradient is taken, phi_K first."""
@@ -193,7 +197,7 @@ class _Tape:
             kept, loss = self._graph(self._point, k)
             self._point = detached(kept.after)
         else:
-            gradients, loss = self._gradients(self.phi)
+            gradients, loss = self._gradients(self.phi, k)
             kept = None if self.keep == "nothing" else _Kept(self._point, gradients if self.keep == "gradient" else {})
             with torch.no_grad():
                 self._point = self._update(self._point, gradients, k)
@@ -220,7 +224,7 @@ class _Tape:
         result = _split(found, before, total)
         if products is not None:
             phi = {name: kept.before[name] for name in self._names}
-            more = _split(products(self.episode.support_parts, phi, self.fixed, direction), before, total)
+            more = _split(products(partial(self.episode.support_parts, step=k), phi, self.fixed, direction), before, total)
             result = {name: value + more[name] for name, value in result.items()}
         return result
 
@@ -231,14 +235,15 @@ class _Tape:
     def _graph(self, point: Parameters, k: int) -> tuple[_Kept, float]:
         before = leaves(point)
         phi = {name: before[name] for name in self._names}
-        loss = torch.stack(list(self.episode.support_parts(phi, self.fixed))).sum()
+        loss = torch.stack(list(self.episode.support_parts(phi, self.fixed, k))).sum()
         gradients = dict(zip(phi, torch.autograd.grad(loss, list(phi.values()), create_graph=True)))
         return _Kept(before, {}, self._update(before, gradients, k)), loss.item()
 
-    def _gradients(self, phi: Parameters) -> tuple[Parameters, float]:
+    def _gradients(self, phi: Parameters, k: int) -> tuple[Parameters, float]:
         phi, fixed = leaves(phi), detached(self.fixed)
         total, loss = {name: torch.zeros_like(value) for name, value in phi.items()}, 0.0
-        for part in self.episode.support_parts(phi, fixed):
+        # A proximal objective is minimised, so it has to be the same in every step.
+        for part in self.episode.support_parts(phi, fixed, k if self._start is None else 0):
             for sum_so_far, gradient in zip(total.values(), torch.autograd.grad(part, list(phi.values()))):
                 sum_so_far += gradient
             loss += part.item()
@@ -261,7 +266,7 @@ def _solve(episode: EpisodeLosses, phi: Parameters, fixed: Parameters, right: Pa
     names = list(phi)
 
     def products(direction: Parameters) -> Parameters:
-        return reverse_over_reverse(episode.support_parts, phi, fixed, direction)
+        return reverse_over_reverse(partial(episode.support_parts, step=0), phi, fixed, direction)
 
     def times(v: Parameters) -> Parameters:
         found = products(v)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from metatrain.meta.learner import EpisodeTexts, Learner
+from metatrain.meta.learner import Learner
 from metatrain.meta.parameters import Parameters, dot
+from metatrain.meta.text_losses import EpisodeTexts
 
 COMPARED = ("exact", "exact_recomputed", "forward_over_reverse", "finite_difference", "first_order")
 

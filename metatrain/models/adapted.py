@@ -6,8 +6,10 @@ import re
 from collections.abc import Sequence
 
 from metatrain.errors import UserError
+from metatrain.models import adapters
 
-CHOICES = ("all", "head", "body", "last_layers", "layer_norm", "pattern")
+CHOICES = ("all", "head", "body", "last_layers", "layer_norm", "pattern", *adapters.KINDS)
+HEAD_STAYS = ("body", "context")  # with these the episode's head does not adapt
 _LAYER_NORM = r"(?i)layer_?norm|\.ln_|(?:^|[._])norm"
 _LAYER = re.compile(r"\.(?:layer|layers|h|block)\.(\d+)\.")
 
@@ -36,7 +38,7 @@ def check_choice(choice: str, pattern: str | None) -> None:
 def select(names: Sequence[str], choice: str, last_layers: int = 2, pattern: str | None = None) -> list[str]:
     """Names of the adapted encoder parameters.
 
-    The episode's head adapts too, except with `body`.
+    The episode's head adapts too, except with HEAD_STAYS.
 
     Raises:
         UserError: the choice is unknown or does not fit the model.
@@ -46,11 +48,11 @@ def select(names: Sequence[str], choice: str, last_layers: int = 2, pattern: str
         return list(names)
     if choice == "head":
         return []
-    if choice in ("layer_norm", "pattern"):
-        expression = re.compile(_LAYER_NORM if choice == "layer_norm" else pattern)
-        found = [name for name in names if expression.search(name)]
+    expression = {"layer_norm": _LAYER_NORM, "pattern": pattern, **adapters.KINDS}.get(choice)
+    if expression is not None:
+        found = [name for name in names if re.search(expression, name)]
         if not found:
-            wanted = "layer norms" if choice == "layer_norm" else f"parameters that match algorithm.pattern={pattern}"
+            wanted = f"parameters that match algorithm.pattern={pattern}" if choice == "pattern" else f"{choice.replace('_', ' ')} parameters"
             raise UserError(f"algorithm.adapt={choice}: the model has no {wanted}; its parameters are {', '.join(names[:3])} ...")
         return found
     depth = {name: int(found[1]) for name in names if (found := _LAYER.search(name))}

@@ -131,7 +131,8 @@ def packed_attention(module, query, key, value, attention_mask, scaling=None, dr
         scores = torch.matmul(grid(flat_q) * scaling, grid(flat_k).transpose(-1, -2))
         if group.mask is not None:
             scores = scores + group.mask.to(scores.dtype)
-        mixed = torch.matmul(F.softmax(scores, dim=-1), grid(flat_v)).transpose(1, 2)
+        shares = F.dropout(F.softmax(scores, dim=-1), dropout, training=dropout > 0)
+        mixed = torch.matmul(shares, grid(flat_v)).transpose(1, 2)
         mixed = mixed.reshape(group.texts * group.length, heads * size)
         outputs.append(mixed if group.scatter is None else mixed.index_select(0, group.scatter))
     return torch.cat(outputs).view(1, tokens, heads, size), None

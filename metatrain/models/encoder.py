@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +23,15 @@ POOLINGS = ("mean", "first")
 POOLER_ARCHITECTURES = ("bert",)  # first-token pooling goes through the model's own pooler, as its classifier does
 _PACKED_ARCHITECTURES = ("bert",)  # embeddings(ids, positions) and encoder(hidden, **attention arguments)
 
+# Attributes in which attention modules keep a rate that is no module of its own.
+_DROPOUT_RATES = ("dropout", "attention_dropout", "dropout_rate")
+
 # Classes that take `add_pooling_layer`; an unused pooler would be a parameter without a gradient.
 _OPTIONAL_POOLERS = ("bert", "roberta", "xlm-roberta", "mpnet", "camembert", "albert", "data2vec-text", "ernie")
 
 
 class Encoder(nn.Module):
-    """Texts to vectors: `encoder(batch)` has shape [texts, hidden]. Dropout is off throughout."""
+    """Texts to vectors: `encoder(batch)` has shape [texts, hidden]. Dropout is off but where a call asks for it."""
 
     def __init__(self, backbone: nn.Module, tokenizer: PreTrainedTokenizerBase, config: ModelConfig):
         super().__init__()
@@ -67,14 +72,38 @@ class Encoder(nn.Module):
         """Number of layers that `forward` can be cut between; 0: this architecture cannot be cut."""
         return len(self.backbone.encoder.layer) if self.packs else 0
 
-    def forward(self, batch: Batch, hidden: Tensor | None = None, start: int = 0, stop: int | None = None) -> Tensor:
+    def forward(self, batch: Batch, hidden: Tensor | None = None, start: int = 0, stop: int | None = None, seed: int | None = None) -> Tensor:
         """Encodings of shape [B, H].
 
         Where the encoder can be cut (`layers`), it can run in two parts: with `stop`, up to that layer, which gives the
         hidden states [T, H] before it; with these as `hidden` and the same number as `start`, from there to the encodings.
+        With a `seed`, dropout is on: the same seed, the same masks.
         """
+        if seed is not None:
+            with self._dropout(seed):
+                return self.forward(batch, hidden, start, stop)
         encodings = self._packed(batch, hidden, start, stop) if isinstance(batch, Packed) else self._padded(batch)
         return F.normalize(encodings, dim=-1) if self.normalize and stop is None else encodings
+
+    def set_dropout(self, rate: float) -> None:
+        """The rate of all dropout in the model, of hidden states and of attention, where it is on."""
+        for module in self.backbone.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = rate
+            for name in _DROPOUT_RATES:
+                if isinstance(getattr(module, name, None), float):
+                    setattr(module, name, rate)
+
+    @contextmanager
+    def _dropout(self, seed: int) -> Iterator[None]:
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            self.backbone.train()
+            try:
+                yield
+            finally:
+                self.backbone.eval()
 
     def _packed(self, batch: Packed, hidden: Tensor | None, start: int, stop: int | None) -> Tensor:
         if hidden is None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from metatrain.errors import UserError
+from metatrain.models.adapters import folded, is_lost_by_folding
 from metatrain.models.encoder import Encoder
 
 _RECIPE, _LEARNED = "adaptation.json", "adaptation.safetensors"
@@ -27,17 +28,20 @@ _SEQUENCE_CLASSIFIERS = {"bert": "classifier"}  # architectures whose classifier
 def save_encoder(folder: Path, encoder: Encoder, learned: Mapping[str, Tensor], recipe: Mapping[str, Any]) -> None:
     """Write a meta-trained encoder as a Hugging Face directory, with the recipe of its adaptation.
 
-    adaptation.json holds the settings of the axes; adaptation.safetensors what the head rule and the inner
-    rule have learned, if anything.
+    adaptation.json holds the settings of the axes; adaptation.safetensors what has been learned beside the encoder, if
+    anything, under the names of `learned`. Adapters are folded into the model, and what that loses stands there too,
+    as `encoder.*`.
     """
-    _save_backbone(folder, encoder)
+    _save_backbone(folder, folded(encoder.backbone), encoder.tokenizer)
+    lost = {f"encoder.{name}": value for name, value in encoder.named_parameters() if is_lost_by_folding(name)}
+    learned = {**lost, **learned}
     if learned:
         safetensors.torch.save_file({name: value.detach().contiguous() for name, value in learned.items()}, folder / _LEARNED)
     _write_json(folder / _RECIPE, recipe)
 
 
 def read_recipe(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """(recipe, learned tensors) of a directory that `save_encoder` wrote, or None for any other model directory."""
+    """(recipe, tensors of adaptation.safetensors) of a directory that `save_encoder` wrote, or None for any other model directory."""
     if not (folder / _RECIPE).is_file():
         return None
     try:
@@ -49,19 +53,20 @@ def read_recipe(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None
 
 def save_classifier(folder: Path, encoder: Encoder, weight: Tensor, bias: Tensor, labels: Sequence[str]) -> str:
     """Write a finetuned classifier; weight [labels, H], bias [labels]. Returns `transformers` or `sentence-transformers`."""
-    config = encoder.backbone.config
+    backbone = folded(encoder.backbone)
+    config = backbone.config
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: number for number, label in enumerate(labels)}
     if encoder.uses_pooler:
         classifier = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager")
-        getattr(classifier, classifier.base_model_prefix).load_state_dict(encoder.backbone.state_dict())
+        getattr(classifier, classifier.base_model_prefix).load_state_dict(backbone.state_dict())
         linear = getattr(classifier, _SEQUENCE_CLASSIFIERS[config.model_type])
         linear.weight.data.copy_(weight)
         linear.bias.data.copy_(bias)
         classifier.to(weight.dtype).save_pretrained(folder)
         encoder.tokenizer.save_pretrained(folder)
         return "transformers"
-    _save_backbone(folder, encoder)
+    _save_backbone(folder, backbone, encoder.tokenizer)
     hidden, kind = encoder.hidden_size, "sentence_transformers.models."
     modules = [("", "Transformer"), (_POOLING, "Pooling"), *([(_NORMALIZE, "Normalize")] if encoder.normalize else []), (_DENSE, "Dense")]
     for path, _ in modules:
@@ -137,10 +142,10 @@ class Classifier:
         return torch.nn.functional.linear(pooled, *self._dense)
 
 
-def _save_backbone(folder: Path, encoder: Encoder) -> None:
+def _save_backbone(folder: Path, backbone, tokenizer) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    encoder.backbone.save_pretrained(folder)
-    encoder.tokenizer.save_pretrained(folder)
+    backbone.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def _write_json(path: Path, value: Any) -> None:

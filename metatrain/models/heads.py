@@ -6,7 +6,7 @@ A head is `logits = features @ weight.T + bias`, weight [way, H], bias [way]. A 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 from metatrain.errors import UserError
 
 Head = dict[str, Tensor]  # {"weight": [way, H], "bias": [way]}
+ROW = "label."  # what names of a joint head's rows begin with; the label follows
 
 
 class HeadRule(Protocol):
@@ -26,11 +27,11 @@ class HeadRule(Protocol):
     def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
         """Initial values of the rule's own meta-parameters."""
 
-    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor) -> Head:
+    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor, names: Sequence[str]) -> Head:
         """The head before adaptation.
 
         `empty` is a head of zeros with the episode's shape, dtype and device; features: the support encodings
-        [support, H], None unless `needs_support`; labels: [support].
+        [support, H], None unless `needs_support`; labels: [support]; names: of the labels, [way].
         """
 
 
@@ -44,7 +45,7 @@ class LinearHead:
             raise UserError("algorithm.head=linear learns one row per class: set episode.way, or choose algorithm.head=zero or prototype")
         return {"weight": torch.randn(way, hidden) * 0.02, "bias": torch.zeros(way)}
 
-    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor) -> Head:
+    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor, names: Sequence[str]) -> Head:
         if learned["bias"].shape != empty["bias"].shape:
             raise UserError(
                 f"the learned linear head has {len(learned['bias'])} classes, the task {len(empty['bias'])}; "
@@ -61,7 +62,7 @@ class ZeroHead:
     def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
         return {}
 
-    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor) -> Head:
+    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor, names: Sequence[str]) -> Head:
         return dict(empty)
 
 
@@ -73,8 +74,28 @@ class SharedHead:
     def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
         return {"row": torch.randn(hidden) * 0.02}
 
-    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor) -> Head:
+    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor, names: Sequence[str]) -> Head:
         return {"weight": learned["row"].expand_as(empty["weight"]).clone(), "bias": empty["bias"]}
+
+
+class JointHead:
+    """A learned row for each label name of the training tasks, as in joint training; labels of other names start at zero.
+
+    Tasks whose labels have the same name share the row.
+    """
+
+    needs_support = False
+
+    def __init__(self, labels: Sequence[str]):
+        self.labels = labels
+
+    def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
+        return {f"{ROW}{label}": torch.cat([torch.randn(hidden) * 0.02, torch.zeros(1)]) for label in self.labels}
+
+    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor, names: Sequence[str]) -> Head:
+        new = torch.cat([empty["weight"][0], empty["bias"][:1]])
+        rows = torch.stack([learned.get(f"{ROW}{name}", new) for name in names])  # [way, H + 1]
+        return {"weight": rows[:, :-1], "bias": rows[:, -1]}
 
 
 class _Scaled:
@@ -96,7 +117,7 @@ class PrototypeHead(_Scaled):
     all classes share; without inner steps this is ProtoNet (Snell et al. 2017). Gradients flow into the means.
     """
 
-    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor) -> Head:
+    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor, names: Sequence[str]) -> Head:
         means = _class_means(features, labels, len(empty["bias"]))
         scale = learned["log_scale"].exp()
         return {"weight": 2 * scale * means, "bias": -scale * means.square().sum(1)}
@@ -109,7 +130,7 @@ class CosineHead(_Scaled):
     similarity (Chen et al. 2020).
     """
 
-    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor) -> Head:
+    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor, names: Sequence[str]) -> Head:
         means = _class_means(features, labels, len(empty["bias"]))
         return {"weight": learned["log_scale"].exp() * F.normalize(means, dim=1), "bias": empty["bias"]}
 
@@ -124,7 +145,7 @@ class RidgeHead(_Scaled):
     def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
         return {**super().learned(hidden, way), "log_lambda": torch.tensor(0.0)}
 
-    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor) -> Head:
+    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor, names: Sequence[str]) -> Head:
         one_hot = F.one_hot(labels, len(empty["bias"])).to(features.dtype)
         gram = features @ features.T + learned["log_lambda"].exp() * torch.eye(len(features), dtype=features.dtype, device=features.device)
         weight = torch.linalg.solve(gram, one_hot).T @ features  # [way, H]
@@ -145,7 +166,7 @@ class GeneratedHead:
 
         return {"in.weight": layer(hidden), "in.bias": torch.zeros(hidden), "out.weight": layer(hidden + 1), "out.bias": torch.zeros(hidden + 1)}
 
-    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor) -> Head:
+    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor, names: Sequence[str]) -> Head:
         inner = torch.tanh(F.linear(features, learned["in.weight"], learned["in.bias"]))
         generated = _class_means(F.linear(inner, learned["out.weight"], learned["out.bias"]), labels, len(empty["bias"]))
         return {"weight": generated[:, :-1], "bias": generated[:, -1]}
@@ -157,8 +178,8 @@ def _class_means(features: Tensor, labels: Tensor, way: int) -> Tensor:
     return (one_hot / one_hot.sum(0)).T @ features
 
 
-def make_head(name: str, scale: float) -> HeadRule:
-    """The head rule `algorithm.head=NAME`.
+def make_head(name: str, scale: float, labels: Sequence[str] = ()) -> HeadRule:
+    """The head rule `algorithm.head=NAME`; labels: the names of all labels of the training tasks.
 
     Raises:
         UserError: there is no such rule, or the scale is not positive.
@@ -167,16 +188,17 @@ def make_head(name: str, scale: float) -> HeadRule:
         raise UserError(f"algorithm.head_scale={scale} must be positive")
     if name not in RULES:
         raise UserError(f"algorithm.head={name} is unknown; choose one of {', '.join(RULES)}")
-    return RULES[name](scale)
+    return RULES[name](scale, labels)
 
 
-# How each is made from `algorithm.head_scale`.
-RULES: dict[str, Callable[[float], HeadRule]] = {
-    "linear": lambda scale: LinearHead(),
-    "zero": lambda scale: ZeroHead(),
-    "shared": lambda scale: SharedHead(),
-    "prototype": PrototypeHead,
-    "cosine": CosineHead,
-    "ridge": RidgeHead,
-    "generated": lambda scale: GeneratedHead(),
+# How each is made from `algorithm.head_scale` and the names of the training tasks' labels.
+RULES: dict[str, Callable[[float, Sequence[str]], HeadRule]] = {
+    "linear": lambda scale, labels: LinearHead(),
+    "zero": lambda scale, labels: ZeroHead(),
+    "shared": lambda scale, labels: SharedHead(),
+    "joint": lambda scale, labels: JointHead(labels),
+    "prototype": lambda scale, labels: PrototypeHead(scale),
+    "cosine": lambda scale, labels: CosineHead(scale),
+    "ridge": lambda scale, labels: RidgeHead(scale),
+    "generated": lambda scale, labels: GeneratedHead(),
 }

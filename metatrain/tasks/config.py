@@ -45,3 +45,5 @@ class EpisodeConfig:
     shots: int = 5  # support examples per class
     queries: int | None = 5  # query examples per class, fewer where a class has no more; null: every row not in the support set
     permute_labels: bool = True  # a new class order each episode, so that labels must be learned from the support set
+    # Share of training episodes whose classes come from all training tasks at once: tasks that no file has.
+    mix: float = 0.0

@@ -6,9 +6,10 @@ episodes without any sampler state.
 
 from __future__ import annotations
 
+import functools
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,6 +30,7 @@ class Episode:
     support_labels: np.ndarray  # shape [way * shots]
     query: np.ndarray  # rows of the task, shape [queries]
     query_labels: np.ndarray  # shape [queries]
+    seed: int  # of whatever else is random in the episode
 
     @property
     def way(self) -> int:
@@ -66,13 +68,35 @@ def draw(task: Task, settings: EpisodeConfig, rng: np.random.Generator) -> Episo
         np.repeat(np.arange(way), [len(rows) for rows in support]),
         np.concatenate(query),
         np.repeat(np.arange(way), [len(rows) for rows in query]),
+        int(rng.integers(2**32)),
     )
 
 
 def training_episode(tasks: Sequence[Task], settings: EpisodeConfig, seed: int, index: int, split: str = "meta_train") -> Episode:
-    """Episode `index` of a task distribution: a task drawn uniformly, then an episode of it."""
+    """Episode `index` of a task distribution: a task drawn uniformly, then an episode of it.
+
+    With `settings.mix`, a share of the episodes has as many classes, but drawn from those of all tasks (an augmentation of
+    the tasks, Rajendran et al. 2020).
+    """
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
-    return draw(tasks[rng.integers(len(tasks))], settings, rng)
+    task = tasks[rng.integers(len(tasks))]
+    if settings.mix and rng.random() < settings.mix:
+        return draw(_mixture(tuple(tasks)), replace(settings, way=settings.way or len(task.label_names)), rng)
+    return draw(task, settings, rng)
+
+
+@functools.lru_cache(maxsize=2)
+def _mixture(tasks: tuple[Task, ...]) -> Task:
+    """All classes of all tasks as one task; a class is named TASK: LABEL."""
+    offsets = np.cumsum([0] + [len(task.label_names) for task in tasks])
+    return Task(
+        "mixture",
+        tuple(text for task in tasks for text in task.texts),
+        np.concatenate([task.labels + offset for task, offset in zip(tasks, offsets)]),
+        tuple(f"{task.name}: {label}" for task in tasks for label in task.label_names),
+        np.concatenate([task.support_pool for task in tasks]),
+        np.concatenate([task.query_pool for task in tasks]),
+    )
 
 
 def task_episode(task: Task, settings: EpisodeConfig, seed: int, split: str, index: int) -> Episode:
@@ -88,6 +112,8 @@ def check_tasks(tasks: Sequence[Task], settings: EpisodeConfig, split: str) -> N
     """
     if not tasks:
         raise UserError(f"tasks.{split} names no task; set tasks.{split}.tasks or tasks.{split}.files")
+    if not 0 <= settings.mix <= 1:
+        raise UserError(f"episode.mix={settings.mix} must be between 0 and 1")
     for task in tasks:
         if len(task.label_names) < 2:
             raise UserError(f"task '{task.name}' of tasks.{split} has one class only ({task.label_names[0]!r}); a task needs two or more")

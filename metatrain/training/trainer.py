@@ -55,6 +55,8 @@ def check_training(config: TrainConfig, tasks: TaskDistribution) -> None:
     if config.validation.score not in SCORES:
         raise UserError(f"validation.score={config.validation.score} is unknown; choose one of {', '.join(SCORES)}")
     check_tasks(tasks.meta_train, config.episode, "meta_train")
+    if config.episode.mix and config.algorithm.head == "joint":
+        raise UserError("episode.mix makes classes that algorithm.head=joint has no row for; choose one of the two")
     if config.validation.every:
         check_tasks(tasks.meta_validation, _validation_settings(config), "meta_validation")
 

@@ -3,8 +3,15 @@
 import json
 
 import pytest
+import torch
 from conftest import ROOT
 
+from metatrain.commands.building import open_checkpoint
+from metatrain.config.schema import InnerOverrides, ModelOverrides
+from metatrain.evaluation.protocol import texts_of
+from metatrain.tasks.episodes import training_episode
+from metatrain.tasks.sources import load_tasks
+from metatrain.tasks.tokens import Tokens
 from metatrain.tracking.metrics import read_metrics
 
 METHODS = sorted(path.stem for path in (ROOT / "conf" / "algorithm").glob("*.yaml"))
@@ -79,11 +86,22 @@ def test_implicit_meta_gradients_report_how_far_conjugate_gradients_came(cli, tm
     assert 0 < record["cg_residual"] < float("inf")
 
 
+def training_loss(learner, config) -> float:
+    """The mean query loss after adaptation of the first training episodes."""
+    tasks, tokens = load_tasks(config.tasks, config.seed), Tokens(learner.encoder.tokenizer, config.model.max_length)
+    episodes = [training_episode(tasks.meta_train, config.episode, config.seed, index) for index in range(24)]
+    return sum(learner.outer_gradient(texts_of(episode, tokens)).loss_after for episode in episodes) / len(episodes)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_runs_is_exported_and_evaluated_from_its_export(cli, tmp_path, name):
-    found = cli("train", f"algorithm={name}", "debug=fast", "hydra.run.dir=run", "hardware.threads=1")
+def test_every_method_lowers_its_training_loss_is_exported_and_evaluated_from_its_export(cli, tmp_path, name):
+    longer = ["outer.steps=40", "outer.lr=1e-3", "validation.every=0", "evaluation.arms=[meta_trained]"]
+    found = cli("train", f"algorithm={name}", "debug=fast", *longer, "hydra.run.dir=run", "hardware.threads=1")
     assert found.code == 0, found.err
+    opened = open_checkpoint("run", InnerOverrides(), ModelOverrides(), torch.device("cpu"), torch.float32, lambda line: None)
+    assert training_loss(opened.learner, opened.config) < training_loss(opened.untrained(), opened.config)
+
     settings = ["evaluation.shots=[2]", "evaluation.episodes=2", "evaluation.queries=4", "evaluation.resamples=200", "hardware.threads=1", "tasks=reviews"]
     found = cli("evaluate", "checkpoint=run/model", *settings, "hydra.run.dir=again")
     assert found.code == 0, found.err

@@ -3,7 +3,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from metatrain.evaluation.arms import FrozenFeatures, FrozenLogisticRegression, FrozenPrototypes, ShuffledLabels, make_arms
-from metatrain.meta.learner import EpisodeTexts
+from metatrain.meta.text_losses import EpisodeTexts
 
 
 class Fixed:
@@ -20,7 +20,7 @@ class Fixed:
 def episode(rng) -> EpisodeTexts:
     labels = np.array([0, 1, 2] * 4)
     vectors = [rng.integers(0, 9, size=5) + 3 * label for label in labels]
-    return EpisodeTexts(vectors[:6], labels[:6], vectors[6:], labels[6:], 3)
+    return EpisodeTexts(vectors[:6], labels[:6], vectors[6:], labels[6:], ["a", "b", "c"])
 
 
 def test_logistic_regression_is_scikit_learns():

@@ -5,6 +5,7 @@ S = 1/2 (w-a)'A(w-a), Q = 1/2 (w-b)'B(w-b), M = I - lr A, w_K = a + M^K (w_0 - a
 
 import pytest
 import torch
+from oracles import unrolled
 
 from metatrain.errors import UserError
 from metatrain.meta.config import InnerConfig
@@ -44,7 +45,7 @@ class Quadratic:
     def start(self, theta):
         return {"w": theta["w"]}, {name: value for name, value in theta.items() if name != "w"}
 
-    def support_parts(self, phi, fixed):
+    def support_parts(self, phi, fixed, step):
         for _ in range(2):
             yield (phi["w"] - a) @ (A / 2) @ (phi["w"] - a) / 2
 
@@ -58,7 +59,7 @@ class WithFixed(Quadratic):
     def start(self, theta):
         return {"w": 3 * theta["w"]}, {"moved": theta["c"] * 1.0}
 
-    def support_parts(self, phi, fixed):
+    def support_parts(self, phi, fixed, step):
         residual = phi["w"] - a - fixed["moved"]
         yield residual @ A @ residual / 2
 
@@ -80,7 +81,7 @@ class Curved(Quadratic):
         outputs = (self.inputs[rows] + fixed["shift"]).tanh() @ phi["weight"].T + phi["bias"]
         return ((outputs.sin() - self.targets[rows]) ** 2).sum()
 
-    def support_parts(self, phi, fixed):
+    def support_parts(self, phi, fixed, step):
         yield self._loss(slice(0, 2), phi, fixed)
         yield self._loss(slice(2, 5), phi, fixed)
 
@@ -95,23 +96,6 @@ def curved_theta(chosen) -> dict[str, torch.Tensor]:
     # Not where they begin: a zero would hide what is multiplied by it.
     theta.update({LEARNED + name: value + 0.03 * torch.randn_like(value) for name, value in learned.items()})
     return theta
-
-
-def unrolled(episode, theta, chosen, steps: int, weights=None):
-    """The meta-gradient by automatic differentiation of the whole inner loop at once."""
-    theta = {name: value.clone().requires_grad_() for name, value in theta.items()}
-    start, fixed = episode.start(theta)
-    learned = {name[len(LEARNED) :]: value for name, value in fixed.items() if name.startswith(LEARNED)}
-    phi, state, total = {name: value * 1.0 for name, value in start.items()}, chosen.state(start), 0.0
-    for k in range(steps):
-        loss = sum(episode.support_parts(phi, fixed))
-        gradients = dict(zip(phi, torch.autograd.grad(loss, list(phi.values()), create_graph=True)))
-        phi, state = chosen.update(phi, gradients, k, learned, state)
-        if weights is not None:
-            total = total + weights[k] * episode.query_loss(phi, fixed)
-    loss = episode.query_loss(phi, fixed) if weights is None else total
-    found = torch.autograd.grad(loss, list(theta.values()), allow_unused=True)
-    return {name: value for name, value in zip(theta, found) if value is not None}
 
 
 def close(found, expected, atol=1e-10):

@@ -1,0 +1,98 @@
+"""What is random in the losses of an episode in meta-training: dropout, learned noise and an information bottleneck.
+
+Every draw is a function of the episode's seed and of where it is made (set, part, inner step), so that all passes over an
+inner step see the same function and the meta-gradient is the gradient of something. Adaptation for use has no noise.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from metatrain.errors import UserError
+from metatrain.meta.config import AlgorithmConfig
+from metatrain.meta.parameters import Parameters
+
+NOISE = "noise."  # what names of the noise's meta-parameters begin with
+SUPPORT, QUERY = 0, 1
+ONCE = 2**32 - 1  # in place of the inner step, for what is computed once an episode
+
+_DROPOUT_IN = {"both": (SUPPORT, QUERY), "support": (SUPPORT,), "query": (QUERY,)}
+
+
+def check_noise(algorithm: AlgorithmConfig) -> None:
+    """Raises: UserError: a value makes no sense, or the meta-gradient cannot learn the noise."""
+    if not 0 <= algorithm.dropout < 1:
+        raise UserError(f"algorithm.dropout={algorithm.dropout} must be at least 0 and below 1")
+    if algorithm.dropout_in not in _DROPOUT_IN:
+        raise UserError(f"algorithm.dropout_in={algorithm.dropout_in} is unknown; choose one of {', '.join(_DROPOUT_IN)}")
+    if not 0 <= algorithm.information_penalty < math.inf:
+        raise UserError(f"algorithm.information_penalty={algorithm.information_penalty} must be a finite number, zero or more")
+    if algorithm.meta_gradient == "reptile" and algorithm.information_penalty:
+        raise UserError("algorithm.information_penalty is a term of the query loss, which algorithm.meta_gradient=reptile has no use for; choose another")
+    if algorithm.meta_gradient in ("reptile", "first_order") and algorithm.meta_dropout:
+        raise UserError(
+            f"algorithm.meta_dropout is learned by what it does to adaptation, which algorithm.meta_gradient={algorithm.meta_gradient} does not see; "
+            "choose algorithm.meta_gradient=exact"
+        )
+
+
+def learned(algorithm: AlgorithmConfig, hidden: int) -> Parameters:
+    """Initial values of the noise's own meta-parameters."""
+    made = {}
+    if algorithm.meta_dropout:
+        made["weight"] = torch.zeros(hidden, hidden)
+        made["bias"] = torch.full((hidden,), math.log(math.e - 1))  # softplus of it is 1
+    if algorithm.information_penalty:
+        made["log_sigma"] = torch.full((hidden,), math.log(0.1))
+    return {NOISE + name: value for name, value in made.items()}
+
+
+class Noise:
+    """The draws of one episode; `seed=None`: there are none."""
+
+    def __init__(self, algorithm: AlgorithmConfig, seed: int | None):
+        self._seed = seed
+        self._meta_dropout = algorithm.meta_dropout and seed is not None
+        self._penalty = algorithm.information_penalty if seed is not None else 0.0
+        self._dropped = _DROPOUT_IN[algorithm.dropout_in] if algorithm.dropout and seed is not None else ()
+
+    def dropout_seed(self, role: int, part: int, step: int, piece: int = 0) -> int | None:
+        """The seed of dropout masks at a place; None: no dropout there."""
+        return _mixed(self._seed, role, part, step, piece) if role in self._dropped else None
+
+    def perturbed(self, features: Tensor, values: Parameters, part: int, step: int) -> Tensor:
+        """Support encodings times softplus(W h + b + e), e ~ N(0, I), as in Meta Dropout (Lee et al. 2020), on the encodings alone.
+
+        W and b are learned by what the noise does to adaptation; it starts at a mean of about 1.
+        """
+        if not self._meta_dropout:
+            return features
+        mean = F.linear(features, values[NOISE + "weight"], values[NOISE + "bias"])
+        return features * F.softplus(mean + self._normal(features, SUPPORT, part, step, 2))
+
+    def bottleneck(self, features: Tensor, values: Parameters, role: int, part: int, step: int) -> tuple[Tensor, Tensor | None]:
+        """(z, penalty): z ~ N(h, sigma^2) in place of the encodings h, as in MR-MAML on activations (Yin et al. 2020).
+
+        The penalty is `information_penalty` times the mean over the texts of KL(N(h, sigma^2) || N(0, I)), sigma > 0 learned:
+        it bounds what the encodings can say about the text, so that what is missing has to come from the support set.
+        """
+        if not self._penalty:
+            return features, None
+        log_sigma = values[NOISE + "log_sigma"]
+        noisy = features + log_sigma.exp() * self._normal(features, role, part, step, 3)
+        divergence = 0.5 * (features.square() + (2 * log_sigma).exp() - 1 - 2 * log_sigma).sum(1).mean()
+        return noisy, self._penalty * divergence
+
+    def _normal(self, like: Tensor, *place: int) -> Tensor:
+        # Drawn in float32 on the CPU, so that neither precision nor device changes it.
+        drawn = torch.randn(like.shape, generator=torch.Generator().manual_seed(_mixed(self._seed, *place)))
+        return drawn.to(like.device, like.dtype)
+
+
+def _mixed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,22 @@
+"""What meta-gradients are compared with."""
+
+import torch
+
+from metatrain.meta.meta_gradient import LEARNED
+
+
+def unrolled(episode, theta, chosen, steps: int, weights=None):
+    """The meta-gradient by automatic differentiation of the whole inner loop at once."""
+    theta = {name: value.clone().requires_grad_() for name, value in theta.items()}
+    start, fixed = episode.start(theta)
+    learned = {name[len(LEARNED) :]: value for name, value in fixed.items() if name.startswith(LEARNED)}
+    phi, state, total = {name: value * 1.0 for name, value in start.items()}, chosen.state(start), 0.0
+    for k in range(steps):
+        loss = sum(episode.support_parts(phi, fixed, k))
+        gradients = dict(zip(phi, torch.autograd.grad(loss, list(phi.values()), create_graph=True)))
+        phi, state = chosen.update(phi, gradients, k, learned, state)
+        if weights is not None:
+            total = total + weights[k] * episode.query_loss(phi, fixed)
+    loss = episode.query_loss(phi, fixed) if weights is None else total
+    found = torch.autograd.grad(loss, list(theta.values()), allow_unused=True)
+    return {name: value for name, value in zip(theta, found) if value is not None}
