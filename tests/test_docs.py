@@ -21,7 +21,14 @@ def test_the_check_that_a_method_names_exists(path):
     assert f"def {test}(" in (ROOT / file).read_text()
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_the_tests_that_pages_name_exist():
+    named = {found for page in (ROOT / "docs").glob("*.md") for found in re.findall(r"(tests/[\w/]+\.py)::(\w+)", page.read_text(encoding="utf-8"))}
+    assert len(named) > 30
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{test}"
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/correctness.md"])
 def test_commands_and_files_that_are_mentioned_exist(name):
     text = (ROOT / name).read_text()
     for command in re.findall(r"`?metatrain ([a-z]+)\b[^`\n]*=", text):

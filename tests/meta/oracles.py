@@ -5,15 +5,18 @@ import torch
 from metatrain.meta.meta_gradient import LEARNED
 
 
-def unrolled(episode, theta, chosen, steps: int, weights=None):
-    """The meta-gradient by automatic differentiation of the whole inner loop at once."""
+def unrolled(episode, theta, chosen, steps: int, weights=None, first_order: bool = False):
+    """The meta-gradient by automatic differentiation of the whole inner loop at once; in first order, inner gradients are constants."""
     theta = {name: value.clone().requires_grad_() for name, value in theta.items()}
     start, fixed = episode.start(theta)
     learned = {name[len(LEARNED) :]: value for name, value in fixed.items() if name.startswith(LEARNED)}
     phi, state, total = {name: value * 1.0 for name, value in start.items()}, chosen.state(start), 0.0
     for k in range(steps):
+        phi = {name: value if value.requires_grad else value.requires_grad_() for name, value in phi.items()}  # a head of zeros, say
         loss = sum(episode.support_parts(phi, fixed, k))
         gradients = dict(zip(phi, torch.autograd.grad(loss, list(phi.values()), create_graph=True)))
+        if first_order:
+            gradients = {name: gradient.detach() for name, gradient in gradients.items()}
         phi, state = chosen.update(phi, gradients, k, learned, state)
         if weights is not None:
             total = total + weights[k] * episode.query_loss(phi, fixed)

@@ -170,10 +170,10 @@ def test_exact_modes_agree_on_other_architectures(other):
     check_forward_over_reverse(architecture, learner(encoder, "prototype", "all", "forward_over_reverse"), episode, expected)
 
 
-def unrolled_with_the_same_draws(subject: Learner, episode: EpisodeTexts):
+def unrolled_with_the_same_draws(subject: Learner, episode: EpisodeTexts, first_order: bool = False):
     """The meta-gradient in one graph, over the learner's own losses: other texts in a batch would mean other masks."""
     losses = TextLosses(subject, episode, episode.seed)
-    gradient = unrolled_losses(losses, losses.view(subject.parameters), subject.rule, STEPS)
+    gradient = unrolled_losses(losses, losses.view(subject.parameters), subject.rule, STEPS, first_order=first_order)
     total = {name: torch.zeros_like(value) for name, value in subject.parameters.items()}
     subject.add_gradient(total, OuterGradient(gradient, losses.rows, 0, 0, 0, 0, None), 1.0)
     return total
@@ -189,6 +189,16 @@ def test_exact_modes_agree_with_dropout_on_other_architectures(other):
         for name, value in expected.items():
             torch.testing.assert_close(found[name], value, rtol=0, atol=1e-9, msg=f"{mode} {name}")
     check_forward_over_reverse(architecture, learner(encoder, "prototype", "all", "forward_over_reverse", dropout=0.3), episode, expected)
+
+
+@pytest.mark.parametrize(("head", "adapt", "rule"), METHODS)
+def test_first_order_takes_inner_gradients_for_constants_and_nothing_else(encoder, episode, head, adapt, rule):
+    """The head's making from the support set, and learned rates, get their gradients in first order too."""
+    subject = learner(encoder, head, adapt, "first_order", rule)
+    expected = unrolled_with_the_same_draws(subject, episode, first_order=True)
+    found, _ = dense(subject, episode)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-9, msg=name)
 
 
 NOISES = [
