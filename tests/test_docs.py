@@ -28,6 +28,11 @@ def test_the_tests_that_pages_name_exist():
         assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{test}"
 
 
+def test_mutations_still_fit_the_code():
+    for mutation in runpy.run_path(str(ROOT / "scripts" / "mutations.py"))["MUTATIONS"]:
+        assert mutation.piece in (ROOT / "metatrain" / mutation.file).read_text(encoding="utf-8"), mutation.what
+
+
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/correctness.md"])
 def test_commands_and_files_that_are_mentioned_exist(name):
     text = (ROOT / name).read_text()

@@ -1,0 +1,230 @@
+"""Breaks the methods in one place after another and shows that their checks notice: python scripts/mutations.py
+
+Works on a copy of the last commit; about two minutes. Exits with 1 if a mutation goes unnoticed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+
+
+class Mutation(NamedTuple):
+    """A piece of a file below metatrain/, what it is replaced by, and the tests below tests/ that must fail then."""
+
+    what: str
+    file: str
+    piece: str
+    replacement: str
+    tests: str
+    chosen: str
+
+
+MUTATIONS = [
+    Mutation(
+        "SGD's rate",
+        "meta/inner.py",
+        "value - self.rate(name) * gradients[name] for name",
+        "value - 1.01 * self.rate(name) * gradients[name] for name",
+        "meta/test_meta_gradient.py",
+        "maml and not imaml",
+    ),
+    Mutation(
+        "Meta-SGD's rates",
+        "meta/inner.py",
+        "value - learned[name] * gradients[name]",
+        "value - 1.01 * learned[name] * gradients[name]",
+        "meta/test_meta_gradient.py",
+        "test_learned_rates",
+    ),
+    Mutation(
+        "LSLR: the first step's rate in every step",
+        "meta/inner.py",
+        "[min(step, len(learned[name]) - 1)]",
+        "[0]",
+        "meta/test_meta_gradient.py",
+        "learned_rates_of_each or last_rate",
+    ),
+    Mutation(
+        "Meta-Curvature: U and V change places",
+        "meta/inner.py",
+        '(gradient @ learned[f"{name}.u"]) @ learned[f"{name}.v"].T',
+        '(gradient @ learned[f"{name}.v"]) @ learned[f"{name}.u"].T',
+        "meta/test_inner.py",
+        "curvature",
+    ),
+    Mutation(
+        "Reptile's sign",
+        "meta/meta_gradient.py",
+        "start[name].detach() - phi[name].detach()",
+        "phi[name].detach() - start[name].detach()",
+        "meta/test_meta_gradient.py",
+        "reptile",
+    ),
+    Mutation(
+        "iMAML: lambda",
+        "meta/meta_gradient.py",
+        "torch.zeros_like(v[name])) / method.proximal",
+        "torch.zeros_like(v[name])) / (1.01 * method.proximal)",
+        "meta/test_meta_gradient.py",
+        "imaml",
+    ),
+    Mutation(
+        "second derivatives left out where they are products",
+        "meta/meta_gradient.py",
+        "result = {name: value + more[name] for name, value in result.items()}",
+        "pass",
+        "meta/test_meta_gradient.py",
+        "test_maml",
+    ),
+    Mutation(
+        "forward over reverse", "meta/second_order.py", "tangents[name] = tangent", "tangents[name] = 1.01 * tangent", "meta/test_meta_gradient.py", "test_maml"
+    ),
+    Mutation(
+        "finite differences",
+        "meta/second_order.py",
+        "gradient * (sign / (2 * step))",
+        "gradient * (sign / (2.02 * step))",
+        "meta/test_meta_gradient.py",
+        "finite_differences_are",
+    ),
+    Mutation(
+        "losses along the way: the next step's weight",
+        "meta/meta_gradient.py",
+        "episode.query_loss(point, fixed) * weights[k - 1]",
+        "episode.query_loss(point, fixed) * weights[k]",
+        "meta/test_meta_gradient.py",
+        "along_the_way",
+    ),
+    Mutation(
+        "weights of the losses along the way",
+        "meta/algorithm.py",
+        "max(1.0 - step / until, 0.03) / inner_steps",
+        "max(1.0 - step / until, 0.03)",
+        "meta/test_algorithm.py",
+        "weights",
+    ),
+    Mutation(
+        "ProtoNet: |c| for |c|^2",
+        "models/heads.py",
+        '"bias": -scale * means.square().sum(1)',
+        '"bias": -scale * means.square().sum(1).sqrt()',
+        "models/test_heads.py",
+        "prototype",
+    ),
+    Mutation(
+        "cosines to means that are not normalized", "models/heads.py", 'F.normalize(means, dim=1), "bias"', 'means, "bias"', "models/test_heads.py", "cosine"
+    ),
+    Mutation(
+        "ridge: lambda",
+        "models/heads.py",
+        'learned["log_lambda"].exp() * torch.eye',
+        '1.01 * learned["log_lambda"].exp() * torch.eye',
+        "models/test_heads.py",
+        "ridge",
+    ),
+    Mutation("generated head: sums for means", "models/heads.py", "(one_hot / one_hot.sum(0)).T", "one_hot.T", "models/test_heads.py", "generated"),
+    Mutation(
+        "shared head: one class's gradient",
+        "models/heads.py",
+        'learned["row"].expand_as(empty["weight"]).clone()',
+        'torch.cat([learned["row"][None], learned["row"].detach().expand(len(empty["bias"]) - 1, -1)])',
+        "models/test_heads.py",
+        "shared",
+    ),
+    Mutation(
+        "dropout: the same masks in every step",
+        "meta/noise.py",
+        "_mixed(self._seed, role, part, step, piece)",
+        "_mixed(self._seed, role, part, 0, piece)",
+        "meta/test_learner.py",
+        "of_the_episode_and_the_step",
+    ),
+    Mutation(
+        "dropout: other masks in every pass",
+        "meta/noise.py",
+        "_mixed(self._seed, role, part, step, piece)",
+        "int(torch.randint(2**40, (1,)))",
+        "meta/test_learner.py",
+        "agree_with_noise and lora",
+    ),
+    Mutation(
+        "the graph from phi_0 to theta is cut",
+        "meta/text_losses.py",
+        "phi = {name: begin[name] for name in learner.adapted}",
+        "phi = {name: begin[name].detach() for name in learner.adapted}",
+        "meta/test_learner.py",
+        "unrolled_graph and zero",
+    ),
+    Mutation(
+        "prototypes are constants",
+        "meta/text_losses.py",
+        "first = head.start(learned, empty, features,",
+        "first = head.start(learned, empty, features if features is None else features.detach(),",
+        "meta/test_learner.py",
+        "unrolled_graph and prototype-all",
+    ),
+    Mutation("a context is meta-trained", "meta/learner.py", 'if algorithm.adapt == "context"}', "if False}", "meta/test_learner.py", "context_starts"),
+    Mutation("LoRA and IA3 are not folded", "models/adapters.py", "module.merge()", "pass", "models/test_adapters.py", "plain_model"),
+    Mutation(
+        "a context is not folded",
+        "models/adapters.py",
+        "module.weight.data += F.linear(module.context, module.context_map).detach()",
+        "pass",
+        "models/test_adapters.py",
+        "plain_model",
+    ),
+    Mutation(
+        "attention shares are constants",
+        "models/batches.py",
+        "shares = F.dropout(F.softmax(scores, dim=-1), dropout, training=dropout > 0)",
+        "shares = F.dropout(F.softmax(scores, dim=-1).detach(), dropout, training=dropout > 0)",
+        "meta/test_learner.py",
+        "finite_differences",
+    ),
+    Mutation(
+        "noise of another step in second derivatives",
+        "meta/meta_gradient.py",
+        "partial(self.episode.support_parts, step=k)",
+        "partial(self.episode.support_parts, step=0)",
+        "meta/test_learner.py",
+        "agree_with_noise and forward",
+    ),
+]
+
+
+def is_noticed(copy: Path, mutation: Mutation) -> bool:
+    """Whether the tests pass before, and fail after, the mutation."""
+    path = copy / "metatrain" / mutation.file
+    source = path.read_text(encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", f"tests/{mutation.tests}", "-k", mutation.chosen]
+    codes = []
+    for text in (source, source.replace(mutation.piece, mutation.replacement, 1)):
+        path.write_text(text, encoding="utf-8")
+        codes.append(subprocess.run(command, cwd=copy, env=environment, capture_output=True).returncode)
+    path.write_text(source, encoding="utf-8")
+    return codes == [0, 1]
+
+
+def main() -> None:
+    missed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, capture_output=True, check=True).stdout
+        subprocess.run(["tar", "x", "-C", folder], input=archive, check=True)
+        for mutation in MUTATIONS:
+            noticed = is_noticed(Path(folder), mutation)
+            missed += not noticed
+            print(f"{'noticed' if noticed else 'MISSED '}  {mutation.what}", flush=True)
+    print(f"{len(MUTATIONS) - missed} of {len(MUTATIONS)} noticed")
+    sys.exit(1 if missed else 0)
+
+
+if __name__ == "__main__":
+    main()
