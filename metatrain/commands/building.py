@@ -11,8 +11,9 @@ import torch
 
 from metatrain.config.schema import InnerOverrides, ModelOverrides, TrainConfig
 from metatrain.errors import UserError
+from metatrain.meta.algorithm import check_algorithm
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
-from metatrain.meta.inner import HEAD
+from metatrain.meta.inner import HEAD, LEARNS_RATES
 from metatrain.meta.learner import Learner
 from metatrain.meta.meta_gradient import SECOND_ORDER
 from metatrain.models import adapters
@@ -100,11 +101,12 @@ def open_checkpoint(
     recipe = Recipe(
         _with(ModelConfig(name=reference, **saved.get("model", {})), model),
         AlgorithmConfig(**saved.get("algorithm", {})),
-        _with(InnerConfig(**saved["inner"]) if saved else default_inner(), inner),
+        _overridden(InnerConfig(**saved["inner"]) if saved else default_inner(), inner),
         EpisodeConfig(**saved.get("episode", {})),
         saved.get("seed", 0),
         _labels(learned),
     )
+    check_algorithm(recipe.algorithm, recipe.inner, recipe.model)
     learner = build_learner(recipe, device, dtype, say)
     learner.load(learned)
     base = replace(recipe, model=replace(recipe.model, name=saved.get("base", reference)))
@@ -117,7 +119,8 @@ def _open_run(
     config: TrainConfig = run.load_config(TrainConfig)
     recipe = Recipe.of_run(config)
     found = _read_checkpoint(run, wanted, say)
-    recipe = replace(recipe, inner=_with(recipe.inner, inner), model=_with(recipe.model, model), labels=_labels(found.tensors["model"]))
+    recipe = replace(recipe, inner=_overridden(recipe.inner, inner), model=_with(recipe.model, model), labels=_labels(found.tensors["model"]))
+    check_algorithm(recipe.algorithm, recipe.inner, recipe.model)
     learner = build_learner(recipe, device, dtype, say)
     load_parameters(learner, found)
     say(f"weights: {found.path}")
@@ -174,6 +177,20 @@ def _labels(names: Iterable[str]) -> tuple[str, ...]:
     """The labels of a joint head, from the names of its parameters."""
     prefix = HEAD + ROW
     return tuple(sorted(name[len(prefix) :] for name in names if name.startswith(prefix)))
+
+
+def _overridden(inner: InnerConfig, overrides: InnerOverrides) -> InnerConfig:
+    """The inner loop of a trained model with other rates or another number of steps for adaptation.
+
+    Raises:
+        UserError: the rates were learned.
+    """
+    for key in ("lr", "head_lr"):
+        if getattr(overrides, key) is not None and inner.rule in LEARNS_RATES:
+            raise UserError(f"inner.{key}: this model has learned its rates (inner.rule={inner.rule}), so none can be set; leave it out")
+    # Steps of training stay as they were: what was learned for each of them has their number.
+    steps = inner.evaluation_steps if overrides.steps is None else overrides.steps
+    return replace(_with(inner, replace(overrides, steps=None)), evaluation_steps=steps)
 
 
 def _with(settings: Any, overrides: Any) -> Any:

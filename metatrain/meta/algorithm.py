@@ -50,7 +50,7 @@ def _check_head(algorithm: AlgorithmConfig, inner: InnerConfig, model: ModelConf
                 f"algorithm.adapt={algorithm.adapt} never moves the head, and algorithm.head={algorithm.head} is the same for every class; "
                 "choose algorithm.head=prototype"
             )
-        if inner.steps == 0:
+        if 0 in (inner.steps, inner.evaluation_steps):
             raise UserError(f"algorithm.head={algorithm.head} knows the classes only by inner steps; set inner.steps, or choose algorithm.head=prototype")
     if algorithm.head == "joint":  # zeros for labels that no training task has
         steps = inner.steps if inner.evaluation_steps is None else inner.evaluation_steps

@@ -141,6 +141,7 @@ class Adam(_Rates):
 
 
 RULES: dict[str, Callable[[InnerConfig], InnerRule]] = {"sgd": SGD, "meta_sgd": MetaSGD, "lslr": LSLR, "curvature": Curvature, "adam": Adam}
+LEARNS_RATES = ("meta_sgd", "lslr")  # inner.lr and inner.head_lr are where their rates begin
 
 
 def make_inner_rule(config: InnerConfig) -> InnerRule:

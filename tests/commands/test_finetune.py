@@ -94,3 +94,36 @@ def test_a_plain_model_can_be_finetuned_too(cli, examples):
     found = cli("finetune", "checkpoint=tiny", f"data.train={examples}", "inner.steps=2", "model.max_length=32")
     assert found.code == 0, found.err
     assert "2 inner steps" in found.out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["maml_lora", "cavia", "multitask"])
+def test_an_exported_model_answers_as_the_adapted_one_did(cli, examples, tmp_path, monkeypatch, method):
+    """Adapters are folded and the head is part of it, whatever the method."""
+    from metatrain.meta.learner import Learner
+    from metatrain.models.export import Classifier
+
+    assert cli("train", f"algorithm={method}", "debug=fast", "hydra.run.dir=run").code == 0
+    seen = []
+    before = Learner.logits
+    monkeypatch.setattr(Learner, "logits", lambda self, *arguments: seen.append(before(self, *arguments)) or seen[-1])
+    found = cli("finetune", "checkpoint=run", f"data.train={examples}", f"data.test={examples}", "hydra.run.dir=tuned", "inner.lr=0.05")
+    assert found.code == 0, found.err
+    classifier = Classifier(tmp_path / "tuned" / "model", torch.device("cpu"))
+    texts = [line.rsplit(",", 1)[0].strip('"') for line in examples.read_text().splitlines()[1:]]
+    torch.testing.assert_close(classifier.probabilities(texts), seen[0].softmax(1), rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_learned_rates_go_on_with_more_steps_and_cannot_be_set(cli, examples):
+    assert cli("train", "algorithm=mamlpp", "debug=fast", "hydra.run.dir=run").code == 0
+    found = cli("finetune", "checkpoint=run", f"data.train={examples}", "inner.steps=7")
+    assert found.code == 0, found.err
+    assert "7 inner steps" in found.out
+    found = cli("finetune", "checkpoint=run", f"data.train={examples}", "inner.lr=0.1")
+    assert found.code == 2 and "inner.lr" in found.err and "learned its rates" in found.err
+
+
+def test_adaptation_that_cannot_be_is_refused(cli, tiny_run, examples):
+    found = cli("finetune", f"checkpoint={tiny_run}", f"data.train={examples}", "inner.steps=0")
+    assert found.code == 2 and "knows the classes only by inner steps" in found.err
