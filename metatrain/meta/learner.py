@@ -22,8 +22,8 @@ from metatrain.meta.algorithm import method_at
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
 from metatrain.meta.inner import HEAD, make_inner_rule
 from metatrain.meta.meta_gradient import LEARNED, adapt, meta_gradient
-from metatrain.meta.parameters import Parameters, leaves
-from metatrain.meta.text_losses import EpisodeTexts, TextLosses
+from metatrain.meta.parameters import Parameters, leaves, vjp
+from metatrain.meta.text_losses import ENCODINGS, EpisodeTexts, TextLosses
 from metatrain.models.adapted import HEAD_STAYS, lowest_adapted_layer, select
 from metatrain.models.adapters import is_adapter
 from metatrain.models.batches import Batch, chunks
@@ -31,6 +31,7 @@ from metatrain.models.encoder import Encoder
 from metatrain.models.heads import make_head
 
 _ENCODER = "encoder."
+_MOST_TOKENS = 8192  # of episodes that are encoded together
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Learner:
         self._embedding = _ENCODER + encoder.word_embeddings
         shape = dict(encoder.named_parameters())[encoder.word_embeddings].shape
         # The word embeddings, and rates that a rule has for each of their elements.
-        self.by_row = [name for name in (self._embedding, LEARNED + self._embedding) if name in self.parameters and self.parameters[name].shape == shape]
+        self._by_row = [name for name in (self._embedding, LEARNED + self._embedding) if name in self.parameters and self.parameters[name].shape == shape]
         # The encoder's part below the cut does not adapt and runs once an episode; None: all of it.
         self.cut: int | None = min(lowest_adapted_layer(self.adapted), encoder.layers) if self.adapted else None
 
@@ -96,19 +97,72 @@ class Learner:
     def outer_gradient(self, episode: EpisodeTexts, step: int = 0) -> OuterGradient:
         """Meta-gradient of one episode at meta-update `step`, with query loss and accuracy before and after adaptation."""
         losses = TextLosses(self, episode, episode.seed)
-        theta = losses.view(self.parameters)
+        return self._outer_gradient(losses, self._view(losses.rows), losses.rows, step)
+
+    def groups(self, episodes: Sequence[EpisodeTexts]) -> list[list[EpisodeTexts]]:
+        """Episodes in groups for `outer_gradients`: as many as fit where nothing of the encoder adapts or is dropped, else one each."""
+        together = self.cut is None and not self.algorithm.dropout
+        groups: list[list[EpisodeTexts]] = []
+        for episode in episodes:
+            tokens = sum(len(text) for each in [*(groups[-1] if groups else []), episode] for text in (*each.support, *each.query))
+            if groups and together and tokens <= _MOST_TOKENS:
+                groups[-1].append(episode)
+            else:
+                groups.append([episode])
+        return groups
+
+    def outer_gradients(self, episodes: Sequence[EpisodeTexts], step: int = 0) -> list[OuterGradient]:
+        """Meta-gradients of a group of episodes whose sum is wanted, in order.
+
+        If there are several, their texts are encoded together, and the encoder's share of the sum is in the last one.
+        """
+        if len(episodes) == 1:
+            return [self.outer_gradient(episode, step) for episode in episodes]
+        (batch,), rows = self.occurring([self.encoder.batch([text for episode in episodes for text in (*episode.support, *episode.query)])])
+        view = self._view(rows)
+        encoder = leaves({name: value for name, value in view.items() if name.startswith(_ENCODER)})
+        others = {name: value for name, value in view.items() if not name.startswith(_ENCODER)}
+        together = self.encode(encoder, batch)
+        sizes = [size for episode in episodes for size in (len(episode.support), len(episode.query))]
+        pieces = torch.split(together.detach(), sizes)
+        found, cotangents = [], []
+        for episode, encodings in zip(episodes, zip(pieces[::2], pieces[1::2])):
+            losses = TextLosses(self, episode, episode.seed, encoded=True)
+            part = self._outer_gradient(losses, {**others, **dict(zip(ENCODINGS, encodings))}, rows, step)
+            cotangents += [part.gradient.pop(name, torch.zeros_like(value)) for name, value in zip(ENCODINGS, encodings)]
+            found.append(part)
+        found[-1].gradient.update(vjp([together], [torch.cat(cotangents)], encoder))
+        return found
+
+    def _outer_gradient(self, losses: TextLosses, theta: Parameters, rows: Tensor | None, step: int) -> OuterGradient:
         steps = self.steps(evaluation=False)
         found = meta_gradient(losses, theta, self.rule, steps, method_at(self.algorithm, steps, step))
         before, after = losses.query_accuracies[:2]
-        return OuterGradient(found.gradient, losses.rows, found.query_loss_before, found.query_loss, before, after, found.residual)
+        return OuterGradient(found.gradient, rows, found.query_loss_before, found.query_loss, before, after, found.residual)
 
     def add_gradient(self, total: Parameters, part: OuterGradient, weight: float) -> None:
         """Add one episode's weighted meta-gradient to `total`, in place."""
         for name, value in part.gradient.items():
-            if part.rows is not None and name in self.by_row:
+            if part.rows is not None and name in self._by_row:
                 total[name].index_add_(0, part.rows, value, alpha=weight)
             else:
                 total[name].add_(value, alpha=weight)
+
+    def occurring(self, batches: list[Batch]) -> tuple[list[Batch], Tensor | None]:
+        """The batches over the word embeddings that occur in them alone, and which rows these are; None: all of them.
+
+        With gradients wanted for the word embeddings, others need not take part: they are half of a small model's
+        parameters, and all but some hundred have no gradient.
+        """
+        if not self._by_row:
+            return batches, None
+        padding = torch.arange(self.encoder.padding_id + 1, device=self.encoder.device)  # keeps the padding row where it is
+        rows = torch.unique(torch.cat([padding, *(batch.input_ids.flatten() for batch in batches)]))
+        return [batch.remap(rows) for batch in batches], rows
+
+    def _view(self, rows: Tensor | None) -> Parameters:
+        """The meta-parameters with these rows of the word embeddings."""
+        return {**self.parameters, **{name: self.parameters[name].index_select(0, rows) for name in self._by_row}}
 
     def adapt(self, support: Sequence[np.ndarray], labels: np.ndarray, names: Sequence[str], steps: int | None = None) -> tuple[Parameters, float]:
         """All parameters after adaptation to a support set, and the support loss before the last inner step.
@@ -117,7 +171,7 @@ class Learner:
         """
         losses = TextLosses(self, EpisodeTexts(support, labels, (), np.zeros(0, np.int64), names), seed=None)
         with torch.no_grad():
-            start, fixed = losses.start(losses.view(self.parameters))
+            start, fixed = losses.start(self._view(losses.rows))
         steps = self.steps(evaluation=True) if steps is None else steps
         moves = adapt(losses, start, fixed, self.rule, steps, self.algorithm.proximal)
         *_, (phi, loss) = [(start, float("nan"))] if steps == 0 else moves

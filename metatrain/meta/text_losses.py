@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from metatrain.meta.learner import Learner
 
 _SUPPORT, _QUERY = "frozen.support.", "frozen.query"  # what the frozen part of the encoder gives, computed once an episode
+ENCODINGS = (f"{_SUPPORT}0", _QUERY)  # their names where that part is all of it
 
 
 @dataclass(frozen=True)
@@ -39,58 +40,59 @@ class EpisodeTexts:
 
 
 class TextLosses:
-    """An episode's losses as functions of the adapted parameters phi and the meta-parameters theta.
+    """An episode's losses as functions of the adapted parameters phi and the meta-parameters theta."""
 
-    With gradients wanted for the word embeddings, only the rows that occur in the episode take part: they are half
-    of a small model's parameters, and all but some hundred have no gradient.
-    """
+    def __init__(self, learner: Learner, episode: EpisodeTexts, seed: int | None, encoded: bool = False):
+        """An episode without queries has no query loss.
 
-    def __init__(self, learner: Learner, episode: EpisodeTexts, seed: int | None):
-        """`seed`: of dropout and noise, None where there is none; an episode without queries has no query loss."""
+        `seed`: of dropout and noise; None: there is none. `encoded`: nothing of the encoder adapts, and theta brings the
+        encodings of the texts, [support, H] and [queries, H], as ENCODINGS.
+        """
         device = learner.encoder.device
-        self.learner, self.way, self.names = learner, episode.way, episode.names
+        self.learner, self.names, self.encoded = learner, episode.names, encoded
         self.noise = Noise(learner.algorithm, seed)
         labels, self.query_labels = (torch.from_numpy(np.asarray(each, dtype=np.int64)).to(device) for each in (episode.support_labels, episode.query_labels))
-        self.support = [(learner.encoder.batch(episode.support[part]), labels[part]) for part in chunks(episode.support)]
         self.support_size = len(episode.support)
         self.query_accuracies: list[float] = []  # one for each call of `query_loss`
-        self.query = learner.encoder.batch(episode.query) if len(episode.query) else None
-        self.rows: Tensor | None = None
-        if learner.by_row:
-            padding = torch.arange(learner.encoder.padding_id + 1, device=device)  # keeps the padding row where it is
-            batches = [part for part, _ in self.support] + ([] if self.query is None else [self.query])
-            self.rows = torch.unique(torch.cat([padding, *(batch.input_ids.flatten() for batch in batches)]))
-            self.support = [(part.remap(self.rows), labels) for part, labels in self.support]
-            self.query = self.query.remap(self.rows) if self.query is not None else None
-
-    def view(self, parameters: Parameters) -> Parameters:
-        """The parameters with only the word-embedding rows that occur."""
-        return {**parameters, **{name: parameters[name].index_select(0, self.rows) for name in self.learner.by_row}}
+        self.support: list[tuple[Batch | None, Tensor]] = [(None, labels)]
+        self.query: Batch | None = None
+        self.rows: Tensor | None = None  # of the word embeddings, those that occur
+        if not encoded:
+            support = chunks(episode.support)
+            batches = [learner.encoder.batch(episode.support[part]) for part in support]
+            batches += [learner.encoder.batch(episode.query)] if len(episode.query) else []
+            batches, self.rows = learner.occurring(batches)
+            self.support = [(batch, labels[part]) for batch, part in zip(batches, support)]
+            self.query = batches[-1] if len(episode.query) else None
 
     def start(self, theta: Mapping[str, Tensor]) -> tuple[Parameters, Parameters]:
-        learner, head, noise = self.learner, self.learner.head, self.noise
+        learner, head = self.learner, self.learner.head
         begin = {**theta, **learner.anew}
-        frozen = {
-            f"{_SUPPORT}{part}": learner.encode_frozen(begin, batch, noise.dropout_seed(SUPPORT, part, ONCE)) for part, (batch, _) in enumerate(self.support)
-        }
+        frozen = {name: theta[name] for name in ENCODINGS} if self.encoded else self._frozen(begin)
         features = None
         if head.needs_support:
             parts = [
-                learner.encode_rest(begin, batch, frozen[f"{_SUPPORT}{part}"], noise.dropout_seed(SUPPORT, part, ONCE, 1))
+                learner.encode_rest(begin, batch, frozen[f"{_SUPPORT}{part}"], self.noise.dropout_seed(SUPPORT, part, ONCE, 1))
                 for part, (batch, _) in enumerate(self.support)
             ]
             features = torch.cat(parts)
-        if self.query is not None:
-            frozen[_QUERY] = learner.encode_frozen(begin, self.query, noise.dropout_seed(QUERY, 0, ONCE))
         fixed = {name: value for name, value in theta.items() if name not in learner.adapted}
         fixed.update({name: value for name, value in frozen.items() if value is not None})
-        some, size = next(iter(theta.values())), learner.encoder.hidden_size
-        empty = {"weight": some.new_zeros(self.way, size), "bias": some.new_zeros(self.way)}
+        some, way, size = next(iter(theta.values())), len(self.names), learner.encoder.hidden_size
+        empty = {"weight": some.new_zeros(way, size), "bias": some.new_zeros(way)}
         learned = {name[len(HEAD) :]: value for name, value in theta.items() if name.startswith(HEAD)}
         first = head.start(learned, empty, features, torch.cat([labels for _, labels in self.support]), self.names)
         phi = {name: begin[name] for name in learner.adapted}
         (phi if learner.head_adapts else fixed).update({HEAD + name: value for name, value in first.items()})
         return phi, {name: value for name, value in fixed.items() if name not in phi}
+
+    def _frozen(self, theta: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
+        """What the part of the encoder that does not adapt makes of each batch; None where every part adapts."""
+        encode, seed = self.learner.encode_frozen, self.noise.dropout_seed
+        frozen = {f"{_SUPPORT}{part}": encode(theta, batch, seed(SUPPORT, part, ONCE)) for part, (batch, _) in enumerate(self.support)}
+        if self.query is not None:
+            frozen[_QUERY] = encode(theta, self.query, seed(QUERY, 0, ONCE))
+        return frozen
 
     def support_parts(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor], step: int) -> Iterator[Tensor]:
         for part, (batch, labels) in enumerate(self.support):

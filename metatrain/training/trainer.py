@@ -14,7 +14,7 @@ from metatrain.errors import Stopped, UserError
 from metatrain.evaluation.arms import Adapted, Arm, ShuffledLabels
 from metatrain.evaluation.protocol import run_arms, texts_of
 from metatrain.evaluation.statistics import SCORES, mean_over_tasks
-from metatrain.meta.learner import Learner
+from metatrain.meta.learner import Learner, OuterGradient
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.episodes import check_tasks, training_episode
 from metatrain.tasks.task import TaskDistribution
@@ -27,6 +27,8 @@ from metatrain.training.hardware import peak_memory
 from metatrain.training.outer import OuterOptimizer, check_outer
 from metatrain.training.run_directory import RunDirectory
 from metatrain.training.signals import StopRequest
+
+FIGURES = ("loss_before", "loss_after", "accuracy_before", "accuracy_after")  # of each episode; their means are logged
 
 
 @dataclass
@@ -142,28 +144,24 @@ class Trainer:
     def _meta_update(self, metrics: MetricsLog, wandb: WandbRun) -> None:
         begin, outer, step = time.monotonic(), self.config.outer, self.state.step
         total = {name: torch.zeros_like(value) for name, value in self.learner.parameters.items()}
-        parts, residuals = [], []
-        for slot in range(outer.meta_batch):
+        drawn = [
+            training_episode(self.tasks.meta_train, self.config.episode, self.config.seed, step * outer.meta_batch + slot) for slot in range(outer.meta_batch)
+        ]
+        parts: list[OuterGradient] = []
+        for group in self.learner.groups([texts_of(episode, self.tokens) for episode in drawn]):
             self.between_episodes()
-            episode = training_episode(self.tasks.meta_train, self.config.episode, self.config.seed, step * outer.meta_batch + slot)
-            part = self.learner.outer_gradient(texts_of(episode, self.tokens), step)
-            if not math.isfinite(part.loss_after):
-                raise UserError(f"the query loss of task '{episode.task.name}' is not finite at meta-update {step + 1}; lower inner.lr or outer.lr")
-            self.learner.add_gradient(total, part, 1.0 / outer.meta_batch)
-            parts.append((part.loss_before, part.loss_after, part.accuracy_before, part.accuracy_after))
-            residuals += [] if part.residual is None else [part.residual]
+            for part in self.learner.outer_gradients(group, step):
+                if not math.isfinite(part.loss_after):
+                    name = drawn[len(parts)].task.name
+                    raise UserError(f"the query loss of task '{name}' is not finite at meta-update {step + 1}; lower inner.lr or outer.lr")
+                self.learner.add_gradient(total, part, 1.0 / outer.meta_batch)
+                parts.append(replace(part, gradient={}))
         norm = self.optimizer.step(total, step)
         if not math.isfinite(norm):
             raise UserError(f"the meta-gradient is not finite at meta-update {step + 1}; lower inner.lr, inner.steps or outer.lr")
         self.state.step += 1
-        loss_before, loss_after, accuracy_before, accuracy_after = (sum(values) / len(parts) for values in zip(*parts))
-        record = {
-            "loss_before": loss_before,
-            "loss_after": loss_after,
-            "accuracy_before": accuracy_before,
-            "accuracy_after": accuracy_after,
-            "gradient_norm": norm,
-        }
+        record = {key: sum(getattr(part, key) for part in parts) / len(parts) for key in FIGURES} | {"gradient_norm": norm}
+        residuals = [part.residual for part in parts if part.residual is not None]
         if residuals:
             record["cg_residual"] = sum(residuals) / len(residuals)
         metrics.write(step=self.state.step, split="meta_train", **record)
@@ -172,8 +170,8 @@ class Trainer:
         wandb.log(self.state.step, {f"train/{key}": value for key, value in record.items()} | {"time/seconds_per_step": seconds})
         self.display.advance(
             {
-                "loss": f"{loss_before:.3f} → {loss_after:.3f}",
-                "accuracy": f"{accuracy_before:.2f} → {accuracy_after:.2f}",
+                "loss": f"{record['loss_before']:.3f} → {record['loss_after']:.3f}",
+                "accuracy": f"{record['accuracy_before']:.2f} → {record['accuracy_after']:.2f}",
                 "episodes/s": f"{outer.meta_batch / seconds:.2f}",
                 "memory": f"{memory / 1e9:.1f} GB",
             }

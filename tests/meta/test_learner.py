@@ -173,7 +173,7 @@ def test_exact_modes_agree_on_other_architectures(other):
 def unrolled_with_the_same_draws(subject: Learner, episode: EpisodeTexts, first_order: bool = False):
     """The meta-gradient in one graph, over the learner's own losses: other texts in a batch would mean other masks."""
     losses = TextLosses(subject, episode, episode.seed)
-    gradient = unrolled_losses(losses, losses.view(subject.parameters), subject.rule, STEPS, first_order=first_order)
+    gradient = unrolled_losses(losses, subject._view(losses.rows), subject.rule, STEPS, first_order=first_order)
     total = {name: torch.zeros_like(value) for name, value in subject.parameters.items()}
     subject.add_gradient(total, OuterGradient(gradient, losses.rows, 0, 0, 0, 0, None), 1.0)
     return total
@@ -226,7 +226,7 @@ def test_exact_modes_agree_with_noise(encoder, episode, adapt, noise, mode):
 
 def test_noise_is_of_the_episode_and_the_step(encoder, episode):
     losses = [TextLosses(learner(encoder, "prototype", "all", dropout=0.3), episode, seed) for seed in (0, 0, 1, None)]
-    phi, fixed = losses[0].start(losses[0].view(losses[0].learner.parameters))
+    phi, fixed = losses[0].start(losses[0].learner._view(losses[0].rows))
 
     def support(of: TextLosses, step: int) -> float:
         return float(sum(of.support_parts(phi, fixed, step)))
@@ -356,6 +356,29 @@ def test_a_large_support_set_in_chunks_gives_the_same(encoder, episode, monkeypa
     parts, _ = dense(subject, episode)
     for name, value in whole.items():
         torch.testing.assert_close(parts[name], value, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("head", "more"), [("prototype", {}), ("shared", {}), ("ridge", {}), ("zero", {"meta_dropout": True, "information_penalty": 0.1})], ids=str
+)
+@pytest.mark.parametrize("mode", ["exact", "first_order"])
+def test_episodes_encoded_together_give_the_same(encoder, episode, head, more, mode):
+    if mode == "first_order" and "meta_dropout" in more:
+        more = {"information_penalty": 0.1}
+    subject = learner(encoder, head, "head", mode, **more)
+    swapped = replace(episode, support=episode.support[::-1], query=episode.query[:1], query_labels=episode.query_labels[:1], seed=3)
+    episodes = [episode, swapped, replace(episode, seed=5)]
+    alone, together = ({name: torch.zeros_like(value) for name, value in subject.parameters.items()} for _ in range(2))
+    parts = [subject.outer_gradient(each) for each in episodes]
+    joint = subject.outer_gradients(episodes)
+    for total, found in ((alone, parts), (together, joint)):
+        for part in found:
+            subject.add_gradient(total, part, 0.5)
+    for name, value in alone.items():
+        torch.testing.assert_close(together[name], value, rtol=0, atol=1e-11, msg=name)
+    for one, other in zip(parts, joint, strict=True):
+        assert (one.loss_before, one.loss_after) == pytest.approx((other.loss_before, other.loss_after), abs=1e-11)
+        assert (one.accuracy_before, one.accuracy_after) == (other.accuracy_before, other.accuracy_after)
 
 
 def test_any_number_of_classes_without_a_learned_head(encoder, episode):
