@@ -16,6 +16,7 @@ COMMANDS = {
     "predict": ("metatrain.commands.predict", "label texts with a finetuned model"),
     "evaluate": ("metatrain.commands.evaluate", "compare a model with baselines on few-shot episodes"),
     "tasks": ("metatrain.commands.tasks", "show what a task distribution holds"),
+    "plan": ("metatrain.commands.plan", "say what a training run would cost, before it is started, and what would be cheaper"),
     "doctor": ("metatrain.commands.doctor", "compare ways of taking the meta-gradient on your own model and tasks"),
 }
 

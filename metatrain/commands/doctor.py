@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from metatrain.config.compose import run_under_hydra
-from metatrain.config.schema import DoctorConfig
+from metatrain.config.schema import TrainConfig
 
 
 def main(arguments: list[str]) -> None:
     """Entry point; `arguments` are Hydra's."""
-    run_under_hydra("doctor", arguments, DoctorConfig, start)
+    run_under_hydra("doctor", arguments, TrainConfig, start)
 
 
-def start(config: DoctorConfig, path: Path, overrides: list[str]) -> None:
+def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
     """A row for each mode: how far it is from the exact meta-gradient, and what it costs; then a check of the exact one."""
     from dataclasses import replace
 

@@ -17,7 +17,7 @@ from metatrain.training.config import CheckpointConfig, HardwareConfig, OuterCon
 
 @dataclass
 class TrainConfig:
-    """`metatrain train`, and what `metatrain resume` reads back."""
+    """`metatrain train`, and what `metatrain resume` reads back; `plan` and `doctor` take the same settings."""
 
     name: str = "${algorithm.name}"  # of the run; its directory is outputs/train/NAME/RUN-ID
     seed: int = 0
@@ -32,13 +32,6 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
-
-
-@dataclass
-class DoctorConfig(TrainConfig):
-    """`metatrain doctor`: the settings of a training run, to be examined."""
-
-    name: str = "doctor"
 
 
 @dataclass
@@ -132,7 +125,8 @@ SCHEMAS = {
     "finetune": FinetuneConfig,
     "predict": PredictConfig,
     "tasks": TasksCommandConfig,
-    "doctor": DoctorConfig,
+    "plan": TrainConfig,
+    "doctor": TrainConfig,
 }
 
 

@@ -61,7 +61,7 @@ class SGD(_Rates):
     """phi_{k+1} = phi_k - lr * gradient."""
 
     def update(self, adapted, gradients, step, learned, state):
-        return {name: value - self.rate(name) * gradients[name] for name, value in adapted.items()}, {}
+        return {name: torch.sub(value, gradients[name], alpha=self.rate(name)) for name, value in adapted.items()}, {}
 
 
 class MetaSGD(_Rates):
@@ -71,7 +71,7 @@ class MetaSGD(_Rates):
         return {name: torch.full_like(value, self.rate(name)) for name, value in adapted.items()}
 
     def update(self, adapted, gradients, step, learned, state):
-        return {name: value - learned[name] * gradients[name] for name, value in adapted.items()}, {}
+        return {name: torch.addcmul(value, learned[name], gradients[name], value=-1) for name, value in adapted.items()}, {}
 
 
 class LSLR(_Rates):
@@ -113,7 +113,7 @@ class Curvature(_Rates):
                 gradient = gradient + (gradient @ learned[f"{name}.u"]) @ learned[f"{name}.v"].T
             else:
                 gradient = gradient * (1 + learned[f"{name}.d"])
-            moved[name] = value - self.rate(name) * gradient
+            moved[name] = torch.sub(value, gradient, alpha=self.rate(name))
         return moved, {}
 
 

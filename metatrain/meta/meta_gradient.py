@@ -241,11 +241,15 @@ class _Tape:
 
     def _gradients(self, phi: Parameters, k: int) -> tuple[Parameters, float]:
         phi, fixed = leaves(phi), detached(self.fixed)
-        total, loss = {name: torch.zeros_like(value) for name, value in phi.items()}, 0.0
+        total: Parameters = {}
+        loss = 0.0
         # A proximal objective is minimised, so it has to be the same in every step.
         for part in self.episode.support_parts(phi, fixed, k if self._start is None else 0):
-            for sum_so_far, gradient in zip(total.values(), torch.autograd.grad(part, list(phi.values()))):
-                sum_so_far += gradient
+            found = dict(zip(phi, torch.autograd.grad(part, list(phi.values()))))
+            if total:
+                torch._foreach_add_(list(total.values()), list(found.values()))
+            else:
+                total = found
             loss += part.item()
         if self._start is not None:
             total = {name: value + self._proximal * (phi[name].detach() - self._start[name]) for name, value in total.items()}

@@ -122,20 +122,37 @@ def packed_attention(module, query, key, value, attention_mask, scaling=None, dr
     flat_q, flat_k, flat_v = (x[0].transpose(0, 1).reshape(tokens, heads * size) for x in (query, key, value))
     outputs = []
     for group in groups:
-
-        def grid(x: Tensor, group=group) -> Tensor:  # [T, A * D] -> [texts, A, length, D]
-            x = x[group.start : group.stop]
-            x = x if group.gather is None else x.index_select(0, group.gather)
-            return x.view(group.texts, group.length, heads, size).transpose(1, 2)
-
-        scores = torch.matmul(grid(flat_q) * scaling, grid(flat_k).transpose(-1, -2))
-        if group.mask is not None:
-            scores = scores + group.mask.to(scores.dtype)
-        shares = F.dropout(F.softmax(scores, dim=-1), dropout, training=dropout > 0)
-        mixed = torch.matmul(shares, grid(flat_v)).transpose(1, 2)
+        mixed = _mixed(_grid(flat_q, group, heads), flat_k, flat_v, group, scaling, dropout).transpose(1, 2)
         mixed = mixed.reshape(group.texts * group.length, heads * size)
         outputs.append(mixed if group.scatter is None else mixed.index_select(0, group.scatter))
     return torch.cat(outputs).view(1, tokens, heads, size), None
+
+
+def first_token_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, scaling: float, dropout: float, groups) -> Tensor:
+    """Attention of each text's first token alone: query [B, A * D] in packed order; key, value [T, A * D]; returns [B, A * D]."""
+    outputs, begin = [], 0
+    for group in groups:
+        q = query[begin : begin + group.texts].view(group.texts, 1, heads, -1).transpose(1, 2)
+        outputs.append(_mixed(q, key, value, group, scaling, dropout).reshape(group.texts, -1))
+        begin += group.texts
+    return torch.cat(outputs)
+
+
+def _grid(x: Tensor, group: AttentionGroup, heads: int) -> Tensor:
+    """A group's cells of [T, A * D], shape [texts, A, length, D]."""
+    x = x[group.start : group.stop]
+    x = x if group.gather is None else x.index_select(0, group.gather)
+    return x.view(group.texts, group.length, heads, -1).transpose(1, 2)
+
+
+def _mixed(query: Tensor, key: Tensor, value: Tensor, group: AttentionGroup, scaling: float, dropout: float) -> Tensor:
+    """Values mixed for queries [texts, A, queries, D], in the same shape."""
+    heads = query.shape[1]
+    scores = torch.matmul(query * scaling, _grid(key, group, heads).transpose(-1, -2))
+    if group.mask is not None:
+        scores = scores + group.mask.to(scores.dtype)
+    shares = F.dropout(F.softmax(scores, dim=-1), dropout, training=dropout > 0)
+    return torch.matmul(shares, _grid(value, group, heads))
 
 
 def chunks(texts: Sequence[np.ndarray], most_tokens: int = 8192) -> list[slice]:

@@ -14,7 +14,7 @@ from transformers import AttentionInterface, AutoConfig, AutoModel, AutoModelFor
 
 from metatrain.errors import UserError
 from metatrain.models import minilm, tiny
-from metatrain.models.batches import Batch, Packed, Padded, pack, packed_attention, pad
+from metatrain.models.batches import Batch, Packed, Padded, first_token_attention, pack, packed_attention, pad
 from metatrain.models.config import ModelConfig
 
 AttentionInterface.register("metatrain_packed", packed_attention)
@@ -112,7 +112,9 @@ class Encoder(nn.Module):
                 token_type_ids=torch.zeros_like(batch.input_ids),
                 position_ids=batch.position_ids,
             )[0]
-        for layer in self.backbone.encoder.layer[start:stop]:
+        layers = self.backbone.encoder.layer[start:stop]
+        whole = layers if stop is not None or self.pooling == "mean" or not layers else layers[:-1]
+        for layer in whole:
             hidden = layer(hidden[None], groups=batch.groups)[0]  # [T, H]
         if stop is not None:
             return hidden
@@ -121,8 +123,19 @@ class Encoder(nn.Module):
             begin, length = batch.starts[:, None], batch.lengths[:, None]
             weights = ((token >= begin) & (token < begin + length)).to(hidden.dtype) / length  # [B, T]
             return weights @ hidden
-        first = hidden.index_select(0, batch.starts)
+        first = self._first_tokens(layers[-1], hidden, batch) if layers else hidden.index_select(0, batch.starts)
         return self.backbone.pooler(first[:, None]) if self.uses_pooler else first
+
+    def _first_tokens(self, layer: nn.Module, hidden: Tensor, batch: Packed) -> Tensor:
+        """What the last layer makes of each text's first token, [B, H]; nothing else of it is needed then."""
+        mixer = layer.attention.self
+        order = batch.starts.argsort()  # packed order
+        first = hidden.index_select(0, batch.starts[order])
+        dropout = mixer.dropout.p if mixer.training else 0.0
+        mixed = first_token_attention(
+            mixer.query(first), mixer.key(hidden), mixer.value(hidden), mixer.num_attention_heads, mixer.scaling, dropout, batch.groups
+        )
+        return layer.feed_forward_chunk(layer.attention.output(mixed, first)).index_select(0, order.argsort())
 
     def _padded(self, batch: Padded) -> Tensor:
         outputs = self.backbone(input_ids=batch.input_ids, attention_mask=batch.attention_mask)

@@ -60,10 +60,10 @@ def check_training(config: TrainConfig, tasks: TaskDistribution) -> None:
     if config.episode.mix and config.algorithm.head == "joint":
         raise UserError("episode.mix makes classes that algorithm.head=joint has no row for; choose one of the two")
     if config.validation.every:
-        check_tasks(tasks.meta_validation, _validation_settings(config), "meta_validation")
+        check_tasks(tasks.meta_validation, validation_settings(config), "meta_validation")
 
 
-def _validation_settings(config: TrainConfig) -> EpisodeConfig:
+def validation_settings(config: TrainConfig) -> EpisodeConfig:
     return replace(config.episode, queries=config.validation.queries)
 
 
@@ -203,7 +203,7 @@ class Trainer:
 
     def _scores(self, arm: Arm, episodes: int) -> dict[str, list[float]]:
         """What chooses the checkpoint, by meta-validation task and episode."""
-        settings, seed = _validation_settings(self.config), self.config.seed
+        settings, seed = validation_settings(self.config), self.config.seed
         scores = run_arms({"arm": arm}, self.tasks.meta_validation, self.tokens, settings, episodes, seed, "meta_validation", self.between_episodes)["arm"]
         return {"accuracy": scores.accuracy, "balanced_accuracy": scores.balanced}[self.config.validation.score]
 

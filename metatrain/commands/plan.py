@@ -1,0 +1,144 @@
+"""`metatrain plan`: what a training run costs in time, memory and disk, from one real meta-update, and what would be cheaper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from metatrain.config.compose import run_under_hydra
+from metatrain.config.schema import TrainConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from metatrain.meta.learner import Learner
+    from metatrain.meta.text_losses import EpisodeTexts
+    from metatrain.tasks.task import TaskDistribution
+    from metatrain.tasks.tokens import Tokens
+
+# Settings of `algorithm` in place of the run's own, each with what it is called.
+ALTERNATIVES = {
+    "exact, graphs recomputed": {"meta_gradient": "exact_recomputed"},
+    "first order": {"meta_gradient": "first_order"},
+    "the last two layers adapt": {"adapt": "last_layers", "last_layers": 2, "pattern": None},
+    "the head adapts": {"adapt": "head", "pattern": None},
+}
+
+
+def main(arguments: list[str]) -> None:
+    """Entry point; `arguments` are Hydra's."""
+    run_under_hydra("plan", arguments, TrainConfig, start)
+
+
+def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
+    """Measure one meta-update and one evaluation episode, and print what the whole run adds up to."""
+    from dataclasses import replace
+
+    from rich.table import Table
+
+    from metatrain.commands.building import Recipe, build_learner
+    from metatrain.errors import UserError
+    from metatrain.evaluation.protocol import check_evaluation, texts_of
+    from metatrain.meta.algorithm import check_algorithm
+    from metatrain.meta.learner import Learner
+    from metatrain.tasks.episodes import training_episode
+    from metatrain.tasks.sources import load_tasks
+    from metatrain.tasks.tokens import Tokens
+    from metatrain.tracking.console import Display
+    from metatrain.training import hardware
+    from metatrain.training.trainer import check_training
+
+    with Display() as display:
+        check_algorithm(config.algorithm, config.inner, config.model)
+        device, dtype, notes = hardware.apply(config.hardware)
+        tasks = load_tasks(config.tasks, config.seed)
+        check_training(config, tasks)
+        check_evaluation(config.evaluation, tasks.meta_test, config.episode)
+        for note in notes:
+            display.say(note)
+        recipe = Recipe.of_run(config, tasks.meta_train)
+        learner = build_learner(recipe, device, dtype, display.say)
+        tokens = Tokens(learner.encoder.tokenizer, config.model.max_length)
+        drawn = [training_episode(tasks.meta_train, config.episode, config.seed, index) for index in range(config.outer.meta_batch)]
+        episodes = [texts_of(episode, tokens) for episode in drawn]
+
+        rows = [("as configured", *_measured(learner, episodes, device))]
+        for name, settings in ALTERNATIVES.items():
+            other = replace(config.algorithm, proximal=0.0, **settings) if "meta_gradient" in settings else replace(config.algorithm, **settings)
+            try:
+                check_algorithm(other, config.inner, config.model)
+            except UserError:
+                continue  # the run's head or inner rule does not go with it
+            if other != config.algorithm:
+                rows.append((name, *_measured(Learner(learner.encoder, other, config.inner, config.episode.way, recipe.labels), episodes, device)))
+        table = Table(title=f"One meta-update of {len(episodes)} episodes; {config.outer.steps} of them", title_justify="left")
+        for column in ("", "seconds", "in all", "memory MB"):
+            table.add_column(column, justify="right" if column else "left")
+        for name, seconds, memory in rows:
+            table.add_row(name, f"{seconds:.2f}", _time(seconds * config.outer.steps), f"{memory / 1e6:,.0f}")
+        display.table(table)
+
+        seconds = _evaluation(config, learner, tasks, tokens)
+        training = rows[0][1] * config.outer.steps
+        display.say(f"in all: {_time(training + seconds)}, of which {_time(seconds)} for validation and the meta-test")
+        display.say(f"peak memory: about {hardware.peak_memory(device) / 1e9:.1f} GB")
+        display.say(f"disk: {_disk(config, learner) / 1e6:,.0f} MB for checkpoints and the model")
+
+
+def _measured(learner: Learner, episodes: list[EpisodeTexts], device: torch.device) -> tuple[float, int]:
+    """Seconds of a meta-update and the bytes by which memory rises in it; the first episode is run before, to warm up."""
+    import time
+
+    from metatrain.training import hardware
+
+    def update() -> None:
+        total = {name: value.new_zeros(value.shape) for name, value in learner.parameters.items()}
+        for group in learner.groups(episodes):
+            for part in learner.outer_gradients(group, step):
+                learner.add_gradient(total, part, 1.0 / len(episodes))
+
+    step = max(learner.algorithm.first_order_until, learner.algorithm.multi_step_until)  # as it is for most of the run
+    learner.outer_gradient(episodes[0], step)
+    with hardware.measured_memory(device) as memory:
+        begin = time.perf_counter()
+        update()
+        seconds = time.perf_counter() - begin
+    return seconds, memory()
+
+
+def _evaluation(config: TrainConfig, learner: Learner, tasks: TaskDistribution, tokens: Tokens) -> float:
+    """Seconds that all validations and the meta-test take, from one episode of each."""
+    import time
+
+    from metatrain.evaluation.arms import make_arms
+    from metatrain.evaluation.protocol import episode_settings, run_arms
+    from metatrain.training.trainer import validation_settings
+
+    def seconds_of(names: list[str], settings, split: str) -> float:
+        arms = make_arms(names, learner, learner)
+        begin = time.perf_counter()
+        run_arms(arms, tasks.split(split)[:1], tokens, settings, 1, config.seed, split)
+        return time.perf_counter() - begin
+
+    total = 0.0
+    if config.validation.every:
+        validations = -(-config.outer.steps // config.validation.every)
+        episodes = validations * len(tasks.meta_validation) * (config.validation.episodes + 1)  # and one with shuffled labels
+        total += episodes * seconds_of(["meta_trained"], validation_settings(config), "meta_validation")
+    for shots in config.evaluation.shots:
+        episodes = len(tasks.meta_test) * config.evaluation.episodes
+        settings = episode_settings(config.episode, config.evaluation, shots)
+        total += episodes * seconds_of(list(config.evaluation.arms), settings, "meta_test")
+    return total
+
+
+def _disk(config: TrainConfig, learner: Learner) -> int:
+    """Bytes of the checkpoints that are kept (parameters and two moments of each), the best one and the exported model."""
+    trained = sum(value.numel() * value.element_size() for value in learner.parameters.values())
+    encoder = sum(value.numel() * value.element_size() for value in learner.encoder.parameters())
+    return 3 * trained * (config.checkpoint.keep + (1 if config.validation.every else 0)) + encoder
+
+
+def _time(seconds: float) -> str:
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{seconds:.0f} s" if seconds < 100 else f"{minutes:.0f} min" if minutes < 100 else f"{hours:.1f} h"

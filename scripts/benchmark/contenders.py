@@ -1,0 +1,207 @@
+"""The same meta-gradient by metatrain and by other libraries: mean over episodes, K inner steps of SGD on all parameters.
+
+The model is a BERT classifier: encoder, pooler and one linear layer, without dropout. Each contender maps (K, rate) to the
+gradient by the classifier's parameter names.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.meta.learner import Learner
+from metatrain.meta.text_losses import EpisodeTexts
+from metatrain.models.config import ModelConfig
+from metatrain.models.encoder import load_encoder
+
+Gradient = dict[str, Tensor]
+Step = Callable[[], Gradient]
+OURS = ("exact", "exact_recomputed", "forward_over_reverse", "first_order")
+
+
+@dataclass(frozen=True)
+class Work:
+    """Which meta-gradient of which episodes."""
+
+    episodes: list[EpisodeTexts]
+    steps: int
+    rate: float = 0.01
+
+
+def metatrain(work: Work, meta_gradient: str = "exact", adapt: str = "all") -> Step:
+    """Ours, through the learner that `metatrain train` uses."""
+    algorithm = AlgorithmConfig(head="linear", adapt=adapt, meta_gradient=meta_gradient)
+    encoder, _ = load_encoder(ModelConfig(name="minilm", pooling="first"), second_order=True)
+    learner = Learner(encoder, algorithm, InnerConfig(lr=work.rate, steps=work.steps), way=2)
+    weight, bias = head(encoder.hidden_size)
+    learner.load({"head.weight": weight, "head.bias": bias})
+
+    def step() -> Gradient:
+        total = {name: torch.zeros_like(value) for name, value in learner.parameters.items()}
+        for group in learner.groups(work.episodes):
+            for part in learner.outer_gradients(group):
+                learner.add_gradient(total, part, 1.0 / len(work.episodes))
+        return {name.replace("encoder.backbone.", "bert.").replace("head.", "classifier."): value for name, value in total.items()}
+
+    return step
+
+
+def head(hidden: int) -> tuple[Tensor, Tensor]:
+    """The classifier that all begin with."""
+    return torch.randn(2, hidden, generator=torch.Generator().manual_seed(0)) * 0.02, torch.zeros(2)
+
+
+def classifier(attention: str = "eager") -> nn.Module:
+    """The same model for the others, as transformers has it."""
+    from transformers import AutoModelForSequenceClassification
+
+    from metatrain.models import minilm
+
+    path, _ = minilm.resolve()
+    model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=2, attn_implementation=attention, dtype=torch.float32).eval()
+    weight, bias = head(model.config.hidden_size)
+    model.load_state_dict({"classifier.weight": weight, "classifier.bias": bias}, strict=False)
+    return model
+
+
+def padded(texts: list[np.ndarray]) -> dict[str, Tensor]:
+    longest = max(len(text) for text in texts)
+    ids, mask = torch.zeros(len(texts), longest, dtype=torch.long), torch.zeros(len(texts), longest, dtype=torch.long)
+    for row, text in enumerate(texts):
+        ids[row, : len(text)], mask[row, : len(text)] = torch.from_numpy(text.astype(np.int64)), 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def batches(work: Work) -> list[tuple[tuple, tuple]]:
+    """((support inputs, labels), (query inputs, labels)) of each episode."""
+    return [
+        (
+            (padded(episode.support), torch.from_numpy(episode.support_labels)),
+            (padded(episode.query), torch.from_numpy(episode.query_labels)),
+        )
+        for episode in work.episodes
+    ]
+
+
+def loss(model: nn.Module, inputs: dict[str, Tensor], labels: Tensor) -> Tensor:
+    return F.cross_entropy(model(**inputs).logits, labels)
+
+
+def gradients_of(model: nn.Module) -> Gradient:
+    return {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
+
+
+def plain(work: Work) -> Step:
+    """All inner steps in one graph, as in a textbook."""
+    model, data = classifier(), batches(work)
+
+    def step() -> Gradient:
+        theta = {name: value.detach().requires_grad_() for name, value in model.named_parameters()}
+        total = {name: torch.zeros_like(value) for name, value in theta.items()}
+        for (inputs, labels), (queries, answers) in data:
+            phi = dict(theta)
+            for _ in range(work.steps):
+                inner = F.cross_entropy(functional_call(model, phi, (), inputs).logits, labels)
+                found = torch.autograd.grad(inner, list(phi.values()), create_graph=True)
+                phi = {name: value - work.rate * gradient for (name, value), gradient in zip(phi.items(), found)}
+            outer = F.cross_entropy(functional_call(model, phi, (), queries).logits, answers) / len(data)
+            for value, gradient in zip(total.values(), torch.autograd.grad(outer, list(theta.values()))):
+                value += gradient
+        return total
+
+    return step
+
+
+def learn2learn(work: Work, folder: Path, first_order: bool = False) -> Step:
+    """learn2learn's MAML; its modules are pure Python, and are loaded from `folder` without what the package builds."""
+    for name, path in (("learn2learn", folder), ("learn2learn.algorithms", folder / "algorithms")):
+        package = types.ModuleType(name)
+        package.__path__ = [str(path)]
+        sys.modules[name] = package
+    from learn2learn.algorithms.maml import MAML
+
+    model, data = classifier("sdpa" if first_order else "eager"), batches(work)
+
+    def step() -> Gradient:
+        model.zero_grad(set_to_none=True)
+        maml = MAML(model, lr=work.rate, first_order=first_order)
+        for support, query in data:
+            clone = maml.clone()
+            for _ in range(work.steps):
+                clone.adapt(loss(clone, *support))
+            (loss(clone, *query) / len(data)).backward()
+        return gradients_of(model)
+
+    return step
+
+
+def learn2learn_anil(work: Work, folder: Path) -> Step:
+    """ANIL as learn2learn's examples have it: encodings of an episode once, a clone of the head adapts."""
+    learn2learn(work, folder)
+    from learn2learn.algorithms.maml import MAML
+
+    model, data = classifier("sdpa"), batches(work)
+
+    def step() -> Gradient:
+        model.zero_grad(set_to_none=True)
+        maml = MAML(model.classifier, lr=work.rate)
+        for (inputs, labels), (queries, answers) in data:
+            support, query = (model.bert(**each).pooler_output for each in (inputs, queries))
+            clone = maml.clone()
+            for _ in range(work.steps):
+                clone.adapt(F.cross_entropy(clone(support), labels))
+            (F.cross_entropy(clone(query), answers) / len(data)).backward()
+        return gradients_of(model)
+
+    return step
+
+
+def higher(work: Work) -> Step:
+    """higher's inner-loop context."""
+    from higher import innerloop_ctx
+
+    model, data = classifier(), batches(work)
+    optimizer = torch.optim.SGD(model.parameters(), lr=work.rate)
+
+    def step() -> Gradient:
+        model.zero_grad(set_to_none=True)
+        for support, query in data:
+            with innerloop_ctx(model, optimizer, copy_initial_weights=False) as (clone, inner):
+                for _ in range(work.steps):
+                    inner.step(loss(clone, *support))
+                (loss(clone, *query) / len(data)).backward()
+        return gradients_of(model)
+
+    return step
+
+
+def torchopt(work: Work) -> Step:
+    """TorchOpt's differentiable SGD."""
+    import torchopt as library
+
+    model, data = classifier(), batches(work)
+
+    def step() -> Gradient:
+        model.zero_grad(set_to_none=True)
+        theta = dict(model.named_parameters())
+        inner = library.MetaSGD(model, lr=work.rate)
+        start, state = (library.extract_state_dict(each, by="reference") for each in (model, inner))
+        for support, query in data:
+            for _ in range(work.steps):
+                inner.step(loss(model, *support))
+            (loss(model, *query) / len(data)).backward()
+            library.recover_state_dict(model, start)
+            library.recover_state_dict(inner, state)
+        return {name: value.grad for name, value in theta.items() if value.grad is not None}
+
+    return step

@@ -1,0 +1,30 @@
+"""What a run would cost, before it is started."""
+
+import re
+
+
+def test_it_measures_the_run_and_what_would_be_cheaper_and_leaves_nothing(cli, tmp_path):
+    found = cli("plan", "debug=fast", "hardware.threads=1")
+    assert found.code == 0, found.err
+    for words in ("as configured", "graphs recomputed", "first order", "last two layers", "the head adapts", "peak memory", "disk"):
+        assert words in found.out, words
+    assert re.search(r"in all: \d+ s, of which \d+ s for validation and the meta-test", found.out)
+    assert not list(tmp_path.iterdir())
+
+
+def test_disk_is_what_a_run_writes(cli, tiny_run):
+    """Checkpoints and the model of the finished run, against what was foretold: files have headers and tokenizers too."""
+    foretold = int(re.search(r"disk: ([\d,]+) MB", cli("plan", "debug=fast", "hardware.threads=1").out)[1].replace(",", ""))
+    files = [path for folder in ("checkpoints", "model") for path in (tiny_run / folder).rglob("*.safetensors")]
+    # debug=fast has kept two checkpoints, one of them the best; a longer run keeps three.
+    written = sum(path.stat().st_size for path in files if path.parent.name != "model") * 3 / 2
+    written += sum(path.stat().st_size for path in files if path.parent.name == "model")
+    assert abs(foretold - written / 1e6) < 1
+
+
+def test_what_does_not_go_with_the_method_is_left_out(cli):
+    found = cli("plan", "debug=fast", "algorithm=cavia", "hardware.threads=1")
+    assert found.code == 0, found.err
+    assert "as configured" in found.out
+    found = cli("plan", "debug=fast", "algorithm.head=linear")
+    assert found.code == 2 and "episode.way" in found.err
