@@ -72,8 +72,7 @@ def row(distribution: str, method: str) -> tuple[float, str]:
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     last = [record for record in records if record["split"] == "meta_train"][-5:]
     losses = " → ".join(f"{sum(record[key] for record in last) / len(last):.2f}" for key in ("loss_before", "loss_after"))
-    seconds = [json.loads(line)["seconds"] for line in (folder / "timings.jsonl").read_text().splitlines()]
-    line = f"| `{method}` | {percent(trained)} | {percent(before)} | {gain} | {losses} | {sum(seconds) / len(seconds):.1f} |"
+    line = f"| `{method}` | {percent(trained)} | {percent(before)} | {gain} | {losses} |"
     return trained["mean"], line
 
 
@@ -82,20 +81,18 @@ def table(distribution: str) -> str:
     lines = [
         f"### {TITLES[distribution]}",
         "",
-        "| method | meta-trained | not meta-trained | gain | query loss before → after adaptation | s per update |",
-        "|---|---|---|---|---|---|",
+        "| method | meta-trained | not meta-trained | gain | query loss before → after adaptation |",
+        "|---|---|---|---|---|",
     ]
     done = [method for method in methods() if (RUNS / distribution / method / "results.json").exists()]
     lines += [line for _, line in sorted((row(distribution, method) for method in done), reverse=True)]
     arms = json.loads((RUNS / distribution / WITH_BASELINES / "results.json").read_text())["arms"]
-    lines += [f"| {name.replace('_', ' ')} on the frozen encoder | | {percent(arms[name])} | | | |" for name in BASELINES]
+    lines += [f"| {name.replace('_', ' ')} on the frozen encoder | | {percent(arms[name])} | | |" for name in BASELINES]
     return "\n".join(lines)
 
 
 def page() -> str:
     """The whole page."""
-    record = json.loads((RUNS / "reviews" / WITH_BASELINES / "run.json").read_text())
-    hardware = record["hardware"]
     own = ", ".join(f"{name}: {' '.join(settings)}" for name, settings in OWN.items())
     return f"""\
 # Results
@@ -108,8 +105,8 @@ Every preset of `conf/algorithm/` with the same budget: all-MiniLM-L6-v2, {UPDAT
 outer.lr={RATE:g} ({own}, since it trains its LoRA alone), everything else as the preset has it;
 one training seed. Accuracy over {EPISODES} episodes in each tested domain, the same for all methods, with 95% intervals over domains
 and episodes; the gain is paired, by episode, with the same method before meta-training. The tested domains are the
-meta-validation domains of each distribution: its meta-test domains are not touched here. The last two columns are means
-over the last five meta-updates and over all of them ({hardware["device"]}, threads: {hardware["threads"]}).
+meta-validation domains of each distribution: its meta-test domains are not touched here. Losses are means over the last five
+meta-updates.
 
 What this shows is how methods fare with {UPDATES * META_BATCH} episodes, which is few: a method that needs more to begin to work is not
 judged by it. The settings of the presets are not tuned to these tasks.

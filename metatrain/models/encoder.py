@@ -41,6 +41,7 @@ class Encoder(nn.Module):
         self.normalize = config.normalize
         self.max_length = config.max_length
         self.uses_pooler = _uses_pooler(config, backbone.config.model_type)
+        self.half_products = False  # matrix products in bf16, whatever the parameters are in
         self.packs = backbone.config.model_type in _PACKED_ARCHITECTURES
         if self.packs:
             backbone.set_attn_implementation("metatrain_packed")
@@ -82,7 +83,10 @@ class Encoder(nn.Module):
         if seed is not None:
             with self._dropout(seed):
                 return self.forward(batch, hidden, start, stop)
-        encodings = self._packed(batch, hidden, start, stop) if isinstance(batch, Packed) else self._padded(batch)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half_products):
+            encodings = self._packed(batch, hidden, start, stop) if isinstance(batch, Packed) else self._padded(batch)
+        if self.half_products:
+            encodings = encodings.float()
         return F.normalize(encodings, dim=-1) if self.normalize and stop is None else encodings
 
     def set_dropout(self, rate: float) -> None:
@@ -148,6 +152,9 @@ class Encoder(nn.Module):
 def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = torch.float32) -> tuple[Encoder, list[str]]:
     """Load `config.name` and say in a line each what was decided on the way.
 
+    dtype: of the parameters; bfloat16 stands for float32 parameters whose products are taken in bf16, since an inner loop whose
+    steps are rounded to bf16 goes nowhere.
+
     Raises:
         UserError: the model does not exist, cannot be read, or the settings do not fit it.
     """
@@ -156,6 +163,8 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
     if config.trust_remote_code and not _is_commit(config.revision):
         raise UserError("model.trust_remote_code=true needs model.revision set to a 40-digit commit")
     notes = []
+    half_products = dtype == torch.bfloat16
+    dtype = torch.float32 if half_products else dtype
     if config.name == "tiny":
         tokenizer = tiny.tokenizer()
         backbone = tiny.backbone(len(tokenizer), pooler=_uses_pooler(config, "bert"))
@@ -169,6 +178,7 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
     if length_limit and config.max_length > length_limit:
         raise UserError(f"model.max_length={config.max_length} is more than the {length_limit} positions of {config.name}; lower it")
     encoder = Encoder(backbone, tokenizer, config)
+    encoder.half_products = half_products
     size = sum(parameter.numel() for parameter in encoder.parameters())
     notes.append(f"model: {source}, {size / 1e6:.1f}M parameters, {config.pooling} pooling{', normalized' if config.normalize else ''}")
     if encoder.packs:

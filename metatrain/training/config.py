@@ -34,7 +34,7 @@ class HardwareConfig:
 
     device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
     threads: int | None = None  # null: all cores this process may use
-    precision: str = "float32"  # float32 | float64
+    precision: str = "float32"  # float32 | float64 | bf16 (the model's matrix products; parameters and inner loop stay in float32)
     processes: int = 1  # one process per run for now
     fast_kernels: bool = True  # CPU: the faster float32 matrix product and an allocator that keeps freed memory
 

@@ -19,12 +19,12 @@ from metatrain.training.config import HardwareConfig
 
 
 def apply(config: HardwareConfig) -> tuple[torch.device, torch.dtype, list[str]]:
-    """Apply the settings to this process; returns the device, the dtype and lines for the log.
+    """Apply the settings to this process; returns the device, the dtype (as `load_encoder` takes it) and lines for the log.
 
     Raises:
         UserError: the device is not there or a value makes no sense.
     """
-    precisions = {"float32": torch.float32, "float64": torch.float64}
+    precisions = {"float32": torch.float32, "float64": torch.float64, "bf16": torch.bfloat16}
     if config.precision not in precisions:
         raise UserError(f"hardware.precision={config.precision} is unknown; choose one of {', '.join(precisions)}")
     if config.processes != 1:
@@ -38,6 +38,8 @@ def apply(config: HardwareConfig) -> tuple[torch.device, torch.dtype, list[str]]
     notes = [f"hardware: {device}, {threads} threads, {config.precision}"]
     if device.type == "cpu" and config.fast_kernels:
         notes += _fast_cpu()
+    if device.type == "cpu" and config.precision == "bf16" and not {"avx512_bf16", "amx_bf16"} & set(_cpu_flags().split()):
+        notes.append("warning: this processor has no bf16 products, so hardware.precision=bf16 is likely slower than float32")
     return device, precisions[config.precision], notes
 
 

@@ -38,10 +38,10 @@ class Work:
     rate: float = 0.01
 
 
-def metatrain(work: Work, meta_gradient: str = "exact", adapt: str = "all") -> Step:
+def metatrain(work: Work, meta_gradient: str = "exact", adapt: str = "all", dtype: torch.dtype = torch.float32) -> Step:
     """Ours, through the learner that `metatrain train` uses."""
     algorithm = AlgorithmConfig(head="linear", adapt=adapt, meta_gradient=meta_gradient)
-    encoder, _ = load_encoder(ModelConfig(name="minilm", pooling="first"), second_order=True)
+    encoder, _ = load_encoder(ModelConfig(name="minilm", pooling="first"), second_order=True, dtype=dtype)
     learner = Learner(encoder, algorithm, InnerConfig(lr=work.rate, steps=work.steps), way=2)
     weight, bias = head(encoder.hidden_size)
     learner.load({"head.weight": weight, "head.bias": bias})

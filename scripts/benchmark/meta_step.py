@@ -67,6 +67,7 @@ def makers(work: Work, learn2learn: Path | None) -> dict[str, object]:
     made["torchopt"] = lambda: contenders.torchopt(work)
     for mode in contenders.OURS:
         made[f"metatrain {mode}"] = lambda mode=mode: contenders.metatrain(work, mode)
+    made["metatrain exact, bf16"] = lambda: contenders.metatrain(work, dtype=torch.bfloat16)
     made["metatrain ANIL"] = lambda: contenders.metatrain(work, adapt="head")
     return made
 

@@ -7,7 +7,16 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-EXACT = ("plain", "learn2learn", "higher", "torchopt", "metatrain exact", "metatrain exact_recomputed", "metatrain forward_over_reverse")
+EXACT = (
+    "plain",
+    "learn2learn",
+    "higher",
+    "torchopt",
+    "metatrain exact",
+    "metatrain exact_recomputed",
+    "metatrain forward_over_reverse",
+    "metatrain exact, bf16",
+)
 OTHERS = {"first order": ("learn2learn first order", "metatrain first_order"), "ANIL": ("learn2learn ANIL", "metatrain ANIL")}
 
 
@@ -58,6 +67,9 @@ Memory: peak above the loaded model, in a process of its own.
 
 metatrain's exact meta-gradient takes {ours:.2f} s: {slow_best / ours:.1f} times as fast as the fastest peer as it comes ({slow_name}),
 {fast_best / ours:.1f} times as fast as the fastest with the same settings ({fast_name}).
+
+With `hardware.precision=bf16` the model's matrix products are taken in bf16 (float32 parameters, inner loop and gradients), on
+processors that have them; the column "gradient" says what that costs in precision: a distance d is a cosine of about 1 - d^2/2.
 
 Why: peers compute padding, keep one graph of all inner steps, and take part of the whole word embedding; here texts are packed,
 each inner step has a graph of its own, only the embedding rows that occur take part, and where the first token is all that
