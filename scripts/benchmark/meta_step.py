@@ -120,12 +120,12 @@ def compare(work: Work, learn2learn: Path | None, rounds: int, only: list[str]) 
                     continue  # it comes with the fast settings
                 took, gradient = timed(step)
                 seconds[f"{name}, {kind}"].append(took)
+                print(f"round {number + 1} of {rounds}: {name}, {kind}: {took:.2f} s", file=sys.stderr, flush=True)
                 if reference is None:
                     reference = {key: value.clone() for key, value in gradient.items()}
                 if number == 0:
                     error[name] = distance(gradient, {key: reference[key] for key in gradient})
                 del gradient
-        print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
     return {
         "seconds": {name: {"median": statistics.median(values), "all": values} for name, values in seconds.items()},
         "gradient_error": error,

@@ -371,7 +371,7 @@ def test_products_in_bf16_leave_parameters_and_direction(episode, mode):
     assert {value.dtype for value in adapted.values()} == {torch.float32}
     (found, part), (expected, reference) = dense(half, episode), dense(whole, episode)
     assert part.loss_after != reference.loss_after  # it does something
-    # Large inner steps on a small random model; on all-MiniLM-L6-v2 it is closer (docs/performance.md).
+    # Large inner steps on a small random model; on all-MiniLM-L6-v2 it is closer (scripts/benchmark).
     assert dot(found, expected) > 0.95 * (dot(found, found) * dot(expected, expected)) ** 0.5
 
 
