@@ -60,6 +60,17 @@ def write_jsonl(path: Path, rows: list[dict]) -> Path:
 
 
 @pytest.fixture
+def one_thread():
+    """Torch on one thread: tensors of small problems gain nothing from more."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def examples(tmp_path) -> Path:
     """A csv with four labelled texts."""
     path = tmp_path / "examples.csv"

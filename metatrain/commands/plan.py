@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 # Settings of `algorithm` in place of the run's own, each with what it is called.
 ALTERNATIVES = {
-    "exact, graphs recomputed": {"meta_gradient": "exact_recomputed"},
-    "first order": {"meta_gradient": "first_order"},
+    "exact, graphs recomputed": {"meta_gradient": "exact_recomputed", "proximal": 0.0},
+    "first order": {"meta_gradient": "first_order", "proximal": 0.0},
     "the last two layers adapt": {"adapt": "last_layers", "last_layers": 2, "pattern": None},
     "the head adapts": {"adapt": "head", "pattern": None},
 }
@@ -64,7 +64,7 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
 
         rows = [("as configured", *_measured(learner, episodes, device))]
         for name, settings in ALTERNATIVES.items():
-            other = replace(config.algorithm, proximal=0.0, **settings) if "meta_gradient" in settings else replace(config.algorithm, **settings)
+            other = replace(config.algorithm, **settings)
             try:
                 check_algorithm(other, config.inner, config.model)
             except UserError:
@@ -91,17 +91,11 @@ def _measured(learner: Learner, episodes: list[EpisodeTexts], device: torch.devi
 
     from metatrain.training import hardware
 
-    def update() -> None:
-        total = {name: value.new_zeros(value.shape) for name, value in learner.parameters.items()}
-        for group in learner.groups(episodes):
-            for part in learner.outer_gradients(group, step):
-                learner.add_gradient(total, part, 1.0 / len(episodes))
-
     step = max(learner.algorithm.first_order_until, learner.algorithm.multi_step_until)  # as it is for most of the run
     learner.outer_gradient(episodes[0], step)
     with hardware.measured_memory(device) as memory:
         begin = time.perf_counter()
-        update()
+        learner.mean_gradient(episodes, step)
         seconds = time.perf_counter() - begin
     return seconds, memory()
 

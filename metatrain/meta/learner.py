@@ -134,6 +134,14 @@ class Learner:
         found[-1].gradient.update(vjp([together], [torch.cat(cotangents)], encoder))
         return found
 
+    def mean_gradient(self, episodes: Sequence[EpisodeTexts], step: int = 0) -> Parameters:
+        """The mean meta-gradient of episodes, of every meta-parameter."""
+        total = {name: torch.zeros_like(value) for name, value in self.parameters.items()}
+        for group in self.groups(episodes):
+            for part in self.outer_gradients(group, step):
+                self.add_gradient(total, part, 1.0 / len(episodes))
+        return total
+
     def _outer_gradient(self, losses: TextLosses, theta: Parameters, rows: Tensor | None, step: int) -> OuterGradient:
         steps = self.steps(evaluation=False)
         found = meta_gradient(losses, theta, self.rule, steps, method_at(self.algorithm, steps, step))

@@ -21,6 +21,7 @@ from torch.func import functional_call
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
 from metatrain.meta.learner import Learner
 from metatrain.meta.text_losses import EpisodeTexts
+from metatrain.models.batches import pad
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 
@@ -47,11 +48,8 @@ def metatrain(work: Work, meta_gradient: str = "exact", adapt: str = "all", dtyp
     learner.load({"head.weight": weight, "head.bias": bias})
 
     def step() -> Gradient:
-        total = {name: torch.zeros_like(value) for name, value in learner.parameters.items()}
-        for group in learner.groups(work.episodes):
-            for part in learner.outer_gradients(group):
-                learner.add_gradient(total, part, 1.0 / len(work.episodes))
-        return {name.replace("encoder.backbone.", "bert.").replace("head.", "classifier."): value for name, value in total.items()}
+        found = learner.mean_gradient(work.episodes)
+        return {name.replace("encoder.backbone.", "bert.").replace("head.", "classifier."): value for name, value in found.items()}
 
     return step
 
@@ -75,11 +73,8 @@ def classifier(attention: str = "eager") -> nn.Module:
 
 
 def padded(texts: list[np.ndarray]) -> dict[str, Tensor]:
-    longest = max(len(text) for text in texts)
-    ids, mask = torch.zeros(len(texts), longest, dtype=torch.long), torch.zeros(len(texts), longest, dtype=torch.long)
-    for row, text in enumerate(texts):
-        ids[row, : len(text)], mask[row, : len(text)] = torch.from_numpy(text.astype(np.int64)), 1
-    return {"input_ids": ids, "attention_mask": mask}
+    batch = pad(texts, 0, torch.device("cpu"))
+    return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
 
 
 def batches(work: Work) -> list[tuple[tuple, tuple]]:

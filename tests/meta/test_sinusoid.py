@@ -8,14 +8,9 @@ from conftest import ROOT
 
 
 @pytest.mark.slow
-def test_maml_learns_to_fit_a_sinusoid_from_ten_points_in_one_step():
+def test_maml_learns_to_fit_a_sinusoid_from_ten_points_in_one_step(one_thread):
     script = runpy.run_path(str(ROOT / "scripts" / "sinusoid.py"))
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        means = [mean for mean, _ in script["test_errors"](script["train"](seed=0), seed=0)]
-    finally:
-        torch.set_num_threads(before)
+    means = [mean for mean, _ in script["test_errors"](script["train"](seed=0), seed=0)]
     assert means[1] <= 0.8
     assert means[0] > 2 > means[1] > means[5] > means[10]
 
