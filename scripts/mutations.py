@@ -78,8 +78,8 @@ MUTATIONS = [
     Mutation(
         "second derivatives left out where they are products",
         "meta/meta_gradient.py",
-        "result = {name: value + more[name] for name, value in result.items()}",
-        "pass",
+        "return {name: value + more[name] for name, value in result.items()}",
+        "return result",
         "meta/test_meta_gradient.py",
         "test_maml",
     ),
@@ -191,8 +191,8 @@ MUTATIONS = [
     Mutation(
         "noise of another step in second derivatives",
         "meta/meta_gradient.py",
-        "partial(self.episode.support_parts, step=k)",
-        "partial(self.episode.support_parts, step=0)",
+        "step=k if self._start is None else 0",
+        "step=0",
         "meta/test_learner.py",
         "agree_with_noise and forward",
     ),

@@ -22,6 +22,8 @@ HEAD = "head."  # what names of head parameters begin with
 class InnerRule(Protocol):
     """One choice on the inner-rule axis. `update` must be differentiable in all its tensors."""
 
+    is_linear: bool  # no derivative of `update` depends on the values of the gradients
+
     def learned(self, adapted: Mapping[str, Tensor]) -> Parameters:
         """Initial values of the rule's own meta-parameters, for adapted parameters of these names and shapes.
 
@@ -41,6 +43,8 @@ class InnerRule(Protocol):
 class _Rates:
     """A rate for the encoder and one for the head; no meta-parameters and no state unless a rule has them."""
 
+    is_linear = False
+
     def __init__(self, config: InnerConfig):
         self.lr = config.lr
         self.head_lr = config.lr if config.head_lr is None else config.head_lr
@@ -59,6 +63,8 @@ class _Rates:
 
 class SGD(_Rates):
     """phi_{k+1} = phi_k - lr * gradient."""
+
+    is_linear = True
 
     def update(self, adapted, gradients, step, learned, state):
         return {name: torch.sub(value, gradients[name], alpha=self.rate(name)) for name, value in adapted.items()}, {}

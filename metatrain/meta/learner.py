@@ -40,10 +40,10 @@ class OuterGradient:
 
     gradient: Parameters
     rows: Tensor | None  # the word-embedding rows that `gradient` has
-    loss_before: float
-    loss_after: float
-    accuracy_before: float
-    accuracy_after: float
+    loss_before: Tensor
+    loss_after: Tensor
+    accuracy_before: Tensor
+    accuracy_after: Tensor
     residual: float | None  # implicit meta-gradients: how far conjugate gradients are from the solution
 
 
@@ -182,11 +182,11 @@ class Learner:
             start, fixed = losses.start(self._view(losses.rows))
         steps = self.steps(evaluation=True) if steps is None else steps
         moves = adapt(losses, start, fixed, self.rule, steps, self.algorithm.proximal)
-        *_, (phi, loss) = [(start, float("nan"))] if steps == 0 else moves
+        *_, (phi, loss) = [(start, torch.tensor(float("nan")))] if steps == 0 else moves
         adapted = {**self.parameters, **{name: value for name, value in fixed.items() if name.startswith(HEAD)}, **phi}
         if losses.rows is not None and self._embedding in phi:
             adapted[self._embedding] = self.parameters[self._embedding].index_copy(0, losses.rows, phi[self._embedding])
-        return adapted, loss
+        return adapted, float(loss)
 
     def logits(self, parameters: Mapping[str, Tensor], texts: Sequence[np.ndarray]) -> Tensor:
         """Scores of shape [texts, way] under adapted parameters, without a graph."""

@@ -9,13 +9,13 @@ The exact gradient comes from the reverse recursion (Maclaurin et al. 2015, reve
 
     v_K = dQ/dphi_K;   v_k = (d phi_{k+1} / d phi_k)' v_{k+1};   theta gets (d phi_0 / d theta)' v_0 + direct terms
 
-so that at no time the graph of more than one inner step has to be walked.
+so that at no time the graph of more than one inner step has to be walked, and none has to be kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -25,14 +25,21 @@ from torch import Tensor
 from metatrain.errors import UserError
 from metatrain.meta.inner import InnerRule
 from metatrain.meta.parameters import Parameters, add_to, detached, dot, leaves, vjp
-from metatrain.meta.second_order import finite_difference, forward_over_reverse, reverse_over_reverse
+from metatrain.meta.second_order import GradientGraph, Loss, finite_difference, forward_over_reverse, reverse_over_reverse
 
 MODES = ("exact", "exact_recomputed", "forward_over_reverse", "finite_difference", "first_order", "implicit", "reptile")
 SECOND_ORDER = ("exact", "exact_recomputed", "forward_over_reverse", "implicit")  # need twice differentiable operations
 LEARNED = "rule."  # what names of the inner rule's meta-parameters begin with
 _STATE = "state."
 
-_PRODUCTS = {"forward_over_reverse": forward_over_reverse, "finite_difference": finite_difference, "first_order": None}
+# How second derivatives of an inner step are taken whose graph is not kept.
+_PRODUCTS = {
+    "exact": reverse_over_reverse,
+    "exact_recomputed": reverse_over_reverse,
+    "forward_over_reverse": forward_over_reverse,
+    "finite_difference": finite_difference,
+    "first_order": None,
+}
 
 
 class EpisodeLosses(Protocol):
@@ -60,6 +67,7 @@ class Method:
     cg_steps: int = 10  # implicit: most steps of conjugate gradients
     cg_tolerance: float = 1e-6  # implicit: residual, as a share of the right-hand side, at which they stop
     weights: Sequence[float] | None = None  # multi-step loss: of Q at phi_1 to phi_K; None: Q at phi_K alone
+    graphs: int | None = None  # exact: the most inner steps whose graphs are kept at a time, the others' being rebuilt; None: all
 
 
 @dataclass(frozen=True)
@@ -68,17 +76,17 @@ class MetaGradient:
 
     gradient: Parameters  # one entry per meta-parameter that got any
     adapted: Parameters
-    query_loss_before: float  # Q(phi_0, w)
-    query_loss: float  # Q(phi_K, w)
-    support_losses: tuple[float, ...]  # before each inner step
+    query_loss_before: Tensor  # Q(phi_0, w)
+    query_loss: Tensor  # Q(phi_K, w)
+    support_losses: tuple[Tensor, ...]  # before each inner step
     residual: float | None = None  # implicit: what conjugate gradients left, as a share of the right-hand side
 
 
 def adapt(
     episode: EpisodeLosses, phi: Parameters, fixed: Mapping[str, Tensor], rule: InnerRule, steps: int, proximal: float = 0.0
-) -> Iterator[tuple[Parameters, float]]:
+) -> Iterator[tuple[Parameters, Tensor]]:
     """The trajectory of plain adaptation: after each of `steps` inner steps, (phi_{k+1}, S at phi_k)."""
-    tape = _Tape(episode, detached(phi), detached(fixed), rule, proximal, keep="nothing")
+    tape = _Tape(episode, detached(phi), detached(fixed), rule, proximal)
     for _ in range(steps):
         yield tape.step()
 
@@ -88,8 +96,9 @@ def meta_gradient(episode: EpisodeLosses, theta: Mapping[str, Tensor], rule: Inn
 
     theta must hold the tensors of all meta-parameters (their graph is not used). The modes:
 
-    - `exact` keeps the graph of every inner step; `exact_recomputed` rebuilds each in the backward pass and so needs the
-      memory of one; `forward_over_reverse` needs no second backward pass at all. The same numbers at different cost.
+    - `exact` keeps the graphs of the last `method.graphs` inner steps and rebuilds the others in the backward pass: the same
+      numbers to the bit, whichever are kept. `exact_recomputed` keeps none, and so needs the memory of one part of S.
+      `forward_over_reverse` needs no second backward pass at all.
     - `finite_difference` approximates second derivatives by differences of gradients.
     - `first_order` (FOMAML, Finn et al. 2017) leaves second derivatives of S out of the recursion.
     - `implicit` (iMAML, Rajeswaran et al. 2019) takes phi_K for the minimum of S + lambda/2 |phi - phi_0|^2 and solves
@@ -100,9 +109,11 @@ def meta_gradient(episode: EpisodeLosses, theta: Mapping[str, Tensor], rule: Inn
     start, derived = episode.start(theta)
     fixed = leaves(derived)
     with torch.no_grad():
-        before = episode.query_loss(detached(start), detached(fixed)).item()
-    tape = _Tape(episode, detached(start), fixed, rule, method.proximal, _keep(method, fixed))
-    support_losses = tuple(tape.step()[1] for _ in range(steps))
+        before = episode.query_loss(detached(start), detached(fixed))
+    tape = _Tape(episode, detached(start), fixed, rule, method.proximal)
+    recursion = _has_recursion(method, fixed)
+    graphs = (steps if method.graphs is None else method.graphs) if method.mode == "exact" else 0
+    support_losses = tuple(tape.step(recursion, with_graph=k >= steps - graphs)[1] for k in range(steps))
 
     total: Parameters = {}  # gradient with respect to w
     residual = None
@@ -116,30 +127,27 @@ def meta_gradient(episode: EpisodeLosses, theta: Mapping[str, Tensor], rule: Inn
         cotangent = _split(vjp([query_loss * last], None, {**phi, **fixed}), phi, total)
         if method.mode == "implicit":
             cotangent, residual = _solve(episode, tape.phi, fixed, cotangent, method, total)
-        elif tape.keep != "nothing":
+        elif recursion:
             for k in reversed(range(steps)):
-                cotangent = tape.back(k, cotangent, _PRODUCTS.get(method.mode), total)
+                point = leaves(tape.at(k))
+                cotangent = tape.back(k, cotangent, _PRODUCTS[method.mode], total)
                 if k and weights[k - 1]:
-                    point = leaves(tape.at(k))
                     more = _split(vjp([episode.query_loss(point, fixed) * weights[k - 1]], None, {**point, **fixed}), point, total)
                     cotangent = {name: value + more.get(name, 0) for name, value in cotangent.items()}
-                tape.forget(k)
 
     outputs = {**start, **derived}
     cotangent = {**{name: value for name, value in cotangent.items() if name in start}, **total}
     wanted = [name for name, value in outputs.items() if value.requires_grad and name in cotangent]
     found = torch.autograd.grad([outputs[name] for name in wanted], list(theta.values()), [cotangent[name] for name in wanted], allow_unused=True)
     gradient = {name: value for name, value in zip(theta, found) if value is not None}
-    return MetaGradient(gradient, detached(phi), before, query_loss.item(), support_losses, residual)
+    return MetaGradient(gradient, detached(phi), before, query_loss.detach(), support_losses, residual)
 
 
-def _keep(method: Method, fixed: Parameters) -> str:
-    """What of each inner step the backward recursion needs: its graph, its point, point and gradient, or nothing."""
+def _has_recursion(method: Method, fixed: Parameters) -> bool:
+    """Whether the meta-gradient walks back through the inner steps."""
     if method.mode == "first_order" and method.weights is None and not any(name.startswith(LEARNED) for name in fixed):
-        return "nothing"  # every rule adds to phi, so without second derivatives v_0 = v_K, and no rate wants a gradient
-    if method.mode in _PRODUCTS:
-        return "gradient"
-    return {"exact": "graph", "exact_recomputed": "point"}.get(method.mode, "nothing")
+        return False  # every rule adds to phi, so without second derivatives v_0 = v_K, and no rate wants a gradient
+    return method.mode in _PRODUCTS
 
 
 def check_method(method: Method, steps: int) -> None:
@@ -165,95 +173,95 @@ class _Kept:
     """What is kept of one inner step."""
 
     before: Parameters  # phi_k and the rule's state
-    gradients: Parameters = field(default_factory=dict)  # of S at phi_k
-    after: Parameters | None = None  # phi_{k+1} and the state, with the graph that leads to them from `before` (leaves then)
+    gradients: Parameters  # of S at phi_k, where the update's derivatives depend on them
+    graphs: list[GradientGraph]  # of the parts of S; none: they are rebuilt
 
 
 class _Tape:
     """The inner loop run forwards, and backwards one step at a time."""
 
-    def __init__(self, episode: EpisodeLosses, phi: Parameters, fixed: Parameters, rule: InnerRule, proximal: float, keep: str):
-        self.episode, self.fixed, self.rule, self.keep = episode, fixed, rule, keep
+    def __init__(self, episode: EpisodeLosses, phi: Parameters, fixed: Parameters, rule: InnerRule, proximal: float):
+        self.episode, self.fixed, self.rule = episode, fixed, rule
         self._start = phi if proximal else None
         self._proximal = proximal
         self._learned = {name[len(LEARNED) :]: value for name, value in fixed.items() if name.startswith(LEARNED)}
         self._names = list(phi)
         self._point = {**phi, **{_STATE + name: value for name, value in rule.state(phi).items()}}
-        self._kept: list[_Kept | None] = []
+        self._steps = 0
+        self._kept: list[_Kept] = []
 
     @property
     def phi(self) -> Parameters:
         """The newest adapted parameters, without a graph."""
         return {name: self._point[name] for name in self._names}
 
+    def step(self, keep: bool = False, with_graph: bool = False) -> tuple[Parameters, Tensor]:
+        """One inner step; returns (phi_{k+1}, S at phi_k). `keep`: what `back` needs, `with_graph` with the gradient's graph."""
+        k, graphs, gradients, losses = self._steps, [], {}, []
+        if with_graph:
+            graphs = list(GradientGraph.of_parts(self._support(k), self.phi, self.fixed))
+            parts = ((graph.loss, [gradient.detach() for gradient in graph.gradient]) for graph in graphs)
+        else:
+            parts = self._gradients(k)
+        for loss, found in parts:
+            losses.append(loss)
+            if not gradients:
+                gradients = dict(zip(self._names, found))
+            elif graphs:
+                add_to(gradients, dict(zip(self._names, found)))  # the graph has the first part's
+            else:
+                torch._foreach_add_(list(gradients.values()), found)
+        if self._start is not None:
+            gradients = {name: value + self._proximal * (self._point[name] - self._start[name]) for name, value in gradients.items()}
+        if keep:
+            self._kept.append(_Kept(self._point, {} if self.rule.is_linear else gradients, graphs))
+        with torch.no_grad():
+            self._point = self._update(self._point, gradients, k)
+        self._steps += 1
+        return self.phi, torch.stack(losses).sum()
+
     def at(self, k: int) -> Parameters:
         """phi_k, of a step that is kept."""
-        return detached({name: self._kept[k].before[name] for name in self._names})
-
-    def step(self) -> tuple[Parameters, float]:
-        """One inner step; returns (phi_{k+1}, S at phi_k)."""
-        k = len(self._kept)
-        if self.keep == "graph":
-            kept, loss = self._graph(self._point, k)
-            self._point = detached(kept.after)
-        else:
-            gradients, loss = self._gradients(self.phi, k)
-            kept = None if self.keep == "nothing" else _Kept(self._point, gradients if self.keep == "gradient" else {})
-            with torch.no_grad():
-                self._point = self._update(self._point, gradients, k)
-        self._kept.append(kept)
-        return self.phi, loss
+        return {name: self._kept[k].before[name] for name in self._names}
 
     def back(self, k: int, cotangent: Parameters, products, total: Parameters) -> Parameters:
-        """From dQ/d(phi_{k+1}, state) to dQ/d(phi_k, state); what w gets on the way goes to `total`."""
-        kept = self._kept[k]
-        if self.keep != "gradient":
-            if kept.after is None:
-                kept, _ = self._graph(kept.before, k)
-            outputs = {name: value for name, value in kept.after.items() if name in cotangent}
-            found = vjp(list(outputs.values()), [cotangent[name] for name in outputs], {**kept.before, **self.fixed})
-            return _split(found, kept.before, total)
-        # Through the update alone, its gradient taken for an input; then through that gradient, if second derivatives count.
-        before, gradients = leaves(kept.before), leaves(kept.gradients)
+        """From dQ/d(phi_{k+1}, state) to dQ/d(phi_k, state), of the last step that is kept, which is then forgotten.
+
+        What w gets on the way goes to `total`. First through the update alone, its gradient taken for an input; then through
+        that gradient, if second derivatives count.
+        """
+        kept = self._kept.pop()
+        before = leaves(kept.before)
+        gradients = leaves(kept.gradients) or {name: _placeholder(before[name]) for name in self._names}
         after = self._update(before, gradients, k)
         outputs = {name: value for name, value in after.items() if name in cotangent}
         rates = {LEARNED + name: value for name, value in self._learned.items()}
         inputs = {**before, **{f"gradient {name}": value for name, value in gradients.items()}, **rates}
         found = vjp(list(outputs.values()), [cotangent[name] for name in outputs], inputs)
-        direction = {name: found.pop(f"gradient {name}", torch.zeros_like(value)) for name, value in gradients.items()}
+        del after, outputs, cotangent  # parameters' worth of memory each
+        direction = {name: found.pop(f"gradient {name}", torch.zeros_like(before[name])) for name in self._names}
         result = _split(found, before, total)
-        if products is not None:
+        if products is None:
+            return result
+        if kept.graphs:
+            more: Parameters = {}
+            while kept.graphs:
+                add_to(more, kept.graphs.pop(0).products(direction))
+        else:
             phi = {name: kept.before[name] for name in self._names}
-            more = _split(products(partial(self.episode.support_parts, step=k), phi, self.fixed, direction), before, total)
-            result = {name: value + more[name] for name, value in result.items()}
-        return result
+            more = products(self._support(k), phi, self.fixed, direction)
+        more = _split(more, before, total)
+        return {name: value + more[name] for name, value in result.items()}
 
-    def forget(self, k: int) -> None:
-        """Free what is kept of a step."""
-        self._kept[k] = None
-
-    def _graph(self, point: Parameters, k: int) -> tuple[_Kept, float]:
-        before = leaves(point)
-        phi = {name: before[name] for name in self._names}
-        loss = torch.stack(list(self.episode.support_parts(phi, self.fixed, k))).sum()
-        gradients = dict(zip(phi, torch.autograd.grad(loss, list(phi.values()), create_graph=True)))
-        return _Kept(before, {}, self._update(before, gradients, k)), loss.item()
-
-    def _gradients(self, phi: Parameters, k: int) -> tuple[Parameters, float]:
-        phi, fixed = leaves(phi), detached(self.fixed)
-        total: Parameters = {}
-        loss = 0.0
+    def _support(self, k: int) -> Loss:
         # A proximal objective is minimised, so it has to be the same in every step.
-        for part in self.episode.support_parts(phi, fixed, k if self._start is None else 0):
-            found = dict(zip(phi, torch.autograd.grad(part, list(phi.values()))))
-            if total:
-                torch._foreach_add_(list(total.values()), list(found.values()))
-            else:
-                total = found
-            loss += part.item()
-        if self._start is not None:
-            total = {name: value + self._proximal * (phi[name].detach() - self._start[name]) for name, value in total.items()}
-        return total, loss
+        return partial(self.episode.support_parts, step=k if self._start is None else 0)
+
+    def _gradients(self, k: int) -> Iterator[tuple[Tensor, Sequence[Tensor]]]:
+        """(loss, gradient) of each part of S at phi_k, without a graph."""
+        phi, fixed = leaves(self.phi), detached(self.fixed)
+        for part in self._support(k)(phi, fixed):
+            yield part.detach(), torch.autograd.grad(part, list(phi.values()))
 
     def _update(self, point: Parameters, gradients: Parameters, k: int) -> Parameters:
         phi = {name: point[name] for name in self._names}
@@ -299,3 +307,8 @@ def _split(found: Parameters, phi: Parameters, total: Parameters) -> Parameters:
     """Keep phi's entries as the next cotangent; add the rest to the gradient with respect to w."""
     add_to(total, {name: value for name, value in found.items() if name not in phi})
     return {name: found.get(name, torch.zeros_like(value)) for name, value in phi.items()}
+
+
+def _placeholder(like: Tensor) -> Tensor:
+    """A leaf in the shape of `like` that takes no memory, for a gradient whose values do not matter."""
+    return like.new_zeros(()).expand(like.shape).requires_grad_()

@@ -57,7 +57,7 @@ def slope_error(learner: Learner, episode: EpisodeTexts, gradient: Parameters, s
     def loss(step: float) -> float:
         for name, value in learner.parameters.items():
             value.add_(direction[name], alpha=step)
-        return learner.outer_gradient(episode).loss_after
+        return float(learner.outer_gradient(episode).loss_after)
 
     before = {name: value.clone() for name, value in learner.parameters.items()}
     slope = (loss(distance) - loss(-2 * distance)) / (2 * distance)

@@ -6,7 +6,8 @@ Kemaev et al. 2025), and differences of gradients, which are no derivatives but 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.autograd.forward_ad as forward_ad
@@ -22,14 +23,34 @@ Loss = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Iterable[Tensor]] 
 _DISTANCE = {torch.float64: 1e-5, torch.float32: 3e-3}
 
 
+@dataclass(frozen=True)
+class GradientGraph:
+    """The gradient of S in phi with the graph that leads to it: what a second reverse pass goes through."""
+
+    loss: Tensor  # without a graph
+    phi: Parameters  # leaves
+    fixed: Parameters  # leaves
+    gradient: Sequence[Tensor]  # in the order of phi
+
+    @classmethod
+    def of_parts(cls, loss: Loss, phi: Parameters, fixed: Parameters) -> Iterator[GradientGraph]:
+        """The graph of each part of S."""
+        phi = leaves(phi)
+        for part in loss(phi, fixed):
+            yield cls(part.detach(), phi, fixed, torch.autograd.grad(part, list(phi.values()), create_graph=True))
+
+    def products(self, direction: Parameters) -> Parameters:
+        """Products by differentiating the gradient, which frees the graph."""
+        curved = [(gradient, direction[name]) for name, gradient in zip(self.phi, self.gradient) if gradient.requires_grad]
+        return vjp(*map(list, zip(*curved)), {**self.phi, **self.fixed}) if curved else {}
+
+
 def reverse_over_reverse(loss: Loss, phi: Parameters, fixed: Parameters, direction: Parameters) -> Parameters:
-    """Products by differentiating the gradient's product with u."""
-    phi = leaves(phi)
+    """Products by differentiating the gradient; the graph of one part of S is alive at a time."""
     total: Parameters = {}
-    for part in loss(phi, fixed):
-        first = torch.autograd.grad(part, list(phi.values()), create_graph=True)
-        along = sum((gradient * direction[name]).sum() for name, gradient in zip(phi, first))
-        add_to(total, vjp([along], None, {**phi, **fixed}))
+    for graph in GradientGraph.of_parts(loss, phi, fixed):
+        add_to(total, graph.products(direction))
+        del graph
     return total
 
 

@@ -34,10 +34,6 @@ class EpisodeTexts:
     names: Sequence[str]  # of the labels
     seed: int = 0  # of dropout and noise in meta-training
 
-    @property
-    def way(self) -> int:
-        return len(self.names)
-
 
 class TextLosses:
     """An episode's losses as functions of the adapted parameters phi and the meta-parameters theta."""
@@ -53,7 +49,7 @@ class TextLosses:
         self.noise = Noise(learner.algorithm, seed)
         labels, self.query_labels = (torch.from_numpy(np.asarray(each, dtype=np.int64)).to(device) for each in (episode.support_labels, episode.query_labels))
         self.support_size = len(episode.support)
-        self.query_accuracies: list[float] = []  # one for each call of `query_loss`
+        self.query_accuracies: list[Tensor] = []  # one for each call of `query_loss`
         self.support: list[tuple[Batch | None, Tensor]] = [(None, labels)]
         self.query: Batch | None = None
         self.rows: Tensor | None = None  # of the word embeddings, those that occur
@@ -105,7 +101,7 @@ class TextLosses:
         features = self._features(phi, fixed, _QUERY, self.query, self.noise.dropout_seed(QUERY, 0, 0))
         features, penalty = self.noise.bottleneck(features, fixed, QUERY, 0, 0)
         logits = self._logits(phi, fixed, features)
-        self.query_accuracies.append(float((logits.argmax(1) == self.query_labels).double().mean()))
+        self.query_accuracies.append((logits.argmax(1) == self.query_labels).double().mean())
         loss = F.cross_entropy(logits, self.query_labels)
         return loss if penalty is None else loss + penalty
 

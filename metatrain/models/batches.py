@@ -119,10 +119,11 @@ def packed_attention(module, query, key, value, attention_mask, scaling=None, dr
     fused kernel, because that one has no second derivative.
     """
     _, heads, tokens, size = query.shape
-    flat_q, flat_k, flat_v = (x[0].transpose(0, 1).reshape(tokens, heads * size) for x in (query, key, value))
+    sizes = [group.stop - group.start for group in groups]
+    parts = [x[0].transpose(0, 1).reshape(tokens, heads * size).split(sizes) for x in (query, key, value)]
     outputs = []
-    for group in groups:
-        mixed = _mixed(_grid(flat_q, group, heads), flat_k, flat_v, group, scaling, dropout).transpose(1, 2)
+    for group, q, k, v in zip(groups, *parts):
+        mixed = _mixed(_grid(q, group, heads), k, v, group, scaling, dropout).transpose(1, 2)
         mixed = mixed.reshape(group.texts * group.length, heads * size)
         outputs.append(mixed if group.scatter is None else mixed.index_select(0, group.scatter))
     return torch.cat(outputs).view(1, tokens, heads, size), None
@@ -130,17 +131,16 @@ def packed_attention(module, query, key, value, attention_mask, scaling=None, dr
 
 def first_token_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, scaling: float, dropout: float, groups) -> Tensor:
     """Attention of each text's first token alone: query [B, A * D] in packed order; key, value [T, A * D]; returns [B, A * D]."""
-    outputs, begin = [], 0
-    for group in groups:
-        q = query[begin : begin + group.texts].view(group.texts, 1, heads, -1).transpose(1, 2)
-        outputs.append(_mixed(q, key, value, group, scaling, dropout).reshape(group.texts, -1))
-        begin += group.texts
+    outputs = []
+    sizes = [group.stop - group.start for group in groups]
+    for group, q, k, v in zip(groups, query.split([group.texts for group in groups]), key.split(sizes), value.split(sizes)):
+        q = q.view(group.texts, 1, heads, -1).transpose(1, 2)
+        outputs.append(_mixed(q, k, v, group, scaling, dropout).reshape(group.texts, -1))
     return torch.cat(outputs)
 
 
 def _grid(x: Tensor, group: AttentionGroup, heads: int) -> Tensor:
-    """A group's cells of [T, A * D], shape [texts, A, length, D]."""
-    x = x[group.start : group.stop]
+    """A group's tokens [tokens, A * D] as cells, shape [texts, A, length, D]."""
     x = x if group.gather is None else x.index_select(0, group.gather)
     return x.view(group.texts, group.length, heads, -1).transpose(1, 2)
 

@@ -151,16 +151,17 @@ class Trainer:
         for group in self.learner.groups([texts_of(episode, self.tokens) for episode in drawn]):
             self.between_episodes()
             for part in self.learner.outer_gradients(group, step):
-                if not math.isfinite(part.loss_after):
-                    name = drawn[len(parts)].task.name
-                    raise UserError(f"the query loss of task '{name}' is not finite at meta-update {step + 1}; lower inner.lr or outer.lr")
                 self.learner.add_gradient(total, part, 1.0 / outer.meta_batch)
                 parts.append(replace(part, gradient={}))
+        figures = {key: [float(getattr(part, key)) for part in parts] for key in FIGURES}  # here a GPU is waited for, not before
+        for episode, loss in zip(drawn, figures["loss_after"]):
+            if not math.isfinite(loss):
+                raise UserError(f"the query loss of task '{episode.task.name}' is not finite at meta-update {step + 1}; lower inner.lr or outer.lr")
         norm = self.optimizer.step(total, step)
         if not math.isfinite(norm):
             raise UserError(f"the meta-gradient is not finite at meta-update {step + 1}; lower inner.lr, inner.steps or outer.lr")
         self.state.step += 1
-        record = {key: sum(getattr(part, key) for part in parts) / len(parts) for key in FIGURES} | {"gradient_norm": norm}
+        record = {key: sum(values) / len(values) for key, values in figures.items()} | {"gradient_norm": norm}
         residuals = [part.residual for part in parts if part.residual is not None]
         if residuals:
             record["cg_residual"] = sum(residuals) / len(residuals)

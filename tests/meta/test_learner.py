@@ -306,7 +306,7 @@ def test_exact_agrees_with_finite_differences(encoder, episode):
         moved = learner(encoder, "prototype", "all")
         for name, value in moved.parameters.items():
             value.add_(direction[name], alpha=step)
-        return moved.outer_gradient(episode).loss_after
+        return float(moved.outer_gradient(episode).loss_after)
 
     step = 1e-6
     slope = (loss_at(step) - loss_at(-step)) / (2 * step)
@@ -327,7 +327,7 @@ def test_adaptation_equals_what_the_meta_gradient_saw(encoder, episode):
     parameters, _ = subject.adapt(episode.support, episode.support_labels, NAMES)
     logits = subject.logits(parameters, episode.query)
     loss = F.cross_entropy(logits, torch.from_numpy(episode.query_labels)).item()
-    assert loss == pytest.approx(subject.outer_gradient(episode).loss_after, abs=1e-12)
+    assert loss == pytest.approx(float(subject.outer_gradient(episode).loss_after), abs=1e-12)
 
 
 def test_adaptation_changes_no_meta_parameter_and_only_occurring_embeddings(encoder, episode):
@@ -394,7 +394,7 @@ def test_episodes_encoded_together_give_the_same(encoder, episode, head, more, m
     for name, value in alone.items():
         torch.testing.assert_close(together[name], value, rtol=0, atol=1e-11, msg=name)
     for one, other in zip(parts, joint, strict=True):
-        assert (one.loss_before, one.loss_after) == pytest.approx((other.loss_before, other.loss_after), abs=1e-11)
+        assert (one.loss_before, one.loss_after) == pytest.approx((float(other.loss_before), float(other.loss_after)), abs=1e-11)
         assert (one.accuracy_before, one.accuracy_after) == (other.accuracy_before, other.accuracy_after)
 
 

@@ -3,11 +3,15 @@
 S = 1/2 (w-a)'A(w-a), Q = 1/2 (w-b)'B(w-b), M = I - lr A, w_K = a + M^K (w_0 - a).
 """
 
+import gc
+import weakref
+
 import pytest
 import torch
 from oracles import unrolled
 
 from metatrain.errors import UserError
+from metatrain.meta import second_order
 from metatrain.meta.config import InnerConfig
 from metatrain.meta.inner import RULES, SGD, make_inner_rule
 from metatrain.meta.meta_gradient import LEARNED, MODES, Method, adapt, check_method, meta_gradient
@@ -111,6 +115,41 @@ def test_maml(mode):
     found = meta_gradient(Quadratic(), {"w": w}, rule(), STEPS, Method(mode))
     close(found.adapted["w"], adapted(w, a), 1e-12)
     close(found.gradient["w"], POWER.T @ B @ (adapted(w, a) - b))
+
+
+@pytest.mark.parametrize("name", list(RULES))
+@pytest.mark.parametrize("graphs", [0, 1, STEPS - 1])
+def test_the_numbers_do_not_depend_on_which_graphs_are_kept(name, graphs):
+    chosen = rule(name)
+    theta = curved_theta(chosen)
+    for weights in (None, (0.1, 0.2, 0.3, 0.4)):
+        kept, rebuilt = (meta_gradient(Curved(), theta, chosen, STEPS, Method("exact", weights=weights, graphs=n)).gradient for n in (None, graphs))
+        assert kept.keys() == rebuilt.keys()
+        assert all(torch.equal(kept[key], rebuilt[key]) for key in kept)
+
+
+def test_only_the_graphs_that_are_asked_for_are_alive_before_the_backward_pass(monkeypatch):
+    alive = []
+    graphs = second_order.GradientGraph.of_parts.__func__
+
+    def counted(cls, *arguments):
+        for graph in graphs(cls, *arguments):
+            alive.append(weakref.ref(graph))
+            yield graph
+
+    class Watched(Quadratic):
+        def query_loss(self, phi, fixed):
+            counts.append(sum(each() is not None for each in alive))
+            return super().query_loss(phi, fixed)
+
+    monkeypatch.setattr(second_order.GradientGraph, "of_parts", classmethod(counted))
+    for graphs_kept, parts in ((0, 0), (1, 2), (3, 6), (None, 2 * STEPS)):
+        counts: list[int] = []
+        meta_gradient(Watched(), {"w": w}, rule(), STEPS, Method("exact", graphs=graphs_kept))
+        gc.collect()
+        assert counts == [0, parts]
+        assert all(each() is None for each in alive)
+        alive.clear()
 
 
 def test_finite_differences_are_exact_on_quadratics_up_to_rounding():
