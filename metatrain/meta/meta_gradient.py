@@ -25,7 +25,7 @@ from torch import Tensor
 from metatrain.errors import UserError
 from metatrain.meta.inner import InnerRule
 from metatrain.meta.parameters import Parameters, add_to, detached, dot, leaves, vjp
-from metatrain.meta.second_order import GradientGraph, Loss, finite_difference, forward_over_reverse, reverse_over_reverse
+from metatrain.meta.second_order import GradientGraph, Loss, finite_difference, forward_over_reverse, reverse_over_reverse, sum_of_products
 
 MODES = ("exact", "exact_recomputed", "forward_over_reverse", "finite_difference", "first_order", "implicit", "reptile")
 SECOND_ORDER = ("exact", "exact_recomputed", "forward_over_reverse", "implicit")  # need twice differentiable operations
@@ -197,7 +197,8 @@ class _Tape:
 
     def step(self, keep: bool = False, with_graph: bool = False) -> tuple[Parameters, Tensor]:
         """One inner step; returns (phi_{k+1}, S at phi_k). `keep`: what `back` needs, `with_graph` with the gradient's graph."""
-        k, graphs, gradients, losses = self._steps, [], {}, []
+        k, graphs, losses = self._steps, [], []
+        gradients: Parameters = {}
         if with_graph:
             graphs = list(GradientGraph.of_parts(self._support(k), self.phi, self.fixed))
             parts = ((graph.loss, [gradient.detach() for gradient in graph.gradient]) for graph in graphs)
@@ -205,12 +206,7 @@ class _Tape:
             parts = self._gradients(k)
         for loss, found in parts:
             losses.append(loss)
-            if not gradients:
-                gradients = dict(zip(self._names, found))
-            elif graphs:
-                add_to(gradients, dict(zip(self._names, found)))  # the graph has the first part's
-            else:
-                torch._foreach_add_(list(gradients.values()), found)
+            add_to(gradients, dict(zip(self._names, found)))
         if self._start is not None:
             gradients = {name: value + self._proximal * (self._point[name] - self._start[name]) for name, value in gradients.items()}
         if keep:
@@ -244,9 +240,7 @@ class _Tape:
         if products is None:
             return result
         if kept.graphs:
-            more: Parameters = {}
-            while kept.graphs:
-                add_to(more, kept.graphs.pop(0).products(direction))
+            more = sum_of_products(kept.graphs, direction)
         else:
             phi = {name: kept.before[name] for name in self._names}
             more = products(self._support(k), phi, self.fixed, direction)

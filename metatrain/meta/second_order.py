@@ -47,8 +47,13 @@ class GradientGraph:
 
 def reverse_over_reverse(loss: Loss, phi: Parameters, fixed: Parameters, direction: Parameters) -> Parameters:
     """Products by differentiating the gradient; the graph of one part of S is alive at a time."""
+    return sum_of_products(GradientGraph.of_parts(loss, phi, fixed), direction)
+
+
+def sum_of_products(graphs: Iterable[GradientGraph], direction: Parameters) -> Parameters:
+    """Products of S from the graphs of its parts."""
     total: Parameters = {}
-    for graph in GradientGraph.of_parts(loss, phi, fixed):
+    for graph in graphs:
         add_to(total, graph.products(direction))
         del graph
     return total

@@ -31,14 +31,13 @@ class Padded:
 
 @dataclass(frozen=True)
 class AttentionGroup:
-    """A run of texts of similar length: tokens `start:stop` of the packed order, attended to as [texts, length]."""
+    """The next texts of the packed order that are of similar length, attended to as [texts, length]."""
 
-    start: int
-    stop: int
+    tokens: int
     texts: int
     length: int
     gather: Tensor | None  # token of each cell of the [texts, length] grid, shape [texts * length]; None: full grid
-    scatter: Tensor | None  # cell of each token, shape [stop - start]
+    scatter: Tensor | None  # cell of each token, shape [tokens]
     mask: Tensor | None  # 0 or -inf, shape [texts, 1, 1, length]
 
 
@@ -80,7 +79,7 @@ def pack(texts: Sequence[np.ndarray], device: torch.device) -> Packed:
     groups, begin = [], 0
     for end in range(1, len(order) + 1):
         if end == len(order) or lengths[order[end]] < _GROUP_FILL * lengths[order[begin]]:
-            groups.append(_group(lengths[order[begin:end]], int(starts[order[begin]]), device))
+            groups.append(_group(lengths[order[begin:end]], device))
             begin = end
     ids = np.concatenate([texts[i] for i in order]).astype(np.int64)
     positions = np.concatenate([np.arange(lengths[i]) for i in order])
@@ -93,17 +92,16 @@ def pack(texts: Sequence[np.ndarray], device: torch.device) -> Packed:
     )
 
 
-def _group(lengths: np.ndarray, start: int, device: torch.device) -> AttentionGroup:
+def _group(lengths: np.ndarray, device: torch.device) -> AttentionGroup:
     texts, longest, tokens = len(lengths), int(lengths[0]), int(lengths.sum())
     if tokens == texts * longest:
-        return AttentionGroup(start, start + tokens, texts, longest, None, None, None)
+        return AttentionGroup(tokens, texts, longest, None, None, None)
     filled = np.arange(longest)[None] < lengths[:, None]  # [texts, longest]
     gather = np.zeros((texts, longest), dtype=np.int64)
     gather[filled] = np.arange(tokens)
     mask = torch.zeros(texts, 1, 1, longest).masked_fill(torch.from_numpy(~filled)[:, None, None, :], float("-inf"))
     return AttentionGroup(
-        start,
-        start + tokens,
+        tokens,
         texts,
         longest,
         torch.from_numpy(gather.ravel()).to(device),
@@ -119,7 +117,7 @@ def packed_attention(module, query, key, value, attention_mask, scaling=None, dr
     fused kernel, because that one has no second derivative.
     """
     _, heads, tokens, size = query.shape
-    sizes = [group.stop - group.start for group in groups]
+    sizes = [group.tokens for group in groups]
     parts = [x[0].transpose(0, 1).reshape(tokens, heads * size).split(sizes) for x in (query, key, value)]
     outputs = []
     for group, q, k, v in zip(groups, *parts):
@@ -132,7 +130,7 @@ def packed_attention(module, query, key, value, attention_mask, scaling=None, dr
 def first_token_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, scaling: float, dropout: float, groups) -> Tensor:
     """Attention of each text's first token alone: query [B, A * D] in packed order; key, value [T, A * D]; returns [B, A * D]."""
     outputs = []
-    sizes = [group.stop - group.start for group in groups]
+    sizes = [group.tokens for group in groups]
     for group, q, k, v in zip(groups, query.split([group.texts for group in groups]), key.split(sizes), value.split(sizes)):
         q = q.view(group.texts, 1, heads, -1).transpose(1, 2)
         outputs.append(_mixed(q, k, v, group, scaling, dropout).reshape(group.texts, -1))
