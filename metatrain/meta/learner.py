@@ -164,8 +164,8 @@ class Learner:
         """
         if not self._by_row:
             return batches, None
-        padding = torch.arange(self.encoder.padding_id + 1, device=self.encoder.device)  # keeps the padding row where it is
-        rows = torch.unique(torch.cat([padding, *(batch.input_ids.flatten() for batch in batches)]))
+        fixed = torch.arange(self.encoder.fixed_ids, device=self.encoder.device)  # so these rows keep their place
+        rows = torch.unique(torch.cat([fixed, *(batch.token_ids() for batch in batches)]))
         return [batch.remap(rows) for batch in batches], rows
 
     def _view(self, rows: Tensor | None) -> Parameters:

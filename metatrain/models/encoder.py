@@ -10,18 +10,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface, AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer, PreTrainedTokenizerBase
 
 from metatrain.errors import UserError
 from metatrain.models import minilm, tiny
-from metatrain.models.batches import Batch, Packed, Padded, first_token_attention, pack, packed_attention, pad
+from metatrain.models.architectures import CAUSAL, architecture_of
+from metatrain.models.batches import Batch, Packed, Padded, pack, pad
 from metatrain.models.config import ModelConfig
 
-AttentionInterface.register("metatrain_packed", packed_attention)
-
-POOLINGS = ("mean", "first")
+POOLINGS = ("mean", "first", "last")
 POOLER_ARCHITECTURES = ("bert",)  # first-token pooling goes through the model's own pooler, as its classifier does
-_PACKED_ARCHITECTURES = ("bert",)  # embeddings(ids, positions) and encoder(hidden, **attention arguments)
 
 # Attributes in which attention modules keep a rate that is no module of its own.
 _DROPOUT_RATES = ("dropout", "attention_dropout", "dropout_rate")
@@ -42,9 +40,7 @@ class Encoder(nn.Module):
         self.max_length = config.max_length
         self.uses_pooler = _uses_pooler(config, backbone.config.model_type)
         self.half_products = False  # matrix products in bf16, whatever the parameters are in
-        self.packs = backbone.config.model_type in _PACKED_ARCHITECTURES
-        if self.packs:
-            backbone.set_attn_implementation("metatrain_packed")
+        self.architecture = architecture_of(backbone, config.max_length)  # None: batches are padded
 
     @property
     def hidden_size(self) -> int:
@@ -55,7 +51,12 @@ class Encoder(nn.Module):
         return next(self.backbone.parameters()).device
 
     @property
-    def padding_id(self) -> int:
+    def fixed_ids(self) -> int:
+        """How many of the first token ids mean something to the model beyond their embedding: those up to the padding's, if there is any."""
+        return 0 if self.architecture is not None else self._padding_id + 1
+
+    @property
+    def _padding_id(self) -> int:
         return self.tokenizer.pad_token_id or 0
 
     @property
@@ -66,12 +67,14 @@ class Encoder(nn.Module):
 
     def batch(self, texts: list[np.ndarray]) -> Batch:
         """Model inputs for token ids."""
-        return pack(texts, self.device) if self.packs else pad(texts, self.padding_id, self.device)
+        if self.architecture is None:
+            return pad(texts, self._padding_id, self.device)
+        return pack(texts, self.device, self.architecture.causal)
 
     @property
     def layers(self) -> int:
         """Number of layers that `forward` can be cut between; 0: this architecture cannot be cut."""
-        return len(self.backbone.encoder.layer) if self.packs else 0
+        return 0 if self.architecture is None else len(self.architecture.layers)
 
     def forward(self, batch: Batch, hidden: Tensor | None = None, start: int = 0, stop: int | None = None, seed: int | None = None) -> Tensor:
         """Encodings of shape [B, H].
@@ -110,43 +113,40 @@ class Encoder(nn.Module):
                 self.backbone.eval()
 
     def _packed(self, batch: Packed, hidden: Tensor | None, start: int, stop: int | None) -> Tensor:
+        model = self.architecture
         if hidden is None:
-            hidden = self.backbone.embeddings(
-                input_ids=batch.input_ids,
-                token_type_ids=torch.zeros_like(batch.input_ids),
-                position_ids=batch.position_ids,
-            )[0]
-        layers = self.backbone.encoder.layer[start:stop]
-        whole = layers if stop is not None or self.pooling == "mean" or not layers else layers[:-1]
-        for layer in whole:
-            hidden = layer(hidden[None], groups=batch.groups)[0]  # [T, H]
+            hidden = model.embed(batch)
+        shared, layers = model.shared(batch, hidden), model.layers[start:stop]
+        first_alone = stop is None and self.pooling == "first" and len(layers) > 0
+        for layer in layers[:-1] if first_alone else layers:
+            hidden = model.run(layer, hidden, shared)  # [T, H]
         if stop is not None:
             return hidden
-        if self.pooling == "mean":
-            token = torch.arange(hidden.shape[0], device=hidden.device)[None]
-            begin, length = batch.starts[:, None], batch.lengths[:, None]
-            weights = ((token >= begin) & (token < begin + length)).to(hidden.dtype) / length  # [B, T]
-            return weights @ hidden
-        first = self._first_tokens(layers[-1], hidden, batch) if layers else hidden.index_select(0, batch.starts)
-        return self.backbone.pooler(first[:, None]) if self.uses_pooler else first
-
-    def _first_tokens(self, layer: nn.Module, hidden: Tensor, batch: Packed) -> Tensor:
-        """What the last layer makes of each text's first token, [B, H]; nothing else of it is needed then."""
-        mixer = layer.attention.self
-        order = batch.starts.argsort()  # packed order
-        first = hidden.index_select(0, batch.starts[order])
-        dropout = mixer.dropout.p if mixer.training else 0.0
-        mixed = first_token_attention(
-            mixer.query(first), mixer.key(hidden), mixer.value(hidden), mixer.num_attention_heads, mixer.scaling, dropout, batch.groups
-        )
-        return layer.feed_forward_chunk(layer.attention.output(mixed, first)).index_select(0, order.argsort())
+        if first_alone:
+            first = model.finish(model.first_tokens(layers[-1], hidden, batch, shared))
+            return self.backbone.pooler(first[:, None]) if self.uses_pooler else first
+        hidden = model.finish(hidden)
+        if self.pooling != "mean":
+            hidden = hidden.index_select(0, batch.starts if self.pooling == "first" else batch.starts + batch.lengths - 1)
+            return self.backbone.pooler(hidden[:, None]) if self.uses_pooler else hidden
+        token = torch.arange(hidden.shape[0], device=hidden.device)[None]
+        begin, length = batch.starts[:, None], batch.lengths[:, None]
+        weights = ((token >= begin) & (token < begin + length)).to(hidden.dtype) / length  # [B, T]
+        return weights @ hidden
 
     def _padded(self, batch: Padded) -> Tensor:
-        outputs = self.backbone(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
-        if self.pooling == "mean":
-            weights = batch.attention_mask.to(outputs.last_hidden_state.dtype)[:, :, None]
-            return (outputs.last_hidden_state * weights).sum(1) / weights.sum(1)
-        return outputs.pooler_output if self.uses_pooler else outputs.last_hidden_state[:, 0]
+        parts = []
+        for group in batch.groups:
+            outputs = self.backbone(input_ids=group.input_ids, attention_mask=group.attention_mask)
+            hidden, mask = outputs.last_hidden_state, group.attention_mask  # [B, L, H], [B, L]
+            if self.pooling == "mean":
+                weights = mask.to(hidden.dtype)[:, :, None]
+                parts.append((hidden * weights).sum(1) / weights.sum(1))
+            elif self.pooling == "last":
+                parts.append(hidden[torch.arange(len(mask), device=mask.device), mask.sum(1) - 1])
+            else:
+                parts.append(outputs.pooler_output if self.uses_pooler else hidden[:, 0])
+        return torch.cat(parts).index_select(0, batch.order)
 
 
 def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = torch.float32) -> tuple[Encoder, list[str]]:
@@ -174,19 +174,22 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
         path, source = minilm.resolve() if config.name == "minilm" else (config.name, config.name)
         attention = "eager" if second_order else "sdpa"
         tokenizer, backbone = _from_pretrained(path, config, attention, dtype)
-    length_limit = getattr(backbone.config, "max_position_embeddings", None)
-    if length_limit and config.max_length > length_limit:
-        raise UserError(f"model.max_length={config.max_length} is more than the {length_limit} positions of {config.name}; lower it")
+    if config.pooling == "first" and backbone.config.model_type in CAUSAL:
+        raise UserError(f"model.pooling=first: in {config.name} the first token sees no other; choose last or mean")
     encoder = Encoder(backbone, tokenizer, config)
+    positions = getattr(backbone.config, "max_position_embeddings", None)
+    longest = None if positions is None else positions - (encoder.architecture.first_position if encoder.architecture else 0)
+    if longest and config.max_length > longest:
+        raise UserError(f"model.max_length={config.max_length} is more than the {longest} positions of {config.name}; lower it")
     encoder.half_products = half_products
     size = sum(parameter.numel() for parameter in encoder.parameters())
     notes.append(f"model: {source}, {size / 1e6:.1f}M parameters, {config.pooling} pooling{', normalized' if config.normalize else ''}")
-    if encoder.packs:
+    if encoder.architecture is not None:
         notes.append("attention: packed without padding, twice differentiable")
     elif second_order:
-        notes.append("attention: eager, because the fused kernel has no second derivative; texts are padded")
+        notes.append("attention: eager, because the fused kernel has no second derivative; texts are padded in groups of similar length")
     else:
-        notes.append("attention: fused (sdpa), first derivatives only; texts are padded")
+        notes.append("attention: fused (sdpa), first derivatives only; texts are padded in groups of similar length")
     return encoder, notes
 
 
@@ -201,6 +204,8 @@ def _from_pretrained(path: str, config: ModelConfig, attention: str, dtype: torc
         # The checkpoint's own dtype would be taken otherwise, and an inner loop in bf16 is noise.
         auto = AutoModelForTextEncoding if settings.is_encoder_decoder else AutoModel  # T5 and the like: their encoder alone
         backbone = auto.from_pretrained(path, dtype=dtype, attn_implementation=attention, **pooler, **options)
+        if tokenizer.pad_token is None:  # GPT-2 and the like have none; which one it is does not matter, since it is masked
+            tokenizer.pad_token = tokenizer.eos_token
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"model.name={config.name} cannot be loaded: {reason}") from error

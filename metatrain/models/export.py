@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from metatrain.errors import UserError
 from metatrain.models.adapters import folded, is_lost_by_folding
-from metatrain.models.encoder import Encoder
+from metatrain.models.batches import chunks, pad
+from metatrain.models.config import ModelConfig
+from metatrain.models.encoder import Encoder, load_encoder
 
 _RECIPE, _LEARNED = "adaptation.json", "adaptation.safetensors"
 _POOLING, _NORMALIZE, _DENSE = "1_Pooling", "2_Normalize", "3_Dense"
+_POOLING_MODES = {"first": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens", "last": "pooling_mode_lasttoken"}
 _SEQUENCE_CLASSIFIERS = {"bert": "classifier"}  # architectures whose classifier is pooler, then one linear layer
 
 
@@ -77,8 +83,7 @@ def save_classifier(folder: Path, encoder: Encoder, weight: Tensor, bias: Tensor
         folder / _POOLING / "config.json",
         {
             "word_embedding_dimension": hidden,
-            "pooling_mode_cls_token": encoder.pooling == "first",
-            "pooling_mode_mean_tokens": encoder.pooling == "mean",
+            **{key: encoder.pooling == name for name, key in _POOLING_MODES.items()},
         },
     )
     _write_json(
@@ -98,48 +103,51 @@ class Classifier:
         if not (folder / "config.json").is_file():
             raise UserError(f"model={folder}: not a model directory (no config.json); give what `metatrain finetune` wrote")
         try:
-            self.config = AutoConfig.from_pretrained(folder)
-            self.tokenizer = AutoTokenizer.from_pretrained(folder)
+            config = AutoConfig.from_pretrained(folder)
             if (folder / "modules.json").is_file():
-                pooling = json.loads((folder / _POOLING / "config.json").read_text())
-                self._first = bool(pooling.get("pooling_mode_cls_token"))
-                dense = safetensors.torch.load_file(folder / _DENSE / "model.safetensors")
-                self._dense = (dense["linear.weight"].to(device), dense["linear.bias"].to(device))
-                self._normalize = (folder / _NORMALIZE).is_dir()
-                self._max_length = json.loads((folder / "sentence_bert_config.json").read_text())["max_seq_length"]
-                self._model = AutoModel.from_pretrained(folder, dtype=torch.float32)
+                settings, (weight, bias) = _pipeline(folder)
+                self._model, _ = load_encoder(settings, second_order=False)
+                self.tokenizer, self._max_length = self._model.tokenizer, settings.max_length
+                self._scores = partial(self._encoded, weight.to(device), bias.to(device))
             else:
-                self._dense = None
-                self._max_length = min(self.tokenizer.model_max_length, self.config.max_position_embeddings)
+                self.tokenizer = AutoTokenizer.from_pretrained(folder)
+                self._max_length = min(self.tokenizer.model_max_length, config.max_position_embeddings)
                 self._model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+                self._scores = self._classified
         except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
             raise UserError(f"model={folder} cannot be read: {str(error).strip().splitlines()[0]}") from error
         self._model.to(device).eval()
         self._device = device
+        self.labels: list[str] = [config.id2label[number] for number in sorted(config.id2label)]
 
-    @property
-    def labels(self) -> list[str]:
-        return [self.config.id2label[number] for number in sorted(self.config.id2label)]
-
-    def probabilities(self, texts: Sequence[str], batch: int = 32) -> Tensor:
+    def probabilities(self, texts: Sequence[str]) -> Tensor:
         """Label probabilities of shape [texts, labels]."""
-        parts = []
+        ids = [np.array(self.tokenizer(text, truncation=True, max_length=self._max_length)["input_ids"]) for text in texts]
         with torch.no_grad():
-            for begin in range(0, len(texts), batch):
-                inputs = self.tokenizer(list(texts[begin : begin + batch]), truncation=True, max_length=self._max_length, padding=True, return_tensors="pt").to(
-                    self._device
-                )
-                parts.append(self._scores(inputs).softmax(-1).cpu())
+            parts = [self._scores(ids[part]).softmax(-1).cpu() for part in chunks(ids)] if ids else []
         return torch.cat(parts) if parts else torch.zeros(0, len(self.labels))
 
-    def _scores(self, inputs) -> Tensor:
-        if self._dense is None:
-            return self._model(**inputs).logits
-        hidden = self._model(**inputs).last_hidden_state
-        mask = inputs["attention_mask"][:, :, None].to(hidden.dtype)
-        pooled = hidden[:, 0] if self._first else (hidden * mask).sum(1) / mask.sum(1)
-        pooled = torch.nn.functional.normalize(pooled, dim=-1) if self._normalize else pooled
-        return torch.nn.functional.linear(pooled, *self._dense)
+    def _encoded(self, weight: Tensor, bias: Tensor, ids: list[np.ndarray]) -> Tensor:
+        return F.linear(self._model(self._model.batch(ids)), weight, bias)
+
+    def _classified(self, ids: list[np.ndarray]) -> Tensor:
+        batch = pad(ids, self.tokenizer.pad_token_id or 0, self._device)
+        parts = [self._model(input_ids=group.input_ids, attention_mask=group.attention_mask).logits for group in batch.groups]
+        return torch.cat(parts).index_select(0, batch.order)
+
+
+def _pipeline(folder: Path) -> tuple[ModelConfig, list[Tensor]]:
+    """How the encoder of a sentence-transformers pipeline that `save_classifier` wrote is to be loaded, and the weight and bias after it."""
+    pooling = json.loads((folder / _POOLING / "config.json").read_text(encoding="utf-8"))
+    length = json.loads((folder / "sentence_bert_config.json").read_text(encoding="utf-8"))["max_seq_length"]
+    dense = safetensors.torch.load_file(folder / _DENSE / "model.safetensors")
+    settings = ModelConfig(
+        name=str(folder),
+        pooling=next((name for name, key in _POOLING_MODES.items() if pooling.get(key)), "of another kind"),
+        normalize=(folder / _NORMALIZE).is_dir(),
+        max_length=length,
+    )
+    return settings, [dense["linear.weight"], dense["linear.bias"]]
 
 
 def _save_backbone(folder: Path, backbone, tokenizer) -> None:

@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.utils.rnn import pad_sequence
 
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
 from metatrain.meta.learner import Learner
 from metatrain.meta.text_losses import EpisodeTexts
-from metatrain.models.batches import pad
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 
@@ -73,8 +73,8 @@ def classifier(attention: str = "eager") -> nn.Module:
 
 
 def padded(texts: list[np.ndarray]) -> dict[str, Tensor]:
-    batch = pad(texts, 0, torch.device("cpu"))
-    return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+    batch = pad_sequence([torch.from_numpy(text) for text in texts], batch_first=True)
+    return {"input_ids": batch, "attention_mask": (batch != 0).long()}  # 0 is BERT's [PAD]
 
 
 def batches(work: Work) -> list[tuple[tuple, tuple]]:

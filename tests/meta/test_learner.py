@@ -120,7 +120,7 @@ def test_first_order_differs_from_exact(encoder, episode, head, adapt, rule):
 
 
 def other_models():
-    from transformers import DistilBertConfig, DistilBertModel, GPT2Config, GPT2Model, LlamaConfig, LlamaModel, T5Config, T5Model
+    from transformers import AlbertConfig, AlbertModel, DistilBertConfig, DistilBertModel, GPT2Config, GPT2Model, LlamaConfig, LlamaModel, T5Config, T5Model
 
     small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
     return {
@@ -128,10 +128,11 @@ def other_models():
         "gpt2": lambda size: GPT2Model(GPT2Config(vocab_size=size, n_embd=16, n_layer=2, n_head=2)),
         "llama": lambda size: LlamaModel(LlamaConfig(vocab_size=size, **small)),
         "t5": lambda size: T5Model(T5Config(vocab_size=size, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)),
+        "albert": lambda size: AlbertModel(AlbertConfig(vocab_size=size, embedding_size=8, **small)),  # its texts are padded
     }
 
 
-@pytest.fixture(scope="module", params=["distilbert", "gpt2", "llama", "t5"])
+@pytest.fixture(scope="module", params=["distilbert", "gpt2", "llama", "t5", "albert"])
 def other(request, tmp_path_factory) -> tuple[str, Encoder, EpisodeTexts]:
     """A small random model of another architecture, loaded as a user's would be, and an episode."""
     from metatrain.models.tiny import tokenizer

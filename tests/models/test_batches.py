@@ -1,9 +1,6 @@
 """Packing changes the cost, not the numbers."""
 
-import copy
-
 import numpy as np
-import pytest
 import torch
 from transformers import BertConfig, BertModel
 
@@ -20,31 +17,6 @@ def random_texts(vocabulary: int) -> list[np.ndarray]:
     return [rng.integers(5, vocabulary, size=length) for length in LENGTHS]
 
 
-@pytest.mark.parametrize("pooling", ["mean", "first"])
-def test_packed_equals_padded_with_transformers_own_attention(pooling):
-    torch.manual_seed(0)
-    packed, _ = load_encoder(ModelConfig(name="tiny", pooling=pooling), second_order=True, dtype=torch.float64)
-    plain = BertModel(copy.deepcopy(packed.backbone.config), add_pooling_layer=pooling == "first").double()
-    plain.load_state_dict(packed.backbone.state_dict())
-    plain.set_attn_implementation("eager")
-    plain.eval()
-    texts = random_texts(len(packed.tokenizer))
-    inputs = pad(texts, packed.padding_id, CPU)
-    outputs = plain(input_ids=inputs.input_ids, attention_mask=inputs.attention_mask)
-    hidden = outputs.last_hidden_state
-    expected = outputs.pooler_output if pooling == "first" else torch.stack([hidden[i, :n].mean(0) for i, n in enumerate(LENGTHS)])
-    torch.testing.assert_close(packed(packed.batch(texts)), expected, rtol=0, atol=1e-12)
-
-
-def test_running_in_two_parts_equals_running_at_once():
-    torch.manual_seed(0)
-    encoder, _ = load_encoder(ModelConfig(name="tiny"), second_order=True, dtype=torch.float64)
-    batch = encoder.batch(random_texts(len(encoder.tokenizer)))
-    hidden = encoder(batch, stop=1)
-    assert hidden.shape == (sum(LENGTHS), encoder.hidden_size)
-    torch.testing.assert_close(encoder(batch, hidden=hidden, start=1), encoder(batch), rtol=0, atol=0)
-
-
 def test_packed_attention_is_twice_differentiable():
     torch.manual_seed(0)
     batch = pack(random_texts(20), CPU)
@@ -55,6 +27,16 @@ def test_packed_attention_is_twice_differentiable():
         return packed_attention(None, query, key, value, None, scaling=0.5, groups=batch.groups)[0]
 
     assert torch.autograd.gradgradcheck(attend, inputs)
+
+
+def test_padding_is_in_groups_of_similar_length():
+    texts = random_texts(20)
+    batch = pad(texts, 0, CPU)
+    sizes = [tuple(group.input_ids.shape) for group in batch.groups]
+    assert sizes == [(1, 14), (2, 9), (1, 5), (2, 3)]
+    rows = [row[mask.bool()] for group in batch.groups for row, mask in zip(group.input_ids, group.attention_mask)]
+    for text, place in zip(texts, batch.order.tolist()):
+        assert rows[place].tolist() == text.tolist()
 
 
 def test_rows_map_ids_to_positions():
@@ -70,24 +52,6 @@ def test_chunks_cover_everything_in_order_and_bound_the_padded_size():
     for part in slices:
         sizes = [len(text) for text in texts[part]]
         assert len(sizes) == 1 or max(sizes) * len(sizes) <= 100
-
-
-def test_an_architecture_that_cannot_be_packed_is_padded(tmp_path):
-    from transformers import DistilBertConfig, DistilBertModel
-
-    from metatrain.models.tiny import tokenizer
-
-    words = tokenizer()
-    model = DistilBertModel(DistilBertConfig(vocab_size=len(words), dim=32, n_layers=2, n_heads=2, hidden_dim=64))
-    model.save_pretrained(tmp_path)
-    words.save_pretrained(tmp_path)
-    encoder, notes = load_encoder(ModelConfig(name=str(tmp_path), max_length=32), second_order=True, dtype=torch.float64)
-    assert not encoder.packs
-    assert any("eager" in note and "padded" in note for note in notes)
-    texts = random_texts(len(words))
-    together = encoder(encoder.batch(texts))
-    alone = torch.cat([encoder(encoder.batch([text])) for text in texts])
-    torch.testing.assert_close(together, alone, rtol=0, atol=1e-12)
 
 
 def test_a_checkpoint_in_bf16_is_loaded_in_float32(tmp_path):

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from transformers import DistilBertConfig, DistilBertModel
+from transformers import DistilBertConfig, DistilBertModel, GPT2Config, GPT2Model, T5Config, T5Model
 
 from metatrain.errors import UserError
 from metatrain.models.config import ModelConfig
@@ -45,11 +45,17 @@ def load_elsewhere(folder, kind: str):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def distilbert(folder):
-    """A directory with a small model of an architecture that is not packed."""
+def other_model(folder, architecture: str) -> str:
+    """A small random model of another architecture, in a directory."""
     words = tokenizer()
     torch.manual_seed(0)
-    DistilBertModel(DistilBertConfig(vocab_size=len(words), dim=32, n_layers=2, n_heads=2, hidden_dim=64)).save_pretrained(folder)
+    size = len(words)
+    model = {
+        "distilbert": lambda: DistilBertModel(DistilBertConfig(vocab_size=size, dim=32, n_layers=2, n_heads=2, hidden_dim=64)),
+        "gpt2": lambda: GPT2Model(GPT2Config(vocab_size=size, n_embd=32, n_layer=2, n_head=2)),
+        "t5": lambda: T5Model(T5Config(vocab_size=size, d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2)),
+    }[architecture]()
+    model.save_pretrained(folder)
     words.save_pretrained(folder)
     return str(folder)
 
@@ -61,13 +67,15 @@ def distilbert(folder):
         ("tiny", "mean", False, "sentence-transformers"),
         ("tiny", "first", True, "sentence-transformers"),
         ("distilbert", "mean", True, "sentence-transformers"),
+        ("gpt2", "last", False, "sentence-transformers"),
+        ("t5", "mean", False, "sentence-transformers"),
     ],
 )
 def test_a_finetuned_directory_loads_without_metatrain(tmp_path, model, pooling, normalize, kind):
     if kind == "sentence-transformers":
         pytest.importorskip("sentence_transformers")
     torch.manual_seed(2)
-    name = distilbert(tmp_path / "base") if model == "distilbert" else model
+    name = model if model == "tiny" else other_model(tmp_path / "base", model)
     encoder, _ = load_encoder(ModelConfig(name=name, pooling=pooling, normalize=normalize, max_length=64), second_order=True)
     weight, bias = torch.randn(3, encoder.hidden_size), torch.randn(3)
     with torch.no_grad():

@@ -1,0 +1,202 @@
+"""How the families of architectures run on packed texts, a layer at a time: one class each.
+
+A packed batch has no row for each text, so the masks and positions that a backbone's own `forward` would make do not fit. Its
+modules do: these classes call them in its order. Attention is `packed_attention`, for whose groups the layers pass everything on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+
+from metatrain.models.batches import Packed, first_token_attention, packed_attention
+
+ATTENTION = "metatrain_packed"  # the name of `packed_attention` among transformers' attention functions
+AttentionInterface.register(ATTENTION, packed_attention)
+
+
+class Architecture:
+    """A backbone whose layers take hidden states, with attention through transformers' interface.
+
+    Shapes: hidden states [T, H], of all tokens of a batch.
+    """
+
+    causal = False  # whether a token attends to those before it only
+    registered = True  # whether its attention goes through transformers' interface
+
+    def __init__(self, backbone: nn.Module):
+        self.backbone = backbone
+        if self.registered:
+            backbone.set_attn_implementation(ATTENTION)
+        backbone.get_input_embeddings().padding_idx = None  # there is no padding, and no id whose row has no gradient
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        return self.backbone.encoder.layer
+
+    @property
+    def first_position(self) -> int:
+        """The position that a text's first token has."""
+        return 0
+
+    def embed(self, batch: Packed) -> Tensor:
+        """Hidden states before the first layer."""
+        raise NotImplementedError
+
+    def shared(self, batch: Packed, hidden: Tensor) -> dict[str, Any]:
+        """What every layer is called with, beside hidden states."""
+        return {"groups": batch.groups}
+
+    def run(self, layer: nn.Module, hidden: Tensor, shared: dict[str, Any]) -> Tensor:
+        """Hidden states after a layer."""
+        return layer(hidden[None], **shared)[0]
+
+    def first_tokens(self, layer: nn.Module, hidden: Tensor, batch: Packed, shared: dict[str, Any]) -> Tensor:
+        """What a layer makes of each text's first token, [B, H], in the caller's order."""
+        return self.run(layer, hidden, shared).index_select(0, batch.starts)
+
+    def finish(self, hidden: Tensor) -> Tensor:
+        """What comes after the last layer."""
+        return hidden
+
+
+class Bert(Architecture):
+    """BERT and those built like it."""
+
+    def embed(self, batch: Packed) -> Tensor:
+        types, positions = torch.zeros_like(batch.input_ids), batch.position_ids + self.first_position
+        hidden = self.backbone.embeddings(input_ids=batch.input_ids, token_type_ids=types, position_ids=positions)
+        if hasattr(self.backbone, "embeddings_project"):  # ELECTRA's narrower embeddings
+            hidden = self.backbone.embeddings_project(hidden)
+        return hidden[0]
+
+    def first_tokens(self, layer: nn.Module, hidden: Tensor, batch: Packed, shared: dict[str, Any]) -> Tensor:
+        # Keys and values are all that the layer needs of other tokens.
+        mixer = layer.attention.self
+        order = batch.starts.argsort()  # packed order
+        first = hidden.index_select(0, batch.starts[order])
+        dropout = mixer.dropout.p if mixer.training else 0.0
+        mixed = first_token_attention(
+            mixer.query(first), mixer.key(hidden), mixer.value(hidden), mixer.num_attention_heads, mixer.scaling, dropout, batch.groups
+        )
+        return layer.feed_forward_chunk(layer.attention.output(mixed, first)).index_select(0, order.argsort())
+
+
+class Roberta(Bert):
+    """RoBERTa and its kin, which count positions from the padding id on."""
+
+    @property
+    def first_position(self) -> int:
+        return self.backbone.embeddings.padding_idx + 1
+
+
+class DistilBert(Architecture):
+    @property
+    def layers(self) -> nn.ModuleList:
+        return self.backbone.transformer.layer
+
+    def embed(self, batch: Packed) -> Tensor:
+        return self.backbone.embeddings(batch.input_ids, position_ids=batch.position_ids)[0]
+
+
+class MPNet(Architecture):
+    """MPNet has relative positions, and attention of its own, which is written out here."""
+
+    registered = False
+
+    @property
+    def first_position(self) -> int:
+        return self.backbone.embeddings.padding_idx + 1
+
+    def embed(self, batch: Packed) -> Tensor:
+        return self.backbone.embeddings(batch.input_ids, position_ids=batch.position_ids + self.first_position)[0]
+
+    def shared(self, batch: Packed, hidden: Tensor) -> dict[str, Any]:
+        bias = [self.backbone.encoder.compute_position_bias(hidden[None, : group.length]) for group in batch.groups]
+        return {"groups": batch.groups, "position_bias": bias}
+
+    def run(self, layer: nn.Module, hidden: Tensor, shared: dict[str, Any]) -> Tensor:
+        mixer = layer.attention.attn
+        size = mixer.attention_head_size
+        query, key, value = (module(hidden).view(1, -1, mixer.num_attention_heads, size).transpose(1, 2) for module in (mixer.q, mixer.k, mixer.v))
+        dropout = mixer.dropout.p if mixer.training else 0.0
+        mixed, _ = packed_attention(mixer, query, key, value, None, size**-0.5, dropout, **shared)
+        attended = layer.attention.LayerNorm(layer.attention.dropout(mixer.o(mixed.flatten(2)[0])) + hidden)
+        return layer.output(layer.intermediate(attended), attended)
+
+
+class GPT2(Architecture):
+    causal = True
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        return self.backbone.h
+
+    def embed(self, batch: Packed) -> Tensor:
+        return self.backbone.drop(self.backbone.wte(batch.input_ids) + self.backbone.wpe(batch.position_ids))[0]
+
+    def finish(self, hidden: Tensor) -> Tensor:
+        return self.backbone.ln_f(hidden)
+
+
+class Llama(Architecture):
+    """Llama and those built like it: rotary positions, causal, key and value heads that query heads may share."""
+
+    causal = True
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        return self.backbone.layers
+
+    def embed(self, batch: Packed) -> Tensor:
+        return self.backbone.embed_tokens(batch.input_ids)[0]
+
+    def shared(self, batch: Packed, hidden: Tensor) -> dict[str, Any]:
+        return {"groups": batch.groups, "position_embeddings": self.backbone.rotary_emb(hidden[None], position_ids=batch.position_ids)}
+
+    def finish(self, hidden: Tensor) -> Tensor:
+        return self.backbone.norm(hidden)
+
+
+class T5(Architecture):
+    """T5's encoder. All layers share the relative positions of the first."""
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        return self.backbone.encoder.block
+
+    def embed(self, batch: Packed) -> Tensor:
+        return self.backbone.encoder.dropout(self.backbone.encoder.embed_tokens(batch.input_ids))[0]
+
+    def shared(self, batch: Packed, hidden: Tensor) -> dict[str, Any]:
+        positions = self.layers[0].layer[0].SelfAttention
+        return {"groups": batch.groups, "position_bias": [positions.compute_bias(group.length, group.length) for group in batch.groups]}
+
+    def run(self, layer: nn.Module, hidden: Tensor, shared: dict[str, Any]) -> Tensor:
+        return layer(hidden[None], **shared)[0][0]
+
+    def finish(self, hidden: Tensor) -> Tensor:
+        return self.backbone.encoder.dropout(self.backbone.encoder.final_layer_norm(hidden))
+
+
+# By `model_type` of the backbone's configuration.
+_FAMILIES: dict[str, type[Architecture]] = {
+    **dict.fromkeys(("bert", "electra"), Bert),
+    **dict.fromkeys(("roberta", "xlm-roberta", "camembert", "data2vec-text"), Roberta),
+    "distilbert": DistilBert,
+    "mpnet": MPNet,
+    "gpt2": GPT2,
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), Llama),
+    **dict.fromkeys(("t5", "mt5"), T5),
+}
+CAUSAL = tuple(name for name, family in _FAMILIES.items() if family.causal)
+
+
+def architecture_of(backbone: nn.Module, max_length: int) -> Architecture | None:
+    """The backbone's architecture; None if it cannot run on packed texts of up to `max_length` tokens."""
+    family = _FAMILIES.get(backbone.config.model_type)
+    window = getattr(backbone.config, "sliding_window", None)  # of attention; packed attention has none
+    return None if family is None or (window is not None and window < max_length) else family(backbone)
