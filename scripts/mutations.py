@@ -62,8 +62,8 @@ MUTATIONS = [
     Mutation(
         "Reptile's sign",
         "meta/meta_gradient.py",
-        "start[name].detach() - phi[name].detach()",
-        "phi[name].detach() - start[name].detach()",
+        "start[name].detach() - phi[name]",
+        "phi[name] - start[name].detach()",
         "meta/test_meta_gradient.py",
         "reptile",
     ),
@@ -97,8 +97,8 @@ MUTATIONS = [
     Mutation(
         "losses along the way: the next step's weight",
         "meta/meta_gradient.py",
-        "episode.query_loss(point, fixed) * weights[k - 1]",
-        "episode.query_loss(point, fixed) * weights[k]",
+        "_query_gradient(episode, point, fixed, weights[k - 1], total)",
+        "_query_gradient(episode, point, fixed, weights[k], total)",
         "meta/test_meta_gradient.py",
         "along_the_way",
     ),

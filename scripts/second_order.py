@@ -69,8 +69,8 @@ class Topics:
     def support_parts(self, phi, fixed, step):
         yield self._loss(phi, self.support) * self.tasks
 
-    def query_loss(self, phi, fixed):
-        return self._loss(phi, self.query)
+    def query_parts(self, phi, fixed):
+        yield self._loss(phi, self.query)
 
     def _loss(self, phi, words: Tensor) -> Tensor:
         logits = self._logits(phi, words)

@@ -40,8 +40,8 @@ class Sinusoids:
     def support_parts(self, phi, fixed, step):
         yield self.errors(phi, slice(0, SHOTS)).sum()
 
-    def query_loss(self, phi, fixed):
-        return self.errors(phi, slice(SHOTS, None)).mean()
+    def query_parts(self, phi, fixed):
+        yield self.errors(phi, slice(SHOTS, None)).mean()
 
     def errors(self, phi, rows: slice) -> Tensor:
         """Mean squared error of each task, shape [tasks]."""

@@ -77,6 +77,8 @@ def test_configurations_that_cannot_be_composed(cli, tmp_path, arguments, words)
         ("tracking.mode=maybe", "tracking.mode=maybe"),
         ("hardware.device=cuda:99", "hardware.device=cuda:99"),
         ("hardware.threads=0", "hardware.threads=0"),
+        ("hardware.max_memory=0", "hardware.max_memory=0"),
+        ("hardware.max_memory=0.1", "needs about"),
         ("hardware.precision=int8", "hardware.precision=int8"),
         ("model.pooling=max", "model.pooling=max"),
         ("model.max_length=100000", "model.max_length=100000"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from metatrain.config.schema import InnerOverrides, ModelOverrides, TrainConfig
@@ -23,6 +24,7 @@ from metatrain.models.export import read_recipe, save_encoder
 from metatrain.models.heads import ROW
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.training import checkpoint
+from metatrain.training.memory import fit_training, largest_episode
 from metatrain.training.run_directory import RunDirectory, written_whole
 from metatrain.training.trainer import load_parameters
 
@@ -79,6 +81,17 @@ def build_learner(recipe: Recipe, device: torch.device, dtype: torch.dtype, say:
     if idle:
         say(f"{len(idle)} parameters that no text reaches stay as they are: {', '.join(idle[:3])}{' ...' if len(idle) > 3 else ''}")
     return learner
+
+
+def fit_memory(config: TrainConfig, learner: Learner, tasks: Sequence[Task], device: torch.device) -> str:
+    """Make the run's meta-gradients fit in memory; returns a line for the log.
+
+    Raises:
+        UserError: `hardware.max_memory` is too little.
+    """
+    way = config.episode.way or max(len(task.label_names) for task in tasks)
+    rows = max(int(np.bincount(task.labels).max()) for task in tasks)
+    return fit_training(config.hardware, learner, largest_episode(config.episode, way, rows, config.model.max_length), device)
 
 
 def open_checkpoint(

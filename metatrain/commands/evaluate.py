@@ -27,6 +27,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.tasks.tokens import Tokens
     from metatrain.tracking.console import Display
     from metatrain.training import hardware
+    from metatrain.training.memory import fit_adaptation
     from metatrain.training.run_directory import RunDirectory, recorded
     from metatrain.training.signals import StopRequest
 
@@ -34,6 +35,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
         check_arms(config.evaluation.arms)
         device, dtype, notes = hardware.apply(config.hardware)
         opened = open_checkpoint(config.checkpoint, config.inner, config.model, device, dtype, display.say)
+        fit_adaptation(config.hardware, opened.learner, device)
         tasks, task_notes = _test_tasks(config, opened.config)
         check_evaluation(config.evaluation, tasks, opened.episode)
         for note in (*notes, *task_notes):
@@ -42,7 +44,9 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
         run = RunDirectory.create(path, config, overrides, "evaluate")
         display.log_to(run.log)
         with recorded(run), StopRequest() as stop:
-            arms = make_arms(config.evaluation.arms, opened.learner, opened.untrained())
+            untrained = opened.untrained()
+            untrained.memory = opened.learner.memory
+            arms = make_arms(config.evaluation.arms, opened.learner, untrained)
             tokens = Tokens(opened.learner.encoder.tokenizer, opened.learner.encoder.max_length)
 
             def give_way() -> None:

@@ -29,6 +29,7 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.tasks.tokens import Tokens
     from metatrain.tracking.console import Display
     from metatrain.training import hardware
+    from metatrain.training.memory import fit_adaptation
     from metatrain.training.run_directory import RunDirectory, recorded, write_json, written_whole
 
     with Display() as display:
@@ -37,6 +38,7 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
         for note in notes:
             display.say(note)
         learner = open_checkpoint(config.checkpoint, config.inner, config.model, device, dtype, display.say).learner
+        fit_adaptation(config.hardware, learner, device)
         tokens = Tokens(learner.encoder.tokenizer, learner.encoder.max_length)
 
         run = RunDirectory.create(path, config, overrides, "finetune")

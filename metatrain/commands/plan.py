@@ -36,7 +36,7 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
 
     from rich.table import Table
 
-    from metatrain.commands.building import Recipe, build_learner
+    from metatrain.commands.building import Recipe, build_learner, fit_memory
     from metatrain.errors import UserError
     from metatrain.evaluation.protocol import check_evaluation, texts_of
     from metatrain.meta.algorithm import check_algorithm
@@ -58,6 +58,7 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
             display.say(note)
         recipe = Recipe.of_run(config, tasks.meta_train)
         learner = build_learner(recipe, device, dtype, display.say)
+        display.say(fit_memory(config, learner, tasks.meta_train, device))
         tokens = Tokens(learner.encoder.tokenizer, config.model.max_length)
         drawn = [training_episode(tasks.meta_train, config.episode, config.seed, index) for index in range(config.outer.meta_batch)]
         episodes = [texts_of(episode, tokens) for episode in drawn]

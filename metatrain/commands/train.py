@@ -31,7 +31,7 @@ def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resume
     The run directory is opened last, when nothing in the configuration, the tasks or the model can be wrong any more.
     """
     # Imported here: composing a configuration, or refusing it, should not wait for torch.
-    from metatrain.commands.building import Recipe, build_learner, save_model
+    from metatrain.commands.building import Recipe, build_learner, fit_memory, save_model
     from metatrain.commands.meta_test import meta_test
     from metatrain.evaluation.arms import make_arms
     from metatrain.evaluation.protocol import check_evaluation
@@ -58,6 +58,7 @@ def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resume
         display.say(f"tasks: {tasks.name}, {', '.join(sizes)}")
         recipe = Recipe.of_run(config, tasks.meta_train)
         learner = build_learner(recipe, device, dtype, display.say)
+        display.say(fit_memory(config, learner, tasks.meta_train, device))
         tokens = Tokens(learner.encoder.tokenizer, config.model.max_length)
 
         run = open_run()
@@ -74,7 +75,11 @@ def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resume
             trainer.train(wandb)
             save_model(run.model, learner, recipe)
 
-            arms = make_arms(config.evaluation.arms, learner, build_learner(recipe, device, dtype))
+            if config.hardware.max_memory is not None:
+                hardware.give_back()
+            untrained = build_learner(recipe, device, dtype)
+            untrained.memory = learner.memory
+            arms = make_arms(config.evaluation.arms, learner, untrained)
             results = meta_test(arms, tasks.meta_test, tokens, config.episode, config.evaluation, config.seed, run, display, trainer.stop_evaluation)
             wandb.finish({f"meta_test/{name}": arm["mean"] for name, arm in results["arms"].items()})
             display.say(f"peak memory: {hardware.peak_memory(device) / 1e9:.2f} GB")

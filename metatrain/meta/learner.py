@@ -7,7 +7,7 @@ choice of four (see conf/algorithm/).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from metatrain.meta import noise
 from metatrain.meta.algorithm import method_at
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
 from metatrain.meta.inner import HEAD, make_inner_rule
+from metatrain.meta.memory import MemoryUse
 from metatrain.meta.meta_gradient import LEARNED, adapt, meta_gradient
 from metatrain.meta.parameters import Parameters, leaves, vjp
 from metatrain.meta.text_losses import ENCODINGS, EpisodeTexts, TextLosses
@@ -31,7 +32,6 @@ from metatrain.models.encoder import Encoder
 from metatrain.models.heads import make_head
 
 _ENCODER = "encoder."
-_MOST_TOKENS = 8192  # of episodes that are encoded together
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class Learner:
         self.inner = inner
         self.head = make_head(algorithm.head, algorithm.head_scale, labels)
         self.rule = make_inner_rule(inner)
+        self.memory = MemoryUse()
         encoder.set_dropout(algorithm.dropout)
         dtype, device = next(encoder.parameters()).dtype, encoder.device
         self.unreached = _without_gradient(encoder)
@@ -81,10 +82,10 @@ class Learner:
             moving[HEAD + "weight"] = torch.zeros(1, encoder.hidden_size, dtype=dtype, device=device)
             moving[HEAD + "bias"] = torch.zeros(1, dtype=dtype, device=device)
         self.parameters.update({LEARNED + name: value for name, value in self.rule.learned(moving).items()})
-        self._embedding = _ENCODER + encoder.word_embeddings
+        self.embedding = _ENCODER + encoder.word_embeddings
         shape = dict(encoder.named_parameters())[encoder.word_embeddings].shape
         # The word embeddings, and rates that a rule has for each of their elements.
-        self._by_row = [name for name in (self._embedding, LEARNED + self._embedding) if name in self.parameters and self.parameters[name].shape == shape]
+        self._by_row = [name for name in (self.embedding, LEARNED + self.embedding) if name in self.parameters and self.parameters[name].shape == shape]
         # The encoder's part below the cut does not adapt and runs once an episode; None: all of it.
         self.cut: int | None = min(lowest_adapted_layer(self.adapted), encoder.layers) if self.adapted else None
 
@@ -97,7 +98,7 @@ class Learner:
     def outer_gradient(self, episode: EpisodeTexts, step: int = 0) -> OuterGradient:
         """Meta-gradient of one episode at meta-update `step`, with query loss and accuracy before and after adaptation."""
         losses = TextLosses(self, episode, episode.seed)
-        return self._outer_gradient(losses, self._view(losses.rows), losses.rows, step)
+        return self._outer_gradient(losses, self.view(losses.rows), losses.rows, step)
 
     def groups(self, episodes: Sequence[EpisodeTexts]) -> list[list[EpisodeTexts]]:
         """Episodes in groups for `outer_gradients`: as many as fit where nothing of the encoder adapts or is dropped, else one each."""
@@ -105,7 +106,7 @@ class Learner:
         groups: list[list[EpisodeTexts]] = []
         for episode in episodes:
             tokens = sum(len(text) for each in [*(groups[-1] if groups else []), episode] for text in (*each.support, *each.query))
-            if groups and together and tokens <= _MOST_TOKENS:
+            if groups and together and tokens <= self.memory.part_tokens:
                 groups[-1].append(episode)
             else:
                 groups.append([episode])
@@ -119,7 +120,7 @@ class Learner:
         if len(episodes) == 1:
             return [self.outer_gradient(episode, step) for episode in episodes]
         (batch,), rows = self.occurring([self.encoder.batch([text for episode in episodes for text in (*episode.support, *episode.query)])])
-        view = self._view(rows)
+        view = self.view(rows)
         encoder = leaves({name: value for name, value in view.items() if name.startswith(_ENCODER)})
         others = {name: value for name, value in view.items() if not name.startswith(_ENCODER)}
         together = self.encode(encoder, batch)
@@ -144,7 +145,8 @@ class Learner:
 
     def _outer_gradient(self, losses: TextLosses, theta: Parameters, rows: Tensor | None, step: int) -> OuterGradient:
         steps = self.steps(evaluation=False)
-        found = meta_gradient(losses, theta, self.rule, steps, method_at(self.algorithm, steps, step))
+        method = replace(method_at(self.algorithm, steps, step), graphs=self.memory.graphs(losses.support_tokens))
+        found = meta_gradient(losses, theta, self.rule, steps, method)
         before, after = losses.query_accuracies[:2]
         return OuterGradient(found.gradient, rows, found.query_loss_before, found.query_loss, before, after, found.residual)
 
@@ -168,7 +170,7 @@ class Learner:
         rows = torch.unique(torch.cat([fixed, *(batch.token_ids() for batch in batches)]))
         return [batch.remap(rows) for batch in batches], rows
 
-    def _view(self, rows: Tensor | None) -> Parameters:
+    def view(self, rows: Tensor | None) -> Parameters:
         """The meta-parameters with these rows of the word embeddings."""
         return {**self.parameters, **{name: self.parameters[name].index_select(0, rows) for name in self._by_row}}
 
@@ -179,25 +181,25 @@ class Learner:
         """
         losses = TextLosses(self, EpisodeTexts(support, labels, (), np.zeros(0, np.int64), names), seed=None)
         with torch.no_grad():
-            start, fixed = losses.start(self._view(losses.rows))
+            start, fixed = losses.start(self.view(losses.rows))
         steps = self.steps(evaluation=True) if steps is None else steps
         moves = adapt(losses, start, fixed, self.rule, steps, self.algorithm.proximal)
         *_, (phi, loss) = [(start, torch.tensor(float("nan")))] if steps == 0 else moves
         adapted = {**self.parameters, **{name: value for name, value in fixed.items() if name.startswith(HEAD)}, **phi}
-        if losses.rows is not None and self._embedding in phi:
-            adapted[self._embedding] = self.parameters[self._embedding].index_copy(0, losses.rows, phi[self._embedding])
+        if losses.rows is not None and self.embedding in phi:
+            adapted[self.embedding] = self.parameters[self.embedding].index_copy(0, losses.rows, phi[self.embedding])
         return adapted, float(loss)
 
     def logits(self, parameters: Mapping[str, Tensor], texts: Sequence[np.ndarray]) -> Tensor:
         """Scores of shape [texts, way] under adapted parameters, without a graph."""
         with torch.no_grad():
-            parts = [self._scores(parameters, self.encoder.batch(texts[part])) for part in chunks(texts)]
+            parts = [self._scores(parameters, self.encoder.batch(texts[part])) for part in chunks(texts, self.memory.part_tokens)]
         return torch.cat(parts)
 
     def features(self, texts: Sequence[np.ndarray]) -> Tensor:
         """Encodings of shape [texts, H] under the meta-parameters, without a graph."""
         with torch.no_grad():
-            return torch.cat([self.encode(self.initial, self.encoder.batch(texts[part])) for part in chunks(texts)])
+            return torch.cat([self.encode(self.initial, self.encoder.batch(texts[part])) for part in chunks(texts, self.memory.part_tokens)])
 
     def load(self, values: Mapping[str, Tensor]) -> None:
         """Set meta-parameters, and encoder parameters that are not trained, by name."""

@@ -54,8 +54,8 @@ class EpisodeLosses(Protocol):
         What is random in S must be a function of the step: a step is asked for more than once.
         """
 
-    def query_loss(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Tensor:
-        """Q, a scalar; asked for at phi_0, then once for each further point at which its gradient is taken, phi_K first."""
+    def query_parts(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Iterator[Tensor]:
+        """Scalars that add up to Q; asked for at phi_0, then once for each further point at which its gradient is taken, phi_K first."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def meta_gradient(episode: EpisodeLosses, theta: Mapping[str, Tensor], rule: Inn
     start, derived = episode.start(theta)
     fixed = leaves(derived)
     with torch.no_grad():
-        before = episode.query_loss(detached(start), detached(fixed))
+        before = torch.stack(list(episode.query_parts(detached(start), detached(fixed)))).sum()
     tape = _Tape(episode, detached(start), fixed, rule, method.proximal)
     recursion = _has_recursion(method, fixed)
     graphs = (steps if method.graphs is None else method.graphs) if method.mode == "exact" else 0
@@ -117,22 +117,22 @@ def meta_gradient(episode: EpisodeLosses, theta: Mapping[str, Tensor], rule: Inn
 
     total: Parameters = {}  # gradient with respect to w
     residual = None
-    phi = leaves(tape.phi)
-    query_loss = episode.query_loss(phi, fixed)
+    phi = detached(tape.phi)
     if method.mode == "reptile":
-        cotangent = {name: start[name].detach() - phi[name].detach() for name in phi}
+        with torch.no_grad():
+            query_loss = torch.stack(list(episode.query_parts(phi, detached(fixed)))).sum()
+        cotangent = {name: start[name].detach() - phi[name] for name in phi}
     else:
         weights = [0.0] * (steps - 1) + [1.0] if method.weights is None else list(method.weights)
-        last = weights[-1] if weights else 1.0
-        cotangent = _split(vjp([query_loss * last], None, {**phi, **fixed}), phi, total)
+        query_loss, cotangent = _query_gradient(episode, phi, fixed, weights[-1] if weights else 1.0, total)
         if method.mode == "implicit":
             cotangent, residual = _solve(episode, tape.phi, fixed, cotangent, method, total)
         elif recursion:
             for k in reversed(range(steps)):
-                point = leaves(tape.at(k))
+                point = tape.at(k)
                 cotangent = tape.back(k, cotangent, _PRODUCTS[method.mode], total)
                 if k and weights[k - 1]:
-                    more = _split(vjp([episode.query_loss(point, fixed) * weights[k - 1]], None, {**point, **fixed}), point, total)
+                    _, more = _query_gradient(episode, point, fixed, weights[k - 1], total)
                     cotangent = {name: value + more.get(name, 0) for name, value in cotangent.items()}
 
     outputs = {**start, **derived}
@@ -140,7 +140,16 @@ def meta_gradient(episode: EpisodeLosses, theta: Mapping[str, Tensor], rule: Inn
     wanted = [name for name, value in outputs.items() if value.requires_grad and name in cotangent]
     found = torch.autograd.grad([outputs[name] for name in wanted], list(theta.values()), [cotangent[name] for name in wanted], allow_unused=True)
     gradient = {name: value for name, value in zip(theta, found) if value is not None}
-    return MetaGradient(gradient, detached(phi), before, query_loss.detach(), support_losses, residual)
+    return MetaGradient(gradient, phi, before, query_loss, support_losses, residual)
+
+
+def _query_gradient(episode: EpisodeLosses, phi: Parameters, fixed: Parameters, weight: float, total: Parameters) -> tuple[Tensor, Parameters]:
+    """(Q, weight times dQ/dphi) at phi; weight times dQ/dw goes to `total`."""
+    phi, found, losses = leaves(phi), {}, []
+    for part in episode.query_parts(phi, fixed):
+        losses.append(part.detach())
+        add_to(found, vjp([part * weight], None, {**phi, **fixed}))
+    return torch.stack(losses).sum(), _split(found, phi, total)
 
 
 def _has_recursion(method: Method, fixed: Parameters) -> bool:

@@ -19,8 +19,8 @@ from metatrain.models.batches import Batch, chunks
 if TYPE_CHECKING:
     from metatrain.meta.learner import Learner
 
-_SUPPORT, _QUERY = "frozen.support.", "frozen.query"  # what the frozen part of the encoder gives, computed once an episode
-ENCODINGS = (f"{_SUPPORT}0", _QUERY)  # their names where that part is all of it
+_SUPPORT, _QUERY = "frozen.support.", "frozen.query."  # what the frozen part of the encoder gives for each part, computed once an episode
+ENCODINGS = (f"{_SUPPORT}0", f"{_QUERY}0")  # their names where that is all of it, and all texts are in one part
 
 
 @dataclass(frozen=True)
@@ -47,19 +47,19 @@ class TextLosses:
         device = learner.encoder.device
         self.learner, self.names, self.encoded = learner, episode.names, encoded
         self.noise = Noise(learner.algorithm, seed)
-        labels, self.query_labels = (torch.from_numpy(np.asarray(each, dtype=np.int64)).to(device) for each in (episode.support_labels, episode.query_labels))
-        self.support_size = len(episode.support)
-        self.query_accuracies: list[Tensor] = []  # one for each call of `query_loss`
+        labels, answers = (torch.from_numpy(np.asarray(each, dtype=np.int64)).to(device) for each in (episode.support_labels, episode.query_labels))
+        self.support_size, self.query_size = len(labels), len(answers)
+        self.support_tokens = sum(map(len, episode.support))
+        self.query_accuracies: list[Tensor] = []  # one for each time that all of `query_parts` were asked for
         self.support: list[tuple[Batch | None, Tensor]] = [(None, labels)]
-        self.query: Batch | None = None
+        self.query: list[tuple[Batch | None, Tensor]] = [(None, answers)]
         self.rows: Tensor | None = None  # of the word embeddings, those that occur
         if not encoded:
-            support = chunks(episode.support)
-            batches = [learner.encoder.batch(episode.support[part]) for part in support]
-            batches += [learner.encoder.batch(episode.query)] if len(episode.query) else []
+            support, query = (chunks(texts, learner.memory.part_tokens) for texts in (episode.support, episode.query))
+            batches = [learner.encoder.batch(texts[part]) for texts, parts in ((episode.support, support), (episode.query, query)) for part in parts]
             batches, self.rows = learner.occurring(batches)
             self.support = [(batch, labels[part]) for batch, part in zip(batches, support)]
-            self.query = batches[-1] if len(episode.query) else None
+            self.query = [(batch, answers[part]) for batch, part in zip(batches[len(support) :], query)]
 
     def start(self, theta: Mapping[str, Tensor]) -> tuple[Parameters, Parameters]:
         learner, head = self.learner, self.learner.head
@@ -86,8 +86,7 @@ class TextLosses:
         """What the part of the encoder that does not adapt makes of each batch; None where every part adapts."""
         encode, seed = self.learner.encode_frozen, self.noise.dropout_seed
         frozen = {f"{_SUPPORT}{part}": encode(theta, batch, seed(SUPPORT, part, ONCE)) for part, (batch, _) in enumerate(self.support)}
-        if self.query is not None:
-            frozen[_QUERY] = encode(theta, self.query, seed(QUERY, 0, ONCE))
+        frozen.update({f"{_QUERY}{part}": encode(theta, batch, seed(QUERY, part, ONCE)) for part, (batch, _) in enumerate(self.query)})
         return frozen
 
     def support_parts(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor], step: int) -> Iterator[Tensor]:
@@ -97,13 +96,16 @@ class TextLosses:
             features, _ = self.noise.bottleneck(features, fixed, SUPPORT, part, step)
             yield F.cross_entropy(self._logits(phi, fixed, features), labels, reduction="sum") / self.support_size
 
-    def query_loss(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Tensor:
-        features = self._features(phi, fixed, _QUERY, self.query, self.noise.dropout_seed(QUERY, 0, 0))
-        features, penalty = self.noise.bottleneck(features, fixed, QUERY, 0, 0)
-        logits = self._logits(phi, fixed, features)
-        self.query_accuracies.append((logits.argmax(1) == self.query_labels).double().mean())
-        loss = F.cross_entropy(logits, self.query_labels)
-        return loss if penalty is None else loss + penalty
+    def query_parts(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Iterator[Tensor]:
+        right = []
+        for part, (batch, labels) in enumerate(self.query):
+            features = self._features(phi, fixed, f"{_QUERY}{part}", batch, self.noise.dropout_seed(QUERY, part, 0))
+            features, penalty = self.noise.bottleneck(features, fixed, QUERY, part, 0)
+            logits = self._logits(phi, fixed, features)
+            right.append((logits.argmax(1) == labels).double().sum())
+            loss = F.cross_entropy(logits, labels, reduction="sum") / self.query_size
+            yield loss if penalty is None else loss + penalty * (len(labels) / self.query_size)
+        self.query_accuracies.append(torch.stack(right).sum() / self.query_size)
 
     def _features(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor], name: str, batch: Batch, seed: int | None) -> Tensor:
         return self.learner.encode_rest({**fixed, **phi}, batch, fixed.get(name), seed)

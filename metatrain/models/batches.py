@@ -184,13 +184,15 @@ def _mixed(query: Tensor, key: Tensor, value: Tensor, group: AttentionGroup, sca
     return torch.matmul(shares, value)
 
 
-def chunks(texts: Sequence[np.ndarray], most_tokens: int = 8192) -> list[slice]:
-    """Cut a long list of texts into consecutive slices of bounded padded size, for prediction."""
-    slices, begin, longest = [], 0, 0
+MOST_TOKENS = 8192  # of texts that are encoded together
+
+
+def chunks(texts: Sequence[np.ndarray], most_tokens: int = MOST_TOKENS) -> list[slice]:
+    """Cut a list of texts into consecutive slices of at most so many tokens, or of one text."""
+    slices, begin, tokens = [], 0, 0
     for end, ids in enumerate(texts):
-        longest = max(longest, len(ids))
-        if end > begin and longest * (end + 1 - begin) > most_tokens:
+        if end > begin and tokens + len(ids) > most_tokens:
             slices.append(slice(begin, end))
-            begin, longest = end, len(ids)
-    slices.append(slice(begin, len(texts)))
-    return slices
+            begin, tokens = end, 0
+        tokens += len(ids)
+    return [*slices, slice(begin, len(texts))] if len(texts) else []

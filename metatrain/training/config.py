@@ -35,6 +35,7 @@ class HardwareConfig:
     device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
     threads: int | None = None  # null: all cores this process may use
     precision: str = "float32"  # float32 | float64 | bf16 (the model's matrix products; parameters and inner loop stay in float32)
+    max_memory: float | None = None  # GB that the process (or the GPU) may take; null: what is free, without changing any number for it
     processes: int = 1  # one process per run for now
     fast_kernels: bool = True  # CPU: the faster float32 matrix product and an allocator that keeps freed memory
 

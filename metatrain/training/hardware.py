@@ -27,6 +27,8 @@ def apply(config: HardwareConfig) -> tuple[torch.device, torch.dtype, list[str]]
     precisions = {"float32": torch.float32, "float64": torch.float64, "bf16": torch.bfloat16}
     if config.precision not in precisions:
         raise UserError(f"hardware.precision={config.precision} is unknown; choose one of {', '.join(precisions)}")
+    if config.max_memory is not None and not 0 < config.max_memory < float("inf"):
+        raise UserError(f"hardware.max_memory={config.max_memory} must be a positive number of GB, or null")
     if config.processes != 1:
         raise UserError(f"hardware.processes={config.processes}: this version runs one process; leave it at 1")
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
@@ -51,6 +53,26 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that this process could still take; None where there is no telling."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    found = []
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        found += [1024 * int(line.split()[1]) for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable:")]
+    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))  # of a container
+    if limit.exists() and used.exists() and limit.read_text().strip() != "max":
+        found.append(int(limit.read_text()) - int(used.read_text()))
+    return min(found, default=None)
+
+
+def give_back() -> None:
+    """Hand memory that is free, but that the process still holds, back to the system."""
+    if libc := _glibc():
+        libc.malloc_trim(0)
+
+
 @contextmanager
 def measured_memory(device: torch.device) -> Iterator[Callable[[], int]]:
     """Measure the work inside: the function that is given says by how many bytes memory rose at most above the beginning.
@@ -71,8 +93,7 @@ def measured_memory(device: torch.device) -> Iterator[Callable[[], int]]:
     def kilobytes(key: str) -> int:
         return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(f"{key}:"))
 
-    if libc := _glibc():
-        libc.malloc_trim(0)  # freed memory that the process still holds would hide the next rise
+    give_back()  # freed memory that the process still holds would hide the next rise
     reset.write_text("5")
     before = kilobytes("VmRSS")
     yield lambda: 1024 * max(0, kilobytes("VmHWM") - before)
@@ -99,6 +120,8 @@ def _fast_cpu() -> list[str]:
     # On chips with AMX, "medium" would really compute in bf16; elsewhere it only picks oneDNN's float32 kernel.
     if "amx_bf16" not in _cpu_flags():
         torch.set_float32_matmul_precision("medium")
+        # oneDNN makes a kernel for every shape. Those of other episodes are of no use here, and a thousand of them take half a gigabyte.
+        os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
         notes.append("kernels: oneDNN float32 matrix product (hardware.fast_kernels=false turns it off)")
     if libc := _glibc():
         # Freed buffers stay with the process: mapping them anew each step costs a third of the time.

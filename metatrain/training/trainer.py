@@ -23,7 +23,7 @@ from metatrain.tracking.console import Display
 from metatrain.tracking.metrics import MetricsLog
 from metatrain.tracking.weights_and_biases import WandbRun
 from metatrain.training import checkpoint
-from metatrain.training.hardware import peak_memory
+from metatrain.training.hardware import give_back, peak_memory
 from metatrain.training.outer import OuterOptimizer, check_outer
 from metatrain.training.run_directory import RunDirectory
 from metatrain.training.signals import StopRequest
@@ -143,6 +143,8 @@ class Trainer:
 
     def _meta_update(self, metrics: MetricsLog, wandb: WandbRun) -> None:
         begin, outer, step = time.monotonic(), self.config.outer, self.state.step
+        if self.config.hardware.max_memory is not None:
+            give_back()  # else the heap goes to pieces, a little more with every episode's sizes
         total = {name: torch.zeros_like(value) for name, value in self.learner.parameters.items()}
         drawn = [
             training_episode(self.tasks.meta_train, self.config.episode, self.config.seed, step * outer.meta_batch + slot) for slot in range(outer.meta_batch)

@@ -19,7 +19,7 @@ def unrolled(episode, theta, chosen, steps: int, weights=None, first_order: bool
             gradients = {name: gradient.detach() for name, gradient in gradients.items()}
         phi, state = chosen.update(phi, gradients, k, learned, state)
         if weights is not None:
-            total = total + weights[k] * episode.query_loss(phi, fixed)
-    loss = episode.query_loss(phi, fixed) if weights is None else total
+            total = total + weights[k] * sum(episode.query_parts(phi, fixed))
+    loss = sum(episode.query_parts(phi, fixed)) if weights is None else total
     found = torch.autograd.grad(loss, list(theta.values()), allow_unused=True)
     return {name: value for name, value in zip(theta, found) if value is not None}

@@ -13,6 +13,7 @@ from torch.func import functional_call
 from metatrain.errors import UserError
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
 from metatrain.meta.learner import Learner, OuterGradient
+from metatrain.meta.memory import MemoryUse
 from metatrain.meta.parameters import dot
 from metatrain.meta.text_losses import EpisodeTexts, TextLosses
 from metatrain.models.adapters import KINDS, attach
@@ -174,7 +175,7 @@ def test_exact_modes_agree_on_other_architectures(other):
 def unrolled_with_the_same_draws(subject: Learner, episode: EpisodeTexts, first_order: bool = False):
     """The meta-gradient in one graph, over the learner's own losses: other texts in a batch would mean other masks."""
     losses = TextLosses(subject, episode, episode.seed)
-    gradient = unrolled_losses(losses, subject._view(losses.rows), subject.rule, STEPS, first_order=first_order)
+    gradient = unrolled_losses(losses, subject.view(losses.rows), subject.rule, STEPS, first_order=first_order)
     total = {name: torch.zeros_like(value) for name, value in subject.parameters.items()}
     subject.add_gradient(total, OuterGradient(gradient, losses.rows, 0, 0, 0, 0, None), 1.0)
     return total
@@ -227,7 +228,7 @@ def test_exact_modes_agree_with_noise(encoder, episode, adapt, noise, mode):
 
 def test_noise_is_of_the_episode_and_the_step(encoder, episode):
     losses = [TextLosses(learner(encoder, "prototype", "all", dropout=0.3), episode, seed) for seed in (0, 0, 1, None)]
-    phi, fixed = losses[0].start(losses[0].learner._view(losses[0].rows))
+    phi, fixed = losses[0].start(losses[0].learner.view(losses[0].rows))
 
     def support(of: TextLosses, step: int) -> float:
         return float(sum(of.support_parts(phi, fixed, step)))
@@ -350,13 +351,38 @@ def test_predictions_do_not_depend_on_the_other_queries(encoder, episode):
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-12)
 
 
-def test_a_large_support_set_in_chunks_gives_the_same(encoder, episode, monkeypatch):
-    subject = learner(encoder, "prototype", "last_layers")
-    whole, _ = dense(subject, episode)
-    monkeypatch.setattr("metatrain.meta.text_losses.chunks", lambda texts: [slice(i, i + 1) for i in range(len(texts))])
-    parts, _ = dense(subject, episode)
+@pytest.mark.parametrize("mode", ["exact", "exact_recomputed", "forward_over_reverse", "first_order", "reptile"])
+@pytest.mark.parametrize("adapt", ["all", "last_layers", "head"])
+def test_texts_one_at_a_time_give_the_same(encoder, episode, adapt, mode):
+    subject = learner(encoder, "prototype", adapt, mode, multi_step_until=0 if mode == "reptile" else 5)
+    whole, before = dense(subject, episode)
+    subject.memory = MemoryUse(part_tokens=1)
+    parts, after = dense(subject, episode)
     for name, value in whole.items():
         torch.testing.assert_close(parts[name], value, rtol=0, atol=1e-12)
+    assert after.loss_after == pytest.approx(float(before.loss_after), abs=1e-12)
+    assert after.accuracy_after == before.accuracy_after
+
+
+@pytest.mark.parametrize("mode", ["exact", "exact_recomputed"])
+def test_noise_in_parts_is_of_the_part(encoder, episode, mode):
+    subject = learner(encoder, "prototype", "all", mode, dropout=0.2, meta_dropout=True, information_penalty=0.05)
+    subject.memory = MemoryUse(part_tokens=8)
+    expected = unrolled_with_the_same_draws(subject, episode)
+    found, _ = dense(subject, episode)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-9, msg=name)
+
+
+def test_fewer_graphs_change_no_bit(encoder, episode):
+    subject = learner(encoder, "prototype", "all")
+    whole, _ = dense(subject, episode)
+    tokens = sum(map(len, episode.support))
+    for graphs in (0, 1, 2.5):
+        subject.memory = MemoryUse(graph_tokens=graphs * tokens)
+        assert subject.memory.graphs(tokens) == int(graphs)
+        found, _ = dense(subject, episode)
+        assert all(torch.equal(found[name], value) for name, value in whole.items())
 
 
 @pytest.mark.parametrize("mode", ["exact", "exact_recomputed", "forward_over_reverse", "first_order"])

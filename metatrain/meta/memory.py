@@ -1,0 +1,148 @@
+"""How much memory the meta-gradient and adaptation need, from the learner's own graphs, and what to give up so that it fits.
+
+Two things can be given up: graphs of inner steps are rebuilt in the backward pass instead of kept, which changes no bit of the
+meta-gradient, and texts are encoded fewer at a time, which changes rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metatrain.meta.meta_gradient import SECOND_ORDER
+from metatrain.meta.parameters import leaves
+from metatrain.models.batches import MOST_TOKENS
+
+if TYPE_CHECKING:
+    from metatrain.meta.learner import Learner
+
+_WALKED = {"forward_over_reverse": 3.0}  # how many times its size a graph takes while it is walked
+_WALKED_ELSE = 1.5
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """How much is held at a time."""
+
+    part_tokens: int = MOST_TOKENS  # of texts that are encoded together
+    graph_tokens: float = math.inf  # exact: support tokens, over all inner steps, whose graphs are kept rather than rebuilt
+
+    def graphs(self, support_tokens: int) -> int | None:
+        """How many inner steps' graphs are kept; None: all."""
+        return None if self.graph_tokens == math.inf else int(self.graph_tokens // support_tokens)
+
+
+@dataclass(frozen=True)
+class Largest:
+    """The most tokens that an episode has."""
+
+    text: int
+    support: int
+    query: int
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes that a learner holds, as a function of how many tokens there are."""
+
+    learner: Learner
+    adapted: int  # a copy of what adapts, but for the word embeddings
+    row: int  # of the word embeddings, if they adapt
+    rows: int  # of these at most
+    loss: float  # per token: the graph of a loss
+    gradient: float  # per token: the graph of its gradient
+    episode: float  # per token: what is held from an episode's start to its end
+
+    @classmethod
+    def of(cls, learner: Learner, text: int) -> Footprint:
+        """Measured on an episode of two texts of `text` tokens each."""
+        from metatrain.meta.text_losses import EpisodeTexts, TextLosses
+
+        ids, labels = np.zeros(text, dtype=np.int64), np.array([0, 1])
+        losses = TextLosses(learner, EpisodeTexts([ids, ids], labels, (), labels[:0], ("0", "1")), seed=0)
+        theta = leaves(learner.view(losses.rows))
+        with _held(theta.values()) as episode:
+            start, fixed = losses.start(theta)
+        phi, fixed = leaves(start), leaves(fixed)
+        with _held([*phi.values(), *fixed.values()]) as graph:
+            loss = next(losses.support_parts(phi, fixed, 0))
+            of_loss = graph()
+            if learner.algorithm.meta_gradient in SECOND_ORDER:
+                torch.autograd.grad(loss, list(phi.values()), create_graph=True)
+        embedding = learner.embedding in phi
+        row = phi[learner.embedding][0].nbytes if embedding else 0
+        adapted = sum(value.nbytes for name, value in phi.items() if name != learner.embedding)
+        rows = learner.parameters[learner.embedding].shape[0] if embedding else 0
+        return cls(learner, adapted, row, rows, of_loss / (2 * text), graph() / (2 * text), episode() / (2 * text))
+
+    def meta_gradient(self, largest: Largest, use: MemoryUse) -> int:
+        """The most that the meta-gradient of an episode needs, beside the learner itself."""
+        learner = self.learner
+        mode, steps = learner.algorithm.meta_gradient, learner.inner.steps
+        copy = self.copy(largest.support + largest.query)
+        recursion = mode in SECOND_ORDER or mode == "finite_difference"
+        trajectory = steps * copy * (1 if learner.rule.is_linear else 2) if recursion else copy
+        support, query = (min(max(use.part_tokens, largest.text), tokens) for tokens in (largest.support, largest.query))
+        graph = self.gradient if recursion and mode != "forward_over_reverse" else self.loss
+        walked = max(_WALKED.get(mode, _WALKED_ELSE) * graph * support, _WALKED_ELSE * self.loss * query)
+        held = largest.support + largest.query
+        if learner.cut is None:
+            held = max(held, use.part_tokens)  # several episodes may be encoded together
+        return int(trajectory + 6 * copy + self.episode * held + walked)
+
+    def kept(self, largest: Largest, use: MemoryUse) -> float:
+        """What the graph of a gradient takes per support token where it is kept; 0: none is, whatever there is room for."""
+        if self.learner.algorithm.meta_gradient != "exact":
+            return 0.0
+        parts = math.ceil(largest.support / max(use.part_tokens, largest.text))  # each with gradients of its own
+        return self.gradient + parts * self.copy(largest.support + largest.query) / largest.support
+
+    def adaptation(self, largest: Largest, use: MemoryUse) -> int:
+        """The most that adaptation for use and prediction need, beside the learner itself."""
+        return int(4 * self.copy(largest.support) + _WALKED_ELSE * self.loss * min(max(use.part_tokens, largest.text), max(largest.support, largest.query)))
+
+    def copy(self, tokens: int) -> int:
+        """A copy of what adapts, for an episode of so many tokens."""
+        return self.adapted + self.row * min(self.rows, tokens)
+
+
+def fit(footprint: Footprint, largest: Largest, room: float, uses: Iterable[MemoryUse]) -> MemoryUse | None:
+    """The first of these uses that takes no more than `room` bytes beside the learner, with as many graphs kept as fit too."""
+    for use in uses:
+        rest = room - footprint.meta_gradient(largest, use)
+        if rest >= 0:
+            kept = footprint.kept(largest, use)
+            tokens = rest / kept if kept else math.inf
+            every = footprint.learner.inner.steps * largest.support
+            return replace(use, graph_tokens=math.inf if tokens >= every else tokens)
+    return None
+
+
+def halvings(smallest: int) -> list[MemoryUse]:
+    """From the most texts at a time to at least `smallest` tokens, by halves, with no graph kept."""
+    return [MemoryUse(MOST_TOKENS >> number, 0.0) for number in range(max(1, 1 + int(math.log2(MOST_TOKENS / smallest))))]
+
+
+@contextmanager
+def _held(known: Iterable[Tensor]) -> Iterator[Callable[[], int]]:
+    """Count the bytes that graphs made inside hold, beside the known tensors; the function that is given tells them."""
+    sizes: dict[int, int] = {}
+    outside = {value.untyped_storage().data_ptr() for value in known}
+    alive: list[Tensor] = []  # so that no two of them have the same address
+
+    def pack(value: Tensor) -> Tensor:
+        storage = value.untyped_storage()
+        if storage.data_ptr() not in outside:
+            sizes[storage.data_ptr()] = storage.nbytes()
+            alive.append(value.detach())
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+        yield lambda: sum(sizes.values())

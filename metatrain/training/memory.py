@@ -1,0 +1,107 @@
+"""What a command's learner may hold at a time, from `hardware.max_memory` or from what is free."""
+
+from __future__ import annotations
+
+import torch
+
+from metatrain.errors import UserError
+from metatrain.meta.learner import Learner
+from metatrain.meta.memory import Footprint, Largest, MemoryUse, fit, halvings
+from metatrain.tasks.config import EpisodeConfig
+from metatrain.training.config import HardwareConfig
+from metatrain.training.hardware import free_memory
+
+_LIBRARIES = 1.3e9  # what a process on a CPU takes beside tensors once it is at work: libraries, kernels, heap that is in pieces
+_SPARE = 1.2  # an allocator takes more than it gives out
+_SMALLEST = 512  # tokens that are encoded together on a CPU: with fewer, what an allocator cannot give back outweighs what is saved
+_SHARE = 0.8  # of free memory that is taken, if nothing is said
+
+
+def largest_episode(episode: EpisodeConfig, way: int, rows: int, text: int) -> Largest:
+    """The most tokens of an episode of `way` classes with texts of at most `text` tokens; rows: of the largest class."""
+    queries = rows if episode.queries is None else min(rows, episode.queries)
+    return Largest(text, way * episode.shots * text, way * queries * text)
+
+
+def fit_training(hardware: HardwareConfig, learner: Learner, largest: Largest, device: torch.device) -> str:
+    """Make the learner's meta-gradients fit; returns a line for the log.
+
+    With `max_memory`, the choice depends on the configuration and the model alone, so the same run has the same numbers on
+    every machine. Without, graphs are kept as far as free memory goes, which changes no number.
+
+    Raises:
+        UserError: `max_memory` is too little for the largest episode, whatever is given up.
+    """
+    footprint = Footprint.of(learner, largest.text)
+    if hardware.max_memory is None:
+        free = free_memory(device)
+        use = MemoryUse() if free is None else fit(footprint, largest, free * _SHARE / _SPARE, [MemoryUse()])
+        if use is None:
+            needed = footprint.meta_gradient(largest, MemoryUse()) * _SPARE / 1e9
+            learner.memory = MemoryUse(graph_tokens=0.0)
+            return f"warning: the largest episodes need about {needed:.1f} GB, and {free / 1e9:.1f} GB are free; set hardware.max_memory to use less"
+    else:
+        own = _own(learner, device)
+        room = (hardware.max_memory * 1e9 - own - _around(footprint)) / _SPARE
+        uses = _uses(largest, device)
+        use = fit(footprint, largest, room, uses)
+        if use is None:
+            needed = (own + _around(footprint) + _SPARE * footprint.meta_gradient(largest, uses[-1])) / 1e9
+            raise UserError(
+                f"hardware.max_memory={hardware.max_memory}: this run needs about {needed:.1f} GB; lower inner.steps or model.max_length, "
+                "adapt fewer parameters (algorithm.adapt), or choose algorithm.meta_gradient=first_order"
+            )
+    learner.memory = use
+    return _line(footprint, largest, use)
+
+
+def fit_adaptation(hardware: HardwareConfig, learner: Learner, device: torch.device) -> None:
+    """Make adaptation for use fit in `hardware.max_memory`, if that is set, by encoding fewer texts at a time.
+
+    Raises:
+        UserError: it is too little for one text.
+    """
+    if hardware.max_memory is None:
+        return
+    text = learner.encoder.max_length
+    largest = Largest(text, MemoryUse().part_tokens, MemoryUse().part_tokens)
+    footprint = Footprint.of(learner, text)
+    own = _own(learner, device)
+    for use in _uses(largest, device):
+        needed = own + _SPARE * footprint.adaptation(largest, use)
+        if needed <= hardware.max_memory * 1e9:
+            learner.memory = use
+            return
+    raise UserError(f"hardware.max_memory={hardware.max_memory}: adaptation needs about {needed / 1e9:.1f} GB; lower model.max_length")
+
+
+def _uses(largest: Largest, device: torch.device) -> list[MemoryUse]:
+    return halvings(max(largest.text, _SMALLEST if device.type == "cpu" else 1))
+
+
+def _own(learner: Learner, device: torch.device) -> float:
+    """Bytes of a process that has loaded the learner."""
+    encoder = sum(value.nbytes for value in learner.encoder.parameters())
+    return (_LIBRARIES if device.type == "cpu" else 0) + encoder + _trained(learner)
+
+
+def _around(footprint: Footprint) -> float:
+    """Bytes of the outer loop: two moments and the sum of meta-gradients."""
+    return 3.0 * _trained(footprint.learner)
+
+
+def _trained(learner: Learner) -> int:
+    return sum(value.nbytes for value in learner.parameters.values())
+
+
+def _line(footprint: Footprint, largest: Largest, use: MemoryUse) -> str:
+    steps = footprint.learner.inner.steps
+    kept = footprint.kept(largest, use)
+    graphs = steps if use.graph_tokens == float("inf") else use.graph_tokens / largest.support
+    bytes_ = footprint.meta_gradient(largest, use) + kept * graphs * largest.support
+    said = f"memory: about {_SPARE * bytes_ / 1e9:.1f} GB beside the model for the largest episodes"
+    if kept and graphs < steps:
+        said += f"; graphs of {int(graphs)} of {steps} inner steps are kept there, the others rebuilt"
+    if use.part_tokens < MemoryUse().part_tokens:
+        said += f"; texts are encoded {use.part_tokens} tokens at a time"
+    return said

@@ -1,0 +1,88 @@
+"""What a learner is said to hold, and what is given up for less."""
+
+import gc
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.meta.learner import Learner
+from metatrain.meta.memory import Footprint, Largest, MemoryUse, fit, halvings
+from metatrain.meta.second_order import GradientGraph
+from metatrain.meta.text_losses import EpisodeTexts, TextLosses
+from metatrain.models.config import ModelConfig
+from metatrain.models.encoder import load_encoder
+
+LARGEST = Largest(text=64, support=640, query=320)
+
+
+def learner(meta_gradient: str = "exact", adapt: str = "all", head: str = "linear", rule: str = "sgd") -> Learner:
+    torch.manual_seed(0)
+    encoder, _ = load_encoder(ModelConfig(name="tiny", max_length=64), second_order=True)
+    return Learner(encoder, AlgorithmConfig(head=head, adapt=adapt, meta_gradient=meta_gradient), InnerConfig(steps=4, rule=rule), way=2)
+
+
+def test_the_footprint_is_the_same_every_time():
+    one, other = Footprint.of(learner(), 64), Footprint.of(learner(), 64)
+    assert (one.loss, one.gradient, one.episode) == (other.loss, other.gradient, other.episode)
+    assert 1.5 * one.loss < one.gradient < 4 * one.loss
+    assert one.episode == 0
+
+
+def test_frozen_parts_are_held_for_an_episode():
+    whole, last, head = (Footprint.of(learner(adapt=adapt, head="prototype"), 64) for adapt in ("all", "last_layers", "head"))
+    assert whole.episode > 0  # the head is made from the support set
+    assert head.loss == pytest.approx(0, abs=100)
+    assert head.episode > 0
+    assert 0 < last.loss <= whole.loss
+
+
+def test_a_graph_holds_what_is_said():
+    """Of the whole support set, against the growth of what torch has allocated."""
+    subject = learner()
+    rng = np.random.default_rng(0)
+    texts = [rng.integers(5, 500, 64) for _ in range(10)]
+    episode = EpisodeTexts(texts, np.arange(10) % 2, texts[:5], np.arange(5) % 2, ("a", "b"))
+    footprint = Footprint.of(subject, 64)
+    losses = TextLosses(subject, episode, seed=None)
+    start, fixed = losses.start(subject.view(losses.rows))
+    gc.collect()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        graphs = list(GradientGraph.of_parts(lambda phi, w: losses.support_parts(phi, w, 0), start, fixed))
+    assert graphs
+    held = sum(event.self_cpu_memory_usage for event in profile.events())
+    said = footprint.kept(LARGEST, MemoryUse()) * LARGEST.support
+    assert held == pytest.approx(said, rel=0.1)
+
+
+@pytest.mark.parametrize("mode", ["exact", "exact_recomputed", "forward_over_reverse", "finite_difference", "first_order", "implicit", "reptile"])
+def test_fewer_texts_at_a_time_need_less(mode):
+    footprint = Footprint.of(learner(mode), 64)
+    needs = [footprint.meta_gradient(LARGEST, use) for use in halvings(64)]
+    assert needs == sorted(needs, reverse=True)
+    assert needs[-1] < needs[0]
+
+
+def test_graphs_are_given_up_before_parts():
+    footprint = Footprint.of(learner(), 64)
+    everything = footprint.meta_gradient(LARGEST, MemoryUse()) + 4 * footprint.kept(LARGEST, MemoryUse()) * LARGEST.support
+    least = footprint.meta_gradient(LARGEST, MemoryUse())
+    uses = halvings(64)
+    assert [use.part_tokens for use in uses] == [8192, 4096, 2048, 1024, 512, 256, 128, 64]
+    assert fit(footprint, LARGEST, everything + 1, uses) == MemoryUse()
+    some = fit(footprint, LARGEST, (everything + least) / 2, uses)
+    assert some.part_tokens == 8192
+    assert some.graphs(LARGEST.support) == 2
+    assert fit(footprint, LARGEST, least, uses).graphs(LARGEST.support) == 0
+    fewer = fit(footprint, LARGEST, least - 1, uses)
+    assert fewer.part_tokens < 640
+    assert fit(footprint, LARGEST, least - 1, uses[:1]) is None
+    assert fit(footprint, LARGEST, footprint.meta_gradient(LARGEST, uses[-1]) - 1, uses) is None
+
+
+def test_only_the_exact_mode_keeps_graphs():
+    footprint = Footprint.of(learner("first_order"), 64)
+    assert fit(footprint, LARGEST, 1e12, halvings(64)).graph_tokens == math.inf
+    assert footprint.kept(LARGEST, MemoryUse()) == 0

