@@ -24,7 +24,7 @@ from metatrain.models.export import read_recipe, save_encoder
 from metatrain.models.heads import ROW
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.training import checkpoint
-from metatrain.training.memory import fit_training, largest_episode
+from metatrain.training.memory_limit import fit_training, largest_episode
 from metatrain.training.run_directory import RunDirectory, written_whole
 from metatrain.training.trainer import load_parameters
 

@@ -27,7 +27,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.tasks.tokens import Tokens
     from metatrain.tracking.console import Display
     from metatrain.training import hardware
-    from metatrain.training.memory import fit_adaptation
+    from metatrain.training.memory_limit import fit_adaptation
     from metatrain.training.run_directory import RunDirectory, recorded
     from metatrain.training.signals import StopRequest
 

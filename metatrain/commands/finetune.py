@@ -29,7 +29,7 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.tasks.tokens import Tokens
     from metatrain.tracking.console import Display
     from metatrain.training import hardware
-    from metatrain.training.memory import fit_adaptation
+    from metatrain.training.memory_limit import fit_adaptation
     from metatrain.training.run_directory import RunDirectory, recorded, write_json, written_whole
 
     with Display() as display:

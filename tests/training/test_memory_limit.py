@@ -14,7 +14,7 @@ from metatrain.meta.memory import Footprint, Largest, MemoryUse
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 from metatrain.tasks.config import EpisodeConfig
-from metatrain.training import memory
+from metatrain.training import memory_limit as memory
 from metatrain.training.config import HardwareConfig
 
 CPU = torch.device("cpu")
@@ -64,7 +64,7 @@ def test_little_free_memory_changes_no_number(learner, monkeypatch):
 def test_a_limit_is_met_by_graphs_first_then_by_fewer_texts(learner, monkeypatch):
     monkeypatch.setattr(memory, "_LIBRARIES", 0.0)
     seen = []
-    for limit in (1.0, 0.12, 0.09, 0.07, 0.05, 0.045):
+    for limit in (1.0, 0.12, 0.09, 0.07, 0.05, 0.04):
         memory.fit_training(HardwareConfig(max_memory=limit), learner, LARGEST, CPU)
         seen.append((learner.memory.part_tokens, learner.memory.graphs(LARGEST.support)))
     assert seen == [(8192, None), (8192, 2), (8192, 1), (8192, 0), (1024, 0), (512, 0)]
