@@ -23,6 +23,7 @@ from metatrain.models.encoder import load_encoder
 from metatrain.models.export import read_recipe, save_encoder
 from metatrain.models.heads import ROW
 from metatrain.tasks.config import EpisodeConfig
+from metatrain.tasks.episodes import way_of
 from metatrain.training import checkpoint
 from metatrain.training.memory_limit import fit_training, largest_episode
 from metatrain.training.run_directory import RunDirectory, written_whole
@@ -89,7 +90,7 @@ def fit_memory(config: TrainConfig, learner: Learner, tasks: Sequence[Task], dev
     Raises:
         UserError: `hardware.max_memory` is too little.
     """
-    way = config.episode.way or max(len(task.label_names) for task in tasks)
+    way = max(way_of(task, config.episode) for task in tasks)
     rows = max(int(np.bincount(task.labels).max()) for task in tasks)
     return fit_training(config.hardware, learner, largest_episode(config.episode, way, rows, config.model.max_length), device)
 

@@ -42,7 +42,7 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
         recipe = replace(Recipe.of_run(config, tasks.meta_train), algorithm=algorithm)
         learner = build_learner(recipe, device, torch.float64, display.say)
         tokens = Tokens(learner.encoder.tokenizer, config.model.max_length)
-        episode = texts_of(training_episode(tasks.meta_train, config.episode, config.seed, 0), tokens)
+        episode = texts_of(training_episode(tasks, config.episode, config.seed, 0), tokens)
         idle = probe(learner, episode, "exact", None).idle  # also warms up, before anything is timed
 
         table = Table(title=f"One episode, {recipe.inner.steps} inner steps, float64", title_justify="left")

@@ -60,7 +60,7 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
         learner = build_learner(recipe, device, dtype, display.say)
         display.say(fit_memory(config, learner, tasks.meta_train, device))
         tokens = Tokens(learner.encoder.tokenizer, config.model.max_length)
-        drawn = [training_episode(tasks.meta_train, config.episode, config.seed, index) for index in range(config.outer.meta_batch)]
+        drawn = [training_episode(tasks, config.episode, config.seed, index) for index in range(config.outer.meta_batch)]
         episodes = [texts_of(episode, tokens) for episode in drawn]
 
         rows = [("as configured", *_measured(learner, episodes, device))]

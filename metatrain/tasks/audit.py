@@ -1,14 +1,19 @@
-"""Do training and test tasks share texts? A score on shared texts would prove nothing."""
+"""Do training and test tasks share texts, or do texts name their label? A score on such texts would prove nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from metatrain.errors import UserError
 from metatrain.tasks.task import Task, TaskDistribution
 
 POLICIES = ("refuse", "drop", "keep")
+_NEAR = 0.8  # cosine of sets of word triples above which texts count as nearly the same
+_ROWS = 1000  # that are compared with all others at a time
 
 
 def check_policy(policy: str) -> None:
@@ -50,3 +55,59 @@ def without_seen(tasks: Sequence[Task], seen: Sequence[Task]) -> tuple[tuple[Tas
     if not shared:
         return tuple(tasks), []
     return tuple(task.without(known) for task in tasks), [f"{shared} texts left out of the test tasks: the model was trained on them"]
+
+
+@dataclass(frozen=True)
+class NearDuplicate:
+    """A text of a held-out task that is nearly one of another split."""
+
+    split: str
+    task: str
+    text: str
+    other_split: str
+    other_task: str
+    other_text: str
+    similarity: float  # cosine of the sets of their word triples
+
+
+def near_duplicates(tasks: TaskDistribution) -> list[NearDuplicate]:
+    """Held-out texts with a near-duplicate in a split before theirs, each with the nearest, most alike first.
+
+    Texts of fewer than three words have no near-duplicates; equal ones are found by `check_overlap`.
+    """
+    from sklearn.feature_extraction.text import HashingVectorizer  # costs half a second
+
+    # A hash as long as this one has hardly a collision among a few million triples.
+    triples = HashingVectorizer(ngram_range=(3, 3), token_pattern=r"\w+", binary=True, alternate_sign=False, n_features=1 << 26)
+    found, earlier, rows = [], [], []
+    for split in ("meta_train", "meta_validation", "meta_test"):
+        here = [(split, task.name, text) for task in tasks.split(split) if task.way is None for text in task.texts]
+        if not here:
+            continue
+        matrix = triples.transform([text for _, _, text in here])
+        for other, places in zip(earlier, rows):
+            for begin in range(0, len(here), _ROWS):
+                alike = (matrix[begin : begin + _ROWS] @ other.T).tocsr()
+                for row in np.flatnonzero(alike.max(axis=1).toarray().ravel() > _NEAR):
+                    column = int(alike[row].argmax())
+                    found.append(NearDuplicate(*here[begin + row], *places[column], float(alike[row, column])))
+        earlier.append(matrix)
+        rows.append(here)
+    return sorted(found, key=lambda pair: -pair.similarity)
+
+
+def named_labels(task: Task) -> tuple[float, float]:
+    """(share of texts that contain the name of their own label, mean share that contains another's); words, whatever their case.
+
+    Far apart, they say that a label can be read off its text.
+    """
+    contains = np.array([[bool(pattern.search(text)) for pattern in _patterns(task.label_names)] for text in task.texts])  # [rows, labels]
+    own = contains[np.arange(len(task.texts)), task.labels]
+    others = (contains.sum(1) - own) / max(1, len(task.label_names) - 1)
+    return float(own.mean()), float(others.mean())
+
+
+def _patterns(names: Sequence[str]) -> Iterator[re.Pattern]:
+    for name in names:
+        words = re.findall(r"\w+", name.replace("_", " "))
+        yield re.compile(r"\b" + r"\W+".join(map(re.escape, words)) + r"\b" if words else r"(?!)", re.IGNORECASE)

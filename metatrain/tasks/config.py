@@ -20,6 +20,19 @@ class SplitConfig:
 
 
 @dataclass
+class MaskedWordsConfig:
+    """Self-supervised tasks beside the labelled ones: which word was masked? (config node `tasks.masked_words`)"""
+
+    share: float = 0.0  # of training episodes that are of this kind; 1: all of them
+    path: str | None = None  # a text file (a text a line) or a labelled one; null: the texts of the meta-train tasks
+    way: int = 4  # words an episode, where episode.way is null
+    words: int = 1000  # most words
+    least_sentences: int = 20  # of a word
+    most_sentences: int = 200  # of a word; more are not used
+    most_share: float = 0.05  # of the sentences; a word that is in more of them says little about its sentence
+
+
+@dataclass
 class TasksConfig:
     """The task distribution (config group `tasks`)."""
 
@@ -33,6 +46,8 @@ class TasksConfig:
     meta_test: SplitConfig = field(default_factory=SplitConfig)
     holdout: float = 0.2  # share of tasks held out for each of validation and test where neither names any
     overlap: str = "refuse"  # texts of test tasks among the training tasks: refuse | drop (from training) | keep (to test the machinery)
+    size_power: float = 0.0  # a training task of n texts is drawn in proportion to n to this power; 0: all tasks as often
+    masked_words: MaskedWordsConfig = field(default_factory=MaskedWordsConfig)
     hub_config: str | None = None  # hub data sets: the subset
     hub_revision: str | None = None  # hub data sets: the revision
 

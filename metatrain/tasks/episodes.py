@@ -15,7 +15,7 @@ import numpy as np
 
 from metatrain.errors import UserError
 from metatrain.tasks.config import EpisodeConfig
-from metatrain.tasks.task import Task
+from metatrain.tasks.task import Task, TaskDistribution
 
 SPLITS = ("meta_train", "meta_validation", "meta_test")
 
@@ -43,7 +43,7 @@ def draw(task: Task, settings: EpisodeConfig, rng: np.random.Generator) -> Episo
     Raises:
         UserError: the task has too few classes, or a class too few rows, for the settings.
     """
-    way = settings.way or len(task.label_names)
+    way = way_of(task, settings)
     if way > len(task.label_names):
         raise UserError(f"episode.way={way}, but task '{task.name}' has {len(task.label_names)} classes; lower episode.way or leave it null")
     classes = rng.permutation(len(task.label_names))[:way]
@@ -72,16 +72,23 @@ def draw(task: Task, settings: EpisodeConfig, rng: np.random.Generator) -> Episo
     )
 
 
-def training_episode(tasks: Sequence[Task], settings: EpisodeConfig, seed: int, index: int, split: str = "meta_train") -> Episode:
-    """Episode `index` of a task distribution: a task drawn uniformly, then an episode of it.
+def way_of(task: Task, settings: EpisodeConfig) -> int:
+    """How many classes an episode of this task has."""
+    return settings.way or task.way or len(task.label_names)
 
-    With `settings.mix`, a share of the episodes has as many classes, but drawn from those of all tasks (an augmentation of
-    the tasks, Rajendran et al. 2020).
+
+def training_episode(tasks: TaskDistribution, settings: EpisodeConfig, seed: int, index: int) -> Episode:
+    """Episode `index` of the meta-train tasks: a task drawn by their weights, then an episode of it.
+
+    With `settings.mix`, a share of the episodes has as many classes, but drawn from those of all labelled tasks (an
+    augmentation of the tasks, Rajendran et al. 2020).
     """
-    rng = np.random.default_rng([seed, SPLITS.index(split), index])
-    task = tasks[rng.integers(len(tasks))]
+    rng = np.random.default_rng([seed, SPLITS.index("meta_train"), index])
+    number = len(tasks.meta_train)
+    task = tasks.meta_train[rng.integers(number) if tasks.weights is None else rng.choice(number, p=tasks.weights)]
     if settings.mix and rng.random() < settings.mix:
-        return draw(_mixture(tuple(tasks)), replace(settings, way=settings.way or len(task.label_names)), rng)
+        labelled = tuple(each for each in tasks.meta_train if each.way is None)
+        return draw(_mixture(labelled), replace(settings, way=way_of(task, settings)), rng)
     return draw(task, settings, rng)
 
 

@@ -101,6 +101,26 @@ def read_file(path: Path, columns: Columns) -> Table:
     return table
 
 
+def read_texts(path: Path, column: str) -> list[str]:
+    """The texts of a file: of a text file (.txt, gzipped or not) its lines, of another its column.
+
+    Raises:
+        UserError: the file cannot be read; the message says `file:line`.
+    """
+    if not path.name.lower().removesuffix(".gz").endswith(".txt"):
+        return read_file(path, Columns(column)).texts
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    bad = _bad_utf8(path)
+    if bad is not None:
+        raise UserError(f"{path}:{bad}: not valid UTF-8; save the file as UTF-8")
+    with _open(path) as file:
+        texts = [line for line in (line.decode("utf-8").strip() for line in file) if line]
+    if not texts:
+        raise UserError(f"{path}: the file is empty")
+    return texts
+
+
 def table_of(source: str, data: datasets.Dataset, columns: Columns, task: str) -> Table:
     """The wanted columns as strings; `task` names the task where no column does. Missing values become ''."""
 

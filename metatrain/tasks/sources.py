@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import numpy as np
 from metatrain.errors import UserError
 from metatrain.tasks.audit import check_overlap, check_policy
 from metatrain.tasks.config import EMBEDDED, SplitConfig, TasksConfig
-from metatrain.tasks.files import Columns, Table, format_of, read_file, table_of
+from metatrain.tasks.files import Columns, Table, format_of, read_file, read_texts, table_of
+from metatrain.tasks.masked_words import check_masked_words, masked_words
 from metatrain.tasks.reviews import corpus_path
 from metatrain.tasks.task import Task, TaskDistribution, text_key
 
@@ -29,8 +31,11 @@ def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = SPLITS) -
         UserError: nothing is there, a file or row is bad, a pattern matches nothing, or splits share texts.
     """
     check_policy(config.overlap)
+    check_masked_words(config.masked_words)
     if not 0 <= config.holdout < 0.5:
         raise UserError(f"tasks.holdout={config.holdout} must be at least 0 and below 0.5")
+    if not -10 <= config.size_power <= 10:
+        raise UserError(f"tasks.size_power={config.size_power} must be between -10 and 10; 0 draws all tasks as often, 1 in proportion to their size")
     columns = Columns(config.text, config.label, config.task)
     wanted = _wanted_files(config, splits)
     tables = {name: _read(config, name, columns) for name in wanted}
@@ -48,8 +53,28 @@ def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = SPLITS) -
         if name in splits:
             built[name] = tuple(_task(task, parts, repeats) for task, parts in sorted(rows.items()))
     notes += _repeat_notes(repeats)
-    distribution = TaskDistribution(config.name, **built)
-    return check_overlap(distribution, config.overlap, notes)
+    distribution = check_overlap(TaskDistribution(config.name, **built), config.overlap, notes)
+    return _with_weights(distribution, config, seed) if "meta_train" in splits else distribution
+
+
+def _with_weights(tasks: TaskDistribution, config: TasksConfig, seed: int) -> TaskDistribution:
+    """The distribution with its masked words, if it has any, and how often each meta-train task is drawn."""
+    share = config.masked_words.share
+    if not share and not config.size_power:
+        return tasks
+    sizes = np.array([len(task.texts) for task in tasks.meta_train], dtype=np.float64) ** config.size_power
+    weights = (1 - share) * sizes / sizes.sum()
+    if not share:
+        return replace(tasks, weights=tuple(weights.tolist()))
+    if config.masked_words.path is None:
+        texts = [text for task in tasks.meta_train for text in task.texts]
+    else:
+        held_out = set().union(*(task.keys() for task in (*tasks.meta_validation, *tasks.meta_test)))
+        texts = [text for text in read_texts(Path(config.masked_words.path).expanduser(), config.text) if text_key(text) not in held_out]
+    task = masked_words(texts, config.masked_words, seed)
+    note = f"masked words: {len(task.label_names)} words in {len(task.texts):,} sentences, {share:.0%} of the training episodes"
+    # Labelled tasks that are never drawn stay: what was held out was held out from their texts.
+    return replace(tasks, meta_train=(*tasks.meta_train, task), weights=(*weights.tolist(), share), notes=(*tasks.notes, note))
 
 
 def _available(config: TasksConfig) -> list[str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+MASK = "\ufffc"  # stands for a masked word in a text; the tokenizer's own mask takes its place
 _NOT_A_WORD = re.compile(r"\W+")
 
 
@@ -31,6 +32,7 @@ class Task:
     label_names: tuple[str, ...]
     support_pool: np.ndarray
     query_pool: np.ndarray
+    way: int | None = None  # classes of an episode where the settings leave it open; None: all
 
     def rows_of_class(self, label: int, pool: np.ndarray) -> np.ndarray:
         """Row numbers of one class within a pool, in file order."""
@@ -42,13 +44,12 @@ class Task:
     def without(self, keys: set[bytes]) -> Task:
         """The same task without the texts that have these keys."""
         keep = np.array([text_key(text) not in keys for text in self.texts], dtype=bool)
-        return Task(
-            self.name,
-            tuple(text for text, kept in zip(self.texts, keep) if kept),
-            self.labels[keep],
-            self.label_names,
-            self.support_pool[keep],
-            self.query_pool[keep],
+        return replace(
+            self,
+            texts=tuple(text for text, kept in zip(self.texts, keep) if kept),
+            labels=self.labels[keep],
+            support_pool=self.support_pool[keep],
+            query_pool=self.query_pool[keep],
         )
 
 
@@ -61,6 +62,7 @@ class TaskDistribution:
     meta_validation: tuple[Task, ...] = ()
     meta_test: tuple[Task, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    weights: tuple[float, ...] | None = None  # how often each meta-train task is drawn; they add up to 1; None: all as often
 
     def split(self, name: str) -> tuple[Task, ...]:
         """The tasks of `meta_train`, `meta_validation` or `meta_test`."""

@@ -1,21 +1,41 @@
-"""Token ids of a task's texts, made once per task and kept as one flat array."""
+"""Token ids of a task's texts, made once per task, kept as one flat array and found again by later runs."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import tempfile
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
 
-from metatrain.tasks.task import Task
+from metatrain.tasks.task import MASK, Task
+
+CACHE = "METATRAIN_CACHE"  # the folder of the cache; empty: there is none
 
 
+@dataclass(frozen=True)
 class TokenTable:
     """Token ids of many texts: text i is `ids[offsets[i]:offsets[i + 1]]`, special tokens included."""
 
-    def __init__(self, tokenizer, texts: Sequence[str], max_length: int):
+    ids: np.ndarray  # int32
+    offsets: np.ndarray  # int64
+
+    @classmethod
+    def of(cls, tokenizer, texts: Sequence[str], max_length: int) -> TokenTable:
+        """Texts tokenised and cut to `max_length` tokens; masked words become the tokenizer's mask, or its unknown token."""
+        if any(MASK in text for text in texts):
+            mask = tokenizer.mask_token or tokenizer.unk_token
+            texts = [text.replace(MASK, mask) for text in texts]
         encoded = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"] if len(texts) else []
-        self.offsets = np.cumsum([0] + [len(ids) for ids in encoded])
-        self.ids = np.array([token for ids in encoded for token in ids], dtype=np.int32)
+        offsets = np.cumsum([0] + [len(ids) for ids in encoded])
+        return cls(np.array([token for ids in encoded for token in ids], dtype=np.int32), offsets)
 
     def rows(self, rows: Sequence[int]) -> list[np.ndarray]:
         """The token ids of some texts, each of shape [tokens]."""
@@ -23,19 +43,75 @@ class TokenTable:
 
 
 class Tokens:
-    """Tokenises each task the first time it is asked for and keeps the result."""
+    """Tokenises each task the first time it is asked for and keeps the result, in memory and on disk."""
 
     def __init__(self, tokenizer, max_length: int):
         self.tokenizer = tokenizer
         self.max_length = max_length
         self._tables: dict[int, tuple[Task, TokenTable]] = {}
+        self._cache = _Cache.of(tokenizer, max_length)
 
     def of(self, task: Task, rows: Sequence[int]) -> list[np.ndarray]:
         if id(task) not in self._tables:  # the task is kept beside its table, so its id stays its own
-            self._tables[id(task)] = (task, TokenTable(self.tokenizer, task.texts, self.max_length))
+            self._tables[id(task)] = (task, self._table(task.texts))
         return self._tables[id(task)][1].rows(rows)
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Token ids of texts that belong to no task."""
-        table = TokenTable(self.tokenizer, texts, self.max_length)
+        table = TokenTable.of(self.tokenizer, texts, self.max_length)
         return table.rows(range(len(texts)))
+
+    def _table(self, texts: Sequence[str]) -> TokenTable:
+        if self._cache is None:
+            return TokenTable.of(self.tokenizer, texts, self.max_length)
+        found = self._cache.read(texts)
+        if found is None:
+            found = TokenTable.of(self.tokenizer, texts, self.max_length)
+            self._cache.write(texts, found)
+        return found
+
+
+@dataclass
+class _Cache:
+    """Tables on disk, each under the hash of everything that it depends on."""
+
+    folder: Path
+    tokenizer: bytes  # hash of the tokenizer and the length
+
+    @classmethod
+    def of(cls, tokenizer, max_length: int) -> _Cache | None:
+        """None if there is to be no cache, or if the tokenizer is code (a slow one): nobody knows when that changes."""
+        base = os.environ.get(CACHE)
+        if base == "" or not getattr(tokenizer, "is_fast", False):
+            return None
+        folder = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metatrain"
+        described = json.loads(tokenizer.backend_tokenizer.to_str())
+        described.update(truncation=[max_length, tokenizer.truncation_side], padding=None, mask=tokenizer.mask_token)  # what its last call has left there
+        return cls(folder / "tokens", hashlib.sha256(json.dumps(described, sort_keys=True).encode()).digest())
+
+    def read(self, texts: Sequence[str]) -> TokenTable | None:
+        """The table of these texts; None if it is not there or cannot be read."""
+        path = self._path(texts)
+        try:
+            found = safetensors.numpy.load_file(path)
+            return TokenTable(found["ids"], found["offsets"])
+        except (OSError, SafetensorError, KeyError):
+            return None  # made anew, and written over what was there
+
+    def write(self, texts: Sequence[str], table: TokenTable) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            content = safetensors.numpy.save({"ids": table.ids, "offsets": table.offsets})
+            with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as file:
+                file.write(content)
+            os.replace(file.name, self._path(texts))
+        except OSError as error:
+            warnings.warn(f"tokens are not kept for later runs: {error}; set {CACHE} to a folder, or to nothing for no cache", stacklevel=2)
+
+    def _path(self, texts: Sequence[str]) -> Path:
+        content = hashlib.sha256(self.tokenizer)
+        for text in texts:
+            encoded = text.encode("utf-8", "surrogatepass")
+            content.update(len(encoded).to_bytes(8, "little"))
+            content.update(encoded)
+        return self.folder / f"{content.hexdigest()}.safetensors"

@@ -59,6 +59,8 @@ def check_training(config: TrainConfig, tasks: TaskDistribution) -> None:
     check_tasks(tasks.meta_train, config.episode, "meta_train")
     if config.episode.mix and config.algorithm.head == "joint":
         raise UserError("episode.mix makes classes that algorithm.head=joint has no row for; choose one of the two")
+    if config.tasks.masked_words.share and config.algorithm.head == "joint":
+        raise UserError("tasks.masked_words has words for classes, of which algorithm.head=joint would keep a row each; choose one of the two")
     if config.validation.every:
         check_tasks(tasks.meta_validation, validation_settings(config), "meta_validation")
 
@@ -146,9 +148,7 @@ class Trainer:
         if self.config.hardware.max_memory is not None:
             give_back()  # else the heap goes to pieces, a little more with every episode's sizes
         total = {name: torch.zeros_like(value) for name, value in self.learner.parameters.items()}
-        drawn = [
-            training_episode(self.tasks.meta_train, self.config.episode, self.config.seed, step * outer.meta_batch + slot) for slot in range(outer.meta_batch)
-        ]
+        drawn = [training_episode(self.tasks, self.config.episode, self.config.seed, step * outer.meta_batch + slot) for slot in range(outer.meta_batch)]
         parts: list[OuterGradient] = []
         for group in self.learner.groups([texts_of(episode, self.tokens) for episode in drawn]):
             self.between_episodes()

@@ -21,6 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
 from metatrain.meta.learner import Learner
+from metatrain.meta.memory import MemoryUse
 from metatrain.meta.text_losses import EpisodeTexts
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
@@ -39,11 +40,12 @@ class Work:
     rate: float = 0.01
 
 
-def metatrain(work: Work, meta_gradient: str = "exact", adapt: str = "all", dtype: torch.dtype = torch.float32) -> Step:
+def metatrain(work: Work, meta_gradient: str = "exact", adapt: str = "all", dtype: torch.dtype = torch.float32, memory: MemoryUse | None = None) -> Step:
     """Ours, through the learner that `metatrain train` uses."""
     algorithm = AlgorithmConfig(head="linear", adapt=adapt, meta_gradient=meta_gradient)
     encoder, _ = load_encoder(ModelConfig(name="minilm", pooling="first"), second_order=True, dtype=dtype)
     learner = Learner(encoder, algorithm, InnerConfig(lr=work.rate, steps=work.steps), way=2)
+    learner.memory = memory or MemoryUse()
     weight, bias = head(encoder.hidden_size)
     learner.load({"head.weight": weight, "head.bias": bias})
 

@@ -1,7 +1,9 @@
 """Times one meta-gradient by metatrain and by other libraries, interleaved in one process on the same episodes.
 
     python scripts/benchmark/meta_step.py [--learn2learn FOLDER] [--rounds 5] [--steps 5] [--episodes 4] [--length 128]
-    python scripts/benchmark/meta_step.py --memory CONTENDER ...      # peak memory of one, in a process of its own
+    python scripts/benchmark/meta_step.py --alone CONTENDER ...    # time and peak memory of one, in this process
+    python scripts/benchmark/meta_step.py --profile CONTENDER ...  # its floating point operations, and seconds by operation
+    python scripts/benchmark/meta_step.py --grow ...               # the same for two, as steps, episodes and length grow
 
 Work: all-MiniLM-L6-v2 with a linear head, 2-way 5-shot, 10 support and 10 query reviews of FDU-MTL ($METATRAIN_DATA/fdu_mtl). Each
 contender is timed with torch's own settings and with those that metatrain makes (the faster float32 product, an
@@ -16,16 +18,20 @@ import ctypes
 import json
 import os
 import statistics
+import subprocess
 import sys
 import time
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import contenders
 import numpy as np
 import torch
 from contenders import Step, Work
+from torch.utils.flop_counter import FlopCounterMode
 
+from metatrain.meta.memory import MemoryUse
 from metatrain.meta.text_losses import EpisodeTexts
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
@@ -34,6 +40,9 @@ from metatrain.training import hardware
 from metatrain.training.config import HardwareConfig
 
 AS_IT_COMES, FAST = "as it comes", "fast"
+LEAN = "metatrain exact, 512 tokens at a time"
+SLOW = ("plain", "higher", "torchopt")  # slower than learn2learn whenever they were measured
+GROWTH = {"steps": (1, 5, 10, 20), "episodes": (1, 4, 16), "length": (32, 64, 128, 256)}
 
 
 def episodes(count: int, length: int) -> list[EpisodeTexts]:
@@ -68,6 +77,7 @@ def makers(work: Work, learn2learn: Path | None) -> dict[str, object]:
     for mode in contenders.OURS:
         made[f"metatrain {mode}"] = lambda mode=mode: contenders.metatrain(work, mode)
     made["metatrain exact, bf16"] = lambda: contenders.metatrain(work, dtype=torch.bfloat16)
+    made[LEAN] = lambda: contenders.metatrain(work, memory=MemoryUse(part_tokens=512, graph_tokens=0))
     made["metatrain ANIL"] = lambda: contenders.metatrain(work, adapt="head")
     return made
 
@@ -107,8 +117,8 @@ def timed(step: Step) -> tuple[float, dict]:
     return time.perf_counter() - begin, gradient
 
 
-def compare(work: Work, learn2learn: Path | None, rounds: int, only: list[str]) -> dict:
-    """Seconds of every contender in every round, and how far its gradient is from the first's."""
+def compare(work: Work, learn2learn: Path | None, rounds: int, slow_rounds: int, only: list[str]) -> dict:
+    """Seconds of every contender in every round, and how far its gradient is from the first's; SLOW ones take part in fewer."""
     chosen = {name: make() for name, make in makers(work, learn2learn).items() if not only or name in only}
     seconds, error, reference, peaks = defaultdict(list), {}, None, defaultdict(list)
     for number in range(rounds):
@@ -116,8 +126,8 @@ def compare(work: Work, learn2learn: Path | None, rounds: int, only: list[str]) 
             settings(kind)
             peaks[kind].append(peak())
             for name, step in chosen.items():
-                if name.startswith("metatrain") and kind == AS_IT_COMES:
-                    continue  # it comes with the fast settings
+                if (name.startswith("metatrain") and kind == AS_IT_COMES) or (name in SLOW and number >= slow_rounds):
+                    continue  # ours comes with the fast settings
                 took, gradient = timed(step)
                 seconds[f"{name}, {kind}"].append(took)
                 print(f"round {number + 1} of {rounds}: {name}, {kind}: {took:.2f} s", file=sys.stderr, flush=True)
@@ -133,13 +143,53 @@ def compare(work: Work, learn2learn: Path | None, rounds: int, only: list[str]) 
     }
 
 
-def memory(work: Work, learn2learn: Path | None, name: str) -> dict:
-    """Peak memory of one contender above the loaded model, in MB, with metatrain's settings for ours and torch's for others."""
+def alone(work: Work, learn2learn: Path | None, name: str) -> dict:
+    """Seconds and peak memory in MB of one contender above the loaded model, once warm; ours with metatrain's settings, others with torch's."""
     settings(FAST if name.startswith("metatrain") else AS_IT_COMES)
+    makers(replace(work, episodes=work.episodes[:1], steps=1), learn2learn)[name]()()
     step = makers(work, learn2learn)[name]()
     with hardware.measured_memory(torch.device("cpu")) as used:
+        seconds, _ = timed(step)
+    return {"contender": name, "peak_mb": round(used() / 1e6), "seconds": round(seconds, 2)}
+
+
+def profiled(work: Work, learn2learn: Path | None, name: str) -> dict:
+    """Floating point operations of one contender, its seconds and the float32 peak in the same process, and seconds by operation."""
+    settings(FAST if name.startswith("metatrain") else AS_IT_COMES)
+    step = makers(work, learn2learn)[name]()
+    step()
+    with FlopCounterMode(display=False) as counter:
         step()
-    return {"peak_mb": {name: round(used() / 1e6)}}
+    seconds, peaks = [], [peak()]
+    for _ in range(3):
+        seconds.append(timed(step)[0])
+        peaks.append(peak())
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+        step()
+    operations = sorted(((event.self_cpu_time_total / 1e6, event.key) for event in found.key_averages()), reverse=True)
+    return {
+        "profiled": name,
+        "flop": counter.get_total_flops(),
+        "seconds": statistics.median(seconds),
+        "peak_gflops": max(peaks),
+        "operations": {key: round(value, 3) for value, key in operations[:15]},
+        "operations_in_all": sum(value for value, _ in operations),
+    }
+
+
+def grow(learn2learn: Path | None, length: int) -> list[dict]:
+    """What `alone` finds for one peer and for ours, each in a process of its own, as one size grows and the others stay."""
+    found = []
+    for key, values in GROWTH.items():
+        for value in values:
+            sizes = {"steps": 5, "episodes": 1, "length": length, key: value}
+            for name in ("learn2learn", "metatrain exact", "metatrain exact_recomputed"):
+                command = [sys.executable, __file__, "--alone", name, *(["--learn2learn", str(learn2learn)] if learn2learn else [])]
+                command += [word for size, number in sizes.items() for word in (f"--{size}", str(number))]
+                line = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+                found.append({"grows": key, **json.loads(line)})
+                print(found[-1], file=sys.stderr, flush=True)
+    return found
 
 
 def main() -> None:
@@ -150,16 +200,23 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=4)
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--only", action="append", default=[], help="a contender; may be given more than once")
-    parser.add_argument("--memory", metavar="CONTENDER")
+    parser.add_argument("--slow-rounds", type=int, default=2, help=f"rounds of {', '.join(SLOW)}")
+    parser.add_argument("--alone", metavar="CONTENDER")
+    parser.add_argument("--profile", metavar="CONTENDER")
+    parser.add_argument("--grow", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     work = Work(episodes(arguments.episodes, arguments.length), arguments.steps)
     support, query = (sum(len(text) for episode in work.episodes for text in getattr(episode, part)) for part in ("support", "query"))
     facts = {"steps": work.steps, "episodes": len(work.episodes), "length": arguments.length, "tokens": {"support": support, "query": query}}
-    if arguments.memory:
-        found = memory(work, arguments.learn2learn, arguments.memory)
+    if arguments.grow:
+        found = {"growth": grow(arguments.learn2learn, arguments.length)}
+    elif arguments.profile:
+        found = profiled(work, arguments.learn2learn, arguments.profile)
+    elif arguments.alone:
+        found = alone(work, arguments.learn2learn, arguments.alone)
     else:
-        found = compare(work, arguments.learn2learn, arguments.rounds, arguments.only)
+        found = compare(work, arguments.learn2learn, arguments.rounds, arguments.slow_rounds, arguments.only)
     print(json.dumps({**facts, **hardware.describe(), **found}))
 
 

@@ -1,4 +1,7 @@
-"""Writes docs/performance.md from what the other script printed: python scripts/benchmark/page.py TIMES.json [MEMORY.json ...]"""
+"""Writes docs/performance.md from what the other scripts of this folder printed: python scripts/benchmark/page.py FILE.json ...
+
+Each file is known by what is in it: times of all contenders, one contender alone, growth, a profile, or the start-up.
+"""
 
 from __future__ import annotations
 
@@ -16,57 +19,59 @@ EXACT = (
     "metatrain exact_recomputed",
     "metatrain forward_over_reverse",
     "metatrain exact, bf16",
+    "metatrain exact, 512 tokens at a time",
 )
 OTHERS = {"first order": ("learn2learn first order", "metatrain first_order"), "ANIL": ("learn2learn ANIL", "metatrain ANIL")}
+COMES, SAME = "as it comes", "fast"
 
 
-def page(times: dict, memory: dict[str, int]) -> str:
-    """The whole page; memory in MB by contender."""
+def page(times: dict, alone: list[dict], growth: list[dict], profiles: list[dict], start: dict) -> str:
+    """The whole page."""
     median = {name: found["median"] for name, found in times["seconds"].items()}
-    peers = [name for name in EXACT if not name.startswith("metatrain") and f"{name}, as it comes" in median]
-    best = {kind: min((median[f"{name}, {kind}"], name) for name in peers) for kind in ("as it comes", "fast")}
-    lines = [
-        "| exact second order | s, as it comes | s, same kernels and allocator | times the best peer as it comes | gradient | memory MB |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name in EXACT:
-        comes, same = median.get(f"{name}, as it comes"), median.get(f"{name}, fast")
-        if same is None:
-            continue
-        shown = [f"{value:.2f}" if value else "" for value in (comes, same)]
-        ratio = best["as it comes"][0] / (same if name.startswith("metatrain") else comes)
-        error = "the reference" if name == "plain" else f"{times['gradient_error'][name]:.0e}"
-        lines.append(f"| {name} | {shown[0]} | {shown[1]} | {ratio:.2f} | {error} | {memory.get(name, '')} |")
-    for title, names in OTHERS.items():
-        lines += ["", f"| {title} | s, as it comes | s, same kernels and allocator | times the peer as it comes |", "|---|---|---|---|"]
-        for name in names:
-            comes, same = median.get(f"{name}, as it comes"), median.get(f"{name}, fast")
-            if same is not None and (reference := median.get(f"{names[0]}, as it comes")):
-                lines.append(f"| {name} | {f'{comes:.2f}' if comes else ''} | {same:.2f} | {reference / (same if comes is None else comes):.2f} |")
-    tokens, (comes, fast), ours = times["tokens"], (times["peak_gflops"][kind] for kind in ("as it comes", "fast")), median["metatrain exact, fast"]
-    rounds = len(next(iter(times["seconds"].values()))["all"])
-    (slow_best, slow_name), (fast_best, fast_name) = best["as it comes"], best["fast"]
+    peers = [name for name in EXACT if not name.startswith("metatrain") and f"{name}, {COMES}" in median]
+    best = {kind: min((median[f"{name}, {kind}"], name) for name in peers) for kind in (COMES, SAME)}
+    (slow_best, slow_name), (fast_best, fast_name) = best[COMES], best[SAME]
+    memory = {each["contender"]: each["peak_mb"] for each in alone}
+    seconds_alone = {each["contender"]: each["seconds"] for each in alone}
+    ours, tokens = median["metatrain exact, fast"], times["tokens"]
+    comes, same = (times["peak_gflops"][kind] for kind in (COMES, SAME))
+    rounds = {len(found["all"]) for found in times["seconds"].values()}
+    first, anil = (median[f"{theirs}, {COMES}"] / median[f"{mine}, {SAME}"] for theirs, mine in OTHERS.values())
+    first_same, anil_same = (median[f"{theirs}, {SAME}"] / median[f"{mine}, {SAME}"] for theirs, mine in OTHERS.values())
+    sampling = {name: f"{value['sampling'] / value['meta_gradient']:.2%}" for name, value in start["episodes"].items()}
+    updates = {name: f"{value:.1f} s" for name, value in start["first_update"].items()}
+    least = min((name for name in memory if name.startswith("metatrain exact")), key=lambda name: memory[name])
+    both_alone = seconds_alone[slow_name] / seconds_alone["metatrain exact"]
     return f"""\
 # Performance
 
 One meta-gradient of {times["episodes"]} episodes, 2-way 5-shot, 10 support and 10 query reviews each (FDU-MTL, at most
 {times["length"]} tokens; {tokens["support"]:,} support and {tokens["query"]:,} query tokens in all), {times["steps"]} inner steps of SGD on all parameters of
-all-MiniLM-L6-v2 with its pooler and a linear head, float32. {times["processor"]}, {times["threads"]} threads. Medians of {rounds} rounds; contenders
-take turns within a round.
+all-MiniLM-L6-v2 with its pooler and a linear head, float32. {times["processor"]}, {times["threads"]} threads. Medians of {max(rounds)} rounds ({min(rounds)} of
+the slower peers); contenders take turns within a round.
 
     python scripts/benchmark/meta_step.py --learn2learn FOLDER > times.json
-    python scripts/benchmark/meta_step.py --learn2learn FOLDER --memory "metatrain exact_recomputed" > memory-1.json   # and so on
-    python scripts/benchmark/page.py times.json memory-*.json
+    python scripts/benchmark/meta_step.py --learn2learn FOLDER --alone "metatrain exact" > alone-1.json   # and so on
+    python scripts/benchmark/meta_step.py --learn2learn FOLDER --grow > growth.json
+    python scripts/benchmark/meta_step.py --profile "metatrain exact" > profile-1.json                    # and so on
+    python scripts/benchmark/start_up.py > start.json
+    python scripts/benchmark/page.py times.json alone-*.json growth.json profile-*.json start.json
 
-"As it comes" is torch as it starts; "same kernels and allocator" gives every library the settings that metatrain makes at the
-start (`hardware.fast_kernels`): the oneDNN float32 product ({fast:.0f} against {comes:.0f} GFLOP/s in a product of 2048 x 2048
-matrices in the same run) and an allocator that keeps freed memory. Gradients: distance to the plain loop's, as a share of its length.
-Memory: peak above the loaded model, in a process of its own.
+"As it comes" is torch as it starts; "same settings" gives every library those that metatrain makes at the start
+(`hardware.fast_kernels`): the oneDNN float32 product ({same:.0f} against {comes:.0f} GFLOP/s in a product of 2048 x 2048 matrices in the
+same run) and an allocator that keeps freed memory. Gradients: distance to the plain loop's, as a share of its length. Memory: peak
+above the loaded model, in a process of its own, others with torch's allocator, ours with its own.
 
-{chr(10).join(lines)}
+{_exact(times, median, slow_best, memory, seconds_alone)}
 
-metatrain's exact meta-gradient takes {ours:.2f} s: {slow_best / ours:.1f} times as fast as the fastest peer as it comes ({slow_name}),
-{fast_best / ours:.1f} times as fast as the fastest with the same settings ({fast_name}).
+metatrain's exact meta-gradient takes {ours:.1f} s: **{slow_best / ours:.1f} times** as fast as the fastest peer as it comes ({slow_name}),
+**{fast_best / ours:.1f} times** as fast as the fastest with the same settings ({fast_name}); each in a fresh process of its own, {both_alone:.1f} times
+as fast as {slow_name} (an allocator that has been at work is faster than a fresh one). With graphs rebuilt and texts in parts it needs
+{memory[least]:,} MB, **{memory[least] / memory[slow_name]:.0%}** of {slow_name}'s {memory[slow_name]:,} ({least}).
+
+{_others(median)}
+
+First order is **{first:.1f} times** as fast as the peer as it comes ({first_same:.1f} with the same settings), ANIL **{anil:.1f} times** ({anil_same:.1f}).
 
 With `hardware.precision=bf16` the model's matrix products are taken in bf16 (float32 parameters, inner loop and gradients), on
 processors that have them; the column "gradient" says what that costs in precision: a distance d is a cosine of about 1 - d^2/2.
@@ -75,14 +80,99 @@ Why: peers compute padding, keep one graph of all inner steps, and take part of 
 each inner step has a graph of its own, only the embedding rows that occur take part, and where the first token is all that
 is asked for (`model.pooling=first`, as here) the last layer computes no other. With `model.pooling=mean` that last saving is not there.
 
-Not measured: GPUs, other processors, growth with inner steps, episodes and length.
+## Where the time goes
+
+{_profiles(profiles)}
+
+## How cost grows
+
+One episode, unless episodes grow; {growth[0]["length"] if growth else ""} tokens, unless they grow; once warm, one run each.
+
+{_growth(growth)}
+
+The memory of `exact_recomputed` grows with the inner steps by the trajectory alone: a copy of what adapts per step.
+
+## Less memory
+
+`hardware.max_memory` (GB, of the whole process) first gives up graphs, then encodes fewer texts at a time, to 512 tokens on a CPU: with
+fewer, what the allocator cannot give back outweighs what is saved.
+
+## Before and between
+
+`metatrain --help` takes {start["help"]:.2f} s. From the command to the end of the first meta-update, with a warm file cache and
+tokens of an earlier run: {_list(updates)}. Drawing, tokenising (from memory) and batching the
+episodes of a meta-update takes {_list(sampling)} of its meta-gradient (what adapts, ...).
+
+Not measured: GPUs, other processors.
 """
 
 
+def _exact(times: dict, median: dict[str, float], slow_best: float, memory: dict[str, int], alone: dict[str, float]) -> str:
+    lines = [
+        "| exact second order | s, as it comes | s, same settings | times the best peer as it comes | gradient | s, alone | memory MB, alone |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in EXACT:
+        comes, same = median.get(f"{name}, {COMES}"), median.get(f"{name}, {SAME}")
+        if same is None and name not in alone:
+            continue
+        fastest = same if comes is None else comes
+        cells = [name, *("" if value is None else f"{value:.1f}" for value in (comes, same)), f"{slow_best / fastest:.2f}" if fastest else ""]
+        cells += ["the reference" if name == "plain" else f"{times['gradient_error'][name]:.0e}" if same else ""]
+        lines.append("| " + " | ".join([*cells, f"{alone[name]:.1f}" if name in alone else "", _number(memory.get(name))]) + " |")
+    return "\n".join(lines)
+
+
+def _others(median: dict[str, float]) -> str:
+    lines = ["| | s, as it comes | s, same settings | times the peer as it comes |", "|---|---|---|---|"]
+    for theirs, mine in OTHERS.values():
+        for name in (theirs, mine):
+            comes, same = median.get(f"{name}, {COMES}"), median[f"{name}, {SAME}"]
+            ratio = median[f"{theirs}, {COMES}"] / (same if comes is None else comes)
+            lines.append(f"| {name} | {f'{comes:.2f}' if comes else ''} | {same:.2f} | {ratio:.2f} |")
+    return "\n".join(lines)
+
+
+def _profiles(profiles: list[dict]) -> str:
+    """Operations by name, with the share of time that each takes, and the share of the machine's peak."""
+    parts = []
+    for found in profiles:
+        rate = found["flop"] / found["seconds"] / 1e9
+        shares = {key: value / found["operations_in_all"] for key, value in found["operations"].items()}
+        said = ", ".join(f"{key.removeprefix('aten::')} {share:.0%}" for key, share in shares.items() if share >= 0.015)
+        parts.append(
+            f"- **{found['profiled']}**: {found['flop'] / 1e12:.2f} TFLOP in {found['seconds']:.1f} s are {rate:.0f} GFLOP/s, "
+            f"**{rate / found['peak_gflops']:.0%}** of the {found['peak_gflops']:.0f} that a large float32 product reaches in the same process. "
+            f"Time by operation: {said}."
+        )
+    return "\n".join(parts)
+
+
+def _growth(growth: list[dict]) -> str:
+    names = list(dict.fromkeys(each["contender"] for each in growth))
+    lines = ["| | " + " | ".join(f"{name}, s | MB" for name in names) + " |", "|---" * (1 + 2 * len(names)) + "|"]
+    cells: dict[str, dict[str, dict]] = {}
+    for each in growth:
+        cells.setdefault(f"{each[each['grows']]} {each['grows'] if each['grows'] != 'length' else 'tokens a text'}", {})[each["contender"]] = each
+    for what, found in cells.items():
+        lines.append(f"| {what} | " + " | ".join(f"{found[name]['seconds']:.1f} | {found[name]['peak_mb']:,}" for name in names) + " |")
+    return "\n".join(lines)
+
+
+def _list(values: dict[str, str]) -> str:
+    return ", ".join(f"{value} ({name})" for name, value in values.items())
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
+
+
 def main(arguments: list[str]) -> None:
-    times, *others = (json.loads(Path(argument).read_text()) for argument in arguments)
-    memory = {name: value for other in others for name, value in other["peak_mb"].items()}
-    (ROOT / "docs" / "performance.md").write_text(page(times, memory), encoding="utf-8")
+    found = [json.loads(Path(argument).read_text()) for argument in arguments]
+    (times,), (start,) = ([each for each in found if key in each] for key in ("gradient_error", "first_update"))
+    alone, profiles = ([each for each in found if key in each] for key in ("contender", "profiled"))
+    growth = [line for each in found for line in each.get("growth", [])]
+    (ROOT / "docs" / "performance.md").write_text(page(times, alone, growth, profiles, start), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def test_implicit_meta_gradients_report_how_far_conjugate_gradients_came(cli, tm
 def training_loss(learner, config) -> float:
     """The mean query loss after adaptation of the first training episodes."""
     tasks, tokens = load_tasks(config.tasks, config.seed), Tokens(learner.encoder.tokenizer, config.model.max_length)
-    episodes = [training_episode(tasks.meta_train, config.episode, config.seed, index) for index in range(24)]
+    episodes = [training_episode(tasks, config.episode, config.seed, index) for index in range(24)]
     return sum(float(learner.outer_gradient(texts_of(episode, tokens)).loss_after) for episode in episodes) / len(episodes)
 
 

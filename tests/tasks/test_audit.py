@@ -1,7 +1,10 @@
 import numpy as np
+import pytest
 
-from metatrain.tasks.audit import without_seen
-from metatrain.tasks.task import Task, text_key
+from metatrain.tasks.audit import named_labels, near_duplicates, without_seen
+from metatrain.tasks.config import EMBEDDED, SplitConfig, TasksConfig
+from metatrain.tasks.sources import load_tasks
+from metatrain.tasks.task import Task, TaskDistribution, text_key
 
 
 def task(*texts: str) -> Task:
@@ -19,3 +22,40 @@ def test_texts_seen_in_training_are_left_out_and_counted():
     assert notes == ["1 texts left out of the test tasks: the model was trained on them"]
     kept, notes = without_seen([task("one")], [task("four")])
     assert kept[0].texts == ("one",) and notes == []
+
+
+LONG = "the hinge came loose after a week and the shop would not take the laptop back without its box"
+
+
+@pytest.mark.parametrize("planted", [LONG.replace("hinge", "screen"), LONG.upper() + "!!", LONG + " again", LONG.replace(" ", "  ")])
+def test_a_planted_near_duplicate_is_found(planted):
+    others = [f"sentence number {n} is about nothing that matters to anyone here" for n in range(20)]
+    tasks = TaskDistribution("t", meta_train=(task(*others, LONG),), meta_test=(task("quite another text about the weather", planted),))
+    (found,) = near_duplicates(tasks)
+    assert (found.split, found.text, found.other_split, found.other_text) == ("meta_test", planted, "meta_train", LONG)
+    assert 0.8 < found.similarity <= 1.0001
+
+
+def test_validation_and_test_are_compared_too_and_a_task_with_itself_is_not():
+    tasks = TaskDistribution("t", meta_train=(task("one two three four", LONG, LONG + " again"),), meta_validation=(task("a"),), meta_test=(task("b"),))
+    assert near_duplicates(tasks) == []
+    tasks = TaskDistribution("t", meta_validation=(task(LONG),), meta_test=(task(LONG + " again"),))
+    assert [(pair.split, pair.other_split) for pair in near_duplicates(tasks)] == [("meta_test", "meta_validation")]
+
+
+def test_the_embedded_corpus_is_not_accused():
+    splits = {"meta_train": ["airlines", "books", "cars", "games"], "meta_validation": ["garden", "clothing"], "meta_test": ["films", "hotels"]}
+    tasks = load_tasks(TasksConfig(path=EMBEDDED, task="domain", **{name: SplitConfig(tasks=chosen) for name, chosen in splits.items()}), 0)
+    assert near_duplicates(tasks) == []
+    for each in tasks.meta_train:
+        own, others = named_labels(each)
+        assert own < others + 0.1
+
+
+def test_texts_that_name_their_label():
+    texts = ("Refund please", "a refund, now", "where is my lost_parcel", "Lost parcel!", "the refund is a lost parcel", "hello")
+    labels = np.array([0, 0, 1, 1, 0, 1])
+    pool = np.ones(len(texts), dtype=bool)
+    named = Task("t", texts, labels, ("refund", "lost_parcel"), pool, pool)
+    own, others = named_labels(named)
+    assert own == pytest.approx(4 / 6) and others == pytest.approx(1 / 6)

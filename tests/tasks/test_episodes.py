@@ -8,7 +8,7 @@ import pytest
 from metatrain.errors import UserError
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.episodes import check_tasks, draw, task_episode, training_episode
-from metatrain.tasks.task import Task
+from metatrain.tasks.task import Task, TaskDistribution
 
 
 def task(name: str = "t", classes: int = 5, each: int = 12) -> Task:
@@ -18,6 +18,7 @@ def task(name: str = "t", classes: int = 5, each: int = 12) -> Task:
 
 
 TASKS = [task("x"), task("y"), task("z")]
+ALL = TaskDistribution("all", tuple(TASKS))
 SETTINGS = EpisodeConfig(way=3, shots=4, queries=5)
 
 
@@ -31,12 +32,12 @@ def same(one, other) -> bool:
 
 
 def test_an_episode_depends_on_seed_split_and_index_alone():
-    far = training_episode(TASKS, SETTINGS, seed=3, index=1000)
+    far = training_episode(ALL, SETTINGS, seed=3, index=1000)
     for index in range(5):
-        training_episode(TASKS, SETTINGS, seed=3, index=index)
-    assert same(far, training_episode(TASKS, SETTINGS, seed=3, index=1000))
-    assert not same(far, training_episode(TASKS, SETTINGS, seed=4, index=1000))
-    assert not same(far, training_episode(TASKS, SETTINGS, seed=3, index=1001))
+        training_episode(ALL, SETTINGS, seed=3, index=index)
+    assert same(far, training_episode(ALL, SETTINGS, seed=3, index=1000))
+    assert not same(far, training_episode(ALL, SETTINGS, seed=4, index=1000))
+    assert not same(far, training_episode(ALL, SETTINGS, seed=3, index=1001))
     assert not same(task_episode(TASKS[0], SETTINGS, 0, "meta_test", 0), task_episode(TASKS[0], SETTINGS, 0, "meta_validation", 0))
 
 
@@ -46,7 +47,7 @@ def test_evaluation_episodes_do_not_depend_on_the_other_tasks():
 
 def test_support_and_query_are_balanced_disjoint_and_rightly_labelled():
     for index in range(50):
-        episode = training_episode(TASKS, SETTINGS, 0, index)
+        episode = training_episode(ALL, SETTINGS, 0, index)
         assert episode.way == 3
         assert Counter(episode.support_labels.tolist()) == {0: 4, 1: 4, 2: 4}
         assert Counter(episode.query_labels.tolist()) == {0: 5, 1: 5, 2: 5}
@@ -66,17 +67,17 @@ def test_a_class_with_fewer_rows_gives_the_queries_it_has():
 
 
 def test_class_order_is_drawn_anew_unless_it_is_not_to_be():
-    orders = {training_episode(TASKS[:1], EpisodeConfig(shots=1, queries=1), 0, index).classes for index in range(30)}
+    orders = {training_episode(TaskDistribution("one", tuple(TASKS[:1])), EpisodeConfig(shots=1, queries=1), 0, index).classes for index in range(30)}
     assert len(orders) > 10
     fixed = EpisodeConfig(shots=1, queries=1, permute_labels=False)
-    assert {training_episode(TASKS[:1], fixed, 0, index).classes for index in range(30)} == {(0, 1, 2, 3, 4)}
+    assert {training_episode(TaskDistribution("one", tuple(TASKS[:1])), fixed, 0, index).classes for index in range(30)} == {(0, 1, 2, 3, 4)}
     some = EpisodeConfig(way=2, shots=1, queries=1, permute_labels=False)
-    drawn = {training_episode(TASKS[:1], some, 0, index).classes for index in range(60)}
+    drawn = {training_episode(TaskDistribution("one", tuple(TASKS[:1])), some, 0, index).classes for index in range(60)}
     assert len(drawn) > 5 and all(one < other for one, other in drawn)
 
 
 def test_all_tasks_are_drawn_about_equally():
-    counts = Counter(training_episode(TASKS, SETTINGS, 0, index).task.name for index in range(600))
+    counts = Counter(training_episode(ALL, SETTINGS, 0, index).task.name for index in range(600))
     assert all(150 < count < 250 for count in counts.values())
 
 
@@ -109,7 +110,7 @@ def test_no_task_at_all():
 
 def test_a_share_of_training_episodes_mixes_the_classes_of_all_tasks():
     settings = EpisodeConfig(way=3, shots=4, queries=5, mix=0.5)
-    episodes = [training_episode(TASKS, settings, 0, index) for index in range(60)]
+    episodes = [training_episode(ALL, settings, 0, index) for index in range(60)]
     mixed = [episode for episode in episodes if episode.task.name == "mixture"]
     assert 20 < len(mixed) < 40
     assert any(len({episode.task.label_names[label].split(":")[0] for label in episode.classes}) > 1 for episode in mixed)
@@ -118,12 +119,12 @@ def test_a_share_of_training_episodes_mixes_the_classes_of_all_tasks():
             for row, label in zip(rows, labels):
                 number = int(episode.task.texts[row].split()[1])  # "x 17" is row 17 of task x, of class 17 mod 5
                 assert episode.task.label_names[episode.classes[label]] == f"{episode.task.texts[row][0]}: {'abcde'[number % 5]}"
-    (whole,) = {training_episode(TASKS, EpisodeConfig(shots=4, mix=1.0), 0, index).way for index in range(9)}
+    (whole,) = {training_episode(ALL, EpisodeConfig(shots=4, mix=1.0), 0, index).way for index in range(9)}
     assert whole == 5
 
 
 def test_without_a_mix_the_episodes_are_as_ever():
-    assert same(training_episode(TASKS, SETTINGS, 0, 3), training_episode(TASKS, EpisodeConfig(way=3, shots=4, queries=5, mix=0.0), 0, 3))
+    assert same(training_episode(ALL, SETTINGS, 0, 3), training_episode(ALL, EpisodeConfig(way=3, shots=4, queries=5, mix=0.0), 0, 3))
 
 
 def test_a_share_that_is_none():

@@ -1,0 +1,95 @@
+"""Self-supervised tasks from raw text: which word was masked here? (SMLMT, Bansal et al. 2020b)
+
+An episode has N words and, for each, sentences that contain it, with every occurrence masked; the label is the word. All words of
+a corpus together are one task with a class for each word, of which an episode draws a few. A word of any number of pieces becomes
+one mask, so that nothing of it shows. A sentence belongs to one word only, so no episode has it twice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from metatrain.errors import UserError
+from metatrain.tasks.config import MaskedWordsConfig
+from metatrain.tasks.task import MASK, Task, text_key
+
+NAME = "masked words"
+_END_OF_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+_WORD = re.compile(r"[^\W\d_]{3,}(?:['’-][^\W\d_]+)*")  # letters of any script, with an apostrophe or hyphen inside
+_SHORTEST, _LONGEST = 5, 60  # words of a sentence that is used
+
+
+def check_masked_words(config: MaskedWordsConfig) -> None:
+    """Raises: UserError: a value makes no sense."""
+    if not 0 <= config.share <= 1:
+        raise UserError(f"tasks.masked_words.share={config.share} must be between 0 and 1")
+    if not 0 < config.most_share <= 1:
+        raise UserError(f"tasks.masked_words.most_share={config.most_share} must be above 0 and at most 1")
+    for key, least in {"way": 2, "words": config.way, "least_sentences": 2, "most_sentences": config.least_sentences}.items():
+        if getattr(config, key) < least:
+            raise UserError(f"tasks.masked_words.{key}={getattr(config, key)} must be {least} or more")
+
+
+def masked_words(texts: Iterable[str], config: MaskedWordsConfig, seed: int) -> Task:
+    """The task of a corpus.
+
+    Words are drawn evenly from classes of frequency, each twice as frequent as the one before: uniformly over words, almost all
+    would be rare. Of a word's sentences, at most `most_sentences` are drawn.
+
+    Raises:
+        UserError: too few words are in enough sentences.
+    """
+    rng = np.random.default_rng([seed, 23])
+    sentences = _sentences(texts)
+    found: dict[str, list[int]] = defaultdict(list)
+    for number, sentence in enumerate(sentences):
+        for word in {match.casefold() for match in _WORD.findall(sentence)}:
+            found[word].append(number)
+    most = config.most_share * len(sentences)
+    candidates = {word: numbers for word, numbers in found.items() if config.least_sentences <= len(numbers) <= most}
+    words = _balanced({word: len(numbers) for word, numbers in candidates.items()}, config.words, rng)
+    taken: set[int] = set()
+    chosen: dict[str, list[int]] = {}
+    for word in sorted(words, key=lambda word: (len(candidates[word]), word)):  # the rarest first: it has the least choice
+        free = [number for number in candidates[word] if number not in taken]
+        if len(free) >= config.least_sentences:
+            chosen[word] = sorted(rng.choice(free, min(len(free), config.most_sentences), replace=False).tolist())
+            taken.update(chosen[word])
+    if len(chosen) < config.way:
+        raise UserError(
+            f"tasks.masked_words: {len(chosen)} words are in {config.least_sentences} sentences or more of their own, and an episode needs "
+            f"tasks.masked_words.way={config.way}; give more text, or lower tasks.masked_words.least_sentences"
+        )
+    names = tuple(sorted(chosen))
+    rows = [(masked(sentences[number], name), label) for label, name in enumerate(names) for number in chosen[name]]
+    everywhere = np.ones(len(rows), dtype=bool)
+    return Task(NAME, tuple(text for text, _ in rows), np.array([label for _, label in rows]), names, everywhere, everywhere, config.way)
+
+
+def masked(sentence: str, word: str) -> str:
+    """The sentence with every occurrence of the word, in upper or lower case, masked."""
+    return _WORD.sub(lambda match: MASK if match[0].casefold() == word else match[0], sentence)
+
+
+def _sentences(texts: Iterable[str]) -> list[str]:
+    """Sentences of a usable length, each once."""
+    known: dict[bytes, str] = {}
+    for text in texts:
+        for sentence in _END_OF_SENTENCE.split(text.replace(MASK, " ")):
+            if _SHORTEST <= len(sentence.split()) <= _LONGEST:
+                known.setdefault(text_key(sentence), sentence.strip())
+    return list(known.values())
+
+
+def _balanced(counts: dict[str, int], most: int, rng: np.random.Generator) -> Sequence[str]:
+    """At most so many words, drawn in turn from the classes of frequency until these are empty."""
+    classes: dict[int, list[str]] = defaultdict(list)
+    for word in sorted(counts):
+        classes[counts[word].bit_length()].append(word)
+    shuffled = [[words[i] for i in rng.permutation(len(words))] for _, words in sorted(classes.items())]
+    turns = [word for turn in range(max(map(len, shuffled), default=0)) for words in shuffled for word in words[turn : turn + 1]]
+    return turns[:most]

@@ -1,0 +1,102 @@
+"""What passes before and between meta-gradients: python scripts/benchmark/start_up.py > start.json
+
+Seconds of `metatrain --help`, and from the command to the end of the first meta-update of all-MiniLM-L6-v2 on the embedded reviews,
+both in processes of their own with a warm file cache (medians, the first run left out); and the time that drawing, tokenising
+(from memory) and batching the episodes of a meta-update take as a share of its meta-gradient.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from metatrain.evaluation.protocol import texts_of
+from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.meta.learner import Learner
+from metatrain.meta.text_losses import TextLosses
+from metatrain.models.config import ModelConfig
+from metatrain.models.encoder import load_encoder
+from metatrain.tasks.config import EpisodeConfig, SplitConfig, TasksConfig
+from metatrain.tasks.episodes import training_episode
+from metatrain.tasks.sources import load_tasks
+from metatrain.tasks.tokens import Tokens
+from metatrain.training import hardware
+from metatrain.training.config import HardwareConfig
+
+META_BATCH = 4
+
+
+def help_seconds(rounds: int) -> list[float]:
+    found = []
+    for _ in range(rounds + 1):
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "metatrain", "--help"], check=True, stdout=subprocess.DEVNULL)
+        found.append(time.perf_counter() - begin)
+    return found[1:]
+
+
+def first_update_seconds(rounds: int, algorithm: str) -> list[float]:
+    """From the command to the first line of metrics.jsonl."""
+    found = []
+    for _ in range(rounds + 1):
+        with tempfile.TemporaryDirectory() as folder:
+            metrics = Path(folder) / "run" / "metrics.jsonl"
+            command = [
+                sys.executable,
+                "-m",
+                "metatrain",
+                "train",
+                f"algorithm={algorithm}",
+                "tracking=none",
+                "validation.every=0",
+                f"hydra.run.dir={folder}/run",
+            ]
+            begin = time.perf_counter()
+            process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            while not (metrics.is_file() and metrics.stat().st_size):
+                time.sleep(0.02)
+                if process.poll() is not None:
+                    raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
+            found.append(time.perf_counter() - begin)
+            process.kill()
+            process.wait()
+    return found[1:]
+
+
+def sampling(updates: int, adapt: str) -> dict:
+    """Seconds of drawing and batching, and of the meta-gradient, in each of some meta-updates."""
+    tasks = load_tasks(TasksConfig(path="metatrain:reviews", task="domain", meta_train=SplitConfig(tasks=["*"])), 0)
+    encoder, _ = load_encoder(ModelConfig(name="minilm"), second_order=True)
+    learner = Learner(encoder, AlgorithmConfig(adapt=adapt, head="prototype"), InnerConfig(), way=None)
+    tokens, settings = Tokens(encoder.tokenizer, 128), EpisodeConfig(queries=10)
+    before, within = [], []
+    for update in range(updates + 1):
+        begin = time.perf_counter()
+        episodes = [texts_of(training_episode(tasks, settings, 0, update * META_BATCH + slot), tokens) for slot in range(META_BATCH)]
+        for episode in episodes:
+            TextLosses(learner, episode, None)  # batches are made here, and again within
+        middle = time.perf_counter()
+        learner.mean_gradient(episodes)
+        before.append(middle - begin)
+        within.append(time.perf_counter() - middle)
+    return {"sampling": statistics.median(before[1:]), "meta_gradient": statistics.median(within[1:])}
+
+
+def main() -> None:
+    hardware.apply(HardwareConfig())
+    found = {"help": statistics.median(help_seconds(10))}
+    found["first_update"] = {name: statistics.median(first_update_seconds(3, name)) for name in ("maml", "protoanil")}
+    found["episodes"] = {adapt: sampling(10, adapt) for adapt in ("all", "head")}
+    print(json.dumps({**hardware.describe(), "torch": torch.__version__, "cores_used": len(os.sched_getaffinity(0)), **found}))
+
+
+if __name__ == "__main__":
+    main()
