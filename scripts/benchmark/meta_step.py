@@ -42,7 +42,7 @@ from metatrain.training.config import HardwareConfig
 AS_IT_COMES, FAST = "as it comes", "fast"
 LEAN = "metatrain exact, 512 tokens at a time"
 SLOW = ("plain", "higher", "torchopt")  # slower than learn2learn whenever they were measured
-GROWTH = {"steps": (1, 5, 10, 20), "episodes": (1, 4, 16), "length": (32, 64, 128, 256)}
+GROWTH = {"steps": (1, 5, 10, 20), "episodes": (1, 4), "length": (32, 64, 128, 256)}
 
 
 def episodes(count: int, length: int) -> list[EpisodeTexts]:
@@ -182,7 +182,8 @@ def grow(learn2learn: Path | None, length: int) -> list[dict]:
     found = []
     for key, values in GROWTH.items():
         for value in values:
-            sizes = {"steps": 5, "episodes": 1, "length": length, key: value}
+            # The first episode has short texts, which no limit cuts.
+            sizes = {"steps": 5, "episodes": 4 if key == "length" else 1, "length": length, key: value}
             for name in ("learn2learn", "metatrain exact", "metatrain exact_recomputed"):
                 command = [sys.executable, __file__, "--alone", name, *(["--learn2learn", str(learn2learn)] if learn2learn else [])]
                 command += [word for size, number in sizes.items() for word in (f"--{size}", str(number))]
