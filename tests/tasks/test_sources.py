@@ -157,5 +157,5 @@ def test_the_data_sets_of_conf_tasks(cli, monkeypatch, name, train, test):
     monkeypatch.setenv("METATRAIN_DATA", third_party(name))
     found = cli("tasks", f"tasks={name}")
     assert found.code == 0, found.err
-    assert found.out.count("meta_train ") == train
-    assert found.out.count("meta_test ") == test
+    assert found.out.count("│ meta_train ") == train
+    assert found.out.count("│ meta_test ") == test
