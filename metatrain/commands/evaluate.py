@@ -44,9 +44,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
         run = RunDirectory.create(path, config, overrides, "evaluate")
         display.log_to(run.log)
         with recorded(run), StopRequest() as stop:
-            untrained = opened.untrained()
-            untrained.memory = opened.learner.memory
-            arms = make_arms(config.evaluation.arms, opened.learner, untrained)
+            arms = make_arms(config.evaluation.arms, opened.learner, opened.untrained())
             tokens = Tokens(opened.learner.encoder.tokenizer, opened.learner.encoder.max_length)
 
             def give_way() -> None:

@@ -77,9 +77,7 @@ def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resume
 
             if config.hardware.max_memory is not None:
                 hardware.give_back()
-            untrained = build_learner(recipe, device, dtype)
-            untrained.memory = learner.memory
-            arms = make_arms(config.evaluation.arms, learner, untrained)
+            arms = make_arms(config.evaluation.arms, learner, build_learner(recipe, device, dtype))
             results = meta_test(arms, tasks.meta_test, tokens, config.episode, config.evaluation, config.seed, run, display, trainer.stop_evaluation)
             wandb.finish({f"meta_test/{name}": arm["mean"] for name, arm in results["arms"].items()})
             display.say(f"peak memory: {hardware.peak_memory(device) / 1e9:.2f} GB")

@@ -105,11 +105,12 @@ class FrozenPrototypes(_Frozen):
 
 
 def make_arms(names: Sequence[str], trained: Learner, untrained: Learner) -> dict[str, Arm]:
-    """The arms of `evaluation.arms`; `untrained` is the same learner before meta-training.
+    """The arms of `evaluation.arms`; `untrained` is the same learner before meta-training, and gets its limit on memory.
 
     Raises:
         UserError: there is no such arm.
     """
+    untrained.memory = trained.memory
     frozen = FrozenFeatures(untrained)
     makers = {
         "meta_trained": lambda: Adapted(trained),

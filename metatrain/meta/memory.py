@@ -18,6 +18,7 @@ from torch import Tensor
 
 from metatrain.meta.meta_gradient import SECOND_ORDER
 from metatrain.meta.parameters import leaves
+from metatrain.meta.text_losses import EpisodeTexts, TextLosses
 from metatrain.models.batches import MOST_TOKENS
 
 if TYPE_CHECKING:
@@ -63,8 +64,6 @@ class Footprint:
     @classmethod
     def of(cls, learner: Learner, text: int) -> Footprint:
         """Measured on an episode of two texts of `text` tokens each."""
-        from metatrain.meta.text_losses import EpisodeTexts, TextLosses
-
         ids, labels = np.zeros(text, dtype=np.int64), np.array([0, 1])
         losses = TextLosses(learner, EpisodeTexts([ids, ids], labels, (), labels[:0], ("0", "1")), seed=0)
         theta = leaves(learner.view(losses.rows))

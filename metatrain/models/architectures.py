@@ -24,6 +24,8 @@ class Architecture:
     Shapes: hidden states [T, H], of all tokens of a batch.
     """
 
+    stack = "encoder.layer"  # where the backbone has its layers
+    counts_from_padding = False  # whether the first position is the one after the padding id
     causal = False  # whether a token attends to those before it only
     registered = True  # whether its attention goes through transformers' interface
 
@@ -35,12 +37,12 @@ class Architecture:
 
     @property
     def layers(self) -> nn.ModuleList:
-        return self.backbone.encoder.layer
+        return self.backbone.get_submodule(self.stack)
 
     @property
     def first_position(self) -> int:
         """The position that a text's first token has."""
-        return 0
+        return self.backbone.embeddings.padding_idx + 1 if self.counts_from_padding else 0
 
     def embed(self, batch: Packed) -> Tensor:
         """Hidden states before the first layer."""
@@ -86,17 +88,13 @@ class Bert(Architecture):
 
 
 class Roberta(Bert):
-    """RoBERTa and its kin, which count positions from the padding id on."""
+    """RoBERTa and its kin."""
 
-    @property
-    def first_position(self) -> int:
-        return self.backbone.embeddings.padding_idx + 1
+    counts_from_padding = True
 
 
 class DistilBert(Architecture):
-    @property
-    def layers(self) -> nn.ModuleList:
-        return self.backbone.transformer.layer
+    stack = "transformer.layer"
 
     def embed(self, batch: Packed) -> Tensor:
         return self.backbone.embeddings(batch.input_ids, position_ids=batch.position_ids)[0]
@@ -106,10 +104,7 @@ class MPNet(Architecture):
     """MPNet has relative positions, and attention of its own, which is written out here."""
 
     registered = False
-
-    @property
-    def first_position(self) -> int:
-        return self.backbone.embeddings.padding_idx + 1
+    counts_from_padding = True
 
     def embed(self, batch: Packed) -> Tensor:
         return self.backbone.embeddings(batch.input_ids, position_ids=batch.position_ids + self.first_position)[0]
@@ -129,11 +124,8 @@ class MPNet(Architecture):
 
 
 class GPT2(Architecture):
+    stack = "h"
     causal = True
-
-    @property
-    def layers(self) -> nn.ModuleList:
-        return self.backbone.h
 
     def embed(self, batch: Packed) -> Tensor:
         return self.backbone.drop(self.backbone.wte(batch.input_ids) + self.backbone.wpe(batch.position_ids))[0]
@@ -145,11 +137,8 @@ class GPT2(Architecture):
 class Llama(Architecture):
     """Llama and those built like it: rotary positions, causal, key and value heads that query heads may share."""
 
+    stack = "layers"
     causal = True
-
-    @property
-    def layers(self) -> nn.ModuleList:
-        return self.backbone.layers
 
     def embed(self, batch: Packed) -> Tensor:
         return self.backbone.embed_tokens(batch.input_ids)[0]
@@ -164,9 +153,7 @@ class Llama(Architecture):
 class T5(Architecture):
     """T5's encoder. All layers share the relative positions of the first."""
 
-    @property
-    def layers(self) -> nn.ModuleList:
-        return self.backbone.encoder.block
+    stack = "encoder.block"
 
     def embed(self, batch: Packed) -> Tensor:
         return self.backbone.encoder.dropout(self.backbone.encoder.embed_tokens(batch.input_ids))[0]

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+MOST_TOKENS = 8192  # of texts that are encoded together
 _GROUP_FILL = 0.75  # a group of texts is closed when the next one is shorter than this share of its longest
 
 
@@ -182,9 +183,6 @@ def _mixed(query: Tensor, key: Tensor, value: Tensor, group: AttentionGroup, sca
             scores = scores + more.to(scores.dtype)
     shares = F.dropout(F.softmax(scores, dim=-1), dropout, training=dropout > 0)
     return torch.matmul(shares, value)
-
-
-MOST_TOKENS = 8192  # of texts that are encoded together
 
 
 def chunks(texts: Sequence[np.ndarray], most_tokens: int = MOST_TOKENS) -> list[slice]:

@@ -123,12 +123,15 @@ class Encoder(nn.Module):
         if stop is not None:
             return hidden
         if first_alone:
-            first = model.finish(model.first_tokens(layers[-1], hidden, batch, shared))
-            return self.backbone.pooler(first[:, None]) if self.uses_pooler else first
-        hidden = model.finish(hidden)
+            encodings = model.finish(model.first_tokens(layers[-1], hidden, batch, shared))
+        else:
+            encodings = self._pooled(model.finish(hidden), batch)
+        return self.backbone.pooler(encodings[:, None]) if self.uses_pooler else encodings
+
+    def _pooled(self, hidden: Tensor, batch: Packed) -> Tensor:
+        """From hidden states [T, H] to encodings [B, H]."""
         if self.pooling != "mean":
-            hidden = hidden.index_select(0, batch.starts if self.pooling == "first" else batch.starts + batch.lengths - 1)
-            return self.backbone.pooler(hidden[:, None]) if self.uses_pooler else hidden
+            return hidden.index_select(0, batch.starts if self.pooling == "first" else batch.starts + batch.lengths - 1)
         token = torch.arange(hidden.shape[0], device=hidden.device)[None]
         begin, length = batch.starts[:, None], batch.lengths[:, None]
         weights = ((token >= begin) & (token < begin + length)).to(hidden.dtype) / length  # [B, T]

@@ -24,6 +24,7 @@ from metatrain.models.adapters import folded, is_lost_by_folding
 from metatrain.models.batches import chunks, pad
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder, load_encoder
+from metatrain.tasks.tokens import TokenTable
 
 _RECIPE, _LEARNED = "adaptation.json", "adaptation.safetensors"
 _POOLING, _NORMALIZE, _DENSE = "1_Pooling", "2_Normalize", "3_Dense"
@@ -122,9 +123,9 @@ class Classifier:
 
     def probabilities(self, texts: Sequence[str]) -> Tensor:
         """Label probabilities of shape [texts, labels]."""
-        ids = [np.array(self.tokenizer(text, truncation=True, max_length=self._max_length)["input_ids"]) for text in texts]
+        ids = TokenTable.of(self.tokenizer, texts, self._max_length).rows(range(len(texts)))
         with torch.no_grad():
-            parts = [self._scores(ids[part]).softmax(-1).cpu() for part in chunks(ids)] if ids else []
+            parts = [self._scores(ids[part]).softmax(-1).cpu() for part in chunks(ids)]
         return torch.cat(parts) if parts else torch.zeros(0, len(self.labels))
 
     def _encoded(self, weight: Tensor, bias: Tensor, ids: list[np.ndarray]) -> Tensor:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from metatrain.errors import UserError
+from metatrain.tasks.episodes import SPLITS
 from metatrain.tasks.task import Task, TaskDistribution
 
 POLICIES = ("refuse", "drop", "keep")
@@ -79,20 +80,19 @@ def near_duplicates(tasks: TaskDistribution) -> list[NearDuplicate]:
 
     # A hash as long as this one has hardly a collision among a few million triples.
     triples = HashingVectorizer(ngram_range=(3, 3), token_pattern=r"\w+", binary=True, alternate_sign=False, n_features=1 << 26)
-    found, earlier, rows = [], [], []
-    for split in ("meta_train", "meta_validation", "meta_test"):
+    found, earlier = [], []
+    for split in SPLITS:
         here = [(split, task.name, text) for task in tasks.split(split) if task.way is None for text in task.texts]
         if not here:
             continue
         matrix = triples.transform([text for _, _, text in here])
-        for other, places in zip(earlier, rows):
+        for other, places in earlier:
             for begin in range(0, len(here), _ROWS):
                 alike = (matrix[begin : begin + _ROWS] @ other.T).tocsr()
                 for row in np.flatnonzero(alike.max(axis=1).toarray().ravel() > _NEAR):
                     column = int(alike[row].argmax())
                     found.append(NearDuplicate(*here[begin + row], *places[column], float(alike[row, column])))
-        earlier.append(matrix)
-        rows.append(here)
+        earlier.append((matrix, here))
     return sorted(found, key=lambda pair: -pair.similarity)
 
 
@@ -101,7 +101,8 @@ def named_labels(task: Task) -> tuple[float, float]:
 
     Far apart, they say that a label can be read off its text.
     """
-    contains = np.array([[bool(pattern.search(text)) for pattern in _patterns(task.label_names)] for text in task.texts])  # [rows, labels]
+    patterns = list(_patterns(task.label_names))
+    contains = np.array([[bool(pattern.search(text)) for pattern in patterns] for text in task.texts])  # [rows, labels]
     own = contains[np.arange(len(task.texts)), task.labels]
     others = (contains.sum(1) - own) / max(1, len(task.label_names) - 1)
     return float(own.mean()), float(others.mean())

@@ -64,10 +64,11 @@ class Tokens:
     def _table(self, texts: Sequence[str]) -> TokenTable:
         if self._cache is None:
             return TokenTable.of(self.tokenizer, texts, self.max_length)
-        found = self._cache.read(texts)
+        path = self._cache.path(texts)
+        found = self._cache.read(path)
         if found is None:
             found = TokenTable.of(self.tokenizer, texts, self.max_length)
-            self._cache.write(texts, found)
+            self._cache.write(path, found)
         return found
 
 
@@ -89,26 +90,26 @@ class _Cache:
         described.update(truncation=[max_length, tokenizer.truncation_side], padding=None, mask=tokenizer.mask_token)  # what its last call has left there
         return cls(folder / "tokens", hashlib.sha256(json.dumps(described, sort_keys=True).encode()).digest())
 
-    def read(self, texts: Sequence[str]) -> TokenTable | None:
-        """The table of these texts; None if it is not there or cannot be read."""
-        path = self._path(texts)
+    def read(self, path: Path) -> TokenTable | None:
+        """The table in a file; None if it is not there or cannot be read."""
         try:
             found = safetensors.numpy.load_file(path)
             return TokenTable(found["ids"], found["offsets"])
         except (OSError, SafetensorError, KeyError):
             return None  # made anew, and written over what was there
 
-    def write(self, texts: Sequence[str], table: TokenTable) -> None:
+    def write(self, path: Path, table: TokenTable) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             content = safetensors.numpy.save({"ids": table.ids, "offsets": table.offsets})
             with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as file:
                 file.write(content)
-            os.replace(file.name, self._path(texts))
+            os.replace(file.name, path)
         except OSError as error:
             warnings.warn(f"tokens are not kept for later runs: {error}; set {CACHE} to a folder, or to nothing for no cache", stacklevel=2)
 
-    def _path(self, texts: Sequence[str]) -> Path:
+    def path(self, texts: Sequence[str]) -> Path:
+        """Where the table of these texts belongs."""
         content = hashlib.sha256(self.tokenizer)
         for text in texts:
             encoded = text.encode("utf-8", "surrogatepass")

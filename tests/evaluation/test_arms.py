@@ -9,6 +9,8 @@ from metatrain.meta.text_losses import EpisodeTexts
 class Fixed:
     """Stands in for a learner: a text's vector is its token ids."""
 
+    memory = None  # its limit
+
     def __init__(self):
         self.encoded = 0
 
