@@ -59,7 +59,7 @@ def _test_tasks(config: EvaluateConfig, trained: TrainConfig | None) -> tuple[tu
     """The meta-test tasks, without texts that the model was trained on, and what there is to say about them."""
     from metatrain.errors import UserError
     from metatrain.tasks.audit import without_seen
-    from metatrain.tasks.sources import load_tasks
+    from metatrain.tasks.distribution import load_tasks
 
     if config.tasks is None and trained is None:
         raise UserError(f"checkpoint={config.checkpoint} is no run and brings no tasks; add tasks=reviews, or tasks=files tasks.path=...")

@@ -41,8 +41,8 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.evaluation.protocol import check_evaluation, texts_of
     from metatrain.meta.algorithm import check_algorithm
     from metatrain.meta.learner import Learner
+    from metatrain.tasks.distribution import load_tasks
     from metatrain.tasks.episodes import training_episode
-    from metatrain.tasks.sources import load_tasks
     from metatrain.tasks.tokens import Tokens
     from metatrain.tracking.console import Display
     from metatrain.training import hardware

@@ -22,8 +22,8 @@ def start(config: TasksCommandConfig, path: Path, overrides: list[str]) -> None:
     from rich.table import Table
 
     from metatrain.tasks.audit import named_labels, near_duplicates
+    from metatrain.tasks.distribution import load_tasks
     from metatrain.tasks.episodes import SPLITS
-    from metatrain.tasks.sources import load_tasks
     from metatrain.tracking.console import Display
 
     tasks = load_tasks(config.tasks, config.seed)

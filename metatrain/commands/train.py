@@ -36,7 +36,7 @@ def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resume
     from metatrain.evaluation.arms import make_arms
     from metatrain.evaluation.protocol import check_evaluation
     from metatrain.meta.algorithm import check_algorithm
-    from metatrain.tasks.sources import load_tasks
+    from metatrain.tasks.distribution import load_tasks
     from metatrain.tasks.tokens import Tokens
     from metatrain.tracking.console import Display
     from metatrain.tracking.weights_and_biases import WandbRun, check_tracking

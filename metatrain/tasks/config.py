@@ -33,14 +33,27 @@ class MaskedWordsConfig:
 
 
 @dataclass
-class TasksConfig:
+class SourceConfig:
+    """Where rows come from, and what their columns are."""
+
+    path: str = MISSING  # a file | a folder | hub:ORG/NAME | metatrain:reviews
+    text: str = "text"  # column of the texts
+    pair: str | None = None  # column of a second text that belongs to the first (a premise and its hypothesis, say)
+    label: str = "label"  # column of the labels
+    target: str | None = None  # text-to-text tasks: column of the wanted texts, in place of `label`
+    score: str = "chrf"  # of text-to-text tasks: chrf | bleu | rouge1 | rouge2 | rougeL | exact_match
+    task: str | None = None  # column that names the task; null: each file is one task
+    hub_config: str | None = None  # hub data sets: the subset
+    hub_revision: str | None = None  # hub data sets: the revision
+
+
+@dataclass
+class TasksConfig(SourceConfig):
     """The task distribution (config group `tasks`)."""
 
     name: str = "reviews"
-    path: str = MISSING  # a file | a folder | hub:ORG/NAME | metatrain:reviews
-    text: str = "text"  # column of the texts
-    label: str = "label"  # column of the labels
-    task: str | None = None  # column that names the task; null: each file is one task
+    # Further sources, each with a name of its own; below, its files are called NAME/FILE. A file that is a task is called NAME.
+    sources: dict[str, SourceConfig] = field(default_factory=dict)
     meta_train: SplitConfig = field(default_factory=lambda: SplitConfig(tasks=["*"]))
     meta_validation: SplitConfig = field(default_factory=SplitConfig)
     meta_test: SplitConfig = field(default_factory=SplitConfig)
@@ -48,8 +61,6 @@ class TasksConfig:
     overlap: str = "refuse"  # texts of test tasks among the training tasks: refuse | drop (from training) | keep (to test the machinery)
     size_power: float = 0.0  # a training task of n texts is drawn in proportion to n to this power; 0: all tasks as often
     masked_words: MaskedWordsConfig = field(default_factory=MaskedWordsConfig)
-    hub_config: str | None = None  # hub data sets: the subset
-    hub_revision: str | None = None  # hub data sets: the revision
 
 
 @dataclass

@@ -18,6 +18,7 @@ import datasets
 import pyarrow
 
 from metatrain.errors import UserError
+from metatrain.tasks.task import PAIR, plain
 
 _INDEX = "__index_level_0__"  # a column that pandas makes of rows with more fields than the header, which shifts all values
 _PLAIN = (datasets.Value, datasets.ClassLabel)
@@ -26,14 +27,19 @@ FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns to read; no `label` for texts to predict, no `task` where a file is one task."""
+    """Names of the columns to read; no `label` for texts to predict, no `task` where a file is one task.
+
+    With `pair`, a row has two texts. With `target`, the label of a row is a text of its own.
+    """
 
     text: str
     label: str | None = None
     task: str | None = None
+    pair: str | None = None
+    target: str | None = None
 
     def names(self) -> list[str]:
-        return [name for name in (self.text, self.label, self.task) if name is not None]
+        return [name for name in (self.text, self.pair, self.label if self.target is None else self.target, self.task) if name is not None]
 
 
 @dataclass(frozen=True)
@@ -42,8 +48,9 @@ class Table:
 
     source: str
     texts: list[str]
-    labels: list[str]
+    labels: list[str]  # or targets
     tasks: list[str]
+    score: str | None = None  # of text-to-text tasks
 
 
 def format_of(path: Path) -> str | None:
@@ -115,7 +122,7 @@ def read_texts(path: Path, column: str) -> list[str]:
     if bad is not None:
         raise UserError(f"{path}:{bad}: not valid UTF-8; save the file as UTF-8")
     with _open(path) as file:
-        texts = [line for line in (line.decode("utf-8").strip() for line in file) if line]
+        texts = [line for line in (plain(line.decode("utf-8")).strip() for line in file) if line]
     if not texts:
         raise UserError(f"{path}: the file is empty")
     return texts
@@ -131,8 +138,12 @@ def table_of(source: str, data: datasets.Dataset, columns: Columns, task: str) -
         return ["" if value is None else str(value).strip() for value in data[name]]
 
     tasks = strings(columns.task) if columns.task else [task] * len(data)
-    labels = strings(columns.label) if columns.label else ["unlabelled"] * len(data)
-    return Table(source, strings(columns.text), labels, tasks)
+    answers = columns.target or columns.label
+    labels = strings(answers) if answers else ["unlabelled"] * len(data)
+    texts = list(map(plain, strings(columns.text)))
+    if columns.pair:
+        texts = [f"{text}{PAIR}{plain(second)}" if text and second else "" for text, second in zip(texts, strings(columns.pair))]
+    return Table(source, texts, labels, tasks)
 
 
 def line_of(path: Path, row: int) -> int:

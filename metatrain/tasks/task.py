@@ -1,15 +1,22 @@
-"""A task: a data set seen as a mapping from text to label, held in memory."""
+"""A task: a data set seen as a mapping from text to label, or from text to text, held in memory."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 MASK = "\ufffc"  # stands for a masked word in a text; the tokenizer's own mask takes its place
+PAIR = "\x1e"  # stands between the two texts of a pair; the tokenizer's own separator takes its place
 _NOT_A_WORD = re.compile(r"\W+")
+
+
+def plain(text: str) -> str:
+    """A user's text without the two characters that mean something here."""
+    return text.replace(MASK, " ").replace(PAIR, " ")
 
 
 def text_key(text: str) -> bytes:
@@ -17,11 +24,17 @@ def text_key(text: str) -> bytes:
     return hashlib.blake2b(_NOT_A_WORD.sub(" ", text.casefold()).strip().encode(), digest_size=16).digest()
 
 
+def row_key(text: str, target: str | None) -> bytes:
+    """`text_key` of a text and its target, if it has one: one sentence may go into two languages."""
+    return text_key(text if target is None else f"{text}\n{target}")
+
+
 @dataclass(frozen=True, eq=False)
 class Task:
-    """Labelled texts of one task, without repeated texts.
+    """Texts of one task with their labels or target texts, without repeated texts.
 
-    `labels[i]` is the index into `label_names` of text i (shape [rows]).
+    `labels[i]` is the index into `label_names` of text i (shape [rows]). A text-to-text task has `targets`, one for each text, and a
+    single class, so that K shots are K texts.
     `support_pool` / `query_pool` say which rows may be drawn for either set (boolean, shape [rows]);
     most tasks allow every row in both, a task with fixed support rows does not.
     """
@@ -33,20 +46,32 @@ class Task:
     support_pool: np.ndarray
     query_pool: np.ndarray
     way: int | None = None  # classes of an episode where the settings leave it open; None: all
+    targets: tuple[str, ...] | None = None
+    score: str | None = None  # of a text-to-text task: how an answer is compared with its target, by name
 
     def rows_of_class(self, label: int, pool: np.ndarray) -> np.ndarray:
         """Row numbers of one class within a pool, in file order."""
         return np.flatnonzero((self.labels == label) & pool)
 
+    def key(self, row: int) -> bytes:
+        """Rows of one key count as the same row."""
+        return row_key(self.texts[row], None if self.targets is None else self.targets[row])
+
     def keys(self) -> set[bytes]:
-        return {text_key(text) for text in self.texts}
+        return {self.key(row) for row in range(len(self.texts))}
 
     def without(self, keys: set[bytes]) -> Task:
-        """The same task without the texts that have these keys."""
-        keep = np.array([text_key(text) not in keys for text in self.texts], dtype=bool)
+        """The same task without the rows that have these keys."""
+        return self.subset(np.array([self.key(row) not in keys for row in range(len(self.texts))], dtype=bool))
+
+    def subset(self, keep: np.ndarray) -> Task:
+        """The same task with the rows alone for which `keep` (boolean, shape [rows]) is true."""
+        if keep.all():
+            return self
         return replace(
             self,
-            texts=tuple(text for text, kept in zip(self.texts, keep) if kept),
+            texts=tuple(itertools.compress(self.texts, keep)),
+            targets=None if self.targets is None else tuple(itertools.compress(self.targets, keep)),
             labels=self.labels[keep],
             support_pool=self.support_pool[keep],
             query_pool=self.query_pool[keep],

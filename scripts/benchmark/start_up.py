@@ -26,7 +26,7 @@ from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 from metatrain.tasks.config import EpisodeConfig, SplitConfig, TasksConfig
 from metatrain.tasks.episodes import training_episode
-from metatrain.tasks.sources import load_tasks
+from metatrain.tasks.distribution import load_tasks
 from metatrain.tasks.tokens import Tokens
 from metatrain.training import hardware
 from metatrain.training.config import HardwareConfig

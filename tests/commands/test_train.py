@@ -10,7 +10,7 @@ from metatrain.commands.building import open_checkpoint
 from metatrain.config.schema import InnerOverrides, ModelOverrides
 from metatrain.evaluation.protocol import texts_of
 from metatrain.tasks.episodes import training_episode
-from metatrain.tasks.sources import load_tasks
+from metatrain.tasks.distribution import load_tasks
 from metatrain.tasks.tokens import Tokens
 from metatrain.tracking.metrics import read_metrics
 

@@ -3,7 +3,7 @@ import pytest
 
 from metatrain.tasks.audit import named_labels, near_duplicates, without_seen
 from metatrain.tasks.config import EMBEDDED, SplitConfig, TasksConfig
-from metatrain.tasks.sources import load_tasks
+from metatrain.tasks.distribution import load_tasks
 from metatrain.tasks.task import Task, TaskDistribution, text_key
 
 

@@ -9,7 +9,7 @@ from conftest import ROOT, write_jsonl
 
 from metatrain.errors import UserError
 from metatrain.tasks.config import SplitConfig, TasksConfig
-from metatrain.tasks.sources import load_tasks
+from metatrain.tasks.distribution import load_tasks
 
 AREAS = ("billing", "returns", "shipping", "sizes", "spares")
 

@@ -1,0 +1,173 @@
+"""The task distribution: which rows of which sources are the tasks of which split."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+
+from metatrain.errors import UserError
+from metatrain.tasks.audit import check_overlap, check_policy
+from metatrain.tasks.config import SplitConfig, TasksConfig
+from metatrain.tasks.files import Table, read_texts
+from metatrain.tasks.masked_words import check_masked_words, masked_words
+from metatrain.tasks.sources import make_source
+from metatrain.tasks.task import Task, TaskDistribution, row_key, text_key
+
+SPLITS = ("meta_test", "meta_validation", "meta_train")  # in the order in which they claim tasks
+_MOST_NOTES = 5  # tasks with repeated texts that are named one by one
+
+
+def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = SPLITS) -> TaskDistribution:
+    """Load the tasks of the wanted splits; the others stay empty.
+
+    Raises:
+        UserError: nothing is there, a file or row is bad, a pattern matches nothing, or splits share texts.
+    """
+    check_policy(config.overlap)
+    check_masked_words(config.masked_words)
+    if not 0 <= config.holdout < 0.5:
+        raise UserError(f"tasks.holdout={config.holdout} must be at least 0 and below 0.5")
+    if not -10 <= config.size_power <= 10:
+        raise UserError(f"tasks.size_power={config.size_power} must be between -10 and 10; 0 draws all tasks as often, 1 in proportion to their size")
+    source = make_source(config, config.sources)
+    tables = {file: source.read(file) for file in _wanted_files(config, source.files(), splits)}
+    notes: list[str] = []
+    repeats: dict[str, tuple[int, int]] = {}
+    chosen = {name: getattr(config, name) for name in SPLITS}
+    if not chosen["meta_validation"].tasks and not chosen["meta_test"].tasks and len(splits) > 1:
+        chosen = _hold_out(config, tables, seed, notes)
+    claimed: set[tuple[str, str]] = set()
+    built: dict[str, tuple[Task, ...]] = {}
+    for name in SPLITS:
+        rows = _claim(name, chosen[name], tables, claimed)
+        if config.overlap == "keep":
+            claimed.clear()
+        if name in splits:
+            built[name] = tuple(_task(task, parts, repeats) for task, parts in sorted(rows.items()))
+    notes += _repeat_notes(repeats)
+    distribution = check_overlap(TaskDistribution(config.name, **built), config.overlap, notes)
+    return _with_weights(distribution, config, seed) if "meta_train" in splits else distribution
+
+
+def _with_weights(tasks: TaskDistribution, config: TasksConfig, seed: int) -> TaskDistribution:
+    """The distribution with its masked words, if it has any, and how often each meta-train task is drawn."""
+    share = config.masked_words.share
+    if not share and not config.size_power:
+        return tasks
+    sizes = np.array([len(task.texts) for task in tasks.meta_train], dtype=np.float64) ** config.size_power
+    weights = (1 - share) * sizes / sizes.sum()
+    if not share:
+        return replace(tasks, weights=tuple(weights.tolist()))
+    if config.masked_words.path is None:
+        texts = [text for task in tasks.meta_train for text in task.texts]
+    else:
+        held_out = set().union(*(task.keys() for task in (*tasks.meta_validation, *tasks.meta_test)))
+        texts = [text for text in read_texts(Path(config.masked_words.path).expanduser(), config.text) if text_key(text) not in held_out]
+    task = masked_words(texts, config.masked_words, seed)
+    note = f"masked words: {len(task.label_names)} words in {len(task.texts):,} sentences, {share:.0%} of the training episodes"
+    # Labelled tasks that are never drawn stay: what was held out was held out from their texts.
+    return replace(tasks, meta_train=(*tasks.meta_train, task), weights=(*weights.tolist(), share), notes=(*tasks.notes, note))
+
+
+def _wanted_files(config: TasksConfig, available: Sequence[str], splits: Sequence[str]) -> list[str]:
+    wanted = set()
+    for name in splits:
+        split: SplitConfig = getattr(config, name)
+        for pattern in (*split.files, *split.support_files, *split.only):
+            matching = [file for file in available if fnmatchcase(file, pattern)]
+            if not matching:
+                raise UserError(f"tasks.{name}: no file {pattern!r} below {config.path}; there are {_few(available)}")
+            wanted.update(matching)
+        if not split.files and split.tasks:
+            wanted.update(available)
+    return sorted(wanted)
+
+
+def _claim(split: str, config: SplitConfig, tables: dict[str, Table], claimed: set[tuple[str, str]]) -> dict[str, list]:
+    """Rows of each task of a split; a task of a file belongs to the first split that claims it."""
+    rows: dict[str, list[tuple[Table, int, bool, bool]]] = defaultdict(list)
+    taken = set()
+    for file, table in tables.items():
+        is_support = _matches(file, config.support_files)
+        is_query = not config.files or _matches(file, config.files)
+        if config.support_files and not config.files:
+            is_query = not is_support
+        if not is_support and not is_query:
+            continue
+        patterns = next((tasks for pattern, tasks in config.only.items() if fnmatchcase(file, pattern)), config.tasks)
+        for row, task in enumerate(table.tasks):
+            if not _matches(task, patterns) or (file, task) in claimed:
+                continue
+            taken.add((file, task))
+            rows[task].append((table, row, is_support or not config.support_files, is_query))
+    for pattern in config.tasks:
+        if tables and pattern != "*" and not any(fnmatchcase(task, pattern) for table in tables.values() for task in set(table.tasks)):
+            names = sorted({task for table in tables.values() for task in table.tasks})
+            raise UserError(f"tasks.{split}.tasks: no task {pattern!r}; there are {_few(names)}")
+    claimed |= taken
+    return rows
+
+
+def _task(name: str, rows: list[tuple[Table, int, bool, bool]], repeats: dict[str, tuple[int, int]]) -> Task:
+    """A task without repeated texts; how many there were, and how many with another label, goes to `repeats`.
+
+    Raises:
+        UserError: some rows have labels and others target texts.
+    """
+    scores = {table.score for table, *_ in rows}
+    if len(scores) > 1:
+        sources = ", ".join(sorted({table.source for table, *_ in rows}))
+        raise UserError(f"task '{name}' is in {sources}, which have different kinds of answers; give one of them another name with tasks.sources")
+    (score,) = scores
+    first: dict[bytes, int] = {}
+    repeated = contradictory = 0
+    for number, (table, row, *_) in enumerate(rows):
+        key = row_key(table.texts[row], table.labels[row] if score else None)
+        same, there = rows[first.setdefault(key, number)][:2]
+        repeated += first[key] != number
+        contradictory += same.labels[there] != table.labels[row]
+    if repeated:
+        repeats[name] = (repeated, contradictory)
+    rows = [rows[number] for number in first.values()]
+    texts, answers = (tuple(getattr(table, column)[row] for table, row, *_ in rows) for column in ("texts", "labels"))
+    names = (name,) if score else tuple(sorted(set(answers)))
+    labels = np.array([0 if score else names.index(answer) for answer in answers])
+    support, query = (np.array([row[part] for row in rows], dtype=bool) for part in (2, 3))
+    return Task(name, texts, labels, names, support, query, targets=answers if score else None, score=score)
+
+
+def _repeat_notes(repeats: dict[str, tuple[int, int]]) -> list[str]:
+    if len(repeats) > _MOST_NOTES:
+        total, contradictory = (sum(counts) for counts in zip(*repeats.values()))
+        repeats = {f"{len(repeats)} tasks": (total, contradictory)}
+    else:
+        repeats = {f"task '{name}'": counts for name, counts in repeats.items()}
+    return [f"{what}: {count} repeated texts left out" + (f", {other} with another label" if other else "") for what, (count, other) in repeats.items()]
+
+
+def _hold_out(config: TasksConfig, tables: dict[str, Table], seed: int, notes: list[str]) -> dict[str, SplitConfig]:
+    names = sorted({task for table in tables.values() for task in table.tasks})
+    each = max(1, round(config.holdout * len(names))) if config.holdout else 0
+    if not each or len(names) < 2 * each + 1:
+        return {name: getattr(config, name) for name in SPLITS}
+    order = np.random.default_rng([seed, 7]).permutation(len(names))
+    test, validation = ([names[i] for i in order[a : a + each]] for a in (0, each))
+    notes.append(f"held out by chance (tasks.holdout={config.holdout}): meta-validation {_few(validation)}; meta-test {_few(test)}")
+    return {
+        "meta_test": SplitConfig(config.meta_test.files, test, config.meta_test.only, config.meta_test.support_files),
+        "meta_validation": SplitConfig(config.meta_validation.files, validation, config.meta_validation.only),
+        "meta_train": config.meta_train,
+    }
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _few(names: Sequence[str], most: int = 8) -> str:
+    return ", ".join(list(names)[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
