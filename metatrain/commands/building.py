@@ -14,14 +14,18 @@ from metatrain.config.schema import InnerOverrides, ModelOverrides, TrainConfig
 from metatrain.errors import UserError
 from metatrain.meta.algorithm import check_algorithm
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.inner import HEAD, LEARNS_RATES
+from metatrain.meta.language_learner import LanguageLearner
 from metatrain.meta.learner import Learner
 from metatrain.meta.meta_gradient import SECOND_ORDER
 from metatrain.models import adapters
-from metatrain.models.config import ModelConfig
-from metatrain.models.encoder import load_encoder
-from metatrain.models.export import read_recipe, save_encoder
-from metatrain.models.heads import ROW
+from metatrain.models.config import ModelConfig, ScratchConfig
+from metatrain.models.encoder import Encoder, load_encoder
+from metatrain.models.export import read_recipe, save_meta_trained
+from metatrain.models.heads import LANGUAGE, ROW
+from metatrain.models.language_loading import load_language_model
+from metatrain.models.language_model import LanguageModel
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.episodes import way_of
 from metatrain.training import checkpoint
@@ -65,19 +69,35 @@ class Opened:
     name: str
 
 
-def build_learner(recipe: Recipe, device: torch.device, dtype: torch.dtype, say: Callable[[str], None] = lambda line: None) -> Learner:
-    """A learner with its initial weights, which depend on the seed where they are not pretrained."""
+def make_learner(model: Encoder | LanguageModel, recipe: Recipe) -> Learner:
+    """The learner of a recipe around a model that is loaded."""
+    if isinstance(model, LanguageModel):
+        return LanguageLearner(model, recipe.algorithm, recipe.inner)
+    return EncoderLearner(model, recipe.algorithm, recipe.inner, recipe.episode.way, recipe.labels)
+
+
+def build_learner(
+    recipe: Recipe, device: torch.device, dtype: torch.dtype, say: Callable[[str], None] = lambda line: None, texts: Iterable[str] = ()
+) -> Learner:
+    """A learner with its initial weights, which depend on the seed where they are not pretrained.
+
+    texts: of the training tasks, for a model with random weights that has no tokenizer yet.
+    """
     torch.manual_seed(recipe.seed)
     algorithm = recipe.algorithm
-    encoder, notes = load_encoder(recipe.model, algorithm.meta_gradient in SECOND_ORDER, dtype)
+    second_order = algorithm.meta_gradient in SECOND_ORDER
+    if algorithm.head in LANGUAGE:
+        model, notes = load_language_model(recipe.model, second_order, dtype, texts)
+    else:
+        model, notes = load_encoder(recipe.model, second_order, dtype)
     if algorithm.adapt in adapters.KINDS:
-        adapters.attach(encoder.backbone, algorithm.adapt, algorithm.rank, algorithm.targets, algorithm.context_size)
-    learner = Learner(encoder.to(device), algorithm, recipe.inner, recipe.episode.way, recipe.labels)
+        adapters.attach(model.backbone, algorithm.adapt, algorithm.rank, algorithm.targets, algorithm.context_size)
+    learner = make_learner(model.to(device), recipe)
     for note in notes:
         say(note)
     trained = sum(value.numel() for value in learner.parameters.values())
     adapting = sum(value.numel() for name, value in learner.initial.items() if name in learner.adapted)
-    say(f"meta-trained: {trained:,} parameters; of the encoder's, {adapting:,} adapt to a task{', with its head' if learner.head_adapts else ''}")
+    say(f"meta-trained: {trained:,} parameters; of the model's, {adapting:,} adapt to a task{', with its head' if learner.head_adapts else ''}")
     idle = learner.unreached
     if idle:
         say(f"{len(idle)} parameters that no text reaches stay as they are: {', '.join(idle[:3])}{' ...' if len(idle) > 3 else ''}")
@@ -92,7 +112,7 @@ def fit_memory(config: TrainConfig, learner: Learner, tasks: Sequence[Task], dev
     """
     way = max(way_of(task, config.episode) for task in tasks)
     rows = max(int(np.bincount(task.labels).max()) for task in tasks)
-    return fit_training(config.hardware, learner, largest_episode(config.episode, way, rows, config.model.max_length), device)
+    return fit_training(config.hardware, learner, largest_episode(config.episode, way, rows, learner.model.max_length, learner.reads_support), device)
 
 
 def open_checkpoint(
@@ -113,7 +133,7 @@ def open_checkpoint(
     found = read_recipe(path)
     saved, learned = found if found else ({}, {})
     recipe = Recipe(
-        _with(ModelConfig(name=reference, **saved.get("model", {})), model),
+        _with(_saved_model(reference, saved.get("model", {})), model),
         AlgorithmConfig(**saved.get("algorithm", {})),
         _overridden(InnerConfig(**saved["inner"]) if saved else default_inner(), inner),
         EpisodeConfig(**saved.get("episode", {})),
@@ -123,15 +143,19 @@ def open_checkpoint(
     check_algorithm(recipe.algorithm, recipe.inner, recipe.model)
     learner = build_learner(recipe, device, dtype, say)
     learner.load(learned)
-    base = replace(recipe, model=replace(recipe.model, name=saved.get("base", reference)))
+    base = replace(recipe, model=replace(recipe.model, name=saved.get("base", reference), tokenizer=reference))
     return Opened(learner, lambda: build_learner(base, device, dtype), recipe.episode, None, reference)
+
+
+def _saved_model(name: str, settings: dict[str, Any]) -> ModelConfig:
+    return ModelConfig(name=name, **{**settings, "scratch": ScratchConfig(**settings.get("scratch", {}))})
 
 
 def _open_run(
     run: RunDirectory, wanted: Path | None, inner: InnerOverrides, model: ModelOverrides, device: torch.device, dtype: torch.dtype, say: Callable[[str], None]
 ) -> Opened:
     config: TrainConfig = run.load_config(TrainConfig)
-    recipe = Recipe.of_run(config)
+    recipe = Recipe.of_run(run.with_tokenizer(config))
     found = _read_checkpoint(run, wanted, say)
     recipe = replace(recipe, inner=_overridden(recipe.inner, inner), model=_with(recipe.model, model), labels=_labels(found.tensors["model"]))
     check_algorithm(recipe.algorithm, recipe.inner, recipe.model)
@@ -172,19 +196,20 @@ def default_inner() -> InnerConfig:
 
 
 def save_model(folder: Path, learner: Learner, recipe: Recipe) -> None:
-    """Write the meta-trained encoder with everything `finetune` needs to adapt it."""
-    learned = {name: value for name, value in learner.parameters.items() if not name.startswith("encoder.")}
+    """Write the meta-trained model with everything `finetune` needs to adapt it."""
+    learned = {name: value for name, value in learner.parameters.items() if not name.startswith(learner.prefix)}
+    kept = ("pooling", "normalize", "max_length", "max_target_length", "scratch")
     facts: dict[str, Any] = {
         "format": RECIPE_FORMAT,
         "base": recipe.model.name,
-        "model": {"pooling": recipe.model.pooling, "normalize": recipe.model.normalize, "max_length": recipe.model.max_length},
+        "model": {key: value for key, value in asdict(recipe.model).items() if key in kept},
         "algorithm": asdict(recipe.algorithm),
         "inner": asdict(recipe.inner),
         "episode": asdict(recipe.episode),
         "seed": recipe.seed,
     }
     with written_whole(folder) as temporary:
-        save_encoder(temporary, learner.load_encoder(), learned, facts)
+        save_meta_trained(temporary, learner.load_model(), learner.prefix, learned, facts)
 
 
 def _labels(names: Iterable[str]) -> tuple[str, ...]:

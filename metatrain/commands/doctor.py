@@ -26,7 +26,6 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.meta.probe import COMPARED, probe, slope_error
     from metatrain.tasks.distribution import load_tasks
     from metatrain.tasks.episodes import check_tasks, training_episode
-    from metatrain.tasks.tokens import Tokens
     from metatrain.tracking.console import Display
     from metatrain.training import hardware
 
@@ -40,9 +39,8 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
         # The modes are compared with each other, so the method's own is replaced, and what belongs to it alone.
         algorithm = replace(config.algorithm, meta_gradient="exact", proximal=0.0, first_order_until=0)
         recipe = replace(Recipe.of_run(config, tasks.meta_train), algorithm=algorithm)
-        learner = build_learner(recipe, device, torch.float64, display.say)
-        tokens = Tokens(learner.encoder.tokenizer, config.model.max_length)
-        episode = texts_of(training_episode(tasks, config.episode, config.seed, 0), tokens)
+        learner = build_learner(recipe, device, torch.float64, display.say, tasks.training_texts())
+        episode = texts_of(training_episode(tasks, config.episode, config.seed, 0), learner.model.tokens())
         idle = probe(learner, episode, "exact", None).idle  # also warms up, before anything is timed
 
         table = Table(title=f"One episode, {recipe.inner.steps} inner steps, float64", title_justify="left")

@@ -22,9 +22,8 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.commands.building import open_checkpoint
     from metatrain.commands.meta_test import meta_test
     from metatrain.errors import Stopped
-    from metatrain.evaluation.arms import check_arms, make_arms
+    from metatrain.evaluation.arms import arms_of, check_arms, make_arms
     from metatrain.evaluation.protocol import check_evaluation
-    from metatrain.tasks.tokens import Tokens
     from metatrain.tracking.console import Display
     from metatrain.training import hardware
     from metatrain.training.memory_limit import fit_adaptation
@@ -32,20 +31,21 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.training.signals import StopRequest
 
     with Display() as display:
-        check_arms(config.evaluation.arms)
+        if config.evaluation.arms is not None:
+            check_arms(config.evaluation.arms)
         device, dtype, notes = hardware.apply(config.hardware)
         opened = open_checkpoint(config.checkpoint, config.inner, config.model, device, dtype, display.say)
         fit_adaptation(config.hardware, opened.learner, device)
         tasks, task_notes = _test_tasks(config, opened.config)
-        check_evaluation(config.evaluation, tasks, opened.episode)
+        check_evaluation(config.evaluation, tasks, opened.episode, opened.learner.algorithm)
         for note in (*notes, *task_notes):
             display.say(note)
 
         run = RunDirectory.create(path, config, overrides, "evaluate")
         display.log_to(run.log)
         with recorded(run), StopRequest() as stop:
-            arms = make_arms(config.evaluation.arms, opened.learner, opened.untrained())
-            tokens = Tokens(opened.learner.encoder.tokenizer, opened.learner.encoder.max_length)
+            arms = make_arms(arms_of(config.evaluation, opened.learner.algorithm), opened.learner, opened.untrained())
+            tokens = opened.learner.model.tokens()
 
             def give_way() -> None:
                 if stop:

@@ -11,8 +11,8 @@ from metatrain.config.schema import TrainConfig
 if TYPE_CHECKING:
     import torch
 
+    from metatrain.meta.episode_texts import EpisodeTexts
     from metatrain.meta.learner import Learner
-    from metatrain.meta.text_losses import EpisodeTexts
     from metatrain.tasks.task import TaskDistribution
     from metatrain.tasks.tokens import Tokens
 
@@ -36,14 +36,12 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
 
     from rich.table import Table
 
-    from metatrain.commands.building import Recipe, build_learner, fit_memory
+    from metatrain.commands.building import Recipe, build_learner, fit_memory, make_learner
     from metatrain.errors import UserError
     from metatrain.evaluation.protocol import check_evaluation, texts_of
     from metatrain.meta.algorithm import check_algorithm
-    from metatrain.meta.learner import Learner
     from metatrain.tasks.distribution import load_tasks
     from metatrain.tasks.episodes import training_episode
-    from metatrain.tasks.tokens import Tokens
     from metatrain.tracking.console import Display
     from metatrain.training import hardware
     from metatrain.training.trainer import check_training
@@ -53,13 +51,13 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
         device, dtype, notes = hardware.apply(config.hardware)
         tasks = load_tasks(config.tasks, config.seed)
         check_training(config, tasks)
-        check_evaluation(config.evaluation, tasks.meta_test, config.episode)
+        check_evaluation(config.evaluation, tasks.meta_test, config.episode, config.algorithm)
         for note in notes:
             display.say(note)
         recipe = Recipe.of_run(config, tasks.meta_train)
-        learner = build_learner(recipe, device, dtype, display.say)
+        learner = build_learner(recipe, device, dtype, display.say, tasks.training_texts())
         display.say(fit_memory(config, learner, tasks.meta_train, device))
-        tokens = Tokens(learner.encoder.tokenizer, config.model.max_length)
+        tokens = learner.model.tokens()
         drawn = [training_episode(tasks, config.episode, config.seed, index) for index in range(config.outer.meta_batch)]
         episodes = [texts_of(episode, tokens) for episode in drawn]
 
@@ -71,7 +69,7 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
             except UserError:
                 continue  # the run's head or inner rule does not go with it
             if other != config.algorithm:
-                rows.append((name, *_measured(Learner(learner.encoder, other, config.inner, config.episode.way, recipe.labels), episodes, device)))
+                rows.append((name, *_measured(make_learner(learner.model, replace(recipe, algorithm=other)), episodes, device)))
         table = Table(title=f"One meta-update of {len(episodes)} episodes; {config.outer.steps} of them", title_justify="left")
         for column in ("", "seconds", "in all", "memory MB"):
             table.add_column(column, justify="right" if column else "left")
@@ -105,7 +103,7 @@ def _evaluation(config: TrainConfig, learner: Learner, tasks: TaskDistribution, 
     """Seconds that all validations and the meta-test take, from one episode of each."""
     import time
 
-    from metatrain.evaluation.arms import make_arms
+    from metatrain.evaluation.arms import arms_of, make_arms
     from metatrain.evaluation.protocol import episode_settings, run_arms
     from metatrain.training.trainer import validation_settings
 
@@ -123,15 +121,15 @@ def _evaluation(config: TrainConfig, learner: Learner, tasks: TaskDistribution, 
     for shots in config.evaluation.shots:
         episodes = len(tasks.meta_test) * config.evaluation.episodes
         settings = episode_settings(config.episode, config.evaluation, shots)
-        total += episodes * seconds_of(list(config.evaluation.arms), settings, "meta_test")
+        total += episodes * seconds_of(arms_of(config.evaluation, config.algorithm), settings, "meta_test")
     return total
 
 
 def _disk(config: TrainConfig, learner: Learner) -> int:
     """Bytes of the checkpoints that are kept (parameters and two moments of each), the best one and the exported model."""
     trained = sum(value.numel() * value.element_size() for value in learner.parameters.values())
-    encoder = sum(value.numel() * value.element_size() for value in learner.encoder.parameters())
-    return 3 * trained * (config.checkpoint.keep + (1 if config.validation.every else 0)) + encoder
+    model = sum(value.numel() * value.element_size() for value in learner.model.parameters())
+    return 3 * trained * (config.checkpoint.keep + (1 if config.validation.every else 0)) + model
 
 
 def _time(seconds: float) -> str:

@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
                 display.say(f"{run.path} is finished; to train longer: metatrain resume {run.path} outer.steps=...")
                 show(json.loads(run.results.read_text()), display)
             return
-        meta_train(config, lambda: run, resume=True)
+        meta_train(run.with_tokenizer(config), lambda: run, resume=True)
 
     settings = [
         f"hydra.run.dir='{run.path}'",

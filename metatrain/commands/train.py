@@ -33,15 +33,15 @@ def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resume
     # Imported here: composing a configuration, or refusing it, should not wait for torch.
     from metatrain.commands.building import Recipe, build_learner, fit_memory, save_model
     from metatrain.commands.meta_test import meta_test
-    from metatrain.evaluation.arms import make_arms
+    from metatrain.evaluation.arms import arms_of, make_arms
     from metatrain.evaluation.protocol import check_evaluation
     from metatrain.meta.algorithm import check_algorithm
+    from metatrain.models.scratch import PREFIX as SCRATCH
     from metatrain.tasks.distribution import load_tasks
-    from metatrain.tasks.tokens import Tokens
     from metatrain.tracking.console import Display
     from metatrain.tracking.weights_and_biases import WandbRun, check_tracking
     from metatrain.training import hardware
-    from metatrain.training.run_directory import recorded
+    from metatrain.training.run_directory import recorded, written_whole
     from metatrain.training.signals import StopRequest
     from metatrain.training.trainer import Trainer, check_training
 
@@ -51,21 +51,25 @@ def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resume
         device, dtype, notes = hardware.apply(config.hardware)
         tasks = load_tasks(config.tasks, config.seed)
         check_training(config, tasks)
-        check_evaluation(config.evaluation, tasks.meta_test, config.episode)
+        check_evaluation(config.evaluation, tasks.meta_test, config.episode, config.algorithm)
         for note in (*notes, *tasks.notes):
             display.say(note)
         sizes = [f"{len(tasks.split(name))} {name.replace('_', '-')}" for name in ("meta_train", "meta_validation", "meta_test")]
         display.say(f"tasks: {tasks.name}, {', '.join(sizes)}")
         recipe = Recipe.of_run(config, tasks.meta_train)
-        learner = build_learner(recipe, device, dtype, display.say)
+        learner = build_learner(recipe, device, dtype, display.say, tasks.training_texts())
         display.say(fit_memory(config, learner, tasks.meta_train, device))
-        tokens = Tokens(learner.encoder.tokenizer, config.model.max_length)
+        tokens = learner.model.tokens()
 
         run = open_run()
         display.log_to(run.log)
         display.say(f"run: {run.path}")
         with recorded(run), StopRequest() as stop:
             run.update(hardware={"device": str(device), **hardware.describe()})
+            if config.model.name.startswith(SCRATCH) and config.model.tokenizer is None:
+                with written_whole(run.tokenizer) as folder:
+                    learner.model.tokenizer.save_pretrained(folder)
+                recipe = Recipe.of_run(run.with_tokenizer(config), tasks.meta_train)
             trainer = Trainer(config, run, learner, tasks, tokens, display, stop)
             if resume:
                 trainer.resume()
@@ -77,7 +81,7 @@ def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resume
 
             if config.hardware.max_memory is not None:
                 hardware.give_back()
-            arms = make_arms(config.evaluation.arms, learner, build_learner(recipe, device, dtype))
+            arms = make_arms(arms_of(config.evaluation, config.algorithm), learner, build_learner(recipe, device, dtype))
             results = meta_test(arms, tasks.meta_test, tokens, config.episode, config.evaluation, config.seed, run, display, trainer.stop_evaluation)
             wandb.finish({f"meta_test/{name}": arm["mean"] for name, arm in results["arms"].items()})
             display.say(f"peak memory: {hardware.peak_memory(device) / 1e9:.2f} GB")

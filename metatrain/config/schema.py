@@ -73,7 +73,10 @@ class DataConfig:
     train: str = MISSING  # csv, tsv, jsonl or parquet with the few examples
     test: str | None = None  # held-out examples, for the accuracy
     text: str = "text"  # column of the texts
+    pair: str | None = None  # column of a second text that belongs to the first
     label: str = "label"  # column of the labels
+    target: str | None = None  # text-to-text: column of the wanted texts, in place of `label`
+    score: str = "chrf"  # text-to-text: chrf | bleu | rouge1 | rouge2 | rougeL | exact_match
 
 
 @dataclass
@@ -105,6 +108,7 @@ class PredictConfig:
     text: str | None = None
     data: str | None = None  # csv, tsv, jsonl or parquet
     column: str = "text"  # column of the texts in `data`
+    pair: str | None = None  # column of the second texts, for a model of pairs
     output: str | None = None  # where to write predictions of `data` (jsonl); null: to standard output
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from metatrain.errors import UserError
-from metatrain.evaluation.config import ARMS
+from metatrain.evaluation.config import ARMS, ENCODINGS_ONLY, EvaluationConfig
+from metatrain.meta.config import AlgorithmConfig
+from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.learner import Learner
-from metatrain.meta.text_losses import EpisodeTexts
+from metatrain.models.heads import LANGUAGE
 
 
 class Arm(Protocol):
@@ -25,16 +26,16 @@ class Arm(Protocol):
 
 
 class Adapted:
-    """A learner's inner loop on the support set."""
+    """A learner's inner loop on the support set, of its own number of steps or of another."""
 
-    def __init__(self, learner: Learner):
-        self.learner = learner
+    def __init__(self, learner: Learner, steps: int | None = None):
+        self.learner, self.steps = learner, steps
 
     def predict(self, episode: EpisodeTexts) -> tuple[np.ndarray, float]:
         begin = time.perf_counter()
-        parameters, _ = self.learner.adapt(episode.support, episode.support_labels, episode.names)
+        parameters, _ = self.learner.adapt(episode, self.steps)
         seconds = time.perf_counter() - begin
-        return self.learner.logits(parameters, episode.query).argmax(1).cpu().numpy(), seconds
+        return self.learner.answers(parameters, episode), seconds
 
 
 class ShuffledLabels:
@@ -50,7 +51,7 @@ class ShuffledLabels:
     def predict(self, episode: EpisodeTexts) -> tuple[np.ndarray, float]:
         seed = zlib.crc32(b"".join(ids.tobytes() for ids in episode.support))  # an order for each support set, the same every time
         order = np.random.default_rng(seed).permutation(len(episode.support_labels))
-        return self.arm.predict(replace(episode, support_labels=episode.support_labels[order]))
+        return self.arm.predict(episode.with_support_in_order(order))
 
 
 class FrozenFeatures:
@@ -104,21 +105,33 @@ class FrozenPrototypes(_Frozen):
         return lambda queries: ((queries[:, None] - means) ** 2).sum(-1).argmin(1)
 
 
-def make_arms(names: Sequence[str], trained: Learner, untrained: Learner) -> dict[str, Arm]:
-    """The arms of `evaluation.arms`; `untrained` is the same learner before meta-training, and gets its limit on memory.
+def arms_of(config: EvaluationConfig, algorithm: AlgorithmConfig) -> list[str]:
+    """Names of the arms that are compared.
 
     Raises:
-        UserError: there is no such arm.
+        UserError: one is unknown or is made of encodings that a language model has not, or there is none.
     """
+    writes = algorithm.head in LANGUAGE
+    if config.arms is None:
+        return ["meta_trained", "no_meta_training", *(["without_adaptation"] if writes else ENCODINGS_ONLY)]
+    check_arms(config.arms)
+    for name in config.arms:
+        if writes and name in ENCODINGS_ONLY:
+            raise UserError(f"evaluation.arms: {name} is made of encodings, and algorithm.head={algorithm.head} has none; leave it out")
+    return list(config.arms)
+
+
+def make_arms(names: Sequence[str], trained: Learner, untrained: Learner) -> dict[str, Arm]:
+    """The arms of `evaluation.arms`; `untrained` is the same learner before meta-training, and gets its limit on memory."""
     untrained.memory = trained.memory
     frozen = FrozenFeatures(untrained)
     makers = {
         "meta_trained": lambda: Adapted(trained),
+        "without_adaptation": lambda: Adapted(trained, steps=0),
         "no_meta_training": lambda: Adapted(untrained),
         "logistic_regression": lambda: FrozenLogisticRegression(frozen),
         "prototypes": lambda: FrozenPrototypes(frozen),
     }
-    check_arms(names)
     return {name: makers[name]() for name in names}
 
 

@@ -10,13 +10,16 @@ import numpy as np
 
 from metatrain.errors import UserError
 from metatrain.evaluation import statistics
-from metatrain.evaluation.arms import Arm, check_arms
+from metatrain.evaluation.arms import Arm, arms_of
 from metatrain.evaluation.config import EvaluationConfig
-from metatrain.meta.text_losses import EpisodeTexts
+from metatrain.evaluation.text_scores import SCORES, check_score
+from metatrain.meta.config import AlgorithmConfig
+from metatrain.meta.episode_texts import EpisodeTexts, Targets
+from metatrain.models.heads import LANGUAGE
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.episodes import Episode, check_tasks, task_episode
 from metatrain.tasks.task import Task
-from metatrain.tasks.tokens import Tokens
+from metatrain.tasks.tokens import TargetEncoding, Tokens
 
 FORMAT = 1
 _SUBJECT = "meta_trained"  # the arm that the others are compared with
@@ -24,7 +27,10 @@ _SUBJECT = "meta_trained"  # the arm that the others are compared with
 
 @dataclass
 class Scores:
-    """What one arm scored: by task, a list with an entry per episode."""
+    """What one arm scored: by task, a list with an entry per episode.
+
+    Of a text-to-text task, `accuracy` and `balanced` are both its own score (chrF, say).
+    """
 
     accuracy: dict[str, list[float]]
     balanced: dict[str, list[float]]
@@ -33,14 +39,32 @@ class Scores:
 
 def texts_of(episode: Episode, tokens: Tokens) -> EpisodeTexts:
     """An episode as the learner sees it."""
+    names = [episode.task.label_names[label] for label in episode.classes]
     return EpisodeTexts(
         tokens.of(episode.task, episode.support),
         episode.support_labels,
         tokens.of(episode.task, episode.query),
         episode.query_labels,
-        [episode.task.label_names[label] for label in episode.classes],
+        names,
         episode.seed,
+        _targets_of(episode, names, tokens),
     )
+
+
+def _targets_of(episode: Episode, names: Sequence[str], tokens: Tokens) -> Targets | None:
+    """What a language model is to write: the task's targets, or the names of the labels; None for an encoder."""
+    wanted, encode = episode.task.targets, tokens.encode_targets
+    if encode is None:
+        return None if wanted is None else Targets((), (), None)
+    if wanted is None:
+        return name_targets(encode, names, episode.support_labels, episode.query_labels)
+    return Targets(*(encode([wanted[row] for row in rows]) for rows in (episode.support, episode.query)), None)
+
+
+def name_targets(encode: TargetEncoding, names: Sequence[str], support: np.ndarray, query: np.ndarray) -> Targets:
+    """Labels, as positions in `names`, as the texts that they are called."""
+    choices = encode([name.replace("_", " ") for name in names])
+    return Targets([choices[label] for label in support], [choices[label] for label in query], choices)
 
 
 def run_arms(
@@ -59,11 +83,21 @@ def run_arms(
         texts = texts_of(episode, tokens)
         for name, arm in arms.items():
             predicted, seconds = arm.predict(texts)
-            scores[name].accuracy.setdefault(task.name, []).append(statistics.accuracy(predicted, texts.query_labels))
-            scores[name].balanced.setdefault(task.name, []).append(statistics.balanced_accuracy(predicted, texts.query_labels))
+            accuracy, balanced = scored(episode, predicted, texts.query_labels)
+            scores[name].accuracy.setdefault(task.name, []).append(accuracy)
+            scores[name].balanced.setdefault(task.name, []).append(balanced)
             scores[name].seconds.append(seconds)
         between()
     return scores
+
+
+def scored(episode: Episode, answers: Sequence[Any], labels: np.ndarray) -> tuple[float, float]:
+    """(accuracy, balanced accuracy) of labels; of written answers the task's own score, twice."""
+    task = episode.task
+    if task.targets is None:
+        return statistics.accuracy(answers, labels), statistics.balanced_accuracy(answers, labels)
+    score = SCORES[task.score](answers, [task.targets[row] for row in episode.query])
+    return score, score
 
 
 def _episodes(tasks: Sequence[Task], settings: EpisodeConfig, episodes: int, seed: int, split: str) -> Iterator[tuple[Task, Episode]]:
@@ -77,13 +111,13 @@ def episode_settings(episode: EpisodeConfig, config: EvaluationConfig, shots: in
     return replace(episode, shots=shots, queries=config.queries)
 
 
-def check_evaluation(config: EvaluationConfig, tasks: Sequence[Task], episode: EpisodeConfig) -> None:
+def check_evaluation(config: EvaluationConfig, tasks: Sequence[Task], episode: EpisodeConfig, algorithm: AlgorithmConfig) -> None:
     """Refuse, before anything is computed, an evaluation that cannot be done.
 
     Raises:
         UserError: a value makes no sense, an arm is unknown, or tasks are too small.
     """
-    check_arms(config.arms)
+    arms_of(config, algorithm)
     for key in ("episodes", "resamples"):
         if getattr(config, key) < 1:
             raise UserError(f"evaluation.{key}={getattr(config, key)} must be 1 or more")
@@ -91,6 +125,23 @@ def check_evaluation(config: EvaluationConfig, tasks: Sequence[Task], episode: E
         raise UserError(f"evaluation.shots={list(config.shots)} must be a list of numbers, each 1 or more")
     for shots in config.shots:
         check_tasks(tasks, episode_settings(episode, config, shots), "meta_test")
+    check_answers(tasks, algorithm)
+
+
+def check_answers(tasks: Sequence[Task], algorithm: AlgorithmConfig) -> None:
+    """Refuse tasks whose answers the model cannot give or nobody can compare.
+
+    Raises:
+        UserError: a task wants texts and the model gives labels, or a score is unknown.
+    """
+    for task in tasks:
+        if task.targets is not None:
+            if algorithm.head not in LANGUAGE:
+                raise UserError(
+                    f"task '{task.name}' has target texts, and algorithm.head={algorithm.head} gives labels; set algorithm.head=lm, and a language model "
+                    "(model=small_t5, say)"
+                )
+            check_score(task.score)
 
 
 def evaluate(
@@ -111,6 +162,7 @@ def evaluate(
     protocol = {
         "split": "meta_test",
         "tasks": [task.name for task in tasks],
+        "scores": {task.name: task.score or "accuracy" for task in tasks},
         "way": episode.way,
         "shots": list(config.shots),
         "queries_per_class": config.queries,

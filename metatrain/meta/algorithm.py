@@ -9,7 +9,7 @@ from metatrain.meta.meta_gradient import Method, check_method
 from metatrain.meta.noise import check_noise
 from metatrain.models.adapted import HEAD_STAYS, check_choice
 from metatrain.models.config import ModelConfig
-from metatrain.models.heads import make_head
+from metatrain.models.heads import IN_CONTEXT, LANGUAGE, make_head
 
 TRAINED = ("all", "adapted")
 
@@ -20,7 +20,8 @@ def check_algorithm(algorithm: AlgorithmConfig, inner: InnerConfig, model: Model
     Raises:
         UserError: a choice on an axis is unknown, a value makes no sense, or choices do not go together.
     """
-    make_head(algorithm.head, algorithm.head_scale)
+    if algorithm.head not in LANGUAGE:
+        make_head(algorithm.head, algorithm.head_scale)
     check_choice(algorithm.adapt, algorithm.pattern)
     make_inner_rule(inner)
     for key in ("rank", "context_size"):
@@ -33,7 +34,10 @@ def check_algorithm(algorithm: AlgorithmConfig, inner: InnerConfig, model: Model
             raise UserError(f"algorithm.{key}={getattr(algorithm, key)} must be a finite number, zero or more")
     check_method(method_at(algorithm, inner.steps, 0), inner.steps)
     check_noise(algorithm)
-    _check_head(algorithm, inner, model)
+    if algorithm.head in LANGUAGE:
+        _check_language(algorithm, inner)
+    else:
+        _check_head(algorithm, inner, model)
     if algorithm.adapt == "context" and algorithm.meta_gradient == "reptile":
         raise UserError("algorithm.meta_gradient=reptile moves the start of what adapts, but a context always starts at zero; choose another of either")
     if algorithm.train == "adapted" and algorithm.adapt == "head" and algorithm.head == "zero":
@@ -56,6 +60,19 @@ def _check_head(algorithm: AlgorithmConfig, inner: InnerConfig, model: ModelConf
         steps = inner.steps if inner.evaluation_steps is None else inner.evaluation_steps
         if algorithm.adapt in HEAD_STAYS or steps == 0:
             raise UserError("algorithm.head=joint knows new labels only by inner steps on the head; set inner.evaluation_steps and another algorithm.adapt")
+
+
+def _check_language(algorithm: AlgorithmConfig, inner: InnerConfig) -> None:
+    """A language model learns a task in its own parameters, or reads it."""
+    steps = {inner.steps, inner.steps if inner.evaluation_steps is None else inner.evaluation_steps}
+    if algorithm.head == IN_CONTEXT and steps != {0}:
+        raise UserError("algorithm.head=in_context reads the support set and has no inner loop: set inner.steps=0 and inner.evaluation_steps=null")
+    if algorithm.head != IN_CONTEXT and algorithm.adapt == "head" and steps != {0}:
+        raise UserError(f"algorithm.adapt=head: a language model (algorithm.head={algorithm.head}) has no head of its own; choose another")
+    if algorithm.meta_dropout or algorithm.information_penalty:
+        raise UserError(
+            f"algorithm.meta_dropout and algorithm.information_penalty are for encodings, and algorithm.head={algorithm.head} has none; leave them out"
+        )
 
 
 def method_at(algorithm: AlgorithmConfig, inner_steps: int, step: int) -> Method:

@@ -10,7 +10,9 @@ class AlgorithmConfig:
     """A meta-learning method as a choice on the axes (config group `algorithm`); the inner rule is in `inner`."""
 
     name: str = "maml"
-    head: str = "zero"  # linear | zero | shared | joint | prototype | cosine (with model.normalize) | ridge | generated
+    # linear | zero | shared | joint | prototype | cosine (with model.normalize) | ridge | generated; of a language model, which
+    # writes the names of labels and any other text: lm | in_context (no inner loop: the support set is read before each query)
+    head: str = "zero"
     head_scale: float = 1.0  # initial scale of prototype, cosine and ridge logits (learned)
     # all | head | body (all but the head) | last_layers | layer_norm | pattern | lora | ia3 | context (without the head)
     adapt: str = "all"

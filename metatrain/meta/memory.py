@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.meta_gradient import SECOND_ORDER
 from metatrain.meta.parameters import leaves
-from metatrain.meta.text_losses import EpisodeTexts, TextLosses
 from metatrain.models.batches import MOST_TOKENS
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Footprint:
     def of(cls, learner: Learner, text: int) -> Footprint:
         """Measured on an episode of two texts of `text` tokens each."""
         ids, labels = np.zeros(text, dtype=np.int64), np.array([0, 1])
-        losses = TextLosses(learner, EpisodeTexts([ids, ids], labels, (), labels[:0], ("0", "1")), seed=0)
+        losses = learner.losses(EpisodeTexts([ids, ids], labels, (), labels[:0], ("0", "1"), targets=learner.longest_targets(2)), seed=0)
         theta = leaves(learner.view(losses.rows))
         with _held(theta.values()) as episode:
             start, fixed = losses.start(theta)
@@ -73,7 +73,7 @@ class Footprint:
         with _held([*phi.values(), *fixed.values()]) as graph:
             loss = next(losses.support_parts(phi, fixed, 0))
             of_loss = graph()
-            if learner.algorithm.meta_gradient in SECOND_ORDER:
+            if phi and learner.algorithm.meta_gradient in SECOND_ORDER:
                 torch.autograd.grad(loss, list(phi.values()), create_graph=True)
         embedding = learner.embedding in phi
         row = phi[learner.embedding][0].nbytes if embedding else 0

@@ -1,9 +1,8 @@
-"""An episode of texts, and its losses as functions of parameters: what `meta_gradient` differentiates."""
+"""The losses of an episode of texts under an encoder, as functions of parameters: what `meta_gradient` differentiates."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,40 +10,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.inner import HEAD
 from metatrain.meta.noise import ONCE, QUERY, SUPPORT, Noise
 from metatrain.meta.parameters import Parameters
 from metatrain.models.batches import Batch, chunks
 
 if TYPE_CHECKING:
-    from metatrain.meta.learner import Learner
+    from metatrain.meta.encoder_learner import EncoderLearner
 
 _SUPPORT, _QUERY = "frozen.support.", "frozen.query."  # what the frozen part of the encoder gives for each part, computed once an episode
 ENCODINGS = (f"{_SUPPORT}0", f"{_QUERY}0")  # their names where that is all of it, and all texts are in one part
 
 
-@dataclass(frozen=True)
-class EpisodeTexts:
-    """The token ids and labels of an episode: what the learner needs to know of it."""
-
-    support: Sequence[np.ndarray]
-    support_labels: np.ndarray
-    query: Sequence[np.ndarray]
-    query_labels: np.ndarray
-    names: Sequence[str]  # of the labels
-    seed: int = 0  # of dropout and noise in meta-training
-
-
 class TextLosses:
     """An episode's losses as functions of the adapted parameters phi and the meta-parameters theta."""
 
-    def __init__(self, learner: Learner, episode: EpisodeTexts, seed: int | None, encoded: bool = False):
+    def __init__(self, learner: EncoderLearner, episode: EpisodeTexts, seed: int | None, encoded: bool = False):
         """An episode without queries has no query loss.
 
         `seed`: of dropout and noise; None: there is none. `encoded`: nothing of the encoder adapts, and theta brings the
         encodings of the texts, [support, H] and [queries, H], as ENCODINGS.
         """
-        device = learner.encoder.device
+        device = learner.model.device
         self.learner, self.names, self.encoded = learner, episode.names, encoded
         self.noise = Noise(learner.algorithm, seed)
         labels, answers = (torch.from_numpy(np.asarray(each, dtype=np.int64)).to(device) for each in (episode.support_labels, episode.query_labels))
@@ -56,7 +44,7 @@ class TextLosses:
         self.rows: Tensor | None = None  # of the word embeddings, those that occur
         if not encoded:
             support, query = (chunks(texts, learner.memory.part_tokens) for texts in (episode.support, episode.query))
-            batches = [learner.encoder.batch(texts[part]) for texts, parts in ((episode.support, support), (episode.query, query)) for part in parts]
+            batches = [learner.model.batch(texts[part]) for texts, parts in ((episode.support, support), (episode.query, query)) for part in parts]
             batches, self.rows = learner.occurring(batches)
             self.support = [(batch, labels[part]) for batch, part in zip(batches, support)]
             self.query = [(batch, answers[part]) for batch, part in zip(batches[len(support) :], query)]
@@ -74,7 +62,7 @@ class TextLosses:
             features = torch.cat(parts)
         fixed = {name: value for name, value in theta.items() if name not in learner.adapted}
         fixed.update({name: value for name, value in frozen.items() if value is not None})
-        some, way, size = next(iter(theta.values())), len(self.names), learner.encoder.hidden_size
+        some, way, size = next(iter(theta.values())), len(self.names), learner.model.hidden_size
         empty = {"weight": some.new_zeros(way, size), "bias": some.new_zeros(way)}
         learned = {name[len(HEAD) :]: value for name, value in theta.items() if name.startswith(HEAD)}
         first = head.start(learned, empty, features, torch.cat([labels for _, labels in self.support]), self.names)

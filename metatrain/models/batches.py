@@ -79,7 +79,7 @@ Batch = Padded | Packed
 
 def pad(texts: Sequence[np.ndarray], padding_id: int, device: torch.device) -> Padded:
     """Right-padded batch of token ids, in groups of similar length."""
-    lengths, order, groups = _by_length(texts)
+    lengths, order, groups = longest_first(texts)
     padded = []
     for group in groups:
         longest = int(lengths[order[group.start]])
@@ -92,7 +92,7 @@ def pad(texts: Sequence[np.ndarray], padding_id: int, device: torch.device) -> P
 
 def pack(texts: Sequence[np.ndarray], device: torch.device, causal: bool = False) -> Packed:
     """Token ids end to end, with an attention plan that pads only within groups of similar length."""
-    lengths, order, groups = _by_length(texts)
+    lengths, order, groups = longest_first(texts)
     starts = np.zeros(len(texts), dtype=np.int64)
     starts[order] = np.concatenate([[0], np.cumsum(lengths[order])[:-1]])
     ids = np.concatenate([texts[i] for i in order]).astype(np.int64)
@@ -106,7 +106,7 @@ def pack(texts: Sequence[np.ndarray], device: torch.device, causal: bool = False
     )
 
 
-def _by_length(texts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, list[slice]]:
+def longest_first(texts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, list[slice]]:
     """(length of each text, texts in order of falling length, slices of that order whose texts are of similar length)."""
     lengths = np.array([len(ids) for ids in texts])
     order = np.argsort(-lengths, kind="stable")

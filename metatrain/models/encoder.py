@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModel, AutoModelForTextEncoding, PretrainedConfig, PreTrainedTokenizerBase
 
 from metatrain.errors import UserError
 from metatrain.models import minilm, tiny
 from metatrain.models.architectures import CAUSAL, architecture_of
 from metatrain.models.batches import Batch, Packed, Padded, pack, pad
 from metatrain.models.config import ModelConfig
+from metatrain.models.dropout import dropout, set_dropout
+from metatrain.models.pretrained import check_remote_code, from_pretrained
+from metatrain.tasks.tokens import Tokens
 
 POOLINGS = ("mean", "first", "last")
 POOLER_ARCHITECTURES = ("bert",)  # first-token pooling goes through the model's own pooler, as its classifier does
-
-# Attributes in which attention modules keep a rate that is no module of its own.
-_DROPOUT_RATES = ("dropout", "attention_dropout", "dropout_rate")
 
 # Classes that take `add_pooling_layer`; an unused pooler would be a parameter without a gradient.
 _OPTIONAL_POOLERS = ("bert", "roberta", "xlm-roberta", "mpnet", "camembert", "albert", "data2vec-text", "ernie")
@@ -84,7 +83,7 @@ class Encoder(nn.Module):
         With a `seed`, dropout is on: the same seed, the same masks.
         """
         if seed is not None:
-            with self._dropout(seed):
+            with dropout(self.backbone, seed, self.device):
                 return self.forward(batch, hidden, start, stop)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half_products):
             encodings = self._packed(batch, hidden, start, stop) if isinstance(batch, Packed) else self._padded(batch)
@@ -93,24 +92,11 @@ class Encoder(nn.Module):
         return F.normalize(encodings, dim=-1) if self.normalize and stop is None else encodings
 
     def set_dropout(self, rate: float) -> None:
-        """The rate of all dropout in the model, of hidden states and of attention, where it is on."""
-        for module in self.backbone.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = rate
-            for name in _DROPOUT_RATES:
-                if isinstance(getattr(module, name, None), float):
-                    setattr(module, name, rate)
+        set_dropout(self.backbone, rate)
 
-    @contextmanager
-    def _dropout(self, seed: int) -> Iterator[None]:
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
-            self.backbone.train()
-            try:
-                yield
-            finally:
-                self.backbone.eval()
+    def tokens(self) -> Tokens:
+        """What makes token ids of texts for it."""
+        return Tokens(self.tokenizer, self.max_length)
 
     def _packed(self, batch: Packed, hidden: Tensor | None, start: int, stop: int | None) -> Tensor:
         model = self.architecture
@@ -163,8 +149,7 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
     """
     if config.pooling not in POOLINGS:
         raise UserError(f"model.pooling={config.pooling} is unknown; choose one of {', '.join(POOLINGS)}")
-    if config.trust_remote_code and not _is_commit(config.revision):
-        raise UserError("model.trust_remote_code=true needs model.revision set to a 40-digit commit")
+    check_remote_code(config)
     notes = []
     half_products = dtype == torch.bfloat16
     dtype = torch.float32 if half_products else dtype
@@ -176,7 +161,7 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
     else:
         path, source = minilm.resolve() if config.name == "minilm" else (config.name, config.name)
         attention = "eager" if second_order else "sdpa"
-        tokenizer, backbone = _from_pretrained(path, config, attention, dtype)
+        tokenizer, backbone = from_pretrained(path, config, partial(_auto, config), attention, dtype)
     if config.pooling == "first" and backbone.config.model_type in CAUSAL:
         raise UserError(f"model.pooling=first: in {config.name} the first token sees no other; choose last or mean")
     encoder = Encoder(backbone, tokenizer, config)
@@ -196,28 +181,10 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
     return encoder, notes
 
 
-def _from_pretrained(path: str, config: ModelConfig, attention: str, dtype: torch.dtype):
-    options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
-    if Path(path).is_dir():
-        options.pop("revision")
-    try:
-        settings = AutoConfig.from_pretrained(path, **options)
-        tokenizer = AutoTokenizer.from_pretrained(path, **options)
-        pooler = {"add_pooling_layer": _uses_pooler(config, settings.model_type)} if settings.model_type in _OPTIONAL_POOLERS else {}
-        # The checkpoint's own dtype would be taken otherwise, and an inner loop in bf16 is noise.
-        auto = AutoModelForTextEncoding if settings.is_encoder_decoder else AutoModel  # T5 and the like: their encoder alone
-        backbone = auto.from_pretrained(path, dtype=dtype, attn_implementation=attention, **pooler, **options)
-        if tokenizer.pad_token is None:  # GPT-2 and the like have none; which one it is does not matter, since it is masked
-            tokenizer.pad_token = tokenizer.eos_token
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"model.name={config.name} cannot be loaded: {reason}") from error
-    return tokenizer, backbone
+def _auto(config: ModelConfig, settings: PretrainedConfig) -> tuple[Any, dict[str, Any]]:
+    pooler = {"add_pooling_layer": _uses_pooler(config, settings.model_type)} if settings.model_type in _OPTIONAL_POOLERS else {}
+    return (AutoModelForTextEncoding if settings.is_encoder_decoder else AutoModel), pooler  # of T5 and the like their encoder alone
 
 
 def _uses_pooler(config: ModelConfig, architecture: str) -> bool:
     return config.pooling == "first" and not config.normalize and architecture in POOLER_ARCHITECTURES
-
-
-def _is_commit(revision: str | None) -> bool:
-    return revision is not None and len(revision) == 40 and all(c in "0123456789abcdef" for c in revision)

@@ -1,4 +1,4 @@
-"""Writing models that others can load: the meta-trained encoder, and finetuned classifiers.
+"""Writing models that others can load: meta-trained models, and finetuned classifiers.
 
 A finetuned classifier loads without metatrain: as a `transformers` sequence classifier where the architecture computes
 the same function (BERT with its own pooler), else as a `sentence-transformers` pipeline whose output is the label scores.
@@ -24,6 +24,8 @@ from metatrain.models.adapters import folded, is_lost_by_folding
 from metatrain.models.batches import chunks, pad
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder, load_encoder
+from metatrain.models.language_model import LanguageModel
+from metatrain.models.writer import save_writer
 from metatrain.tasks.tokens import TokenTable
 
 _RECIPE, _LEARNED = "adaptation.json", "adaptation.safetensors"
@@ -32,15 +34,15 @@ _POOLING_MODES = {"first": "pooling_mode_cls_token", "mean": "pooling_mode_mean_
 _SEQUENCE_CLASSIFIERS = {"bert": "classifier"}  # architectures whose classifier is pooler, then one linear layer
 
 
-def save_encoder(folder: Path, encoder: Encoder, learned: Mapping[str, Tensor], recipe: Mapping[str, Any]) -> None:
-    """Write a meta-trained encoder as a Hugging Face directory, with the recipe of its adaptation.
+def save_meta_trained(folder: Path, model: Encoder | LanguageModel, prefix: str, learned: Mapping[str, Tensor], recipe: Mapping[str, Any]) -> None:
+    """Write a meta-trained model as a Hugging Face directory, with the recipe of its adaptation.
 
-    adaptation.json holds the settings of the axes; adaptation.safetensors what has been learned beside the encoder, if
+    adaptation.json holds the settings of the axes; adaptation.safetensors what has been learned beside the model, if
     anything, under the names of `learned`. Adapters are folded into the model, and what that loses stands there too,
-    as `encoder.*`.
+    under `prefix`.
     """
-    _save_backbone(folder, folded(encoder.backbone), encoder.tokenizer)
-    lost = {f"encoder.{name}": value for name, value in encoder.named_parameters() if is_lost_by_folding(name)}
+    _save_backbone(folder, folded(model.backbone), model.tokenizer)
+    lost = {f"{prefix}{name}": value for name, value in model.named_parameters() if is_lost_by_folding(name)}
     learned = {**lost, **learned}
     if learned:
         safetensors.torch.save_file({name: value.detach().contiguous() for name, value in learned.items()}, folder / _LEARNED)
@@ -48,7 +50,7 @@ def save_encoder(folder: Path, encoder: Encoder, learned: Mapping[str, Tensor], 
 
 
 def read_recipe(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """(recipe, tensors of adaptation.safetensors) of a directory that `save_encoder` wrote, or None for any other model directory."""
+    """(recipe, tensors of adaptation.safetensors) of a directory that `save_meta_trained` wrote, or None for any other model directory."""
     if not (folder / _RECIPE).is_file():
         return None
     try:
@@ -94,6 +96,13 @@ def save_classifier(folder: Path, encoder: Encoder, weight: Tensor, bias: Tensor
     dense = {"linear.weight": weight.detach().float().contiguous(), "linear.bias": bias.detach().float().contiguous()}
     safetensors.torch.save_file(dense, folder / _DENSE / "model.safetensors")
     return "sentence-transformers"
+
+
+def save_finetuned(folder: Path, model: Encoder | LanguageModel, adapted: Mapping[str, Tensor], labels: Sequence[str] | None) -> str:
+    """Write a finetuned model of either kind; adapted: its parameters, an encoder's head among them. Returns who loads it."""
+    if isinstance(model, LanguageModel):
+        return save_writer(folder, model, labels)
+    return save_classifier(folder, model, adapted["head.weight"], adapted["head.bias"], labels)
 
 
 class Classifier:

@@ -16,6 +16,8 @@ from torch import Tensor
 from metatrain.errors import UserError
 
 Head = dict[str, Tensor]  # {"weight": [way, H], "bias": [way]}
+IN_CONTEXT = "in_context"
+LANGUAGE = ("lm", IN_CONTEXT)  # in their place, a language model writes the names of the labels, or any other text
 ROW = "label."  # what names of a joint head's rows begin with; the label follows
 
 
@@ -187,7 +189,7 @@ def make_head(name: str, scale: float, labels: Sequence[str] = ()) -> HeadRule:
     if scale <= 0:
         raise UserError(f"algorithm.head_scale={scale} must be positive")
     if name not in RULES:
-        raise UserError(f"algorithm.head={name} is unknown; choose one of {', '.join(RULES)}")
+        raise UserError(f"algorithm.head={name} is unknown; choose one of {', '.join((*RULES, *LANGUAGE))}")
     return RULES[name](scale, labels)
 
 

@@ -73,8 +73,8 @@ def draw(task: Task, settings: EpisodeConfig, rng: np.random.Generator) -> Episo
 
 
 def way_of(task: Task, settings: EpisodeConfig) -> int:
-    """How many classes an episode of this task has."""
-    return settings.way or task.way or len(task.label_names)
+    """How many classes an episode of this task has; a text-to-text task has one."""
+    return 1 if task.targets is not None else settings.way or task.way or len(task.label_names)
 
 
 def training_episode(tasks: TaskDistribution, settings: EpisodeConfig, seed: int, index: int) -> Episode:
@@ -86,8 +86,8 @@ def training_episode(tasks: TaskDistribution, settings: EpisodeConfig, seed: int
     rng = np.random.default_rng([seed, SPLITS.index("meta_train"), index])
     number = len(tasks.meta_train)
     task = tasks.meta_train[rng.integers(number) if tasks.weights is None else rng.choice(number, p=tasks.weights)]
-    if settings.mix and rng.random() < settings.mix:
-        labelled = tuple(each for each in tasks.meta_train if each.way is None)
+    if settings.mix and rng.random() < settings.mix and task.targets is None:
+        labelled = tuple(each for each in tasks.meta_train if each.way is None and each.targets is None)
         return draw(_mixture(labelled), replace(settings, way=way_of(task, settings)), rng)
     return draw(task, settings, rng)
 
@@ -122,9 +122,9 @@ def check_tasks(tasks: Sequence[Task], settings: EpisodeConfig, split: str) -> N
     if not 0 <= settings.mix <= 1:
         raise UserError(f"episode.mix={settings.mix} must be between 0 and 1")
     for task in tasks:
-        if len(task.label_names) < 2:
+        if len(task.label_names) < 2 and task.targets is None:
             raise UserError(f"task '{task.name}' of tasks.{split} has one class only ({task.label_names[0]!r}); a task needs two or more")
-        if settings.way is not None and settings.way > len(task.label_names):
+        if settings.way is not None and settings.way > len(task.label_names) and task.targets is None:
             raise UserError(f"episode.way={settings.way}, but task '{task.name}' of tasks.{split} has {len(task.label_names)} classes")
         for label in range(len(task.label_names)):
             support = task.rows_of_class(label, task.support_pool)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -88,6 +89,12 @@ class TaskDistribution:
     meta_test: tuple[Task, ...] = ()
     notes: tuple[str, ...] = field(default=())
     weights: tuple[float, ...] | None = None  # how often each meta-train task is drawn; they add up to 1; None: all as often
+
+    def training_texts(self) -> Iterator[str]:
+        """Every text, target and label name of the meta-train tasks."""
+        for task in self.meta_train:
+            yield from task.texts
+            yield from task.label_names if task.targets is None else task.targets
 
     def split(self, name: str) -> tuple[Task, ...]:
         """The tasks of `meta_train`, `meta_validation` or `meta_test`."""

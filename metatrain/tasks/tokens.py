@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -10,12 +11,14 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from metatrain.tasks.task import MASK, Task
+from metatrain.errors import UserError
+from metatrain.tasks.task import MASK, PAIR, Task
 
 CACHE = "METATRAIN_CACHE"  # the folder of the cache; empty: there is none
 
@@ -29,11 +32,22 @@ class TokenTable:
 
     @classmethod
     def of(cls, tokenizer, texts: Sequence[str], max_length: int) -> TokenTable:
-        """Texts tokenised and cut to `max_length` tokens; masked words become the tokenizer's mask, or its unknown token."""
+        """Texts tokenised and cut to `max_length` tokens; masked words become the tokenizer's mask, or another special token.
+
+        Of a pair that is too long, the longer text is cut.
+
+        Raises:
+            UserError: a word is masked, and the tokenizer has no special token that can stand for it.
+        """
         if any(MASK in text for text in texts):
-            mask = tokenizer.mask_token or tokenizer.unk_token
+            mask = tokenizer.mask_token or tokenizer.unk_token or tokenizer.eos_token
+            if mask is None:
+                raise UserError("tasks.masked_words: the model's tokenizer has no special token that can stand for a masked word; choose another model")
             texts = [text.replace(MASK, mask) for text in texts]
-        encoded = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"] if len(texts) else []
+        if any(PAIR in text for text in texts):
+            encoded = [tokenizer(*text.split(PAIR), truncation=True, max_length=max_length)["input_ids"] for text in texts]
+        else:
+            encoded = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"] if len(texts) else []
         offsets = np.cumsum([0] + [len(ids) for ids in encoded])
         return cls(np.array([token for ids in encoded for token in ids], dtype=np.int32), offsets)
 
@@ -42,14 +56,32 @@ class TokenTable:
         return [self.ids[self.offsets[row] : self.offsets[row + 1]] for row in rows]
 
 
+@dataclass(frozen=True)
+class TargetEncoding:
+    """How a language model's targets become token ids: each ends with the end of a text."""
+
+    tokenizer: Any
+    max_length: int
+    alone: bool  # of a decoder alone: with no other special token
+
+    def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
+        if not self.alone:
+            encoded = self.tokenizer(text_target=list(texts), truncation=True, max_length=self.max_length)["input_ids"]
+        else:
+            encoded = self.tokenizer(list(texts), add_special_tokens=False, truncation=True, max_length=self.max_length - 1)["input_ids"]
+            encoded = [[*ids, self.tokenizer.eos_token_id] for ids in encoded]
+        return [np.array(ids, dtype=np.int64) for ids in encoded]
+
+
 class Tokens:
     """Tokenises each task the first time it is asked for and keeps the result, in memory and on disk."""
 
-    def __init__(self, tokenizer, max_length: int):
+    def __init__(self, tokenizer, max_length: int, encode_targets: TargetEncoding | None = None):
+        """`encode_targets`: for a language model; None: there are no targets."""
         self.tokenizer = tokenizer
         self.max_length = max_length
+        self.encode_targets = encode_targets
         self._tables: dict[int, tuple[Task, TokenTable]] = {}
-        self._cache = _Cache.of(tokenizer, max_length)
 
     def of(self, task: Task, rows: Sequence[int]) -> list[np.ndarray]:
         if id(task) not in self._tables:  # the task is kept beside its table, so its id stays its own
@@ -60,6 +92,10 @@ class Tokens:
         """Token ids of texts that belong to no task."""
         table = TokenTable.of(self.tokenizer, texts, self.max_length)
         return table.rows(range(len(texts)))
+
+    @functools.cached_property
+    def _cache(self) -> _Cache | None:
+        return _Cache.of(self.tokenizer, self.max_length)
 
     def _table(self, texts: Sequence[str]) -> TokenTable:
         if self._cache is None:

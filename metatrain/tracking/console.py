@@ -121,7 +121,7 @@ def results_table(results: Mapping[str, Any], shots: str) -> Table:
     episodes = protocol["episodes_per_task"]
     title = f"{shots}-shot, {len(protocol['tasks'])} meta-test tasks, {episodes} episode{'s' if episodes > 1 else ''} each"
     table = Table(title=title, title_justify="left")
-    for column in ("arm", "accuracy", "balanced", "adapt s", "meta_trained\nminus it"):
+    for column in ("arm", _score_name(protocol), "balanced", "adapt s", "meta_trained\nminus it"):
         table.add_column(column, justify="left" if column == "arm" else "right", no_wrap=True)
     against = {item["against"]: item for item in part["comparisons"]}
     for name, arm in sorted(part["arms"].items(), key=lambda item: -item[1]["mean"]):
@@ -142,12 +142,18 @@ def verdict_lines(results: Mapping[str, Any], shots: str) -> list[str]:
     unbalanced = any(abs(arm["mean"] - arm["balanced"]) > 1e-9 for arm in part["arms"].values())
     lines = []
     for item in part["comparisons"]:
-        for score, found in (("accuracy", item), ("balanced accuracy", item["balanced"]))[: 2 if unbalanced else 1]:
+        for score, found in ((_score_name(results["protocol"]), item), ("balanced accuracy", item["balanced"]))[: 2 if unbalanced else 1]:
             lines.append(
                 f"{shots}-shot: {item['arm']} {_VERDICTS[found['verdict']]} {item['against']}: "
                 f"{100 * found['difference']:+.1f} points of {score}, 95% interval {_interval(found)}"
             )
     return lines
+
+
+def _score_name(protocol: Mapping[str, Any]) -> str:
+    """What the tasks are scored by; tasks of different kinds have no common name for it."""
+    names = set(protocol.get("scores", {}).values()) or {"accuracy"}
+    return names.pop() if len(names) == 1 else "score"
 
 
 def _interval(comparison: Mapping[str, Any]) -> str:

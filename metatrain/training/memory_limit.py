@@ -17,10 +17,15 @@ _SMALLEST = 512  # tokens that are encoded together on a CPU: with fewer, what a
 _SHARE = 0.8  # of free memory that is taken, if nothing is said
 
 
-def largest_episode(episode: EpisodeConfig, way: int, rows: int, text: int) -> Largest:
-    """The most tokens of an episode of `way` classes with texts of at most `text` tokens; rows: of the largest class."""
+def largest_episode(episode: EpisodeConfig, way: int, rows: int, text: int, reads_support: bool = False) -> Largest:
+    """The most tokens of an episode of `way` classes with texts of at most `text` tokens; rows: of the largest class.
+
+    `reads_support`: each query is read after the whole support set.
+    """
     queries = rows if episode.queries is None else min(rows, episode.queries)
-    return Largest(text, way * episode.shots * text, way * queries * text)
+    support = way * episode.shots * text
+    query = text + (support if reads_support else 0)
+    return Largest(query, support, way * queries * query)
 
 
 def fit_training(hardware: HardwareConfig, learner: Learner, largest: Largest, device: torch.device) -> str:
@@ -63,7 +68,7 @@ def fit_adaptation(hardware: HardwareConfig, learner: Learner, device: torch.dev
     """
     if hardware.max_memory is None:
         return
-    text = learner.encoder.max_length
+    text = learner.model.max_length
     largest = Largest(text, MemoryUse().part_tokens, MemoryUse().part_tokens)
     footprint = Footprint.of(learner, text)
     own = _own(learner, device)
@@ -81,8 +86,8 @@ def _uses(largest: Largest, device: torch.device) -> list[MemoryUse]:
 
 def _own(learner: Learner, device: torch.device) -> float:
     """Bytes of a process that has loaded the learner."""
-    encoder = sum(value.nbytes for value in learner.encoder.parameters())
-    return (_LIBRARIES if device.type == "cpu" else 0) + encoder + _trained(learner)
+    model = sum(value.nbytes for value in learner.model.parameters())
+    return (_LIBRARIES if device.type == "cpu" else 0) + model + _trained(learner)
 
 
 def _around(footprint: Footprint) -> float:

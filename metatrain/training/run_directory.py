@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class RunDirectory:
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
         self.model = path / "model"
+        self.tokenizer = path / "tokenizer"  # of a model with random weights, made from the training tasks
         self.results = path / "results.json"
         self.log = path / "run.log"
 
@@ -73,6 +75,12 @@ class RunDirectory:
         if not (path / "config.yaml").is_file():
             raise UserError(f"{path} is not a run directory: it has no config.yaml")
         return cls(path.resolve())
+
+    def with_tokenizer(self, config: Any) -> Any:
+        """The run's settings (those of `train`), with its own tokenizer if it has made one."""
+        if not self.tokenizer.is_dir():
+            return config
+        return replace(config, model=replace(config.model, tokenizer=str(self.tokenizer)))
 
     def read_record(self) -> dict[str, Any]:
         try:

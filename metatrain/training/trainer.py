@@ -12,7 +12,7 @@ import torch
 from metatrain.config.schema import TrainConfig
 from metatrain.errors import Stopped, UserError
 from metatrain.evaluation.arms import Adapted, Arm, ShuffledLabels
-from metatrain.evaluation.protocol import run_arms, texts_of
+from metatrain.evaluation.protocol import check_answers, run_arms, texts_of
 from metatrain.evaluation.statistics import SCORES, mean_over_tasks
 from metatrain.meta.learner import Learner, OuterGradient
 from metatrain.tasks.config import EpisodeConfig
@@ -61,6 +61,7 @@ def check_training(config: TrainConfig, tasks: TaskDistribution) -> None:
         raise UserError("episode.mix makes classes that algorithm.head=joint has no row for; choose one of the two")
     if config.tasks.masked_words.share and config.algorithm.head == "joint":
         raise UserError("tasks.masked_words has words for classes, of which algorithm.head=joint would keep a row each; choose one of the two")
+    check_answers((*tasks.meta_train, *tasks.meta_validation), config.algorithm)
     if config.validation.every:
         check_tasks(tasks.meta_validation, validation_settings(config), "meta_validation")
 
@@ -168,7 +169,7 @@ class Trainer:
         if residuals:
             record["cg_residual"] = sum(residuals) / len(residuals)
         metrics.write(step=self.state.step, split="meta_train", **record)
-        seconds, memory = time.monotonic() - begin, peak_memory(self.learner.encoder.device)
+        seconds, memory = time.monotonic() - begin, peak_memory(self.learner.model.device)
         self._timings.write(step=self.state.step, split="meta_train", seconds=round(seconds, 4), peak_memory_mb=round(memory / 1e6))
         wandb.log(self.state.step, {f"train/{key}": value for key, value in record.items()} | {"time/seconds_per_step": seconds})
         self.display.advance(

@@ -20,9 +20,9 @@ from torch.func import functional_call
 from torch.nn.utils.rnn import pad_sequence
 
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
-from metatrain.meta.learner import Learner
+from metatrain.meta.encoder_learner import EncoderLearner
+from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.memory import MemoryUse
-from metatrain.meta.text_losses import EpisodeTexts
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 
@@ -44,7 +44,7 @@ def metatrain(work: Work, meta_gradient: str = "exact", adapt: str = "all", dtyp
     """Ours, through the learner that `metatrain train` uses."""
     algorithm = AlgorithmConfig(head="linear", adapt=adapt, meta_gradient=meta_gradient)
     encoder, _ = load_encoder(ModelConfig(name="minilm", pooling="first"), second_order=True, dtype=dtype)
-    learner = Learner(encoder, algorithm, InnerConfig(lr=work.rate, steps=work.steps), way=2)
+    learner = EncoderLearner(encoder, algorithm, InnerConfig(lr=work.rate, steps=work.steps), way=2)
     learner.memory = memory or MemoryUse()
     weight, bias = head(encoder.hidden_size)
     learner.load({"head.weight": weight, "head.bias": bias})

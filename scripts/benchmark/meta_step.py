@@ -31,8 +31,8 @@ import torch
 from contenders import Step, Work
 from torch.utils.flop_counter import FlopCounterMode
 
+from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.memory import MemoryUse
-from metatrain.meta.text_losses import EpisodeTexts
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 from metatrain.tasks.files import Columns, read_file

@@ -20,13 +20,13 @@ import torch
 
 from metatrain.evaluation.protocol import texts_of
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
-from metatrain.meta.learner import Learner
+from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.text_losses import TextLosses
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 from metatrain.tasks.config import EpisodeConfig, SplitConfig, TasksConfig
-from metatrain.tasks.episodes import training_episode
 from metatrain.tasks.distribution import load_tasks
+from metatrain.tasks.episodes import training_episode
 from metatrain.tasks.tokens import Tokens
 from metatrain.training import hardware
 from metatrain.training.config import HardwareConfig
@@ -75,7 +75,7 @@ def sampling(updates: int, adapt: str) -> dict:
     """Seconds of drawing and batching, and of the meta-gradient, in each of some meta-updates."""
     tasks = load_tasks(TasksConfig(path="metatrain:reviews", task="domain", meta_train=SplitConfig(tasks=["*"])), 0)
     encoder, _ = load_encoder(ModelConfig(name="minilm"), second_order=True)
-    learner = Learner(encoder, AlgorithmConfig(adapt=adapt, head="prototype"), InnerConfig(), way=None)
+    learner = EncoderLearner(encoder, AlgorithmConfig(adapt=adapt, head="prototype"), InnerConfig(), way=None)
     tokens, settings = Tokens(encoder.tokenizer, 128), EpisodeConfig(queries=10)
     before, within = [], []
     for update in range(updates + 1):

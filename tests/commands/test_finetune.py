@@ -100,13 +100,13 @@ def test_a_plain_model_can_be_finetuned_too(cli, examples):
 @pytest.mark.parametrize("method", ["maml_lora", "cavia", "multitask"])
 def test_an_exported_model_answers_as_the_adapted_one_did(cli, examples, tmp_path, monkeypatch, method):
     """Adapters are folded and the head is part of it, whatever the method."""
-    from metatrain.meta.learner import Learner
+    from metatrain.meta.encoder_learner import EncoderLearner
     from metatrain.models.export import Classifier
 
     assert cli("train", f"algorithm={method}", "debug=fast", "hydra.run.dir=run").code == 0
     seen = []
-    before = Learner.logits
-    monkeypatch.setattr(Learner, "logits", lambda self, *arguments: seen.append(before(self, *arguments)) or seen[-1])
+    before = EncoderLearner.logits
+    monkeypatch.setattr(EncoderLearner, "logits", lambda self, *arguments: seen.append(before(self, *arguments)) or seen[-1])
     found = cli("finetune", "checkpoint=run", f"data.train={examples}", f"data.test={examples}", "hydra.run.dir=tuned", "inner.lr=0.05")
     assert found.code == 0, found.err
     classifier = Classifier(tmp_path / "tuned" / "model", torch.device("cpu"))

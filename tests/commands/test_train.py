@@ -9,8 +9,8 @@ from conftest import ROOT
 from metatrain.commands.building import open_checkpoint
 from metatrain.config.schema import InnerOverrides, ModelOverrides
 from metatrain.evaluation.protocol import texts_of
-from metatrain.tasks.episodes import training_episode
 from metatrain.tasks.distribution import load_tasks
+from metatrain.tasks.episodes import training_episode
 from metatrain.tasks.tokens import Tokens
 from metatrain.tracking.metrics import read_metrics
 
@@ -88,7 +88,7 @@ def test_implicit_meta_gradients_report_how_far_conjugate_gradients_came(cli, tm
 
 def training_loss(learner, config) -> float:
     """The mean query loss after adaptation of the first training episodes."""
-    tasks, tokens = load_tasks(config.tasks, config.seed), Tokens(learner.encoder.tokenizer, config.model.max_length)
+    tasks, tokens = load_tasks(config.tasks, config.seed), Tokens(learner.model.tokenizer, config.model.max_length)
     episodes = [training_episode(tasks, config.episode, config.seed, index) for index in range(24)]
     return sum(float(learner.outer_gradient(texts_of(episode, tokens)).loss_after) for episode in episodes) / len(episodes)
 

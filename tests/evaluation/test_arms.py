@@ -3,7 +3,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from metatrain.evaluation.arms import FrozenFeatures, FrozenLogisticRegression, FrozenPrototypes, ShuffledLabels, make_arms
-from metatrain.meta.text_losses import EpisodeTexts
+from metatrain.meta.episode_texts import EpisodeTexts
 
 
 class Fixed:

@@ -12,10 +12,11 @@ from torch.func import functional_call
 
 from metatrain.errors import UserError
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
-from metatrain.meta.learner import Learner, OuterGradient
+from metatrain.meta.encoder_learner import EncoderLearner, OuterGradient
+from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.memory import MemoryUse
 from metatrain.meta.parameters import dot
-from metatrain.meta.text_losses import EpisodeTexts, TextLosses
+from metatrain.meta.text_losses import TextLosses
 from metatrain.models.adapters import KINDS, attach
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder, load_encoder
@@ -38,14 +39,14 @@ def encoder() -> Encoder:
     return load_encoder(ModelConfig(name="tiny", normalize=True, max_length=16), second_order=True, dtype=torch.float64)[0]
 
 
-def learner(encoder: Encoder, head: str, adapt: str, meta_gradient: str = "exact", rule: str = "sgd", **more) -> Learner:
+def learner(encoder: Encoder, head: str, adapt: str, meta_gradient: str = "exact", rule: str = "sgd", **more) -> EncoderLearner:
     torch.manual_seed(1)
     pattern = r"attention.*query" if adapt == "pattern" else None
     algorithm = AlgorithmConfig(head=head, head_scale=2.0, adapt=adapt, last_layers=1, pattern=pattern, meta_gradient=meta_gradient, **more)
     if adapt in KINDS:
         encoder = copy.deepcopy(encoder)
         attach(encoder.backbone, adapt, rank=2, targets=None, context_size=3)
-    made = Learner(encoder, algorithm, InnerConfig(rule=rule, lr=LR, head_lr=HEAD_LR, steps=STEPS, rank=2), way=2, labels=("maybe", "no"))
+    made = EncoderLearner(encoder, algorithm, InnerConfig(rule=rule, lr=LR, head_lr=HEAD_LR, steps=STEPS, rank=2), way=2, labels=("maybe", "no"))
     for name, value in made.parameters.items():
         if "lora_B" in name:
             value.normal_(std=0.1)  # a fresh one is zero and would hide what is multiplied by it
@@ -60,19 +61,19 @@ def episode(encoder) -> EpisodeTexts:
     return EpisodeTexts(ids[:4], np.array([0, 1, 1, 0]), ids[4:], np.array([1, 0]), NAMES)
 
 
-def unrolled(subject: Learner, episode: EpisodeTexts) -> tuple[dict[str, torch.Tensor], float]:
+def unrolled(subject: EncoderLearner, episode: EpisodeTexts) -> tuple[dict[str, torch.Tensor], float]:
     """The meta-gradient as the textbook has it: every step in one graph, over whole parameters and padded batches of one text."""
     theta = {name: value.clone().requires_grad_() for name, value in subject.parameters.items()}
 
     def encode(parameters, texts):
         weights = {name[len("encoder.") :]: value for name, value in parameters.items() if name.startswith("encoder.")}
-        return torch.cat([functional_call(subject.encoder, weights, (subject.encoder.batch([text]),)) for text in texts])
+        return torch.cat([functional_call(subject.model, weights, (subject.model.batch([text]),)) for text in texts])
 
     def loss(parameters, texts, labels):
         logits = encode(parameters, texts) @ parameters["head.weight"].T + parameters["head.bias"]
         return F.cross_entropy(logits, torch.tensor(labels))
 
-    zeros = {"weight": torch.zeros(2, subject.encoder.hidden_size, dtype=torch.float64), "bias": torch.zeros(2, dtype=torch.float64)}
+    zeros = {"weight": torch.zeros(2, subject.model.hidden_size, dtype=torch.float64), "bias": torch.zeros(2, dtype=torch.float64)}
     learned = {name[len("head.") :]: value for name, value in theta.items() if name.startswith("head.")}
     head = subject.head.start(learned, zeros, encode(theta, episode.support), torch.tensor(episode.support_labels), NAMES)
     # Copies within the graph: an inner gradient is taken at (encoder, head), not through the head's making from the encoder.
@@ -92,7 +93,7 @@ def unrolled(subject: Learner, episode: EpisodeTexts) -> tuple[dict[str, torch.T
     return {name: torch.zeros_like(theta[name]) if g is None else g for name, g in zip(theta, found)}, query.item()
 
 
-def dense(subject: Learner, episode: EpisodeTexts):
+def dense(subject: EncoderLearner, episode: EpisodeTexts):
     """The learner's own meta-gradient, with zeros where it has none."""
     part = subject.outer_gradient(episode)
     total = {name: torch.zeros_like(value) for name, value in subject.parameters.items()}
@@ -152,7 +153,7 @@ def precision_of(architecture: str, expected: dict[str, torch.Tensor]) -> float:
     return 1e-5 * max(float(value.abs().max()) for value in expected.values()) if architecture == "t5" else 1e-9
 
 
-def check_forward_over_reverse(architecture: str, subject: Learner, episode: EpisodeTexts, expected) -> None:
+def check_forward_over_reverse(architecture: str, subject: EncoderLearner, episode: EpisodeTexts, expected) -> None:
     if architecture == "llama":
         with pytest.raises(UserError, match="silu.*choose exact_recomputed"):
             dense(subject, episode)
@@ -172,7 +173,7 @@ def test_exact_modes_agree_on_other_architectures(other):
     check_forward_over_reverse(architecture, learner(encoder, "prototype", "all", "forward_over_reverse"), episode, expected)
 
 
-def unrolled_with_the_same_draws(subject: Learner, episode: EpisodeTexts, first_order: bool = False):
+def unrolled_with_the_same_draws(subject: EncoderLearner, episode: EpisodeTexts, first_order: bool = False):
     """The meta-gradient in one graph, over the learner's own losses: other texts in a batch would mean other masks."""
     losses = TextLosses(subject, episode, episode.seed)
     gradient = unrolled_losses(losses, subject.view(losses.rows), subject.rule, STEPS, first_order=first_order)
@@ -240,8 +241,8 @@ def test_noise_is_of_the_episode_and_the_step(encoder, episode):
 
 def test_adaptation_for_use_has_no_noise(encoder, episode):
     noisy = learner(encoder, "prototype", "all", dropout=0.3, meta_dropout=True, information_penalty=0.1)
-    found, _ = noisy.adapt(episode.support, episode.support_labels, NAMES)
-    expected, _ = learner(encoder, "prototype", "all").adapt(episode.support, episode.support_labels, NAMES)
+    found, _ = noisy.adapt(episode)
+    expected, _ = learner(encoder, "prototype", "all").adapt(episode)
     assert torch.equal(noisy.logits(found, episode.query), noisy.logits(expected, episode.query))
 
 
@@ -270,9 +271,9 @@ def test_a_context_starts_at_zero_and_is_no_meta_parameter(encoder, episode):
     subject = learner(encoder, "prototype", "context")
     (name,) = subject.adapted
     assert name not in subject.parameters and not subject.initial[name].any()
-    parameters, _ = subject.adapt(episode.support, episode.support_labels, NAMES)
+    parameters, _ = subject.adapt(episode)
     assert parameters[name].any() and not subject.initial[name].any()
-    assert torch.equal(parameters["head.weight"], subject.adapt(episode.support, episode.support_labels, NAMES, steps=0)[0]["head.weight"])
+    assert torch.equal(parameters["head.weight"], subject.adapt(episode, steps=0)[0]["head.weight"])
     dense(subject, episode)
     assert not subject.initial[name].any()
 
@@ -283,7 +284,7 @@ def test_the_first_step_of_a_fresh_lora_moves_one_of_its_matrices(encoder, episo
     for name, value in subject.parameters.items():
         if "lora_B" in name:
             value.zero_()
-    parameters, _ = subject.adapt(episode.support, episode.support_labels, NAMES, steps=1)
+    parameters, _ = subject.adapt(episode, steps=1)
     moved = {name for name in subject.adapted if not torch.equal(parameters[name], subject.parameters[name])}
     assert moved == {name for name in subject.adapted if "lora_B" in name}
     assert all(name in subject.parameters for name in subject.adapted)
@@ -291,7 +292,7 @@ def test_the_first_step_of_a_fresh_lora_moves_one_of_its_matrices(encoder, episo
 
 def test_a_joint_head_has_rows_of_the_labels_it_knows(encoder, episode):
     subject = learner(encoder, "joint", "all")
-    parameters, _ = subject.adapt(episode.support, episode.support_labels, NAMES, steps=0)
+    parameters, _ = subject.adapt(episode, steps=0)
     assert torch.equal(parameters["head.weight"][0], subject.parameters["head.label.no"][:-1])
     assert not parameters["head.weight"][1].any()
     found, _ = dense(subject, episode)
@@ -326,7 +327,7 @@ def test_the_part_that_does_not_adapt_may_run_once_or_in_each_step(encoder, epis
 
 def test_adaptation_equals_what_the_meta_gradient_saw(encoder, episode):
     subject = learner(encoder, "zero", "all")
-    parameters, _ = subject.adapt(episode.support, episode.support_labels, NAMES)
+    parameters, _ = subject.adapt(episode)
     logits = subject.logits(parameters, episode.query)
     loss = F.cross_entropy(logits, torch.from_numpy(episode.query_labels)).item()
     assert loss == pytest.approx(float(subject.outer_gradient(episode).loss_after), abs=1e-12)
@@ -335,7 +336,7 @@ def test_adaptation_equals_what_the_meta_gradient_saw(encoder, episode):
 def test_adaptation_changes_no_meta_parameter_and_only_occurring_embeddings(encoder, episode):
     subject = learner(encoder, "zero", "all")
     before = {name: value.clone() for name, value in subject.parameters.items()}
-    parameters, _ = subject.adapt(episode.support, episode.support_labels, NAMES)
+    parameters, _ = subject.adapt(episode)
     assert all(torch.equal(before[name], value) for name, value in subject.parameters.items())
     name = "encoder." + encoder.word_embeddings
     changed = (parameters[name] != before[name]).any(1).nonzero().flatten()
@@ -345,7 +346,7 @@ def test_adaptation_changes_no_meta_parameter_and_only_occurring_embeddings(enco
 
 def test_predictions_do_not_depend_on_the_other_queries(encoder, episode):
     subject = learner(encoder, "prototype", "all")
-    parameters, _ = subject.adapt(episode.support, episode.support_labels, NAMES)
+    parameters, _ = subject.adapt(episode)
     together = subject.logits(parameters, episode.query)
     alone = torch.cat([subject.logits(parameters, [text]) for text in episode.query])
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-12)
@@ -387,14 +388,14 @@ def test_fewer_graphs_change_no_bit(encoder, episode):
 
 @pytest.mark.parametrize("mode", ["exact", "exact_recomputed", "forward_over_reverse", "first_order"])
 def test_products_in_bf16_leave_parameters_and_direction(episode, mode):
-    def made(dtype) -> Learner:
+    def made(dtype) -> EncoderLearner:
         torch.manual_seed(0)
         encoder, _ = load_encoder(ModelConfig(name="tiny", normalize=True, max_length=16), second_order=True, dtype=dtype)
         return learner(encoder, "prototype", "all", mode)
 
     half, whole = made(torch.bfloat16), made(torch.float32)
     assert {value.dtype for value in half.parameters.values()} == {torch.float32}
-    adapted, _ = half.adapt(episode.support, episode.support_labels, NAMES)
+    adapted, _ = half.adapt(episode)
     assert {value.dtype for value in adapted.values()} == {torch.float32}
     (found, part), (expected, reference) = dense(half, episode), dense(whole, episode)
     assert part.loss_after != reference.loss_after  # it does something
@@ -427,13 +428,13 @@ def test_episodes_encoded_together_give_the_same(encoder, episode, head, more, m
 
 def test_any_number_of_classes_without_a_learned_head(encoder, episode):
     subject = learner(encoder, "zero", "head")
-    parameters, _ = subject.adapt(episode.support, np.array([0, 1, 2, 3]), ["a", "b", "c", "d"])
+    parameters, _ = subject.adapt(replace(episode, support_labels=np.array([0, 1, 2, 3]), names=["a", "b", "c", "d"]))
     assert subject.logits(parameters, episode.query).shape == (2, 4)
 
 
 def test_a_head_that_does_not_adapt_stays_as_it_started(encoder, episode):
     subject = learner(encoder, "linear", "body")
-    parameters, _ = subject.adapt(episode.support, episode.support_labels, NAMES)
+    parameters, _ = subject.adapt(episode)
     assert torch.equal(parameters["head.weight"], subject.parameters["head.weight"])
     assert not torch.equal(
         parameters["encoder.backbone.encoder.layer.0.output.dense.weight"], subject.parameters["encoder.backbone.encoder.layer.0.output.dense.weight"]
@@ -444,7 +445,7 @@ def test_a_head_that_does_not_adapt_stays_as_it_started(encoder, episode):
 def test_the_other_modes_run_on_a_transformer(encoder, episode, mode):
     torch.manual_seed(1)
     algorithm = AlgorithmConfig(head="prototype", meta_gradient=mode, proximal=2.0 if mode == "implicit" else 0.0)
-    subject = Learner(encoder, algorithm, InnerConfig(lr=LR, steps=STEPS), way=2)
+    subject = EncoderLearner(encoder, algorithm, InnerConfig(lr=LR, steps=STEPS), way=2)
     part = subject.outer_gradient(episode)
     assert (part.residual is not None) == (mode == "implicit")
     assert sum(float(value.abs().sum()) for value in part.gradient.values()) > 0
@@ -456,13 +457,13 @@ def test_the_other_modes_run_on_a_transformer(encoder, episode, mode):
         assert dot / size**0.5 > 1 - 1e-6
 
 
-def learner_like(subject: Learner, encoder: Encoder) -> Learner:
+def learner_like(subject: EncoderLearner, encoder: Encoder) -> EncoderLearner:
     torch.manual_seed(1)
-    return Learner(encoder, replace(subject.algorithm, meta_gradient="exact"), subject.inner, way=2)
+    return EncoderLearner(encoder, replace(subject.algorithm, meta_gradient="exact"), subject.inner, way=2)
 
 
 def test_derivatives_of_second_order_begin_when_they_are_to(encoder, episode):
     torch.manual_seed(1)
-    subject = Learner(encoder, AlgorithmConfig(head="prototype", first_order_until=10), InnerConfig(lr=LR, steps=STEPS), way=2)
+    subject = EncoderLearner(encoder, AlgorithmConfig(head="prototype", first_order_until=10), InnerConfig(lr=LR, steps=STEPS), way=2)
     gradients = [subject.outer_gradient(episode, step).gradient["head.log_scale"] for step in (0, 9, 10)]
     assert gradients[0] == gradients[1] != gradients[2]

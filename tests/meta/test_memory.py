@@ -8,20 +8,21 @@ import pytest
 import torch
 
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
-from metatrain.meta.learner import Learner
+from metatrain.meta.encoder_learner import EncoderLearner
+from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.memory import Footprint, Largest, MemoryUse, fit, halvings
 from metatrain.meta.second_order import GradientGraph
-from metatrain.meta.text_losses import EpisodeTexts, TextLosses
+from metatrain.meta.text_losses import TextLosses
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 
 LARGEST = Largest(text=64, support=640, query=320)
 
 
-def learner(meta_gradient: str = "exact", adapt: str = "all", head: str = "linear", rule: str = "sgd") -> Learner:
+def learner(meta_gradient: str = "exact", adapt: str = "all", head: str = "linear", rule: str = "sgd") -> EncoderLearner:
     torch.manual_seed(0)
     encoder, _ = load_encoder(ModelConfig(name="tiny", max_length=64), second_order=True)
-    return Learner(encoder, AlgorithmConfig(head=head, adapt=adapt, meta_gradient=meta_gradient), InnerConfig(steps=4, rule=rule), way=2)
+    return EncoderLearner(encoder, AlgorithmConfig(head=head, adapt=adapt, meta_gradient=meta_gradient), InnerConfig(steps=4, rule=rule), way=2)
 
 
 def test_the_footprint_is_the_same_every_time():

@@ -8,7 +8,7 @@ from metatrain.errors import UserError
 from metatrain.models.adapters import KINDS, attach, folded, is_adapter, is_lost_by_folding
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder, load_encoder
-from metatrain.models.export import read_recipe, save_encoder
+from metatrain.models.export import read_recipe, save_meta_trained
 
 TEXTS = ["a wonderful plot", "the brakes are unpredictable and the dealer shrugged", "cold"]
 
@@ -47,7 +47,7 @@ def test_folding_gives_a_plain_model_that_computes_the_same(kind):
 @pytest.mark.parametrize("kind", ["lora", "ia3"])
 def test_what_folding_loses_is_saved_beside_the_plain_model(tmp_path, kind):
     encoder = with_adapters(kind)
-    save_encoder(tmp_path, encoder, {}, {"format": 1})
+    save_meta_trained(tmp_path, encoder, "encoder.", {}, {"format": 1})
     _, saved = read_recipe(tmp_path)
     again = with_adapters(kind, str(tmp_path))
     with torch.no_grad():

@@ -12,7 +12,7 @@ from transformers import DistilBertConfig, DistilBertModel, GPT2Config, GPT2Mode
 from metatrain.errors import UserError
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
-from metatrain.models.export import Classifier, read_recipe, save_classifier, save_encoder
+from metatrain.models.export import Classifier, read_recipe, save_classifier, save_meta_trained
 from metatrain.models.tiny import tokenizer
 
 TEXTS = ["a wonderful plot", "the brakes are unpredictable and the dealer shrugged", "cold"]
@@ -94,7 +94,7 @@ def test_a_finetuned_directory_loads_without_metatrain(tmp_path, model, pooling,
 
 def test_a_meta_trained_directory_carries_its_recipe(tmp_path):
     encoder, _ = load_encoder(ModelConfig(name="tiny"), second_order=True)
-    save_encoder(tmp_path, encoder, {"log_scale": torch.tensor(0.5)}, {"format": 1, "inner": {"steps": 3}})
+    save_meta_trained(tmp_path, encoder, "encoder.", {"log_scale": torch.tensor(0.5)}, {"format": 1, "inner": {"steps": 3}})
     recipe, head = read_recipe(tmp_path)
     assert recipe == {"format": 1, "inner": {"steps": 3}}
     assert head["log_scale"] == 0.5

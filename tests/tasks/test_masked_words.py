@@ -9,11 +9,11 @@ import pytest
 from metatrain.errors import UserError
 from metatrain.models.tiny import tokenizer
 from metatrain.tasks.config import EMBEDDED, EpisodeConfig, MaskedWordsConfig, SplitConfig, TasksConfig
+from metatrain.tasks.distribution import load_tasks
 from metatrain.tasks.episodes import draw, training_episode
 from metatrain.tasks.files import Columns, read_file
 from metatrain.tasks.masked_words import masked, masked_words
 from metatrain.tasks.reviews import corpus_path
-from metatrain.tasks.distribution import load_tasks
 from metatrain.tasks.task import MASK, text_key
 from metatrain.tasks.tokens import Tokens
 

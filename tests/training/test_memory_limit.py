@@ -9,7 +9,7 @@ from conftest import spawn
 
 from metatrain.errors import UserError
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
-from metatrain.meta.learner import Learner
+from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.memory import Footprint, Largest, MemoryUse
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
@@ -22,10 +22,10 @@ LARGEST = Largest(text=64, support=1280, query=640)
 
 
 @pytest.fixture
-def learner() -> Learner:
+def learner() -> EncoderLearner:
     torch.manual_seed(0)
     encoder, _ = load_encoder(ModelConfig(name="tiny", max_length=64), second_order=True)
-    return Learner(encoder, AlgorithmConfig(head="linear"), InnerConfig(steps=4), way=2)
+    return EncoderLearner(encoder, AlgorithmConfig(head="linear"), InnerConfig(steps=4), way=2)
 
 
 def test_the_largest_episode():

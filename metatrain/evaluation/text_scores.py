@@ -1,0 +1,64 @@
+"""How answers of text-to-text tasks are compared with their targets: each score from 0 to 1, over all queries of an episode.
+
+chrF (Popovic 2015) and BLEU (Papineni et al. 2002) as `sacrebleu` computes them, with its defaults, of all answers together; ROUGE
+(Lin 2004) as `rouge-score` does, F measure without stemming, mean over the answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from metatrain.errors import UserError
+from metatrain.tasks.task import text_key
+
+
+def _chrf(answers: Sequence[str], targets: Sequence[str]) -> float:
+    return _sacrebleu().corpus_chrf(list(answers), [list(targets)]).score / 100
+
+
+def _bleu(answers: Sequence[str], targets: Sequence[str]) -> float:
+    # Smoothed as sentence BLEU is: with a few short queries, no 4-gram may match.
+    return _sacrebleu().corpus_bleu(list(answers), [list(targets)], use_effective_order=True).score / 100
+
+
+def _rouge(kind: str, answers: Sequence[str], targets: Sequence[str]) -> float:
+    try:
+        from rouge_score.rouge_scorer import RougeScorer
+    except ImportError as error:
+        raise _missing("rouge-score") from error
+    scorer = RougeScorer([kind])
+    return sum(scorer.score(target, answer)[kind].fmeasure for answer, target in zip(answers, targets)) / len(targets)
+
+
+def _exact_match(answers: Sequence[str], targets: Sequence[str]) -> float:
+    """The share of answers that are their target, whatever their case, punctuation and spacing."""
+    return sum(text_key(answer) == text_key(target) for answer, target in zip(answers, targets)) / len(targets)
+
+
+SCORES: dict[str, Callable[[Sequence[str], Sequence[str]], float]] = {
+    "chrf": _chrf,
+    "bleu": _bleu,
+    "rouge1": lambda answers, targets: _rouge("rouge1", answers, targets),
+    "rouge2": lambda answers, targets: _rouge("rouge2", answers, targets),
+    "rougeL": lambda answers, targets: _rouge("rougeL", answers, targets),
+    "exact_match": _exact_match,
+}
+
+
+def check_score(name: str) -> None:
+    """Raises: UserError: there is no such score, or what computes it is not installed."""
+    if name not in SCORES:
+        raise UserError(f"tasks.score={name} is unknown; choose one of {', '.join(SCORES)}")
+    SCORES[name](["a text"], ["a text"])
+
+
+def _sacrebleu():
+    try:
+        import sacrebleu
+    except ImportError as error:
+        raise _missing("sacrebleu") from error
+    return sacrebleu
+
+
+def _missing(package: str) -> UserError:
+    return UserError(f"tasks.score needs {package}, which is not installed; run: pip install 'metatrain-nlp[text]'")

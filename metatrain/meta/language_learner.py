@@ -1,0 +1,75 @@
+"""The learner of language models: any task whose answer is a text, classification by the names of the labels among them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from metatrain.errors import UserError
+from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.meta.episode_texts import EpisodeTexts, Targets
+from metatrain.meta.language_losses import LanguageLosses
+from metatrain.meta.learner import Learner
+from metatrain.meta.parameters import Parameters
+from metatrain.models.batches import chunks
+from metatrain.models.heads import IN_CONTEXT
+from metatrain.models.language_model import LanguageModel
+from metatrain.models.writer import losses_of_choices
+
+
+class LanguageLearner(Learner):
+    """A learner whose model is a language model.
+
+    What is learned of a task is in the model's own parameters, or, with `algorithm.head=in_context`, in nothing but the input: every
+    query is read after the whole support set, as in MetaICL (Min et al. 2022).
+    """
+
+    prefix = "language_model."
+    model: LanguageModel
+
+    def __init__(self, model: LanguageModel, algorithm: AlgorithmConfig, inner: InnerConfig):
+        """Raises: UserError: the support set is to be read before a query, and the model is not a decoder alone."""
+        self.reads_support = algorithm.head == IN_CONTEXT
+        if self.reads_support and not model.decoder_alone:
+            raise UserError("algorithm.head=in_context needs a decoder alone (GPT-2, Llama); for an encoder-decoder choose algorithm.head=lm")
+        super().__init__(model, algorithm, inner)
+        self.learn_rule({})
+
+    def losses(self, episode: EpisodeTexts, seed: int | None) -> LanguageLosses:
+        return LanguageLosses(self, episode, seed)
+
+    def answers(self, parameters: Mapping[str, Tensor], episode: EpisodeTexts) -> Sequence[str] | np.ndarray:
+        prompts, choices, most = self.prompts(episode), episode.targets.choices, self.memory.part_tokens
+        model = self.write_to_model(parameters)
+        with torch.no_grad():
+            if choices is not None:
+                return losses_of_choices(model, prompts, choices, most).argmin(1).cpu().numpy()
+            return [answer for part in chunks(prompts, most) for answer in model.write(prompts[part])]
+
+    def prompts(self, episode: EpisodeTexts) -> Sequence[np.ndarray]:
+        """What is read before an answer is written: the queries, after the support set if it is read too."""
+        if not self.reads_support or not len(episode.query):
+            return episode.query
+        between = self.model.separator
+        # In an order of the episode's own, else the last class would always be the nearest. An example ends as its target does.
+        order = np.random.default_rng(episode.seed).permutation(len(episode.support))
+        shown = [piece for row in order for piece in (episode.support[row], between, episode.targets.support[row])]
+        prompts = [np.concatenate([*shown, query]) for query in episode.query]
+        longest, room = self.model.longest_input, len(between) + self.model.max_target_length
+        if longest and max(map(len, prompts)) + room > longest:
+            raise UserError(
+                f"a support set and a query have {max(map(len, prompts))} tokens, with room for {room} more, and the model reads {longest}; "
+                "lower episode.shots, evaluation.shots or model.max_length"
+            )
+        return prompts
+
+    def reached(self, parameters: Parameters) -> Tensor:
+        text = np.array(self.model.tokenizer("a")["input_ids"])
+        return functional_call(self.model, parameters, (self.model.batch([text, text], [text, text]),)).loss.sum()
+
+    def longest_targets(self, texts: int) -> Targets:
+        return Targets([np.ones(self.model.max_target_length, dtype=np.int64)] * texts, (), None)

@@ -1,0 +1,64 @@
+"""The losses of an episode under a language model: token cross-entropy of what is to be written after each text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metatrain.meta.episode_texts import EpisodeTexts, Targets
+from metatrain.meta.noise import QUERY, SUPPORT, Noise
+from metatrain.meta.parameters import Parameters
+from metatrain.models.batches import chunks
+from metatrain.models.language_model import Written
+
+if TYPE_CHECKING:
+    from metatrain.meta.language_learner import LanguageLearner
+
+
+class LanguageLosses:
+    """An episode's losses as functions of the adapted parameters phi and the meta-parameters theta.
+
+    S and Q are means over the target tokens of the support set and of the queries. `query_accuracies` are shares of the queries'
+    target tokens that are the likeliest after those before them.
+    """
+
+    def __init__(self, learner: LanguageLearner, episode: EpisodeTexts, seed: int | None):
+        targets: Targets = episode.targets
+        self.learner = learner
+        self.noise = Noise(learner.algorithm, seed)
+        self.rows = None
+        self.support_tokens = _size(episode.support) + _size(targets.support)
+        self.query_accuracies: list[Tensor] = []
+        self._wanted = {SUPPORT: _size(targets.support), QUERY: _size(targets.query)}
+        self._support = self._batches(episode.support, targets.support)
+        self._query = self._batches(learner.prompts(episode), targets.query)
+
+    def start(self, theta: Mapping[str, Tensor]) -> tuple[Parameters, Parameters]:
+        begin = {**theta, **self.learner.anew}
+        adapted = self.learner.adapted
+        return {name: begin[name] for name in adapted}, {name: value for name, value in theta.items() if name not in adapted}
+
+    def support_parts(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor], step: int) -> Iterator[Tensor]:
+        for part, batch in enumerate(self._support):
+            found = self.learner.call({**fixed, **phi}, batch, seed=self.noise.dropout_seed(SUPPORT, part, step))
+            yield found.loss.sum() / self._wanted[SUPPORT]
+
+    def query_parts(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Iterator[Tensor]:
+        right = []
+        for part, batch in enumerate(self._query):
+            found = self.learner.call({**fixed, **phi}, batch, seed=self.noise.dropout_seed(QUERY, part, 0))
+            right.append(found.right.detach().sum())
+            yield found.loss.sum() / self._wanted[QUERY]
+        self.query_accuracies.append(torch.stack(right).sum() / self._wanted[QUERY])
+
+    def _batches(self, texts: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> list[Written]:
+        both = [np.concatenate([text, target]) for text, target in zip(texts, targets)]
+        return [self.learner.model.batch(texts[part], targets[part]) for part in chunks(both, self.learner.memory.part_tokens)]
+
+
+def _size(texts: Sequence[np.ndarray]) -> int:
+    return sum(map(len, texts))

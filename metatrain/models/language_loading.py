@@ -1,0 +1,68 @@
+"""From `model.name` to a language model: trained by others, or with random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+
+from metatrain.errors import UserError
+from metatrain.models import scratch
+from metatrain.models.config import ModelConfig
+from metatrain.models.language_model import LanguageModel
+from metatrain.models.pretrained import check_remote_code, from_pretrained
+
+_LONGEST_CONTEXT = 2048  # positions of a decoder with random weights
+
+
+def load_language_model(config: ModelConfig, second_order: bool, dtype: torch.dtype, texts: Iterable[str]) -> tuple[LanguageModel, list[str]]:
+    """Load `config.name` and say in a line each what was decided on the way.
+
+    texts: of the training tasks, to learn a vocabulary from where the model brings none.
+
+    Raises:
+        UserError: the model does not exist, cannot be read, writes no texts, or the settings do not fit it.
+    """
+    check_remote_code(config)
+    if dtype == torch.bfloat16:
+        raise UserError("hardware.precision=bf16 is for encoders for now; choose hardware.precision=float32")
+    for key in ("max_length", "max_target_length"):
+        if getattr(config, key) < 2:
+            raise UserError(f"model.{key}={getattr(config, key)} must be 2 or more")
+    attention = "eager" if second_order else "sdpa"
+    if config.name.startswith(scratch.PREFIX):
+        tokenizer, backbone = _from_scratch(config, attention, texts)
+    elif config.name in ("minilm", "tiny"):
+        raise UserError(f"model.name={config.name} writes no texts; choose a language model (model=t5_small, model=small_t5 or model=small_gpt2)")
+    else:
+        tokenizer, backbone = from_pretrained(config.name, config, _auto, attention, dtype)
+    if tokenizer.eos_token_id is None:
+        raise UserError(f"model.name={config.name}: its tokenizer has no end-of-text token, so it cannot say where a target ends; choose another model")
+    backbone = backbone.to(dtype)
+    backbone.generation_config.max_length = None  # what is written ends by model.max_target_length alone
+    model = LanguageModel(backbone, tokenizer, config)
+    longest, wanted = model.longest_input, config.max_length + len(model.separator) + config.max_target_length
+    if longest and wanted > longest:
+        raise UserError(f"model.max_length={config.max_length}: a text and its target have up to {wanted} tokens, and {config.name} reads {longest}; lower it")
+    size = sum(parameter.numel() for parameter in model.parameters())
+    kind = "a decoder alone" if model.decoder_alone else "an encoder-decoder"
+    return model, [
+        f"model: {config.name}, {kind}, {size / 1e6:.1f}M parameters, {len(tokenizer):,} pieces",
+        f"attention: {'eager, because the fused kernel has no second derivative' if second_order else 'fused (sdpa), first derivatives only'}",
+    ]
+
+
+def _from_scratch(config: ModelConfig, attention: str, texts: Iterable[str]) -> tuple[PreTrainedTokenizerBase, Any]:
+    name = config.name[len(scratch.PREFIX) :]
+    scratch.check_scratch(name, config.scratch)
+    if config.tokenizer is not None:
+        tokenizer = AutoTokenizer.from_pretrained(config.tokenizer)
+    else:
+        tokenizer = scratch.train_tokenizer(texts, config.scratch.vocabulary, scratch.ends_texts(name))
+    return tokenizer, scratch.backbone(name, config.scratch, tokenizer, _LONGEST_CONTEXT, attention)
+
+
+def _auto(settings: PretrainedConfig) -> tuple[Any, dict[str, Any]]:
+    return (AutoModelForSeq2SeqLM if settings.is_encoder_decoder else AutoModelForCausalLM), {}

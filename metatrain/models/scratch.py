@@ -1,0 +1,97 @@
+"""`model.name=scratch:t5` and `scratch:gpt2`: small language models with random weights, for work without a download.
+
+Their vocabulary is learned from the texts of the training tasks; a run keeps its tokenizer, so that it needs them only once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+
+from metatrain.errors import UserError
+from metatrain.models.config import ScratchConfig
+
+PREFIX = "scratch:"
+_PAD, _END, _UNKNOWN, _MASK, _SEPARATOR = "<pad>", "</s>", "<unk>", "<mask>", "<sep>"
+_SPECIAL = (_PAD, _END, _UNKNOWN, _MASK, _SEPARATOR)
+
+
+def check_scratch(name: str, config: ScratchConfig) -> None:
+    """Raises: UserError: there is no such architecture, or a size makes no sense."""
+    if name not in _BACKBONES:
+        raise UserError(f"model.name={PREFIX}{name} is unknown; choose {' or '.join(PREFIX + each for each in _BACKBONES)}")
+    for key in ("layers", "hidden", "heads"):
+        if getattr(config, key) < 1:
+            raise UserError(f"model.scratch.{key}={getattr(config, key)} must be 1 or more")
+    if config.hidden % config.heads:
+        raise UserError(f"model.scratch.hidden={config.hidden} must be a multiple of model.scratch.heads={config.heads}")
+    if config.vocabulary < 300:
+        raise UserError(f"model.scratch.vocabulary={config.vocabulary} must be 300 or more: every byte is a piece")
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int, ends: bool) -> PreTrainedTokenizerFast:
+    """Byte-level pieces (Sennrich et al. 2016; Radford et al. 2019) of these texts; `ends`: a text ends with the end of a text."""
+    raw = Tokenizer(models.BPE(unk_token=_UNKNOWN))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    raw.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    raw.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=list(_SPECIAL), initial_alphabet=alphabet, show_progress=False))
+    if ends:
+        pieces = [(_END, raw.token_to_id(_END)), (_SEPARATOR, raw.token_to_id(_SEPARATOR))]
+        raw.post_processor = processors.TemplateProcessing(single=f"$A {_END}", pair=f"$A {_SEPARATOR} $B {_END}", special_tokens=pieces)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw, pad_token=_PAD, eos_token=_END, unk_token=_UNKNOWN, mask_token=_MASK, sep_token=_SEPARATOR, clean_up_tokenization_spaces=False
+    )
+
+
+def ends_texts(name: str) -> bool:
+    """Whether an architecture's texts end with a special token."""
+    return name == "t5"
+
+
+def backbone(name: str, config: ScratchConfig, tokenizer: PreTrainedTokenizerFast, positions: int, attention: str) -> PreTrainedModel:
+    """A model with random weights, which depend on the global seed; positions: the longest input of a decoder alone."""
+    return _BACKBONES[name](config, tokenizer, positions, attention)
+
+
+def _t5(config: ScratchConfig, tokenizer: PreTrainedTokenizerFast, positions: int, attention: str) -> T5ForConditionalGeneration:
+    return T5ForConditionalGeneration(
+        T5Config(
+            vocab_size=len(tokenizer),
+            d_model=config.hidden,
+            d_kv=config.hidden // config.heads,
+            d_ff=4 * config.hidden,
+            num_layers=config.layers,
+            num_heads=config.heads,
+            dropout_rate=0.0,
+            feed_forward_proj="gated-gelu",
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            decoder_start_token_id=tokenizer.pad_token_id,
+            attn_implementation=attention,
+        )
+    )
+
+
+def _gpt2(config: ScratchConfig, tokenizer: PreTrainedTokenizerFast, positions: int, attention: str) -> GPT2LMHeadModel:
+    return GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=len(tokenizer),
+            n_positions=positions,
+            n_embd=config.hidden,
+            n_layer=config.layers,
+            n_head=config.heads,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            bos_token_id=tokenizer.eos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            attn_implementation=attention,
+        )
+    )
+
+
+_BACKBONES = {"t5": _t5, "gpt2": _gpt2}

@@ -1,0 +1,65 @@
+"""Finetuned language models: written so that transformers loads them, and loaded to answer texts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metatrain.errors import UserError
+from metatrain.models.adapters import folded
+from metatrain.models.batches import chunks
+from metatrain.models.config import ModelConfig
+from metatrain.models.language_loading import load_language_model
+from metatrain.models.language_model import LanguageModel
+
+TASK = "task.json"  # what beside the model is needed to answer as in finetuning
+_PART_TOKENS = 4096
+
+
+def save_writer(folder: Path, model: LanguageModel, labels: Sequence[str] | None) -> str:
+    """Write a finetuned language model; labels: names that answers are chosen from, None: any text. Returns who loads it."""
+    folded(model.backbone).save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)
+    task = {"format": 1, "labels": labels, "max_length": model.max_length, "max_target_length": model.max_target_length}
+    (folder / TASK).write_text(json.dumps(task, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return "transformers"
+
+
+class Writer:
+    """A finetuned language model directory, loaded for prediction."""
+
+    def __init__(self, folder: Path, device: torch.device):
+        """Raises: UserError: the directory cannot be read."""
+        try:
+            task = json.loads((folder / TASK).read_text(encoding="utf-8"))
+            settings = ModelConfig(name=str(folder), max_length=task["max_length"], max_target_length=task["max_target_length"])
+            self.labels: list[str] | None = task["labels"]
+        except (ValueError, KeyError) as error:
+            raise UserError(f"{folder / TASK} cannot be read: {error}") from error
+        model, _ = load_language_model(settings, second_order=False, dtype=torch.float32, texts=())
+        self._model = model.to(device).eval()
+        self._tokens = model.tokens()
+
+    def answers(self, texts: Sequence[str]) -> list[str]:
+        """What the model writes after each text."""
+        ids = self._tokens.encode(texts)
+        with torch.no_grad():
+            return [answer for part in chunks(ids, _PART_TOKENS) for answer in self._model.write(ids[part])]
+
+    def probabilities(self, texts: Sequence[str]) -> Tensor:
+        """Label probabilities of shape [texts, labels], of the labels alone."""
+        choices = self._tokens.encode_targets([label.replace("_", " ") for label in self.labels])
+        with torch.no_grad():
+            return (-losses_of_choices(self._model, self._tokens.encode(texts), choices, _PART_TOKENS)).softmax(1).cpu()
+
+
+def losses_of_choices(model: LanguageModel, texts: Sequence[np.ndarray], choices: Sequence[np.ndarray], part_tokens: int) -> Tensor:
+    """Negative log-likelihoods of every choice after every text, [texts, choices]."""
+    pairs = [(text, choice) for text in texts for choice in choices]
+    parts = chunks([np.concatenate(pair) for pair in pairs], part_tokens)
+    return torch.cat([model(model.batch(*zip(*pairs[part]))).loss for part in parts]).view(len(texts), len(choices))
