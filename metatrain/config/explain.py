@@ -16,6 +16,7 @@ _UNKNOWN_KEY = re.compile(r"Could not (?:override|delete from config)\.? '([^']+
 _ADDED_TWICE = re.compile(r"An item is already at '([^']+)'")
 _CHOSEN_TWICE = re.compile(r"Multiple values for ([\w/@]+)")
 _SWEEP = re.compile(r"Ambiguous value for argument '([^']+)'")
+_PART_OF_AN_ENTRY = "dict is not a subclass of SourceConfig"
 _NOT_AN_OVERRIDE = ("mismatched input", "no viable alternative", "token recognition", "extraneous input", "missing EQUAL")
 
 
@@ -47,6 +48,8 @@ def explain(error: Exception, command: str = "", folder: Path | None = None) -> 
     if cause is not None:
         key = str(getattr(cause, "full_key", None) or "")
         message = str(cause).splitlines()[0]
+        if _PART_OF_AN_ENTRY in message:
+            return "tasks.sources: a new source is added as a whole: '+tasks.sources={NAME: {path: FILE}}'"
         named = re.search(r"Key '([^']+)' (?:is )?not in", message)
         if named:
             return _unknown_key(key or named[1], cause)
@@ -73,6 +76,9 @@ def _unknown_key(key: str, cause: Exception | None) -> str:
     while len(rest) > 1 and isinstance(parent, DictConfig) and rest[0] in parent and isinstance(parent._get_node(rest[0]), DictConfig):
         parent = parent._get_node(rest.pop(0))
     known = [str(name) for name in parent if name != "hydra"] if isinstance(parent, DictConfig) and not parent._is_none() else []
+    if rest[0] in known or (isinstance(parent, DictConfig) and len(rest) < len(parts) and not known):
+        where = ".".join(parts[: len(parts) - len(rest) + (rest[0] in known)])
+        return f"{where} has no such entry yet; add it as a whole: '+{where}={{NAME: ...}}'"
     near = difflib.get_close_matches(rest[0], known, n=1, cutoff=0.6)
     if near:
         return f"no setting named '{key}'; did you mean '{'.'.join([*parts[: len(parts) - len(rest)], near[0], *rest[1:]])}'?"

@@ -15,7 +15,7 @@ from metatrain.evaluation.config import ARMS, ENCODINGS_ONLY, EvaluationConfig
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.learner import Learner
-from metatrain.models.heads import LANGUAGE
+from metatrain.models.heads import IN_CONTEXT, LANGUAGE
 
 
 class Arm(Protocol):
@@ -113,7 +113,8 @@ def arms_of(config: EvaluationConfig, algorithm: AlgorithmConfig) -> list[str]:
     """
     writes = algorithm.head in LANGUAGE
     if config.arms is None:
-        return ["meta_trained", "no_meta_training", *(["without_adaptation"] if writes else ENCODINGS_ONLY)]
+        others = {True: ("without_adaptation",), False: ENCODINGS_ONLY}[writes]
+        return ["meta_trained", "no_meta_training", *(() if algorithm.head == IN_CONTEXT else others)]
     check_arms(config.arms)
     for name in config.arms:
         if writes and name in ENCODINGS_ONLY:

@@ -139,7 +139,7 @@ def check_answers(tasks: Sequence[Task], algorithm: AlgorithmConfig) -> None:
             if algorithm.head not in LANGUAGE:
                 raise UserError(
                     f"task '{task.name}' has target texts, and algorithm.head={algorithm.head} gives labels; set algorithm.head=lm, and a language model "
-                    "(model=small_t5, say)"
+                    "(model=scratch_t5, say)"
                 )
             check_score(task.score)
 

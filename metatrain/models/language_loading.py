@@ -35,7 +35,7 @@ def load_language_model(config: ModelConfig, second_order: bool, dtype: torch.dt
     if config.name.startswith(scratch.PREFIX):
         tokenizer, backbone = _from_scratch(config, attention, texts)
     elif config.name in ("minilm", "tiny"):
-        raise UserError(f"model.name={config.name} writes no texts; choose a language model (model=t5_small, model=small_t5 or model=small_gpt2)")
+        raise UserError(f"model.name={config.name} writes no texts; choose a language model (model=t5_small, model=scratch_t5 or model=scratch_gpt2)")
     else:
         tokenizer, backbone = from_pretrained(config.name, config, _auto, attention, dtype)
     if tokenizer.eos_token_id is None:

@@ -5,6 +5,7 @@ Their vocabulary is learned from the texts of the training tasks; a run keeps it
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -41,9 +42,12 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, ends: bool) -> PreTra
     if ends:
         pieces = [(_END, raw.token_to_id(_END)), (_SEPARATOR, raw.token_to_id(_SEPARATOR))]
         raw.post_processor = processors.TemplateProcessing(single=f"$A {_END}", pair=f"$A {_SEPARATOR} $B {_END}", special_tokens=pieces)
-    return PreTrainedTokenizerFast(
+    made = PreTrainedTokenizerFast(
         tokenizer_object=raw, pad_token=_PAD, eos_token=_END, unk_token=_UNKNOWN, mask_token=_MASK, sep_token=_SEPARATOR, clean_up_tokenization_spaces=False
     )
+    with tempfile.TemporaryDirectory() as folder:  # so that it is written the same whether it was just made or read
+        made.save_pretrained(folder)
+        return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
 def ends_texts(name: str) -> bool:

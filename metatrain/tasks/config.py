@@ -33,6 +33,17 @@ class MaskedWordsConfig:
 
 
 @dataclass
+class SamplingConfig:
+    """How the weights of the training tasks change with their query losses (config node `tasks.sampling`)."""
+
+    # fixed | curriculum (from tasks that are easy for the learner to hard ones) | hardness (hard ones) | bandit (those on which it makes progress)
+    by: str = "fixed"
+    strength: float = 1.0  # a task whose loss is one standard deviation above the mean is drawn e to this power times as often
+    exploration: float = 0.2  # share of the draws that the fixed weights keep
+    memory: float = 0.8  # of the running mean of a task's loss: the share that stays when the task is drawn again
+
+
+@dataclass
 class SourceConfig:
     """Where rows come from, and what their columns are."""
 
@@ -60,6 +71,7 @@ class TasksConfig(SourceConfig):
     holdout: float = 0.2  # share of tasks held out for each of validation and test where neither names any
     overlap: str = "refuse"  # texts of test tasks among the training tasks: refuse | drop (from training) | keep (to test the machinery)
     size_power: float = 0.0  # a training task of n texts is drawn in proportion to n to this power; 0: all tasks as often
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
     masked_words: MaskedWordsConfig = field(default_factory=MaskedWordsConfig)
 
 

@@ -17,6 +17,7 @@ from metatrain.evaluation.statistics import SCORES, mean_over_tasks
 from metatrain.meta.learner import Learner, OuterGradient
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.episodes import check_tasks, training_episode
+from metatrain.tasks.sampler import Sampler, SamplerState, check_sampling
 from metatrain.tasks.task import TaskDistribution
 from metatrain.tasks.tokens import Tokens
 from metatrain.tracking.console import Display
@@ -41,6 +42,7 @@ class TrainState:
     best_score: float | None = None
     without_new_best: int = 0  # validations since the best
     metrics_bytes: int = 0  # length of metrics.jsonl
+    sampler: SamplerState | None = None
 
 
 def check_training(config: TrainConfig, tasks: TaskDistribution) -> None:
@@ -56,6 +58,7 @@ def check_training(config: TrainConfig, tasks: TaskDistribution) -> None:
         raise UserError("validation.every must be 0 (never) or more, validation.episodes 1 or more")
     if config.validation.score not in SCORES:
         raise UserError(f"validation.score={config.validation.score} is unknown; choose one of {', '.join(SCORES)}")
+    check_sampling(config.tasks.sampling)
     check_tasks(tasks.meta_train, config.episode, "meta_train")
     if config.episode.mix and config.algorithm.head == "joint":
         raise UserError("episode.mix makes classes that algorithm.head=joint has no row for; choose one of the two")
@@ -76,6 +79,7 @@ class Trainer:
     def __init__(self, config: TrainConfig, run: RunDirectory, learner: Learner, tasks: TaskDistribution, tokens: Tokens, display: Display, stop: StopRequest):
         self.config, self.run, self.learner, self.tasks, self.tokens, self.display, self._stop = config, run, learner, tasks, tokens, display, stop
         self.optimizer = OuterOptimizer(learner.parameters, config.outer)
+        self.sampler = Sampler(config.tasks.sampling, tasks, config.outer.steps)
         self.state = TrainState()
         self._saved_step: int | None = None
         self._timings: MetricsLog | None = None
@@ -97,6 +101,8 @@ class Trainer:
         torch.set_rng_state(found.tensors["rng"]["torch"])
         known = asdict(TrainState())
         self.state = TrainState(**{key: value for key, value in found.state.items() if key in known})
+        if found.state.get("sampler"):
+            self.sampler.state = SamplerState(**found.state["sampler"])
         self._saved_step = self.state.step
         self.display.say(f"resuming from {found.path.name}")
 
@@ -149,7 +155,8 @@ class Trainer:
         if self.config.hardware.max_memory is not None:
             give_back()  # else the heap goes to pieces, a little more with every episode's sizes
         total = {name: torch.zeros_like(value) for name, value in self.learner.parameters.items()}
-        drawn = [training_episode(self.tasks, self.config.episode, self.config.seed, step * outer.meta_batch + slot) for slot in range(outer.meta_batch)]
+        tasks = self.sampler.tasks(step)
+        drawn = [training_episode(tasks, self.config.episode, self.config.seed, step * outer.meta_batch + slot) for slot in range(outer.meta_batch)]
         parts: list[OuterGradient] = []
         for group in self.learner.groups([texts_of(episode, self.tokens) for episode in drawn]):
             self.between_episodes()
@@ -163,12 +170,13 @@ class Trainer:
         norm = self.optimizer.step(total, step)
         if not math.isfinite(norm):
             raise UserError(f"the meta-gradient is not finite at meta-update {step + 1}; lower inner.lr, inner.steps or outer.lr")
+        self.sampler.learn(step, [episode.task.name for episode in drawn], figures["loss_after"])
         self.state.step += 1
         record = {key: sum(values) / len(values) for key, values in figures.items()} | {"gradient_norm": norm}
         residuals = [part.residual for part in parts if part.residual is not None]
         if residuals:
             record["cg_residual"] = sum(residuals) / len(residuals)
-        metrics.write(step=self.state.step, split="meta_train", **record)
+        metrics.write(step=self.state.step, split="meta_train", **record, tasks=[episode.task.name for episode in drawn])
         seconds, memory = time.monotonic() - begin, peak_memory(self.learner.model.device)
         self._timings.write(step=self.state.step, split="meta_train", seconds=round(seconds, 4), peak_memory_mb=round(memory / 1e6))
         wandb.log(self.state.step, {f"train/{key}": value for key, value in record.items()} | {"time/seconds_per_step": seconds})
@@ -218,7 +226,7 @@ class Trainer:
         return step % self.config.checkpoint.every == 0 or step == self.state.best_step == self.state.validated or self.finished()
 
     def _save(self, metrics: MetricsLog) -> None:
-        self.state.metrics_bytes = metrics.position()
+        self.state.metrics_bytes, self.state.sampler = metrics.position(), self.sampler.state
         tensors = {
             "model": self.learner.parameters,
             "optimizer": self.optimizer.state(),

@@ -37,6 +37,27 @@ def wait_for_training(run: Path, process) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.parametrize("by", ["curriculum", "hardness", "bandit"])
+def test_a_sampler_goes_on_where_it_was(cli, by):
+    changed = [*SHORT, f"tasks.sampling.by={by}", "tasks.sampling.strength=3", "outer.schedule=constant", "outer.lr=1e-3"]
+    assert cli("train", *changed, "hydra.run.dir=whole").code == 0
+    # The curriculum is over as many meta-updates in both, of which validation stops the second early.
+    assert cli("train", *changed, "validation.patience=1", "validation.every=1", "hydra.run.dir=early").code == 0
+    stopped = json.loads(Path("early/metrics.jsonl").read_text().splitlines()[-1])["step"]
+    assert stopped < 14
+    drawn = [
+        [record["tasks"] for line in Path(run, "metrics.jsonl").read_text().splitlines() if "tasks" in (record := json.loads(line))]
+        for run in ("whole", "early")
+    ]
+    assert drawn[0][:stopped] == drawn[1]
+    assert cli("resume", "early", "validation.patience=null", "validation.every=4").code == 0
+    again = [record["tasks"] for line in Path("early/metrics.jsonl").read_text().splitlines() if "tasks" in (record := json.loads(line))]
+    assert again == drawn[0]
+    fixed = cli("train", *changed, "tasks.sampling.by=fixed", "hydra.run.dir=fixed")
+    assert fixed.code == 0
+    assert drawn[0] != [record["tasks"] for line in Path("fixed/metrics.jsonl").read_text().splitlines() if "tasks" in (record := json.loads(line))]
+
+
 @pytest.mark.slow
 def test_ten_kills_change_nothing(uninterrupted, tmp_path):
     rng = random.Random(20)

@@ -20,7 +20,7 @@ def test_commands(completions):
 
 def test_settings_and_options(completions):
     assert "inner.lr=" in completions("metatrain train inner.")
-    assert completions("metatrain train seed=1 model=t") == ["model=tiny"]
+    assert completions("metatrain train seed=1 model=ti") == ["model=tiny"]
     assert "experiment=sentiment_fewshot" in completions("metatrain train experiment=")
     assert "data.train=" in completions("metatrain finetune data.")
     assert "outer.steps=" in completions("metatrain resume outer.")
