@@ -1,63 +1,161 @@
-"""`metatrain tasks`: what a task distribution holds, and whether its splits are clean."""
+"""`metatrain tasks`: what a task distribution holds, whether its splits are clean, and how alike its tasks are."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from metatrain.config.compose import run_under_hydra
 from metatrain.config.schema import TasksCommandConfig
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from metatrain.tasks.task import Task, TaskDistribution
+    from metatrain.tracking.console import Display
 
 _SHOWN = 3  # near-duplicates that are shown
 _NAMED = 0.1  # more of the texts than this name their own label than name another
 
 
 def main(arguments: list[str]) -> None:
-    """Entry point; `arguments` are Hydra's."""
-    run_under_hydra("tasks", arguments, TasksCommandConfig, start)
+    """Entry point; `arguments` are Hydra's, or `add FILE` and those of `metatrain.commands.add_task`."""
+    if arguments[:1] == ["add"]:
+        from metatrain.commands.add_task import main as add
+
+        add(arguments[1:])
+    else:
+        run_under_hydra("tasks", arguments, TasksCommandConfig, start)
 
 
 def start(config: TasksCommandConfig, path: Path, overrides: list[str]) -> None:
-    """Print a row per task, and what the audit finds."""
-    import numpy as np
-    from rich.table import Table
-
-    from metatrain.tasks.audit import named_labels, near_duplicates
+    """Print a row per task, what the audit finds, and, if it is asked for, how alike the tasks are."""
     from metatrain.tasks.distribution import load_tasks
-    from metatrain.tasks.episodes import SPLITS
     from metatrain.tracking.console import Display
 
     tasks = load_tasks(config.tasks, config.seed)
     with Display() as display:
-        table = Table(title=f"{tasks.name} ({config.tasks.path})", title_justify="left")
-        for column in ("split", "task", "rows", "words", "classes"):
-            table.add_column(column, justify="right" if column in ("rows", "words") else "left")
-        for split in SPLITS:
-            for task in tasks.split(split):
-                counts = [f"{name} {int((task.labels == number).sum())}" for number, name in enumerate(task.label_names)]
-                shown = ", ".join(counts[:4]) + (f" and {len(counts) - 4} more" if len(counts) > 4 else "")
-                words = [len(text.split()) for text in task.texts]
-                table.add_row(split, task.name, str(len(task.texts)), f"{np.median(words):.0f} (to {max(words)})", shown)
-        display.table(table)
+        display.table(_listing(tasks, f"{tasks.name} ({config.tasks.path})"))
         for note in tasks.notes:
             display.say(note)
+        _audit(tasks, display)
+        if config.compare or config.target or config.select or config.map:
+            _compare(config, tasks, display)
 
-        for split in SPLITS:
-            for task in tasks.split(split):
-                if task.way is not None:
-                    continue  # a word that is masked is in no text of its own
-                own, others = named_labels(task)
-                if own > others + _NAMED:
-                    display.say(f"warning: in task '{task.name}', {own:.0%} of the texts contain the name of their label, and {others:.0%} that of another")
-        pairs = near_duplicates(tasks)
-        for pair in pairs[:_SHOWN]:
-            display.say(
-                f"warning: nearly the same text in {pair.split} ({pair.task}) and {pair.other_split} ({pair.other_task}), similarity {pair.similarity:.2f}: "
-                f"{_begin(pair.text)!r} and {_begin(pair.other_text)!r}"
-            )
-        if pairs:
-            display.say(f"{len(pairs)} texts of held-out tasks are nearly those of another split")
-        else:
-            display.say("no text of a held-out task is nearly one of another split")
+
+def _listing(tasks: TaskDistribution, title: str) -> Table:
+    """A row for each task."""
+    import numpy as np
+    from rich.table import Table
+
+    from metatrain.tasks.episodes import SPLITS
+    from metatrain.tasks.languages import languages
+
+    everything = [(split, task) for split in SPLITS for task in tasks.split(split)]
+    spoken = [languages(task.texts) for _, task in everything]
+    table = Table(title=title, title_justify="left")
+    for column in ("split", "task", "rows", "words", *(["languages"] if any(spoken) else []), "classes"):
+        table.add_column(column, justify="right" if column in ("rows", "words") else "left")
+    for (split, task), language in zip(everything, spoken):
+        words = [len(text.split()) for text in task.texts]
+        table.add_row(split, task.name, f"{len(words)}", f"{np.median(words):.0f} (to {max(words)})", *([language] if any(spoken) else []), _classes(task))
+    return table
+
+
+def _classes(task: Task) -> str:
+    import numpy as np
+
+    if task.targets is not None:
+        words = [len(target.split()) for target in task.targets]
+        return f"texts of {np.median(words):.0f} words (to {max(words)}), by {task.score}"
+    counts = [f"{name} {int((task.labels == number).sum())}" for number, name in enumerate(task.label_names)]
+    return ", ".join(counts[:4]) + (f" and {len(counts) - 4} more" if len(counts) > 4 else "")
+
+
+def _audit(tasks: TaskDistribution, display: Display) -> None:
+    """Say which texts name their label, and which held-out texts are nearly those of another split."""
+    from metatrain.tasks.audit import named_labels, near_duplicates
+    from metatrain.tasks.episodes import SPLITS
+
+    for task in (task for split in SPLITS for task in tasks.split(split) if task.way is None and task.targets is None):
+        own, others = named_labels(task)
+        if own > others + _NAMED:
+            display.say(f"warning: in task '{task.name}', {own:.0%} of the texts contain the name of their label, and {others:.0%} that of another")
+    pairs = near_duplicates(tasks)
+    for pair in pairs[:_SHOWN]:
+        display.say(
+            f"warning: nearly the same text in {pair.split} ({pair.task}) and {pair.other_split} ({pair.other_task}), similarity {pair.similarity:.2f}: "
+            f"{_begin(pair.text)!r} and {_begin(pair.other_text)!r}"
+        )
+    if pairs:
+        display.say(f"{len(pairs)} texts of held-out tasks are nearly those of another split")
+    else:
+        display.say("no text of a held-out task is nearly one of another split")
+
+
+def _compare(config: TasksCommandConfig, tasks: TaskDistribution, display: Display) -> None:
+    """How near each training task is to the target and to its neighbours; a selection of them; the map."""
+    import torch
+    from rich.table import Table
+
+    from metatrain.errors import UserError
+    from metatrain.evaluation.task_similarity import draw_map, select, similarity
+    from metatrain.models.encoder import load_encoder
+    from metatrain.tasks.episodes import SPLITS
+    from metatrain.training import hardware
+
+    if not 0 <= config.nearness <= 1:
+        raise UserError(f"nearness={config.nearness} must be between 0 (tasks unlike each other) and 1 (tasks like the target)")
+    if config.select is not None and not 1 <= config.select <= len(tasks.meta_train):
+        raise UserError(f"select={config.select} must be between 1 and the number of training tasks, {len(tasks.meta_train)}")
+    everything = [(split, task) for split in SPLITS for task in tasks.split(split) if task.way is None]
+    training = [row for row, (split, _) in enumerate(everything) if split == "meta_train"]
+    target = None
+    if config.target is not None:
+        target, everything = _target(config, everything)
+    device, _, _ = hardware.apply(config.hardware)
+    encoder, notes = load_encoder(config.model, second_order=False, dtype=torch.float32)
+    kind = config.compare or "embedding"
+    display.say(f"{notes[0]}; compared by {kind}")
+    display.start("comparing tasks", len(everything))
+    found = similarity([task for _, task in everything], encoder.to(device), kind, display.advance)
+    display.stop()
+
+    table = Table(title="Training tasks, by their likeness" + (f" to {found.names[target]}" if target is not None else ""), title_justify="left")
+    for column in ("task", *(["to the target"] if target is not None else []), "most like it", "likeness"):
+        table.add_column(column, justify="right" if column in ("to the target", "likeness") else "left")
+    for row in sorted(training, key=lambda row: -found.matrix[row, target] if target is not None else row):
+        near = found.nearest(row, training) if len(training) > 1 else row
+        to_target = [f"{found.matrix[row, target]:.3f}"] if target is not None else []
+        table.add_row(found.names[row], *to_target, found.names[near], f"{found.matrix[row, near]:.3f}")
+    display.table(table)
+    display.say(f"diversity of the training tasks (1 minus their mean likeness): {found.diversity(training):.3f}")
+    if config.select is not None:
+        chosen = select(found, training, target, config.select, config.nearness)
+        display.say(f"diversity of those suggested: {found.diversity(chosen):.3f}")
+        display.say(f"suggestion: tasks.meta_train.tasks=[{','.join(found.names[row] for row in chosen)}]")
+    if config.map is not None:
+        draw_map(found, [split for split, _ in everything], Path(config.map).expanduser())
+        display.say(f"map: {config.map}")
+
+
+def _target(config: TasksCommandConfig, everything: Sequence[tuple[str, Task]]) -> tuple[int, list[tuple[str, Task]]]:
+    """Where the target is among the tasks, and the tasks with it."""
+    from metatrain.config.explain import suggestion
+    from metatrain.errors import UserError
+    from metatrain.tasks.distribution import task_of_file
+    from metatrain.tasks.files import Columns, format_of
+
+    path = Path(config.target).expanduser()
+    if format_of(path):
+        own = config.tasks
+        return len(everything), [*everything, ("target", task_of_file(path, Columns(own.text, own.label, pair=own.pair)))]
+    names = [task.name for _, task in everything]
+    if config.target not in names:
+        raise UserError(f"target={config.target} is no task of {config.tasks.name} and no data file{suggestion(config.target, names)}")
+    # Held out or not, by the last of that name: a target is what one will be tested on.
+    return len(names) - 1 - names[::-1].index(config.target), list(everything)
 
 
 def _begin(text: str, most: int = 60) -> str:

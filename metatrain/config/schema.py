@@ -115,12 +115,19 @@ class PredictConfig:
 
 @dataclass
 class TasksCommandConfig:
-    """`metatrain tasks`: what a task distribution holds."""
+    """`metatrain tasks`: what a task distribution holds, how alike its tasks are, and which to choose."""
 
     name: str = "tasks"
     seed: int = 0
     tasks: TasksConfig = field(default_factory=TasksConfig)
     episode: EpisodeConfig = field(default_factory=EpisodeConfig)
+    compare: str | None = None  # embedding (what texts mean) | task2vec (what a network would have to change); null: embedding, if a comparison is asked for
+    target: str | None = None  # a task of the distribution, or a labelled file: how near is each training task?
+    select: int | None = None  # how many training tasks to suggest
+    nearness: float = 0.5  # of these: likeness to the target counts this much, unlikeness to each other the rest
+    map: str | None = None  # draw the tasks into this file (.png, .svg, .pdf)
+    model: ModelConfig = field(default_factory=ModelConfig)  # the encoder that compares
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
 
 
 SCHEMAS = {

@@ -72,7 +72,7 @@ class NearDuplicate:
 
 
 def near_duplicates(tasks: TaskDistribution) -> list[NearDuplicate]:
-    """Held-out texts with a near-duplicate in a split before theirs, each with the nearest, most alike first.
+    """Held-out queries with a near-duplicate in a split before theirs, each with the nearest, most alike first.
 
     Texts of fewer than three words have no near-duplicates; equal ones are found by `check_overlap`.
     """
@@ -82,16 +82,19 @@ def near_duplicates(tasks: TaskDistribution) -> list[NearDuplicate]:
     triples = HashingVectorizer(ngram_range=(3, 3), token_pattern=r"\w+", binary=True, alternate_sign=False, n_features=1 << 26)
     found, earlier = [], []
     for split in SPLITS:
-        here = [(split, task.name, text) for task in tasks.split(split) if task.way is None for text in task.texts]
-        if not here:
+        rows = [(task, row) for task in tasks.split(split) if task.way is None for row in range(len(task.texts))]
+        if not rows:
             continue
+        here = [(split, task.name, task.texts[row]) for task, row in rows]
         matrix = triples.transform([text for _, _, text in here])
+        tested = np.flatnonzero([task.query_pool[row] for task, row in rows])
         for other, places in earlier:
-            for begin in range(0, len(here), _ROWS):
-                alike = (matrix[begin : begin + _ROWS] @ other.T).tocsr()
+            for begin in range(0, len(tested), _ROWS):
+                part = tested[begin : begin + _ROWS]
+                alike = (matrix[part] @ other.T).tocsr()
                 for row in np.flatnonzero(alike.max(axis=1).toarray().ravel() > _NEAR):
                     column = int(alike[row].argmax())
-                    found.append(NearDuplicate(*here[begin + row], *places[column], float(alike[row, column])))
+                    found.append(NearDuplicate(*here[part[row]], *places[column], float(alike[row, column])))
         earlier.append((matrix, here))
     return sorted(found, key=lambda pair: -pair.similarity)
 

@@ -13,7 +13,7 @@ import numpy as np
 from metatrain.errors import UserError
 from metatrain.tasks.audit import check_overlap, check_policy
 from metatrain.tasks.config import SplitConfig, TasksConfig
-from metatrain.tasks.files import Table, read_texts
+from metatrain.tasks.files import Columns, Table, read_file, read_texts, stem
 from metatrain.tasks.masked_words import check_masked_words, masked_words
 from metatrain.tasks.sources import make_source
 from metatrain.tasks.task import Task, TaskDistribution, row_key, text_key
@@ -139,6 +139,16 @@ def _task(name: str, rows: list[tuple[Table, int, bool, bool]], repeats: dict[st
     labels = np.array([0 if score else names.index(answer) for answer in answers])
     support, query = (np.array([row[part] for row in rows], dtype=bool) for part in (2, 3))
     return Task(name, texts, labels, names, support, query, targets=answers if score else None, score=score)
+
+
+def task_of_file(path: Path, columns: Columns) -> Task:
+    """All rows of one file as a task.
+
+    Raises:
+        UserError: the file cannot be read; the message says `file:line`.
+    """
+    table = read_file(path, columns)
+    return _task(stem(path), [(table, row, True, True) for row in range(len(table.texts))], {})
 
 
 def _repeat_notes(repeats: dict[str, tuple[int, int]]) -> list[str]:

@@ -22,6 +22,7 @@ from metatrain.tasks.task import PAIR, plain
 
 _INDEX = "__index_level_0__"  # a column that pandas makes of rows with more fields than the header, which shifts all values
 _PLAIN = (datasets.Value, datasets.ClassLabel)
+_NOT_UTF8 = "not valid UTF-8; save the file as UTF-8"
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
@@ -74,13 +75,7 @@ def read_file(path: Path, columns: Columns) -> Table:
     Raises:
         UserError: the file cannot be read, lacks a column, or has a bad row; the message says `file:line`.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    kind = format_of(path)
-    if kind is None:
-        raise UserError(f"{path}: unknown kind of file; use {', '.join(FORMATS)} (or .gz of one)")
-    if path.stat().st_size == 0:
-        raise UserError(f"{path}: the file is empty")
+    kind = _checked_kind(path)
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it would print of an error is said better below
     try:
@@ -108,6 +103,27 @@ def read_file(path: Path, columns: Columns) -> Table:
     return table
 
 
+def column_values(path: Path) -> dict[str, list[str]]:
+    """All columns of plain values, each as strings.
+
+    Raises:
+        UserError: the file cannot be read, or has no such column; the message says `file:line`.
+    """
+    kind, rows = _checked_kind(path), []
+    if kind != ".parquet" and (bad := _bad_utf8(path)):
+        raise UserError(f"{path}:{bad}: {_NOT_UTF8}")
+    for line, row in _rows(path, kind):
+        if isinstance(row, str):
+            raise UserError(f"{path}:{line}: {row}")
+        rows.append(row)
+    if not rows:
+        raise UserError(f"{path}: the file has no rows")
+    plain_columns = [name for name in rows[0] if name and all(isinstance(row.get(name), (str, int, float, bool, type(None))) for row in rows)]
+    if not plain_columns:
+        raise UserError(f"{path}: no column holds texts or numbers")
+    return {name: ["" if row.get(name) is None else str(row[name]).strip() for row in rows] for name in plain_columns}
+
+
 def read_texts(path: Path, column: str) -> list[str]:
     """The texts of a file: of a text file (.txt, gzipped or not) its lines, of another its column.
 
@@ -120,7 +136,7 @@ def read_texts(path: Path, column: str) -> list[str]:
         raise UserError(f"{path}: no such file")
     bad = _bad_utf8(path)
     if bad is not None:
-        raise UserError(f"{path}:{bad}: not valid UTF-8; save the file as UTF-8")
+        raise UserError(f"{path}:{bad}: {_NOT_UTF8}")
     with _open(path) as file:
         texts = [line for line in (plain(line.decode("utf-8")).strip() for line in file) if line]
     if not texts:
@@ -146,6 +162,22 @@ def table_of(source: str, data: datasets.Dataset, columns: Columns, task: str) -
     return Table(source, texts, labels, tasks)
 
 
+def _checked_kind(path: Path) -> str:
+    """The format of a file that is there and not empty.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    kind = format_of(path)
+    if kind is None:
+        raise UserError(f"{path}: unknown kind of file; use {', '.join(FORMATS)} (or .gz of one)")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path}: the file is empty")
+    return kind
+
+
 def line_of(path: Path, row: int) -> int:
     """The line (from 1; of a parquet file: the row) where row `row` (from 0) of a file that can be read begins."""
     return next(islice(_rows(path, format_of(path)), row, None))[0]
@@ -156,7 +188,7 @@ def first_bad_row(path: Path, kind: str, columns: Columns) -> tuple[int, str] | 
     if kind != ".parquet":
         bad = _bad_utf8(path)
         if bad is not None:
-            return bad, "not valid UTF-8; save the file as UTF-8"
+            return bad, _NOT_UTF8
     for line, row in _rows(path, kind):
         if isinstance(row, str):
             return line, row

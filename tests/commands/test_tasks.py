@@ -22,3 +22,46 @@ def test_it_says_what_is_wrong(cli, tmp_path):
     assert "in task 'a', 91% of the texts contain the name of their label, and 0% that of another" in words
     assert "nearly the same text in meta_test (c) and meta_train (a)" in words
     assert "1 texts of held-out tasks are nearly those of another split" in words
+
+
+def test_it_finds_the_tasks_that_are_like_a_target_and_draws_a_map(cli, tmp_path):
+    found = cli("tasks", "target=films", "select=2", "nearness=1", "map=map.png", "model=tiny", "model.max_length=32")
+    assert found.code == 0, found.err
+    assert "Training tasks, by their likeness to films" in found.out
+    suggested = found.out.split("suggestion: tasks.meta_train.tasks=[")[1].split("]")[0].split(",")
+    assert len(suggested) == 2
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+    rows = [{"text": f"the plot and the actors {n}", "label": "ab"[n % 2]} for n in range(10)]
+    write_jsonl(tmp_path / "mine.jsonl", rows)
+    found = cli("tasks", "target=mine.jsonl", "compare=task2vec", "model=tiny", "model.max_length=32", "tasks.meta_train.tasks=[books,cars]")
+    assert found.code == 0, found.err
+    assert "by their likeness to mine" in found.out
+
+
+def test_comparisons_that_cannot_be(cli):
+    for setting, words in (("target=flims", "did you mean 'films'?"), ("select=99", "select=99 must be between 1 and"), ("nearness=2", "nearness=2"),
+                           ("map=x.doc", "unknown kind of picture")):  # fmt: skip
+        found = cli("tasks", setting, "model=tiny", *(["map=y.png"] if setting.startswith("nearness") else []))
+        assert found.code == 2 and words in found.err, found.err
+
+
+def test_add_writes_a_config_that_trains(cli, tmp_path):
+    rows = [{"review": f"{area} {mood} {n}", "stars": mood, "product": area} for area in "abcd" for mood in ("good", "bad") for n in range(7)]
+    write_jsonl(tmp_path / "My Reviews.jsonl", rows)
+    found = cli("tasks", "add", "My Reviews.jsonl")
+    assert found.code == 0, found.err
+    assert "the smallest class ('good' of task 'a') has 7 rows: enough for 5 shots" in found.out
+    command = found.out.split("train on it: metatrain ")[1].split("\n")[0].split()
+    assert cli(*command, "debug=fast", "hydra.run.dir=run").code == 0
+    again = cli("tasks", "add", "My Reviews.jsonl")
+    assert again.code == 2 and "is there already" in again.err
+
+
+def test_add_says_what_is_missing(cli, tmp_path):
+    write_jsonl(tmp_path / "one.jsonl", [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}, {"text": "c", "label": "y"}])
+    found = cli("tasks", "add", "one.jsonl", "label=label")
+    assert found.code == 2 and "class 'x' of task 'one' has a single row" in found.err
+    found = cli("tasks", "add", "one.jsonl", "labels=label")
+    assert found.code == 2 and "cannot read 'labels=label'" in found.err
+    assert cli("tasks", "add", "gone.csv").code == 2
+    assert not (tmp_path / "conf").exists()

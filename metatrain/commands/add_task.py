@@ -1,0 +1,100 @@
+"""`metatrain tasks add FILE`: looks at a file of examples and writes the config of a task distribution from it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from metatrain.errors import UserError
+
+if TYPE_CHECKING:
+    from metatrain.tasks.columns import Guess
+
+USAGE = """\
+metatrain tasks add FILE [name=NAME] [text=COLUMN] [pair=COLUMN] [label=COLUMN] [target=COLUMN] [task=COLUMN] [folder=conf]
+
+Finds the columns of a csv, tsv, jsonl or parquet file, checks that few-shot episodes can be drawn from it, and writes
+FOLDER/tasks/NAME.yaml, which `metatrain train --config-dir FOLDER tasks=NAME` takes. A column that is given is not guessed.
+"""
+_SETTINGS = ("name", "text", "pair", "label", "target", "task", "folder")
+_SHOTS = (5, 1)
+
+
+def main(arguments: list[str]) -> None:
+    """Entry point; the first argument is the file."""
+    if not arguments or "-h" in arguments or "--help" in arguments:
+        print(USAGE)
+        return
+    from metatrain.tasks.columns import guess_columns
+
+    path, given = Path(arguments[0]).expanduser(), _settings(arguments[1:])
+    guess = guess_columns(path, {key: value for key, value in given.items() if key not in ("name", "folder")})
+    name = given.get("name", re.sub(r"\W+", "_", path.name.split(".")[0]).strip("_").lower() or "mine")
+    if not re.fullmatch(r"[\w-]+", name):
+        raise UserError(f"name={name} must be letters, digits, - and _")
+    for line in guess.notes:
+        print(line)
+    shots = _shots(guess)
+    config = Path(given.get("folder", "conf")) / "tasks" / f"{name}.yaml"
+    if config.exists():
+        raise UserError(f"{config} is there already; give another name=NAME, or delete it")
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(_yaml(name, path.resolve(), guess), encoding="utf-8")
+    print(f"written: {config}")
+    print(f"look at it: metatrain tasks --config-dir {config.parents[1]} tasks={name}")
+    if len(guess.tasks) >= 3:
+        settings = f"episode.shots={shots} evaluation.shots=[{shots}]" + (" algorithm=fomaml algorithm.head=lm model=t5_small" if guess.columns.target else "")
+        print(f"train on it: metatrain train --config-dir {config.parents[1]} tasks={name} {settings}")
+    else:
+        print(f"it has {len(guess.tasks)} task{'s' if len(guess.tasks) > 1 else ''}, and meta-training wants at least 3; a single one is for finetuning:")
+        print(f"  metatrain finetune checkpoint=latest data.train={path}" + "".join(f" data.{key}={value}" for key, value in _unusual(guess).items()))
+
+
+def _settings(arguments: Sequence[str]) -> dict[str, str]:
+    given = {}
+    for argument in arguments:
+        key, sign, value = argument.partition("=")
+        if not sign or key not in _SETTINGS or not value:
+            raise UserError(f"metatrain tasks add: cannot read {argument!r}; write FILE, then any of {', '.join(f'{each}=...' for each in _SETTINGS)}")
+        given[key] = value
+    return given
+
+
+def _shots(guess: Guess) -> int:
+    """The most shots of `_SHOTS` that every class of every task has rows for, with one left to ask.
+
+    Raises:
+        UserError: a class has a single row.
+    """
+    task, label, rows = min(((task, label, rows) for task, classes in guess.tasks.items() for label, rows in classes.items()), key=lambda each: each[2])
+    shots = next((shots for shots in _SHOTS if rows > shots), None)
+    if shots is None:
+        raise UserError(
+            f"class {label!r} of task '{task}' has a single row; an episode needs one to learn from and one to ask: add rows, or leave the class out"
+        )
+    print(f"the smallest class ({label!r} of task '{task}') has {rows} rows: enough for {shots} shots")
+    return shots
+
+
+def _unusual(guess: Guess) -> dict[str, str]:
+    """Columns that are not called what finetune takes them to be called."""
+    columns = guess.columns
+    found = {"text": columns.text, "pair": columns.pair, "label": columns.label, "target": columns.target}
+    return {key: value for key, value in found.items() if value and (key in ("pair", "target") or value != key)}
+
+
+def _yaml(name: str, path: Path, guess: Guess) -> str:
+    import yaml
+
+    columns = guess.columns
+    chosen = {"text": columns.text, "pair": columns.pair, "label": columns.label, "target": columns.target, "task": columns.task}
+    settings = {"name": name, "path": str(path), **{key: value for key, value in chosen.items() if value}, "meta_train": {"tasks": ["*"]}}
+    sizes = ", ".join(f"{task} ({sum(classes.values())} rows)" for task, classes in list(guess.tasks.items())[:8])
+    more = f" and {len(guess.tasks) - 8} more" if len(guess.tasks) > 8 else ""
+    head = (
+        f"# Written by: metatrain tasks add {path.name}\n# Tasks: {sizes}{more}.\n"
+        "# Name tasks in meta_validation.tasks and meta_test.tasks to hold them out; otherwise a share is, by chance.\n"
+    )
+    return head + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120)

@@ -1,0 +1,99 @@
+"""Which column of a file is what: texts, labels, target texts, names of tasks."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from metatrain.errors import UserError
+from metatrain.tasks.files import Columns, column_values, read_file
+
+# Names that such columns have in the wild, the likeliest first.
+_NAMES = {
+    "text": ("text", "sentence", "review", "content", "utterance", "question", "source", "premise", "sentence1", "document", "body", "message"),
+    "pair": ("hypothesis", "sentence2", "question2", "text2", "text_pair", "pair"),
+    "label": ("label", "class", "category", "intent", "sentiment", "target", "y", "rating", "polarity"),
+    "target": ("target", "summary", "translation", "answer", "output"),
+    "task": ("task", "domain", "product", "lang", "language", "topic", "dataset", "source"),
+}
+_MOST_CLASSES = 0.5  # labels have at most this share of different values
+_MOST_TASKS = 0.2  # names of tasks too
+_LABEL_WORDS = 5  # most words of a label
+
+
+@dataclass(frozen=True)
+class Guess:
+    """Columns, and how many rows each class of each task has."""
+
+    columns: Columns
+    tasks: dict[str, dict[str, int]]
+    notes: list[str]
+
+
+def guess_columns(path: Path, given: Mapping[str, str]) -> Guess:
+    """Find the columns that are not given; `given` has names of columns under text, pair, label, target and task.
+
+    A column with a usual name is taken for what it says if its values fit; else texts are the longest values, and labels are short
+    values that come back.
+
+    Raises:
+        UserError: the file cannot be read, a column that is given is not there, or none fits.
+    """
+    values = column_values(path)
+    for key, name in given.items():
+        if name not in values:
+            raise UserError(f"{path}: no column {name!r} ({key}={name}); the file has {', '.join(values)}")
+    chosen, notes = dict(given), []
+    text = chosen.get("text") or _text(values, set(chosen.values()), path)
+    free = [name for name in values if name not in {*chosen.values(), text}]
+    task = chosen.get("task") or _named(free, "task", lambda name: _distinct(values[name]) <= max(2, _MOST_TASKS * len(values[name])))
+    free = [name for name in free if name != task]
+    pair = chosen.get("pair") or _named(free, "pair", lambda name: True)
+    free = [name for name in free if name != pair]
+    label, target = chosen.get("label"), chosen.get("target")
+    if not label and not target:
+        label = _label(values, free)
+        if label is None:
+            target = _named(free, "target", lambda name: True)
+        if label is None and target is None:
+            raise UserError(f"{path}: no column looks like labels (few different values, each in several rows); say which with label=COLUMN or target=COLUMN")
+    columns = Columns(text, label or "label", task, pair, target)
+    for key, name in {"text": text, "pair": pair, "label": label, "target": target, "task": task}.items():
+        if name:
+            notes.append(f"{key}: column {name!r}" + ("" if key in given else " (guessed)"))
+    table = read_file(path, columns)  # names the line if a value is missing
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for answer, name in zip(table.labels, table.tasks):
+        counts[name]["text" if target else answer] += 1
+    for name, classes in counts.items():
+        if label and len(classes) < 2:
+            raise UserError(f"{path}: task '{name}' has one class only ({next(iter(classes))!r}); a task needs two or more (label={label}, task={task})")
+    return Guess(columns, {name: dict(classes) for name, classes in sorted(counts.items())}, notes)
+
+
+def _text(values: dict[str, list[str]], taken: set[str], path: Path) -> str:
+    free = [name for name in values if name not in taken]
+    if not free:
+        raise UserError(f"{path}: no column is left for the texts; the file has {', '.join(values)}")
+    named = _named(free, "text", lambda name: _distinct(values[name]) > _MOST_CLASSES * len(values[name]))
+    return named or max(free, key=lambda name: sum(map(len, values[name])))
+
+
+def _label(values: dict[str, list[str]], free: list[str]) -> str | None:
+    def fits(name: str) -> bool:
+        column = values[name]
+        return 2 <= _distinct(column) <= _MOST_CLASSES * len(column) and max(len(value.split()) for value in column) <= _LABEL_WORDS
+
+    fitting = [name for name in free if fits(name)]
+    return _named(fitting, "label", lambda name: True) or min(fitting, key=lambda name: _distinct(values[name]), default=None)
+
+
+def _named(free: list[str], kind: str, fits) -> str | None:
+    lower = {name.lower(): name for name in free}
+    return next((lower[name] for name in _NAMES[kind] if name in lower and fits(lower[name])), None)
+
+
+def _distinct(values: list[str]) -> int:
+    return len(set(values))

@@ -1,0 +1,20 @@
+"""Which languages a task's texts are in, as far as `py3langid` can tell."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+_TEXTS = 50  # that are looked at
+_LEAST = 0.1  # a language of a smaller share of them is not named
+
+
+def languages(texts: Sequence[str]) -> str | None:
+    """Two-letter codes, the most frequent first; None: the library is not installed."""
+    try:
+        from py3langid import classify
+    except ImportError:
+        return None
+    sample = texts[:: max(1, len(texts) // _TEXTS)][:_TEXTS]
+    counts = Counter(classify(text)[0] for text in sample)
+    return ", ".join(code for code, count in counts.most_common() if count >= _LEAST * len(sample))
