@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from metatrain.errors import UserError
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.meta.contrastive import check_contrastive
 from metatrain.meta.inner import make_inner_rule
 from metatrain.meta.meta_gradient import Method, check_method
 from metatrain.meta.noise import check_noise
@@ -34,6 +35,7 @@ def check_algorithm(algorithm: AlgorithmConfig, inner: InnerConfig, model: Model
             raise UserError(f"algorithm.{key}={getattr(algorithm, key)} must be a finite number, zero or more")
     check_method(method_at(algorithm, inner.steps, 0), inner.steps)
     check_noise(algorithm)
+    check_contrastive(algorithm)
     if algorithm.head in LANGUAGE:
         _check_language(algorithm, inner)
     else:

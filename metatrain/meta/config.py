@@ -28,6 +28,11 @@ class AlgorithmConfig:
     cg_steps: int = 10  # with meta_gradient=implicit: most steps of conjugate gradients
     multi_step_until: int = 0  # losses after every inner step count, the early ones less and less until this meta-update; 0: never
     first_order_until: int = 0  # first-order meta-gradients before this meta-update
+    # A term of the outer loss over all texts of a meta-batch: supervised (labels of one name attract) | unsupervised (a text with itself
+    # under other dropout) | null
+    contrastive: str | None = None
+    contrastive_weight: float = 0.1
+    contrastive_temperature: float = 0.05
     # Against over-fitting to the training tasks, in meta-training only; see also episode.permute_labels and episode.mix.
     dropout: float = 0.0  # rate, of the model's hidden states and attention
     dropout_in: str = "both"  # both | support | query

@@ -17,6 +17,7 @@ from torch.func import functional_call
 from metatrain.errors import UserError
 from metatrain.meta.algorithm import method_at
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.meta.contrastive import AuxiliaryGradient
 from metatrain.meta.episode_texts import EpisodeTexts, Targets
 from metatrain.meta.inner import HEAD, make_inner_rule
 from metatrain.meta.memory import MemoryUse
@@ -134,8 +135,8 @@ class Learner:
         before, after = losses.query_accuracies[:2]
         return OuterGradient(found.gradient, rows, found.query_loss_before, found.query_loss, before, after, found.residual)
 
-    def add_gradient(self, total: Parameters, part: OuterGradient, weight: float) -> None:
-        """Add one episode's weighted meta-gradient to `total`, in place."""
+    def add_gradient(self, total: Parameters, part: OuterGradient | AuxiliaryGradient, weight: float) -> None:
+        """Add a weighted gradient to `total`, in place."""
         for name, value in part.gradient.items():
             if part.rows is not None and name in self._by_row:
                 total[name].index_add_(0, part.rows, value, alpha=weight)

@@ -14,7 +14,10 @@ from metatrain.errors import Stopped, UserError
 from metatrain.evaluation.arms import Adapted, Arm, ShuffledLabels
 from metatrain.evaluation.protocol import check_answers, run_arms, texts_of
 from metatrain.evaluation.statistics import SCORES, mean_over_tasks
+from metatrain.meta.contrastive import contrastive_gradient
+from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.learner import Learner, OuterGradient
+from metatrain.meta.parameters import Parameters
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.episodes import check_tasks, training_episode
 from metatrain.tasks.sampler import Sampler, SamplerState, check_sampling
@@ -158,11 +161,13 @@ class Trainer:
         tasks = self.sampler.tasks(step)
         drawn = [training_episode(tasks, self.config.episode, self.config.seed, step * outer.meta_batch + slot) for slot in range(outer.meta_batch)]
         parts: list[OuterGradient] = []
-        for group in self.learner.groups([texts_of(episode, self.tokens) for episode in drawn]):
+        episodes = [texts_of(episode, self.tokens) for episode in drawn]
+        for group in self.learner.groups(episodes):
             self.between_episodes()
             for part in self.learner.outer_gradients(group, step):
                 self.learner.add_gradient(total, part, 1.0 / outer.meta_batch)
                 parts.append(replace(part, gradient={}))
+        auxiliary = self._auxiliary(episodes, total)
         figures = {key: [float(getattr(part, key)) for part in parts] for key in FIGURES}  # here a GPU is waited for, not before
         for episode, loss in zip(drawn, figures["loss_after"]):
             if not math.isfinite(loss):
@@ -173,6 +178,7 @@ class Trainer:
         self.sampler.learn(step, [episode.task.name for episode in drawn], figures["loss_after"])
         self.state.step += 1
         record = {key: sum(values) / len(values) for key, values in figures.items()} | {"gradient_norm": norm}
+        record.update(auxiliary)
         residuals = [part.residual for part in parts if part.residual is not None]
         if residuals:
             record["cg_residual"] = sum(residuals) / len(residuals)
@@ -188,6 +194,16 @@ class Trainer:
                 "memory": f"{memory / 1e9:.1f} GB",
             }
         )
+
+    def _auxiliary(self, episodes: list[EpisodeTexts], total: Parameters) -> dict[str, float]:
+        """Add the gradient of the contrastive term, if there is one, to `total`; its loss."""
+        algorithm = self.learner.algorithm
+        if algorithm.contrastive is None:
+            return {}
+        self.between_episodes()
+        part = contrastive_gradient(self.learner, episodes)
+        self.learner.add_gradient(total, part, algorithm.contrastive_weight)
+        return {"contrastive_loss": part.loss}
 
     def _validation_due(self) -> bool:
         every, step = self.config.validation.every, self.state.step

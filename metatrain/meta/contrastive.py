@@ -1,0 +1,104 @@
+"""Contrastive terms of the outer loss: over all texts of a meta-batch, with their labels or without."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from metatrain.errors import UserError
+from metatrain.meta.config import AlgorithmConfig
+from metatrain.meta.episode_texts import EpisodeTexts
+from metatrain.meta.parameters import Parameters, add_to, leaves, vjp
+from metatrain.models.batches import chunks
+from metatrain.models.heads import LANGUAGE
+
+if TYPE_CHECKING:
+    from metatrain.meta.encoder_learner import EncoderLearner
+
+KINDS = ("supervised", "unsupervised")
+
+
+@dataclass(frozen=True)
+class AuxiliaryGradient:
+    """The gradient of a term of the outer loss that is not of one episode."""
+
+    gradient: Parameters
+    rows: Tensor | None  # the word-embedding rows that `gradient` has
+    loss: float
+
+
+def check_contrastive(algorithm: AlgorithmConfig) -> None:
+    """Raises: UserError: the kind is unknown, a value makes no sense, or there is nothing to contrast."""
+    if algorithm.contrastive is None:
+        return
+    if algorithm.contrastive not in KINDS:
+        raise UserError(f"algorithm.contrastive={algorithm.contrastive} is unknown; choose one of {', '.join(KINDS)}, or null")
+    for key in ("contrastive_weight", "contrastive_temperature"):
+        if not 0 < getattr(algorithm, key) < math.inf:
+            raise UserError(f"algorithm.{key}={getattr(algorithm, key)} must be a positive number")
+    if algorithm.head in LANGUAGE:
+        raise UserError(f"algorithm.contrastive compares encodings, and algorithm.head={algorithm.head} has none; leave it out")
+    if algorithm.train == "adapted" and algorithm.adapt == "head":
+        raise UserError("algorithm.contrastive trains the encoder, of which algorithm.train=adapted leaves nothing here; choose algorithm.train=all")
+    if algorithm.contrastive == "unsupervised" and not algorithm.dropout:
+        raise UserError("algorithm.contrastive=unsupervised compares two passes with different dropout: set algorithm.dropout=0.1, say")
+
+
+def supervised(encodings: Tensor, classes: Tensor, temperature: float) -> Tensor:
+    """L_out of Khosla et al. (2020, eq. 2), mean over the texts of encodings [n, H] that have another of their class (classes [n])."""
+    unit = F.normalize(encodings, dim=1)
+    scores = unit @ unit.T / temperature
+    itself = torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+    log_p = scores - scores.masked_fill(itself, -math.inf).logsumexp(1, keepdim=True)
+    same = (classes[:, None] == classes) & ~itself
+    number = same.sum(1)
+    has = number > 0
+    return -((log_p * same).sum(1)[has] / number[has]).sum() / has.sum().clamp(min=1)
+
+
+def unsupervised(one: Tensor, other: Tensor, temperature: float) -> Tensor:
+    """SimCSE (Gao et al. 2021, eq. 4): each text's two encodings, from [n, H] each, find each other among all texts."""
+    scores = F.normalize(one, dim=1) @ F.normalize(other, dim=1).T / temperature
+    return F.cross_entropy(scores, torch.arange(len(one), device=one.device))
+
+
+def contrastive_gradient(learner: EncoderLearner, episodes: Sequence[EpisodeTexts]) -> AuxiliaryGradient:
+    """The gradient of the contrastive term over the texts of these episodes, at the meta-parameters.
+
+    Labels of the same name are the same class, in whichever episode. Encodings are computed twice, without a graph for the loss and
+    then with one, a part of the texts at a time (Gao et al. 2021b), so that memory does not grow with the meta-batch.
+    """
+    algorithm = learner.algorithm
+    texts = [text for episode in episodes for text in (*episode.support, *episode.query)]
+    names = [episode.names[label] for episode in episodes for label in (*episode.support_labels, *episode.query_labels)]
+    parts = chunks(texts, learner.memory.part_tokens)
+    batches, rows = learner.occurring([learner.model.batch(texts[part]) for part in parts])
+    theta = leaves({name: value for name, value in learner.view(rows).items() if name.startswith(learner.prefix)})
+    views: list[list[int | None]] = [[None] * len(parts)]
+    if algorithm.contrastive == "unsupervised":
+        mixed = np.random.SeedSequence([episode.seed for episode in episodes]).generate_state(2 * len(parts), np.uint64) >> 1
+        views = [[int(seed) for seed in mixed[begin : begin + len(parts)]] for begin in (0, len(parts))]
+
+    def encoded(batch, seed: int | None) -> Tensor:
+        return learner.encode({**theta, **learner.anew}, batch, seed=seed)
+
+    with torch.no_grad():
+        found = [torch.cat([encoded(batch, seed) for batch, seed in zip(batches, seeds)]) for seeds in views]
+    found = [each.requires_grad_() for each in found]
+    if algorithm.contrastive == "unsupervised":
+        loss = unsupervised(*found, algorithm.contrastive_temperature)
+    else:
+        _, classes = np.unique(names, return_inverse=True)
+        loss = supervised(*found, torch.from_numpy(classes).to(found[0].device), algorithm.contrastive_temperature)
+    gradient: Parameters = {}
+    for seeds, cotangents in zip(views, torch.autograd.grad(loss, found)):
+        for batch, seed, part in zip(batches, seeds, parts):
+            add_to(gradient, vjp([encoded(batch, seed)], [cotangents[part]], theta))
+    return AuxiliaryGradient(gradient, rows, float(loss))
