@@ -33,6 +33,26 @@ class MaskedWordsConfig:
 
 
 @dataclass
+class ClustersConfig:
+    """Self-supervised tasks: which cluster of texts is this of? (config node `tasks.clusters`)"""
+
+    share: float = 0.0  # of training episodes
+    path: str | None = None  # as of masked_words
+    way: int = 4  # clusters an episode, where episode.way is null
+    clusters: int = 50  # of a task
+    partitions: int = 4  # tasks, each with clusters of its own
+
+
+@dataclass
+class PairsConfig:
+    """Self-supervised tasks of two sentences (config nodes `tasks.sentence_order` and `tasks.same_text`)."""
+
+    share: float = 0.0  # of training episodes
+    path: str | None = None  # as of masked_words
+    rows: int = 5000  # most pairs
+
+
+@dataclass
 class SamplingConfig:
     """How the weights of the training tasks change with their query losses (config node `tasks.sampling`)."""
 
@@ -73,6 +93,9 @@ class TasksConfig(SourceConfig):
     size_power: float = 0.0  # a training task of n texts is drawn in proportion to n to this power; 0: all tasks as often
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     masked_words: MaskedWordsConfig = field(default_factory=MaskedWordsConfig)
+    clusters: ClustersConfig = field(default_factory=ClustersConfig)
+    sentence_order: PairsConfig = field(default_factory=PairsConfig)  # are two sentences in order?
+    same_text: PairsConfig = field(default_factory=PairsConfig)  # are two sentences of one text?
 
 
 @dataclass

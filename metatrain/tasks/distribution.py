@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from metatrain.tasks.audit import check_overlap, check_policy
 from metatrain.tasks.config import SplitConfig, TasksConfig
 from metatrain.tasks.files import Columns, Table, read_file, read_texts, stem
 from metatrain.tasks.masked_words import check_masked_words, masked_words
+from metatrain.tasks.self_supervised import clusters, same_text, sentence_order
 from metatrain.tasks.sources import make_source
 from metatrain.tasks.task import Task, TaskDistribution, row_key, text_key
 
@@ -30,6 +32,7 @@ def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = SPLITS) -
     """
     check_policy(config.overlap)
     check_masked_words(config.masked_words)
+    _check_shares(config)
     if not 0 <= config.holdout < 0.5:
         raise UserError(f"tasks.holdout={config.holdout} must be at least 0 and below 0.5")
     if not -10 <= config.size_power <= 10:
@@ -54,24 +57,49 @@ def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = SPLITS) -
     return _with_weights(distribution, config, seed) if "meta_train" in splits else distribution
 
 
+# Self-supervised tasks by their node of the settings: how they are made, and what for short they are made of.
+_GENERATORS: dict[str, tuple[Callable[[Sequence[str], Any, int], list[Task]], str]] = {
+    "masked_words": (lambda texts, config, seed: [masked_words(texts, config, seed)], "words"),
+    "clusters": (clusters, "clusters"),
+    "sentence_order": (sentence_order, "orders"),
+    "same_text": (same_text, "answers"),
+}
+
+
+def _check_shares(config: TasksConfig) -> None:
+    shares = {name: getattr(config, name).share for name in _GENERATORS}
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise UserError(f"tasks.{name}.share={share} must be between 0 and 1")
+    if sum(shares.values()) > 1:
+        raise UserError(f"the shares of self-supervised episodes add up to {sum(shares.values()):g}: {', '.join(name for name in shares if shares[name])}")
+
+
 def _with_weights(tasks: TaskDistribution, config: TasksConfig, seed: int) -> TaskDistribution:
-    """The distribution with its masked words, if it has any, and how often each meta-train task is drawn."""
-    share = config.masked_words.share
-    if not share and not config.size_power:
+    """The distribution with its self-supervised tasks, if it has any, and how often each meta-train task is drawn."""
+    shares = {name: getattr(config, name).share for name in _GENERATORS if getattr(config, name).share}
+    if not shares and not config.size_power:
         return tasks
     sizes = np.array([len(task.texts) for task in tasks.meta_train], dtype=np.float64) ** config.size_power
-    weights = (1 - share) * sizes / sizes.sum()
-    if not share:
-        return replace(tasks, weights=tuple(weights.tolist()))
-    if config.masked_words.path is None:
-        texts = [text for task in tasks.meta_train for text in task.texts]
-    else:
-        held_out = set().union(*(task.keys() for task in (*tasks.meta_validation, *tasks.meta_test)))
-        texts = [text for text in read_texts(Path(config.masked_words.path).expanduser(), config.text) if text_key(text) not in held_out]
-    task = masked_words(texts, config.masked_words, seed)
-    note = f"masked words: {len(task.label_names)} words in {len(task.texts):,} sentences, {share:.0%} of the training episodes"
+    weights = ((1 - sum(shares.values())) * sizes / sizes.sum()).tolist()
     # Labelled tasks that are never drawn stay: what was held out was held out from their texts.
-    return replace(tasks, meta_train=(*tasks.meta_train, task), weights=(*weights.tolist(), share), notes=(*tasks.notes, note))
+    training, notes = list(tasks.meta_train), list(tasks.notes)
+    for name, share in shares.items():
+        make, classes = _GENERATORS[name]
+        made = make(_raw_texts(tasks, getattr(config, name).path, config.text), getattr(config, name), seed)
+        training += made
+        weights += [share / len(made)] * len(made)
+        number, rows = (sum(len(part) for part in parts) for parts in zip(*((task.label_names, task.texts) for task in made)))
+        notes.append(f"{name.replace('_', ' ')}: {number} {classes} in {rows:,} texts, {share:.0%} of the training episodes")
+    return replace(tasks, meta_train=tuple(training), weights=tuple(weights), notes=tuple(notes))
+
+
+def _raw_texts(tasks: TaskDistribution, path: str | None, column: str) -> list[str]:
+    """The texts of the meta-train tasks, or of a file without those that are held out."""
+    if path is None:
+        return [text for task in tasks.meta_train for text in task.texts]
+    held_out = set().union(*(map(text_key, task.texts) for task in (*tasks.meta_validation, *tasks.meta_test)))
+    return [text for text in read_texts(Path(path).expanduser(), column) if text_key(text) not in held_out]
 
 
 def _wanted_files(config: TasksConfig, available: Sequence[str], splits: Sequence[str]) -> list[str]:

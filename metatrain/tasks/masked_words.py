@@ -15,7 +15,7 @@ import numpy as np
 
 from metatrain.errors import UserError
 from metatrain.tasks.config import MaskedWordsConfig
-from metatrain.tasks.task import MASK, Task, text_key
+from metatrain.tasks.task import MASK, PAIR, Task, text_key
 
 NAME = "masked words"
 _END_OF_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
@@ -25,8 +25,6 @@ _SHORTEST, _LONGEST = 5, 60  # words of a sentence that is used
 
 def check_masked_words(config: MaskedWordsConfig) -> None:
     """Raises: UserError: a value makes no sense."""
-    if not 0 <= config.share <= 1:
-        raise UserError(f"tasks.masked_words.share={config.share} must be between 0 and 1")
     if not 0 < config.most_share <= 1:
         raise UserError(f"tasks.masked_words.most_share={config.most_share} must be above 0 and at most 1")
     for key, least in {"way": 2, "words": config.way, "least_sentences": 2, "most_sentences": config.least_sentences}.items():
@@ -75,13 +73,17 @@ def masked(sentence: str, word: str) -> str:
     return _WORD.sub(lambda match: MASK if match[0].casefold() == word else match[0], sentence)
 
 
+def sentences_of(text: str) -> list[str]:
+    """A text's sentences of a usable length."""
+    return [sentence.strip() for sentence in _END_OF_SENTENCE.split(text) if _SHORTEST <= len(sentence.split()) <= _LONGEST]
+
+
 def _sentences(texts: Iterable[str]) -> list[str]:
     """Sentences of a usable length, each once."""
     known: dict[bytes, str] = {}
     for text in texts:
-        for sentence in _END_OF_SENTENCE.split(text.replace(MASK, " ")):
-            if _SHORTEST <= len(sentence.split()) <= _LONGEST:
-                known.setdefault(text_key(sentence), sentence.strip())
+        for sentence in sentences_of(text.replace(PAIR, "\n")):
+            known.setdefault(text_key(sentence), sentence)
     return list(known.values())
 
 

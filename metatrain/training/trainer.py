@@ -65,8 +65,8 @@ def check_training(config: TrainConfig, tasks: TaskDistribution) -> None:
     check_tasks(tasks.meta_train, config.episode, "meta_train")
     if config.episode.mix and config.algorithm.head == "joint":
         raise UserError("episode.mix makes classes that algorithm.head=joint has no row for; choose one of the two")
-    if config.tasks.masked_words.share and config.algorithm.head == "joint":
-        raise UserError("tasks.masked_words has words for classes, of which algorithm.head=joint would keep a row each; choose one of the two")
+    if config.algorithm.head == "joint" and any(task.way is not None for task in tasks.meta_train):
+        raise UserError("self-supervised tasks have many classes (words, say), of which algorithm.head=joint would keep a row each; choose one of the two")
     check_answers((*tasks.meta_train, *tasks.meta_validation), config.algorithm)
     if config.validation.every:
         check_tasks(tasks.meta_validation, validation_settings(config), "meta_validation")
