@@ -1,0 +1,151 @@
+"""Runs the experiments on task distributions that docs/results.md reports: python scripts/distributions.py [SETTING=VALUE ...]
+
+Runs that are there already, below outputs/results/distributions, are not repeated. Then `python scripts/results.py --write`
+writes the page. Data sets are read from the folder METATRAIN_DATA.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from metatrain.config.schema import TrainConfig
+from metatrain.tasks.distribution import load_tasks
+from metatrain.training.run_directory import RunDirectory
+
+ROOT = Path(__file__).parents[1]
+RUNS = ROOT / "outputs" / "results" / "distributions"
+DRAWS = 3  # random selections that a selection by nearness is compared with
+TARGETS = ("software.t4", "apparel.t4")
+SELECTED = 6
+
+EXPERIMENTS = {
+    "smlmt": ["+experiment=smlmt"],
+    "smlmt_half": ["+experiment=smlmt", "tasks.masked_words.share=0.5"],
+    "smlmt_labelled": ["+experiment=smlmt", "tasks.masked_words.share=0"],
+    "cross_lingual": ["+experiment=cross_lingual"],
+    "domain_adaptation": ["+experiment=domain_adaptation"],
+    "text_to_text": ["+experiment=text_to_text"],
+}
+# The tasks and episodes of smlmt, without its masked words and in a third of its updates.
+SELECTION = ["+experiment=smlmt", "tasks.masked_words.share=0", "outer.steps=50", "outer.warmup=5", "evaluation.episodes=20", "evaluation.arms=[meta_trained]"]
+
+
+def run(name: str, settings: list[str], more: list[str]) -> None:
+    """One training run with its meta-test, unless that was done."""
+    folder = RUNS / name
+    if (folder / "results.json").exists():
+        return
+    print(name, flush=True)
+    command = [sys.executable, "-m", "metatrain", "train", *settings, "tracking=none", *more, f"hydra.run.dir={folder}"]
+    subprocess.run(command, cwd=ROOT, check=True)
+
+
+def selections(target: str) -> dict[str, list[str]]:
+    """Training tasks for a target: the nearest by `metatrain tasks`, and some at random."""
+    command = [sys.executable, "-m", "metatrain", "tasks", "tasks=arsc", *_splits(), f"target={target}", f"select={SELECTED}", "nearness=1"]
+    out = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    found = {"nearest": out.split("suggestion: tasks.meta_train.tasks=[")[1].split("]")[0].replace("\n", "").split(",")}
+    config = RunDirectory(RUNS / "smlmt_labelled").load_config(TrainConfig)
+    names = [task.name for task in load_tasks(config.tasks, config.seed).meta_train]
+    for draw in range(DRAWS):
+        found[f"random_{draw + 1}"] = sorted(random.Random(f"{target} {draw}").sample(names, SELECTED))
+    return found
+
+
+def _splits() -> list[str]:
+    """The splits of conf/experiment/smlmt.yaml as overrides, for `metatrain tasks`, which takes no experiment."""
+    import yaml
+
+    tasks = yaml.safe_load((ROOT / "conf" / "experiment" / "smlmt.yaml").read_text())["tasks"]
+    keys = [(split, key, value) for split in ("meta_train", "meta_validation", "meta_test") for key, value in tasks[split].items()]
+    return [f"tasks.{split}.{key}=[{','.join(value)}]" for split, key, value in keys]
+
+
+def results(name: str) -> dict | None:
+    path = RUNS / name / "results.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def percent(arm: dict) -> str:
+    return f"{100 * arm['mean']:.1f} ± {100 * arm['ci95']:.1f}"
+
+
+def difference(comparison: dict) -> str:
+    low, high = (100 * bound for bound in comparison["ci95"])
+    return f"{100 * comparison['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def arms_table(name: str) -> list[str]:
+    """A line for each arm of a run, the meta-trained one first."""
+    found = results(name)
+    against = {each["against"]: difference(each) for each in found["comparisons"]}
+    lines = ["| arm | score | meta-trained minus it |", "|---|---|---|"]
+    return lines + [f"| {arm.replace('_', ' ')} | {percent(value)} | {against.get(arm, '')} |" for arm, value in found["arms"].items()]
+
+
+def tasks_table(name: str) -> list[str]:
+    """The scores of every arm in every meta-test task."""
+    found = results(name)
+    arms, scores = found["arms"], found["protocol"]["scores"]
+    lines = ["| task | score | " + " | ".join(arm.replace("_", " ") for arm in arms) + " |", "|---|---|" + "---|" * len(arms)]
+    for task, score in scores.items():
+        values = [f"{100 * arm['per_task'][task]['mean']:.1f} ± {100 * arm['per_task'][task]['ci95']:.1f}" for arm in arms.values()]
+        lines.append(f"| {task} | {score} | {' | '.join(values)} |")
+    return lines
+
+
+def smlmt_table() -> list[str]:
+    names = {"smlmt": "masked words alone", "smlmt_half": "half masked words, half labelled tasks", "smlmt_labelled": "labelled tasks alone"}
+    lines = ["| training episodes | meta-trained | gain over the untouched encoder |", "|---|---|---|"]
+    for name, what in names.items():
+        found = results(name)
+        (gain,) = (each for each in found["comparisons"] if each["against"] == "no_meta_training")
+        lines.append(f"| {what} | {percent(found['arms']['meta_trained'])} | {difference(gain)} |")
+    untouched = results("smlmt")["arms"]
+    for arm in ("no_meta_training", "logistic_regression", "prototypes"):
+        lines.append(f"| none: {arm.replace('_', ' ')} | {percent(untouched[arm])} | |")
+    half, labelled = ([task["mean"] for task in results(name)["arms"]["meta_trained"]["per_task"].values()] for name in ("smlmt_half", "smlmt_labelled"))
+    paired = np.array(half) - np.array(labelled)
+    means = np.random.default_rng(0).choice(paired, (2000, len(paired))).mean(1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return [
+        *lines,
+        "",
+        f"Half masked words minus labelled alone: {100 * paired.mean():+.1f} [{100 * low:+.1f}, {100 * high:+.1f}], bootstrap over the 15 tasks.",
+    ]
+
+
+def selection_table() -> list[str]:
+    lines = ["| target | nearest | at random | training tasks chosen by nearness |", "|---|---|---|---|"]
+    for target in TARGETS:
+        domain = target.split(".")[0]
+
+        def mean(choice: str, target: str = target, domain: str = domain) -> float:
+            per_task = results(f"selection_{target}_{choice}")["arms"]["meta_trained"]["per_task"]
+            return 100 * float(np.mean([value["mean"] for task, value in per_task.items() if task.startswith(domain)]))
+
+        chosen = json.loads((RUNS / f"selection_{target}_nearest" / "tasks.json").read_text())
+        randoms = ", ".join(f"{mean(f'random_{draw + 1}'):.1f}" for draw in range(DRAWS))
+        lines.append(f"| {target} | {mean('nearest'):.1f} | {randoms} | {', '.join(chosen)} |")
+    return lines
+
+
+def main(more: list[str]) -> None:
+    for name, settings in EXPERIMENTS.items():
+        run(name, settings, more)
+    for target in TARGETS:
+        domain = target.split(".")[0]
+        for choice, tasks in selections(target).items():
+            name = f"selection_{target}_{choice}"
+            run(name, [*SELECTION, f"tasks.meta_train.tasks=[{','.join(tasks)}]", f"tasks.meta_test.tasks=[{domain}.*]"], more)
+            (RUNS / name / "tasks.json").write_text(json.dumps(tasks))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
