@@ -21,7 +21,7 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.models.export import Classifier
     from metatrain.models.writer import TASK, Writer
     from metatrain.tasks.files import Columns, read_file
-    from metatrain.tasks.task import PAIR, plain
+    from metatrain.tasks.texts import PAIR, plain
     from metatrain.training import hardware
     from metatrain.training.run_directory import RunDirectory, write_text
 

@@ -31,13 +31,14 @@ def check_overlap(tasks: TaskDistribution, policy: str, notes: list[str]) -> Tas
     """
     if policy == "keep":
         return replace(tasks, notes=(*notes, "tasks.overlap=keep: splits may share texts, so the scores prove nothing"))
-    protected: set[bytes] = set()
+    protected = np.zeros(0, dtype=np.uint64)
     kept = {}
     for name in ("meta_test", "meta_validation", "meta_train"):
         split = tasks.split(name)
-        shared = sum(len(task.keys() & protected) for task in split)
+        sharing = {task.name: int(np.isin(task.keys, protected).sum()) for task in split} if len(protected) else {}
+        shared = sum(sharing.values())
         if shared and policy == "refuse":
-            task = next(task for task in split if task.keys() & protected)
+            task = next(task for task in split if sharing[task.name])
             raise UserError(
                 f"{shared} texts of tasks.{name} (task '{task.name}' among them) are also in a held-out split; set tasks.overlap=drop to leave them out of it"
             )
@@ -45,14 +46,15 @@ def check_overlap(tasks: TaskDistribution, policy: str, notes: list[str]) -> Tas
             notes.append(f"{shared} texts left out of {name}: they are also in a held-out split")
             split = tuple(task.without(protected) for task in split)
         kept[name] = split
-        protected.update(*(task.keys() for task in split))
+        if name != "meta_train":
+            protected = np.union1d(protected, np.concatenate([protected, *(task.keys for task in split)]))
     return replace(tasks, **kept, notes=tuple(notes))
 
 
 def without_seen(tasks: Sequence[Task], seen: Sequence[Task]) -> tuple[tuple[Task, ...], list[str]]:
     """Test tasks without the texts of the tasks that a model was trained on, and a note if there were any."""
-    known = set().union(*(task.keys() for task in seen))
-    shared = sum(len(task.keys() & known) for task in tasks)
+    known = np.unique(np.concatenate([task.keys for task in seen])) if seen else np.zeros(0, dtype=np.uint64)
+    shared = sum(int(np.isin(task.keys, known).sum()) for task in tasks)
     if not shared:
         return tuple(tasks), []
     return tuple(task.without(known) for task in tasks), [f"{shared} texts left out of the test tasks: the model was trained on them"]

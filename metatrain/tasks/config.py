@@ -29,6 +29,7 @@ class MaskedWordsConfig:
     words: int = 1000  # most words
     least_sentences: int = 20  # of a word
     most_sentences: int = 200  # of a word; more are not used
+    most_texts: int = 200_000  # that are looked at, drawn by chance from a longer file
     most_share: float = 0.05  # of the sentences; a word that is in more of them says little about its sentence
 
 
@@ -39,6 +40,7 @@ class ClustersConfig:
     share: float = 0.0  # of training episodes
     path: str | None = None  # as of masked_words
     way: int = 4  # clusters an episode, where episode.way is null
+    most_texts: int = 200_000  # as of masked_words
     clusters: int = 50  # of a task
     partitions: int = 4  # tasks, each with clusters of its own
 
@@ -49,6 +51,7 @@ class PairsConfig:
 
     share: float = 0.0  # of training episodes
     path: str | None = None  # as of masked_words
+    most_texts: int = 200_000  # as of masked_words
     rows: int = 5000  # most pairs
 
 

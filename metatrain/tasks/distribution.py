@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ import numpy as np
 
 from metatrain.errors import UserError
 from metatrain.tasks.audit import check_overlap, check_policy
-from metatrain.tasks.config import SplitConfig, TasksConfig
+from metatrain.tasks.config import ClustersConfig, MaskedWordsConfig, PairsConfig, SplitConfig, TasksConfig
 from metatrain.tasks.files import Columns, Table, read_file, read_texts, stem
 from metatrain.tasks.masked_words import check_masked_words, masked_words
 from metatrain.tasks.self_supervised import clusters, same_text, sentence_order
 from metatrain.tasks.sources import make_source
-from metatrain.tasks.task import Task, TaskDistribution, row_key, text_key
+from metatrain.tasks.task import Task, TaskDistribution, text_key
+from metatrain.tasks.texts import Chained, sample, subset
 
 SPLITS = ("meta_test", "meta_validation", "meta_train")  # in the order in which they claim tasks
 _MOST_NOTES = 5  # tasks with repeated texts that are named one by one
@@ -86,7 +87,7 @@ def _with_weights(tasks: TaskDistribution, config: TasksConfig, seed: int) -> Ta
     training, notes = list(tasks.meta_train), list(tasks.notes)
     for name, share in shares.items():
         make, classes = _GENERATORS[name]
-        made = make(_raw_texts(tasks, getattr(config, name).path, config.text), getattr(config, name), seed)
+        made = make(_raw_texts(tasks, getattr(config, name), config.text, seed), getattr(config, name), seed)
         training += made
         weights += [share / len(made)] * len(made)
         number, rows = (sum(len(part) for part in parts) for parts in zip(*((task.label_names, task.texts) for task in made)))
@@ -94,12 +95,14 @@ def _with_weights(tasks: TaskDistribution, config: TasksConfig, seed: int) -> Ta
     return replace(tasks, meta_train=tuple(training), weights=tuple(weights), notes=tuple(notes))
 
 
-def _raw_texts(tasks: TaskDistribution, path: str | None, column: str) -> list[str]:
-    """The texts of the meta-train tasks, or of a file without those that are held out."""
-    if path is None:
-        return [text for task in tasks.meta_train for text in task.texts]
-    held_out = set().union(*(map(text_key, task.texts) for task in (*tasks.meta_validation, *tasks.meta_test)))
-    return [text for text in read_texts(Path(path).expanduser(), column) if text_key(text) not in held_out]
+def _raw_texts(tasks: TaskDistribution, config: MaskedWordsConfig | ClustersConfig | PairsConfig, column: str, seed: int) -> list[str]:
+    """The texts of the meta-train tasks, or of a file without those that are held out; at most `most_texts`, drawn by chance."""
+    if config.path is None:
+        texts: Iterable[str] = (text for task in tasks.meta_train for text in task.texts)
+    else:
+        held_out = {text_key(text) for task in (*tasks.meta_validation, *tasks.meta_test) for text in task.texts}
+        texts = (text for text in read_texts(Path(config.path).expanduser(), column) if text_key(text) not in held_out)
+    return sample(texts, config.most_texts, np.random.default_rng([seed, 41]))
 
 
 def _wanted_files(config: TasksConfig, available: Sequence[str], splits: Sequence[str]) -> list[str]:
@@ -116,9 +119,19 @@ def _wanted_files(config: TasksConfig, available: Sequence[str], splits: Sequenc
     return sorted(wanted)
 
 
-def _claim(split: str, config: SplitConfig, tables: dict[str, Table], claimed: set[tuple[str, str]]) -> dict[str, list]:
-    """Rows of each task of a split; a task of a file belongs to the first split that claims it."""
-    rows: dict[str, list[tuple[Table, int, bool, bool]]] = defaultdict(list)
+@dataclass(frozen=True)
+class _Part:
+    """Rows of one file that belong to one task of a split."""
+
+    table: Table
+    rows: np.ndarray
+    support: bool  # whether they may be drawn into support sets
+    query: bool
+
+
+def _claim(split: str, config: SplitConfig, tables: dict[str, Table], claimed: set[tuple[str, str]]) -> dict[str, list[_Part]]:
+    """The parts of each task of a split; a task of a file belongs to the first split that claims it."""
+    parts: dict[str, list[_Part]] = defaultdict(list)
     taken = set()
     for file, table in tables.items():
         is_support = _matches(file, config.support_files)
@@ -128,45 +141,59 @@ def _claim(split: str, config: SplitConfig, tables: dict[str, Table], claimed: s
         if not is_support and not is_query:
             continue
         patterns = next((tasks for pattern, tasks in config.only.items() if fnmatchcase(file, pattern)), config.tasks)
-        for row, task in enumerate(table.tasks):
-            if not _matches(task, patterns) or (file, task) in claimed:
-                continue
-            taken.add((file, task))
-            rows[task].append((table, row, is_support or not config.support_files, is_query))
+        for task, rows in _rows_of_tasks(table).items():
+            if _matches(task, patterns) and (file, task) not in claimed:
+                taken.add((file, task))
+                parts[task].append(_Part(table, rows, is_support or not config.support_files, is_query))
     for pattern in config.tasks:
         if tables and pattern != "*" and not any(fnmatchcase(task, pattern) for table in tables.values() for task in set(table.tasks)):
             names = sorted({task for table in tables.values() for task in table.tasks})
             raise UserError(f"tasks.{split}.tasks: no task {pattern!r}; there are {_few(names)}")
     claimed |= taken
-    return rows
+    return parts
 
 
-def _task(name: str, rows: list[tuple[Table, int, bool, bool]], repeats: dict[str, tuple[int, int]]) -> Task:
+def _rows_of_tasks(table: Table) -> dict[str, np.ndarray]:
+    """Row numbers of each task of a file, in its order."""
+    names = {name: number for number, name in enumerate(dict.fromkeys(table.tasks))}
+    numbers = np.fromiter(map(names.__getitem__, table.tasks), dtype=np.int32, count=len(table.tasks))
+    order = np.argsort(numbers, kind="stable")
+    return dict(zip(names, np.split(order, np.cumsum(np.bincount(numbers))[:-1])))
+
+
+def _task(name: str, parts: list[_Part], repeats: dict[str, tuple[int, int]]) -> Task:
     """A task without repeated texts; how many there were, and how many with another label, goes to `repeats`.
 
     Raises:
         UserError: some rows have labels and others target texts.
     """
-    scores = {table.score for table, *_ in rows}
+    scores = {part.table.score for part in parts}
     if len(scores) > 1:
-        sources = ", ".join(sorted({table.source for table, *_ in rows}))
+        sources = ", ".join(sorted({part.table.source for part in parts}))
         raise UserError(f"task '{name}' is in {sources}, which have different kinds of answers; give one of them another name with tasks.sources")
     (score,) = scores
-    first: dict[bytes, int] = {}
-    repeated = contradictory = 0
-    for number, (table, row, *_) in enumerate(rows):
-        key = row_key(table.texts[row], table.labels[row] if score else None)
-        same, there = rows[first.setdefault(key, number)][:2]
-        repeated += first[key] != number
-        contradictory += same.labels[there] != table.labels[row]
-    if repeated:
-        repeats[name] = (repeated, contradictory)
-    rows = [rows[number] for number in first.values()]
-    texts, answers = (tuple(getattr(table, column)[row] for table, row, *_ in rows) for column in ("texts", "labels"))
+    texts = _chained([subset(part.table.texts, part.rows) for part in parts])
+    answers = _chained([subset(part.table.labels, part.rows) for part in parts])
+    sizes = [len(part.rows) for part in parts]
+    support, query = (np.repeat(np.array([getattr(part, pool) for part in parts], dtype=bool), sizes) for pool in ("support", "query"))
     names = (name,) if score else tuple(sorted(set(answers)))
-    labels = np.array([0 if score else names.index(answer) for answer in answers])
-    support, query = (np.array([row[part] for row in rows], dtype=bool) for part in (2, 3))
-    return Task(name, texts, labels, names, support, query, targets=answers if score else None, score=score)
+    numbers = {label: number for number, label in enumerate(names)}
+    labels = np.zeros(len(texts), dtype=np.int64) if score else np.fromiter(map(numbers.__getitem__, answers), dtype=np.int64, count=len(texts))
+    task = Task(name, texts, labels, names, support, query, targets=answers if score else None, score=score)
+    _, first, same = np.unique(task.keys, return_index=True, return_inverse=True)
+    if len(first) == len(texts):
+        return task
+    repeats[name] = (len(texts) - len(first), int((labels[first][same] != labels).sum()))
+    kept = task.subset(np.isin(np.arange(len(texts)), first))
+    there = np.unique(kept.labels)  # a label may have been on repeated texts alone
+    return replace(kept, labels=np.searchsorted(there, kept.labels), label_names=tuple(names[label] for label in there))
+
+
+def _chained(parts: list[Sequence[str]]) -> Sequence[str]:
+    """Several sequences as one."""
+    if len(parts) == 1:
+        return parts[0]
+    return tuple(text for part in parts for text in part) if all(isinstance(part, tuple) for part in parts) else Chained(parts)
 
 
 def task_of_file(path: Path, columns: Columns) -> Task:
@@ -176,7 +203,7 @@ def task_of_file(path: Path, columns: Columns) -> Task:
         UserError: the file cannot be read; the message says `file:line`.
     """
     table = read_file(path, columns)
-    return _task(stem(path), [(table, row, True, True) for row in range(len(table.texts))], {})
+    return _task(stem(path), [_Part(table, np.arange(len(table.texts)), True, True)], {})
 
 
 def _repeat_notes(repeats: dict[str, tuple[int, int]]) -> list[str]:

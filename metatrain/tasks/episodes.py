@@ -51,16 +51,13 @@ def draw(task: Task, settings: EpisodeConfig, rng: np.random.Generator) -> Episo
         classes = np.sort(classes)
     support, query = [], []
     for label in classes:
-        pool = task.rows_of_class(label, task.support_pool)
+        pool = task.support_rows[label]
         # Fewer rows in one class is an error; the same check for all classes runs before training (check_tasks).
         if len(pool) < settings.shots:
             raise UserError(_too_few(task, int(label), len(pool), settings))
         chosen = rng.choice(pool, settings.shots, replace=False)
-        rest = np.setdiff1d(task.rows_of_class(label, task.query_pool), chosen)
-        if settings.queries is not None:
-            rest = rng.choice(rest, min(settings.queries, len(rest)), replace=False)
         support.append(chosen)
-        query.append(rest)
+        query.append(_others(task.query_rows[label], chosen, settings.queries, rng))
     return Episode(
         task,
         tuple(int(label) for label in classes),
@@ -70,6 +67,16 @@ def draw(task: Task, settings: EpisodeConfig, rng: np.random.Generator) -> Episo
         np.repeat(np.arange(way), [len(rows) for rows in query]),
         int(rng.integers(2**32)),
     )
+
+
+def _others(rows: np.ndarray, chosen: np.ndarray, queries: int | None, rng: np.random.Generator) -> np.ndarray:
+    """So many of `rows` (sorted) that are not chosen, or all; in time that grows with what is drawn alone."""
+    places = np.searchsorted(rows, np.sort(chosen))
+    places = places[(places < len(rows)) & (rows[np.minimum(places, len(rows) - 1)] == np.sort(chosen))] if len(rows) else places[:0]
+    rest = len(rows) - len(places)
+    drawn = np.arange(rest) if queries is None else rng.choice(rest, min(queries, rest), replace=False)
+    # The n-th row that is not chosen comes after as many chosen ones as have n or fewer others before them.
+    return rows[drawn + np.searchsorted(places - np.arange(len(places)), drawn, side="right")]
 
 
 def way_of(task: Task, settings: EpisodeConfig) -> int:
@@ -127,8 +134,8 @@ def check_tasks(tasks: Sequence[Task], settings: EpisodeConfig, split: str) -> N
         if settings.way is not None and settings.way > len(task.label_names) and task.targets is None:
             raise UserError(f"episode.way={settings.way}, but task '{task.name}' of tasks.{split} has {len(task.label_names)} classes")
         for label in range(len(task.label_names)):
-            support = task.rows_of_class(label, task.support_pool)
-            every = np.union1d(support, task.rows_of_class(label, task.query_pool))
+            support = task.support_rows[label]
+            every = support if task.query_rows is task.support_rows else np.union1d(support, task.query_rows[label])
             if len(support) < settings.shots or len(every) <= settings.shots:
                 raise UserError(_too_few(task, label, len(every), settings))
 

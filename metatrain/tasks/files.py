@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import csv
 import gzip
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import datasets
 import pyarrow
 
 from metatrain.errors import UserError
-from metatrain.tasks.task import PAIR, plain
+from metatrain.tasks.texts import plain, stored
 
 _INDEX = "__index_level_0__"  # a column that pandas makes of rows with more fields than the header, which shifts all values
 _PLAIN = (datasets.Value, datasets.ClassLabel)
@@ -45,12 +45,12 @@ class Columns:
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one file: three lists of equal length, without empty values."""
+    """The rows of one file: three sequences of equal length, without empty values; texts, and long targets, may be on disk."""
 
     source: str
-    texts: list[str]
-    labels: list[str]  # or targets
-    tasks: list[str]
+    texts: Sequence[str]
+    labels: Sequence[str]  # or targets
+    tasks: Sequence[str]
     score: str | None = None  # of text-to-text tasks
 
 
@@ -98,7 +98,7 @@ def read_file(path: Path, columns: Columns) -> Table:
     table = table_of(str(path), data, columns, stem(path))
     if not table.texts:
         raise UserError(f"{path}: the file has no rows")
-    if not all(map(_is_value, (*table.texts, *table.labels, *table.tasks))):
+    if not all(map(_is_value, itertools.chain(table.texts, table.labels, table.tasks))):
         raise _explained(path, kind, columns, None)
     return table
 
@@ -124,42 +124,49 @@ def column_values(path: Path) -> dict[str, list[str]]:
     return {name: ["" if row.get(name) is None else str(row[name]).strip() for row in rows] for name in plain_columns}
 
 
-def read_texts(path: Path, column: str) -> list[str]:
-    """The texts of a file: of a text file (.txt, gzipped or not) its lines, of another its column.
+def read_texts(path: Path, column: str) -> Iterator[str]:
+    """The texts of a file, as they are read: of a text file (.txt, gzipped or not) its lines, of another its column.
 
     Raises:
         UserError: the file cannot be read; the message says `file:line`.
     """
     if not path.name.lower().removesuffix(".gz").endswith(".txt"):
-        return read_file(path, Columns(column)).texts
+        yield from read_file(path, Columns(column)).texts
+        return
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     bad = _bad_utf8(path)
     if bad is not None:
         raise UserError(f"{path}:{bad}: {_NOT_UTF8}")
+    empty = True
     with _open(path) as file:
-        texts = [line for line in (plain(line.decode("utf-8")).strip() for line in file) if line]
-    if not texts:
+        for line in file:
+            if text := plain(line.decode("utf-8")).strip():
+                empty = False
+                yield text
+    if empty:
         raise UserError(f"{path}: the file is empty")
-    return texts
 
 
 def table_of(source: str, data: datasets.Dataset, columns: Columns, task: str) -> Table:
     """The wanted columns as strings; `task` names the task where no column does. Missing values become ''."""
+    table = data.data.table
 
-    def strings(name: str) -> list[str]:
-        feature = data.features[name]
+    def texts(*names: str) -> Sequence[str]:
+        return stored([table[name] for name in names])
+
+    def few(name: str) -> list[str]:
+        feature, known = data.features[name], {}
         if isinstance(feature, datasets.ClassLabel):
-            return [feature.names[value] if value is not None and value >= 0 else "" for value in data[name]]
-        return ["" if value is None else str(value).strip() for value in data[name]]
+            known = {number: label for number, label in enumerate(feature.names)}
+            return [known.get(value, "") for value in table[name].to_pylist()]
+        # A string that comes back is held once, however often.
+        values = (value for chunk in table[name].chunks for value in chunk.to_pylist())
+        return [known.setdefault(value, "" if value is None else str(value).strip()) for value in values]
 
-    tasks = strings(columns.task) if columns.task else [task] * len(data)
-    answers = columns.target or columns.label
-    labels = strings(answers) if answers else ["unlabelled"] * len(data)
-    texts = list(map(plain, strings(columns.text)))
-    if columns.pair:
-        texts = [f"{text}{PAIR}{plain(second)}" if text and second else "" for text, second in zip(texts, strings(columns.pair))]
-    return Table(source, texts, labels, tasks)
+    tasks = few(columns.task) if columns.task else [task] * len(data)
+    labels = texts(columns.target) if columns.target else few(columns.label) if columns.label else ["unlabelled"] * len(data)
+    return Table(source, texts(columns.text, *([columns.pair] if columns.pair else [])), labels, tasks)
 
 
 def _checked_kind(path: Path) -> str:
@@ -180,7 +187,7 @@ def _checked_kind(path: Path) -> str:
 
 def line_of(path: Path, row: int) -> int:
     """The line (from 1; of a parquet file: the row) where row `row` (from 0) of a file that can be read begins."""
-    return next(islice(_rows(path, format_of(path)), row, None))[0]
+    return next(itertools.islice(_rows(path, format_of(path)), row, None))[0]
 
 
 def first_bad_row(path: Path, kind: str, columns: Columns) -> tuple[int, str] | None:

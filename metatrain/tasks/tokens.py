@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
-import safetensors.numpy
-from safetensors import SafetensorError
 
 from metatrain.errors import UserError
-from metatrain.tasks.task import MASK, PAIR, Task
+from metatrain.tasks.task import Task
+from metatrain.tasks.texts import MASK, PAIR
 
+_AT_A_TIME = 5000  # texts that are tokenised together
 CACHE = "METATRAIN_CACHE"  # the folder of the cache; empty: there is none
 
 
@@ -27,33 +29,47 @@ CACHE = "METATRAIN_CACHE"  # the folder of the cache; empty: there is none
 class TokenTable:
     """Token ids of many texts: text i is `ids[offsets[i]:offsets[i + 1]]`, special tokens included."""
 
-    ids: np.ndarray  # int32
+    ids: np.ndarray  # int32; in memory or on disk
     offsets: np.ndarray  # int64
 
     @classmethod
     def of(cls, tokenizer, texts: Sequence[str], max_length: int) -> TokenTable:
-        """Texts tokenised and cut to `max_length` tokens; masked words become the tokenizer's mask, or another special token.
-
-        Of a pair that is too long, the longer text is cut.
-
-        Raises:
-            UserError: a word is masked, and the tokenizer has no special token that can stand for it.
-        """
-        if any(MASK in text for text in texts):
-            mask = tokenizer.mask_token or tokenizer.unk_token or tokenizer.eos_token
-            if mask is None:
-                raise UserError("tasks.masked_words: the model's tokenizer has no special token that can stand for a masked word; choose another model")
-            texts = [text.replace(MASK, mask) for text in texts]
-        if any(PAIR in text for text in texts):
-            encoded = [tokenizer(*text.split(PAIR), truncation=True, max_length=max_length)["input_ids"] for text in texts]
-        else:
-            encoded = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"] if len(texts) else []
-        offsets = np.cumsum([0] + [len(ids) for ids in encoded])
-        return cls(np.array([token for ids in encoded for token in ids], dtype=np.int32), offsets)
+        """Texts tokenised and cut to `max_length` tokens."""
+        parts = list(encoded(tokenizer, texts, max_length))
+        lengths = np.array([length for _, part in parts for length in part], dtype=np.int64)
+        ids = np.concatenate([np.zeros(0, dtype=np.int32), *(ids for ids, _ in parts)])
+        return cls(ids, np.concatenate([[0], np.cumsum(lengths)]))
 
     def rows(self, rows: Sequence[int]) -> list[np.ndarray]:
         """The token ids of some texts, each of shape [tokens]."""
-        return [self.ids[self.offsets[row] : self.offsets[row + 1]] for row in rows]
+        return [np.asarray(self.ids[self.offsets[row] : self.offsets[row + 1]]) for row in rows]
+
+
+def encoded(tokenizer, texts: Sequence[str], max_length: int) -> Iterator[tuple[np.ndarray, list[int]]]:
+    """(ids, length of each text), for some thousand texts at a time.
+
+    Masked words become the tokenizer's mask, or another special token. Of a pair that is too long, the longer text is cut.
+
+    Raises:
+        UserError: a word is masked, and the tokenizer has no special token that can stand for it.
+    """
+    for part in _parts(texts):
+        if any(MASK in text for text in part):
+            mask = tokenizer.mask_token or tokenizer.unk_token or tokenizer.eos_token
+            if mask is None:
+                raise UserError("tasks.masked_words: the model's tokenizer has no special token that can stand for a masked word; choose another model")
+            part = [text.replace(MASK, mask) for text in part]
+        if any(PAIR in text for text in part):
+            ids = [tokenizer(*text.split(PAIR), truncation=True, max_length=max_length)["input_ids"] for text in part]
+        else:
+            ids = tokenizer(part, truncation=True, max_length=max_length)["input_ids"]
+        yield np.fromiter(itertools.chain.from_iterable(ids), dtype=np.int32), list(map(len, ids))
+
+
+def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
+    whole = iter(texts)
+    while part := list(itertools.islice(whole, _AT_A_TIME)):
+        yield part
 
 
 @dataclass(frozen=True)
@@ -100,12 +116,12 @@ class Tokens:
     def _table(self, texts: Sequence[str]) -> TokenTable:
         if self._cache is None:
             return TokenTable.of(self.tokenizer, texts, self.max_length)
-        path = self._cache.path(texts)
-        found = self._cache.read(path)
+        name = self._cache.name(texts)
+        found = self._cache.read(name)
         if found is None:
-            found = TokenTable.of(self.tokenizer, texts, self.max_length)
-            self._cache.write(path, found)
-        return found
+            self._cache.write(name, encoded(self.tokenizer, texts, self.max_length))
+            found = self._cache.read(name)
+        return TokenTable.of(self.tokenizer, texts, self.max_length) if found is None else found
 
 
 @dataclass
@@ -126,29 +142,49 @@ class _Cache:
         described.update(truncation=[max_length, tokenizer.truncation_side], padding=None, mask=tokenizer.mask_token)  # what its last call has left there
         return cls(folder / "tokens", hashlib.sha256(json.dumps(described, sort_keys=True).encode()).digest())
 
-    def read(self, path: Path) -> TokenTable | None:
-        """The table in a file; None if it is not there or cannot be read."""
+    def read(self, name: str) -> TokenTable | None:
+        """A table whose ids stay on disk; None if it is not there or cannot be read."""
         try:
-            found = safetensors.numpy.load_file(path)
-            return TokenTable(found["ids"], found["offsets"])
-        except (OSError, SafetensorError, KeyError):
+            offsets = np.load(self.folder / f"{name}.npy", allow_pickle=False)
+            total = int(offsets[-1])
+            if (self.folder / f"{name}.ids").stat().st_size != 4 * total:
+                return None
+            ids = np.memmap(self.folder / f"{name}.ids", dtype=np.int32, mode="r") if total else np.zeros(0, dtype=np.int32)
+            return TokenTable(ids, offsets)
+        except (OSError, ValueError, IndexError, EOFError):
             return None  # made anew, and written over what was there
 
-    def write(self, path: Path, table: TokenTable) -> None:
+    def write(self, name: str, parts: Iterable[tuple[np.ndarray, list[int]]]) -> None:
+        """Write a table part by part; the offsets come last, and say that it is whole."""
+        lengths: list[int] = []
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            content = safetensors.numpy.save({"ids": table.ids, "offsets": table.offsets})
-            with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as file:
-                file.write(content)
-            os.replace(file.name, path)
+            with self._replaced(f"{name}.ids") as file:
+                for ids, of_part in parts:
+                    file.write(ids.tobytes())
+                    lengths += of_part
+            with self._replaced(f"{name}.npy") as file:
+                np.save(file, np.concatenate([[0], np.cumsum(np.array(lengths, dtype=np.int64))]), allow_pickle=False)
         except OSError as error:
             warnings.warn(f"tokens are not kept for later runs: {error}; set {CACHE} to a folder, or to nothing for no cache", stacklevel=2)
 
-    def path(self, texts: Sequence[str]) -> Path:
-        """Where the table of these texts belongs."""
+    @contextmanager
+    def _replaced(self, name: str) -> Iterator[BinaryIO]:
+        """A file that takes its name's place when all of it is written, and is removed when it is not."""
+        with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as file:
+            try:
+                yield file
+                file.flush()
+                os.replace(file.name, self.folder / name)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+
+    def name(self, texts: Sequence[str]) -> str:
+        """What the table of these texts is called."""
         content = hashlib.sha256(self.tokenizer)
         for text in texts:
-            encoded = text.encode("utf-8", "surrogatepass")
-            content.update(len(encoded).to_bytes(8, "little"))
-            content.update(encoded)
-        return self.folder / f"{content.hexdigest()}.safetensors"
+            whole = text.encode("utf-8", "surrogatepass")
+            content.update(len(whole).to_bytes(8, "little"))
+            content.update(whole)
+        return content.hexdigest()

@@ -41,7 +41,7 @@ def write(path, rows):
 @pytest.mark.parametrize("name", ["d.csv", "d.tsv", "d.jsonl", "d.parquet", "d.csv.gz", "d.tsv.gz", "d.jsonl.gz"])
 def test_all_formats_give_the_same_table(tmp_path, name):
     table = read_file(write(tmp_path / name, ROWS), COLUMNS)
-    assert table.texts == [row["text"] for row in ROWS]
+    assert list(table.texts) == [row["text"] for row in ROWS]
     assert table.labels == ["01", "null", "yes"]  # as written: no numbers, no missing values made of words
     assert table.tasks == ["NA", "b", "c"]
 

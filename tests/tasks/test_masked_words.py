@@ -14,7 +14,8 @@ from metatrain.tasks.episodes import draw, training_episode
 from metatrain.tasks.files import Columns, read_file
 from metatrain.tasks.masked_words import masked, masked_words
 from metatrain.tasks.reviews import corpus_path
-from metatrain.tasks.task import MASK, text_key
+from metatrain.tasks.task import text_key
+from metatrain.tasks.texts import MASK
 from metatrain.tasks.tokens import Tokens
 
 WORDS = ("apple", "river", "engine", "window", "music", "silver")

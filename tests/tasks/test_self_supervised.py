@@ -8,7 +8,7 @@ from metatrain.tasks.config import EMBEDDED, ClustersConfig, EpisodeConfig, Pair
 from metatrain.tasks.distribution import load_tasks
 from metatrain.tasks.episodes import training_episode
 from metatrain.tasks.self_supervised import clusters, same_text, sentence_order
-from metatrain.tasks.task import PAIR
+from metatrain.tasks.texts import PAIR
 
 TOPICS = {"sea": "ship harbour wave sail captain anchor", "kitchen": "pan oven flour butter spoon plate", "court": "judge lawyer trial jury verdict appeal"}
 

@@ -61,7 +61,7 @@ def test_a_second_run_tokenises_nothing(cache):
         assert lists(tokens.of(task(*TEXTS), [1])) == [expected()[1]]
         # Two tasks of the same texts: the second is found where the first was written.
         assert words.calls == calls
-    assert len(list(cache.iterdir())) == 1
+    assert len(list(cache.glob("*.ids"))) == 1 and len(list(cache.iterdir())) == 2
 
 
 def test_other_texts_lengths_and_tokenizers_are_not_taken_for_these(cache):
@@ -72,13 +72,14 @@ def test_other_texts_lengths_and_tokenizers_are_not_taken_for_these(cache):
     other = tokenizer()
     other.add_tokens(["wonderful plot"])
     assert lists(Tokens(other, 6).of(task(*TEXTS), [0])) == [other(TEXTS[0])["input_ids"][:6]]
-    assert len(list(cache.iterdir())) == 4
+    assert len(list(cache.glob("*.ids"))) == 4
 
 
+@pytest.mark.parametrize("kind", ["ids", "npy"])
 @pytest.mark.parametrize("content", [b"", b"half a file", None])
-def test_a_broken_file_is_made_anew(cache, content):
+def test_a_broken_file_is_made_anew(cache, content, kind):
     Tokens(tokenizer(), 6).of(task(*TEXTS), [0])
-    (path,) = cache.iterdir()
+    (path,) = cache.glob(f"*.{kind}")
     whole = path.read_bytes()
     path.write_bytes(whole[:-4] if content is None else content)
     assert lists(Tokens(tokenizer(), 6).of(task(*TEXTS), [0, 1, 2])) == expected()
@@ -103,4 +104,41 @@ def test_the_usual_place(tmp_path, monkeypatch):
     monkeypatch.delenv("METATRAIN_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     Tokens(tokenizer(), 6).of(task(*TEXTS), [0])
-    assert len(list((tmp_path / "metatrain" / "tokens").iterdir())) == 1
+    assert len(list((tmp_path / "metatrain" / "tokens").glob("*.ids"))) == 1
+
+
+def test_many_texts_are_tokenised_some_thousand_at_a_time(cache, monkeypatch):
+    monkeypatch.setattr("metatrain.tasks.tokens._AT_A_TIME", 2)
+    words = Counted()
+    found = Tokens(words, 6).of(task(*TEXTS), [0, 1, 2])
+    assert lists(found) == expected() and words.calls == 2
+
+
+def test_a_write_that_fails_leaves_nothing_behind(cache, monkeypatch):
+    def full(file, array, allow_pickle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("metatrain.tasks.tokens.np.save", full)
+    with pytest.warns(UserWarning, match="No space left"):
+        assert lists(Tokens(tokenizer(), 6).of(task(*TEXTS), [0, 1, 2])) == expected()
+    assert [path.suffix for path in cache.iterdir()] == [".ids"]  # without its offsets it is not read
+
+
+def test_pairs_are_what_the_tokenizer_makes_of_two_texts():
+    from metatrain.tasks.texts import PAIR
+
+    (found,) = lists(Tokens(tokenizer(), 12).encode([f"a plot{PAIR}the dealer"]))
+    assert found == tokenizer()("a plot", "the dealer")["input_ids"]
+    longer = f"a plot{PAIR}the brakes and so is the dealer"
+    (cut,) = lists(Tokens(tokenizer(), 8).encode([longer]))
+    assert cut == tokenizer()(*longer.split(PAIR), truncation="longest_first", max_length=8)["input_ids"] and len(cut) == 8
+
+
+def test_a_masked_word_needs_a_token_that_can_stand_for_it():
+    from metatrain.errors import UserError
+    from metatrain.tasks.texts import MASK
+
+    words = tokenizer()
+    words.mask_token = words.unk_token = words.eos_token = None
+    with pytest.raises(UserError, match="no special token that can stand for a masked word"):
+        Tokens(words, 6).encode([f"a {MASK} plot"])
