@@ -75,6 +75,7 @@ class SourceConfig:
     pair: str | None = None  # column of a second text that belongs to the first (a premise and its hypothesis, say)
     label: str = "label"  # column of the labels
     target: str | None = None  # text-to-text tasks: column of the wanted texts, in place of `label`
+    bad_rows: str = "refuse"  # of files: refuse | skip (and count)
     score: str = "chrf"  # of text-to-text tasks: chrf | bleu | rouge1 | rouge2 | rougeL | exact_match
     task: str | None = None  # column that names the task; null: each file is one task
     hub_config: str | None = None  # hub data sets: the subset

@@ -40,7 +40,7 @@ def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = SPLITS) -
         raise UserError(f"tasks.size_power={config.size_power} must be between -10 and 10; 0 draws all tasks as often, 1 in proportion to their size")
     source = make_source(config, config.sources)
     tables = {file: source.read(file) for file in _wanted_files(config, source.files(), splits)}
-    notes: list[str] = []
+    notes = [table.note for table in tables.values() if table.note]
     repeats: dict[str, tuple[int, int]] = {}
     chosen = {name: getattr(config, name) for name in SPLITS}
     if not chosen["meta_validation"].tasks and not chosen["meta_test"].tasks and len(splits) > 1:

@@ -1,7 +1,7 @@
-"""Reading one labelled file, and naming the line that is wrong with it.
+"""Reading the rows of one file, and naming the line that is wrong with it.
 
-Files are read through `datasets`. Its errors do not say which line is at fault, so when it fails, or a value is
-missing, the file is read a second time, slowly, by `first_bad_row`.
+csv and JSON lines are read by the standard library, a row at a time: what guesses types would make a timestamp of a label that
+looks like a date, and what forgives stray quotes would give a text the label of another line.
 """
 
 from __future__ import annotations
@@ -10,20 +10,21 @@ import csv
 import gzip
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
-import pyarrow
 
 from metatrain.errors import UserError
-from metatrain.tasks.texts import plain, stored
+from metatrain.tasks.texts import PAIR, TextStore, plain
 
-_INDEX = "__index_level_0__"  # a column that pandas makes of rows with more fields than the header, which shifts all values
-_PLAIN = (datasets.Value, datasets.ClassLabel)
-_NOT_UTF8 = "not valid UTF-8; save the file as UTF-8"
+BAD_ROWS = ("refuse", "skip")
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
+Row = tuple[int, dict | str]  # a line number (from 1), and the row or what is wrong with it
+_LOST = "not valid CSV"  # from such a line on, nobody knows where a field ends
+_NOT_UTF8 = "not valid UTF-8; save the file as UTF-8"
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Table:
     labels: Sequence[str]  # or targets
     tasks: Sequence[str]
     score: str | None = None  # of text-to-text tasks
+    note: str | None = None  # what reading had to say
 
 
 def format_of(path: Path) -> str | None:
@@ -69,38 +71,50 @@ def stem(path: Path) -> str:
     return name.rsplit(".", 1)[0]
 
 
-def read_file(path: Path, columns: Columns) -> Table:
+def read_file(path: Path, columns: Columns, bad_rows: str = "refuse") -> Table:
     """Read a csv, tsv, jsonl or parquet file, gzipped or not.
+
+    bad_rows: whether to `refuse` a file with a bad row, or to `skip` and count them.
 
     Raises:
         UserError: the file cannot be read, lacks a column, or has a bad row; the message says `file:line`.
     """
     kind = _checked_kind(path)
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it would print of an error is said better below
-    try:
-        if kind == ".jsonl":
-            data = datasets.Dataset.from_json(str(path))
-        elif kind == ".parquet":
-            data = datasets.Dataset.from_parquet(str(path))
-        else:
-            # "NA", "null" and "01" are words, not missing values and numbers.
-            data = datasets.Dataset.from_csv(
-                str(path), sep="\t" if kind == ".tsv" else ",", converters={name: str for name in columns.names()}, keep_default_na=False
-            )
-    except (datasets.exceptions.DatasetGenerationError, pyarrow.ArrowException, ValueError, OSError) as error:
-        raise _explained(path, kind, columns, error) from error
-    missing = [name for name in columns.names() if name not in data.column_names]
-    if missing:
-        raise UserError(f"{path}: no column {missing[0]!r}; the file has {', '.join(data.column_names)} (the settings text, label and task name columns)")
-    if _INDEX in data.column_names or not all(isinstance(data.features[name], _PLAIN) for name in columns.names()):
-        raise _explained(path, kind, columns, None)
-    table = table_of(str(path), data, columns, stem(path))
-    if not table.texts:
-        raise UserError(f"{path}: the file has no rows")
-    if not all(map(_is_value, itertools.chain(table.texts, table.labels, table.tasks))):
-        raise _explained(path, kind, columns, None)
-    return table
+    return table_of(str(path), _rows(path, kind), columns, stem(path), bad_rows)
+
+
+def table_of(source: str, rows: Iterable[Row], columns: Columns, task: str, bad_rows: str = "refuse") -> Table:
+    """The wanted columns of rows as strings; `task` names the task where no column does.
+
+    Raises:
+        UserError: a column is missing, a row is bad, or there is none.
+    """
+    texts, targets, labels, tasks, known = TextStore(), TextStore(), [], [], {}
+    first_bad: Row | None = None
+    bad = 0
+    for number, (line, row) in enumerate(rows):
+        if number == 0 and isinstance(row, dict):
+            _check_columns(source, row, columns)
+        problem = row if isinstance(row, str) else _problem(row, columns.names())
+        if problem:
+            if bad_rows == "refuse" or problem.startswith(_LOST):
+                raise UserError(f"{source}:{line}: {problem}")
+            bad, first_bad = bad + 1, first_bad or (line, problem)
+            continue
+        text = plain(_string(row[columns.text])).strip()
+        texts.add(f"{text}{PAIR}{plain(_string(row[columns.pair])).strip()}" if columns.pair else text)
+        if columns.target:
+            targets.add(_string(row[columns.target]).strip())
+        elif columns.label:
+            label = _string(row[columns.label]).strip()
+            labels.append(known.setdefault(label, label))  # a label is held once, however often it comes back
+        name = _string(row[columns.task]).strip() if columns.task else task
+        tasks.append(known.setdefault(name, name))
+    note = None if first_bad is None else f"{source}: {bad} bad rows left out, the first in line {first_bad[0]}: {first_bad[1]}"
+    if not tasks:
+        raise UserError(f"{source}:{first_bad[0]}: {first_bad[1]}; no row of the file is well" if first_bad else f"{source}: the file has no rows")
+    answers = targets.done() if columns.target else labels if columns.label else ["unlabelled"] * len(tasks)
+    return Table(source, texts.done(), answers, tasks, note=note)
 
 
 def column_values(path: Path) -> dict[str, list[str]]:
@@ -109,19 +123,17 @@ def column_values(path: Path) -> dict[str, list[str]]:
     Raises:
         UserError: the file cannot be read, or has no such column; the message says `file:line`.
     """
-    kind, rows = _checked_kind(path), []
-    if kind != ".parquet" and (bad := _bad_utf8(path)):
-        raise UserError(f"{path}:{bad}: {_NOT_UTF8}")
-    for line, row in _rows(path, kind):
+    rows = []
+    for line, row in _rows(path, _checked_kind(path)):
         if isinstance(row, str):
             raise UserError(f"{path}:{line}: {row}")
         rows.append(row)
     if not rows:
         raise UserError(f"{path}: the file has no rows")
-    plain_columns = [name for name in rows[0] if name and all(isinstance(row.get(name), (str, int, float, bool, type(None))) for row in rows)]
-    if not plain_columns:
+    names = [name for name in rows[0] if name and all(_is_plain(row.get(name)) for row in rows)]
+    if not names:
         raise UserError(f"{path}: no column holds texts or numbers")
-    return {name: ["" if row.get(name) is None else str(row[name]).strip() for row in rows] for name in plain_columns}
+    return {name: ["" if row.get(name) is None else _string(row[name]).strip() for row in rows] for name in names}
 
 
 def read_texts(path: Path, column: str) -> Iterator[str]:
@@ -135,38 +147,20 @@ def read_texts(path: Path, column: str) -> Iterator[str]:
         return
     if not path.is_file():
         raise UserError(f"{path}: no such file")
-    bad = _bad_utf8(path)
-    if bad is not None:
-        raise UserError(f"{path}:{bad}: {_NOT_UTF8}")
     empty = True
-    with _open(path) as file:
-        for line in file:
-            if text := plain(line.decode("utf-8")).strip():
-                empty = False
-                yield text
+    for line, text in _lines(path):
+        if text is None:
+            raise UserError(f"{path}:{line}: {_NOT_UTF8}")
+        if text := plain(text).strip():
+            empty = False
+            yield text
     if empty:
         raise UserError(f"{path}: the file is empty")
 
 
-def table_of(source: str, data: datasets.Dataset, columns: Columns, task: str) -> Table:
-    """The wanted columns as strings; `task` names the task where no column does. Missing values become ''."""
-    table = data.data.table
-
-    def texts(*names: str) -> Sequence[str]:
-        return stored([table[name] for name in names])
-
-    def few(name: str) -> list[str]:
-        feature, known = data.features[name], {}
-        if isinstance(feature, datasets.ClassLabel):
-            known = {number: label for number, label in enumerate(feature.names)}
-            return [known.get(value, "") for value in table[name].to_pylist()]
-        # A string that comes back is held once, however often.
-        values = (value for chunk in table[name].chunks for value in chunk.to_pylist())
-        return [known.setdefault(value, "" if value is None else str(value).strip()) for value in values]
-
-    tasks = few(columns.task) if columns.task else [task] * len(data)
-    labels = texts(columns.target) if columns.target else few(columns.label) if columns.label else ["unlabelled"] * len(data)
-    return Table(source, texts(columns.text, *([columns.pair] if columns.pair else [])), labels, tasks)
+def line_of(path: Path, row: int) -> int:
+    """The line (from 1; of a parquet file: the row) where row `row` (from 0) of a file that can be read begins."""
+    return next(itertools.islice(_rows(path, format_of(path)), row, None))[0]
 
 
 def _checked_kind(path: Path) -> str:
@@ -185,99 +179,115 @@ def _checked_kind(path: Path) -> str:
     return kind
 
 
-def line_of(path: Path, row: int) -> int:
-    """The line (from 1; of a parquet file: the row) where row `row` (from 0) of a file that can be read begins."""
-    return next(itertools.islice(_rows(path, format_of(path)), row, None))[0]
-
-
-def first_bad_row(path: Path, kind: str, columns: Columns) -> tuple[int, str] | None:
-    """(line number from 1, what is wrong) of the first bad row, or None if every row is well."""
-    if kind != ".parquet":
-        bad = _bad_utf8(path)
-        if bad is not None:
-            return bad, _NOT_UTF8
-    for line, row in _rows(path, kind):
-        if isinstance(row, str):
-            return line, row
-        problem = _problem(row, columns.names())
-        if problem:
-            return line, problem
-    return None
-
-
-def _explained(path: Path, kind: str, columns: Columns, error: Exception | None) -> UserError:
-    bad = first_bad_row(path, kind, columns)
-    if bad is not None:
-        return UserError(f"{path}:{bad[0]}: {bad[1]}")
-    if next(_rows(path, kind), None) is None:
-        return UserError(f"{path}: the file has no rows")
-    cause = error.__cause__ or error if error else None
-    return UserError(f"{path}: cannot be read as {kind[1:]}: {str(cause).strip().splitlines()[0] if cause else 'inconsistent rows'}")
-
-
-def _open(path: Path):
-    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
-
-
-def _bad_utf8(path: Path) -> int | None:
-    with _open(path) as file:
-        try:
-            for number, line in enumerate(file, start=1):
-                try:
-                    line.decode("utf-8")
-                except UnicodeDecodeError:
-                    return number
-        except (EOFError, gzip.BadGzipFile) as error:
-            raise UserError(f"{path}: the gzip file is broken: {error}") from error
-    return None
-
-
-def _rows(path: Path, kind: str) -> Iterator[tuple[int, dict | str]]:
+def _rows(path: Path, kind: str) -> Iterator[Row]:
     if kind == ".parquet":
-        return ((number, row) for number, row in enumerate(datasets.Dataset.from_parquet(str(path)), start=1))
+        return _parquet_rows(path)
     return _json_rows(path) if kind == ".jsonl" else _csv_rows(path, "\t" if kind == ".tsv" else ",")
 
 
-def _json_rows(path: Path) -> Iterator[tuple[int, dict | str]]:
-    with _open(path) as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it would print of an error is said better below
+    try:
+        data = datasets.Dataset.from_parquet(str(path))
+    except (datasets.exceptions.DatasetGenerationError, ValueError, OSError) as error:
+        cause = str(error.__cause__ or error).strip() or type(error).__name__
+        raise UserError(f"{path}: cannot be read as parquet: {cause.splitlines()[0]}") from error
+    return dataset_rows(data)
+
+
+def dataset_rows(data: datasets.Dataset) -> Iterator[Row]:
+    """The rows of a data set, numbered from 1; class numbers become their names."""
+    classes = {name: feature.names for name, feature in data.features.items() if isinstance(feature, datasets.ClassLabel)}
+    for number, row in enumerate(data, start=1):
+        for name, names in classes.items():
+            row[name] = names[row[name]] if row[name] is not None and row[name] >= 0 else None
+        yield number, row
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str | None]]:
+    """Line numbers and lines, None in place of one that is not valid UTF-8."""
+    try:
+        with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError:
+                    yield number, None
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise UserError(f"{path}: the gzip file is broken: {error}") from error
+
+
+def _json_rows(path: Path) -> Iterator[Row]:
+    for number, line in _lines(path):
+        if line is None:
+            yield number, _NOT_UTF8
+        elif line.strip():
             try:
-                row = json.loads(line)
+                row = json.loads(line, parse_int=str, parse_float=str, parse_constant=lambda name: None)  # numbers as they are written
             except json.JSONDecodeError as error:
                 yield number, f"not valid JSON: {error.msg}"
+            except RecursionError:
+                yield number, "not valid JSON: nested too deep"
+            else:
+                yield number, row if isinstance(row, dict) else "not a JSON object"
+
+
+def _csv_rows(path: Path, separator: str) -> Iterator[Row]:
+    csv.field_size_limit(sys.maxsize)
+    not_utf8: list[int] = []
+
+    def decoded() -> Iterator[str]:
+        for number, line in _lines(path):
+            if line is None:
+                not_utf8.append(number)
+            yield "\n" if line is None else line
+
+    reader = csv.reader(decoded(), delimiter=separator, strict=True)
+    begin = 1
+    try:
+        header = next(reader, [])
+        for name in header:
+            if header.count(name) > 1:
+                yield 1, f"{_LOST}: the header has the column {name!r} twice"
                 return
-            yield number, row if isinstance(row, dict) else "not a JSON object"
-
-
-def _csv_rows(path: Path, separator: str) -> Iterator[tuple[int, dict | str]]:
-    with _open(path) as file:
-        lines = (line.decode("utf-8") for line in file)
-        reader = csv.reader(lines, delimiter=separator)
-        try:
-            header = next(reader, [])
+        begin = reader.line_num + 1
+        for values in reader:
+            if not_utf8:
+                yield not_utf8.pop(), _NOT_UTF8
+            elif len(values) > len(header):
+                yield begin, f"{len(values)} fields, but the header has {len(header)}; quote texts that contain {separator!r}"
+            elif values:
+                yield begin, dict(zip(header, [*values, *[""] * (len(header) - len(values))]))
             begin = reader.line_num + 1
-            for values in reader:
-                if len(values) > len(header):
-                    yield begin, f"{len(values)} fields, but the header has {len(header)}; quote texts that contain {separator!r}"
-                elif values:
-                    yield begin, dict(zip(header, [*values, *[""] * (len(header) - len(values))]))
-                begin = reader.line_num + 1
-        except csv.Error as error:
-            yield reader.line_num, f"not valid CSV: {error}"
+    except csv.Error as error:
+        yield begin, f"{_LOST}: {error}"
+
+
+def _check_columns(source: str, row: dict, columns: Columns) -> None:
+    for name in columns.names():
+        if name not in row:
+            there = ", ".join(" ".join(str(each)[:40].split()) for each in itertools.islice(row, 12))
+            raise UserError(f"{source}: no column {name!r}; the file has {there} (the settings text, label and task name columns)")
 
 
 def _problem(row: dict, names: Sequence[str]) -> str | None:
     for name in names:
         if name not in row:
             return f"no field {name!r}"
-        if not isinstance(row[name], (str, int, float, bool, type(None))):
+        if not _is_plain(row[name]):
             return f"field {name!r} is a {type(row[name]).__name__}, not a text"
-        if not _is_value("" if row[name] is None else str(row[name]).strip()):
+        value = "" if row[name] is None else _string(row[name]).strip()
+        if value in ("", "nan"):
             return f"field {name!r} is empty"
+        if any("\ud800" <= letter <= "\udfff" for letter in value):
+            return f"field {name!r} has half a character (a lone surrogate)"
     return None
 
 
-def _is_value(value: str) -> bool:
-    return value not in ("", "nan")
+def _is_plain(value: object) -> bool:
+    return isinstance(value, str | int | float | bool | None)
+
+
+def _string(value: object) -> str:
+    return value if isinstance(value, str) else str(value)

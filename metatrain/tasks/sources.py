@@ -11,7 +11,7 @@ import datasets
 
 from metatrain.errors import UserError
 from metatrain.tasks.config import EMBEDDED, SourceConfig
-from metatrain.tasks.files import Columns, Table, format_of, read_file, table_of
+from metatrain.tasks.files import BAD_ROWS, Columns, Table, dataset_rows, format_of, read_file, table_of
 from metatrain.tasks.reviews import corpus_path
 
 _HUB = "hub:"
@@ -30,8 +30,8 @@ class Source(Protocol):
 class Files:
     """A file, or all data files of a folder."""
 
-    def __init__(self, path: Path, columns: Columns):
-        self.path, self.columns = path, columns
+    def __init__(self, path: Path, columns: Columns, bad_rows: str):
+        self.path, self.columns, self.bad_rows = path, columns, bad_rows
 
     def files(self) -> list[str]:
         if self.path.is_file():
@@ -44,7 +44,7 @@ class Files:
         return found
 
     def read(self, file: str) -> Table:
-        return read_file(self.path if self.path.is_file() else self.path / file, self.columns)
+        return read_file(self.path if self.path.is_file() else self.path / file, self.columns, self.bad_rows)
 
 
 class Hub:
@@ -65,14 +65,7 @@ class Hub:
             data = datasets.load_dataset(self.name, self.config.hub_config, split=file, revision=self.config.hub_revision)
         except (OSError, ValueError, RuntimeError) as error:
             raise self._error(error) from error
-        for column in self.columns.names():
-            if column not in data.column_names:
-                raise UserError(f"{source}: no column {column!r}; it has {', '.join(data.column_names)}")
-        table = table_of(source, data, self.columns, self.name.rsplit("/", 1)[-1])
-        for row, values in enumerate(zip(table.texts, table.labels, table.tasks), start=1):
-            if "" in values:
-                raise UserError(f"{source}:{row}: a text, label or task is empty")
-        return table
+        return table_of(source, dataset_rows(data), self.columns, self.name.rsplit("/", 1)[-1], self.config.bad_rows)
 
     def _error(self, error: Exception) -> UserError:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -132,9 +125,11 @@ def make_source(config: SourceConfig, others: Mapping[str, SourceConfig]) -> Sou
 
 
 def _one(config: SourceConfig) -> Source:
+    if config.bad_rows not in BAD_ROWS:
+        raise UserError(f"tasks.bad_rows={config.bad_rows} is unknown; choose one of {', '.join(BAD_ROWS)}")
     columns = Columns(config.text, config.label, config.task, config.pair, config.target)
     if config.path.startswith(_HUB):
         source: Source = Hub(config, columns)
     else:
-        source = Files(corpus_path() if config.path == EMBEDDED else Path(config.path).expanduser(), columns)
+        source = Files(corpus_path() if config.path == EMBEDDED else Path(config.path).expanduser(), columns, config.bad_rows)
     return source if config.target is None else TextToText(source, config.score)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow
+import pyarrow.ipc
 
 MASK = "\ufffc"  # stands for a masked word in a text; the tokenizer's own mask takes its place
 PAIR = "\x1e"  # stands between the two texts of a pair; the tokenizer's own separator takes its place
@@ -19,40 +22,61 @@ def plain(text: str) -> str:
 
 
 class StoredTexts(Sequence[str]):
-    """The texts of some rows of a column, or the pairs of two; missing values are ''."""
+    """Some texts of a memory-mapped table."""
 
-    def __init__(self, columns: Sequence[pyarrow.ChunkedArray], rows: np.ndarray | None = None):
+    def __init__(self, column: pyarrow.ChunkedArray, rows: np.ndarray | None = None):
         """rows: row numbers, shape [texts]; None: all."""
-        self._columns = list(columns)
-        self._rows = np.arange(len(self._columns[0])) if rows is None else rows
+        self._column = column
+        self._rows = np.arange(len(column)) if rows is None else rows
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, index):
         if isinstance(index, slice):
-            return StoredTexts(self._columns, self._rows[index])
-        row = int(self._rows[index])
-        return _joined([column[row].as_py() for column in self._columns])
+            return StoredTexts(self._column, self._rows[index])
+        return self._column[int(self._rows[index])].as_py()
 
     def __iter__(self) -> Iterator[str]:
         for begin in range(0, len(self), _READ):
-            yield from self.take(np.arange(begin, min(begin + _READ, len(self))))
-
-    def take(self, places: np.ndarray) -> list[str]:
-        """The texts at these places."""
-        rows = pyarrow.array(self._rows[places])
-        return [_joined(values) for values in zip(*(column.take(rows).to_pylist() for column in self._columns))]
+            yield from self._column.take(pyarrow.array(self._rows[begin : begin + _READ])).to_pylist()
 
     def subset(self, places: np.ndarray) -> StoredTexts:
         """The texts at these places."""
-        return StoredTexts(self._columns, self._rows[places])
+        return StoredTexts(self._column, self._rows[places])
 
 
-def stored(columns: Sequence[pyarrow.ChunkedArray]) -> Sequence[str]:
-    """The texts of a column, or the pairs of two: in memory if they are few."""
-    texts = StoredTexts(columns)
-    return tuple(texts) if len(texts) < _IN_MEMORY else texts
+class TextStore:
+    """Takes texts in and gives them back in order: from memory while they are few, else from a file that goes with the process."""
+
+    def __init__(self):
+        self._texts: list[str] = []
+        self._path: str | None = None
+        self._writer: pyarrow.RecordBatchFileWriter | None = None
+
+    def add(self, text: str) -> None:
+        self._texts.append(text)
+        if len(self._texts) >= _IN_MEMORY:
+            self._write()
+
+    def done(self) -> Sequence[str]:
+        """All texts that were added."""
+        if self._writer is None:
+            return tuple(self._texts)
+        self._write()
+        self._writer.close()
+        column = pyarrow.ipc.open_file(pyarrow.memory_map(self._path)).read_all()["text"]
+        os.unlink(self._path)  # the pages stay as long as they are mapped
+        return StoredTexts(column)
+
+    def _write(self) -> None:
+        batch = pyarrow.record_batch([pyarrow.array(self._texts, pyarrow.large_string())], ["text"])
+        if self._writer is None:
+            handle, self._path = tempfile.mkstemp(prefix="metatrain-", suffix=".arrow")
+            os.close(handle)
+            self._writer = pyarrow.ipc.new_file(self._path, batch.schema)
+        self._writer.write_batch(batch)
+        self._texts.clear()
 
 
 def subset(texts: Sequence[str], places: np.ndarray) -> Sequence[str]:
@@ -100,8 +124,3 @@ def sample(texts: Iterable[str], most: int, rng: np.random.Generator) -> list[st
         elif (place := int(rng.integers(number + 1))) < most:
             kept[place] = text
     return kept
-
-
-def _joined(values: Sequence) -> str:
-    texts = ["" if value is None else plain(str(value)).strip() for value in values]
-    return PAIR.join(texts) if all(texts) else ""

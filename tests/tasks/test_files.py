@@ -6,7 +6,7 @@ import json
 import pytest
 
 from metatrain.errors import UserError
-from metatrain.tasks.files import Columns, first_bad_row, line_of, read_file, stem
+from metatrain.tasks.files import Columns, line_of, read_file, stem
 
 ROWS = [
     {"text": 'He said "no", twice.', "label": "01", "area": "NA"},
@@ -97,5 +97,17 @@ def test_lines_of_rows(tmp_path, name):
     assert [line_of(path, row) for row in range(3)] == {"a.csv": [2, 3, 5], "a.jsonl": [1, 2, 3], "a.parquet": [1, 2, 3]}[name]
 
 
-def test_a_good_file_has_no_bad_row(tmp_path):
-    assert first_bad_row(write(tmp_path / "a.csv", ROWS), ".csv", COLUMNS) is None
+def test_values_are_what_is_written(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "x", "label": "2021-05-06"}\n{"text": "y", "label": 3}\n{"text": "z", "label": 3.50}\n')
+    assert read_file(tmp_path / "a.jsonl", Columns("text", "label")).labels == ["2021-05-06", "3", "3.50"]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbftext,label\nx,y\n")
+    assert list(read_file(tmp_path / "a.csv", Columns("text", "label")).texts) == ["x"]
+
+
+def test_a_column_that_is_there_twice(tmp_path):
+    (tmp_path / "a.csv").write_text("text,label,text\nx,y,z\n")
+    with pytest.raises(UserError, match="a.csv:1: .*the column 'text' twice"):
+        read_file(tmp_path / "a.csv", Columns("text", "label"), "skip")

@@ -8,9 +8,10 @@ from conftest import write_jsonl
 from metatrain.tasks.config import EpisodeConfig, SplitConfig, TasksConfig
 from metatrain.tasks.distribution import load_tasks
 from metatrain.tasks.episodes import task_episode, training_episode
-from metatrain.tasks.texts import MASK, PAIR, Chained, StoredTexts, sample, subset
+from metatrain.tasks.files import Columns, read_file
+from metatrain.tasks.texts import MASK, PAIR, Chained, StoredTexts, TextStore, sample, subset
 
-VALUES = [f" text {n} " for n in range(7)]
+VALUES = [f"text {n}" for n in range(7)]
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def column() -> pyarrow.ChunkedArray:
 
 def test_stored_texts_are_a_sequence(column, monkeypatch):
     monkeypatch.setattr("metatrain.tasks.texts._READ", 2)
-    texts, expected = StoredTexts([column]), [value.strip() for value in VALUES]
+    texts, expected = StoredTexts(column), VALUES
     assert list(texts) == expected and len(texts) == 7
     assert [texts[n] for n in range(7)] == expected and texts[-1] == "text 6"
     assert list(texts[2:5]) == expected[2:5]
@@ -30,15 +31,26 @@ def test_stored_texts_are_a_sequence(column, monkeypatch):
         texts[7]
 
 
-def test_marks_are_ours_alone_and_a_half_pair_is_no_pair():
-    first = pyarrow.chunked_array([[f"a{MASK}b", "c", None, "d"]])
-    second = pyarrow.chunked_array([[f"e{PAIR}f", "", "g", "4"]])
-    assert list(StoredTexts([first, second])) == [f"a b{PAIR}e f", "", "", f"d{PAIR}4"]
+def test_a_store_gives_back_what_it_took_from_memory_or_from_a_file_that_is_gone(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for most in (100, 3, 7):
+        monkeypatch.setattr("metatrain.tasks.texts._IN_MEMORY", most)
+        store = TextStore()
+        for value in [*VALUES, "ünï 漢"]:
+            store.add(value)
+        found = store.done()
+        assert list(found) == [*VALUES, "ünï 漢"] and isinstance(found, tuple) == (most == 100)
+    assert not list(tmp_path.iterdir())
+
+
+def test_marks_are_ours_alone(tmp_path):
+    write_jsonl(tmp_path / "a.jsonl", [{"text": f"a{MASK}b", "label": "x", "more": f"e{PAIR}f"}])
+    assert list(read_file(tmp_path / "a.jsonl", Columns("text", "label", pair="more")).texts) == [f"a b{PAIR}e f"]
 
 
 def test_chained_texts_are_a_sequence(column):
-    texts = Chained([StoredTexts([column]), ("x", "y"), StoredTexts([column])])
-    expected = [value.strip() for value in VALUES] + ["x", "y"] + [value.strip() for value in VALUES]
+    texts = Chained([StoredTexts(column), ("x", "y"), StoredTexts(column)])
+    expected = VALUES + ["x", "y"] + VALUES
     assert list(texts) == expected and len(texts) == 16
     assert [texts[n] for n in range(16)] == expected and texts[-1] == expected[-1]
     assert list(subset(texts, np.array([0, 7, 8, 15]))) == [expected[n] for n in (0, 7, 8, 15)]
