@@ -26,6 +26,7 @@ from metatrain.models.export import read_recipe, save_meta_trained
 from metatrain.models.heads import LANGUAGE, ROW
 from metatrain.models.language_loading import load_language_model
 from metatrain.models.language_model import LanguageModel
+from metatrain.models.pictures import PictureEncoder, is_of_pictures, load_picture_encoder
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.episodes import way_of
 from metatrain.training import checkpoint
@@ -69,7 +70,7 @@ class Opened:
     name: str
 
 
-def make_learner(model: Encoder | LanguageModel, recipe: Recipe) -> Learner:
+def make_learner(model: Encoder | PictureEncoder | LanguageModel, recipe: Recipe) -> Learner:
     """The learner of a recipe around a model that is loaded."""
     if isinstance(model, LanguageModel):
         return LanguageLearner(model, recipe.algorithm, recipe.inner)
@@ -88,6 +89,8 @@ def build_learner(
     second_order = algorithm.meta_gradient in SECOND_ORDER
     if algorithm.head in LANGUAGE:
         model, notes = load_language_model(recipe.model, second_order, dtype, texts)
+    elif is_of_pictures(recipe.model):
+        model, notes = load_picture_encoder(recipe.model, second_order, dtype, texts)
     else:
         model, notes = load_encoder(recipe.model, second_order, dtype)
     if algorithm.adapt in adapters.KINDS:

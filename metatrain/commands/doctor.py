@@ -40,7 +40,9 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
         algorithm = replace(config.algorithm, meta_gradient="exact", proximal=0.0, first_order_until=0)
         recipe = replace(Recipe.of_run(config, tasks.meta_train), algorithm=algorithm)
         learner = build_learner(recipe, device, torch.float64, display.say, tasks.training_texts())
-        episode = texts_of(training_episode(tasks, config.episode, config.seed, 0), learner.model.tokens())
+        tokens = learner.model.tokens()
+        tokens.check(tasks.meta_train)
+        episode = texts_of(training_episode(tasks, config.episode, config.seed, 0), tokens)
         idle = probe(learner, episode, "exact", None).idle  # also warms up, before anything is timed
 
         table = Table(title=f"One episode, {recipe.inner.steps} inner steps, float64", title_justify="left")

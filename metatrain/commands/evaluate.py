@@ -38,6 +38,8 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
         fit_adaptation(config.hardware, opened.learner, device)
         tasks, task_notes = _test_tasks(config, opened.config)
         check_evaluation(config.evaluation, tasks, opened.episode, opened.learner.algorithm)
+        tokens = opened.learner.model.tokens()
+        tokens.check(tasks)
         for note in (*notes, *task_notes):
             display.say(note)
 
@@ -45,7 +47,6 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
         display.log_to(run.log)
         with recorded(run), StopRequest() as stop:
             arms = make_arms(arms_of(config.evaluation, opened.learner.algorithm), opened.learner, opened.untrained())
-            tokens = opened.learner.model.tokens()
 
             def give_way() -> None:
                 if stop:

@@ -58,6 +58,7 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
         learner = build_learner(recipe, device, dtype, display.say, tasks.training_texts())
         display.say(fit_memory(config, learner, tasks.meta_train, device))
         tokens = learner.model.tokens()
+        tokens.check((*tasks.meta_train, *tasks.meta_validation, *tasks.meta_test))
         drawn = [training_episode(tasks, config.episode, config.seed, index) for index in range(config.outer.meta_batch)]
         episodes = [texts_of(episode, tokens) for episode in drawn]
 

@@ -53,13 +53,14 @@ def _listing(tasks: TaskDistribution, title: str) -> Table:
     from metatrain.tasks.languages import languages
 
     everything = [(split, task) for split in SPLITS for task in tasks.split(split)]
-    spoken = [languages(task.texts) for _, task in everything]
+    spoken = [None if task.of_pictures else languages(task.texts) for _, task in everything]
     table = Table(title=title, title_justify="left")
     for column in ("split", "task", "rows", "words", *(["languages"] if any(spoken) else []), "classes"):
         table.add_column(column, justify="right" if column in ("rows", "words") else "left")
     for (split, task), language in zip(everything, spoken):
-        words = [len(text.split()) for text in task.texts]
-        table.add_row(split, task.name, f"{len(words)}", f"{np.median(words):.0f} (to {max(words)})", *([language] if any(spoken) else []), _classes(task))
+        words = [0 if task.of_pictures else len(text.split()) for text in task.texts]
+        length = "pictures" if task.of_pictures else f"{np.median(words):.0f} (to {max(words)})"
+        table.add_row(split, task.name, f"{len(words)}", length, *([language or ""] if any(spoken) else []), _classes(task))
     return table
 
 
@@ -78,7 +79,7 @@ def _audit(tasks: TaskDistribution, display: Display) -> None:
     from metatrain.tasks.audit import named_labels, near_duplicates
     from metatrain.tasks.episodes import SPLITS
 
-    for task in (task for split in SPLITS for task in tasks.split(split) if task.way is None and task.targets is None):
+    for task in (task for split in SPLITS for task in tasks.split(split) if task.is_labelled and not task.of_pictures):
         own, others = named_labels(task)
         if own > others + _NAMED:
             display.say(f"warning: in task '{task.name}', {own:.0%} of the texts contain the name of their label, and {others:.0%} that of another")
@@ -109,7 +110,7 @@ def _compare(config: TasksCommandConfig, tasks: TaskDistribution, display: Displ
         raise UserError(f"nearness={config.nearness} must be between 0 (tasks unlike each other) and 1 (tasks like the target)")
     if config.select is not None and not 1 <= config.select <= len(tasks.meta_train):
         raise UserError(f"select={config.select} must be between 1 and the number of training tasks, {len(tasks.meta_train)}")
-    everything = [(split, task) for split in SPLITS for task in tasks.split(split) if task.way is None]
+    everything = [(split, task) for split in SPLITS for task in tasks.split(split) if task.way is None and not task.of_pictures]
     training = [row for row, (split, _) in enumerate(everything) if split == "meta_train"]
     target = None
     if config.target is not None:

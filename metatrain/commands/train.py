@@ -60,13 +60,14 @@ def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resume
         learner = build_learner(recipe, device, dtype, display.say, tasks.training_texts())
         display.say(fit_memory(config, learner, tasks.meta_train, device))
         tokens = learner.model.tokens()
+        tokens.check((*tasks.meta_train, *tasks.meta_validation, *tasks.meta_test))
 
         run = open_run()
         display.log_to(run.log)
         display.say(f"run: {run.path}")
         with recorded(run), StopRequest() as stop:
             run.update(hardware={"device": str(device), **hardware.describe()})
-            if config.model.name.startswith(SCRATCH) and config.model.tokenizer is None:
+            if config.model.name.startswith(SCRATCH) and learner.model.tokenizer is not None and config.model.tokenizer is None:
                 with written_whole(run.tokenizer) as folder:
                     learner.model.tokenizer.save_pretrained(folder)
                 recipe = Recipe.of_run(run.with_tokenizer(config), tasks.meta_train)

@@ -1,4 +1,4 @@
-"""The learner of text encoders: classification by a head on encodings."""
+"""The learner of encoders: classification by a head on encodings."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ from metatrain.models.adapted import HEAD_STAYS, lowest_adapted_layer
 from metatrain.models.batches import Batch, chunks
 from metatrain.models.encoder import Encoder
 from metatrain.models.heads import make_head
+from metatrain.models.pictures import PictureEncoder
 
 
 class EncoderLearner(Learner):
-    """A learner whose model is a text encoder."""
+    """A learner whose model is an encoder, of texts, of pictures, or of both."""
 
     prefix = "encoder."
-    model: Encoder
+    model: Encoder | PictureEncoder
 
-    def __init__(self, encoder: Encoder, algorithm: AlgorithmConfig, inner: InnerConfig, way: int | None, labels: Sequence[str] = ()):
+    def __init__(self, encoder: Encoder | PictureEncoder, algorithm: AlgorithmConfig, inner: InnerConfig, way: int | None, labels: Sequence[str] = ()):
         """`way`: classes of every episode, or None where it varies; `labels`: names of the training tasks' labels."""
         self.head = make_head(algorithm.head, algorithm.head_scale, labels)
         super().__init__(encoder, algorithm, inner)
@@ -43,9 +44,10 @@ class EncoderLearner(Learner):
         self.head_adapts = algorithm.adapt not in HEAD_STAYS
         head = {"weight": torch.zeros(1, encoder.hidden_size, dtype=dtype, device=device), "bias": torch.zeros(1, dtype=dtype, device=device)}
         self.learn_rule({HEAD + name: value for name, value in head.items()} if self.head_adapts else {})
-        self.embedding = self.prefix + encoder.word_embeddings
-        shape = dict(encoder.named_parameters())[encoder.word_embeddings].shape
-        self._by_row = [name for name in (self.embedding, LEARNED + self.embedding) if name in self.parameters and self.parameters[name].shape == shape]
+        if encoder.word_embeddings is not None:
+            self.embedding = self.prefix + encoder.word_embeddings
+            shape = dict(encoder.named_parameters())[encoder.word_embeddings].shape
+            self._by_row = [name for name in (self.embedding, LEARNED + self.embedding) if name in self.parameters and self.parameters[name].shape == shape]
         self.cut = min(lowest_adapted_layer(self.adapted), encoder.layers) if self.adapted else None
 
     def losses(self, episode: EpisodeTexts, seed: int | None) -> TextLosses:
@@ -57,8 +59,7 @@ class EncoderLearner(Learner):
         return self.logits(parameters, episode.query).argmax(1).cpu().numpy()
 
     def reached(self, parameters: Parameters) -> Tensor:
-        text = np.array(self.model.tokenizer("a")["input_ids"])
-        return functional_call(self.model, parameters, (self.model.batch([text, text]),)).square().sum()
+        return functional_call(self.model, parameters, (self.model.batch(self.model.example()),)).square().sum()
 
     def groups(self, episodes: Sequence[EpisodeTexts]) -> list[list[EpisodeTexts]]:
         """Episodes in groups for `outer_gradients`: as many as fit where nothing of the encoder adapts or is dropped, else one each."""

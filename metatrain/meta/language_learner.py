@@ -59,7 +59,7 @@ class LanguageLearner(Learner):
         order = np.random.default_rng(episode.seed).permutation(len(episode.support))
         shown = [piece for row in order for piece in (episode.support[row], between, episode.targets.support[row])]
         prompts = [np.concatenate([*shown, query]) for query in episode.query]
-        longest, room = self.model.longest_input, len(between) + self.model.max_target_length
+        longest, room = self.model.positions, len(between) + self.model.max_target_length
         if longest and max(map(len, prompts)) + room > longest:
             raise UserError(
                 f"a support set and a query have {max(map(len, prompts))} tokens, with room for {room} more, and the model reads {longest}; "

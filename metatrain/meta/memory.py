@@ -64,7 +64,8 @@ class Footprint:
     @classmethod
     def of(cls, learner: Learner, text: int) -> Footprint:
         """Measured on an episode of two texts of `text` tokens each."""
-        ids, labels = np.zeros(text, dtype=np.int64), np.array([0, 1])
+        ids, labels = learner.model.probe(text), np.array([0, 1])
+        text = len(ids)
         losses = learner.losses(EpisodeTexts([ids, ids], labels, (), labels[:0], ("0", "1"), targets=learner.longest_targets(2)), seed=0)
         theta = leaves(learner.view(losses.rows))
         with _held(theta.values()) as episode:
@@ -74,7 +75,7 @@ class Footprint:
             loss = next(losses.support_parts(phi, fixed, 0))
             of_loss = graph()
             if phi and learner.algorithm.meta_gradient in SECOND_ORDER:
-                torch.autograd.grad(loss, list(phi.values()), create_graph=True)
+                torch.autograd.grad(loss, list(phi.values()), create_graph=True, materialize_grads=True)
         embedding = learner.embedding in phi
         row = phi[learner.embedding][0].nbytes if embedding else 0
         adapted = sum(value.nbytes for name, value in phi.items() if name != learner.embedding)

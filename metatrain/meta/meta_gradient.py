@@ -264,7 +264,7 @@ class _Tape:
         """(loss, gradient) of each part of S at phi_k, without a graph."""
         phi, fixed = leaves(self.phi), detached(self.fixed)
         for part in self._support(k)(phi, fixed):
-            yield part.detach(), torch.autograd.grad(part, list(phi.values()))
+            yield part.detach(), torch.autograd.grad(part, list(phi.values()), materialize_grads=True)
 
     def _update(self, point: Parameters, gradients: Parameters, k: int) -> Parameters:
         phi = {name: point[name] for name in self._names}

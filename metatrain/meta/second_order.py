@@ -37,7 +37,9 @@ class GradientGraph:
         """The graph of each part of S."""
         phi = leaves(phi)
         for part in loss(phi, fixed):
-            yield cls(part.detach(), phi, fixed, torch.autograd.grad(part, list(phi.values()), create_graph=True))
+            # Zeros for what takes no part in this episode: a model of pictures and texts has parameters for either.
+            gradient = torch.autograd.grad(part, list(phi.values()), create_graph=True, materialize_grads=True)
+            yield cls(part.detach(), phi, fixed, gradient)
 
     def products(self, direction: Parameters) -> Parameters:
         """Products by differentiating the gradient, which frees the graph."""

@@ -91,6 +91,14 @@ class Encoder(nn.Module):
             encodings = encodings.float()
         return F.normalize(encodings, dim=-1) if self.normalize and stop is None else encodings
 
+    def probe(self, tokens: int) -> np.ndarray:
+        """A text of so many tokens, to measure with."""
+        return np.zeros(tokens, dtype=np.int64)
+
+    def example(self) -> list[np.ndarray]:
+        """Two short texts."""
+        return [np.array(self.tokenizer("a")["input_ids"])] * 2
+
     def set_dropout(self, rate: float) -> None:
         set_dropout(self.backbone, rate)
 

@@ -25,6 +25,7 @@ from metatrain.models.batches import chunks, pad
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder, load_encoder
 from metatrain.models.language_model import LanguageModel
+from metatrain.models.pictures import PictureEncoder
 from metatrain.models.writer import save_writer
 from metatrain.tasks.tokens import TokenTable
 
@@ -34,7 +35,10 @@ _POOLING_MODES = {"first": "pooling_mode_cls_token", "mean": "pooling_mode_mean_
 _SEQUENCE_CLASSIFIERS = {"bert": "classifier"}  # architectures whose classifier is pooler, then one linear layer
 
 
-def save_meta_trained(folder: Path, model: Encoder | LanguageModel, prefix: str, learned: Mapping[str, Tensor], recipe: Mapping[str, Any]) -> None:
+Model = Encoder | PictureEncoder | LanguageModel
+
+
+def save_meta_trained(folder: Path, model: Model, prefix: str, learned: Mapping[str, Tensor], recipe: Mapping[str, Any]) -> None:
     """Write a meta-trained model as a Hugging Face directory, with the recipe of its adaptation.
 
     adaptation.json holds the settings of the axes; adaptation.safetensors what has been learned beside the model, if
@@ -42,6 +46,8 @@ def save_meta_trained(folder: Path, model: Encoder | LanguageModel, prefix: str,
     under `prefix`.
     """
     _save_backbone(folder, folded(model.backbone), model.tokenizer)
+    if isinstance(model, PictureEncoder):
+        model.reader.processor.save_pretrained(folder)
     lost = {f"{prefix}{name}": value for name, value in model.named_parameters() if is_lost_by_folding(name)}
     learned = {**lost, **learned}
     if learned:
@@ -163,7 +169,8 @@ def _pipeline(folder: Path) -> tuple[ModelConfig, list[Tensor]]:
 def _save_backbone(folder: Path, backbone, tokenizer) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     backbone.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedTokenizerBase
 
 from metatrain.errors import UserError
 from metatrain.models import scratch
@@ -43,7 +43,7 @@ def load_language_model(config: ModelConfig, second_order: bool, dtype: torch.dt
     backbone = backbone.to(dtype)
     backbone.generation_config.max_length = None  # what is written ends by model.max_target_length alone
     model = LanguageModel(backbone, tokenizer, config)
-    longest, wanted = model.longest_input, config.max_length + len(model.separator) + config.max_target_length
+    longest, wanted = model.positions, config.max_length + len(model.separator) + config.max_target_length
     if longest and wanted > longest:
         raise UserError(f"model.max_length={config.max_length}: a text and its target have up to {wanted} tokens, and {config.name} reads {longest}; lower it")
     size = sum(parameter.numel() for parameter in model.parameters())
@@ -57,10 +57,7 @@ def load_language_model(config: ModelConfig, second_order: bool, dtype: torch.dt
 def _from_scratch(config: ModelConfig, attention: str, texts: Iterable[str]) -> tuple[PreTrainedTokenizerBase, Any]:
     name = config.name[len(scratch.PREFIX) :]
     scratch.check_scratch(name, config.scratch)
-    if config.tokenizer is not None:
-        tokenizer = AutoTokenizer.from_pretrained(config.tokenizer)
-    else:
-        tokenizer = scratch.train_tokenizer(texts, config.scratch.vocabulary, scratch.ends_texts(name))
+    tokenizer = scratch.scratch_tokenizer(config, texts, scratch.ends_texts(name))
     return tokenizer, scratch.backbone(name, config.scratch, tokenizer, _LONGEST_CONTEXT, attention)
 
 

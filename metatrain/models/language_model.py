@@ -57,13 +57,17 @@ class LanguageModel(nn.Module):
         return next(self.backbone.parameters()).device
 
     @property
-    def longest_input(self) -> int | None:
+    def positions(self) -> int | None:
         """The most tokens that a decoder alone can read and write; None: there is no limit."""
         return getattr(self.backbone.config, "max_position_embeddings", None) if self.decoder_alone else None
 
     def tokens(self) -> Tokens:
         """What makes token ids of texts and targets for it."""
         return Tokens(self.tokenizer, self.max_length, TargetEncoding(self.tokenizer, self.max_target_length, self.decoder_alone))
+
+    def probe(self, tokens: int) -> np.ndarray:
+        """A text of so many tokens, to measure with."""
+        return np.zeros(tokens, dtype=np.int64)
 
     def set_dropout(self, rate: float) -> None:
         set_dropout(self.backbone, rate)

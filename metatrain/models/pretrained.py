@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from metatrain.errors import UserError
 from metatrain.models.config import ModelConfig
@@ -29,21 +30,61 @@ def from_pretrained(path: str, config: ModelConfig, choose: Choice, attention: s
     Raises:
         UserError: it does not exist, or cannot be read as what `choose` says.
     """
-    options = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
-    if Path(path).is_dir():
-        options.pop("revision")
-    try:
-        settings = AutoConfig.from_pretrained(path, **options)
-        tokenizer = AutoTokenizer.from_pretrained(path, **options)
+    with _explained(config):
+        settings = AutoConfig.from_pretrained(path, **_options(path, config))
+        tokenizer = AutoTokenizer.from_pretrained(path, **_options(path, config))
         auto, more = choose(settings)
         # The checkpoint's own dtype would be taken otherwise, and an inner loop in bf16 is noise.
-        model = auto.from_pretrained(path, dtype=dtype, attn_implementation=attention, **more, **options)
+        model = auto.from_pretrained(path, dtype=dtype, attn_implementation=attention, **more, **_options(path, config))
         if tokenizer.pad_token is None:  # GPT-2 and the like have none; which one it is does not matter, since it is masked
             tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer, model
+
+
+def model_type(config: ModelConfig) -> str:
+    """The architecture of `model.name`, a hub id or a directory.
+
+    Raises:
+        UserError: it does not exist.
+    """
+    with _explained(config):
+        return AutoConfig.from_pretrained(config.name, **_options(config.name, config)).model_type
+
+
+def load_model(config: ModelConfig, auto: Any, attention: str, dtype: torch.dtype, tokenizer: bool) -> tuple[nn.Module, PreTrainedTokenizerBase | None]:
+    """The model of `model.name`, and its tokenizer if it has one.
+
+    Raises:
+        UserError: it does not exist, or cannot be read.
+    """
+    options = _options(config.name, config)
+    with _explained(config):
+        model = auto.from_pretrained(config.name, dtype=dtype, attn_implementation=attention, **options)
+        return model, AutoTokenizer.from_pretrained(config.name, **options) if tokenizer else None
+
+
+def load_image_processor(config: ModelConfig) -> Any:
+    """What makes pixels of pictures for `model.name`.
+
+    Raises:
+        UserError: it does not say.
+    """
+    with _explained(config):
+        return AutoImageProcessor.from_pretrained(config.name, **_options(config.name, config))
+
+
+def _options(path: str, config: ModelConfig) -> dict[str, Any]:
+    options = {"trust_remote_code": config.trust_remote_code}
+    return options if Path(path).is_dir() else {**options, "revision": config.revision}
+
+
+@contextmanager
+def _explained(config: ModelConfig) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"model.name={config.name} cannot be loaded: {reason}") from error
-    return tokenizer, model
 
 
 def _is_commit(revision: str | None) -> bool:

@@ -9,10 +9,19 @@ import tempfile
 from collections.abc import Iterable
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+from transformers import (
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from metatrain.errors import UserError
-from metatrain.models.config import ScratchConfig
+from metatrain.models.config import ModelConfig, ScratchConfig
 
 PREFIX = "scratch:"
 _PAD, _END, _UNKNOWN, _MASK, _SEPARATOR = "<pad>", "</s>", "<unk>", "<mask>", "<sep>"
@@ -20,9 +29,14 @@ _SPECIAL = (_PAD, _END, _UNKNOWN, _MASK, _SEPARATOR)
 
 
 def check_scratch(name: str, config: ScratchConfig) -> None:
-    """Raises: UserError: there is no such architecture, or a size makes no sense."""
+    """Raises: UserError: there is no such language model, or a size makes no sense."""
     if name not in _BACKBONES:
         raise UserError(f"model.name={PREFIX}{name} is unknown; choose {' or '.join(PREFIX + each for each in _BACKBONES)}")
+    check_size(config)
+
+
+def check_size(config: ScratchConfig) -> None:
+    """Raises: UserError: a size makes no sense."""
     for key in ("layers", "hidden", "heads"):
         if getattr(config, key) < 1:
             raise UserError(f"model.scratch.{key}={getattr(config, key)} must be 1 or more")
@@ -48,6 +62,13 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, ends: bool) -> PreTra
     with tempfile.TemporaryDirectory() as folder:  # so that it is written the same whether it was just made or read
         made.save_pretrained(folder)
         return PreTrainedTokenizerFast.from_pretrained(folder)
+
+
+def scratch_tokenizer(config: ModelConfig, texts: Iterable[str], ends: bool) -> PreTrainedTokenizerBase:
+    """The tokenizer that `model.tokenizer` names, or one that is made from these texts."""
+    if config.tokenizer is not None:
+        return AutoTokenizer.from_pretrained(config.tokenizer)
+    return train_tokenizer(texts, config.scratch.vocabulary, ends)
 
 
 def ends_texts(name: str) -> bool:

@@ -84,7 +84,7 @@ def near_duplicates(tasks: TaskDistribution) -> list[NearDuplicate]:
     triples = HashingVectorizer(ngram_range=(3, 3), token_pattern=r"\w+", binary=True, alternate_sign=False, n_features=1 << 26)
     found, earlier = [], []
     for split in SPLITS:
-        rows = [(task, row) for task in tasks.split(split) if task.way is None for row in range(len(task.texts))]
+        rows = [(task, row) for task in tasks.split(split) if task.way is None and not task.of_pictures for row in range(len(task.texts))]
         if not rows:
             continue
         here = [(split, task.name, task.texts[row]) for task, row in rows]

@@ -72,6 +72,7 @@ class SourceConfig:
 
     path: str = MISSING  # a file | a folder | hub:ORG/NAME | metatrain:reviews
     text: str = "text"  # column of the texts
+    pictures: bool = False  # `path` is a folder of pictures, TASK/LABEL/FILE or LABEL/FILE, and there are no columns
     pair: str | None = None  # column of a second text that belongs to the first (a premise and its hypothesis, say)
     label: str = "label"  # column of the labels
     target: str | None = None  # text-to-text tasks: column of the wanted texts, in place of `label`

@@ -94,7 +94,7 @@ def training_episode(tasks: TaskDistribution, settings: EpisodeConfig, seed: int
     number = len(tasks.meta_train)
     task = tasks.meta_train[rng.integers(number) if tasks.weights is None else rng.choice(number, p=tasks.weights)]
     if settings.mix and rng.random() < settings.mix and task.targets is None:
-        labelled = tuple(each for each in tasks.meta_train if each.way is None and each.targets is None)
+        labelled = tuple(each for each in tasks.meta_train if each.is_labelled)
         return draw(_mixture(labelled), replace(settings, way=way_of(task, settings)), rng)
     return draw(task, settings, rng)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,9 @@ from metatrain.errors import UserError
 from metatrain.tasks.config import EMBEDDED, SourceConfig
 from metatrain.tasks.files import BAD_ROWS, Columns, Table, dataset_rows, format_of, read_file, table_of
 from metatrain.tasks.reviews import corpus_path
+from metatrain.tasks.texts import PICTURE
 
+_PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 _HUB = "hub:"
 
 
@@ -45,6 +48,31 @@ class Files:
 
     def read(self, file: str) -> Table:
         return read_file(self.path if self.path.is_file() else self.path / file, self.columns, self.bad_rows)
+
+
+class Pictures:
+    """A folder of pictures, TASK/LABEL/FILE or LABEL/FILE; what it has in place of files are the tasks."""
+
+    def __init__(self, path: Path):
+        """Raises: UserError: there is no such folder, or it is not laid out so."""
+        self.path = path
+        if not path.is_dir():
+            raise UserError(f"tasks.path={path}: no such folder")
+        found = sorted(file.relative_to(path).parts for file in path.rglob("*") if file.suffix.lower() in _PICTURES)
+        depths = set(map(len, found))
+        if depths not in ({2}, {3}):
+            raise UserError(f"tasks.path={path}: pictures ({', '.join(_PICTURES)}) must lie in TASK/LABEL/FILE, or all in LABEL/FILE")
+        self._of_task: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+        for parts in found:
+            self._of_task[parts[0] if len(parts) == 3 else path.name].append(parts)
+
+    def files(self) -> list[str]:
+        return list(self._of_task)
+
+    def read(self, file: str) -> Table:
+        rows = self._of_task[file]
+        texts = tuple(f"{PICTURE}{self.path.joinpath(*parts)}" for parts in rows)
+        return Table(str(self.path / file), texts, [parts[-2] for parts in rows], [file] * len(rows))
 
 
 class Hub:
@@ -121,15 +149,17 @@ def make_source(config: SourceConfig, others: Mapping[str, SourceConfig]) -> Sou
     for name in others:
         if not name or "/" in name:
             raise UserError(f"tasks.sources: {name!r} cannot be the name of a source; it must have no slash")
-    return Together([_one(config), *(Named(name, _one(other), other.task is None) for name, other in others.items())])
+    return Together([_one(config), *(Named(name, _one(other), other.task is None and not other.pictures) for name, other in others.items())])
 
 
 def _one(config: SourceConfig) -> Source:
     if config.bad_rows not in BAD_ROWS:
         raise UserError(f"tasks.bad_rows={config.bad_rows} is unknown; choose one of {', '.join(BAD_ROWS)}")
     columns = Columns(config.text, config.label, config.task, config.pair, config.target)
-    if config.path.startswith(_HUB):
-        source: Source = Hub(config, columns)
+    if config.pictures:
+        source: Source = Pictures(Path(config.path).expanduser())
+    elif config.path.startswith(_HUB):
+        source = Hub(config, columns)
     else:
         source = Files(corpus_path() if config.path == EMBEDDED else Path(config.path).expanduser(), columns, config.bad_rows)
     return source if config.target is None else TextToText(source, config.score)

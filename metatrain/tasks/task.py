@@ -8,10 +8,11 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
-from metatrain.tasks.texts import subset
+from metatrain.tasks.texts import is_picture, path_of, subset
 
 _NOT_A_WORD = re.compile(r"\W+")
 
@@ -22,10 +23,12 @@ def text_key(text: str) -> bytes:
 
 
 def row_key(text: str, target: str | None) -> int:
-    """The key of a text and its target, if it has one: one sentence may go into two languages.
+    """The key of a text and its target, if it has one: one sentence may go into two languages. Of a picture, that of its file's content.
 
     Of 64 bits: among a million rows, two that differ share one with a probability of 3 in 100 million.
     """
+    if is_picture(text):
+        return int.from_bytes(hashlib.blake2b(Path(path_of(text)).read_bytes(), digest_size=8).digest(), "little")
     return int.from_bytes(text_key(text if target is None else f"{text}\n{target}"), "little")
 
 
@@ -48,6 +51,16 @@ class Task:
     way: int | None = None  # classes of an episode where the settings leave it open; None: all
     targets: Sequence[str] | None = None
     score: str | None = None  # of a text-to-text task: how an answer is compared with its target, by name
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether its labels are a user's: it is neither made of raw text nor text-to-text."""
+        return self.way is None and self.targets is None
+
+    @property
+    def of_pictures(self) -> bool:
+        """Whether its rows are pictures."""
+        return len(self.texts) > 0 and is_picture(self.texts[0])
 
     @functools.cached_property
     def support_rows(self) -> list[np.ndarray]:
@@ -100,7 +113,7 @@ class TaskDistribution:
     def training_texts(self) -> Iterator[str]:
         """Every text, target and label name of the meta-train tasks."""
         for task in self.meta_train:
-            yield from task.texts
+            yield from (text for text in task.texts if not is_picture(text))
             yield from task.label_names if task.targets is None else task.targets
 
     def split(self, name: str) -> tuple[Task, ...]:

@@ -12,13 +12,24 @@ import pyarrow.ipc
 
 MASK = "\ufffc"  # stands for a masked word in a text; the tokenizer's own mask takes its place
 PAIR = "\x1e"  # stands between the two texts of a pair; the tokenizer's own separator takes its place
+PICTURE = "\x1d"  # begins what stands for a picture: the path of its file follows
 _READ = 10_000  # texts that are read at a time
 _IN_MEMORY = 50_000  # texts of a file with fewer are held in memory
 
 
 def plain(text: str) -> str:
-    """A user's text without the two characters that mean something here."""
-    return text.replace(MASK, " ").replace(PAIR, " ")
+    """A user's text without the characters that mean something here."""
+    return text.replace(MASK, " ").replace(PAIR, " ").replace(PICTURE, " ")
+
+
+def is_picture(text: str) -> bool:
+    """Whether this stands for a picture."""
+    return text.startswith(PICTURE)
+
+
+def path_of(text: str) -> str:
+    """The file of a picture."""
+    return text[len(PICTURE) :]
 
 
 class StoredTexts(Sequence[str]):

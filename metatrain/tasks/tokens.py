@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,9 @@ import numpy as np
 
 from metatrain.errors import UserError
 from metatrain.tasks.task import Task
-from metatrain.tasks.texts import MASK, PAIR
+from metatrain.tasks.texts import MASK, PAIR, path_of
 
+_PICTURES = 2000  # that are kept in memory
 _AT_A_TIME = 5000  # texts that are tokenised together
 CACHE = "METATRAIN_CACHE"  # the folder of the cache; empty: there is none
 
@@ -92,14 +93,26 @@ class TargetEncoding:
 class Tokens:
     """Tokenises each task the first time it is asked for and keeps the result, in memory and on disk."""
 
-    def __init__(self, tokenizer, max_length: int, encode_targets: TargetEncoding | None = None):
-        """`encode_targets`: for a language model; None: there are no targets."""
+    def __init__(self, tokenizer, max_length: int, encode_targets: TargetEncoding | None = None, read_picture: Callable[[str], np.ndarray] | None = None):
+        """`encode_targets`: for a language model; `read_picture`: for a model of pictures, from a file to an array [patches, values]."""
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.encode_targets = encode_targets
+        self._picture = functools.lru_cache(_PICTURES)(read_picture) if read_picture else None
         self._tables: dict[int, tuple[Task, TokenTable]] = {}
 
+    def check(self, tasks: Iterable[Task]) -> None:
+        """Raises: UserError: a task is of pictures or of texts, and the model is not."""
+        for task in tasks:
+            if task.of_pictures and self._picture is None:
+                raise UserError(f"task '{task.name}' is of pictures, and the model reads texts; choose a model of pictures (model=scratch_vit, say)")
+            if not task.of_pictures and self.tokenizer is None:
+                raise UserError(f"task '{task.name}' is of texts, and the model is of pictures alone; choose a model of both (model=scratch_clip, say)")
+
     def of(self, task: Task, rows: Sequence[int]) -> list[np.ndarray]:
+        """What the model reads of these rows."""
+        if task.of_pictures:
+            return [self._picture(path_of(task.texts[row])) for row in rows]
         if id(task) not in self._tables:  # the task is kept beside its table, so its id stays its own
             self._tables[id(task)] = (task, self._table(task.texts))
         return self._tables[id(task)][1].rows(rows)

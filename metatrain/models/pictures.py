@@ -1,0 +1,208 @@
+"""Encoders of pictures (ViT and its like), and of pictures and texts into one space (CLIP and its like), for the same learner.
+
+A picture comes as an array [patches, values], its pixels as the processor makes them, so that its length is what it costs, as a
+text's is; a text as token ids [tokens].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoModel, CLIPConfig, CLIPModel, PreTrainedTokenizerBase, ViTConfig, ViTModel
+
+from metatrain.errors import UserError
+from metatrain.models.batches import Padded, pad
+from metatrain.models.config import ModelConfig
+from metatrain.models.dropout import dropout, set_dropout
+from metatrain.models.pretrained import check_remote_code, load_image_processor, load_model, model_type
+from metatrain.models.scratch import check_size, scratch_tokenizer
+from metatrain.tasks.tokens import Tokens
+
+ALONE = ("vit", "deit", "dinov2", "dinov2_with_registers", "clip_vision_model", "siglip_vision_model")  # pictures
+WITH_TEXTS = ("clip", "siglip")  # pictures and texts
+SCRATCH = ("scratch:vit", "scratch:clip")
+_SIDE, _PATCH = 32, 8  # pixels of a picture and of a patch, of models with random weights
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Texts and pictures of one call."""
+
+    texts: Padded | None
+    pictures: Tensor | None  # [pictures, 3, side, side]
+    order: Tensor  # where each input of the caller is among the texts and then the pictures, [inputs]
+
+
+class PictureReader:
+    """From a file to an array [patches, values]."""
+
+    def __init__(self, processor: Any, side: int, patch: int):
+        self.processor, self.side, self.patches = processor, side, (side // patch) ** 2
+
+    def __call__(self, path: str) -> np.ndarray:
+        """Raises: UserError: the file is no picture."""
+        from PIL import Image, UnidentifiedImageError
+
+        try:
+            with Image.open(path) as image:
+                pixels = self.processor(images=image.convert("RGB"), return_tensors="np")["pixel_values"][0]
+        except (UnidentifiedImageError, OSError) as error:
+            raise UserError(f"{path}: cannot be read as a picture: {str(error).splitlines()[0]}") from error
+        return np.asarray(pixels, dtype=np.float32).reshape(self.patches, -1)
+
+
+class PictureEncoder(nn.Module):
+    """Pictures, and texts if the model has an encoder of them, to vectors: `encoder(batch)` has shape [inputs, H]."""
+
+    layers = 0  # it is not cut
+    fixed_ids = 0
+    word_embeddings = None
+    uses_pooler = False
+
+    def __init__(self, backbone: nn.Module, tokenizer: PreTrainedTokenizerBase | None, reader: PictureReader, config: ModelConfig):
+        super().__init__()
+        self.backbone = backbone.eval()
+        self.tokenizer, self.reader = tokenizer, reader
+        self.pooling, self.normalize = config.pooling, config.normalize
+        self.max_length = config.max_length if tokenizer is not None else reader.patches
+        self.half_products = False
+
+    @property
+    def hidden_size(self) -> int:
+        config = self.backbone.config
+        return config.projection_dim if config.model_type == "clip" else getattr(config, "hidden_size", None) or config.text_config.hidden_size
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.backbone.parameters()).device
+
+    def tokens(self) -> Tokens:
+        """What makes arrays of pictures, and token ids of texts, for it."""
+        return Tokens(self.tokenizer, self.max_length, read_picture=self.reader)
+
+    def probe(self, tokens: int) -> np.ndarray:
+        """A picture, to measure with."""
+        return np.ones((self.reader.patches, 3 * self.reader.side**2 // self.reader.patches), dtype=np.float32)
+
+    def example(self) -> list[np.ndarray]:
+        """A picture, and a text if there is an encoder of them."""
+        picture = self.probe(self.reader.patches)
+        return [picture] if self.tokenizer is None else [picture, np.array(self.tokenizer("a b")["input_ids"])]
+
+    def set_dropout(self, rate: float) -> None:
+        set_dropout(self.backbone, rate)
+
+    def batch(self, inputs: Sequence[np.ndarray]) -> Mixed:
+        """Model inputs.
+
+        Raises:
+            UserError: there are texts, and the model is of pictures alone.
+        """
+        is_text = np.array([each.ndim == 1 for each in inputs])
+        if is_text.any() and self.tokenizer is None:
+            raise UserError("the tasks have texts, and the model is of pictures alone; choose a model of both (CLIP)")
+        texts = [each for each in inputs if each.ndim == 1]
+        side = self.reader.side
+        pictures = [each.reshape(3, side, side) for each in inputs if each.ndim == 2]
+        dtype = next(self.backbone.parameters()).dtype
+        return Mixed(
+            pad(texts, self.tokenizer.pad_token_id or 0, self.device) if texts else None,
+            torch.from_numpy(np.stack(pictures)).to(self.device, dtype) if pictures else None,
+            torch.from_numpy(np.argsort(np.argsort(~is_text, kind="stable"))).to(self.device),
+        )
+
+    def forward(self, batch: Mixed, hidden: None = None, start: int = 0, stop: int | None = None, seed: int | None = None) -> Tensor:
+        """Encodings of shape [inputs, H]. With a `seed`, dropout is on; it cannot run in parts."""
+        if seed is not None:
+            with dropout(self.backbone, seed, self.device):
+                return self(batch)
+        parts = [] if batch.texts is None else [self._texts(batch.texts)]
+        if batch.pictures is not None:
+            parts.append(self._pictures(batch.pictures))
+        encodings = torch.cat(parts).index_select(0, batch.order)
+        return F.normalize(encodings, dim=-1) if self.normalize else encodings
+
+    def _texts(self, texts: Padded) -> Tensor:
+        groups = [self.backbone.get_text_features(input_ids=group.input_ids, attention_mask=group.attention_mask).pooler_output for group in texts.groups]
+        return torch.cat(groups).index_select(0, texts.order)
+
+    def _pictures(self, pictures: Tensor) -> Tensor:
+        if self.tokenizer is not None:
+            return self.backbone.get_image_features(pixel_values=pictures).pooler_output
+        hidden = self.backbone(pixel_values=pictures).last_hidden_state  # [pictures, 1 + patches, H]
+        return hidden[:, 0] if self.pooling == "first" else hidden.mean(1)
+
+
+def is_of_pictures(config: ModelConfig) -> bool:
+    """Whether `model.name` reads pictures.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    if config.name in SCRATCH:
+        return True
+    built_in = config.name in ("minilm", "tiny") or ":" in config.name
+    return not built_in and model_type(config) in (*ALONE, *WITH_TEXTS)
+
+
+def load_picture_encoder(
+    config: ModelConfig, second_order: bool, dtype: torch.dtype = torch.float32, texts: Iterable[str] = ()
+) -> tuple[PictureEncoder, list[str]]:
+    """Load `config.name` and say in a line each what was decided on the way.
+
+    texts: of the training tasks, to learn a vocabulary from where a model of texts too brings none.
+
+    Raises:
+        UserError: the model does not exist, cannot be read, or the settings do not fit it.
+    """
+    check_remote_code(config)
+    if find_spec("PIL") is None:
+        raise UserError("pictures need pillow, which is not installed; run: pip install 'metatrain-nlp[pictures]'")
+    if dtype == torch.bfloat16:
+        raise UserError("hardware.precision=bf16 is for encoders of texts for now; choose hardware.precision=float32")
+    if config.pooling == "last":
+        raise UserError("model.pooling=last: a picture has no last token that has seen the others; choose mean or first")
+    attention = "eager" if second_order else "sdpa"
+    if config.name in SCRATCH:
+        backbone, tokenizer, processor = _from_scratch(config, texts, attention)
+    else:
+        backbone, tokenizer = load_model(config, AutoModel, attention, dtype, tokenizer=model_type(config) in WITH_TEXTS)
+        processor = load_image_processor(config)
+    vision = getattr(backbone.config, "vision_config", backbone.config)
+    encoder = PictureEncoder(backbone.to(dtype), tokenizer, PictureReader(processor, vision.image_size, vision.patch_size), config)
+    size = sum(parameter.numel() for parameter in encoder.parameters())
+    what = "pictures" if tokenizer is None else "pictures and texts"
+    return encoder, [
+        f"model: {config.name}, of {what}, {size / 1e6:.1f}M parameters{', normalized' if config.normalize else ''}",
+        f"attention: {'eager, because the fused kernel has no second derivative' if second_order else 'fused (sdpa), first derivatives only'}",
+    ]
+
+
+def _from_scratch(config: ModelConfig, texts: Iterable[str], attention: str) -> tuple[nn.Module, PreTrainedTokenizerBase | None, Any]:
+    """A small model with random weights, which depend on the global seed."""
+    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+    check_size(config.scratch)
+    size = {
+        "hidden_size": config.scratch.hidden,
+        "num_hidden_layers": config.scratch.layers,
+        "num_attention_heads": config.scratch.heads,
+        "intermediate_size": 4 * config.scratch.hidden,
+        "attention_dropout": 0.0,
+    }
+    picture = {**size, "image_size": _SIDE, "patch_size": _PATCH}
+    processor = ViTImageProcessorPil(size={"height": _SIDE, "width": _SIDE})
+    if config.name == "scratch:vit":
+        return ViTModel(ViTConfig(**picture, attn_implementation=attention), add_pooling_layer=False), None, processor
+    tokenizer = scratch_tokenizer(config, texts, ends=True)
+    ids = {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": tokenizer.eos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    text = {**size, **ids, "vocab_size": len(tokenizer), "max_position_embeddings": config.max_length}
+    clip = CLIPConfig(text_config=text, vision_config=picture, projection_dim=config.scratch.hidden, attn_implementation=attention)
+    return CLIPModel(clip), tokenizer, processor
