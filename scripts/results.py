@@ -1,4 +1,4 @@
-"""Runs every method of conf/algorithm/ on two task distributions and writes docs/results.md: python scripts/results.py
+"""Runs every method of conf/algorithm/ for encoders on two task distributions and writes docs/results.md: python scripts/results.py
 
 Runs that are there already, below outputs/results, are not repeated; --write only writes the page. CLINC150 is read from the
 folder METATRAIN_DATA (see conf/tasks/clinc150.yaml). Other arguments, `hardware.threads=1` say, go to every run.
@@ -10,6 +10,8 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+
+import distributions
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "outputs" / "results" / "methods"
@@ -42,8 +44,8 @@ WITH_BASELINES = "protonet"  # the run in which they are computed: they do not d
 
 
 def methods() -> list[str]:
-    """Names of the presets."""
-    return sorted(path.stem for path in (ROOT / "conf" / "algorithm").glob("*.yaml"))
+    """Names of the presets of encoders."""
+    return sorted(path.stem for path in (ROOT / "conf" / "algorithm").glob("*.yaml") if path.stem != "in_context")
 
 
 def run(distribution: str, method: str, more: list[str]) -> None:
@@ -121,6 +123,8 @@ judged by it. The settings of the presets are not tuned to these tasks. In words
 {table("reviews")}
 
 {table("clinc150")}
+
+{distributions.section()}
 """
 
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from metatrain.training.run_directory import RunDirectory
 
 
+_MANY_TEXTS = 20_000  # fewer are tokenised, in a moment, when their task is drawn
+
+
 def main(arguments: list[str]) -> None:
     """Entry point; `arguments` are Hydra's."""
     run_under_hydra("train", arguments, TrainConfig, start)
@@ -60,7 +63,12 @@ def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resume
         learner = build_learner(recipe, device, dtype, display.say, tasks.training_texts())
         display.say(fit_memory(config, learner, tasks.meta_train, device))
         tokens = learner.model.tokens()
-        tokens.check((*tasks.meta_train, *tasks.meta_validation, *tasks.meta_test))
+        everything = (*tasks.meta_train, *tasks.meta_validation, *tasks.meta_test)
+        tokens.check(everything)
+        if sum(len(task.texts) for task in everything) > _MANY_TEXTS:
+            display.start("tokenising tasks", len(everything))
+            tokens.prepare(everything, display.advance)
+            display.stop()
 
         run = open_run()
         display.log_to(run.log)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from metatrain.meta.episode_texts import EpisodeTexts
-from metatrain.meta.meta_gradient import SECOND_ORDER
+from metatrain.meta.meta_gradient import LEARNED, SECOND_ORDER, Method, has_recursion
 from metatrain.meta.parameters import leaves
 from metatrain.models.batches import MOST_TOKENS
 
@@ -87,10 +87,12 @@ class Footprint:
         learner = self.learner
         mode, steps = learner.algorithm.meta_gradient, learner.inner.steps
         copy = self.copy(largest.support + largest.query)
-        recursion = mode in SECOND_ORDER or mode == "finite_difference"
+        # As in most of the run; the multi-step loss, if there is one, is only in its beginning, but has to fit there.
+        method = Method(mode, weights=[1.0] if learner.algorithm.multi_step_until else None)
+        recursion = has_recursion(method, any(name.startswith(LEARNED) for name in learner.parameters))
         trajectory = steps * copy * (1 if learner.rule.is_linear else 2) if recursion else copy
         support, query = (min(max(use.part_tokens, largest.text), tokens) for tokens in (largest.support, largest.query))
-        graph = self.gradient if recursion and mode != "forward_over_reverse" else self.loss
+        graph = self.gradient if mode in SECOND_ORDER and mode != "forward_over_reverse" else self.loss
         walked = max(_WALKED.get(mode, _WALKED_ELSE) * graph * support, _WALKED_ELSE * self.loss * query)
         held = largest.support + largest.query
         if learner.cut is None:

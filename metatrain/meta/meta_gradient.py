@@ -111,7 +111,7 @@ def meta_gradient(episode: EpisodeLosses, theta: Mapping[str, Tensor], rule: Inn
     with torch.no_grad():
         before = torch.stack(list(episode.query_parts(detached(start), detached(fixed)))).sum()
     tape = _Tape(episode, detached(start), fixed, rule, method.proximal)
-    recursion = _has_recursion(method, fixed)
+    recursion = has_recursion(method, any(name.startswith(LEARNED) for name in fixed))
     graphs = (steps if method.graphs is None else method.graphs) if method.mode == "exact" else 0
     support_losses = tuple(tape.step(recursion, with_graph=k >= steps - graphs)[1] for k in range(steps))
 
@@ -152,9 +152,9 @@ def _query_gradient(episode: EpisodeLosses, phi: Parameters, fixed: Parameters, 
     return torch.stack(losses).sum(), _split(found, phi, total)
 
 
-def _has_recursion(method: Method, fixed: Parameters) -> bool:
-    """Whether the meta-gradient walks back through the inner steps."""
-    if method.mode == "first_order" and method.weights is None and not any(name.startswith(LEARNED) for name in fixed):
+def has_recursion(method: Method, learns_rates: bool) -> bool:
+    """Whether the meta-gradient walks back through the inner steps, and so keeps the trajectory."""
+    if method.mode == "first_order" and method.weights is None and not learns_rates:
         return False  # every rule adds to phi, so without second derivatives v_0 = v_K, and no rate wants a gradient
     return method.mode in _PRODUCTS
 

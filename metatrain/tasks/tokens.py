@@ -113,9 +113,14 @@ class Tokens:
         """What the model reads of these rows."""
         if task.of_pictures:
             return [self._picture(path_of(task.texts[row])) for row in rows]
-        if id(task) not in self._tables:  # the task is kept beside its table, so its id stays its own
-            self._tables[id(task)] = (task, self._table(task.texts))
-        return self._tables[id(task)][1].rows(rows)
+        return self._of(task).rows(rows)
+
+    def prepare(self, tasks: Iterable[Task], between: Callable[[], None]) -> None:
+        """Tokenise tasks before they are asked for; `between` is called after each."""
+        for task in tasks:
+            if not task.of_pictures:
+                self._of(task)
+            between()
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Token ids of texts that belong to no task."""
@@ -125,6 +130,11 @@ class Tokens:
     @functools.cached_property
     def _cache(self) -> _Cache | None:
         return _Cache.of(self.tokenizer, self.max_length)
+
+    def _of(self, task: Task) -> TokenTable:
+        if id(task) not in self._tables:  # the task is kept beside its table, so its id stays its own
+            self._tables[id(task)] = (task, self._table(task.texts))
+        return self._tables[id(task)][1]
 
     def _table(self, texts: Sequence[str]) -> TokenTable:
         if self._cache is None:

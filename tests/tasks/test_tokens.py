@@ -142,3 +142,11 @@ def test_a_masked_word_needs_a_token_that_can_stand_for_it():
     words.mask_token = words.unk_token = words.eos_token = None
     with pytest.raises(UserError, match="no special token that can stand for a masked word"):
         Tokens(words, 6).encode([f"a {MASK} plot"])
+
+
+def test_preparing_tokenises_each_task_once():
+    words, tasks, done = Counted(), [task(*TEXTS), task("another")], []
+    tokens = Tokens(words, 6)
+    tokens.prepare(tasks, lambda: done.append(words.calls))
+    assert done == [1, 2]
+    assert lists(tokens.of(tasks[0], [1])) == [expected()[1]] and words.calls == 2
