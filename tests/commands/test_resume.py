@@ -37,7 +37,7 @@ def wait_for_training(run: Path, process) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("by", ["curriculum", "hardness", "bandit"])
+@pytest.mark.parametrize("by", [pytest.param("curriculum", marks=pytest.mark.slow), pytest.param("hardness", marks=pytest.mark.slow), "bandit"])
 def test_a_sampler_goes_on_where_it_was(cli, by):
     changed = [*SHORT, f"tasks.sampling.by={by}", "tasks.sampling.strength=3", "outer.schedule=constant", "outer.lr=1e-3"]
     assert cli("train", *changed, "hydra.run.dir=whole").code == 0

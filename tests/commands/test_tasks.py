@@ -33,7 +33,16 @@ def test_it_finds_the_tasks_that_are_like_a_target_and_draws_a_map(cli, tmp_path
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
     rows = [{"text": f"the plot and the actors {n}", "label": "ab"[n % 2]} for n in range(10)]
     write_jsonl(tmp_path / "mine.jsonl", rows)
-    found = cli("tasks", "target=mine.jsonl", "compare=task2vec", "model=tiny", "model.max_length=32", "tasks.meta_train.tasks=[books,cars]")
+    found = cli(
+        "tasks",
+        "target=mine.jsonl",
+        "compare=task2vec",
+        "model=tiny",
+        "model.max_length=32",
+        "tasks.meta_train.tasks=[books,cars]",
+        "tasks.meta_validation.tasks=[toys]",
+        "tasks.meta_test.tasks=[films]",
+    )
     assert found.code == 0, found.err
     assert "by their likeness to mine" in found.out
 

@@ -6,6 +6,7 @@ import pytest
 from metatrain.errors import UserError
 from metatrain.evaluation.config import EvaluationConfig
 from metatrain.evaluation.protocol import check_evaluation, evaluate, run_arms
+from metatrain.meta.config import AlgorithmConfig
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.task import Task
 
@@ -82,4 +83,4 @@ def test_results_have_the_promised_shape():
 )
 def test_evaluations_that_cannot_be_done(wrong, words):
     with pytest.raises(UserError, match=words):
-        check_evaluation(EvaluationConfig(**wrong), TASKS, EpisodeConfig())
+        check_evaluation(EvaluationConfig(**wrong), TASKS, EpisodeConfig(), AlgorithmConfig())
