@@ -39,9 +39,9 @@ SELECTION = [
     "+experiment=smlmt",
     "tasks.masked_words.share=0",
     FILES,
-    "outer.steps=50",
+    "outer.steps=30",
     "outer.warmup=5",
-    "evaluation.episodes=20",
+    "evaluation.episodes=15",
     "evaluation.arms=[meta_trained]",
 ]
 
