@@ -20,6 +20,7 @@ from metatrain.training.run_directory import RunDirectory
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "outputs" / "results" / "distributions"
+FEWER_STEPS = "text_to_text_4_steps"
 DRAWS = 2  # random selections that a selection by nearness is compared with
 TARGETS = ("software.t4", "apparel.t4")
 SELECTED = 6
@@ -186,7 +187,15 @@ reviews; tested on captions into French, other abstracts, other domains, 10-shot
 
 {lines(tasks_table("text_to_text"))}
 
-{lines(arms_table("text_to_text"))}
+Twenty steps of adaptation are too many. Of 0, 2, 4, 10 and 20 steps, four, as in training, were best on the meta-validation tasks; the same
+model with four:
+
+{lines(tasks_table(FEWER_STEPS))}
+
+{lines(arms_table(FEWER_STEPS))}
+
+These are small numbers: random weights and 1,800 episodes make no translator. The query loss on held-out tasks was not measured; on training tasks
+adaptation lowers it from 5.11 to 3.48 (last 50 meta-updates).
 
 ### Choosing training tasks by nearness
 
@@ -200,6 +209,16 @@ tested (its three tasks, 15 episodes each). The nearest are those that `metatrai
 def main(more: list[str]) -> None:
     for name, settings in EXPERIMENTS.items():
         run(name, settings, more)
+    if results(FEWER_STEPS) is None:
+        command = [
+            "evaluate",
+            f"checkpoint={RUNS / 'text_to_text'}",
+            "inner.steps=4",
+            "evaluation.shots=[10]",
+            "evaluation.episodes=5",
+            "evaluation.queries=10",
+        ]
+        subprocess.run([sys.executable, "-m", "metatrain", *command, *more, f"hydra.run.dir={RUNS / FEWER_STEPS}"], cwd=ROOT, check=True)
     for target in TARGETS:
         domain = target.split(".")[0]
         for choice, tasks in selections(target).items():
