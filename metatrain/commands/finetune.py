@@ -23,7 +23,7 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
 
     from metatrain.commands.building import open_checkpoint
     from metatrain.evaluation.protocol import check_answers, scored, texts_of
-    from metatrain.models.export import save_finetuned
+    from metatrain.models.export import check_finetuning, save_finetuned
     from metatrain.tracking.console import Display
     from metatrain.training import hardware
     from metatrain.training.memory_limit import fit_adaptation
@@ -36,6 +36,7 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
         for note in notes:
             display.say(note)
         learner = open_checkpoint(config.checkpoint, config.inner, config.model, device, dtype, display.say).learner
+        check_finetuning(learner.model)
         check_answers([task], learner.algorithm)
         fit_adaptation(config.hardware, learner, device)
         texts = texts_of(episode, learner.model.tokens())

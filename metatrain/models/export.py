@@ -104,6 +104,12 @@ def save_classifier(folder: Path, encoder: Encoder, weight: Tensor, bias: Tensor
     return "sentence-transformers"
 
 
+def check_finetuning(model: Model) -> None:
+    """Raises: UserError: a finetuned model of this kind cannot be written."""
+    if isinstance(model, PictureEncoder):
+        raise UserError("finetuned models of pictures cannot be written yet; evaluate compares them on episodes, and EncoderLearner adapts them in Python")
+
+
 def save_finetuned(folder: Path, model: Encoder | LanguageModel, adapted: Mapping[str, Tensor], labels: Sequence[str] | None) -> str:
     """Write a finetuned model of either kind; adapted: its parameters, an encoder's head among them. Returns who loads it."""
     if isinstance(model, LanguageModel):

@@ -106,6 +106,13 @@ fewer, what the allocator cannot give back outweighs what is saved.
 tokens of an earlier run: {_list(updates)}. Drawing, tokenising (from memory) and batching the
 episodes of a meta-update takes {_list(sampling)} of its meta-gradient (what adapts, ...).
 
+## A corpus of a million texts
+
+`python scripts/benchmark/corpus.py` writes a synthetic corpus (1,000,000 texts, 164 MB, 50 tasks) and uses it as a task source. In November
+2026, on one core with other work beside it: read in 31 s, tokenised once in 122 s, then 2,682 episodes a second with their tokens. The process
+holds 330 MB before and 588 MB after, 258 bytes a text; texts and token ids stay on disk (peak with their pages, which can be given
+back, 856 MB).
+
 Not measured: GPUs, other processors, more than 4 episodes (an episode's graphs do not outlive it).
 """
 

@@ -150,6 +150,14 @@ def test_a_run_on_pictures_and_texts_that_is_evaluated_again(cli, folder):
         assert evaluated["arms"]["meta_trained"]["per_task"] == results["arms"]["meta_trained"]["per_task"]
 
 
+def test_finetuning_says_what_it_cannot_write(cli, tmp_path):
+    (tmp_path / "examples.csv").write_text("text,label\na,x\nb,y\n")
+    found = cli("train", "model=scratch_clip", "model.scratch.vocabulary=300", "algorithm=protonet", "tasks=reviews", *SETTINGS, "hydra.run.dir=run")
+    assert found.code == 0, found.err
+    found = cli("finetune", "checkpoint=run", "data.train=examples.csv")
+    assert found.code == 2 and "models of pictures cannot be written yet" in found.err
+
+
 def test_models_and_tasks_that_do_not_go_together(cli, folder):
     pictures = ["tasks=files", f"tasks.path={folder}", "tasks.pictures=true"]
     for settings, words in (
