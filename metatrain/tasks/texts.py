@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow
@@ -77,7 +79,7 @@ class TextStore:
         self._write()
         self._writer.close()
         column = pyarrow.ipc.open_file(pyarrow.memory_map(self._path)).read_all()["text"]
-        os.unlink(self._path)  # the pages stay as long as they are mapped
+        Path(self._path).unlink()  # the pages stay as long as they are mapped
         return StoredTexts(column)
 
     def _write(self) -> None:
@@ -85,6 +87,7 @@ class TextStore:
         if self._writer is None:
             handle, self._path = tempfile.mkstemp(prefix="metatrain-", suffix=".arrow")
             os.close(handle)
+            weakref.finalize(self, Path(self._path).unlink, missing_ok=True)  # also where reading ends in an error
             self._writer = pyarrow.ipc.new_file(self._path, batch.schema)
         self._writer.write_batch(batch)
         self._texts.clear()

@@ -1,10 +1,13 @@
 """Texts that stay on disk are the same texts, and tasks of them the same tasks."""
 
+import gc
+
 import numpy as np
 import pyarrow
 import pytest
 from conftest import write_jsonl
 
+from metatrain.errors import UserError
 from metatrain.tasks.config import EpisodeConfig, SplitConfig, TasksConfig
 from metatrain.tasks.distribution import load_tasks
 from metatrain.tasks.episodes import task_episode, training_episode
@@ -41,6 +44,19 @@ def test_a_store_gives_back_what_it_took_from_memory_or_from_a_file_that_is_gone
         found = store.done()
         assert list(found) == [*VALUES, "ünï 漢"] and isinstance(found, tuple) == (most == 100)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_is_bad_near_its_end_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr("metatrain.tasks.texts._IN_MEMORY", 2)
+    (tmp_path / "store").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "store"))
+    write_jsonl(tmp_path / "a.jsonl", [{"text": f"t{n}", "label": "x" if n < 9 else ""} for n in range(10)])
+    with pytest.raises(UserError, match="a.jsonl:10") as caught:
+        read_file(tmp_path / "a.jsonl", Columns("text", "label"))
+    caught.value.__traceback__ = None  # which holds the store
+    del caught
+    gc.collect()
+    assert not list((tmp_path / "store").iterdir())
 
 
 def test_marks_are_ours_alone(tmp_path):
