@@ -23,7 +23,7 @@ from metatrain.models import adapters
 from metatrain.models.config import ModelConfig, ScratchConfig
 from metatrain.models.encoder import Encoder, load_encoder
 from metatrain.models.export import read_recipe, save_meta_trained
-from metatrain.models.heads import LANGUAGE, ROW
+from metatrain.models.heads import IN_CONTEXT, LANGUAGE, ROW
 from metatrain.models.language_loading import load_language_model
 from metatrain.models.language_model import LanguageModel
 from metatrain.models.pictures import PictureEncoder, is_of_pictures, load_picture_encoder
@@ -88,7 +88,7 @@ def build_learner(
     algorithm = recipe.algorithm
     second_order = algorithm.meta_gradient in SECOND_ORDER
     if algorithm.head in LANGUAGE:
-        model, notes = load_language_model(recipe.model, second_order, dtype, texts)
+        model, notes = load_language_model(recipe.model, second_order, dtype, texts, algorithm.head == IN_CONTEXT)
     elif is_of_pictures(recipe.model):
         model, notes = load_picture_encoder(recipe.model, second_order, dtype, texts)
     else:

@@ -39,7 +39,6 @@ def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resume
     from metatrain.evaluation.arms import arms_of, make_arms
     from metatrain.evaluation.protocol import check_evaluation
     from metatrain.meta.algorithm import check_algorithm
-    from metatrain.models.scratch import PREFIX as SCRATCH
     from metatrain.tasks.distribution import load_tasks
     from metatrain.tracking.console import Display
     from metatrain.tracking.weights_and_biases import WandbRun, check_tracking
@@ -75,7 +74,7 @@ def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resume
         display.say(f"run: {run.path}")
         with recorded(run), StopRequest() as stop:
             run.update(hardware={"device": str(device), **hardware.describe()})
-            if config.model.name.startswith(SCRATCH) and learner.model.tokenizer is not None and config.model.tokenizer is None:
+            if learner.model.new_tokenizer:
                 with written_whole(run.tokenizer) as folder:
                     learner.model.tokenizer.save_pretrained(folder)
                 recipe = Recipe.of_run(run.with_tokenizer(config), tasks.meta_train)

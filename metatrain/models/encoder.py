@@ -30,6 +30,8 @@ _OPTIONAL_POOLERS = ("bert", "roberta", "xlm-roberta", "mpnet", "camembert", "al
 class Encoder(nn.Module):
     """Texts to vectors: `encoder(batch)` has shape [texts, hidden]. Dropout is off but where a call asks for it."""
 
+    new_tokenizer = False  # it brings one
+
     def __init__(self, backbone: nn.Module, tokenizer: PreTrainedTokenizerBase, config: ModelConfig):
         super().__init__()
         self.backbone = backbone.eval()

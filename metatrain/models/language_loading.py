@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,17 +11,20 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, Pretrained
 
 from metatrain.errors import UserError
 from metatrain.models import scratch
-from metatrain.models.config import ModelConfig
+from metatrain.models.config import ModelConfig, ScratchConfig
 from metatrain.models.language_model import LanguageModel
 from metatrain.models.pretrained import check_remote_code, from_pretrained
 
+_TINY = ScratchConfig(layers=1, hidden=32, heads=2, vocabulary=1000)
 _LONGEST_CONTEXT = 2048  # positions of a decoder with random weights
 
 
-def load_language_model(config: ModelConfig, second_order: bool, dtype: torch.dtype, texts: Iterable[str]) -> tuple[LanguageModel, list[str]]:
+def load_language_model(
+    config: ModelConfig, second_order: bool, dtype: torch.dtype, texts: Iterable[str], decoder_alone: bool = False
+) -> tuple[LanguageModel, list[str]]:
     """Load `config.name` and say in a line each what was decided on the way.
 
-    texts: of the training tasks, to learn a vocabulary from where the model brings none.
+    texts: of the training tasks, to learn a vocabulary from where the model brings none. decoder_alone: what `tiny` has to be.
 
     Raises:
         UserError: the model does not exist, cannot be read, writes no texts, or the settings do not fit it.
@@ -32,9 +36,12 @@ def load_language_model(config: ModelConfig, second_order: bool, dtype: torch.dt
         if getattr(config, key) < 2:
             raise UserError(f"model.{key}={getattr(config, key)} must be 2 or more")
     attention = "eager" if second_order else "sdpa"
-    if config.name.startswith(scratch.PREFIX):
+    if config.name == "tiny":
+        config = replace(config, name=f"{scratch.PREFIX}{'gpt2' if decoder_alone else 't5'}", scratch=_TINY)
+    is_new = config.name.startswith(scratch.PREFIX)
+    if is_new:
         tokenizer, backbone = _from_scratch(config, attention, texts)
-    elif config.name in ("minilm", "tiny"):
+    elif config.name == "minilm":
         raise UserError(f"model.name={config.name} writes no texts; choose a language model (model=t5_small, model=scratch_t5 or model=scratch_gpt2)")
     else:
         tokenizer, backbone = from_pretrained(config.name, config, _auto, attention, dtype)
@@ -43,6 +50,7 @@ def load_language_model(config: ModelConfig, second_order: bool, dtype: torch.dt
     backbone = backbone.to(dtype)
     backbone.generation_config.max_length = None  # what is written ends by model.max_target_length alone
     model = LanguageModel(backbone, tokenizer, config)
+    model.new_tokenizer = is_new and config.tokenizer is None
     longest, wanted = model.positions, config.max_length + len(model.separator) + config.max_target_length
     if longest and wanted > longest:
         raise UserError(f"model.max_length={config.max_length}: a text and its target have up to {wanted} tokens, and {config.name} reads {longest}; lower it")

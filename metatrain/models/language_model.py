@@ -43,6 +43,8 @@ class Likelihood:
 class LanguageModel(nn.Module):
     """`model(batch)` says how likely the batch's targets are; `write` answers texts. Dropout is off but where a call asks for it."""
 
+    new_tokenizer = False  # whether its tokenizer was made from the training tasks, and is nowhere yet
+
     def __init__(self, backbone: nn.Module, tokenizer: PreTrainedTokenizerBase, config: ModelConfig):
         super().__init__()
         self.backbone = backbone.eval()

@@ -61,6 +61,7 @@ class PictureReader:
 class PictureEncoder(nn.Module):
     """Pictures, and texts if the model has an encoder of them, to vectors: `encoder(batch)` has shape [inputs, H]."""
 
+    new_tokenizer = False  # whether its tokenizer was made from the training tasks, and is nowhere yet
     layers = 0  # it is not cut
     fixed_ids = 0
     word_embeddings = None
@@ -177,6 +178,7 @@ def load_picture_encoder(
         processor = load_image_processor(config)
     vision = getattr(backbone.config, "vision_config", backbone.config)
     encoder = PictureEncoder(backbone.to(dtype), tokenizer, PictureReader(processor, vision.image_size, vision.patch_size), config)
+    encoder.new_tokenizer = config.name in SCRATCH and tokenizer is not None and config.tokenizer is None
     size = sum(parameter.numel() for parameter in encoder.parameters())
     what = "pictures" if tokenizer is None else "pictures and texts"
     return encoder, [

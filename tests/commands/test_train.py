@@ -11,7 +11,6 @@ from metatrain.config.schema import InnerOverrides, ModelOverrides
 from metatrain.evaluation.protocol import texts_of
 from metatrain.tasks.distribution import load_tasks
 from metatrain.tasks.episodes import training_episode
-from metatrain.tasks.tokens import Tokens
 from metatrain.tracking.metrics import read_metrics
 
 METHODS = sorted(path.stem for path in (ROOT / "conf" / "algorithm").glob("*.yaml"))
@@ -88,7 +87,7 @@ def test_implicit_meta_gradients_report_how_far_conjugate_gradients_came(cli, tm
 
 def training_loss(learner, config) -> float:
     """The mean query loss after adaptation of the first training episodes."""
-    tasks, tokens = load_tasks(config.tasks, config.seed), Tokens(learner.model.tokenizer, config.model.max_length)
+    tasks, tokens = load_tasks(config.tasks, config.seed), learner.model.tokens()
     episodes = [training_episode(tasks, config.episode, config.seed, index) for index in range(24)]
     return sum(float(learner.outer_gradient(texts_of(episode, tokens)).loss_after) for episode in episodes) / len(episodes)
 
@@ -112,10 +111,11 @@ def test_every_method_lowers_its_training_loss_is_exported_and_evaluated_from_it
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_runs_in_debug_fast(cli, monkeypatch, tmp_path, name):
-    if name.startswith("arsc"):
-        from tasks.test_sources import third_party
+    needed = {"arsc": "arsc", "arsc_linear": "arsc", "smlmt": "arsc", "cross_lingual": "nusax_senti", "domain_adaptation": "fdu_mtl", "text_to_text": "scitldr"}
+    if name in needed:
+        from tasks.test_distribution import third_party
 
-        monkeypatch.setenv("METATRAIN_DATA", third_party("arsc"))
+        monkeypatch.setenv("METATRAIN_DATA", third_party(needed[name]))
     found = cli("train", f"+experiment={name}", "debug=fast", "hydra.run.dir=run")
     assert found.code == 0, found.err
     assert json.loads((tmp_path / "run" / "results.json").read_text())["arms"]["meta_trained"]["mean"] > 0
