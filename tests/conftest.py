@@ -81,9 +81,9 @@ def examples(tmp_path) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory) -> Path:
-    """A finished run of `metatrain train debug=fast`; not to be changed by tests."""
+    """A finished run of `metatrain train debug=fast validation.every=2`; not to be changed by tests."""
     folder = tmp_path_factory.mktemp("tiny")
-    process = spawn("train", "debug=fast", "hardware.threads=1", f"hydra.run.dir={folder / 'run'}", cwd=folder)
+    process = spawn("train", "debug=fast", "validation.every=2", "hardware.threads=1", f"hydra.run.dir={folder / 'run'}", cwd=folder)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return folder / "run"
