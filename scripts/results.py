@@ -123,8 +123,6 @@ judged by it. The settings of the presets are not tuned to these tasks. In words
 {table("reviews")}
 
 {table("clinc150")}
-
-{distributions.section()}
 """
 
 
@@ -133,7 +131,7 @@ def main(arguments: list[str]) -> None:
         for distribution in DISTRIBUTIONS:
             for method in methods():
                 run(distribution, method, arguments)
-    (ROOT / "docs" / "results.md").write_text(page(), encoding="utf-8")
+    distributions.write(page())
 
 
 if __name__ == "__main__":
