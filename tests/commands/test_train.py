@@ -69,7 +69,7 @@ def test_training_stops_early_when_validation_no_longer_improves(cli, tmp_path):
 
 
 def test_the_same_command_gives_the_same_numbers(cli, tiny_run, tmp_path):
-    found = cli("train", "debug=fast", "hardware.threads=1", "hydra.run.dir=again")
+    found = cli("train", "debug=fast", "validation.every=2", "hardware.threads=1", "hydra.run.dir=again")
     assert found.code == 0, found.err
     assert (tmp_path / "again" / "metrics.jsonl").read_bytes() == (tiny_run / "metrics.jsonl").read_bytes()
 
