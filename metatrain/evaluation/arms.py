@@ -113,8 +113,8 @@ def arms_of(config: EvaluationConfig, algorithm: AlgorithmConfig) -> list[str]:
     """
     writes = algorithm.head in LANGUAGE
     if config.arms is None:
-        others = {True: ("without_adaptation",), False: ENCODINGS_ONLY}[writes]
-        return ["meta_trained", "no_meta_training", *(() if algorithm.head == IN_CONTEXT else others)]
+        others = () if algorithm.head == IN_CONTEXT else ("without_adaptation",) if writes else ENCODINGS_ONLY
+        return ["meta_trained", "no_meta_training", *others]
     check_arms(config.arms)
     for name in config.arms:
         if writes and name in ENCODINGS_ONLY:

@@ -40,15 +40,16 @@ def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = SPLITS) -
         raise UserError(f"tasks.size_power={config.size_power} must be between -10 and 10; 0 draws all tasks as often, 1 in proportion to their size")
     source = make_source(config, config.sources)
     tables = {file: source.read(file) for file in _wanted_files(config, source.files(), splits)}
+    rows_of = {file: _rows_of_tasks(table) for file, table in tables.items()}
     notes = [table.note for table in tables.values() if table.note]
     repeats: dict[str, tuple[int, int]] = {}
     chosen = {name: getattr(config, name) for name in SPLITS}
     if not chosen["meta_validation"].tasks and not chosen["meta_test"].tasks and len(splits) > 1:
-        chosen = _hold_out(config, tables, seed, notes)
+        chosen = _hold_out(config, rows_of, seed, notes)
     claimed: set[tuple[str, str]] = set()
     built: dict[str, tuple[Task, ...]] = {}
     for name in SPLITS:
-        rows = _claim(name, chosen[name], tables, claimed)
+        rows = _claim(name, chosen[name], tables, rows_of, claimed)
         if config.overlap == "keep":
             claimed.clear()
         if name in splits:
@@ -129,7 +130,9 @@ class _Part:
     query: bool
 
 
-def _claim(split: str, config: SplitConfig, tables: dict[str, Table], claimed: set[tuple[str, str]]) -> dict[str, list[_Part]]:
+def _claim(
+    split: str, config: SplitConfig, tables: dict[str, Table], rows_of: dict[str, dict[str, np.ndarray]], claimed: set[tuple[str, str]]
+) -> dict[str, list[_Part]]:
     """The parts of each task of a split; a task of a file belongs to the first split that claims it."""
     parts: dict[str, list[_Part]] = defaultdict(list)
     taken = set()
@@ -141,13 +144,13 @@ def _claim(split: str, config: SplitConfig, tables: dict[str, Table], claimed: s
         if not is_support and not is_query:
             continue
         patterns = next((tasks for pattern, tasks in config.only.items() if fnmatchcase(file, pattern)), config.tasks)
-        for task, rows in _rows_of_tasks(table).items():
+        for task, rows in rows_of[file].items():
             if _matches(task, patterns) and (file, task) not in claimed:
                 taken.add((file, task))
                 parts[task].append(_Part(table, rows, is_support or not config.support_files, is_query))
     for pattern in config.tasks:
-        if tables and pattern != "*" and not any(fnmatchcase(task, pattern) for table in tables.values() for task in set(table.tasks)):
-            names = sorted({task for table in tables.values() for task in table.tasks})
+        if tables and pattern != "*" and not any(fnmatchcase(task, pattern) for tasks in rows_of.values() for task in tasks):
+            names = sorted(set().union(*rows_of.values()))
             raise UserError(f"tasks.{split}.tasks: no task {pattern!r}; there are {_few(names)}")
     claimed |= taken
     return parts
@@ -215,8 +218,8 @@ def _repeat_notes(repeats: dict[str, tuple[int, int]]) -> list[str]:
     return [f"{what}: {count} repeated texts left out" + (f", {other} with another label" if other else "") for what, (count, other) in repeats.items()]
 
 
-def _hold_out(config: TasksConfig, tables: dict[str, Table], seed: int, notes: list[str]) -> dict[str, SplitConfig]:
-    names = sorted({task for table in tables.values() for task in table.tasks})
+def _hold_out(config: TasksConfig, rows_of: dict[str, dict[str, np.ndarray]], seed: int, notes: list[str]) -> dict[str, SplitConfig]:
+    names = sorted(set().union(*rows_of.values()))
     each = max(1, round(config.holdout * len(names))) if config.holdout else 0
     if not each or len(names) < 2 * each + 1:
         return {name: getattr(config, name) for name in SPLITS}
