@@ -80,17 +80,20 @@ def _shots(guess: Guess) -> int:
 
 def _unusual(guess: Guess) -> dict[str, str]:
     """Columns that are not called what finetune takes them to be called."""
+    return {key: value for key, value in _found(guess).items() if key != "task" and (key in ("pair", "target") or value != key)}
+
+
+def _found(guess: Guess) -> dict[str, str]:
+    """The columns that there are, by what they are."""
     columns = guess.columns
-    found = {"text": columns.text, "pair": columns.pair, "label": columns.label, "target": columns.target}
-    return {key: value for key, value in found.items() if value and (key in ("pair", "target") or value != key)}
+    found = {"text": columns.text, "pair": columns.pair, "label": columns.label, "target": columns.target, "task": columns.task}
+    return {key: value for key, value in found.items() if value}
 
 
 def _yaml(name: str, path: Path, guess: Guess) -> str:
     import yaml
 
-    columns = guess.columns
-    chosen = {"text": columns.text, "pair": columns.pair, "label": columns.label, "target": columns.target, "task": columns.task}
-    settings = {"name": name, "path": str(path), **{key: value for key, value in chosen.items() if value}, "meta_train": {"tasks": ["*"]}}
+    settings = {"name": name, "path": str(path), **_found(guess), "meta_train": {"tasks": ["*"]}}
     sizes = ", ".join(f"{task} ({sum(classes.values())} rows)" for task, classes in list(guess.tasks.items())[:8])
     more = f" and {len(guess.tasks) - 8} more" if len(guess.tasks) > 8 else ""
     head = (
