@@ -31,6 +31,7 @@ from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.episodes import way_of
 from metatrain.training import checkpoint
 from metatrain.training.memory_limit import fit_training, largest_episode
+from metatrain.training.outer import blended
 from metatrain.training.run_directory import RunDirectory, written_whole
 from metatrain.training.trainer import load_parameters
 
@@ -150,6 +151,28 @@ def open_checkpoint(
     return Opened(learner, lambda: build_learner(base, device, dtype), recipe.episode, None, reference)
 
 
+def open_joint(reference: str | None, trained: TrainConfig | None, device: torch.device, dtype: torch.dtype, say: Callable[[str], None]) -> Learner | None:
+    """The learner of joint training that `evaluation.joint` names, to be compared with a run.
+
+    Raises:
+        UserError: it is no run of joint training, or of another model or on other tasks than the run.
+    """
+    if reference is None:
+        return None
+    opened = open_checkpoint(reference, InnerOverrides(), ModelOverrides(), device, dtype, say)
+    if opened.config is None or opened.config.algorithm.head != "joint":
+        raise UserError(f"evaluation.joint={reference} is no run of joint training; make one with: metatrain train algorithm=multitask")
+    if trained is None:
+        raise UserError("evaluation.joint is compared with a run of meta-training, and checkpoint is a model alone; leave it out")
+    for what, mine, other in (
+        ("model", trained.model.name, opened.config.model.name),
+        ("tasks", (trained.tasks.path, trained.tasks.meta_train), (opened.config.tasks.path, opened.config.tasks.meta_train)),
+    ):
+        if mine != other:
+            raise UserError(f"evaluation.joint={reference} was trained with another `{what}` than the run it is compared with; train both with the same")
+    return opened.learner
+
+
 def _saved_model(name: str, settings: dict[str, Any]) -> ModelConfig:
     return ModelConfig(name=name, **{**settings, "scratch": ScratchConfig(**settings.get("scratch", {}))})
 
@@ -163,7 +186,9 @@ def _open_run(
     recipe = replace(recipe, inner=_overridden(recipe.inner, inner), model=_with(recipe.model, model), labels=_labels(found.tensors["model"]))
     check_algorithm(recipe.algorithm, recipe.inner, recipe.model)
     learner = build_learner(recipe, device, dtype, say)
+    start, share = learner.of_model, config.outer.blend
     load_parameters(learner, found)
+    learner.load(blended(start, learner.parameters, share))
     say(f"weights: {found.path}")
     return Opened(learner, lambda: build_learner(recipe, device, dtype), config.episode, config, str(run.path))
 

@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> None:
 
 def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
     """One evaluation, in a run directory of its own."""
-    from metatrain.commands.building import open_checkpoint
+    from metatrain.commands.building import open_checkpoint, open_joint
     from metatrain.commands.meta_test import meta_test
     from metatrain.errors import Stopped
     from metatrain.evaluation.arms import arms_of, check_arms, make_arms
@@ -35,6 +35,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
             check_arms(config.evaluation.arms)
         device, dtype, notes = hardware.apply(config.hardware)
         opened = open_checkpoint(config.checkpoint, config.inner, config.model, device, dtype, display.say)
+        joint = open_joint(config.evaluation.joint, opened.config, device, dtype, display.say)
         fit_adaptation(config.hardware, opened.learner, device)
         tasks, task_notes = _test_tasks(config, opened.config)
         check_evaluation(config.evaluation, tasks, opened.episode, opened.learner.algorithm)
@@ -46,7 +47,8 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
         run = RunDirectory.create(path, config, overrides, "evaluate")
         display.log_to(run.log)
         with recorded(run), StopRequest() as stop:
-            arms = make_arms(arms_of(config.evaluation, opened.learner.algorithm), opened.learner, opened.untrained())
+            names = arms_of(config.evaluation, opened.learner.algorithm)
+            arms = make_arms(names, opened.learner, opened.untrained(), config.evaluation, joint)
 
             def give_way() -> None:
                 if stop:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from metatrain.evaluation.arms import Arm
 from metatrain.evaluation.config import EvaluationConfig
+from metatrain.evaluation.prediction import Arm
 from metatrain.evaluation.protocol import evaluate
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.task import Task

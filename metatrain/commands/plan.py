@@ -109,7 +109,7 @@ def _evaluation(config: TrainConfig, learner: Learner, tasks: TaskDistribution, 
     from metatrain.training.trainer import validation_settings
 
     def seconds_of(names: list[str], settings, split: str) -> float:
-        arms = make_arms(names, learner, learner)
+        arms = make_arms(names, learner, learner, config.evaluation, learner)
         begin = time.perf_counter()
         run_arms(arms, tasks.split(split)[:1], tokens, settings, 1, config.seed, split)
         return time.perf_counter() - begin

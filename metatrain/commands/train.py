@@ -34,7 +34,7 @@ def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resume
     The run directory is opened last, when nothing in the configuration, the tasks or the model can be wrong any more.
     """
     # Imported here: composing a configuration, or refusing it, should not wait for torch.
-    from metatrain.commands.building import Recipe, build_learner, fit_memory, save_model
+    from metatrain.commands.building import Recipe, build_learner, fit_memory, open_joint, save_model
     from metatrain.commands.meta_test import meta_test
     from metatrain.evaluation.arms import arms_of, make_arms
     from metatrain.evaluation.protocol import check_evaluation
@@ -61,6 +61,7 @@ def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resume
         recipe = Recipe.of_run(config, tasks.meta_train)
         learner = build_learner(recipe, device, dtype, display.say, tasks.training_texts())
         display.say(fit_memory(config, learner, tasks.meta_train, device))
+        joint = open_joint(config.evaluation.joint, config, device, dtype, display.say)
         tokens = learner.model.tokens()
         everything = (*tasks.meta_train, *tasks.meta_validation, *tasks.meta_test)
         tokens.check(everything)
@@ -89,7 +90,8 @@ def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resume
 
             if config.hardware.max_memory is not None:
                 hardware.give_back()
-            arms = make_arms(arms_of(config.evaluation, config.algorithm), learner, build_learner(recipe, device, dtype))
+            names = arms_of(config.evaluation, config.algorithm)
+            arms = make_arms(names, learner, build_learner(recipe, device, dtype), config.evaluation, joint)
             results = meta_test(arms, tasks.meta_test, tokens, config.episode, config.evaluation, config.seed, run, display, trainer.stop_evaluation)
             wandb.finish({f"meta_test/{name}": arm["mean"] for name, arm in results["arms"].items()})
             display.say(f"peak memory: {hardware.peak_memory(device) / 1e9:.2f} GB")

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from metatrain.errors import UserError
-from metatrain.evaluation.config import ARMS, ENCODINGS_ONLY, EvaluationConfig
+from metatrain.evaluation.config import ARMS, ENCODINGS_ONLY, JOINT, EvaluationConfig
+from metatrain.evaluation.prediction import Arm, Prediction
+from metatrain.evaluation.setfit_arm import SetFit, check_setfit
 from metatrain.meta.config import AlgorithmConfig
+from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.learner import Learner
 from metatrain.models.heads import IN_CONTEXT, LANGUAGE
-
-
-class Arm(Protocol):
-    """One way of getting a model."""
-
-    def predict(self, episode: EpisodeTexts) -> tuple[np.ndarray, float]:
-        """Predicted labels of the queries, shape [queries], and the seconds that adaptation took."""
 
 
 class Adapted:
@@ -31,27 +27,49 @@ class Adapted:
     def __init__(self, learner: Learner, steps: int | None = None):
         self.learner, self.steps = learner, steps
 
-    def predict(self, episode: EpisodeTexts) -> tuple[np.ndarray, float]:
+    def predict(self, episode: EpisodeTexts) -> Prediction:
         begin = time.perf_counter()
         parameters, _ = self.learner.adapt(episode, self.steps)
         seconds = time.perf_counter() - begin
-        return self.learner.answers(parameters, episode), seconds
+        probabilities = self.learner.probabilities(parameters, episode)
+        answers = self.learner.answers(parameters, episode) if probabilities is None else probabilities.argmax(1)
+        return Prediction(answers, probabilities, seconds)
 
 
 class ShuffledLabels:
-    """Another arm, whose support labels are shuffled.
+    """Another arm, whose support labels are shuffled; the names of the classes stay with the classes.
 
-    A model that learns from the support set falls to chance; one that has memorised what the training tasks have in common
-    does not (Yin et al. 2020).
+    A model that learns from the support set falls to chance, or to what the names alone tell it; one that has memorised what the
+    training tasks have in common does not (Yin et al. 2020).
     """
 
     def __init__(self, arm: Arm):
         self.arm = arm
 
-    def predict(self, episode: EpisodeTexts) -> tuple[np.ndarray, float]:
+    def predict(self, episode: EpisodeTexts) -> Prediction:
         seed = zlib.crc32(b"".join(ids.tobytes() for ids in episode.support))  # an order for each support set, the same every time
         order = np.random.default_rng(seed).permutation(len(episode.support_labels))
         return self.arm.predict(episode.with_support_in_order(order))
+
+
+class NamesOnly:
+    """Another arm, whose support set is the names of the classes and nothing else."""
+
+    def __init__(self, arm: Arm):
+        self.arm = arm
+
+    def predict(self, episode: EpisodeTexts) -> Prediction:
+        return self.arm.predict(replace(episode, support=(), support_labels=np.zeros(0, np.int64)))
+
+
+class WithNames:
+    """Another arm, to which the names of the classes are examples like all others."""
+
+    def __init__(self, arm: Arm):
+        self.arm = arm
+
+    def predict(self, episode: EpisodeTexts) -> Prediction:
+        return self.arm.predict(episode.with_names())
 
 
 class FrozenFeatures:
@@ -73,65 +91,105 @@ class FrozenFeatures:
         return np.stack([self._known[text.tobytes()] for text in texts])
 
 
+Probabilities = Callable[[np.ndarray], np.ndarray]  # of the labels, [queries, way], from features [queries, H]
+
+
 class _Frozen:
     """A classifier of frozen vectors."""
 
     def __init__(self, features: FrozenFeatures):
         self.features = features
 
-    def predict(self, episode: EpisodeTexts) -> tuple[np.ndarray, float]:
+    def predict(self, episode: EpisodeTexts) -> Prediction:
         begin = time.perf_counter()
         classify = self.fit(self.features.new(episode.support), np.asarray(episode.support_labels))
         seconds = time.perf_counter() - begin
-        return classify(self.features.known(episode.query)), seconds
+        probabilities = classify(self.features.known(episode.query))
+        return Prediction(probabilities.argmax(1), probabilities, seconds)
 
-    def fit(self, features: np.ndarray, labels: np.ndarray):
-        """A function from features [queries, H] to labels [queries]."""
+    def fit(self, features: np.ndarray, labels: np.ndarray) -> Probabilities:
+        """Learn from features [support, H] and labels [support]."""
         raise NotImplementedError
 
 
 class FrozenLogisticRegression(_Frozen):
     """Logistic regression (scikit-learn's defaults) on frozen vectors."""
 
-    def fit(self, features: np.ndarray, labels: np.ndarray):
-        return LogisticRegression(max_iter=1000).fit(features, labels).predict
+    def fit(self, features: np.ndarray, labels: np.ndarray) -> Probabilities:
+        return LogisticRegression(max_iter=1000).fit(features, labels).predict_proba
 
 
 class FrozenPrototypes(_Frozen):
     """The class whose mean vector is nearest in squared Euclidean distance (Snell et al. 2017)."""
 
-    def fit(self, features: np.ndarray, labels: np.ndarray):
+    def fit(self, features: np.ndarray, labels: np.ndarray) -> Probabilities:
         means = np.stack([features[labels == label].mean(0) for label in range(labels.max() + 1)])
-        return lambda queries: ((queries[:, None] - means) ** 2).sum(-1).argmin(1)
+
+        def probabilities(queries: np.ndarray) -> np.ndarray:
+            scores = -((queries[:, None] - means) ** 2).sum(-1)
+            likelihoods = np.exp(scores - scores.max(1, keepdims=True))
+            return likelihoods / likelihoods.sum(1, keepdims=True)
+
+        return probabilities
+
+
+def full_finetuning(untrained: EncoderLearner, config: EvaluationConfig) -> Adapted:
+    """Every parameter of the encoder before meta-training, and a head from zeros, trained on the support set alone."""
+    learner = EncoderLearner(untrained.model, AlgorithmConfig(name="full_finetune", head="zero", adapt="all"), config.full_finetune, way=None)
+    learner.load(untrained.of_model)
+    learner.memory = untrained.memory
+    return Adapted(learner)
 
 
 def arms_of(config: EvaluationConfig, algorithm: AlgorithmConfig) -> list[str]:
     """Names of the arms that are compared.
 
     Raises:
-        UserError: one is unknown or is made of encodings that a language model has not, or there is none.
+        UserError: one is unknown, or needs what is not there, or there is none.
     """
     writes = algorithm.head in LANGUAGE
     if config.arms is None:
-        others = () if algorithm.head == IN_CONTEXT else ("without_adaptation",) if writes else ENCODINGS_ONLY
-        return ["meta_trained", "no_meta_training", *others]
+        if writes:
+            return ["meta_trained", "no_meta_training", *(() if algorithm.head == IN_CONTEXT else ("without_adaptation",))]
+        names = ("logistic_regression_with_names", "names_only") if algorithm.label_names else ()
+        return ["meta_trained", "no_meta_training", "logistic_regression", "prototypes", *names, *(JOINT if config.joint else ())]
     check_arms(config.arms)
     for name in config.arms:
         if writes and name in ENCODINGS_ONLY:
             raise UserError(f"evaluation.arms: {name} is made of encodings, and algorithm.head={algorithm.head} has none; leave it out")
+        if name in JOINT and config.joint is None:
+            raise UserError(f"evaluation.arms: {name} needs a run of joint training: metatrain train algorithm=multitask ..., then evaluation.joint=RUN")
+        if name.startswith("setfit"):
+            check_setfit()
+        if name == "names_only" and not algorithm.label_names:
+            raise UserError("evaluation.arms: names_only is for a model that reads the names of the classes; set algorithm.label_names=true, or leave it out")
     return list(config.arms)
 
 
-def make_arms(names: Sequence[str], trained: Learner, untrained: Learner) -> dict[str, Arm]:
-    """The arms of `evaluation.arms`; `untrained` is the same learner before meta-training, and gets its limit on memory."""
-    untrained.memory = trained.memory
+def make_arms(names: Sequence[str], trained: Learner, untrained: Learner, config: EvaluationConfig, joint: Learner | None = None) -> dict[str, Arm]:
+    """The arms of these names.
+
+    `untrained` is the same learner before meta-training, `joint` the one that `evaluation.joint` names; they get the limit on memory
+    of `trained`.
+    """
+    for learner in (untrained, *((joint,) if joint else ())):
+        learner.memory = trained.memory
     frozen = FrozenFeatures(untrained)
-    makers = {
+    regression = FrozenLogisticRegression(frozen)
+    makers: dict[str, Callable[[], Arm]] = {
         "meta_trained": lambda: Adapted(trained),
         "without_adaptation": lambda: Adapted(trained, steps=0),
+        "shuffled_labels": lambda: ShuffledLabels(Adapted(trained)),
+        "names_only": lambda: NamesOnly(Adapted(trained)),
         "no_meta_training": lambda: Adapted(untrained),
-        "logistic_regression": lambda: FrozenLogisticRegression(frozen),
+        "logistic_regression": lambda: regression,
+        "logistic_regression_with_names": lambda: WithNames(regression),
         "prototypes": lambda: FrozenPrototypes(frozen),
+        "full_finetune": lambda: full_finetuning(untrained, config),
+        "setfit": lambda: SetFit(untrained),
+        "setfit_with_names": lambda: WithNames(SetFit(untrained)),
+        "joint": lambda: Adapted(joint),
+        "joint_logistic_regression": lambda: FrozenLogisticRegression(FrozenFeatures(joint)),
     }
     return {name: makers[name]() for name in names}
 

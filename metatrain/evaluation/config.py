@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-ENCODINGS_ONLY = ("logistic_regression", "prototypes")  # arms that language models have not
-ARMS = ("meta_trained", "no_meta_training", *ENCODINGS_ONLY, "without_adaptation")
+from metatrain.meta.config import InnerConfig
+
+JOINT = ("joint", "joint_logistic_regression")  # arms of a run of joint training
+# Arms that language models have not.
+ENCODINGS_ONLY = (
+    *("logistic_regression", "logistic_regression_with_names", "prototypes", "full_finetune", "setfit", "setfit_with_names", "names_only"),
+    *JOINT,
+)
+ARMS = ("meta_trained", "no_meta_training", "without_adaptation", "shuffled_labels", *ENCODINGS_ONLY)
 
 
 @dataclass
@@ -14,8 +21,14 @@ class EvaluationConfig:
 
     episodes: int = 50  # per meta-test task and number of shots
     shots: list[int] = field(default_factory=lambda: [5])  # support examples per class; results.json's `arms` are of the first
+    way: int | None = None  # classes per episode; null: as many as in training (episode.way)
     queries: int | None = 50  # query examples per class, fewer where a class has no more; null: every row not in the support set
-    # Of meta_trained, no_meta_training, logistic_regression, prototypes, without_adaptation; null: the first four, of a language
-    # model meta_trained, no_meta_training and without_adaptation.
+    # meta_trained; of the same encoder before meta-training: no_meta_training (the same method), logistic_regression, prototypes,
+    # full_finetune, setfit (with the extra `compare`); of joint training: joint (its own head), joint_logistic_regression. To see what
+    # it learns from: shuffled_labels, names_only, without_adaptation. With the names of the classes as examples:
+    # logistic_regression_with_names, setfit_with_names. null: those of these that cost no training of their own.
     arms: list[str] | None = None
+    joint: str | None = None  # a run of algorithm=multitask on the same tasks, for the arms of joint training
+    # The inner loop of the arm full_finetune.
+    full_finetune: InnerConfig = field(default_factory=lambda: InnerConfig(rule="adam", lr=5e-5, head_lr=0.01, steps=20))
     resamples: int = 2000  # of the bootstrap

@@ -10,15 +10,16 @@ import numpy as np
 
 from metatrain.errors import UserError
 from metatrain.evaluation import statistics
-from metatrain.evaluation.arms import Arm, arms_of
+from metatrain.evaluation.arms import arms_of
 from metatrain.evaluation.config import EvaluationConfig
+from metatrain.evaluation.prediction import Arm
 from metatrain.evaluation.text_scores import SCORES, check_score
 from metatrain.meta.config import AlgorithmConfig
-from metatrain.meta.episode_texts import EpisodeTexts, Targets
+from metatrain.meta.episode_texts import EpisodeTexts, Targets, Written
 from metatrain.models.heads import LANGUAGE
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.episodes import Episode, check_tasks, task_episode
-from metatrain.tasks.task import Task
+from metatrain.tasks.task import Task, plain_name
 from metatrain.tasks.tokens import TargetEncoding, Tokens
 
 FORMAT = 1
@@ -34,7 +35,14 @@ class Scores:
 
     accuracy: dict[str, list[float]]
     balanced: dict[str, list[float]]
+    confidence: dict[str, list[np.ndarray]]  # by task, of each episode: the probabilities of its answers, if they have any
+    right: dict[str, list[np.ndarray]]  # and whether they are right
     seconds: list[float]
+
+    def calibration_error(self) -> float | None:
+        """Mean over tasks of the expected calibration error over all their answers; None if these have no probabilities."""
+        tasks = [(np.concatenate(self.confidence[task]), np.concatenate(self.right[task])) for task in self.confidence]
+        return float(np.mean([statistics.calibration_error(*task) for task in tasks])) if tasks else None
 
 
 def texts_of(episode: Episode, tokens: Tokens) -> EpisodeTexts:
@@ -48,7 +56,13 @@ def texts_of(episode: Episode, tokens: Tokens) -> EpisodeTexts:
         names,
         episode.seed,
         _targets_of(episode, names, tokens),
+        () if tokens.encode_targets else tokens.names(names),
     )
+
+
+def _written(episode: Episode) -> Written:
+    support, query = ([episode.task.texts[row] for row in rows] for rows in (episode.support, episode.query))
+    return Written(support, query, [plain_name(episode.task.label_names[label]) for label in episode.classes])
 
 
 def _targets_of(episode: Episode, names: Sequence[str], tokens: Tokens) -> Targets | None:
@@ -63,7 +77,7 @@ def _targets_of(episode: Episode, names: Sequence[str], tokens: Tokens) -> Targe
 
 def name_targets(encode: TargetEncoding, names: Sequence[str], support: np.ndarray, query: np.ndarray) -> Targets:
     """Labels, as positions in `names`, as the texts that they are called."""
-    choices = encode([name.replace("_", " ") for name in names])
+    choices = encode([plain_name(name) for name in names])
     return Targets([choices[label] for label in support], [choices[label] for label in query], choices)
 
 
@@ -78,15 +92,18 @@ def run_arms(
     between: Callable[[], None] = lambda: None,
 ) -> dict[str, Scores]:
     """Scores of every arm on the same episodes of every task; `between` is called after each episode."""
-    scores = {name: Scores({}, {}, []) for name in arms}
+    scores = {name: Scores({}, {}, {}, {}, []) for name in arms}
     for task, episode in _episodes(tasks, settings, episodes, seed, split):
-        texts = texts_of(episode, tokens)
+        texts = replace(texts_of(episode, tokens), written=_written(episode))
         for name, arm in arms.items():
-            predicted, seconds = arm.predict(texts)
-            accuracy, balanced = scored(episode, predicted, texts.query_labels)
+            found = arm.predict(texts)
+            accuracy, balanced = scored(episode, found.answers, texts.query_labels)
+            if found.probabilities is not None:
+                scores[name].confidence.setdefault(task.name, []).append(found.probabilities.max(1))
+                scores[name].right.setdefault(task.name, []).append(found.answers == texts.query_labels)
             scores[name].accuracy.setdefault(task.name, []).append(accuracy)
             scores[name].balanced.setdefault(task.name, []).append(balanced)
-            scores[name].seconds.append(seconds)
+            scores[name].seconds.append(found.seconds)
         between()
     return scores
 
@@ -107,8 +124,8 @@ def _episodes(tasks: Sequence[Task], settings: EpisodeConfig, episodes: int, see
 
 
 def episode_settings(episode: EpisodeConfig, config: EvaluationConfig, shots: int) -> EpisodeConfig:
-    """Training's episode settings with evaluation's shots and queries."""
-    return replace(episode, shots=shots, queries=config.queries)
+    """Training's episode settings with evaluation's way, shots and queries."""
+    return replace(episode, way=config.way or episode.way, shots=shots, queries=config.queries)
 
 
 def check_evaluation(config: EvaluationConfig, tasks: Sequence[Task], episode: EpisodeConfig, algorithm: AlgorithmConfig) -> None:
@@ -121,6 +138,8 @@ def check_evaluation(config: EvaluationConfig, tasks: Sequence[Task], episode: E
     for key in ("episodes", "resamples"):
         if getattr(config, key) < 1:
             raise UserError(f"evaluation.{key}={getattr(config, key)} must be 1 or more")
+    if config.way is not None and config.way < 2:
+        raise UserError(f"evaluation.way={config.way} must be 2 or more, or null")
     if not config.shots or min(config.shots) < 1:
         raise UserError(f"evaluation.shots={list(config.shots)} must be a list of numbers, each 1 or more")
     for shots in config.shots:
@@ -163,7 +182,7 @@ def evaluate(
         "split": "meta_test",
         "tasks": [task.name for task in tasks],
         "scores": {task.name: task.score or "accuracy" for task in tasks},
-        "way": episode.way,
+        "way": config.way or episode.way,
         "shots": list(config.shots),
         "queries_per_class": config.queries,
         "episodes_per_task": config.episodes,
@@ -195,6 +214,7 @@ def summarise(scores: Mapping[str, Scores], resamples: int, seed: int) -> dict[s
                 }
                 for task, values in mine.accuracy.items()
             },
+            "calibration_error": mine.calibration_error(),
             "adapt_seconds_per_episode": float(np.mean(mine.seconds)),
         }
     for other in scores:

@@ -19,6 +19,16 @@ def balanced_accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean([np.mean(predicted[labels == label] == label) for label in np.unique(labels)]))
 
 
+def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
+    """Expected calibration error (Guo et al. 2017, eq. 3): how far confidence is from accuracy, in bins of equal width.
+
+    confidence: probabilities of the answers given, shape [answers]; right: whether they were, boolean, shape [answers].
+    """
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.bincount(place, weights=confidence - right, minlength=bins)
+    return float(np.abs(gaps).sum() / len(confidence))
+
+
 def mean_over_tasks(values: Sequence[np.ndarray]) -> float:
     """Mean of the tasks' means; values[t] are the scores of task t's episodes."""
     return float(np.mean([np.mean(scores) for scores in values]))

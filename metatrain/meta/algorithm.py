@@ -71,6 +71,8 @@ def _check_language(algorithm: AlgorithmConfig, inner: InnerConfig) -> None:
         raise UserError("algorithm.head=in_context reads the support set and has no inner loop: set inner.steps=0 and inner.evaluation_steps=null")
     if algorithm.head != IN_CONTEXT and algorithm.adapt == "head" and steps != {0}:
         raise UserError(f"algorithm.adapt=head: a language model (algorithm.head={algorithm.head}) has no head of its own; choose another")
+    if algorithm.label_names:
+        raise UserError(f"algorithm.label_names: a language model (algorithm.head={algorithm.head}) writes the names of the classes already; leave it out")
     if algorithm.meta_dropout or algorithm.information_penalty:
         raise UserError(
             f"algorithm.meta_dropout and algorithm.information_penalty are for encodings, and algorithm.head={algorithm.head} has none; leave them out"

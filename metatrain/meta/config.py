@@ -14,6 +14,7 @@ class AlgorithmConfig:
     # writes the names of labels and any other text: lm | in_context (no inner loop: the support set is read before each query)
     head: str = "zero"
     head_scale: float = 1.0  # initial scale of prototype, cosine and ridge logits (learned)
+    label_names: bool = False  # the name of each class is one more support text of it
     # all | head | body (all but the head) | last_layers | layer_norm | pattern | lora | ia3 | context (without the head)
     adapt: str = "all"
     last_layers: int = 2  # with adapt=last_layers: how many

@@ -53,7 +53,10 @@ class EncoderLearner(Learner):
     def losses(self, episode: EpisodeTexts, seed: int | None) -> TextLosses:
         if episode.targets is not None and episode.targets.choices is None:
             raise UserError("an encoder gives labels, and the tasks have target texts: set algorithm.head=lm, and a language model (model=t5_small, say)")
-        return TextLosses(self, episode, seed)
+        return TextLosses(self, self._read(episode), seed)
+
+    def probabilities(self, parameters: Mapping[str, Tensor], episode: EpisodeTexts) -> np.ndarray:
+        return self.logits(parameters, episode.query).double().softmax(1).cpu().numpy()
 
     def answers(self, parameters: Mapping[str, Tensor], episode: EpisodeTexts) -> np.ndarray:
         return self.logits(parameters, episode.query).argmax(1).cpu().numpy()
@@ -80,6 +83,7 @@ class EncoderLearner(Learner):
         """
         if len(episodes) == 1:
             return [self.outer_gradient(episode, step) for episode in episodes]
+        episodes = [self._read(episode) for episode in episodes]
         (batch,), rows = self.occurring([self.model.batch([text for episode in episodes for text in (*episode.support, *episode.query)])])
         view = self.view(rows)
         encoder = leaves({name: value for name, value in view.items() if name.startswith(self.prefix)})
@@ -95,6 +99,10 @@ class EncoderLearner(Learner):
             found.append(part)
         found[-1].gradient.update(vjp([together], [torch.cat(cotangents)], encoder))
         return found
+
+    def _read(self, episode: EpisodeTexts) -> EpisodeTexts:
+        """The episode with everything that is learned from in its support set."""
+        return episode.with_names() if self.algorithm.label_names else episode
 
     def occurring(self, batches: list[Batch]) -> tuple[list[Batch], Tensor | None]:
         """The batches over the word embeddings that occur in them alone, and which rows these are; None: all of them.

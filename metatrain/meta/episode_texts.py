@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from metatrain.errors import UserError
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -15,6 +17,15 @@ class Targets:
     support: Sequence[np.ndarray]  # after each support text
     query: Sequence[np.ndarray]  # after each query
     choices: Sequence[np.ndarray] | None  # the names of the labels; None: a text-to-text task, any text may be an answer
+
+
+@dataclass(frozen=True)
+class Written:
+    """The texts themselves."""
+
+    support: Sequence[str]
+    query: Sequence[str]
+    names: Sequence[str]  # of the labels, in words
 
 
 @dataclass(frozen=True)
@@ -28,11 +39,25 @@ class EpisodeTexts:
     names: Sequence[str]  # of the labels
     seed: int = 0  # of dropout and noise in meta-training
     targets: Targets | None = None  # for language models
+    name_texts: Sequence[np.ndarray] = ()  # token ids of the names, of a model that reads texts
+    written: Written | None = None  # in evaluation, for methods that bring their own tokenizer
 
     def without_queries(self) -> EpisodeTexts:
         """The support set alone."""
         targets = None if self.targets is None else replace(self.targets, query=())
         return replace(self, query=(), query_labels=np.zeros(0, np.int64), targets=targets)
+
+    def with_names(self) -> EpisodeTexts:
+        """The names of the labels among the support texts, one more example of each class.
+
+        Raises:
+            UserError: the model reads no texts.
+        """
+        if not self.name_texts:
+            raise UserError("algorithm.label_names: the model reads no texts, so it cannot read the names of the classes; set algorithm.label_names=false")
+        labels = np.concatenate([self.support_labels, np.arange(len(self.names))])
+        written = None if self.written is None else replace(self.written, support=[*self.written.support, *self.written.names])
+        return replace(self, support=[*self.support, *self.name_texts], support_labels=labels, written=written)
 
     def with_support_in_order(self, order: np.ndarray) -> EpisodeTexts:
         """The support texts as they are, with labels and targets of others: `order[i]` says whose text i gets."""

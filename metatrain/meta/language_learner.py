@@ -42,13 +42,21 @@ class LanguageLearner(Learner):
     def losses(self, episode: EpisodeTexts, seed: int | None) -> LanguageLosses:
         return LanguageLosses(self, episode, seed)
 
-    def answers(self, parameters: Mapping[str, Tensor], episode: EpisodeTexts) -> Sequence[str] | np.ndarray:
-        prompts, choices, most = self.prompts(episode), episode.targets.choices, self.memory.part_tokens
+    def probabilities(self, parameters: Mapping[str, Tensor], episode: EpisodeTexts) -> np.ndarray | None:
+        if episode.targets.choices is None:
+            return None
         model = self.write_to_model(parameters)
         with torch.no_grad():
-            if choices is not None:
-                return losses_of_choices(model, prompts, choices, most).argmin(1).cpu().numpy()
-            return [answer for part in chunks(prompts, most) for answer in model.write(prompts[part])]
+            losses = losses_of_choices(model, self.prompts(episode), episode.targets.choices, self.memory.part_tokens)
+        return (-losses.double()).softmax(1).cpu().numpy()
+
+    def answers(self, parameters: Mapping[str, Tensor], episode: EpisodeTexts) -> Sequence[str] | np.ndarray:
+        probabilities = self.probabilities(parameters, episode)
+        if probabilities is not None:
+            return probabilities.argmax(1)
+        prompts, model = self.prompts(episode), self.write_to_model(parameters)
+        with torch.no_grad():
+            return [answer for part in chunks(prompts, self.memory.part_tokens) for answer in model.write(prompts[part])]
 
     def prompts(self, episode: EpisodeTexts) -> Sequence[np.ndarray]:
         """What is read before an answer is written: the queries, after the support set if it is read too."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -91,6 +92,10 @@ class Learner:
 
     def answers(self, parameters: Mapping[str, Tensor], episode: EpisodeTexts) -> Sequence[Any]:
         """What adapted parameters answer to the queries: labels as positions in `episode.names`, or texts."""
+        raise NotImplementedError
+
+    def probabilities(self, parameters: Mapping[str, Tensor], episode: EpisodeTexts) -> np.ndarray | None:
+        """Of the labels for each query, [queries, way]; None where any text may be an answer."""
         raise NotImplementedError
 
     def reached(self, parameters: Parameters) -> Tensor:
@@ -178,6 +183,11 @@ class Learner:
                 if self.prefix + name in parameters:
                     value.copy_(parameters[self.prefix + name])
         return self.model
+
+    @property
+    def of_model(self) -> Parameters:
+        """A copy of those meta-parameters that are the model's own."""
+        return {name: value.clone() for name, value in self.parameters.items() if name.startswith(self.prefix)}
 
     @property
     def initial(self) -> Parameters:

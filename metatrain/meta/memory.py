@@ -66,7 +66,7 @@ class Footprint:
         """Measured on an episode of two texts of `text` tokens each."""
         ids, labels = learner.model.probe(text), np.array([0, 1])
         text = len(ids)
-        losses = learner.losses(EpisodeTexts([ids, ids], labels, (), labels[:0], ("0", "1"), targets=learner.longest_targets(2)), seed=0)
+        losses = learner.losses(EpisodeTexts([ids, ids], labels, (), labels[:0], ("0", "1"), targets=learner.longest_targets(2), name_texts=[ids, ids]), seed=0)
         theta = leaves(learner.view(losses.rows))
         with _held(theta.values()) as episode:
             start, fixed = losses.start(theta)
@@ -80,7 +80,8 @@ class Footprint:
         row = phi[learner.embedding][0].nbytes if embedding else 0
         adapted = sum(value.nbytes for name, value in phi.items() if name != learner.embedding)
         rows = learner.parameters[learner.embedding].shape[0] if embedding else 0
-        return cls(learner, adapted, row, rows, of_loss / (2 * text), graph() / (2 * text), episode() / (2 * text))
+        tokens = text * (4 if learner.algorithm.label_names else 2)
+        return cls(learner, adapted, row, rows, of_loss / tokens, graph() / tokens, episode() / tokens)
 
     def meta_gradient(self, largest: Largest, use: MemoryUse) -> int:
         """The most that the meta-gradient of an episode needs, beside the learner itself."""

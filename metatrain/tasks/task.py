@@ -32,6 +32,11 @@ def row_key(text: str, target: str | None) -> int:
     return int.from_bytes(text_key(text if target is None else f"{text}\n{target}"), "little")
 
 
+def plain_name(label: str) -> str:
+    """The name of a label as words to read: `book_flight` is "book flight"."""
+    return label.replace("_", " ")
+
+
 @dataclass(frozen=True, eq=False)
 class Task:
     """Texts of one task with their labels or target texts, without repeated texts.

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from metatrain.errors import UserError
-from metatrain.tasks.task import Task
+from metatrain.tasks.task import Task, plain_name
 from metatrain.tasks.texts import MASK, PAIR, path_of
 
 _PICTURES = 2000  # that are kept in memory
@@ -100,6 +100,7 @@ class Tokens:
         self.encode_targets = encode_targets
         self._picture = functools.lru_cache(_PICTURES)(read_picture) if read_picture else None
         self._tables: dict[int, tuple[Task, TokenTable]] = {}
+        self._names: dict[str, np.ndarray] = {}
 
     def check(self, tasks: Iterable[Task]) -> None:
         """Raises: UserError: a task is of pictures or of texts, and the model is not."""
@@ -126,6 +127,14 @@ class Tokens:
         """Token ids of texts that belong to no task."""
         table = TokenTable.of(self.tokenizer, texts, self.max_length)
         return table.rows(range(len(texts)))
+
+    def names(self, names: Sequence[str]) -> list[np.ndarray]:
+        """Token ids of the names of labels, underscores read as spaces; none of a model that reads no texts."""
+        if self.tokenizer is None:
+            return []
+        new = [name for name in names if name not in self._names]
+        self._names.update(zip(new, self.encode([plain_name(name) for name in new])))
+        return [self._names[name] for name in names]
 
     @functools.cached_property
     def _cache(self) -> _Cache | None:

@@ -121,7 +121,8 @@ def results_table(results: Mapping[str, Any], shots: str) -> Table:
     episodes = protocol["episodes_per_task"]
     title = f"{shots}-shot, {len(protocol['tasks'])} meta-test tasks, {episodes} episode{'s' if episodes > 1 else ''} each"
     table = Table(title=title, title_justify="left")
-    for column in ("arm", _score_name(protocol), "balanced", "adapt s", "meta_trained\nminus it"):
+    balanced = _is_unbalanced(part)
+    for column in ("arm", _score_name(protocol), *(["balanced"] if balanced else []), "ECE", "adapt s", "meta_trained\nminus it"):
         table.add_column(column, justify="left" if column == "arm" else "right", no_wrap=True)
     against = {item["against"]: item for item in part["comparisons"]}
     for name, arm in sorted(part["arms"].items(), key=lambda item: -item[1]["mean"]):
@@ -129,7 +130,8 @@ def results_table(results: Mapping[str, Any], shots: str) -> Table:
         table.add_row(
             name,
             f"{100 * arm['mean']:.1f} ± {100 * arm['ci95']:.1f}",
-            f"{100 * arm['balanced']:.1f}",
+            *([f"{100 * arm['balanced']:.1f}"] if balanced else []),
+            "" if arm.get("calibration_error") is None else f"{100 * arm['calibration_error']:.1f}",
             f"{arm['adapt_seconds_per_episode']:.3f}",
             f"{100 * paired['difference']:+.1f} {_interval(paired)}" if paired else "",
         )
@@ -139,7 +141,7 @@ def results_table(results: Mapping[str, Any], shots: str) -> Table:
 def verdict_lines(results: Mapping[str, Any], shots: str) -> list[str]:
     """The comparisons in words; those of balanced accuracy too, where classes are unbalanced and it differs."""
     part = results["by_shots"][shots]
-    unbalanced = any(abs(arm["mean"] - arm["balanced"]) > 1e-9 for arm in part["arms"].values())
+    unbalanced = _is_unbalanced(part)
     lines = []
     for item in part["comparisons"]:
         for score, found in ((_score_name(results["protocol"]), item), ("balanced accuracy", item["balanced"]))[: 2 if unbalanced else 1]:
@@ -148,6 +150,11 @@ def verdict_lines(results: Mapping[str, Any], shots: str) -> list[str]:
                 f"{100 * found['difference']:+.1f} points of {score}, 95% interval {_interval(found)}"
             )
     return lines
+
+
+def _is_unbalanced(part: Mapping[str, Any]) -> bool:
+    """Whether balanced accuracy says something else than accuracy."""
+    return any(abs(arm["mean"] - arm["balanced"]) > 1e-9 for arm in part["arms"].values())
 
 
 def _score_name(protocol: Mapping[str, Any]) -> str:

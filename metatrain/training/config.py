@@ -17,6 +17,8 @@ class OuterConfig:
     schedule: str = "cosine"  # constant | linear | cosine, after the warm-up
     warmup: int = 10  # meta-updates over which the rate rises from 0
     clip: float | None = 1.0  # largest norm of the mean meta-gradient; null: no clipping
+    # The model that is kept is this share of the way from the initial weights of the encoder to the trained ones; less forgets less.
+    blend: float = 1.0
     weight_decay: float = 0.01  # of matrices; biases, layer norms and what the inner rule learns have none
 
 

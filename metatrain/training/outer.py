@@ -23,6 +23,8 @@ def check_outer(config: OuterConfig) -> None:
         value = getattr(config, key)
         if value is not None and not 0 <= value < math.inf:
             raise UserError(f"outer.{key}={value} must be a finite number, zero or more")
+    if not 0 < config.blend <= 1:
+        raise UserError(f"outer.blend={config.blend} must be above 0 and at most 1")
     if config.schedule not in SCHEDULES:
         raise UserError(f"outer.schedule={config.schedule} is unknown; choose one of {', '.join(SCHEDULES)}")
 
@@ -35,6 +37,11 @@ def rate(config: OuterConfig, step: int) -> float:
         return 1.0
     done = (step - config.warmup) / max(1, config.steps - config.warmup)
     return 1.0 - done if config.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def blended(initial: Parameters, trained: Parameters, share: float) -> Parameters:
+    """The trained parameters, those that `initial` has a share of the way from there, as in WiSE-FT (Wortsman et al. 2022, eq. 1)."""
+    return {name: torch.lerp(initial[name], value, share) if name in initial else value for name, value in trained.items()}
 
 
 class OuterOptimizer:

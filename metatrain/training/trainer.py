@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import torch
 
 from metatrain.config.schema import TrainConfig
 from metatrain.errors import Stopped, UserError
-from metatrain.evaluation.arms import Adapted, Arm, ShuffledLabels
+from metatrain.evaluation.arms import Adapted, ShuffledLabels
+from metatrain.evaluation.prediction import Arm
 from metatrain.evaluation.protocol import check_answers, run_arms, texts_of
 from metatrain.evaluation.statistics import SCORES, mean_over_tasks
 from metatrain.meta.contrastive import contrastive_gradient
@@ -28,7 +31,7 @@ from metatrain.tracking.metrics import MetricsLog
 from metatrain.tracking.weights_and_biases import WandbRun
 from metatrain.training import checkpoint
 from metatrain.training.hardware import give_back, peak_memory
-from metatrain.training.outer import OuterOptimizer, check_outer
+from metatrain.training.outer import OuterOptimizer, blended, check_outer
 from metatrain.training.run_directory import RunDirectory
 from metatrain.training.signals import StopRequest
 
@@ -81,6 +84,7 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, run: RunDirectory, learner: Learner, tasks: TaskDistribution, tokens: Tokens, display: Display, stop: StopRequest):
         self.config, self.run, self.learner, self.tasks, self.tokens, self.display, self._stop = config, run, learner, tasks, tokens, display, stop
+        self._start = learner.of_model if config.outer.blend < 1 else {}
         self.optimizer = OuterOptimizer(learner.parameters, config.outer)
         self.sampler = Sampler(config.tasks.sampling, tasks, config.outer.steps)
         self.state = TrainState()
@@ -136,6 +140,7 @@ class Trainer:
             self._timings.close()
         if self.state.best_step is not None:
             load_parameters(self.learner, checkpoint.load_for_use(self.run.checkpoints, self.state.best_step))
+        self.learner.load(blended(self._start, self.learner.parameters, self.config.outer.blend))
 
     def finished(self) -> bool:
         """Whether all meta-updates are done, or validation has stopped improving."""
@@ -212,9 +217,10 @@ class Trainer:
 
     def _validate(self, metrics: MetricsLog, wandb: WandbRun) -> None:
         name, arm, state = self.config.validation.score, Adapted(self.learner), self.state
-        values = self._scores(arm, self.config.validation.episodes)
+        with self._as_kept():
+            values = self._scores(arm, self.config.validation.episodes)
+            shuffled = mean_over_tasks(list(self._scores(ShuffledLabels(arm), 1).values()))
         score = mean_over_tasks(list(values.values()))
-        shuffled = mean_over_tasks(list(self._scores(ShuffledLabels(arm), 1).values()))
         state.validated = state.step
         if state.best_score is None or score > state.best_score:
             state.best_step, state.best_score, state.without_new_best = state.step, score, 0
@@ -228,6 +234,16 @@ class Trainer:
         best = "best so far" if state.best_step == state.step else f"best {state.best_score:.3f} at {state.best_step}"
         self.display.say(f"step {state.step}: validation {name.replace('_', ' ')} {score:.3f} ({best}), {shuffled:.3f} with shuffled support labels")
         self._saved_step = None
+
+    @contextmanager
+    def _as_kept(self) -> Iterator[None]:
+        """The learner as the run would keep it now."""
+        trained = self.learner.parameters
+        self.learner.parameters = blended(self._start, trained, self.config.outer.blend)
+        try:
+            yield
+        finally:
+            self.learner.parameters = trained
 
     def _scores(self, arm: Arm, episodes: int) -> dict[str, list[float]]:
         """What chooses the checkpoint, by meta-validation task and episode."""

@@ -1,9 +1,28 @@
 import numpy as np
+import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from metatrain.evaluation.arms import FrozenFeatures, FrozenLogisticRegression, FrozenPrototypes, ShuffledLabels, make_arms
-from metatrain.meta.episode_texts import EpisodeTexts
+from metatrain.errors import UserError
+from metatrain.evaluation.arms import (
+    FrozenFeatures,
+    FrozenLogisticRegression,
+    FrozenPrototypes,
+    NamesOnly,
+    ShuffledLabels,
+    WithNames,
+    arms_of,
+    full_finetuning,
+    make_arms,
+)
+from metatrain.evaluation.config import EvaluationConfig
+from metatrain.evaluation.prediction import Prediction
+from metatrain.evaluation.setfit_arm import SetFit
+from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.meta.encoder_learner import EncoderLearner
+from metatrain.meta.episode_texts import EpisodeTexts, Written
+from metatrain.models.config import ModelConfig
+from metatrain.models.encoder import load_encoder
 
 
 class Fixed:
@@ -27,23 +46,26 @@ def episode(rng) -> EpisodeTexts:
 
 def test_logistic_regression_is_scikit_learns():
     texts = episode(np.random.default_rng(0))
-    predicted, seconds = FrozenLogisticRegression(FrozenFeatures(Fixed())).predict(texts)
-    expected = LogisticRegression(max_iter=1000).fit(np.stack(texts.support), texts.support_labels).predict(np.stack(texts.query))
-    assert predicted.tolist() == expected.tolist()
-    assert seconds > 0
+    found = FrozenLogisticRegression(FrozenFeatures(Fixed())).predict(texts)
+    expected = LogisticRegression(max_iter=1000).fit(np.stack(texts.support), texts.support_labels)
+    assert found.answers.tolist() == expected.predict(np.stack(texts.query)).tolist()
+    np.testing.assert_allclose(found.probabilities, expected.predict_proba(np.stack(texts.query)))
+    assert found.seconds > 0
 
 
 def test_prototypes_answer_with_the_nearest_class_mean():
     texts = episode(np.random.default_rng(1))
-    predicted, _ = FrozenPrototypes(FrozenFeatures(Fixed())).predict(texts)
+    found = FrozenPrototypes(FrozenFeatures(Fixed())).predict(texts)
     support = np.stack(texts.support).astype(float)
     means = [support[texts.support_labels == label].mean(0) for label in range(3)]
-    assert predicted.tolist() == [int(np.argmin([((query - mean) ** 2).sum() for mean in means])) for query in texts.query]
+    distances = np.array([[((query - mean) ** 2).sum() for mean in means] for query in texts.query])
+    assert found.answers.tolist() == distances.argmin(1).tolist()
+    np.testing.assert_allclose(found.probabilities, np.exp(-distances) / np.exp(-distances).sum(1, keepdims=True), atol=1e-12)
 
 
 def test_a_query_is_encoded_once_however_many_episodes_and_arms_ask():
     texts, learner = episode(np.random.default_rng(2)), Fixed()
-    arms = make_arms(["prototypes", "logistic_regression"], Fixed(), learner)
+    arms = make_arms(["prototypes", "logistic_regression"], Fixed(), learner, EvaluationConfig())
     for _ in range(3):
         for arm in arms.values():
             arm.predict(texts)
@@ -51,7 +73,7 @@ def test_a_query_is_encoded_once_however_many_episodes_and_arms_ask():
 
 
 def test_arms_by_name():
-    assert list(make_arms(["prototypes", "logistic_regression"], Fixed(), Fixed())) == ["prototypes", "logistic_regression"]
+    assert list(make_arms(["prototypes", "logistic_regression"], Fixed(), Fixed(), EvaluationConfig())) == ["prototypes", "logistic_regression"]
 
 
 def test_shuffled_labels_are_the_same_labels_in_another_order_each_time_the_same():
@@ -60,10 +82,89 @@ def test_shuffled_labels_are_the_same_labels_in_another_order_each_time_the_same
 
         def predict(self, episode):
             self.labels.append(episode.support_labels.tolist())
-            return episode.query_labels, 0.0
+            return Prediction(episode.query_labels, None, 0.0)
 
     texts, arm = episode(np.random.default_rng(3)), Seen()
     for _ in range(2):
         ShuffledLabels(arm).predict(texts)
     assert arm.labels[0] == arm.labels[1] != texts.support_labels.tolist()
     assert sorted(arm.labels[0]) == sorted(texts.support_labels.tolist())
+
+
+class Recorded:
+    """Remembers the support sets that it was given."""
+
+    def __init__(self):
+        self.support = []
+
+    def predict(self, episode):
+        self.support.append((list(episode.support), episode.support_labels.tolist()))
+        return Prediction(episode.query_labels, None, 0.0)
+
+
+def test_names_join_the_examples_or_stand_in_their_place():
+    names = [np.array([7, 8]), np.array([9])]
+    texts = EpisodeTexts([np.array([1]), np.array([2])], np.array([1, 0]), [], np.zeros(0, int), ["a", "b"], name_texts=names)
+    with_names, alone = Recorded(), Recorded()
+    WithNames(with_names).predict(texts)
+    NamesOnly(alone).predict(texts)
+    assert with_names.support == [([*texts.support, *names], [1, 0, 0, 1])]
+    assert alone.support == [([], [])]  # the learner adds the names
+
+
+def test_arms_that_need_what_is_not_there_are_refused():
+    plain, named = AlgorithmConfig(), AlgorithmConfig(label_names=True)
+    assert "names_only" in arms_of(EvaluationConfig(), named)
+    assert "names_only" not in arms_of(EvaluationConfig(), plain)
+    assert "joint" in arms_of(EvaluationConfig(joint="a run"), plain)
+    with pytest.raises(UserError, match="set algorithm.label_names=true"):
+        arms_of(EvaluationConfig(arms=["names_only"]), plain)
+    with pytest.raises(UserError, match="evaluation.joint=RUN"):
+        arms_of(EvaluationConfig(arms=["joint"]), plain)
+
+
+def tiny_learner(label_names: bool = False) -> EncoderLearner:
+    torch.manual_seed(0)
+    encoder, _ = load_encoder(ModelConfig(name="tiny", max_length=32, normalize=True), second_order=False)
+    algorithm = AlgorithmConfig(head="cosine", head_scale=10.0, adapt="head", label_names=label_names)
+    return EncoderLearner(encoder, algorithm, InnerConfig(steps=0), way=None)
+
+
+def tiny_episode(learner: EncoderLearner) -> EpisodeTexts:
+    tokens, names = learner.model.tokens(), ["good", "bad"]
+    texts = ["a fine good film", "good, I liked it", "bad and dull", "a bad waste", "good film", "bad film"]
+    ids, written = tokens.encode(texts), Written(texts[:4], texts[4:], names)
+    return EpisodeTexts(ids[:4], np.array([0, 0, 1, 1]), ids[4:], np.array([0, 1]), names, name_texts=tokens.names(names), written=written)
+
+
+def test_full_finetuning_starts_from_the_encoder_before_meta_training_and_learns_the_support_set():
+    learner = tiny_learner()
+    episode = tiny_episode(learner)
+    arm = full_finetuning(learner, EvaluationConfig(full_finetune=InnerConfig(rule="adam", lr=1e-3, head_lr=0.1, steps=30)))
+    for name, value in learner.of_model.items():
+        assert torch.equal(arm.learner.parameters[name], value)
+    seen = EpisodeTexts(episode.support, episode.support_labels, episode.support, episode.support_labels, episode.names)
+    assert arm.predict(seen).answers.tolist() == [0, 0, 1, 1]
+
+
+def test_a_learner_with_names_has_them_as_examples():
+    learner, plain = tiny_learner(label_names=True), tiny_learner()
+    episode = tiny_episode(learner)
+    mine, _ = learner.adapt(episode)
+    expected, _ = plain.adapt(episode.with_names())
+    assert torch.equal(mine["head.weight"], expected["head.weight"])
+    assert not torch.equal(mine["head.weight"], plain.adapt(episode)[0]["head.weight"])
+    grouped = learner.outer_gradients([episode, episode])
+    single = learner.outer_gradient(episode)
+    torch.testing.assert_close(grouped[0].loss_after, single.loss_after)
+
+
+def test_setfit_begins_every_episode_with_the_encoder_before_meta_training():
+    pytest.importorskip("setfit")
+    learner = tiny_learner()
+    episode, arm = tiny_episode(learner), SetFit(learner)
+    vectors = arm._body.encode(list(episode.written.query), convert_to_tensor=True)
+    torch.testing.assert_close(vectors.cpu(), learner.features(episode.query), rtol=0, atol=1e-5)
+    first, second = arm.predict(episode), arm.predict(episode)
+    np.testing.assert_array_equal(first.probabilities, second.probabilities)
+    assert first.probabilities.shape == (2, 2)

@@ -5,6 +5,7 @@ import pytest
 
 from metatrain.errors import UserError
 from metatrain.evaluation.config import EvaluationConfig
+from metatrain.evaluation.prediction import Prediction
 from metatrain.evaluation.protocol import check_evaluation, evaluate, run_arms
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.tasks.config import EpisodeConfig
@@ -15,7 +16,7 @@ class Words:
     """A tokenizer of one token a text."""
 
     def __call__(self, texts, **_):
-        return {"input_ids": [[int(text)] for text in texts]}
+        return {"input_ids": [[int(text, 36)] for text in texts]}
 
 
 class Recorder:
@@ -28,12 +29,13 @@ class Recorder:
         self.seen.append([ids.tolist() for ids in (*episode.support, *episode.query)])
         answers = episode.query_labels.copy()
         answers[: self.wrong] = 1 - answers[: self.wrong]
-        return answers, 0.25
+        probabilities = np.where(answers[:, None] == np.arange(2), 0.9, 0.1)
+        return Prediction(answers, probabilities, 0.25)
 
 
 def task(name: str, start: int) -> Task:
     pool = np.ones(20, dtype=bool)
-    return Task(name, tuple(str(start + i) for i in range(20)), np.arange(20) % 2, ("a", "b"), pool, pool)
+    return Task(name, tuple(np.base_repr(start + i, 36) for i in range(20)), np.arange(20) % 2, ("a", "b"), pool, pool)
 
 
 TASKS = [task("x", 0), task("y", 100)]
@@ -62,6 +64,8 @@ def test_results_have_the_promised_shape():
     arm = results["arms"]["prototypes"]
     assert arm["mean"] == pytest.approx(0.75) and arm["ci95"] == 0.0 and arm["balanced"] == pytest.approx(0.75)
     assert arm["per_task"]["x"] == {"mean": 0.75, "ci95": 0.0, "balanced": 0.75, "episodes": 3}
+    assert arm["calibration_error"] == pytest.approx(0.9 - 0.75)
+    assert results["arms"]["meta_trained"]["calibration_error"] == pytest.approx(0.1)
     assert arm["adapt_seconds_per_episode"] == 0.25
     (comparison,) = results["comparisons"]
     assert (comparison["arm"], comparison["against"], comparison["verdict"]) == ("meta_trained", "prototypes", "better")

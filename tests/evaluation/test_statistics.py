@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from metatrain.evaluation.statistics import accuracy, balanced_accuracy, half_width, interval, mean_over_tasks, nested_bootstrap, verdict
+from metatrain.evaluation.statistics import accuracy, balanced_accuracy, calibration_error, half_width, interval, mean_over_tasks, nested_bootstrap, verdict
 
 
 def test_always_answering_one_class_scores_half_balanced():
@@ -53,3 +53,9 @@ def test_one_episode_has_no_interval_of_its_own():
 )
 def test_verdicts(low, high, words):
     assert verdict(low, high) == words
+
+
+def test_calibration_error_by_hand():
+    confidence, right = np.array([0.95, 0.95, 0.55, 0.55]), np.array([True, False, True, True])
+    assert calibration_error(confidence, right) == pytest.approx(0.5 * 0.45 + 0.5 * 0.45)
+    assert calibration_error(np.array([1.0, 1.0]), np.array([True, True])) == 0

@@ -1,0 +1,72 @@
+"""SetFit (Tunstall et al. 2022) as an arm, by its own library: needs the extra `compare`."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import warnings
+
+import numpy as np
+
+from metatrain.errors import UserError
+from metatrain.evaluation.prediction import Prediction
+from metatrain.meta.episode_texts import EpisodeTexts
+from metatrain.meta.learner import Learner
+from metatrain.tasks.texts import PAIR
+
+_POOLING = {"mean": "mean", "first": "cls", "last": "lasttoken"}
+
+
+def check_setfit() -> None:
+    """Raises: UserError: the library is not installed."""
+    try:
+        import setfit.trainer
+    except ImportError as error:
+        raise UserError(f"evaluation.arms: setfit needs the library of that name ({error}); install it with: pip install 'metatrain-nlp[compare]'") from error
+    setfit.trainer.logger.setLevel("WARNING")  # else a heading for every episode
+
+
+class SetFit:
+    """The encoder finetuned on pairs of support texts, then logistic regression; every setting as the library has it."""
+
+    def __init__(self, untrained: Learner):
+        """Raises: UserError: what the encoder computes cannot be said in sentence-transformers' words."""
+        from sentence_transformers import SentenceTransformer
+        from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+        encoder = untrained.model
+        if encoder.pooling not in _POOLING or encoder.uses_pooler:
+            raise UserError(f"evaluation.arms: setfit has no pooling like model.pooling={encoder.pooling}; set model.pooling=mean, or leave the arm out")
+        self._tokenizer = encoder.tokenizer
+        with tempfile.TemporaryDirectory() as folder:
+            untrained.load_model().backbone.save_pretrained(folder)
+            encoder.tokenizer.save_pretrained(folder)
+            reader = Transformer(folder, max_seq_length=encoder.max_length)
+        modules = [reader, Pooling(encoder.hidden_size, _POOLING[encoder.pooling]), *([Normalize()] if encoder.normalize else [])]
+        self._body = SentenceTransformer(modules=modules, device=str(encoder.device))
+        self._start = {name: value.clone() for name, value in self._body.state_dict().items()}
+
+    def predict(self, episode: EpisodeTexts) -> Prediction:
+        from datasets import Dataset
+        from setfit import SetFitModel, Trainer, TrainingArguments
+        from sklearn.linear_model import LogisticRegression
+        from transformers.trainer_callback import PrinterCallback
+
+        if any(PAIR in text for text in episode.written.query):
+            raise UserError("evaluation.arms: setfit reads single texts, and the tasks are of pairs; leave the arm out")
+        labels = [int(label) for label in episode.support_labels]
+        begin = time.perf_counter()
+        self._body.load_state_dict(self._start)
+        model = SetFitModel(model_body=self._body, model_head=LogisticRegression())
+        with tempfile.TemporaryDirectory() as folder:
+            settings = TrainingArguments(
+                output_dir=folder, report_to="none", save_strategy="no", logging_strategy="no", show_progress_bar=False, seed=episode.seed % 2**31
+            )
+            trainer = Trainer(model=model, args=settings, train_dataset=Dataset.from_dict({"text": list(episode.written.support), "label": labels}))
+            trainer.st_trainer.remove_callback(PrinterCallback)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="'pin_memory' argument is set as true but no accelerator")
+                trainer.train()
+        seconds = time.perf_counter() - begin
+        probabilities = np.asarray(model.predict_proba(list(episode.written.query), as_numpy=True, show_progress_bar=False))
+        return Prediction(probabilities.argmax(1), probabilities, seconds)
