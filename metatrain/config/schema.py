@@ -41,6 +41,7 @@ class InnerOverrides:
     lr: float | None = None
     head_lr: float | None = None
     steps: int | None = None
+    fit_head: bool | None = None
 
 
 @dataclass

@@ -48,6 +48,10 @@ def check_algorithm(algorithm: AlgorithmConfig, inner: InnerConfig, model: Model
 
 def _check_head(algorithm: AlgorithmConfig, inner: InnerConfig, model: ModelConfig) -> None:
     """The head has to tell the classes apart by the end of the inner loop."""
+    if inner.fit_head and algorithm.adapt != "head":
+        raise UserError(
+            f"inner.fit_head is for methods whose head alone adapts, and algorithm.adapt={algorithm.adapt}; set algorithm.adapt=head, or leave it out"
+        )
     if algorithm.head == "cosine" and not model.normalize:
         raise UserError("algorithm.head=cosine compares directions: set model.normalize=true, or choose algorithm.head=prototype")
     if algorithm.head in ("zero", "shared"):  # the same row for every class before the first inner step
@@ -66,6 +70,8 @@ def _check_head(algorithm: AlgorithmConfig, inner: InnerConfig, model: ModelConf
 
 def _check_language(algorithm: AlgorithmConfig, inner: InnerConfig) -> None:
     """A language model learns a task in its own parameters, or reads it."""
+    if inner.fit_head:
+        raise UserError(f"inner.fit_head: a language model (algorithm.head={algorithm.head}) has no head of its own; leave it out")
     steps = {inner.steps, inner.steps if inner.evaluation_steps is None else inner.evaluation_steps}
     if algorithm.head == IN_CONTEXT and steps != {0}:
         raise UserError("algorithm.head=in_context reads the support set and has no inner loop: set inner.steps=0 and inner.evaluation_steps=null")

@@ -50,4 +50,6 @@ class InnerConfig:
     head_lr: float | None = None  # of the episode's head; null: the same as lr
     rank: int = 8  # with rule=curvature: of the learned matrices
     steps: int = 5  # inner steps in meta-training
+    # In evaluation and finetuning, where the head alone adapts: then fit it to the support set, as strongly as cross-validation there says.
+    fit_head: bool = False
     evaluation_steps: int | None = None  # inner steps in validation, evaluation and finetuning; null: the same as steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from metatrain.errors import UserError
 from metatrain.meta import noise
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
 from metatrain.meta.episode_texts import EpisodeTexts
+from metatrain.meta.head_fit import Fit, fit_head
 from metatrain.meta.inner import HEAD
 from metatrain.meta.learner import Learner, OuterGradient
 from metatrain.meta.meta_gradient import LEARNED
@@ -23,7 +25,7 @@ from metatrain.meta.text_losses import ENCODINGS, TextLosses
 from metatrain.models.adapted import HEAD_STAYS, lowest_adapted_layer
 from metatrain.models.batches import Batch, chunks
 from metatrain.models.encoder import Encoder
-from metatrain.models.heads import make_head
+from metatrain.models.heads import Head, make_head
 from metatrain.models.pictures import PictureEncoder
 
 
@@ -57,6 +59,28 @@ class EncoderLearner(Learner):
 
     def probabilities(self, parameters: Mapping[str, Tensor], episode: EpisodeTexts) -> np.ndarray:
         return self.logits(parameters, episode.query).double().softmax(1).cpu().numpy()
+
+    def adapt(self, episode: EpisodeTexts, steps: int | None = None) -> tuple[Parameters, float]:
+        if not self.inner.fit_head or steps is not None:
+            return super().adapt(episode, steps)
+        adapted, fit = self.fit(episode)
+        return adapted, fit.loss
+
+    def fit(self, episode: EpisodeTexts) -> tuple[Parameters, Fit]:
+        """All parameters with a head fitted to an episode's support set (`inner.fit_head`), and what was chosen for it."""
+        support = self._read(episode.without_queries())
+        features, labels = self.features(support.support), torch.from_numpy(np.asarray(support.support_labels, dtype=np.int64)).to(self.model.device)
+
+        def start(rows: np.ndarray) -> Head:
+            """The meta-learned head of some of the examples."""
+            part = replace(support, support=[support.support[row] for row in rows], support_labels=support.support_labels[rows])
+            theta = {**self.parameters, **dict(zip(ENCODINGS, (features[torch.from_numpy(rows)], features[:0])))}
+            head, _ = self._adapted(TextLosses(self, part, None, encoded=True), theta, None)
+            return {name: head[HEAD + name] for name in ("weight", "bias")}
+
+        examples = np.arange(len(labels)) < len(episode.support)  # before the names of the classes
+        fit = fit_head(start, features, labels, ~examples, episode.seed)
+        return {**self.parameters, **{HEAD + name: value for name, value in fit.head.items()}}, fit
 
     def answers(self, parameters: Mapping[str, Tensor], episode: EpisodeTexts) -> np.ndarray:
         return self.logits(parameters, episode.query).argmax(1).cpu().numpy()

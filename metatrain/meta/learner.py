@@ -155,15 +155,20 @@ class Learner:
     def adapt(self, episode: EpisodeTexts, steps: int | None = None) -> tuple[Parameters, float]:
         """All parameters after adaptation to an episode's support set, and the support loss before the last inner step."""
         losses = self.losses(episode.without_queries(), seed=None)
+        phi, loss = self._adapted(losses, self.view(losses.rows), steps)
+        adapted = {**self.parameters, **phi}
+        if losses.rows is not None and self.embedding in phi:
+            adapted[self.embedding] = self.parameters[self.embedding].index_copy(0, losses.rows, phi[self.embedding])
+        return adapted, loss
+
+    def _adapted(self, losses: Losses, theta: Parameters, steps: int | None) -> tuple[Parameters, float]:
+        """What adapts and the head, after adaptation from theta, and the support loss before the last inner step."""
         with torch.no_grad():
-            start, fixed = losses.start(self.view(losses.rows))
+            start, fixed = losses.start(theta)
         steps = self.steps(evaluation=True) if steps is None else steps
         moves = adapt(losses, start, fixed, self.rule, steps, self.algorithm.proximal)
         *_, (phi, loss) = [(start, torch.tensor(float("nan")))] if steps == 0 else moves
-        adapted = {**self.parameters, **{name: value for name, value in fixed.items() if name.startswith(HEAD)}, **phi}
-        if losses.rows is not None and self.embedding in phi:
-            adapted[self.embedding] = self.parameters[self.embedding].index_copy(0, losses.rows, phi[self.embedding])
-        return adapted, float(loss)
+        return {**{name: value for name, value in fixed.items() if name.startswith(HEAD)}, **phi}, float(loss)
 
     def load(self, values: Mapping[str, Tensor]) -> None:
         """Set meta-parameters, and model parameters that are not trained, by name."""

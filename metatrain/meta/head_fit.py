@@ -1,0 +1,128 @@
+"""Fitting a head to a support set, as strongly as the support set itself says.
+
+Where nothing of the encoder adapts, a head W, b on the encodings is logistic regression, and the head that meta-training starts
+from is a prior for it. The fit minimises
+
+    sum over examples of cross-entropy  +  pull / 2 |(W, b) - (W_0, b_0)|^2.
+
+An infinite pull keeps the meta-learned head, none is plain logistic regression. The pull, and then a temperature of the
+probabilities, are those with the least log loss on examples left out (cross-validation on the support set); with one example a
+class there is nothing to leave out, and the head stays as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from metatrain.models.heads import Head
+
+PULLS = (math.inf, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
+FOLDS = 5
+_COOLEST, _HOTTEST = 0.25, 4.0  # temperatures
+_ENOUGH = 20  # examples left out that a temperature needs
+_ITERATIONS = 30
+
+Start = Callable[[np.ndarray], Head]  # the head that is made of these examples alone
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A head, and what was chosen for it."""
+
+    head: Head
+    loss: float  # of the examples, under the head
+    pull: float
+    temperature: float
+    left_out: Tensor | None  # logits [examples, way] of every example under heads that have not seen it; NaN where there is none
+
+
+def fit_head(start: Start, features: Tensor, labels: Tensor, kept: np.ndarray, seed: int) -> Fit:
+    """Choose a pull and fit.
+
+    features: [examples, H]; labels: [examples]; kept: examples that are never left out (the names of the classes), boolean,
+    [examples].
+    """
+    everything = np.arange(len(labels))
+    extended = torch.cat([features, features.new_ones(len(features), 1)], dim=1)
+    folds = [fold for fold in _folds(labels.cpu().numpy(), kept, seed) if len(fold)]
+    whole = start(everything)
+    if not folds:
+        return Fit(whole, _loss(_joined(whole), extended, labels), math.inf, 1.0, None)
+    starts = [start(np.setdiff1d(everything, fold)) for fold in folds]
+    first = torch.stack([_joined(head) for head in starts])  # [folds, way, H + 1]
+    seen = torch.ones(len(folds), len(labels), dtype=features.dtype, device=features.device)
+    for number, fold in enumerate(folds):
+        seen[number, torch.from_numpy(fold)] = 0
+    rows = torch.from_numpy(np.concatenate(folds)).to(features.device)
+    of_fold = torch.from_numpy(np.repeat(np.arange(len(folds)), [len(fold) for fold in folds])).to(features.device)
+    best, weights = (math.inf, math.inf, first), first
+    for pull in PULLS:
+        weights = weights if math.isinf(pull) else _fitted(weights, first, extended, labels, seen, pull)
+        logits = torch.einsum("nh,nwh->nw", extended[rows], weights[of_fold])
+        loss = float(F.cross_entropy(logits, labels[rows]))
+        if loss < best[0]:
+            best, left_out = (loss, pull, weights), logits
+    _, pull, _ = best
+    temperature = _temperature(left_out, labels[rows]) if len(rows) >= _ENOUGH else 1.0
+    head = _joined(whole)[None]
+    if not math.isinf(pull):
+        head = _fitted(head, head, extended, labels, torch.ones_like(seen[:1]), pull)
+    head = head[0] / temperature
+    logits = torch.full((len(labels), head.shape[0]), math.nan, dtype=head.dtype, device=head.device)
+    logits[rows] = left_out / temperature
+    return Fit({"weight": head[:, :-1].contiguous(), "bias": head[:, -1].contiguous()}, _loss(head, extended, labels), pull, temperature, logits)
+
+
+def _loss(head: Tensor, features: Tensor, labels: Tensor) -> float:
+    return float(F.cross_entropy(features @ head.T, labels))
+
+
+def _joined(head: Head) -> Tensor:
+    """Weight and bias as one matrix [way, H + 1]."""
+    return torch.cat([head["weight"], head["bias"][:, None]], dim=1)
+
+
+def _folds(labels: np.ndarray, kept: np.ndarray, seed: int) -> list[np.ndarray]:
+    """Examples to leave out together, of each class at most a FOLDS-th, rounded up; the only example of a class is in no fold."""
+    rng = np.random.default_rng(seed)
+    folds: list[list[int]] = [[] for _ in range(FOLDS)]
+    for label in np.unique(labels):
+        rows = rng.permutation(np.flatnonzero((labels == label) & ~kept))
+        if len(rows) > 1:
+            for place, row in enumerate(rows):
+                folds[place % FOLDS].append(int(row))
+    return [np.array(sorted(fold), dtype=np.int64) for fold in folds]
+
+
+def _fitted(begin: Tensor, first: Tensor, features: Tensor, labels: Tensor, seen: Tensor, pull: float) -> Tensor:
+    """The minimum for each fold, [folds, way, H + 1]; seen: which examples count in a fold, [folds, examples]."""
+    weights = begin.clone().requires_grad_()
+    optimizer = torch.optim.LBFGS([weights], max_iter=_ITERATIONS, tolerance_change=1e-5, line_search_fn="strong_wolfe")
+    answers = labels.expand(len(seen), -1)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        losses = F.cross_entropy((features @ weights.transpose(1, 2)).transpose(1, 2), answers, reduction="none")  # [folds, examples]
+        loss = (losses * seen).sum() + pull / 2 * (weights - first).square().sum()
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        optimizer.step(closure)
+    return weights.detach()
+
+
+def _temperature(logits: Tensor, labels: Tensor) -> float:
+    """The temperature with the least log loss (Guo et al. 2017, section 4.2)."""
+    from scipy.optimize import minimize_scalar
+
+    logits, labels = logits.double().cpu(), labels.cpu()
+    bounds = (math.log(_COOLEST), math.log(_HOTTEST))
+    return math.exp(minimize_scalar(lambda log: float(F.cross_entropy(logits / math.exp(log), labels)), bounds=bounds, method="bounded").x)
