@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from metatrain.config.compose import run_under_hydra
 from metatrain.config.schema import DataConfig, FinetuneConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from metatrain.meta.head_fit import Fit
+    from metatrain.meta.learner import Learner
+    from metatrain.meta.parameters import Parameters
     from metatrain.tasks.episodes import Episode
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What the files hold."""
+
+    episode: Episode  # the training examples as support set, the test examples as queries
+    tested: bool
+    strangers: Sequence[str]  # test texts of no class that training has; with `none_of_these` alone
 
 
 def main(arguments: list[str]) -> None:
@@ -19,10 +34,8 @@ def main(arguments: list[str]) -> None:
 
 def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
     """Adapt, test if there is a test file, and write `path/model`."""
-    import time
-
     from metatrain.commands.building import open_checkpoint
-    from metatrain.evaluation.protocol import check_answers, scored, texts_of
+    from metatrain.evaluation.protocol import check_answers
     from metatrain.models.export import check_finetuning, save_finetuned
     from metatrain.tracking.console import Display
     from metatrain.training import hardware
@@ -30,77 +43,121 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.training.run_directory import RunDirectory, recorded, write_json, written_whole
 
     with Display() as display:
-        episode, tested = _read(config.data)
-        task = episode.task
+        examples = _read(config.data, strangers=config.none_of_these is not None)
+        task = examples.episode.task
         device, dtype, notes = hardware.apply(config.hardware)
         for note in notes:
             display.say(note)
         learner = open_checkpoint(config.checkpoint, config.inner, config.model, device, dtype, display.say).learner
         check_finetuning(learner.model)
         check_answers([task], learner.algorithm)
+        _check_none(config.none_of_these, learner)
         fit_adaptation(config.hardware, learner, device)
-        texts = texts_of(episode, learner.model.tokens())
 
         run = RunDirectory.create(path, config, overrides, "finetune")
         display.log_to(run.log)
         with recorded(run):
-            begin = time.perf_counter()
-            adapted, loss = learner.adapt(texts)
-            seconds = time.perf_counter() - begin
-            steps, examples = learner.steps(evaluation=True), len(episode.support)
             labels = None if task.targets is not None else list(task.label_names)
-            what = f"{examples} examples" + (f" of {len(labels)} classes" if labels else "")
-            display.say(f"adapted to {what} in {seconds:.1f} s ({steps} inner steps, last loss {loss:.3f})")
-            results = {"format": 1, "labels": labels, "examples": examples, "steps": steps, "seconds": round(seconds, 3)}
-            if tested:
-                accuracy, balanced = scored(episode, learner.answers(adapted, texts), episode.query_labels)
-                name = task.score or "accuracy"
-                score = {name: accuracy} if task.score else {"accuracy": accuracy, "balanced_accuracy": balanced}
-                results["test"] = {"examples": len(episode.query), **score}
-                more = "" if task.score else f" (balanced {balanced:.3f})"
-                display.say(f"held-out {name}: {accuracy:.3f}{more} on {len(episode.query)} examples")
+            adapted, results, threshold = _adapt(learner, examples, config.none_of_these, display.say)
+            results = {"format": 1, "labels": labels, **results}
             with written_whole(run.model) as folder:
-                kind = save_finetuned(folder, learner.write_to_model(adapted), adapted, labels)
+                kind = save_finetuned(folder, learner.write_to_model(adapted), adapted, labels, threshold)
             write_json(run.results, results)
             display.say(f"model: {run.model} (loads with {kind})")
             display.say(f'next: metatrain predict model={run.model} text="..."')
 
 
-def _read(data: DataConfig) -> tuple[Episode, bool]:
-    """The training examples as a support set, the test examples, if there are any, as queries; and whether there are."""
-    import numpy as np
+def _adapt(learner: Learner, examples: Examples, none: float | None, say) -> tuple[Parameters, dict[str, Any], float | None]:
+    """(parameters, what results.json says, the threshold of none_of_these)."""
+    import time
 
+    from metatrain.evaluation.protocol import scored, texts_of
+
+    episode, fit, threshold = examples.episode, None, None
+    tokens = learner.model.tokens()
+    texts = texts_of(episode, tokens)
+    begin = time.perf_counter()
+    if learner.inner.fit_head:
+        adapted, fit = learner.fit(texts)
+        loss = fit.loss
+    else:
+        adapted, loss = learner.adapt(texts)
+    seconds = time.perf_counter() - begin
+    steps, number = learner.steps(evaluation=True), len(episode.support)
+    what = f"{number} examples" + (f" of {episode.way} classes" if episode.task.targets is None else "")
+    say(f"adapted to {what} in {seconds:.1f} s ({steps} inner steps, last loss {loss:.3f})")
+    results: dict[str, Any] = {"examples": number, "steps": steps, "seconds": round(seconds, 3)}
+    if fit is not None:
+        results.update(_cross_validation(fit, texts.support_labels, say))
+        if none is not None:
+            threshold = fit.threshold(none)
+    if examples.tested:
+        answers = learner.answers(adapted, texts)
+        name = episode.task.score or "accuracy"
+        accuracy, balanced = scored(episode, answers, episode.query_labels)
+        results["test"] = {"examples": len(episode.query), name: accuracy}
+        if episode.task.score is None:
+            results["test"]["balanced_accuracy"] = balanced
+        say(f"held-out {name}: {accuracy:.3f}{'' if episode.task.score else f' (balanced {balanced:.3f})'} on {len(episode.query)} examples")
+        if threshold is not None:
+            known = learner.logits(adapted, texts.query).amax(1) < threshold
+            results["test"]["known_texts_lost"] = float(known.double().mean())
+            say(f"of these, none_of_these takes {known.double().mean():.1%}")
+    if threshold is not None and examples.strangers:
+        found = float((learner.logits(adapted, tokens.encode(examples.strangers)).amax(1) < threshold).double().mean())
+        results["test"]["strangers"] = {"examples": len(examples.strangers), "found": found}
+        say(f"of {len(examples.strangers)} test texts of no class, it takes {found:.1%}")
+    return adapted, results, threshold
+
+
+def _cross_validation(fit: Fit, labels, say) -> dict[str, Any]:
+    """What the fit found on the examples themselves."""
+    if fit.left_out is None:
+        say("one example a class: the head is the meta-learned one, and nothing is left out to judge it by")
+        return {"pull": None, "temperature": 1.0, "cross_validation": None}
+    logits = fit.left_out[: len(labels)].cpu()
+    judged = ~logits.isnan().any(1)
+    right = logits[judged].argmax(1).numpy() == labels[judged.numpy()]
+    pull = "inf" if fit.pull == float("inf") else fit.pull
+    say(f"cross-validated accuracy on the examples: {right.mean():.3f} (head fitted with pull {pull}, temperature {fit.temperature:.2f})")
+    return {"pull": pull, "temperature": fit.temperature, "cross_validation": {"examples": len(right), "accuracy": float(right.mean())}}
+
+
+def _check_none(share: float | None, learner: Learner) -> None:
+    from metatrain.errors import UserError
+
+    if share is None:
+        return
+    if not 0 < share < 1:
+        raise UserError(f"none_of_these={share} is the share of texts of the classes that may be taken for none of them: set one between 0 and 1, 0.05 say")
+    if not learner.inner.fit_head:
+        raise UserError("none_of_these needs a head that is fitted to the examples: set inner.fit_head=true, with a model whose head alone adapts")
+
+
+def _read(data: DataConfig, strangers: bool) -> Examples:
+    """Read the files; where `strangers` are allowed, test rows of other labels are set aside."""
     from metatrain.errors import UserError
     from metatrain.evaluation.text_scores import check_score
-    from metatrain.tasks.episodes import Episode
+    from metatrain.tasks.episodes import given_episode
     from metatrain.tasks.files import Columns, line_of, read_file
-    from metatrain.tasks.task import Task
 
     columns = Columns(data.text, data.label, pair=data.pair, target=data.target)
     train = read_file(Path(data.train).expanduser(), columns)
     test = None if data.test is None else read_file(Path(data.test).expanduser(), columns)
-    answers = [*train.labels, *(test.labels if test else ())]
     names = ["text"] if data.target else sorted(set(train.labels))
+    texts, answers = ([], []) if test is None else (list(test.texts), list(test.labels))
+    aside: list[str] = []
     if data.target:
         check_score(data.score)
     elif len(names) < 2:
         raise UserError(f"{train.source}: one class only ({names[0]!r}); a classifier needs examples of two or more")
-    elif test:
-        for row, label in enumerate(test.labels):
-            if label not in names:
+    else:
+        for row, label in enumerate(answers):
+            if label not in names and not strangers:
                 line = line_of(Path(data.test).expanduser(), row)
                 raise UserError(f"{test.source}:{line}: label {label!r}, which no training example has; the labels are {', '.join(names)}")
-    number = {name: place for place, name in enumerate(names)}
-    labels = np.array([0 if data.target else number[answer] for answer in answers])
-    rows, first = np.arange(len(answers)), len(train.texts)
-    task = Task(
-        "task",
-        (*train.texts, *(test.texts if test else ())),
-        labels,
-        tuple(names),
-        rows < first,
-        rows >= first,
-        targets=tuple(answers) if data.target else None,
-        score=data.score if data.target else None,
-    )
-    return Episode(task, tuple(range(len(names))), rows[:first], labels[:first], rows[first:], labels[first:], 0), test is not None
+        aside = [text for text, label in zip(texts, answers) if label not in names]
+        known = [(text, label) for text, label in zip(texts, answers) if label in names]
+        texts, answers = [text for text, _ in known], [label for _, label in known]
+    episode = given_episode([*train.texts, *texts], [*train.labels, *answers], len(train.texts), data.score if data.target else None)
+    return Examples(episode, bool(texts), aside)

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from metatrain.config.compose import run_under_hydra
 from metatrain.config.schema import PredictConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from metatrain.models.export import Classifier
+    from metatrain.models.writer import Writer
+
+_AT_A_TIME = 5000  # texts
 
 
 def main(arguments: list[str]) -> None:
@@ -21,9 +31,9 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.models.export import Classifier
     from metatrain.models.writer import TASK, Writer
     from metatrain.tasks.files import Columns, read_file
-    from metatrain.tasks.texts import PAIR, plain
+    from metatrain.tasks.texts import plain
     from metatrain.training import hardware
-    from metatrain.training.run_directory import RunDirectory, write_text
+    from metatrain.training.run_directory import RunDirectory, write_lines
 
     if (config.text is None) == (config.data is None):
         raise UserError('give either text="..." or data=FILE')
@@ -35,22 +45,49 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
     if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
         folder = folder / "model"
     model = Writer(folder, device) if (folder / TASK).is_file() else Classifier(folder, device)
-    if model.labels is None:
-        answers = [{"answer": answer} for answer in model.answers(texts)]
-        shown = answers[0]["answer"]
-    else:
-        probabilities = model.probabilities(texts)
-        best = probabilities.argmax(1).tolist()
-        answers = [{"label": model.labels[one], "probability": round(float(row[one]), 6)} for row, one in zip(probabilities, best)]
-        ranked = sorted(zip(probabilities[0].tolist(), model.labels), reverse=True)
-        shown = "\n".join(f"{label}\t{value:.4f}" for value, label in ranked)
     if config.text is not None:
-        print(shown)
+        print(_shown(model, texts))
         return
-    lines = [json.dumps({**dict(zip(("text", "pair"), text.split(PAIR))), **answer}, ensure_ascii=False) for text, answer in zip(texts, answers)]
-    content = "\n".join(lines) + "\n"
+    lines = _lines(model, texts)
     if config.output is None:
-        sys.stdout.write(content)
+        for line in lines:
+            sys.stdout.write(line)
     else:
-        write_text(Path(config.output).expanduser(), content)
-        print(f"{len(lines)} predictions: {config.output}")
+        write_lines(Path(config.output).expanduser(), lines)
+        print(f"{len(texts)} predictions: {config.output}")
+
+
+def _shown(model: Classifier | Writer, texts: Sequence[str]) -> str:
+    """The labels of the one text, the most probable first, or the answer to it."""
+    from metatrain.models.export import NONE
+
+    if model.labels is None:
+        return model.answers(texts)[0]
+    scores = model.scores(texts)[0]
+    ranked = sorted(zip(scores.softmax(0).tolist(), model.labels), reverse=True)
+    none = [NONE] if _is_none(model, scores) else []
+    return "\n".join([*none, *(f"{label}\t{value:.4f}" for value, label in ranked)])
+
+
+def _lines(model: Classifier | Writer, texts: Sequence[str]) -> Iterator[str]:
+    """A JSON line per text, some thousand texts at a time."""
+    from metatrain.models.export import NONE
+    from metatrain.tasks.texts import PAIR
+
+    for begin in range(0, len(texts), _AT_A_TIME):
+        part = texts[begin : begin + _AT_A_TIME]
+        if model.labels is None:
+            answers = [{"answer": answer} for answer in model.answers(part)]
+        else:
+            scores = model.scores(part)
+            best = scores.softmax(1).max(1)
+            answers = [
+                {"label": NONE if _is_none(model, row) else model.labels[one], "probability": round(value, 6)}
+                for row, one, value in zip(scores, best.indices.tolist(), best.values.tolist())
+            ]
+        for text, answer in zip(part, answers):
+            yield json.dumps({**dict(zip(("text", "pair"), text.split(PAIR))), **answer}, ensure_ascii=False) + "\n"
+
+
+def _is_none(model: Classifier | Writer, scores: Tensor) -> bool:
+    return model.threshold is not None and float(scores.max()) < model.threshold

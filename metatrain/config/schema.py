@@ -88,6 +88,9 @@ class FinetuneConfig:
     seed: int = 0
     checkpoint: str = MISSING  # a run directory | latest | a directory or hub id of a Hugging Face model
     data: DataConfig = field(default_factory=DataConfig)
+    # With it, texts that are like no class are answered with none_of_these: the share of texts of the classes that this may cost, 0.05
+    # say. Test rows with labels of their own count as such texts.
+    none_of_these: float | None = None
     inner: InnerOverrides = field(default_factory=InnerOverrides)
     model: ModelOverrides = field(default_factory=ModelOverrides)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)

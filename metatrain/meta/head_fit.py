@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from metatrain.errors import UserError
 from metatrain.models.heads import Head
 
 PULLS = (math.inf, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
@@ -41,6 +42,17 @@ class Fit:
     pull: float
     temperature: float
     left_out: Tensor | None  # logits [examples, way] of every example under heads that have not seen it; NaN where there is none
+
+    def threshold(self, share: float) -> float:
+        """What the highest logit falls below for this share of the examples that were left out: for that of other texts, one hopes, more.
+
+        Raises:
+            UserError: none was.
+        """
+        if self.left_out is None:
+            raise UserError("none_of_these is set by examples that are left out, and no class has two: add examples, or leave it out")
+        highest = self.left_out.amax(1)
+        return float(highest[highest.isfinite()].double().quantile(share))
 
 
 def fit_head(start: Start, features: Tensor, labels: Tensor, kept: np.ndarray, seed: int) -> Fit:

@@ -30,6 +30,8 @@ from metatrain.models.writer import save_writer
 from metatrain.tasks.tokens import TokenTable
 
 _RECIPE, _LEARNED = "adaptation.json", "adaptation.safetensors"
+_FINETUNED = "finetuned.json"
+NONE = "none_of_these"
 _POOLING, _NORMALIZE, _DENSE = "1_Pooling", "2_Normalize", "3_Dense"
 _POOLING_MODES = {"first": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens", "last": "pooling_mode_lasttoken"}
 _SEQUENCE_CLASSIFIERS = {"bert": "classifier"}  # architectures whose classifier is pooler, then one linear layer
@@ -110,11 +112,19 @@ def check_finetuning(model: Model) -> None:
         raise UserError("finetuned models of pictures cannot be written yet; evaluate compares them on episodes, and EncoderLearner adapts them in Python")
 
 
-def save_finetuned(folder: Path, model: Encoder | LanguageModel, adapted: Mapping[str, Tensor], labels: Sequence[str] | None) -> str:
-    """Write a finetuned model of either kind; adapted: its parameters, an encoder's head among them. Returns who loads it."""
+def save_finetuned(
+    folder: Path, model: Encoder | LanguageModel, adapted: Mapping[str, Tensor], labels: Sequence[str] | None, threshold: float | None = None
+) -> str:
+    """Write a finetuned model of either kind; adapted: its parameters, an encoder's head among them. Returns who loads it.
+
+    threshold: of a classifier, below which the highest score means none of the labels.
+    """
     if isinstance(model, LanguageModel):
         return save_writer(folder, model, labels)
-    return save_classifier(folder, model, adapted["head.weight"], adapted["head.bias"], labels)
+    kind = save_classifier(folder, model, adapted["head.weight"], adapted["head.bias"], labels)
+    if threshold is not None:
+        _write_json(folder / _FINETUNED, {"format": 1, "none_of_these": {"highest_score_below": threshold}})
+    return kind
 
 
 class Classifier:
@@ -141,12 +151,14 @@ class Classifier:
         self._model.to(device).eval()
         self._device = device
         self.labels: list[str] = [config.id2label[number] for number in sorted(config.id2label)]
+        found = json.loads((folder / _FINETUNED).read_text(encoding="utf-8")) if (folder / _FINETUNED).is_file() else {}
+        self.threshold: float | None = found.get("none_of_these", {}).get("highest_score_below")
 
-    def probabilities(self, texts: Sequence[str]) -> Tensor:
-        """Label probabilities of shape [texts, labels]."""
+    def scores(self, texts: Sequence[str]) -> Tensor:
+        """Label scores (logits) of shape [texts, labels]; with a `threshold`, a text whose highest is below it is of none of the labels."""
         ids = TokenTable.of(self.tokenizer, texts, self._max_length).rows(range(len(texts)))
         with torch.no_grad():
-            parts = [self._scores(ids[part]).softmax(-1).cpu() for part in chunks(ids)]
+            parts = [self._scores(ids[part]).cpu() for part in chunks(ids)]
         return torch.cat(parts) if parts else torch.zeros(0, len(self.labels))
 
     def _encoded(self, weight: Tensor, bias: Tensor, ids: list[np.ndarray]) -> Tensor:

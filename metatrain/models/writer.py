@@ -16,6 +16,7 @@ from metatrain.models.batches import chunks
 from metatrain.models.config import ModelConfig
 from metatrain.models.language_loading import load_language_model
 from metatrain.models.language_model import LanguageModel
+from metatrain.tasks.task import plain_name
 
 TASK = "task.json"  # what beside the model is needed to answer as in finetuning
 _PART_TOKENS = 4096
@@ -32,6 +33,8 @@ def save_writer(folder: Path, model: LanguageModel, labels: Sequence[str] | None
 
 class Writer:
     """A finetuned language model directory, loaded for prediction."""
+
+    threshold: float | None = None  # as of a classifier: there is none
 
     def __init__(self, folder: Path, device: torch.device):
         """Raises: UserError: the directory cannot be read."""
@@ -51,11 +54,11 @@ class Writer:
         with torch.no_grad():
             return [answer for part in chunks(ids, _PART_TOKENS) for answer in self._model.write(ids[part])]
 
-    def probabilities(self, texts: Sequence[str]) -> Tensor:
-        """Label probabilities of shape [texts, labels], of the labels alone."""
-        choices = self._tokens.encode_targets([label.replace("_", " ") for label in self.labels])
+    def scores(self, texts: Sequence[str]) -> Tensor:
+        """Log-likelihoods of the labels, [texts, labels]."""
+        choices = self._tokens.encode_targets([plain_name(label) for label in self.labels])
         with torch.no_grad():
-            return (-losses_of_choices(self._model, self._tokens.encode(texts), choices, _PART_TOKENS)).softmax(1).cpu()
+            return -losses_of_choices(self._model, self._tokens.encode(texts), choices, _PART_TOKENS).cpu()
 
 
 def losses_of_choices(model: LanguageModel, texts: Sequence[np.ndarray], choices: Sequence[np.ndarray], part_tokens: int) -> Tensor:

@@ -69,6 +69,20 @@ def draw(task: Task, settings: EpisodeConfig, rng: np.random.Generator) -> Episo
     )
 
 
+def given_episode(texts: Sequence[str], answers: Sequence[str], support: int, score: str | None = None) -> Episode:
+    """An episode of examples that are given, not drawn: the first `support` of them are learned from, the others are queries.
+
+    answers: names of labels, each of which a support example has; with a `score`, target texts. Classes are in the order of their
+    names.
+    """
+    names = ["text"] if score else sorted(set(answers[:support]))
+    number = {name: place for place, name in enumerate(names)}
+    labels = np.array([0 if score else number[answer] for answer in answers])
+    rows = np.arange(len(answers))
+    task = Task("task", tuple(texts), labels, tuple(names), rows < support, rows >= support, targets=tuple(answers) if score else None, score=score)
+    return Episode(task, tuple(range(len(names))), rows[:support], labels[:support], rows[support:], labels[support:], 0)
+
+
 def _others(rows: np.ndarray, chosen: np.ndarray, queries: int | None, rng: np.random.Generator) -> np.ndarray:
     """So many of `rows` (sorted) that are not chosen, or all; in time that grows with what is drawn alone."""
     places = np.searchsorted(rows, np.sort(chosen))

@@ -51,7 +51,7 @@ def test_predict_a_text(cli, finetuned):
 @pytest.mark.parametrize("text", ["one, two, [three", 'she said "no"', "it's {fine} (really)", "costs ${price} = 3\\", "a=b,c", ""])
 def test_predict_takes_any_text_as_it_is(cli, finetuned, text, monkeypatch):
     seen = []
-    monkeypatch.setattr("metatrain.models.export.Classifier.probabilities", lambda self, texts: seen.extend(texts) or torch.tensor([[0.25, 0.75]]))
+    monkeypatch.setattr("metatrain.models.export.Classifier.scores", lambda self, texts: seen.extend(texts) or torch.tensor([[0.25, 0.75]]))
     found = cli("predict", f"model={finetuned}", f"text={text}")
     assert found.code == 0, found.err
     assert seen == [text]
@@ -111,7 +111,7 @@ def test_an_exported_model_answers_as_the_adapted_one_did(cli, examples, tmp_pat
     assert found.code == 0, found.err
     classifier = Classifier(tmp_path / "tuned" / "model", torch.device("cpu"))
     texts = [line.rsplit(",", 1)[0].strip('"') for line in examples.read_text().splitlines()[1:]]
-    torch.testing.assert_close(classifier.probabilities(texts), seen[0].softmax(1), rtol=0, atol=1e-5)
+    torch.testing.assert_close(classifier.scores(texts).softmax(1), seen[0].softmax(1), rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -127,3 +127,35 @@ def test_learned_rates_go_on_with_more_steps_and_cannot_be_set(cli, examples):
 def test_adaptation_that_cannot_be_is_refused(cli, tiny_run, examples):
     found = cli("finetune", f"checkpoint={tiny_run}", f"data.train={examples}", "inner.steps=0")
     assert found.code == 2 and "knows the classes only by inner steps" in found.err
+
+
+def test_none_of_these_is_set_by_the_examples_and_kept_with_the_model(cli, tmp_path):
+    assert cli("train", "debug=fast", "algorithm=recommended", "tracking=none", "hydra.run.dir=run").code == 0
+    rows = [*((f"good tool number {i}", "good") for i in range(6)), *((f"bad film number {i}", "bad") for i in range(6))]
+    write_jsonl(tmp_path / "train.jsonl", [{"text": text, "label": label} for text, label in rows])
+    strangers = [{"text": "zzz qqq www", "label": "odd"}, {"text": "1 2 3 4", "label": "odd"}]
+    write_jsonl(tmp_path / "test.jsonl", [{"text": "a good tool", "label": "good"}, {"text": "a bad film", "label": "bad"}, *strangers])
+    settings = ["checkpoint=run", "data.train=train.jsonl", "data.test=test.jsonl"]
+    found = cli("finetune", *settings, "none_of_these=0.2", "hydra.run.dir=tuned")
+    assert found.code == 0, found.err
+    results = json.loads((tmp_path / "tuned" / "results.json").read_text())
+    assert results["cross_validation"]["examples"] == 12 and results["test"]["examples"] == 2
+    assert results["test"]["strangers"]["examples"] == 2
+    # A threshold below every score and one above every score, to see predictions follow it.
+    kept = json.loads((tmp_path / "tuned" / "model" / "finetuned.json").read_text())
+    for threshold, label in ((-1e9, {"good", "bad"}), (1e9, {"none_of_these"})):
+        kept["none_of_these"]["highest_score_below"] = threshold
+        (tmp_path / "tuned" / "model" / "finetuned.json").write_text(json.dumps(kept))
+        lines = [json.loads(line) for line in cli("predict", "model=tuned", "data=test.jsonl").out.splitlines()]
+        assert {line["label"] for line in lines} <= label
+    assert cli("predict", "model=tuned", "text=a good tool").out.splitlines()[0] == "none_of_these"
+    # Without it, labels that training does not have are a mistake.
+    found = cli("finetune", *settings)
+    assert found.code == 2 and "test.jsonl:3: label 'odd'" in found.err
+
+
+def test_none_of_these_needs_examples_to_leave_out(cli, tiny_run, examples):
+    found = cli("finetune", f"checkpoint={tiny_run}", f"data.train={examples}", "none_of_these=0.05")
+    assert found.code == 2 and "inner.fit_head=true" in found.err
+    found = cli("finetune", f"checkpoint={tiny_run}", f"data.train={examples}", "none_of_these=2")
+    assert found.code == 2 and "between 0 and 1" in found.err

@@ -89,7 +89,7 @@ def test_a_finetuned_directory_loads_without_metatrain(tmp_path, model, pooling,
 
     ours = Classifier(tmp_path / "model", torch.device("cpu"))
     assert ours.labels == LABELS
-    torch.testing.assert_close(ours.probabilities(TEXTS), expected.softmax(1), rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours.scores(TEXTS).softmax(1), expected.softmax(1), rtol=0, atol=1e-5)
 
 
 def test_a_meta_trained_directory_carries_its_recipe(tmp_path):

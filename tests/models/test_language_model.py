@@ -136,4 +136,4 @@ def test_a_finetuned_model_answers_as_before_it_was_written(name, tmp_path):
     choices = model.tokens().encode_targets(["yes", "no way"])
     with torch.no_grad():
         losses = torch.stack([model(model.batch(texts, [choice] * len(texts))).loss for choice in choices], 1)
-    assert torch.allclose(Writer(tmp_path / "labels", cpu).probabilities(TEXTS), (-losses).softmax(1), atol=1e-5)
+    assert torch.allclose(Writer(tmp_path / "labels", cpu).scores(TEXTS).softmax(1), (-losses).softmax(1), atol=1e-5)

@@ -1,0 +1,139 @@
+"""metatrain in Python: one meta-trained model, and many tasks served from it.
+
+    model = metatrain.load("latest")
+    task = model.adapt([("where is my parcel?", "delivery"), ("it broke", "complaint"), ...])
+    task.predict(["my order has not come"])        # ["delivery"]
+    task.save("tickets.safetensors")
+    task = model.load_task("tickets.safetensors")
+
+A task keeps only what adaptation changed: of a method whose head alone adapts, a few kilobytes. The model itself is shared.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from metatrain.commands.building import open_checkpoint
+from metatrain.config.schema import InnerOverrides, ModelOverrides
+from metatrain.errors import UserError
+from metatrain.evaluation.protocol import texts_of
+from metatrain.meta.encoder_learner import EncoderLearner
+from metatrain.meta.parameters import Parameters
+from metatrain.models.export import NONE
+from metatrain.tasks.episodes import given_episode
+from metatrain.training import hardware
+from metatrain.training.config import HardwareConfig
+
+_FORMAT = "metatrain task 1"
+
+
+def load(checkpoint: str | Path, device: str = "auto", fit_head: bool | None = None) -> FewShotModel:
+    """A run, `latest`, or a directory that `metatrain train` exported.
+
+    fit_head: whether heads are fitted to the examples (`inner.fit_head`); None: as the run has it.
+
+    Raises:
+        UserError: there is no such thing, it cannot be read, or it is no classifier of texts.
+    """
+    where, dtype, _ = hardware.apply(HardwareConfig(device=device, threads=torch.get_num_threads()))
+    learner = open_checkpoint(str(checkpoint), InnerOverrides(fit_head=fit_head), ModelOverrides(), where, dtype, lambda line: None).learner
+    if not isinstance(learner, EncoderLearner) or learner.model.tokenizer is None:
+        raise UserError(f"checkpoint={checkpoint}: metatrain.load serves classifiers of texts; use `metatrain finetune` and `predict` for other models")
+    return FewShotModel(learner)
+
+
+class FewShotModel:
+    """A meta-trained encoder that adapts to tasks."""
+
+    def __init__(self, learner: EncoderLearner):
+        self._learner = learner
+        self._tokens = learner.model.tokens()
+
+    def adapt(self, examples: Iterable[tuple[str, str]], none_of_these: float | None = None) -> Task:
+        """Learn a task from pairs (text, label), some of every label.
+
+        none_of_these: the share of texts of the labels that may be taken for none of them; None: every text is of one of the labels.
+
+        Raises:
+            UserError: there are fewer than two labels, or `none_of_these` needs more than one example of a label.
+        """
+        pairs = list(examples)
+        if len({label for _, label in pairs}) < 2:
+            raise UserError("examples of one label or none: a classifier needs two labels or more")
+        episode = given_episode([text for text, _ in pairs], [label for _, label in pairs], len(pairs))
+        texts = texts_of(episode, self._tokens)
+        threshold = None
+        if self._learner.inner.fit_head:
+            adapted, fit = self._learner.fit(texts)
+            threshold = None if none_of_these is None else fit.threshold(none_of_these)
+        elif none_of_these is not None:
+            raise UserError('none_of_these needs a head that is fitted to the examples: metatrain.load("...", fit_head=True)')
+        else:
+            adapted, _ = self._learner.adapt(texts)
+        own = {name: value for name, value in adapted.items() if value is not self._learner.parameters.get(name)}
+        return Task(self, list(episode.task.label_names), own, threshold)
+
+    def load_task(self, path: str | Path) -> Task:
+        """What `Task.save` wrote, for a model with the same weights.
+
+        Raises:
+            UserError: the file cannot be read, or belongs to another model.
+        """
+        try:
+            with safetensors.safe_open(str(path), framework="pt") as file:
+                facts = json.loads((file.metadata() or {}).get("metatrain", "{}"))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a file is no dictionary)
+        except (OSError, safetensors.SafetensorError, json.JSONDecodeError) as error:
+            raise UserError(f"{path} cannot be read: {error}") from error
+        if facts.get("format") != _FORMAT:
+            raise UserError(f"{path} is no task that metatrain saved")
+        if facts["model"] != self._fingerprint():
+            raise UserError(f"{path} was adapted from a model with other weights; load that one, or adapt again")
+        return Task(self, facts["labels"], {name: value.to(self._learner.model.device) for name, value in tensors.items()}, facts["threshold"])
+
+    def _fingerprint(self) -> str:
+        """Tells models with other weights apart: a sum over every meta-parameter."""
+        return f"{sum(float(value.double().sum()) for value in self._learner.parameters.values()):.9e}"
+
+    def _logits(self, own: Mapping[str, Tensor], texts: Sequence[str]) -> Tensor:
+        parameters: Parameters = {**self._learner.initial, **own}
+        return self._learner.logits(parameters, self._tokens.encode(texts)).cpu()
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task that a model has adapted to."""
+
+    model: FewShotModel
+    labels: list[str]
+    own: Parameters  # what adaptation changed, the head among it
+    threshold: float | None  # a text whose highest logit is below it is of none of the labels
+
+    def predict(self, texts: Sequence[str]) -> list[str]:
+        """A label for each text; `none_of_these` where the task allows it."""
+        if not texts:
+            return []
+        highest = self.model._logits(self.own, texts).max(1)
+        return [
+            NONE if self.threshold is not None and value < self.threshold else self.labels[label]
+            for value, label in zip(highest.values.tolist(), highest.indices.tolist())
+        ]
+
+    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
+        """Of the labels, shape [texts, labels]."""
+        return self.model._logits(self.own, texts).softmax(1).numpy() if texts else np.zeros((0, len(self.labels)))
+
+    def save(self, path: str | Path) -> None:
+        """Write the task beside the model: nothing but tensors and the names of the labels."""
+        facts = {"format": _FORMAT, "labels": self.labels, "threshold": self.threshold, "model": self.model._fingerprint()}
+        tensors = {name: value.contiguous().cpu() for name, value in self.own.items()}
+        safetensors.torch.save_file(tensors, str(path), metadata={"metatrain": json.dumps(facts, ensure_ascii=False)})

@@ -1,0 +1,89 @@
+"""metatrain in Python: many tasks from one model."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import metatrain
+from metatrain.errors import UserError
+
+EXAMPLES = [
+    *(("a fine, good film", "good"), ("good and quiet", "good"), ("I liked it, good", "good")),
+    *(("a bad, dull film", "bad"), ("bad and loud", "bad"), ("I hated it, bad", "bad")),
+]
+TEXTS = ["good film", "bad film", "quiet"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    from metatrain.cli import run as metatrain_command
+
+    folder = tmp_path_factory.mktemp("api") / "run"
+    assert metatrain_command(["train", "debug=fast", "algorithm=recommended", "tracking=none", "hardware.threads=1", f"hydra.run.dir={folder}"]) == 0
+    return folder
+
+
+def test_five_lines(run, tmp_path):
+    model = metatrain.load(run)
+    task = model.adapt(EXAMPLES)
+    assert set(task.predict(TEXTS)) <= {"good", "bad"}
+    np.testing.assert_allclose(task.probabilities(TEXTS).sum(1), 1, atol=1e-6)
+    assert [task.labels[row.argmax()] for row in task.probabilities(TEXTS)] == task.predict(TEXTS)
+    assert task.predict([]) == []
+
+
+def test_tasks_keep_what_changed_and_do_not_touch_each_other(run):
+    model = metatrain.load(run)
+    first = model.adapt(EXAMPLES)
+    before = first.probabilities(TEXTS)
+    second = model.adapt([(text, {"good": "x", "bad": "y"}[label]) for text, label in EXAMPLES] + [("the weather is wet", "z")])
+    assert second.labels == ["x", "y", "z"] and second.probabilities(TEXTS).shape == (3, 3)
+    np.testing.assert_array_equal(first.probabilities(TEXTS), before)
+    assert set(first.own) == {"head.weight", "head.bias"}  # of 0.2M parameters of the model, none
+
+
+def test_a_saved_task_answers_as_before_and_belongs_to_its_model(run, tmp_path):
+    task = metatrain.load(run).adapt(EXAMPLES, none_of_these=0.2)
+    task.save(tmp_path / "task.safetensors")
+    again = metatrain.load(run / "model").load_task(tmp_path / "task.safetensors")  # the export has the same weights
+    assert again.labels == task.labels and again.threshold == task.threshold
+    np.testing.assert_allclose(again.probabilities(TEXTS), task.probabilities(TEXTS), atol=1e-6)
+    other = metatrain.load("tiny", fit_head=False)
+    with pytest.raises(UserError, match="a model with other weights"):
+        other.load_task(tmp_path / "task.safetensors")
+    (tmp_path / "broken.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(UserError, match="broken.safetensors cannot be read"):
+        other.load_task(tmp_path / "broken.safetensors")
+
+
+def test_none_of_these(run):
+    model = metatrain.load(run)
+    task = model.adapt(EXAMPLES, none_of_these=0.01)
+    assert task.threshold is not None
+    all_of_them = model.adapt(EXAMPLES, none_of_these=0.99)
+    assert all_of_them.threshold > task.threshold
+    with pytest.raises(UserError, match="no class has two"):
+        model.adapt([EXAMPLES[0], EXAMPLES[3]], none_of_these=0.05)
+    with pytest.raises(UserError, match="fit_head=True"):
+        metatrain.load(run, fit_head=False).adapt(EXAMPLES, none_of_these=0.05)
+
+
+def test_methods_of_which_more_adapts_work_too():
+    model = metatrain.load("tiny")  # a plain model: everything adapts
+    task = model.adapt(EXAMPLES)
+    assert len(task.own) > 2
+    assert len(task.predict(TEXTS)) == 3
+
+
+def test_what_cannot_be_is_refused(run):
+    with pytest.raises(UserError, match="two labels or more"):
+        metatrain.load(run).adapt(EXAMPLES[:3])
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        metatrain.nothing  # noqa: B018
+
+
+def test_importing_the_package_does_not_import_torch():
+    code = "import metatrain, sys; assert 'torch' not in sys.modules; metatrain.load; assert 'torch' in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
