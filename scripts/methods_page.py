@@ -56,6 +56,8 @@ def methods() -> str:
     entries = []
     for path in sorted((ROOT / "conf" / "algorithm").glob("*.yaml")):
         config = OmegaConf.load(path)
+        for base in config.pop("defaults", []):
+            config = OmegaConf.merge(OmegaConf.load(path.with_name(f"{base}.yaml")), config)
         words, equation, check = preset(path)
         steps = OmegaConf.select(config, "inner.steps")
         rule = "none" if steps == 0 else OmegaConf.select(config, "inner.rule") or "sgd"
