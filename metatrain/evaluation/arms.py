@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
 from metatrain.errors import UserError
@@ -17,23 +18,58 @@ from metatrain.evaluation.setfit_arm import SetFit, check_setfit
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.episode_texts import EpisodeTexts
+from metatrain.meta.inner import HEAD
 from metatrain.meta.learner import Learner
+from metatrain.meta.parameters import Parameters
 from metatrain.models.heads import IN_CONTEXT, LANGUAGE
 
 
-class Adapted:
-    """A learner's inner loop on the support set, of its own number of steps or of another."""
+class FrozenFeatures:
+    """Vectors of an encoder that does not change: a query that many episodes, or several arms, ask for is encoded once."""
 
-    def __init__(self, learner: Learner, steps: int | None = None):
+    def __init__(self, learner: Learner):
+        self.learner = learner
+        self._known: dict[bytes, np.ndarray] = {}
+
+    def new(self, texts: Sequence[np.ndarray]) -> np.ndarray:
+        """Vectors [texts, H], computed now."""
+        return self.learner.features(texts).double().cpu().numpy()
+
+    def known(self, texts: Sequence[np.ndarray]) -> np.ndarray:
+        """Vectors [texts, H], computed at most once for each text."""
+        missing = list({text.tobytes(): text for text in texts if text.tobytes() not in self._known}.values())
+        if missing:
+            self._known.update({text.tobytes(): vector for text, vector in zip(missing, self.new(missing))})
+        return np.stack([self._known[text.tobytes()] for text in texts])
+
+
+class Adapted:
+    """A learner's inner loop on the support set, of its own number of steps or of another.
+
+    Meant for a learner whose meta-parameters stay as they are: where nothing of its encoder adapts, a query is encoded once, among
+    `features` if other arms have them too.
+    """
+
+    def __init__(self, learner: Learner, steps: int | None = None, features: FrozenFeatures | None = None):
         self.learner, self.steps = learner, steps
+        self._features = (features or FrozenFeatures(learner)) if learner.cut is None else None
 
     def predict(self, episode: EpisodeTexts) -> Prediction:
         begin = time.perf_counter()
         parameters, _ = self.learner.adapt(episode, self.steps)
         seconds = time.perf_counter() - begin
-        probabilities = self.learner.probabilities(parameters, episode)
+        if self._features is None:
+            probabilities = self.learner.probabilities(parameters, episode)
+        else:
+            probabilities = _of_logits(self._features.known(episode.query), parameters)
         answers = self.learner.answers(parameters, episode) if probabilities is None else probabilities.argmax(1)
         return Prediction(answers, probabilities, seconds)
+
+
+def _of_logits(features: np.ndarray, parameters: Parameters) -> np.ndarray:
+    """Probabilities [queries, way] of features [queries, H] under an adapted head."""
+    weight, bias = (parameters[HEAD + name].double().cpu().numpy() for name in ("weight", "bias"))
+    return softmax(features @ weight.T + bias, axis=1)
 
 
 class ShuffledLabels:
@@ -72,25 +108,6 @@ class WithNames:
         return self.arm.predict(episode.with_names())
 
 
-class FrozenFeatures:
-    """Vectors of an encoder that does not change: a query that many episodes, or several arms, ask for is encoded once."""
-
-    def __init__(self, learner: Learner):
-        self.learner = learner
-        self._known: dict[bytes, np.ndarray] = {}
-
-    def new(self, texts: Sequence[np.ndarray]) -> np.ndarray:
-        """Vectors [texts, H], computed now."""
-        return self.learner.features(texts).double().cpu().numpy()
-
-    def known(self, texts: Sequence[np.ndarray]) -> np.ndarray:
-        """Vectors [texts, H], computed at most once for each text."""
-        missing = list({text.tobytes(): text for text in texts if text.tobytes() not in self._known}.values())
-        if missing:
-            self._known.update({text.tobytes(): vector for text, vector in zip(missing, self.new(missing))})
-        return np.stack([self._known[text.tobytes()] for text in texts])
-
-
 Probabilities = Callable[[np.ndarray], np.ndarray]  # of the labels, [queries, way], from features [queries, H]
 
 
@@ -125,12 +142,7 @@ class FrozenPrototypes(_Frozen):
     def fit(self, features: np.ndarray, labels: np.ndarray) -> Probabilities:
         means = np.stack([features[labels == label].mean(0) for label in range(labels.max() + 1)])
 
-        def probabilities(queries: np.ndarray) -> np.ndarray:
-            scores = -((queries[:, None] - means) ** 2).sum(-1)
-            likelihoods = np.exp(scores - scores.max(1, keepdims=True))
-            return likelihoods / likelihoods.sum(1, keepdims=True)
-
-        return probabilities
+        return lambda queries: softmax(-((queries[:, None] - means) ** 2).sum(-1), axis=1)
 
 
 def full_finetuning(untrained: EncoderLearner, config: EvaluationConfig) -> Adapted:
@@ -174,14 +186,15 @@ def make_arms(names: Sequence[str], trained: Learner, untrained: Learner, config
     """
     for learner in (untrained, *((joint,) if joint else ())):
         learner.memory = trained.memory
-    frozen = FrozenFeatures(untrained)
+    frozen, of_trained = FrozenFeatures(untrained), FrozenFeatures(trained)
     regression = FrozenLogisticRegression(frozen)
+    meta_trained = Adapted(trained, features=of_trained)
     makers: dict[str, Callable[[], Arm]] = {
-        "meta_trained": lambda: Adapted(trained),
-        "without_adaptation": lambda: Adapted(trained, steps=0),
-        "shuffled_labels": lambda: ShuffledLabels(Adapted(trained)),
-        "names_only": lambda: NamesOnly(Adapted(trained)),
-        "no_meta_training": lambda: Adapted(untrained),
+        "meta_trained": lambda: meta_trained,
+        "without_adaptation": lambda: Adapted(trained, steps=0, features=of_trained),
+        "shuffled_labels": lambda: ShuffledLabels(meta_trained),
+        "names_only": lambda: NamesOnly(meta_trained),
+        "no_meta_training": lambda: Adapted(untrained, features=frozen),
         "logistic_regression": lambda: regression,
         "logistic_regression_with_names": lambda: WithNames(regression),
         "prototypes": lambda: FrozenPrototypes(frozen),

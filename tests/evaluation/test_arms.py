@@ -5,6 +5,7 @@ from sklearn.linear_model import LogisticRegression
 
 from metatrain.errors import UserError
 from metatrain.evaluation.arms import (
+    Adapted,
     FrozenFeatures,
     FrozenLogisticRegression,
     FrozenPrototypes,
@@ -29,6 +30,7 @@ class Fixed:
     """Stands in for a learner: a text's vector is its token ids."""
 
     memory = None  # its limit
+    cut = 0  # as if its encoder adapted
 
     def __init__(self):
         self.encoded = 0
@@ -168,3 +170,15 @@ def test_setfit_begins_every_episode_with_the_encoder_before_meta_training():
     first, second = arm.predict(episode), arm.predict(episode)
     np.testing.assert_array_equal(first.probabilities, second.probabilities)
     assert first.probabilities.shape == (2, 2)
+
+
+def test_queries_of_a_learner_whose_head_alone_adapts_are_encoded_once(monkeypatch):
+    learner = tiny_learner()
+    episode, arm, encoded = tiny_episode(learner), Adapted(learner), []
+    before = EncoderLearner.features
+    monkeypatch.setattr(EncoderLearner, "features", lambda self, texts: encoded.append(len(texts)) or before(self, texts))
+    first, second = arm.predict(episode), arm.predict(episode)
+    assert encoded == [2]
+    np.testing.assert_array_equal(first.probabilities, second.probabilities)
+    adapted, _ = learner.adapt(episode)
+    np.testing.assert_allclose(first.probabilities, learner.probabilities(adapted, episode), atol=1e-6)
