@@ -14,6 +14,7 @@ COMMANDS = {
     "resume": ("metatrain.commands.resume", "go on with a stopped run: metatrain resume [RUN|latest]"),
     "finetune": ("metatrain.commands.finetune", "adapt a meta-trained model to a new task from a few examples"),
     "predict": ("metatrain.commands.predict", "label texts with a finetuned model"),
+    "push": ("metatrain.commands.push", "put a model on the Hugging Face hub"),
     "evaluate": ("metatrain.commands.evaluate", "compare a model with baselines on few-shot episodes"),
     "tasks": ("metatrain.commands.tasks", "show what a task distribution holds"),
     "plan": ("metatrain.commands.plan", "say what a training run would cost, before it is started, and what would be cheaper"),

@@ -34,10 +34,12 @@ def main(arguments: list[str]) -> None:
 
 def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
     """Adapt, test if there is a test file, and write `path/model`."""
+    from metatrain import __version__
     from metatrain.commands.building import open_checkpoint
     from metatrain.evaluation.protocol import check_answers
     from metatrain.models.export import check_finetuning, save_finetuned
     from metatrain.tracking.console import Display
+    from metatrain.tracking.model_card import finetuned_card
     from metatrain.training import hardware
     from metatrain.training.memory_limit import fit_adaptation
     from metatrain.training.run_directory import RunDirectory, recorded, write_json, written_whole
@@ -62,6 +64,7 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
             results = {"format": 1, "labels": labels, **results}
             with written_whole(run.model) as folder:
                 kind = save_finetuned(folder, learner.write_to_model(adapted), adapted, labels, threshold)
+                (folder / "README.md").write_text(finetuned_card(config.checkpoint, results, config.seed, __version__), encoding="utf-8")
             write_json(run.results, results)
             display.say(f"model: {run.model} (loads with {kind})")
             display.say(f'next: metatrain predict model={run.model} text="..."')

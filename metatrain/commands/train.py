@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from metatrain.config.compose import run_under_hydra
 from metatrain.config.schema import TrainConfig
 
 if TYPE_CHECKING:
+    import torch
+
+    from metatrain.tasks.task import TaskDistribution
     from metatrain.training.run_directory import RunDirectory
 
 
@@ -43,7 +46,7 @@ def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resume
     from metatrain.tracking.console import Display
     from metatrain.tracking.weights_and_biases import WandbRun, check_tracking
     from metatrain.training import hardware
-    from metatrain.training.run_directory import recorded, written_whole
+    from metatrain.training.run_directory import recorded, write_text, written_whole
     from metatrain.training.signals import StopRequest
     from metatrain.training.trainer import Trainer, check_training
 
@@ -93,7 +96,25 @@ def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resume
             names = arms_of(config.evaluation, config.algorithm)
             arms = make_arms(names, learner, build_learner(recipe, device, dtype), config.evaluation, joint)
             results = meta_test(arms, tasks.meta_test, tokens, config.episode, config.evaluation, config.seed, run, display, trainer.stop_evaluation)
+            updates = trainer.state.step if trainer.state.best_step is None else trainer.state.best_step
+            write_text(run.model / "README.md", _card(config, results, tasks, updates, run, device))
             wandb.finish({f"meta_test/{name}": arm["mean"] for name, arm in results["arms"].items()})
             display.say(f"peak memory: {hardware.peak_memory(device) / 1e9:.2f} GB")
             display.say(f"results: {run.results}")
             display.say(f"next: metatrain finetune checkpoint={run.path} data.train=YOUR_EXAMPLES.csv")
+
+
+def _card(config: TrainConfig, results: dict[str, Any], tasks: TaskDistribution, updates: int, run: RunDirectory, device: torch.device) -> str:
+    """The model's card."""
+    from dataclasses import asdict
+
+    from metatrain import __version__
+    from metatrain.tracking.metrics import read_metrics
+    from metatrain.tracking.model_card import meta_trained_card
+    from metatrain.training import hardware
+
+    names = {split: [task.name for task in tasks.split(split)] for split in ("meta_train", "meta_validation", "meta_test")}
+    seconds = sum(record["seconds"] for record in read_metrics(run.path / "timings.jsonl"))
+    facts = hardware.describe()
+    where = str(device) if device.type != "cpu" else f"{facts['threads']} threads of {facts['processor']}"
+    return meta_trained_card(asdict(config), results, names, updates, seconds, where, __version__)

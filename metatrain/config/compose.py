@@ -24,9 +24,8 @@ from metatrain.config.schema import register
 from metatrain.errors import UserError
 
 OPTIONAL_GROUPS = ("experiment", "debug")  # not in any defaults list, so that `+experiment=x` works
-SHORTHANDS = {"predict": {"model": "model.path"}}  # `model=...` alone would choose from the config group of that name
-
-
+# `model=...` alone would choose from the config group of that name.
+SHORTHANDS = {"predict": {"model": "model.path"}, "push": {"model": "model.path"}}
 _FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--info", "-i")
 VERBATIM = {"predict": ("text",)}  # a sentence, whose commas and brackets mean nothing
 

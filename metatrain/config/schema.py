@@ -118,6 +118,17 @@ class PredictConfig:
 
 
 @dataclass
+class PushConfig:
+    """`metatrain push`: a model directory to the Hugging Face hub."""
+
+    name: str = "push"
+    model: FinetunedModelConfig = field(default_factory=FinetunedModelConfig)  # model=DIR is short for model.path=DIR
+    repo: str = MISSING  # ORG/NAME; made if there is none
+    public: bool = False  # whether a new repository can be seen by all
+    message: str = "A model of metatrain"  # of the commit
+
+
+@dataclass
 class TasksCommandConfig:
     """`metatrain tasks`: what a task distribution holds, how alike its tasks are, and which to choose."""
 
@@ -139,6 +150,7 @@ SCHEMAS = {
     "evaluate": EvaluateConfig,
     "finetune": FinetuneConfig,
     "predict": PredictConfig,
+    "push": PushConfig,
     "tasks": TasksCommandConfig,
     "plan": TrainConfig,
     "doctor": TrainConfig,

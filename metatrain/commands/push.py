@@ -1,0 +1,38 @@
+"""`metatrain push`: put a model directory on the Hugging Face hub. The one command that sends anything of yours anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from metatrain.config.compose import run_under_hydra
+from metatrain.config.schema import PushConfig
+
+
+def main(arguments: list[str]) -> None:
+    """Entry point; `arguments` are Hydra's."""
+    run_under_hydra("push", arguments, PushConfig, start)
+
+
+def start(config: PushConfig, path: Path, overrides: list[str]) -> None:
+    """Make the repository if there is none, and upload the directory as one commit."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
+
+    from metatrain.errors import UserError
+
+    folder = Path(config.model.path).expanduser()
+    if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
+        folder = folder / "model"
+    if not (folder / "config.json").is_file():
+        raise UserError(f"model={config.model.path}: not a model directory (no config.json); give a run of train or finetune, or its model/")
+    api = HfApi()
+    try:
+        repo = api.create_repo(config.repo, private=not config.public, exist_ok=True).repo_id
+        made = api.upload_folder(repo_id=repo, folder_path=folder, commit_message=config.message)
+    except LocalTokenNotFoundError as error:
+        raise UserError("there is no key for the hub: run `hf auth login`, or set HF_TOKEN") from error
+    except HFValidationError as error:
+        raise UserError(f"repo={config.repo}: {error}") from error
+    except (HfHubHTTPError, OfflineModeIsEnabled, ConnectionError) as error:
+        raise UserError(f"the hub did not take {folder}: {str(error).strip().splitlines()[0]}") from error
+    print(f"{folder} is at {made.commit_url}")

@@ -1,0 +1,120 @@
+"""Model cards: what a model learned from, how well it does, at what cost, and what that does not say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from huggingface_hub import ModelCardData
+
+_SHOWN = 40  # names of tasks or labels
+
+
+def meta_trained_card(
+    config: Mapping[str, Any], results: Mapping[str, Any], tasks: Mapping[str, Sequence[str]], updates: int, seconds: float, device: str, version: str
+) -> str:
+    """The card of a meta-trained model, README.md of its directory.
+
+    config: of `train`; results: results.json; tasks: names of the tasks of each split; updates: meta-updates in the model;
+    seconds: of training.
+    """
+    algorithm, episode, outer = config["algorithm"], config["episode"], config["outer"]
+    head = "yes" if algorithm["adapt"] == "head" else f"no (algorithm.adapt={algorithm['adapt']})"
+    lines = [
+        _front("transformers", config["model"]["name"]),
+        f"# {config['name']}",
+        "",
+        f"{config['model']['name']}, meta-trained by metatrain {version} with `{algorithm['name']}` so that a new task needs only a few labelled examples.",
+        "",
+        "## How to use it",
+        "",
+        "```python",
+        "import metatrain",
+        "",
+        'task = metatrain.load("THIS_DIRECTORY").adapt([("a text", "a label"), ("another text", "another label")])',
+        'task.predict(["a new text"])',
+        "```",
+        "",
+        "or `metatrain finetune checkpoint=THIS_DIRECTORY data.train=examples.csv`. The directory is a plain Hugging Face model too; how to adapt it is",
+        "in `adaptation.json`.",
+        "",
+        "## What it learned from",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| task distribution | {config['tasks']['name']} |",
+        *(f"| {split.replace('_', '-')} tasks | {len(names)}: {_some(names)} |" for split, names in tasks.items()),
+        f"| episodes | {updates * outer['meta_batch']:,} ({updates} meta-updates of {outer['meta_batch']}) |",
+        f"| way, shots, queries of an episode | {episode['way'] or 'all classes'}, {episode['shots']}, {episode['queries'] or 'all'} |",
+        f"| the head alone adapts | {head} |",
+        f"| the names of the classes are read | {'yes' if algorithm['label_names'] else 'no'} |",
+        f"| training seed | {config['seed']} |",
+        f"| cost of training | {seconds / 60:.1f} minutes on {device} |",
+        "",
+        "## How well it does",
+        "",
+        *_results(results),
+        "## What this does not say",
+        "",
+        f"- The numbers are of one training seed and of {len(results['protocol']['tasks'])} meta-test tasks; intervals are over these tasks and their "
+        "episodes, not over other kinds of tasks.",
+        "- A task unlike the training tasks may gain nothing from meta-training. Hold a few labelled examples back and look.",
+        "- The model has whatever biases its base model and its training texts have.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def finetuned_card(checkpoint: str, results: Mapping[str, Any], seed: int, version: str) -> str:
+    """The card of a finetuned model; results: results.json of `finetune`."""
+    labels, test, folds = results["labels"], results.get("test"), results.get("cross_validation")
+    lines = [
+        _front("transformers" if labels is None else "sentence-transformers", None),
+        "# A finetuned model",
+        "",
+        f"Adapted by metatrain {version} from `{checkpoint}` in {results['seconds']} s.",
+        "",
+        "| | |",
+        "|---|---|",
+        *([] if labels is None else [f"| labels | {len(labels)}: {_some(labels)} |"]),
+        f"| examples | {results['examples']} |",
+        f"| inner steps | {results['steps']} |",
+        *([f"| accuracy on examples left out (cross-validation) | {folds['accuracy']:.3f} of {folds['examples']} |"] if folds else []),
+        *(f"| held-out {key.replace('_', ' ')} | {value:.3f} of {test['examples']} |" for key, value in (test or {}).items() if isinstance(value, float)),
+        f"| seed | {seed} |",
+        "",
+        "No held-out examples were given, so nothing is known of how well it does on new texts." if test is None and not folds else "",
+        "",
+        'Use it with `metatrain predict model=THIS_DIRECTORY text="..."`.',
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _front(library: str, base: str | None) -> str:
+    """What the hub reads of a card. A base that is a path says nothing to others."""
+    known = base if base and not base.startswith(("/", ".", "~")) else None
+    return f"---\n{ModelCardData(library_name=library, base_model=known, tags=['metatrain', 'few-shot', 'meta-learning']).to_yaml()}\n---\n"
+
+
+def _results(results: Mapping[str, Any]) -> list[str]:
+    protocol, lines = results["protocol"], []
+    for shots, part in results["by_shots"].items():
+        against = {item["against"]: item for item in part["comparisons"]}
+        lines += [f"{shots}-shot, {protocol['episodes_per_task']} episodes in each of: {_some(protocol['tasks'])}. 95% intervals.", ""]
+        lines += ["| arm | score | calibration error | this model minus it |", "|---|---|---|---|"]
+        for name, arm in sorted(part["arms"].items(), key=lambda item: -item[1]["mean"]):
+            error = "" if arm["calibration_error"] is None else f"{100 * arm['calibration_error']:.1f}"
+            paired = ""
+            if name in against:
+                low, high = (100 * bound for bound in against[name]["ci95"])
+                paired = f"{100 * against[name]['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
+            lines.append(f"| {name} | {100 * arm['mean']:.1f} ± {100 * arm['ci95']:.1f} | {error} | {paired} |")
+        lines.append("")
+    return lines
+
+
+def _some(names: Sequence[str]) -> str:
+    """Names as code, cut where there are many."""
+    shown = ", ".join(f"`{name.replace('|', '/').replace('`', '')}`" for name in names[:_SHOWN])
+    return f"{shown}, ..." if len(names) > _SHOWN else shown
