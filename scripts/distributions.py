@@ -10,15 +10,14 @@ import json
 import random
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
+from results_page import ROOT, difference, percent, put_section, read_results, run_once
 
 from metatrain.config.schema import TrainConfig
 from metatrain.tasks.distribution import load_tasks
 from metatrain.training.run_directory import RunDirectory
 
-ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "outputs" / "results" / "distributions"
 FEWER_STEPS = "text_to_text_4_steps"
 DRAWS = 2  # random selections that a selection by nearness is compared with
@@ -50,12 +49,7 @@ SELECTION = [
 
 def run(name: str, settings: list[str], more: list[str]) -> None:
     """One training run with its meta-test, unless that was done."""
-    folder = RUNS / name
-    if (folder / "results.json").exists():
-        return
-    print(name, flush=True)
-    command = [sys.executable, "-m", "metatrain", "train", *settings, "tracking=none", *more, f"hydra.run.dir={folder}"]
-    subprocess.run(command, cwd=ROOT, check=True)
+    run_once(RUNS / name, "train", [*settings, "tracking=none", *more])
 
 
 def selections(target: str) -> dict[str, list[str]]:
@@ -81,17 +75,7 @@ def _splits() -> list[str]:
 
 
 def results(name: str) -> dict | None:
-    path = RUNS / name / "results.json"
-    return json.loads(path.read_text()) if path.exists() else None
-
-
-def percent(arm: dict) -> str:
-    return f"{100 * arm['mean']:.1f} ± {100 * arm['ci95']:.1f}"
-
-
-def difference(comparison: dict) -> str:
-    low, high = (100 * bound for bound in comparison["ci95"])
-    return f"{100 * comparison['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
+    return read_results(RUNS / name)
 
 
 def arms_table(name: str) -> list[str]:
@@ -209,12 +193,10 @@ Choosing by nearness made no difference here: for one target it is ahead of both
 """
 
 
-def write(methods: str | None = None) -> None:
-    """Write the page: this section, after a new section on methods or the one that is there."""
-    page = ROOT / "docs" / "results.md"
-    before, _, ours = page.read_text(encoding="utf-8").partition(HEADING)
-    own = section() if results("smlmt") else HEADING + ours  # what was written stays where the runs are not there
-    page.write_text((methods or before).rstrip() + "\n\n" + own, encoding="utf-8")
+def write() -> None:
+    """Write the section; what was written stays where the runs are not there."""
+    if results("smlmt"):
+        put_section(HEADING, section())
 
 
 def main(more: list[str]) -> None:
@@ -223,16 +205,8 @@ def main(more: list[str]) -> None:
         return
     for name, settings in EXPERIMENTS.items():
         run(name, settings, more)
-    if results(FEWER_STEPS) is None:
-        command = [
-            "evaluate",
-            f"checkpoint={RUNS / 'text_to_text'}",
-            "inner.steps=4",
-            "evaluation.shots=[10]",
-            "evaluation.episodes=5",
-            "evaluation.queries=10",
-        ]
-        subprocess.run([sys.executable, "-m", "metatrain", *command, *more, f"hydra.run.dir={RUNS / FEWER_STEPS}"], cwd=ROOT, check=True)
+    fewer = [f"checkpoint={RUNS / 'text_to_text'}", "inner.steps=4", "evaluation.shots=[10]", "evaluation.episodes=5", "evaluation.queries=10"]
+    run_once(RUNS / FEWER_STEPS, "evaluate", [*fewer, *more])
     for target in TARGETS:
         domain = target.split(".")[0]
         for choice, tasks in selections(target).items():

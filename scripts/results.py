@@ -1,5 +1,6 @@
-"""Runs every method of conf/algorithm/ for encoders on two task distributions and writes docs/results.md: python scripts/results.py
+"""Runs every method of conf/algorithm/ for encoders on two task distributions: python scripts/results.py
 
+Writes their section of docs/results.md.
 Runs that are there already, below outputs/results, are not repeated; --write only writes the page. CLINC150 is read from the
 folder METATRAIN_DATA (see conf/tasks/clinc150.yaml). Other arguments, `hardware.threads=1` say, go to every run.
 """
@@ -7,13 +8,11 @@ folder METATRAIN_DATA (see conf/tasks/clinc150.yaml). Other arguments, `hardware
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-from pathlib import Path
 
-import distributions
+from results_page import ROOT, percent, put_section, run_once
 
-ROOT = Path(__file__).parents[1]
+HEADING = "## Methods side by side"
 RUNS = ROOT / "outputs" / "results" / "methods"
 UPDATES, META_BATCH, RATE, EPISODES = 30, 4, 2e-4, 20
 
@@ -50,17 +49,9 @@ def methods() -> list[str]:
 
 def run(distribution: str, method: str, more: list[str]) -> None:
     """Meta-train one method and evaluate it before and after, unless that was done."""
-    folder = RUNS / distribution / method
-    if (folder / "results.json").exists():
-        return
     arms = ["meta_trained", "no_meta_training", *(BASELINES if method == WITH_BASELINES else ())]
     settings = [f"algorithm={method}", *DISTRIBUTIONS[distribution], *BUDGET, *OWN.get(method, []), f"evaluation.arms=[{','.join(arms)}]", *more]
-    print(f"{distribution} {method}", flush=True)
-    subprocess.run([sys.executable, "-m", "metatrain", "train", *settings, f"hydra.run.dir={folder}"], cwd=ROOT, check=True)
-
-
-def percent(arm: dict) -> str:
-    return f"{100 * arm['mean']:.1f} ± {100 * arm['ci95']:.1f}"
+    run_once(RUNS / distribution / method, "train", settings)
 
 
 def row(distribution: str, method: str) -> tuple[float, str]:
@@ -93,17 +84,13 @@ def table(distribution: str) -> str:
     return "\n".join(lines)
 
 
-def page() -> str:
-    """The whole page."""
+def section() -> str:
+    """The section of the page."""
     own = ", ".join(f"{name}: {' '.join(settings)}" for name, settings in OWN.items())
     return f"""\
-# Results
+{HEADING}
 
-Written by `python scripts/results.py`, which runs what is missing below `outputs/results`.
-
-## Methods side by side
-
-Every preset of `conf/algorithm/` with the same budget: all-MiniLM-L6-v2, {UPDATES} meta-updates of {META_BATCH} episodes,
+Runs by `python scripts/results.py`. Every preset of `conf/algorithm/` with the same budget: all-MiniLM-L6-v2, {UPDATES} meta-updates of {META_BATCH} episodes,
 outer.lr={RATE:g} ({own}, since it trains its LoRA alone), everything else as the preset has it;
 one training seed. Accuracy over {EPISODES} episodes in each tested domain, the same for all methods, with 95% intervals over domains
 and episodes; the gain is paired, by episode, with the same method before meta-training. The tested domains are the
@@ -131,7 +118,7 @@ def main(arguments: list[str]) -> None:
         for distribution in DISTRIBUTIONS:
             for method in methods():
                 run(distribution, method, arguments)
-    distributions.write(page())
+    put_section(HEADING, section())
 
 
 if __name__ == "__main__":
