@@ -54,6 +54,9 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
         check_finetuning(learner.model)
         check_answers([task], learner.algorithm)
         _check_none(config.none_of_these, learner)
+        nameless = [name for name in task.label_names if not any(letter.isalpha() for letter in name)]
+        if learner.algorithm.label_names and nameless:
+            display.say(f"warning: this model reads the names of the classes, and {nameless[0]!r} says nothing; give the labels names in words")
         fit_adaptation(config.hardware, learner, device)
 
         run = RunDirectory.create(path, config, overrides, "finetune")
