@@ -22,7 +22,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.commands.building import open_checkpoint, open_joint
     from metatrain.commands.meta_test import meta_test
     from metatrain.errors import Stopped
-    from metatrain.evaluation.arms import arms_of, check_arms, make_arms
+    from metatrain.evaluation.arms import arms_of, check_arms, check_learner, make_arms
     from metatrain.evaluation.protocol import check_evaluation
     from metatrain.tracking.console import Display
     from metatrain.training import hardware
@@ -39,6 +39,8 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
         fit_adaptation(config.hardware, opened.learner, device)
         tasks, task_notes = _test_tasks(config, opened.config)
         check_evaluation(config.evaluation, tasks, opened.episode, opened.learner.algorithm)
+        names = arms_of(config.evaluation, opened.learner.algorithm)
+        check_learner(names, opened.learner)
         tokens = opened.learner.model.tokens()
         tokens.check(tasks)
         for note in (*notes, *task_notes):
@@ -47,7 +49,6 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
         run = RunDirectory.create(path, config, overrides, "evaluate")
         display.log_to(run.log)
         with recorded(run), StopRequest() as stop:
-            names = arms_of(config.evaluation, opened.learner.algorithm)
             arms = make_arms(names, opened.learner, opened.untrained(), config.evaluation, joint)
 
             def give_way() -> None:

@@ -39,7 +39,7 @@ def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resume
     # Imported here: composing a configuration, or refusing it, should not wait for torch.
     from metatrain.commands.building import Recipe, build_learner, fit_memory, open_joint, save_model
     from metatrain.commands.meta_test import meta_test
-    from metatrain.evaluation.arms import arms_of, make_arms
+    from metatrain.evaluation.arms import arms_of, check_learner, make_arms
     from metatrain.evaluation.protocol import check_evaluation
     from metatrain.meta.algorithm import check_algorithm
     from metatrain.tasks.distribution import load_tasks
@@ -64,6 +64,8 @@ def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resume
         recipe = Recipe.of_run(config, tasks.meta_train)
         learner = build_learner(recipe, device, dtype, display.say, tasks.training_texts())
         display.say(fit_memory(config, learner, tasks.meta_train, device))
+        names = arms_of(config.evaluation, config.algorithm)
+        check_learner(names, learner)
         joint = open_joint(config.evaluation.joint, config, device, dtype, display.say)
         tokens = learner.model.tokens()
         everything = (*tasks.meta_train, *tasks.meta_validation, *tasks.meta_test)
@@ -93,7 +95,6 @@ def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resume
 
             if config.hardware.max_memory is not None:
                 hardware.give_back()
-            names = arms_of(config.evaluation, config.algorithm)
             arms = make_arms(names, learner, build_learner(recipe, device, dtype), config.evaluation, joint)
             results = meta_test(arms, tasks.meta_test, tokens, config.episode, config.evaluation, config.seed, run, display, trainer.stop_evaluation)
             updates = trainer.state.step if trainer.state.best_step is None else trainer.state.best_step

@@ -171,8 +171,6 @@ def arms_of(config: EvaluationConfig, algorithm: AlgorithmConfig) -> list[str]:
             raise UserError(f"evaluation.arms: {name} is made of encodings, and algorithm.head={algorithm.head} has none; leave it out")
         if name in JOINT and config.joint is None:
             raise UserError(f"evaluation.arms: {name} needs a run of joint training: metatrain train algorithm=multitask ..., then evaluation.joint=RUN")
-        if name.startswith("setfit"):
-            check_setfit()
         if name == "names_only" and not algorithm.label_names:
             raise UserError("evaluation.arms: names_only is for a model that reads the names of the classes; set algorithm.label_names=true, or leave it out")
     return list(config.arms)
@@ -205,6 +203,16 @@ def make_arms(names: Sequence[str], trained: Learner, untrained: Learner, config
         "joint_logistic_regression": lambda: FrozenLogisticRegression(FrozenFeatures(joint)),
     }
     return {name: makers[name]() for name in names}
+
+
+def check_learner(names: Sequence[str], learner: Learner) -> None:
+    """Refuse, before anything is trained, arms that this learner's model cannot have.
+
+    Raises:
+        UserError: there is one.
+    """
+    if any(name.startswith("setfit") for name in names):
+        check_setfit(learner.model)
 
 
 def check_arms(names: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ from metatrain.models.heads import LANGUAGE
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.episodes import Episode, check_tasks, task_episode
 from metatrain.tasks.task import Task, plain_name
+from metatrain.tasks.texts import PAIR
 from metatrain.tasks.tokens import TargetEncoding, Tokens
 
 FORMAT = 1
@@ -134,7 +135,11 @@ def check_evaluation(config: EvaluationConfig, tasks: Sequence[Task], episode: E
     Raises:
         UserError: a value makes no sense, an arm is unknown, or tasks are too small.
     """
-    arms_of(config, algorithm)
+    names = arms_of(config, algorithm)
+    if any(name.startswith("setfit") for name in names) and any(PAIR in task.texts[0] for task in tasks):
+        raise UserError("evaluation.arms: setfit reads single texts, and the tasks are of pairs; leave it out")
+    if algorithm.head == "linear" and config.way not in (None, episode.way):
+        raise UserError(f"evaluation.way={config.way}, but algorithm.head=linear has a row for each of {episode.way} classes; leave evaluation.way null")
     for key in ("episodes", "resamples"):
         if getattr(config, key) < 1:
             raise UserError(f"evaluation.{key}={getattr(config, key)} must be 1 or more")

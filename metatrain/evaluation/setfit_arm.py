@@ -12,32 +12,35 @@ from metatrain.errors import UserError
 from metatrain.evaluation.prediction import Prediction
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.learner import Learner
-from metatrain.tasks.texts import PAIR
+from metatrain.models.encoder import Encoder
+from metatrain.models.export import Model
 
 _POOLING = {"mean": "mean", "first": "cls", "last": "lasttoken"}
 
 
-def check_setfit() -> None:
-    """Raises: UserError: the library is not installed."""
+def check_setfit(encoder: Model) -> None:
+    """Raises: UserError: the library is not installed, or what the encoder computes cannot be said in its words."""
     try:
-        import setfit.trainer
+        import setfit.trainer  # noqa: F401
     except ImportError as error:
         raise UserError(f"evaluation.arms: setfit needs the library of that name ({error}); install it with: pip install 'metatrain-nlp[compare]'") from error
-    setfit.trainer.logger.setLevel("WARNING")  # else a heading for every episode
+    if not isinstance(encoder, Encoder):
+        raise UserError("evaluation.arms: setfit reads texts, and the model is of another kind; leave it out")
+    if encoder.pooling not in _POOLING or encoder.uses_pooler:
+        raise UserError(f"evaluation.arms: setfit has no pooling like model.pooling={encoder.pooling}; set model.pooling=mean, or leave the arm out")
 
 
 class SetFit:
     """The encoder finetuned on pairs of support texts, then logistic regression; every setting as the library has it."""
 
     def __init__(self, untrained: Learner):
-        """Raises: UserError: what the encoder computes cannot be said in sentence-transformers' words."""
+        """For an encoder that `check_setfit` lets pass."""
+        import setfit.trainer
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
+        setfit.trainer.logger.setLevel("WARNING")  # else a heading for every episode
         encoder = untrained.model
-        if encoder.pooling not in _POOLING or encoder.uses_pooler:
-            raise UserError(f"evaluation.arms: setfit has no pooling like model.pooling={encoder.pooling}; set model.pooling=mean, or leave the arm out")
-        self._tokenizer = encoder.tokenizer
         with tempfile.TemporaryDirectory() as folder:
             untrained.load_model().backbone.save_pretrained(folder)
             encoder.tokenizer.save_pretrained(folder)
@@ -52,8 +55,6 @@ class SetFit:
         from sklearn.linear_model import LogisticRegression
         from transformers.trainer_callback import PrinterCallback
 
-        if any(PAIR in text for text in episode.written.query):
-            raise UserError("evaluation.arms: setfit reads single texts, and the tasks are of pairs; leave the arm out")
         labels = [int(label) for label in episode.support_labels]
         begin = time.perf_counter()
         self._body.load_state_dict(self._start)
