@@ -74,14 +74,13 @@ def fit_head(start: Start, features: Tensor, labels: Tensor, kept: np.ndarray, s
         seen[number, torch.from_numpy(fold)] = 0
     rows = torch.from_numpy(np.concatenate(folds)).to(features.device)
     of_fold = torch.from_numpy(np.repeat(np.arange(len(folds)), [len(fold) for fold in folds])).to(features.device)
-    best, weights = (math.inf, math.inf, first), first
+    weights, tried = first, []
     for pull in PULLS:
         weights = weights if math.isinf(pull) else _fitted(weights, first, extended, labels, seen, pull)
         logits = torch.einsum("nh,nwh->nw", extended[rows], weights[of_fold])
         loss = float(F.cross_entropy(logits, labels[rows]))
-        if loss < best[0]:
-            best, left_out = (loss, pull, weights), logits
-    _, pull, _ = best
+        tried.append((loss if math.isfinite(loss) else math.inf, pull, logits))
+    _, pull, left_out = min(tried, key=lambda each: each[0])  # of equals, the strongest pull
     temperature = _temperature(left_out, labels[rows]) if len(rows) >= _ENOUGH else 1.0
     head = _joined(whole)[None]
     if not math.isinf(pull):
