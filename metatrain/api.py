@@ -22,7 +22,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from metatrain.commands.building import open_checkpoint
+from metatrain.commands.building import adapted_to, check_none_of_these, open_checkpoint
 from metatrain.config.schema import InnerOverrides, ModelOverrides
 from metatrain.errors import UserError
 from metatrain.evaluation.protocol import texts_of
@@ -64,21 +64,16 @@ class FewShotModel:
         none_of_these: the share of texts of the labels that may be taken for none of them; None: every text is of one of the labels.
 
         Raises:
-            UserError: there are fewer than two labels, or `none_of_these` needs more than one example of a label.
+            UserError: there are fewer than two labels, or `none_of_these` is no share or needs more than one example of a label.
         """
+        check_none_of_these(none_of_these, self._learner)
         pairs = list(examples)
         if len({label for _, label in pairs}) < 2:
             raise UserError("examples of one label or none: a classifier needs two labels or more")
         episode = given_episode([text for text, _ in pairs], [label for _, label in pairs], len(pairs))
         texts = texts_of(episode, self._tokens)
-        threshold = None
-        if self._learner.inner.fit_head:
-            adapted, fit = self._learner.fit(texts)
-            threshold = None if none_of_these is None else fit.threshold(none_of_these)
-        elif none_of_these is not None:
-            raise UserError('none_of_these needs a head that is fitted to the examples: metatrain.load("...", fit_head=True)')
-        else:
-            adapted, _ = self._learner.adapt(texts)
+        adapted, _, fit = adapted_to(self._learner, texts)
+        threshold = None if none_of_these is None else fit.threshold(none_of_these)
         own = {name: value for name, value in adapted.items() if value is not self._learner.parameters.get(name)}
         return Task(self, list(episode.task.label_names), own, threshold)
 

@@ -15,10 +15,13 @@ from metatrain.errors import UserError
 from metatrain.meta.algorithm import check_algorithm
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
 from metatrain.meta.encoder_learner import EncoderLearner
+from metatrain.meta.episode_texts import EpisodeTexts
+from metatrain.meta.head_fit import Fit
 from metatrain.meta.inner import HEAD, LEARNS_RATES
 from metatrain.meta.language_learner import LanguageLearner
 from metatrain.meta.learner import Learner
 from metatrain.meta.meta_gradient import SECOND_ORDER
+from metatrain.meta.parameters import Parameters
 from metatrain.models import adapters
 from metatrain.models.config import ModelConfig, ScratchConfig
 from metatrain.models.encoder import Encoder, load_encoder
@@ -212,6 +215,26 @@ def _read_checkpoint(run: RunDirectory, wanted: Path | None, say: Callable[[str]
     if problems:
         raise UserError(f"unreadable checkpoint: {problems[0]}")
     raise UserError(f"{run.path} has no checkpoint yet; go on with it by: metatrain resume {run.path}")
+
+
+def check_none_of_these(share: float | None, learner: Learner) -> None:
+    """Raises: UserError: `none_of_these` makes no sense, or the learner fits no head that could tell."""
+    if share is None:
+        return
+    if not 0 < share < 1:
+        raise UserError(f"none_of_these={share} is the share of texts of the classes that may be taken for none of them: set one between 0 and 1, 0.05 say")
+    if not learner.inner.fit_head:
+        raise UserError(
+            "none_of_these needs a head that is fitted to the examples: set inner.fit_head=true (Python: fit_head=True), with a model whose head alone adapts"
+        )
+
+
+def adapted_to(learner: Learner, texts: EpisodeTexts) -> tuple[Parameters, float, Fit | None]:
+    """(all parameters, the last support loss, what was chosen for the head if it is fitted) after adaptation to a support set."""
+    if isinstance(learner, EncoderLearner) and learner.inner.fit_head:
+        adapted, fit = learner.fit(texts)
+        return adapted, fit.loss, fit
+    return *learner.adapt(texts), None
 
 
 def default_inner() -> InnerConfig:

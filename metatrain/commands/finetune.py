@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> None:
 def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
     """Adapt, test if there is a test file, and write `path/model`."""
     from metatrain import __version__
-    from metatrain.commands.building import open_checkpoint
+    from metatrain.commands.building import check_none_of_these, open_checkpoint
     from metatrain.evaluation.protocol import check_answers
     from metatrain.models.export import check_finetuning, save_finetuned
     from metatrain.tracking.console import Display
@@ -53,7 +53,7 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
         learner = open_checkpoint(config.checkpoint, config.inner, config.model, device, dtype, display.say).learner
         check_finetuning(learner.model)
         check_answers([task], learner.algorithm)
-        _check_none(config.none_of_these, learner)
+        check_none_of_these(config.none_of_these, learner)
         nameless = [name for name in task.label_names if not any(letter.isalpha() for letter in name)]
         if learner.algorithm.label_names and nameless:
             display.say(f"warning: this model reads the names of the classes, and {nameless[0]!r} says nothing; give the labels names in words")
@@ -77,17 +77,14 @@ def _adapt(learner: Learner, examples: Examples, none: float | None, say) -> tup
     """(parameters, what results.json says, the threshold of none_of_these)."""
     import time
 
+    from metatrain.commands.building import adapted_to
     from metatrain.evaluation.protocol import scored, texts_of
 
-    episode, fit, threshold = examples.episode, None, None
+    episode, threshold = examples.episode, None
     tokens = learner.model.tokens()
     texts = texts_of(episode, tokens)
     begin = time.perf_counter()
-    if learner.inner.fit_head:
-        adapted, fit = learner.fit(texts)
-        loss = fit.loss
-    else:
-        adapted, loss = learner.adapt(texts)
+    adapted, loss, fit = adapted_to(learner, texts)
     seconds = time.perf_counter() - begin
     steps, number = learner.steps(evaluation=True), len(episode.support)
     what = f"{number} examples" + (f" of {episode.way} classes" if episode.task.targets is None else "")
@@ -127,17 +124,6 @@ def _cross_validation(fit: Fit, labels, say) -> dict[str, Any]:
     pull = "inf" if fit.pull == float("inf") else fit.pull
     say(f"cross-validated accuracy on the examples: {right.mean():.3f} (head fitted with pull {pull}, temperature {fit.temperature:.2f})")
     return {"pull": pull, "temperature": fit.temperature, "cross_validation": {"examples": len(right), "accuracy": float(right.mean())}}
-
-
-def _check_none(share: float | None, learner: Learner) -> None:
-    from metatrain.errors import UserError
-
-    if share is None:
-        return
-    if not 0 < share < 1:
-        raise UserError(f"none_of_these={share} is the share of texts of the classes that may be taken for none of them: set one between 0 and 1, 0.05 say")
-    if not learner.inner.fit_head:
-        raise UserError("none_of_these needs a head that is fitted to the examples: set inner.fit_head=true, with a model whose head alone adapts")
 
 
 def _read(data: DataConfig, strangers: bool) -> Examples:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -34,11 +34,11 @@ class Scores:
     Of a text-to-text task, `accuracy` and `balanced` are both its own score (chrF, say).
     """
 
-    accuracy: dict[str, list[float]]
-    balanced: dict[str, list[float]]
-    confidence: dict[str, list[np.ndarray]]  # by task, of each episode: the probabilities of its answers, if they have any
-    right: dict[str, list[np.ndarray]]  # and whether they are right
-    seconds: list[float]
+    accuracy: dict[str, list[float]] = field(default_factory=dict)
+    balanced: dict[str, list[float]] = field(default_factory=dict)
+    confidence: dict[str, list[np.ndarray]] = field(default_factory=dict)  # by task, of each episode: the probabilities of its answers, if they have any
+    right: dict[str, list[np.ndarray]] = field(default_factory=dict)  # and whether they are right
+    seconds: list[float] = field(default_factory=list)
 
     def calibration_error(self) -> float | None:
         """Mean over tasks of the expected calibration error over all their answers; None if these have no probabilities."""
@@ -93,7 +93,7 @@ def run_arms(
     between: Callable[[], None] = lambda: None,
 ) -> dict[str, Scores]:
     """Scores of every arm on the same episodes of every task; `between` is called after each episode."""
-    scores = {name: Scores({}, {}, {}, {}, []) for name in arms}
+    scores = {name: Scores() for name in arms}
     for task, episode in _episodes(tasks, settings, episodes, seed, split):
         texts = replace(texts_of(episode, tokens), written=_written(episode))
         for name, arm in arms.items():
