@@ -1,9 +1,12 @@
 """A whole run in miniature, as a user would start it."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
+from config.test_compose import composed
 from conftest import ROOT
 
 from metatrain.commands.building import open_checkpoint
@@ -111,11 +114,12 @@ def test_every_method_lowers_its_training_loss_is_exported_and_evaluated_from_it
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_runs_in_debug_fast(cli, monkeypatch, tmp_path, name):
-    needed = {"arsc": "arsc", "arsc_linear": "arsc", "smlmt": "arsc", "cross_lingual": "nusax_senti", "domain_adaptation": "fdu_mtl", "text_to_text": "scitldr"}
-    if name in needed:
-        from tasks.test_distribution import third_party
-
-        monkeypatch.setenv("METATRAIN_DATA", third_party(needed[name]))
+    data = Path(os.environ.get("METATRAIN_DATA", ROOT.parent / "shared" / "data"))
+    monkeypatch.setenv("METATRAIN_DATA", str(data))
+    tasks = composed("train", f"+experiment={name}").tasks
+    for path in (Path(tasks.path), *(Path(source.path) for source in tasks.sources.values())):
+        if path.is_relative_to(data) and not path.is_dir():
+            pytest.skip(f"the data set {path.name} is not on this machine (METATRAIN_DATA)")
     found = cli("train", f"+experiment={name}", "debug=fast", "hydra.run.dir=run")
     assert found.code == 0, found.err
     assert json.loads((tmp_path / "run" / "results.json").read_text())["arms"]["meta_trained"]["mean"] > 0
