@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -50,6 +51,8 @@ exit codes: 0 done, 2 wrong input, 75 a fault that a restart can heal, 130/143 s
 
 def main() -> None:
     """Entry point of the console script."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, _stop)
     try:
         code = run(sys.argv[1:])
         sys.stdout.flush()
@@ -57,6 +60,13 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 128 + 13
     sys.exit(code)
+
+
+def _stop(number: int, frame: object) -> None:
+    """A signal outside of what can be saved."""
+    from metatrain.errors import Stopped
+
+    raise Stopped(number, "stopped before there was anything to save")
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import signal
+
+PREEMPTION = signal.SIGUSR1  # what a scheduler sends before it takes the machine away (SLURM: --signal=USR1@60)
 
 
 class UserError(Exception):
@@ -18,11 +21,11 @@ class RestartableError(Exception):
 
 
 class Stopped(Exception):
-    """A signal asked the run to stop, and its state has been saved (exit 128 + signal number)."""
+    """A signal asked the run to stop, and its state has been saved (exit 128 + signal number; 75 if it is to be started again)."""
 
     def __init__(self, signal_number: int, message: str):
         super().__init__(message)
-        self.exit_code = 128 + signal_number
+        self.exit_code = RestartableError.exit_code if signal_number == PREEMPTION else 128 + signal_number
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -20,6 +20,7 @@ os.environ["METATRAIN_CACHE"] = ""  # no test depends on what another, or the us
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # one worker a core beats two threads that wait for each other
 
 ROOT = Path(__file__).parents[1]
+pytest_plugins = ["faults.injection"]
 
 
 @dataclass

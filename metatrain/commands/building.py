@@ -35,8 +35,9 @@ from metatrain.tasks.episodes import way_of
 from metatrain.training import checkpoint
 from metatrain.training.memory_limit import fit_training, largest_episode
 from metatrain.training.outer import blended
-from metatrain.training.run_directory import RunDirectory, written_whole
+from metatrain.training.run_directory import RunDirectory
 from metatrain.training.trainer import load_parameters
+from metatrain.training.whole_files import written_whole
 
 if TYPE_CHECKING:
     from metatrain.tasks.task import Task

@@ -42,7 +42,8 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.tracking.model_card import finetuned_card
     from metatrain.training import hardware
     from metatrain.training.memory_limit import fit_adaptation
-    from metatrain.training.run_directory import RunDirectory, recorded, write_json, written_whole
+    from metatrain.training.run_directory import RunDirectory, recorded
+    from metatrain.training.whole_files import write_json, written_whole
 
     with Display() as display:
         examples = _read(config.data, strangers=config.none_of_these is not None)

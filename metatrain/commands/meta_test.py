@@ -12,7 +12,8 @@ from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.task import Task
 from metatrain.tasks.tokens import Tokens
 from metatrain.tracking.console import Display, results_table, verdict_lines
-from metatrain.training.run_directory import RunDirectory, write_json
+from metatrain.training.run_directory import RunDirectory
+from metatrain.training.whole_files import write_json
 
 
 def meta_test(

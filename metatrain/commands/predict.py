@@ -33,7 +33,8 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.tasks.files import Columns, read_file
     from metatrain.tasks.texts import plain
     from metatrain.training import hardware
-    from metatrain.training.run_directory import RunDirectory, write_lines
+    from metatrain.training.run_directory import RunDirectory
+    from metatrain.training.whole_files import write_lines
 
     if (config.text is None) == (config.data is None):
         raise UserError('give either text="..." or data=FILE')

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from metatrain.config.compose import run_under_hydra
 from metatrain.config.schema import TrainConfig
@@ -19,9 +22,7 @@ newest run below outputs/. Settings replace the run's own from here on, for exam
 
 def main(arguments: list[str]) -> None:
     """Entry point; the first argument without '=' names the run."""
-    from omegaconf import OmegaConf
-
-    from metatrain.training.run_directory import RunDirectory, write_text
+    from metatrain.training.run_directory import RunDirectory
 
     if "-h" in arguments or "--help" in arguments:
         print(USAGE)
@@ -29,22 +30,23 @@ def main(arguments: list[str]) -> None:
     names = [item for item in arguments if "=" not in item and not item.startswith("-")]
     run = RunDirectory.find(names[0] if names else "latest")
     overrides = [item for item in arguments if item not in names[:1]]
-    run.load_config(TrainConfig)  # a damaged config.yaml is named before Hydra sees it
+    before = run.load_config(TrainConfig)  # a damaged config.yaml is named before Hydra sees it
 
     def go_on(config: TrainConfig, path: Path, changed: list[str]) -> None:
         from metatrain.commands.meta_test import show
         from metatrain.commands.train import meta_train
         from metatrain.tracking.console import Display
 
-        if changed:
-            write_text(run.config, OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True))
-            run.update(resumed_with=[*run.read_record().get("resumed_with", []), *changed])
-        elif run.read_record().get("state") == "done":
+        if not changed and run.read_record().get("state") == "done":
             with Display() as display:
                 display.say(f"{run.path} is finished; to train longer: metatrain resume {run.path} outer.steps=...")
                 show(json.loads(run.results.read_text()), display)
             return
-        meta_train(run.with_tokenizer(config), lambda: run, resume=True)
+        run.lock()
+        try:
+            meta_train(run.with_tokenizer(config), lambda: run, Resumption(config, changed, _changes(before, config)))
+        finally:
+            run.unlock()
 
     settings = [
         f"hydra.run.dir='{run.path}'",
@@ -54,3 +56,31 @@ def main(arguments: list[str]) -> None:
         "hydra/hydra_logging=none",
     ]
     run_under_hydra("config", [*overrides, *settings], TrainConfig, go_on, config_path=run.path, program="metatrain resume")
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """What is different from here on."""
+
+    config: TrainConfig  # as the run is to keep it
+    overrides: list[str]
+    changes: list[str]  # settings, as `key: before -> after`
+
+    @property
+    def same_tasks(self) -> bool:
+        """Whether the run goes on with the tasks that it has."""
+        return not any(line.startswith(("tasks.", "seed:")) for line in self.changes)
+
+
+def _changes(before: TrainConfig, after: TrainConfig) -> list[str]:
+    """Settings that differ."""
+    old, new = dict(_leaves("", asdict(before))), dict(_leaves("", asdict(after)))
+    return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+
+
+def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield from _leaves(f"{path}.{key}" if path else key, each)
+    else:
+        yield path, value

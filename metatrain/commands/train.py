@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from metatrain.config.schema import TrainConfig
 if TYPE_CHECKING:
     import torch
 
+    from metatrain.commands.resume import Resumption
     from metatrain.tasks.task import TaskDistribution
     from metatrain.training.run_directory import RunDirectory
 
@@ -28,11 +30,11 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
     """A new run in `path`."""
     from metatrain.training.run_directory import RunDirectory
 
-    meta_train(config, lambda: RunDirectory.create(path, config, overrides, "train"), resume=False)
+    meta_train(config, lambda: RunDirectory.create(path, config, overrides, "train"), None)
 
 
-def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resume: bool) -> None:
-    """The whole of a training run, from the beginning or from its newest checkpoint.
+def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resumption: Resumption | None) -> None:
+    """The whole of a training run, from the beginning or (with a resumption) from its newest checkpoint.
 
     The run directory is opened last, when nothing in the configuration, the tasks or the model can be wrong any more.
     """
@@ -42,13 +44,16 @@ def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resume
     from metatrain.evaluation.arms import arms_of, check_learner, make_arms
     from metatrain.evaluation.protocol import check_evaluation
     from metatrain.meta.algorithm import check_algorithm
+    from metatrain.models.pretrained import save_tokenizer
     from metatrain.tasks.distribution import load_tasks
     from metatrain.tracking.console import Display
     from metatrain.tracking.weights_and_biases import WandbRun, check_tracking
     from metatrain.training import hardware
-    from metatrain.training.run_directory import recorded, write_text, written_whole
+    from metatrain.training.failpoints import failpoint
+    from metatrain.training.run_directory import recorded
     from metatrain.training.signals import StopRequest
     from metatrain.training.trainer import Trainer, check_training
+    from metatrain.training.whole_files import write_text, written_whole
 
     with Display() as display:
         check_algorithm(config.algorithm, config.inner, config.model)
@@ -78,25 +83,29 @@ def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resume
         run = open_run()
         display.log_to(run.log)
         display.say(f"run: {run.path}")
-        with recorded(run), StopRequest() as stop:
+        with recorded(run), StopRequest() as stop, ExitStack() as work:
             run.update(hardware={"device": str(device), **hardware.describe()})
             if learner.model.new_tokenizer:
                 with written_whole(run.tokenizer) as folder:
-                    learner.model.tokenizer.save_pretrained(folder)
+                    save_tokenizer(learner.model.tokenizer, folder)
                 recipe = Recipe.of_run(run.with_tokenizer(config), tasks.meta_train)
             trainer = Trainer(config, run, learner, tasks, tokens, display, stop)
-            if resume:
-                trainer.resume()
-            wandb = WandbRun(config.tracking, config.name, run.path, config, display.say, run.read_record().get("wandb_id"))
+            if resumption is not None:
+                trainer.resume(resumption.same_tasks)
+                run.go_on(resumption.config, resumption.overrides, resumption.changes, display.say)
+            wandb = WandbRun(config.tracking, config.name, run.path, config, display.say, run.read_record().get("wandb_id"), trainer.last_logged())
             if wandb.run_id:
                 run.update(wandb_id=wandb.run_id)
+            work.callback(wandb.close)
             trainer.train(wandb)
             save_model(run.model, learner, recipe)
+            failpoint("exported")
 
             if config.hardware.max_memory is not None:
                 hardware.give_back()
             arms = make_arms(names, learner, build_learner(recipe, device, dtype), config.evaluation, joint)
             results = meta_test(arms, tasks.meta_test, tokens, config.episode, config.evaluation, config.seed, run, display, trainer.stop_evaluation)
+            failpoint("results")
             updates = trainer.state.step if trainer.state.best_step is None else trainer.state.best_step
             write_text(run.model / "README.md", _card(config, results, tasks, updates, run, device))
             wandb.finish({f"meta_test/{name}": arm["mean"] for name, arm in results["arms"].items()})

@@ -39,6 +39,12 @@ class MemoryUse:
         """How many inner steps' graphs are kept; None: all."""
         return None if self.graph_tokens == math.inf else int(self.graph_tokens // support_tokens)
 
+    def less(self, text: int) -> MemoryUse | None:
+        """The next smaller use, down to one text of `text` tokens at a time: first no graphs, then half the texts; None: there is none."""
+        if self.graph_tokens > 0:
+            return replace(self, graph_tokens=0.0)
+        return replace(self, part_tokens=self.part_tokens // 2) if self.part_tokens // 2 >= text else None
+
 
 @dataclass(frozen=True)
 class Largest:
@@ -135,17 +141,23 @@ def halvings(smallest: int) -> list[MemoryUse]:
 
 @contextmanager
 def _held(known: Iterable[Tensor]) -> Iterator[Callable[[], int]]:
-    """Count the bytes that graphs made inside hold, beside the known tensors; the function that is given tells them."""
+    """Count the bytes that graphs made inside hold, beside the known tensors; the function that is given tells them.
+
+    The graphs are of use inside alone: what they hold is let go of at the end.
+    """
     sizes: dict[int, int] = {}
     outside = {value.untyped_storage().data_ptr() for value in known}
-    alive: list[Tensor] = []  # so that no two of them have the same address
+    saved: list[Tensor] = []  # here rather than in the graph, which would hold itself, for ever, by what is an output of it
 
-    def pack(value: Tensor) -> Tensor:
+    def pack(value: Tensor) -> int:
         storage = value.untyped_storage()
         if storage.data_ptr() not in outside:
             sizes[storage.data_ptr()] = storage.nbytes()
-            alive.append(value.detach())
-        return value
+        saved.append(value)
+        return len(saved) - 1
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
-        yield lambda: sum(sizes.values())
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(pack, saved.__getitem__):
+            yield lambda: sum(sizes.values())
+    finally:
+        saved.clear()

@@ -26,6 +26,7 @@ from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder, load_encoder
 from metatrain.models.language_model import LanguageModel
 from metatrain.models.pictures import PictureEncoder
+from metatrain.models.pretrained import save_tokenizer
 from metatrain.models.writer import save_writer
 from metatrain.tasks.tokens import TokenTable
 
@@ -81,7 +82,7 @@ def save_classifier(folder: Path, encoder: Encoder, weight: Tensor, bias: Tensor
         linear.weight.data.copy_(weight)
         linear.bias.data.copy_(bias)
         classifier.to(weight.dtype).save_pretrained(folder)
-        encoder.tokenizer.save_pretrained(folder)
+        save_tokenizer(encoder.tokenizer, folder)
         return "transformers"
     _save_backbone(folder, backbone, encoder.tokenizer)
     hidden, kind = encoder.hidden_size, "sentence_transformers.models."
@@ -188,7 +189,7 @@ def _save_backbone(folder: Path, backbone, tokenizer) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     backbone.save_pretrained(folder)
     if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
+        save_tokenizer(tokenizer, folder)
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -16,6 +16,7 @@ from metatrain.models.batches import chunks
 from metatrain.models.config import ModelConfig
 from metatrain.models.language_loading import load_language_model
 from metatrain.models.language_model import LanguageModel
+from metatrain.models.pretrained import save_tokenizer
 from metatrain.tasks.task import plain_name
 
 TASK = "task.json"  # what beside the model is needed to answer as in finetuning
@@ -25,7 +26,7 @@ _PART_TOKENS = 4096
 def save_writer(folder: Path, model: LanguageModel, labels: Sequence[str] | None) -> str:
     """Write a finetuned language model; labels: names that answers are chosen from, None: any text. Returns who loads it."""
     folded(model.backbone).save_pretrained(folder)
-    model.tokenizer.save_pretrained(folder)
+    save_tokenizer(model.tokenizer, folder)
     task = {"format": 1, "labels": labels, "max_length": model.max_length, "max_target_length": model.max_target_length}
     (folder / TASK).write_text(json.dumps(task, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return "transformers"

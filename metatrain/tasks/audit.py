@@ -12,7 +12,7 @@ from metatrain.errors import UserError
 from metatrain.tasks.episodes import SPLITS
 from metatrain.tasks.task import Task, TaskDistribution
 
-POLICIES = ("refuse", "drop", "keep")
+POLICIES = ("refuse", "drop", "drop_queries", "keep")
 _NEAR = 0.8  # cosine of sets of word triples above which texts count as nearly the same
 _ROWS = 1000  # that are compared with all others at a time
 
@@ -25,6 +25,8 @@ def check_policy(policy: str) -> None:
 
 def check_overlap(tasks: TaskDistribution, policy: str, notes: list[str]) -> TaskDistribution:
     """Refuse texts shared between splits, or drop them from the earlier split, and record what was found.
+
+    With `drop_queries` the held-out tasks' support rows may stay, since a score is of the queries alone.
 
     Raises:
         UserError: texts are shared and `policy` is `refuse`.
@@ -47,7 +49,8 @@ def check_overlap(tasks: TaskDistribution, policy: str, notes: list[str]) -> Tas
             split = tuple(task.without(protected) for task in split)
         kept[name] = split
         if name != "meta_train":
-            protected = np.union1d(protected, np.concatenate([protected, *(task.keys for task in split)]))
+            rows = [task.keys[task.query_pool] if policy == "drop_queries" else task.keys for task in split]
+            protected = np.union1d(protected, np.concatenate([protected, *rows]))
     return replace(tasks, **kept, notes=tuple(notes))
 
 

@@ -94,7 +94,9 @@ class TasksConfig(SourceConfig):
     meta_validation: SplitConfig = field(default_factory=SplitConfig)
     meta_test: SplitConfig = field(default_factory=SplitConfig)
     holdout: float = 0.2  # share of tasks held out for each of validation and test where neither names any
-    overlap: str = "refuse"  # texts of test tasks among the training tasks: refuse | drop (from training) | keep (to test the machinery)
+    # Texts of test tasks among the training tasks: refuse | drop (from training) | drop_queries (what support sets alone may draw is
+    # trained on: the test classes are known, but few of their texts) | keep (to test the machinery).
+    overlap: str = "refuse"
     size_power: float = 0.0  # a training task of n texts is drawn in proportion to n to this power; 0: all tasks as often
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     masked_words: MaskedWordsConfig = field(default_factory=MaskedWordsConfig)

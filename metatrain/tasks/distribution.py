@@ -49,7 +49,7 @@ def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = SPLITS) -
     claimed: set[tuple[str, str]] = set()
     built: dict[str, tuple[Task, ...]] = {}
     for name in SPLITS:
-        rows = _claim(name, chosen[name], tables, rows_of, claimed)
+        rows = _claim(name, chosen[name], tables, rows_of, claimed, claim_support=config.overlap != "drop_queries")
         if config.overlap == "keep":
             claimed.clear()
         if name in splits:
@@ -131,9 +131,14 @@ class _Part:
 
 
 def _claim(
-    split: str, config: SplitConfig, tables: dict[str, Table], rows_of: dict[str, dict[str, np.ndarray]], claimed: set[tuple[str, str]]
+    split: str,
+    config: SplitConfig,
+    tables: dict[str, Table],
+    rows_of: dict[str, dict[str, np.ndarray]],
+    claimed: set[tuple[str, str]],
+    claim_support: bool,
 ) -> dict[str, list[_Part]]:
-    """The parts of each task of a split; a task of a file belongs to the first split that claims it."""
+    """The parts of each task of a split; a task of a file belongs to the first split that claims it (for its queries, or at all)."""
     parts: dict[str, list[_Part]] = defaultdict(list)
     taken = set()
     for file, table in tables.items():
@@ -146,7 +151,8 @@ def _claim(
         patterns = next((tasks for pattern, tasks in config.only.items() if fnmatchcase(file, pattern)), config.tasks)
         for task, rows in rows_of[file].items():
             if _matches(task, patterns) and (file, task) not in claimed:
-                taken.add((file, task))
+                if is_query or claim_support:
+                    taken.add((file, task))
                 parts[task].append(_Part(table, rows, is_support or not config.support_files, is_query))
     for pattern in config.tasks:
         if tables and pattern != "*" and not any(fnmatchcase(task, pattern) for tasks in rows_of.values() for task in tasks):

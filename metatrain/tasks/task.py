@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -120,6 +121,17 @@ class TaskDistribution:
         for task in self.meta_train:
             yield from (text for text in task.texts if not is_picture(text))
             yield from task.label_names if task.targets is None else task.targets
+
+    def fingerprint(self) -> str:
+        """A hash of the labelled and text-to-text tasks' rows, labels and pools: episodes of two distributions are the same if theirs are."""
+        digest = hashlib.sha256()
+        for name in ("meta_train", "meta_validation", "meta_test"):
+            for task in self.split(name):
+                if task.way is None:
+                    digest.update(json.dumps([name, task.name, task.label_names, len(task.texts)]).encode())
+                    for values in (task.keys, task.labels, np.packbits(task.support_pool), np.packbits(task.query_pool)):
+                        digest.update(np.ascontiguousarray(values).data)
+        return digest.hexdigest()
 
     def split(self, name: str) -> tuple[Task, ...]:
         """The tasks of `meta_train`, `meta_validation` or `meta_test`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ class MetricsLog:
             self._file.truncate(min(position, path.stat().st_size))
 
     def write(self, **record: Any) -> None:
-        self._file.write(json.dumps(record).encode() + b"\n")
+        """Add a record; a number that is not finite, which JSON has not, becomes null."""
+        plain = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in record.items()}
+        self._file.write(json.dumps(plain, allow_nan=False).encode() + b"\n")
         self._file.flush()
 
     def position(self) -> int:

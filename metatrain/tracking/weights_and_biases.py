@@ -1,10 +1,23 @@
-"""Weights & Biases beside the local record. Nothing that goes wrong here may stop a run."""
+"""Weights & Biases beside the local record. Nothing that goes wrong there may stop a run, or hold it up."""
 
 from __future__ import annotations
 
+import http.client
+import json
 import netrc
 import os
+import queue
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,66 +26,149 @@ from metatrain.errors import UserError
 from metatrain.tracking.config import TrackingConfig
 
 MODES = ("auto", "wandb", "offline", "none")
-_START_SECONDS = 20  # for the first contact with the server
+_START_SECONDS = 20  # that the process waits for the first contact with the server
+_END_SECONDS = 30  # that a finished run waits for what is being uploaded
+_AWAY_SECONDS = 2  # that it waits for a server that does not answer
 
 
 class WandbRun:
-    """Sends records to W&B, or does nothing. After the first failure it does nothing, with one warning."""
+    """Sends records to W&B through a process of its own, or does nothing. After a failure it does nothing, with one warning."""
 
-    def __init__(self, config: TrackingConfig, name: str, folder: Path, settings: Any, say: Callable[[str], None], run_id: str | None = None):
-        """`settings` is the run's configuration, a dataclass; `run_id` that of the W&B run to go on with."""
+    def __init__(self, config: TrackingConfig, name: str, folder: Path, settings: Any, say: Callable[[str], None], run_id: str | None = None, after: int = 0):
+        """`settings` is the run's configuration, a dataclass; `run_id` that of the W&B run to go on with, which has the steps up to `after`."""
         self.run_id = run_id
-        self._say = say
-        self._run = None
+        self._say, self._after, self._folder = say, after, folder
+        self._process: subprocess.Popen[str] | None = None
+        self._said: deque[dict[str, Any]] = deque()  # by the process, and not yet seen
+        self._server: str | None = None
         mode = _mode(config.mode)
         if mode is None:
             if config.mode == "auto":
                 say("tracking: local files; for Weights & Biases run `wandb login` or set WANDB_API_KEY")
             return
-        self._guard(lambda: self._start(config, mode, name, folder, settings))
+        self.run_id = run_id or secrets.token_hex(4)
+        self._mode = mode
+        first = {
+            "project": config.project,
+            "entity": config.entity,
+            "group": config.group,
+            "name": name,
+            "id": self.run_id,
+            "resume": "allow" if run_id else None,
+            "dir": str(folder),
+            "config": asdict(settings),
+            "mode": mode,
+            "seconds": _START_SECONDS,
+        }
+        # In a session of its own, so that Ctrl-C reaches the run alone; -P: no module is taken from the working directory.
+        command = [sys.executable, "-P", "-m", "metatrain.tracking.wandb_process"]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        try:
+            self._process = subprocess.Popen(command, text=True, start_new_session=True, **pipes)
+        except OSError as error:
+            say(f"warning: Weights & Biases is off for this run: {error}")
+            return
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._writer = threading.Thread(target=self._write, args=(self._process,), daemon=True)
+        self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
+        self._writer.start()
+        self._reader.start()
+        self._send(first)
 
     def log(self, step: int, record: Mapping[str, Any]) -> None:
-        if self._run is not None:
-            self._guard(lambda: self._run.log(dict(record), step=step))
+        """Hand over a record; it is not waited for. Steps that W&B has already, from before a resume, are not sent again."""
+        self._hear()
+        if self._process is not None and step > self._after:
+            self._send({"log": dict(record), "step": step})
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        if self._run is None:
+        """Send the last numbers, and wait a little for their arrival."""
+        self._hear()
+        process = self._process
+        if process is None:
             return
-        self._guard(lambda: self._run.summary.update(dict(summary)))
-        if self._run is not None:
-            self._guard(self._run.finish)
-
-    def _start(self, config: TrackingConfig, mode: str, name: str, folder: Path, settings: Any) -> None:
-        import wandb
-
-        self._run = wandb.init(
-            project=config.project,
-            entity=config.entity,
-            group=config.group,
-            name=name,
-            id=self.run_id,
-            resume="allow" if self.run_id else None,
-            dir=str(folder),
-            config=asdict(settings),
-            mode=mode,
-            settings=wandb.Settings(silent=True, init_timeout=_START_SECONDS, console="off"),
-        )
-        self.run_id = self._run.id
-        self._say(f"tracking: Weights & Biases {mode}" + (f", {self._run.url}" if self._run.url else ", in this run directory"))
-
-    def _guard(self, action: Callable[[], object]) -> None:
+        self._send({"finish": dict(summary)})
+        self._lines.put(None)
+        begin = time.monotonic()
+        there = self._mode == "offline" or _answers(self._server)
         try:
-            action()
-        except Exception as error:  # noqa: BLE001  third-party code with open-ended failures; the local record is complete without it
-            self._run = None
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            self._say(f"warning: Weights & Biases is off for the rest of this run: {reason}")
+            process.wait((_END_SECONDS if there else _AWAY_SECONDS) - (time.monotonic() - begin))
+        except subprocess.TimeoutExpired:
+            self.close()
+            self._say(f"warning: Weights & Biases has not taken everything in time; to send it later: wandb sync {self._folder / 'wandb'}/*run-*")
+            return
+        self._reader.join(_AWAY_SECONDS)
+        self._hear()
+        self.close()
+
+    def close(self) -> None:
+        """End the process, if it is there: a run that has not finished is marked as crashed by W&B once it misses it."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        self._lines.put(json.dumps(message) + "\n")
+
+    def _hear(self) -> None:
+        """Pass on what the process has said."""
+        while self._said:
+            message = self._said.popleft()
+            if "error" in message:
+                self._say(f"warning: Weights & Biases is off for the rest of this run: {message['error']}")
+                self.close()
+            elif "server" in message:
+                self._server = message["server"]
+            else:
+                self._say(f"tracking: Weights & Biases {self._mode}" + (f", {message['url']}" if message["url"] else ", in this run directory"))
+
+    def _write(self, process: subprocess.Popen[str]) -> None:
+        with suppress(OSError, ValueError):  # the process is gone, and has said why
+            while (line := self._lines.get()) is not None:
+                process.stdin.write(line)
+                process.stdin.flush()
+            process.stdin.close()
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        heard = False
+        for line in process.stdout:
+            try:
+                self._said.append(json.loads(line))
+            except ValueError:
+                continue  # W&B's own words
+            heard = heard or "error" in self._said[-1]
+        if process.wait() != 0 and not heard:
+            self._said.append({"error": f"its process ended with exit code {process.returncode}"})
 
 
 def check_tracking(config: TrackingConfig) -> None:
     """Raises: UserError: the mode is unknown."""
     if config.mode not in MODES:
         raise UserError(f"tracking.mode={config.mode} is unknown; choose one of {', '.join(MODES)}")
+
+
+def _answers(server: str | None) -> bool:
+    """Whether the server answers at all; never takes longer than `_AWAY_SECONDS`."""
+    if server is None:
+        return False  # the process has not got as far as to say whom it asks
+    found: list[bool] = []
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(server, timeout=_AWAY_SECONDS).close()
+        except urllib.error.HTTPError:
+            pass  # an answer too
+        except (OSError, http.client.HTTPException):
+            return
+        found.append(True)
+
+    thread = threading.Thread(target=ask, daemon=True)  # looking up a name has no time limit of its own
+    thread.start()
+    thread.join(_AWAY_SECONDS)
+    return bool(found)
 
 
 def _mode(choice: str) -> str | None:

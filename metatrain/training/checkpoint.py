@@ -21,6 +21,8 @@ import safetensors.torch
 from torch import Tensor
 
 from metatrain.errors import RestartableError, UserError, is_disk_full
+from metatrain.training.failpoints import failpoint
+from metatrain.training.whole_files import clear_away, flush, put_in_place, remove, unfinished
 
 FORMAT = 1
 TENSOR_FILES = ("model", "optimizer", "rng")
@@ -48,23 +50,19 @@ def save(folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], s
         RestartableError: the disk is full; what was there before is as it was.
     """
     final = folder / f"step-{step:08d}"
-    temporary = folder / f".tmp-{uuid.uuid4().hex}"
-    temporary.mkdir(parents=True)
     try:
-        _write(temporary, tensors, state)
+        failpoint("save.begin")
+        temporary = unfinished(folder)
+        try:
+            _write(temporary, tensors, state)
+            put_in_place(temporary, final)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)  # nothing is there any more if all went well
     except (OSError, safetensors.SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         if is_disk_full(error):
             raise RestartableError(f"no space for the checkpoint of step {step}: {error}; free some and run: metatrain resume {folder.parent}") from error
         raise
-    if final.exists():
-        old = folder / f".old-{uuid.uuid4().hex}"
-        final.rename(old)
-        temporary.rename(final)
-        shutil.rmtree(old)
-    else:
-        temporary.rename(final)
-    _flush(folder)
+    failpoint("save.done")
     return final
 
 
@@ -72,13 +70,17 @@ def _write(temporary: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: 
     for name in TENSOR_FILES:
         plain = {key: value.detach().contiguous() for key, value in tensors[name].items()}
         safetensors.torch.save_file(plain, temporary / f"{name}.safetensors")
-    (temporary / _STATE).write_text(json.dumps({"format": FORMAT, **state}, indent=1, sort_keys=True) + "\n")
+        failpoint("save.file", temporary / f"{name}.safetensors")
+    (temporary / _STATE).write_text(_written({"format": FORMAT, **state}))
+    failpoint("save.file", temporary / _STATE)
     names = [f"{name}.safetensors" for name in TENSOR_FILES] + [_STATE]
     manifest = {"format": FORMAT, "files": {name: _digest(temporary / name) for name in names}}
-    (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    (temporary / MANIFEST).write_text(_written(manifest))
+    failpoint("save.manifest", temporary / MANIFEST)
     for name in (*names, MANIFEST):
-        _flush(temporary / name)
-    _flush(temporary)
+        flush(temporary / name)
+    flush(temporary)
+    failpoint("save.flushed")
 
 
 def load(path: Path) -> Checkpoint:
@@ -87,21 +89,30 @@ def load(path: Path) -> Checkpoint:
     Raises:
         BrokenCheckpoint: something is missing, changed, or of a newer format.
     """
+    _verify(path)
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
+        state = json.loads((path / _STATE).read_text())
+        tensors = {name: safetensors.torch.load_file(path / f"{name}.safetensors") for name in TENSOR_FILES}
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise BrokenCheckpoint(f"{path} cannot be read: {error}") from error
+    return Checkpoint(tensors, state, path)
+
+
+def _verify(path: Path) -> None:
+    """Raises: BrokenCheckpoint: something is missing, changed, or of a newer format."""
+    try:
+        text = (path / MANIFEST).read_text()
+        manifest = json.loads(text)
         if manifest["format"] != FORMAT:
             raise BrokenCheckpoint(f"{path} has format {manifest['format']}, this version reads {FORMAT}")
         expected = {f"{name}.safetensors" for name in TENSOR_FILES} | {_STATE}
-        if set(manifest["files"]) != expected:
+        if set(manifest["files"]) != expected or text != _written(manifest):
             raise BrokenCheckpoint(f"{path}/{MANIFEST} does not list the files of a checkpoint")
         for name, recorded in manifest["files"].items():
             if (path / name).is_symlink() or _digest(path / name) != recorded:
                 raise BrokenCheckpoint(f"{path / name} is not as it was written")
-        state = json.loads((path / _STATE).read_text())
-        tensors = {name: safetensors.torch.load_file(path / f"{name}.safetensors") for name in TENSOR_FILES}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BrokenCheckpoint(f"{path} cannot be read: {error}") from error
-    return Checkpoint(tensors, state, path)
 
 
 def steps(folder: Path) -> list[Path]:
@@ -135,23 +146,24 @@ def load_for_use(folder: Path, step: int) -> Checkpoint:
 
 
 def prune(folder: Path, keep: int, best: int | None) -> None:
-    """Remove all but the newest `keep` checkpoints and the best, and what an interrupted save left behind."""
-    for path in steps(folder)[: -max(1, keep)]:
+    """Remove all but the newest `keep` checkpoints and the best, and what an interrupted save left behind.
+
+    Raises:
+        BrokenCheckpoint: the newest does not verify, and so nothing is removed.
+    """
+    found = steps(folder)
+    if found:
+        _verify(found[-1])
+    for path in found[: -max(1, keep)]:
         if best is None or path.name != f"step-{best:08d}":
-            shutil.rmtree(path)
-    for pattern in (".tmp-*", ".old-*"):
-        for path in folder.glob(pattern):
-            shutil.rmtree(path)
+            remove(path)
+    clear_away(folder)
+
+
+def _written(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, indent=1, sort_keys=True) + "\n"
 
 
 def _digest(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         return {"size": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -17,6 +17,9 @@ class OuterConfig:
     schedule: str = "cosine"  # constant | linear | cosine, after the warm-up
     warmup: int = 10  # meta-updates over which the rate rises from 0
     clip: float | None = 1.0  # largest norm of the mean meta-gradient; null: no clipping
+    # A meta-gradient that is not finite never reaches the weights: stop the run | skip the meta-update (three in a row stop the run).
+    nonfinite: str = "stop"
+    spike: float | None = None  # skip a meta-update whose gradient norm is this many times the median of the last 20; null: none is
     # The model that is kept is this share of the way from the initial weights of the encoder to the trained ones; less forgets less.
     blend: float = 1.0
     weight_decay: float = 0.01  # of matrices; biases, layer norms and what the inner rule learns have none

@@ -67,8 +67,15 @@ def free_memory(device: torch.device) -> int | None:
     return min(found, default=None)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory could not be had; torch has no class for that of a CPU."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
+
+
 def give_back() -> None:
-    """Hand memory that is free, but that the process still holds, back to the system."""
+    """Hand memory that is free, but that the process still holds, back to the system, and of a GPU to others there."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
     if libc := _glibc():
         libc.malloc_trim(0)
 

@@ -12,6 +12,7 @@ from metatrain.meta.parameters import Parameters
 from metatrain.training.config import OuterConfig
 
 SCHEDULES = ("constant", "linear", "cosine")
+NONFINITE = ("stop", "skip")
 
 
 def check_outer(config: OuterConfig) -> None:
@@ -25,6 +26,10 @@ def check_outer(config: OuterConfig) -> None:
             raise UserError(f"outer.{key}={value} must be a finite number, zero or more")
     if not 0 < config.blend <= 1:
         raise UserError(f"outer.blend={config.blend} must be above 0 and at most 1")
+    if config.spike is not None and not 1 < config.spike < math.inf:
+        raise UserError(f"outer.spike={config.spike} must be above 1: how many times the usual norm is too much")
+    if config.nonfinite not in NONFINITE:
+        raise UserError(f"outer.nonfinite={config.nonfinite} is unknown; choose one of {', '.join(NONFINITE)}")
     if config.schedule not in SCHEDULES:
         raise UserError(f"outer.schedule={config.schedule} is unknown; choose one of {', '.join(SCHEDULES)}")
 
@@ -58,16 +63,16 @@ class OuterOptimizer:
             groups.setdefault((config.lr if own is None else own, decay), []).append(value)
         self.adamw = torch.optim.AdamW([{"params": values, "lr": lr, "base_lr": lr, "weight_decay": decay} for (lr, decay), values in groups.items()])
 
-    def step(self, gradient: Parameters, step: int) -> float:
+    def step(self, gradient: Parameters, step: int, largest: float = math.inf) -> float:
         """One meta-update; returns the norm of the meta-gradient before clipping.
 
-        A norm that is not finite is returned and nothing is changed.
+        If the norm is not finite, or above `largest`, nothing is changed.
         """
         for name, value in self.parameters.items():
             value.grad = gradient[name]
         limit = math.inf if self.config.clip is None else self.config.clip
         norm = float(torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), limit))
-        if math.isfinite(norm):
+        if math.isfinite(norm) and norm <= largest:
             for group in self.adamw.param_groups:
                 group["lr"] = group["base_lr"] * rate(self.config, step)
             self.adamw.step()

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
-import shutil
+import socket
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -22,6 +24,7 @@ from yaml import YAMLError
 from metatrain import __version__
 from metatrain.config.explain import explain
 from metatrain.errors import RestartableError, Stopped, UserError, is_disk_full
+from metatrain.training.whole_files import write_json, write_text
 
 _PACKAGES = ("torch", "transformers", "datasets", "hydra-core", "omegaconf", "numpy", "wandb")
 _SECRET_WORDS = ("token", "api_key", "password", "secret")
@@ -40,6 +43,7 @@ class RunDirectory:
         self.tokenizer = path / "tokenizer"  # of a model with random weights, made from the training tasks
         self.results = path / "results.json"
         self.log = path / "run.log"
+        self._lock = FileLock(path / ".lock")  # of the operating system, which lets go of it when the process ends, however it ends
 
     @classmethod
     def create(cls, path: Path, config: Any, overrides: list[str], command: str) -> RunDirectory:
@@ -50,14 +54,18 @@ class RunDirectory:
         """
         run = cls(path.resolve())
         try:
-            if run.config.exists():
-                raise UserError(f"{run.path} already holds a run; go on with it by: metatrain resume {run.path}")
             run.path.mkdir(parents=True, exist_ok=True)
+            run.lock()
+            if run.config.exists():
+                run.unlock()
+                raise UserError(f"{run.path} already holds a run; {_remedy(command, run.path)}")
             write_text(run.path / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create([_redacted(item) for item in overrides])))
             write_text(run.config, OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True))
-        except PermissionError as error:
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
             raise UserError(f"hydra.run.dir={path} cannot be written: {error.strerror}; choose another with hydra.run.dir=DIR") from error
-        run.update(command=command, state="running", started=_now(), seed=config.seed, versions=_versions(), git=_git_revision())
+        run.update(command=command, process=_process(), started=_now(), seed=config.seed, versions=versions(), git=_git_revision())
         _point(Path("outputs/latest"), run.path)
         _point(_latest(command), run.path)
         return run
@@ -75,6 +83,35 @@ class RunDirectory:
         if not (path / "config.yaml").is_file():
             raise UserError(f"{path} is not a run directory: it has no config.yaml")
         return cls(path.resolve())
+
+    def go_on(self, config: Any, overrides: list[str], changes: list[str], say: Callable[[str], None]) -> None:
+        """Take over the settings of a resumption, and say what is different from here on."""
+        record = self.read_record()
+        for line in changes:
+            say(f"changed: {line}")
+        for name, now in versions().items():
+            before = record.get("versions", {}).get(name, now)
+            if before != now:
+                say(f"warning: {name} is {now} now, and was {before}: numbers may differ from those of an uninterrupted run")
+        if changes:
+            write_text(self.config, OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True))
+        self.update(versions=versions(), **({"resumed_with": [*record.get("resumed_with", []), *overrides]} if overrides else {}))
+
+    def lock(self) -> None:
+        """Keep other processes out of the run until `unlock`, or the end of this one.
+
+        Raises:
+            UserError: another process has it.
+        """
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            holder = self.read_record().get("process", {})
+            by = f" {holder['pid']} on {holder['host']}" if holder else ""
+            raise UserError(f"{self.path} is in use by another process{by}; wait for its end, or stop it") from error
+
+    def unlock(self) -> None:
+        self._lock.release(force=True)
 
     def with_tokenizer(self, config: Any) -> Any:
         """The run's settings (those of `train`), with its own tokenizer if it has made one."""
@@ -104,39 +141,11 @@ class RunDirectory:
             raise UserError(f"{self.config}: {explain(error)}") from error
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old one or the new one, never half of it."""
-    write_lines(path, [text])
-
-
-def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """As `write_text`, line by line; each brings its end."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        file.writelines(lines)
-    os.replace(temporary, path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
-
-
-@contextmanager
-def written_whole(folder: Path) -> Iterator[Path]:
-    """A directory to write into, which takes the place of `folder` only when the work inside has succeeded."""
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    yield temporary
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
-
-
 @contextmanager
 def recorded(run: RunDirectory) -> Iterator[None]:
-    """Record in run.json how the work inside ends."""
+    """Record in run.json how the work inside ends, and let go of the run. A process that is killed leaves `running` there."""
     state, code = "crashed", 1
-    run.update(state="running", exit=None)
+    run.update(state="running", process=_process(), exit=None)
     try:
         yield
         state, code = "done", 0
@@ -152,6 +161,15 @@ def recorded(run: RunDirectory) -> Iterator[None]:
         raise
     finally:
         run.update(state=state, exit=code, ended=_now())
+        run.unlock()
+
+
+def _remedy(command: str, path: Path) -> str:
+    return f"go on with it by: metatrain resume {path}" if command == "train" else "choose another directory with hydra.run.dir=DIR"
+
+
+def _process() -> dict[str, Any]:
+    return {"pid": os.getpid(), "host": socket.gethostname()}
 
 
 def _latest(command: str) -> Path:
@@ -175,7 +193,7 @@ def _redacted(override: str) -> str:
     return f"{key}=***" if value and any(word in key.lower() for word in _SECRET_WORDS) else override
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     found = {"metatrain": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:

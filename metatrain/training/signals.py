@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from types import FrameType
 
+from metatrain.errors import PREEMPTION
+
 
 class StopRequest:
-    """Catches SIGTERM and SIGINT while active; a second signal of the kind ends the process at once.
+    """Catches SIGTERM, SIGINT and the notice of preemption (SIGUSR1) while active.
 
-    Nothing is saved inside the handler: files written there could be half done when the next signal comes.
+    Nothing is saved inside the handler: files written there could be half done when the next signal comes. A second SIGINT
+    ends the process at once, for who is in a hurry; schedulers may repeat the others, which changes nothing.
     """
 
     def __init__(self) -> None:
@@ -17,7 +21,7 @@ class StopRequest:
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> StopRequest:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, PREEMPTION):
             self._previous[number] = signal.signal(number, self._note)
         return self
 
@@ -29,5 +33,6 @@ class StopRequest:
         return self.signal_number is not None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal_number = number
-        signal.signal(number, signal.SIG_DFL)
+        if number == signal.SIGINT == self.signal_number:
+            os._exit(128 + number)
+        self.signal_number = self.signal_number or number

@@ -6,13 +6,13 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from metatrain.config.schema import TrainConfig
-from metatrain.errors import Stopped, UserError
+from metatrain.errors import RestartableError, Stopped, UserError
 from metatrain.evaluation.arms import Adapted, ShuffledLabels
 from metatrain.evaluation.prediction import Arm
 from metatrain.evaluation.protocol import check_answers, run_arms, texts_of
@@ -20,6 +20,7 @@ from metatrain.evaluation.statistics import SCORES, mean_over_tasks
 from metatrain.meta.contrastive import contrastive_gradient
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.learner import Learner, OuterGradient
+from metatrain.meta.memory import MemoryUse
 from metatrain.meta.parameters import Parameters
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.episodes import check_tasks, training_episode
@@ -27,13 +28,16 @@ from metatrain.tasks.sampler import Sampler, SamplerState, check_sampling
 from metatrain.tasks.task import TaskDistribution
 from metatrain.tasks.tokens import Tokens
 from metatrain.tracking.console import Display
-from metatrain.tracking.metrics import MetricsLog
+from metatrain.tracking.metrics import MetricsLog, read_metrics
 from metatrain.tracking.weights_and_biases import WandbRun
 from metatrain.training import checkpoint
-from metatrain.training.hardware import give_back, peak_memory
+from metatrain.training.failpoints import failpoint
+from metatrain.training.hardware import give_back, is_out_of_memory, peak_memory
 from metatrain.training.outer import OuterOptimizer, blended, check_outer
 from metatrain.training.run_directory import RunDirectory
 from metatrain.training.signals import StopRequest
+from metatrain.training.update_policy import UpdatePolicy
+from metatrain.training.whole_files import clear_away
 
 FIGURES = ("loss_before", "loss_after", "accuracy_before", "accuracy_after")  # of each episode; their means are logged
 
@@ -49,6 +53,9 @@ class TrainState:
     without_new_best: int = 0  # validations since the best
     metrics_bytes: int = 0  # length of metrics.jsonl
     sampler: SamplerState | None = None
+    policy: UpdatePolicy = field(default_factory=UpdatePolicy)
+    part_tokens: int | None = None  # texts that are encoded together, once memory has run out with more
+    tasks: str | None = None  # fingerprint of the tasks
 
 
 def check_training(config: TrainConfig, tasks: TaskDistribution) -> None:
@@ -87,16 +94,17 @@ class Trainer:
         self._start = learner.of_model if config.outer.blend < 1 else {}
         self.optimizer = OuterOptimizer(learner.parameters, config.outer)
         self.sampler = Sampler(config.tasks.sampling, tasks, config.outer.steps)
-        self.state = TrainState()
+        self.state = TrainState(tasks=tasks.fingerprint())
         self._saved_step: int | None = None
         self._timings: MetricsLog | None = None
 
-    def resume(self) -> None:
-        """Take over the newest checkpoint that verifies, if there is one.
+    def resume(self, same_tasks: bool = True) -> None:
+        """Take over the newest checkpoint that verifies, if there is one. `same_tasks`: no others are wanted.
 
         Raises:
-            UserError: the checkpoint is of another model.
+            UserError: the checkpoint is of another model, or the tasks' data is not what it was.
         """
+        clear_away(self.run.checkpoints)
         found, warnings = checkpoint.load_newest(self.run.checkpoints)
         for warning in warnings:
             self.display.say(f"warning: {warning}")
@@ -106,12 +114,24 @@ class Trainer:
         load_parameters(self.learner, found)
         self.optimizer.load_state(found.tensors["optimizer"])
         torch.set_rng_state(found.tensors["rng"]["torch"])
-        known = asdict(TrainState())
+        known, tasks = asdict(TrainState()), self.state.tasks
         self.state = TrainState(**{key: value for key, value in found.state.items() if key in known})
+        if same_tasks and self.state.tasks not in (None, tasks):
+            raise UserError(f"{self.run.path}: the tasks' data is not what it was when the run was saved; restore it, or start a new run")
+        self.state.tasks = tasks
+        self.state.policy = UpdatePolicy(**found.state.get("policy", {}))
         if found.state.get("sampler"):
             self.sampler.state = SamplerState(**found.state["sampler"])
+        if self.state.part_tokens is not None:
+            self.learner.memory = MemoryUse(self.state.part_tokens, 0.0)
+        if self.run.metrics.exists() and self.run.metrics.stat().st_size < self.state.metrics_bytes:
+            self.display.say(f"warning: {self.run.metrics} is shorter than it was at {found.path.name}; the records between are lost")
         self._saved_step = self.state.step
         self.display.say(f"resuming from {found.path.name}")
+
+    def last_logged(self) -> int:
+        """The last meta-update that any process of this run has done, also if no checkpoint has it."""
+        return max((record["step"] for record in read_metrics(self.run.path / "timings.jsonl")), default=0)
 
     def train(self, wandb: WandbRun) -> None:
         """Run the outer loop to its end, leaving the best parameters in the learner.
@@ -126,11 +146,13 @@ class Trainer:
             while True:
                 if self._validation_due():
                     self._validate(metrics, wandb)
+                    failpoint("validated")
                 if self._checkpoint_due():
                     self._save(metrics)
                 if self.finished():
                     break
                 self._meta_update(metrics, wandb)
+                failpoint("update")
         except _StopNow:
             self._save(metrics)
             raise self._stopped() from None
@@ -169,21 +191,21 @@ class Trainer:
         episodes = [texts_of(episode, self.tokens) for episode in drawn]
         for group in self.learner.groups(episodes):
             self.between_episodes()
-            for part in self.learner.outer_gradients(group, step):
+            for part in self._outer_gradients(group, step):
                 self.learner.add_gradient(total, part, 1.0 / outer.meta_batch)
                 parts.append(replace(part, gradient={}))
         auxiliary = self._auxiliary(episodes, total)
         figures = {key: [float(getattr(part, key)) for part in parts] for key in FIGURES}  # here a GPU is waited for, not before
-        for episode, loss in zip(drawn, figures["loss_after"]):
-            if not math.isfinite(loss):
-                raise UserError(f"the query loss of task '{episode.task.name}' is not finite at meta-update {step + 1}; lower inner.lr or outer.lr")
-        norm = self.optimizer.step(total, step)
-        if not math.isfinite(norm):
-            raise UserError(f"the meta-gradient is not finite at meta-update {step + 1}; lower inner.lr, inner.steps or outer.lr")
-        self.sampler.learn(step, [episode.task.name for episode in drawn], figures["loss_after"])
+        not_finite = [episode.task.name for episode, loss in zip(drawn, figures["loss_after"]) if not math.isfinite(loss)]
+        norm = self.optimizer.step(total, step, -math.inf if not_finite else self.state.policy.largest_norm(outer))
+        skipped = self.state.policy.judge(outer, step, norm, not_finite, self.display.say)
+        if skipped is None:
+            self.sampler.learn(step, [episode.task.name for episode in drawn], figures["loss_after"])
         self.state.step += 1
         record = {key: sum(values) / len(values) for key, values in figures.items()} | {"gradient_norm": norm}
         record.update(auxiliary)
+        if skipped is not None:
+            record["skipped"] = skipped
         residuals = [part.residual for part in parts if part.residual is not None]
         if residuals:
             record["cg_residual"] = sum(residuals) / len(residuals)
@@ -199,6 +221,33 @@ class Trainer:
                 "memory": f"{memory / 1e9:.1f} GB",
             }
         )
+
+    def _outer_gradients(self, group: list[EpisodeTexts], step: int) -> list[OuterGradient]:
+        """The meta-gradients of a group; where memory runs out, of parts of it, with less held at a time.
+
+        Raises:
+            RestartableError: there is not enough for one text at a time.
+        """
+        try:
+            failpoint("episode")
+            return self.learner.outer_gradients(group, step)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        give_back()  # here, where the error holds no tensors any more
+        if len(group) > 1:
+            middle = len(group) // 2
+            return [part for half in (group[:middle], group[middle:]) for part in self._outer_gradients(half, step)]
+        longest = max(len(text) for text in (*group[0].support, *group[0].query))
+        use = self.learner.memory.less(longest)
+        if use is None:
+            raise RestartableError(
+                f"out of memory at meta-update {step + 1}, with one text at a time; free some, or lower inner.steps or model.max_length, and run: "
+                f"metatrain resume {_shown(self.run.path)}"
+            )
+        self.display.say(f"warning: out of memory at meta-update {step + 1}; from here on texts are encoded {use.part_tokens} tokens at a time, no graph kept")
+        self.learner.memory, self.state.part_tokens = use, use.part_tokens
+        return self._outer_gradients(group, step)
 
     def _auxiliary(self, episodes: list[EpisodeTexts], total: Parameters) -> dict[str, float]:
         """Add the gradient of the contrastive term, if there is one, to `total`; its loss."""

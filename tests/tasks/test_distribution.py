@@ -78,6 +78,21 @@ def test_support_rows_from_one_file_and_queries_from_another(tmp_path):
     assert not any("again" in task.texts[i] for i in task.support_pool.nonzero()[0])
 
 
+def test_support_rows_of_known_classes_may_be_trained_on_but_not_queries(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    few = rows("spares", 6)
+    asked = [{**row, "text": row["text"] + " again"} for row in rows("spares", 10)]
+    write_jsonl(data / "few.jsonl", [*few, {**asked[0], "label": "happy"}])
+    write_jsonl(data / "many.jsonl", asked)
+    split = SplitConfig(["many.jsonl"], ["*"], support_files=["few.jsonl"])
+    settings = {"task": "area", "meta_train": SplitConfig(["few.jsonl"], ["*"]), "meta_test": split}
+    tasks = load_tasks(files_config(data, overlap="drop_queries", **settings), 0)
+    assert set(tasks.meta_train[0].texts) == {row["text"] for row in (*few, asked[0])}
+    assert tasks.meta_test[0].query_pool.sum() == 9  # a text that both files have is no query
+    assert names(load_tasks(files_config(data, overlap="drop", **settings), 0))["meta_train"] == []
+
+
 def test_only_limits_a_file_to_some_tasks(one_file):
     config = files_config(
         one_file, task="area", holdout=0.0, meta_train=SplitConfig(tasks=["*"], only={"all.jsonl": ["bill*"]}), meta_test=SplitConfig(tasks=["spares"])

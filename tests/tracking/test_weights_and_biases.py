@@ -1,8 +1,10 @@
 """W&B is beside the record: whatever it does, the run goes on."""
 
+import json
+import signal
+import socket
 import sys
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import pytest
 
@@ -44,30 +46,112 @@ def test_offline_writes_a_run_that_can_be_synced(tmp_path, lines):
     assert not [line for line in lines if "warning" in line]
 
 
-@pytest.mark.parametrize("where", ["init", "log", "finish"])
-def test_a_failure_anywhere_is_one_warning(tmp_path, lines, monkeypatch, where):
-    def fail(*_, **__):
-        raise ConnectionError("the server is on fire\nand more")
+STUB = """
+import json, os, time
+from types import SimpleNamespace
+HOW, RECORD = os.environ["STUB"], open(os.environ["STUB_RECORD"], "a")
+def note(what, **facts):
+    RECORD.write(json.dumps([what, facts]) + "\\n"); RECORD.flush()
+    if HOW == f"{what} fails":
+        raise ConnectionError("the server is on fire\\nand more")
+    if HOW == f"{what} hangs":
+        time.sleep(60)
+    if HOW == f"{what} dies":
+        os._exit(7)
+Settings = SimpleNamespace
+def setup(settings):
+    return SimpleNamespace(settings=SimpleNamespace(base_url=os.environ.get("WANDB_BASE_URL", "http://127.0.0.1:9")))
+class Run:
+    url, summary = None, {}
+    def log(self, record, step): note("log", record=record, step=step)
+    def finish(self, exit_code=0): note("finish", exit_code=exit_code, summary=self.summary)
+def init(**arguments):
+    arguments.pop("settings")
+    note("init", **arguments)
+    return Run()
+"""
 
-    inner = SimpleNamespace(id="abc", url=None, log=lambda *_, **__: None, finish=lambda: None, summary={})
-    if where != "init":
-        setattr(inner, where, fail)
-    stub = SimpleNamespace(init=fail if where == "init" else lambda **_: inner, Settings=SimpleNamespace)
-    monkeypatch.setitem(sys.modules, "wandb", stub)
+
+@pytest.fixture
+def stub(tmp_path, monkeypatch):
+    """Puts a module in the place of wandb that behaves as it is told; returns what it was asked for, in order."""
+    (tmp_path / "stub").mkdir()
+    (tmp_path / "stub" / "wandb.py").write_text(STUB)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "stub"))
+    monkeypatch.setenv("STUB_RECORD", str(tmp_path / "record"))
+
+    def behave(how: str):
+        monkeypatch.setenv("STUB", how)
+        return lambda: [json.loads(line) for line in (tmp_path / "record").read_text().splitlines()]
+
+    return behave
+
+
+def test_what_is_handed_over_arrives_in_order(tmp_path, lines, stub):
+    asked = stub("well")
     run = start("offline", tmp_path, lines.append)
-    for step in range(3):
+    for step in (1, 2):
         run.log(step, {"a": step})
     run.finish({"b": 1})
-    warnings = [line for line in lines if "warning" in line]
-    assert warnings == ["warning: Weights & Biases is off for the rest of this run: the server is on fire"]
+    (_, begun), *logged, (_, finished) = asked()
+    assert (begun["id"], begun["resume"], begun["config"], begun["mode"]) == (run.run_id, None, {"seed": 0}, "offline")
+    assert logged == [["log", {"record": {"a": step}, "step": step}] for step in (1, 2)]
+    assert finished == {"exit_code": 0, "summary": {"b": 1}}
+    assert lines == ["tracking: Weights & Biases offline, in this run directory"]
 
 
-def test_a_resumed_run_keeps_its_id(tmp_path, lines, monkeypatch):
-    seen = {}
-    stub = SimpleNamespace(init=lambda **arguments: seen.update(arguments) or SimpleNamespace(id=arguments["id"], url=None), Settings=SimpleNamespace)
-    monkeypatch.setitem(sys.modules, "wandb", stub)
-    assert start("offline", tmp_path, lines.append, run_id="abc").run_id == "abc"
-    assert (seen["id"], seen["resume"], seen["config"]) == ("abc", "allow", {"seed": 0})
+@pytest.mark.parametrize("where", ["init", "log", "finish"])
+@pytest.mark.parametrize(("how", "words"), [("fails", "ConnectionError: the server is on fire"), ("dies", "its process ended with exit code 7")])
+def test_a_failure_anywhere_is_one_warning(tmp_path, lines, stub, where, how, words):
+    asked = stub(f"{where} {how}")
+    run = start("offline", tmp_path, lines.append)
+    run.log(1, {"a": 1})
+    if where != "finish":
+        run._process.wait()
+        run._reader.join()
+    for step in (2, 3):
+        run.log(step, {"a": step})
+    run.finish({"b": 1})
+    assert [line for line in lines if "warning" in line] == [f"warning: Weights & Biases is off for the rest of this run: {words}"]
+    assert asked()[-1][0] == where
+    assert run._process is None
+
+
+@pytest.mark.parametrize("where", ["init", "log", "finish"])
+def test_a_server_that_does_not_answer_holds_nothing_up(tmp_path, lines, stub, where, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as hole:  # takes connections, and never answers
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{hole.getsockname()[1]}")
+        stub(f"{where} hangs")
+        run = start("wandb", tmp_path, lines.append)
+        process = run._process
+        for step in range(10_000):  # far more than a pipe holds
+            run.log(step + 1, {"a": "x" * 100})
+        run.finish({"b": 1})
+    assert [line for line in lines if "warning" in line] == [
+        f"warning: Weights & Biases has not taken everything in time; to send it later: wandb sync {tmp_path}/wandb/*run-*"
+    ]
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_resumed_run_keeps_its_id_and_sends_no_step_twice(tmp_path, lines, stub):
+    asked = stub("well")
+    run = WandbRun(TrackingConfig(mode="offline"), "name", tmp_path, Settings(), lines.append, "abc", after=2)
+    for step in (1, 2, 3):
+        run.log(step, {"a": step})
+    run.finish({})
+    (_, begun), *logged, _ = asked()
+    assert (run.run_id, begun["id"], begun["resume"]) == ("abc", "abc", "allow")
+    assert [facts["step"] for _, facts in logged] == [3]
+
+
+def test_the_end_of_a_run_that_crashes_is_known(tmp_path, lines, stub):
+    """What its process hears is the end of its input, as when the run is killed."""
+    asked = stub("well")
+    run = start("offline", tmp_path, lines.append)
+    run.log(1, {"a": 1})
+    run._lines.put(None)
+    run._process.wait()
+    assert asked()[-1] == ["finish", {"exit_code": 1, "summary": {}}]
 
 
 def test_unknown_mode():

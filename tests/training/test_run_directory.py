@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from metatrain.errors import Stopped, UserError
-from metatrain.training.run_directory import RunDirectory, recorded, write_text, written_whole
+from metatrain.training.run_directory import RunDirectory, recorded
+from metatrain.training.whole_files import write_text, written_whole
 
 
 @dataclass

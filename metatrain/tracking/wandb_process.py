@@ -1,0 +1,44 @@
+"""The process that speaks to Weights & Biases: one JSON object a line comes in by standard input, and what is to be said goes out.
+
+It is apart from the run, so that whatever happens in it (a server that does not answer, a crash, an exit that waits for uploads)
+costs the run nothing. At the end of its input without `finish`, the run is marked as crashed there.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from typing import Any
+
+import wandb
+
+
+def main() -> None:
+    """Start the run that the first line describes, log what follows, and finish it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run decides when this process ends
+    first = json.loads(sys.stdin.readline())
+    settings = wandb.Settings(silent=True, init_timeout=first.pop("seconds"), console="off")
+    _say(server=wandb.setup(settings).settings.base_url)
+    run = wandb.init(**first, settings=settings)
+    _say(url=run.url)
+    for line in sys.stdin:
+        message = json.loads(line)
+        if "finish" in message:
+            run.summary.update(message["finish"])
+            run.finish()
+            return
+        run.log(message["log"], step=message["step"])
+    run.finish(exit_code=1)
+
+
+def _say(**message: Any) -> None:
+    print(json.dumps(message), flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Exception as error:  # noqa: BLE001  third-party code with open-ended failures; the run reports the reason
+        _say(error=" ".join([f"{type(error).__name__}:", *str(error).strip().splitlines()[:1]]))
+        sys.exit(1)

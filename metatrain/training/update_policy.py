@@ -1,0 +1,52 @@
+"""Which meta-updates are not taken: those whose gradient is not finite, or far above what is usual."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from metatrain.errors import UserError
+from metatrain.training.config import OuterConfig
+
+_NORMS = 20  # newest meta-gradients, whose median norm is the usual one
+_FEW = 5  # so many make no median yet
+_SKIPS = 3  # meta-updates in a row that may be skipped
+
+
+@dataclass
+class UpdatePolicy:
+    """What the newest meta-gradients were like, in plain values for a checkpoint."""
+
+    norms: list[float] = field(default_factory=list)  # of those that were taken
+    skipped: int = 0  # in a row that were not
+
+    def largest_norm(self, config: OuterConfig) -> float:
+        """Of a meta-gradient that is taken."""
+        if config.spike is None or len(self.norms) < _FEW:
+            return math.inf
+        return config.spike * statistics.median(self.norms)
+
+    def judge(self, config: OuterConfig, step: int, norm: float, not_finite: Sequence[str], say: Callable[[str], None]) -> str | None:
+        """Why the meta-update of this gradient norm is not taken, None if it is; `not_finite`: tasks whose query losses are so.
+
+        Raises:
+            UserError: it ends the run.
+        """
+        finite = math.isfinite(norm) and not not_finite
+        if finite and norm <= self.largest_norm(config):
+            self.norms, self.skipped = [*self.norms, norm][-_NORMS:], 0
+            return None
+        self.skipped += 1
+        if finite:
+            reason = f"the norm of the meta-gradient, {norm:.3g}, is above {config.spike:g} times the usual one"
+        else:
+            reason = f"{f'the query loss of task {not_finite[0]!r}' if not_finite else 'the meta-gradient'} is not finite"
+        at = f"meta-update {step + 1}"
+        if not finite and config.nonfinite == "stop":
+            raise UserError(f"{reason} at {at}; lower inner.lr, inner.steps or outer.lr")
+        if self.skipped >= _SKIPS:
+            raise UserError(f"{_SKIPS} meta-updates in a row were skipped: {reason} at {at}; lower inner.lr or outer.lr, or raise outer.spike")
+        say(f"warning: {at} is skipped: {reason}")
+        return reason

@@ -1,0 +1,108 @@
+"""Files and directories that a reader sees as they were or as they are to be, never half written."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from metatrain.training.failpoints import failpoint
+
+_ASIDE = ".old-"
+_UNFINISHED = ".tmp-"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole, and to the disk."""
+    write_lines(path, [text])
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """As `write_text`, line by line; each brings its end."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """A directory to write into, which takes the place of `folder` only when the work inside has succeeded."""
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        for path in (*(path for path in temporary.rglob("*") if path.is_file()), temporary):
+            flush(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    put_in_place(temporary, folder)
+
+
+def unfinished(parent: Path) -> Path:
+    """A new directory beside those of `parent`, to be put in place when it is whole."""
+    temporary = parent / f"{_UNFINISHED}{uuid.uuid4().hex}"
+    temporary.mkdir(parents=True)
+    return temporary
+
+
+def put_in_place(temporary: Path, final: Path) -> None:
+    """Give a directory that is whole its name; one that has it already is set aside before, and removed after."""
+    if not final.exists():
+        temporary.rename(final)
+        failpoint("place.renamed")
+        flush(final.parent)
+        return
+    old = _aside(final)
+    failpoint("place.aside")
+    temporary.rename(final)
+    failpoint("place.renamed")
+    flush(final.parent)
+    shutil.rmtree(old)
+
+
+def remove(folder: Path) -> None:
+    """Remove a directory: at once from sight, so that nobody takes what is left of it for all of it."""
+    old = _aside(folder)
+    failpoint("remove.aside")
+    shutil.rmtree(old)
+    failpoint("remove.done")
+
+
+def clear_away(parent: Path) -> None:
+    """Remove what interrupted saves and removals have left in a directory."""
+    for pattern in (f"{_UNFINISHED}*", f"{_ASIDE}*"):
+        for path in parent.glob(pattern):
+            shutil.rmtree(path)
+
+
+def _aside(folder: Path) -> Path:
+    old = folder.with_name(f"{_ASIDE}{uuid.uuid4().hex}")
+    folder.rename(old)
+    return old
+
+
+def flush(path: Path) -> None:
+    """Have a file, or a directory's list of files, written to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

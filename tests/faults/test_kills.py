@@ -1,0 +1,68 @@
+"""SIGKILL at random times and at every place inside a save: the run goes on, and ends as if nothing had happened."""
+
+import signal
+import time
+
+import pytest
+from faults.injection import EVERY, TRAIN, contents, count, go_on, most_lost, report, updates_done
+
+pytestmark = pytest.mark.slow
+# Each place of training/failpoints.py that a run without faults passes, and what is done there.
+PLACES = {
+    **{f"{name}=kill": 1 for name in ("save.begin", "save.manifest", "save.flushed", "save.done", "place.renamed", "remove.aside", "remove.done")},
+    **{f"save.file={action}": 4 for action in ("kill", "tear")},  # four files in each save
+    "save.manifest=tear": 1,
+    **{f"{name}=kill": 0 for name in ("episode", "update", "validated", "exported", "results")},
+}
+
+
+def test_random_kills(zygote, whole, fresh, tmp_path, rng):
+    kills, finished, lost = 0, 0, 0
+    while kills < count(6, 200):
+        run = fresh()
+        here = 0
+        while True:
+            process = zygote.start(go_on(run), tmp_path)
+            if kills < count(6, 200) and here < 6:
+                time.sleep(rng.uniform(0, 1.1 * whole.seconds))
+                process.send(signal.SIGKILL)
+            code, output = process.wait()
+            assert code in (0, -signal.SIGKILL), output
+            kills += code == -signal.SIGKILL
+            here += code == -signal.SIGKILL
+            if code == 0:
+                break
+        finished += 1
+        assert contents(run) == contents(whole.path)
+        lost = max(lost, most_lost(updates_done(run)))
+    assert lost <= EVERY
+    report("random_kills", kills=kills, runs=finished, identical=finished, most_updates_lost=lost)
+
+
+@pytest.mark.parametrize("fault", PLACES)
+def test_kills_inside_a_save(zygote, whole, fresh, tmp_path, rng, fault):
+    passings = [1, 2, 3, 4, 5] if count(0, 1) else [rng.randint(1, 5)]
+    each = max(1, PLACES[fault])
+    for passing in passings:
+        run = fresh()
+        number = (passing - 1) * each + rng.randint(1, each)
+        if fault.startswith(("validated", "remove")):
+            number = min(number, 3)
+        if fault.startswith(("exported", "results")):
+            number = 1
+        code, output = zygote.run([*TRAIN, "hydra.run.dir=run"], tmp_path, f"{fault}@{number}")
+        assert code == -signal.SIGKILL, output
+        assert zygote.run(go_on(run), tmp_path)[0] == 0
+        assert contents(run) == contents(whole.path)
+        assert most_lost(updates_done(run)) <= EVERY
+    report("kills_inside_a_save", fault=fault, kills=len(passings), identical=len(passings))
+
+
+@pytest.mark.parametrize("fault", ["save.file=kill@2", "save.file=tear@5", "save.file=tear@8", "save.file=kill@9"])
+def test_a_naive_saver_does_not_survive_them(zygote, whole, fresh, tmp_path, fault):
+    """The negative control: were this to pass, the tests above would prove nothing."""
+    run = fresh()
+    assert zygote.run([*TRAIN, "hydra.run.dir=run"], tmp_path, fault, naive=True)[0] == -signal.SIGKILL
+    code, _ = zygote.run(go_on(run), tmp_path, naive=True)
+    assert code != 0
+    report("naive_saver", fault=fault, survived=False)
