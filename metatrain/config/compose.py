@@ -18,6 +18,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from metatrain.config.explain import explain
 from metatrain.config.schema import register
@@ -126,7 +127,7 @@ def run_under_hydra(
     sys.argv = [program or f"metatrain {command}", *arguments]
     try:
         hydra.main(version_base="1.3", config_path=str(folder.resolve()), config_name=command)(job)()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
         if entered and not isinstance(error, HydraException):
             raise  # raised by the task of a sweep: a bug, which keeps its traceback
         raise UserError(explain(error, command, folder)) from error
@@ -139,11 +140,11 @@ def run_under_hydra(
 
 
 def _typed(config: DictConfig, schema: type) -> Any:
-    missing = OmegaConf.missing_keys(config)
-    if missing:
-        key = min(missing)
-        raise UserError(f"{key} is not set; add {key}=... to the command")
     try:
+        missing = OmegaConf.missing_keys(config)
+        if missing:
+            key = min(missing)
+            raise UserError(f"{key} is not set; add {key}=... to the command")
         # As plain values first: `++` puts keys into a typed config that its type does not have.
         plain = OmegaConf.create(OmegaConf.to_container(config))
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))

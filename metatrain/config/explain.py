@@ -9,6 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError
 
 # Hydra has one exception class for many mistakes, so its texts tell them apart; tests hold each to the tested version.
 _UNKNOWN_OPTION = re.compile(r"Could not find '([^']+)'")
@@ -28,6 +29,8 @@ def suggestion(wrong: str, known: Iterable[str]) -> str:
 
 def explain(error: Exception, command: str = "", folder: Path | None = None) -> str:
     """One line for an error raised while a configuration was composed or read; `folder` holds the config groups."""
+    if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+        return f"{error.problem_mark.name}:{error.problem_mark.line + 1}: {error.problem}"
     text = str(error).strip()
     first = text.splitlines()[0] if text else type(error).__name__
     cause = next((item for item in (error, error.__cause__, error.__context__) if isinstance(item, OmegaConfBaseException)), None)

@@ -17,7 +17,7 @@ from metatrain.models.architectures import CAUSAL, architecture_of
 from metatrain.models.batches import Batch, Packed, Padded, pack, pad
 from metatrain.models.config import ModelConfig
 from metatrain.models.dropout import dropout, set_dropout
-from metatrain.models.pretrained import check_remote_code, from_pretrained
+from metatrain.models.pretrained import from_pretrained
 from metatrain.tasks.tokens import Tokens
 
 POOLINGS = ("mean", "first", "last")
@@ -159,7 +159,6 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
     """
     if config.pooling not in POOLINGS:
         raise UserError(f"model.pooling={config.pooling} is unknown; choose one of {', '.join(POOLINGS)}")
-    check_remote_code(config)
     notes = []
     half_products = dtype == torch.bfloat16
     dtype = torch.float32 if half_products else dtype

@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from metatrain.errors import UserError
 from metatrain.models.adapters import folded, is_lost_by_folding
@@ -26,7 +26,7 @@ from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder, load_encoder
 from metatrain.models.language_model import LanguageModel
 from metatrain.models.pictures import PictureEncoder
-from metatrain.models.pretrained import save_tokenizer
+from metatrain.models.pretrained import read_settings, save_tokenizer
 from metatrain.models.writer import save_writer
 from metatrain.tasks.tokens import TokenTable
 
@@ -136,18 +136,18 @@ class Classifier:
         if not (folder / "config.json").is_file():
             raise UserError(f"model={folder}: not a model directory (no config.json); give what `metatrain finetune` wrote")
         try:
-            config = AutoConfig.from_pretrained(folder)
+            config = read_settings(folder)
             if (folder / "modules.json").is_file():
                 settings, (weight, bias) = _pipeline(folder)
                 self._model, _ = load_encoder(settings, second_order=False)
                 self.tokenizer, self._max_length = self._model.tokenizer, settings.max_length
                 self._scores = partial(self._encoded, weight.to(device), bias.to(device))
             else:
-                self.tokenizer = AutoTokenizer.from_pretrained(folder)
+                self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
                 self._max_length = min(self.tokenizer.model_max_length, config.max_position_embeddings)
-                self._model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+                self._model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
                 self._scores = self._classified
-        except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
             raise UserError(f"model={folder} cannot be read: {str(error).strip().splitlines()[0]}") from error
         self._model.to(device).eval()
         self._device = device

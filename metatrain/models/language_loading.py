@@ -13,7 +13,7 @@ from metatrain.errors import UserError
 from metatrain.models import scratch
 from metatrain.models.config import ModelConfig, ScratchConfig
 from metatrain.models.language_model import LanguageModel
-from metatrain.models.pretrained import check_remote_code, from_pretrained
+from metatrain.models.pretrained import from_pretrained
 
 _TINY = ScratchConfig(layers=1, hidden=32, heads=2, vocabulary=1000)
 _LONGEST_CONTEXT = 2048  # positions of a decoder with random weights
@@ -29,7 +29,6 @@ def load_language_model(
     Raises:
         UserError: the model does not exist, cannot be read, writes no texts, or the settings do not fit it.
     """
-    check_remote_code(config)
     if dtype == torch.bfloat16:
         raise UserError("hardware.precision=bf16 is for encoders for now; choose hardware.precision=float32")
     for key in ("max_length", "max_target_length"):

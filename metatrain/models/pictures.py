@@ -21,7 +21,7 @@ from metatrain.errors import UserError
 from metatrain.models.batches import Padded, pad
 from metatrain.models.config import ModelConfig
 from metatrain.models.dropout import dropout, set_dropout
-from metatrain.models.pretrained import check_remote_code, load_image_processor, load_model, model_type
+from metatrain.models.pretrained import load_image_processor, load_model, model_type
 from metatrain.models.scratch import check_size, scratch_tokenizer
 from metatrain.tasks.tokens import Tokens
 
@@ -163,7 +163,6 @@ def load_picture_encoder(
     Raises:
         UserError: the model does not exist, cannot be read, or the settings do not fit it.
     """
-    check_remote_code(config)
     if find_spec("PIL") is None:
         raise UserError("pictures need pillow, which is not installed; run: pip install 'metatrain-nlp[pictures]'")
     if dtype == torch.bfloat16:

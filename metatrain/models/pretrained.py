@@ -1,4 +1,7 @@
-"""Loading tokenizers and models that others have trained, from the hub or a directory."""
+"""Loading tokenizers and models that others have trained, from the hub or a directory.
+
+Weights are read from safetensors files alone, never from pickles, which can hold code.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
@@ -18,10 +22,28 @@ from metatrain.models.config import ModelConfig
 Choice = Callable[[PretrainedConfig], tuple[Any, dict[str, Any]]]
 
 
-def check_remote_code(config: ModelConfig) -> None:
-    """Raises: UserError: code from the hub is to run, and nothing says which."""
-    if config.trust_remote_code and not _is_commit(config.revision):
-        raise UserError("model.trust_remote_code=true needs model.revision set to a 40-digit commit")
+def read_settings(path: str | Path, config: ModelConfig | None = None) -> PretrainedConfig:
+    """The settings of a hub id or a directory; where nothing else may be wanted of it, without a model's configuration.
+
+    Raises:
+        UserError: they ask for code that nobody has allowed: a kernel from the hub in the place of attention.
+        OSError, ValueError: they do not exist, or are not those of a known architecture.
+    """
+    options = _options(str(path), config) if config else {"trust_remote_code": False}
+    raw, _ = PretrainedConfig.get_config_dict(path, **options)
+    for key, value in _entries(raw):
+        if "attn_implementation" in key and "/" in str(value):
+            raise UserError(f"{path}: config.json asks for code from the hub ({key}: {value}), which is not run; remove the entry")
+    return AutoConfig.from_pretrained(path, **options)
+
+
+def _entries(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every plain value of nested settings, with the names of what it is in."""
+    if isinstance(value, (dict, list)):
+        for name, each in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _entries(each, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, value
 
 
 def from_pretrained(path: str, config: ModelConfig, choose: Choice, attention: str, dtype: torch.dtype) -> tuple[PreTrainedTokenizerBase, nn.Module]:
@@ -31,11 +53,11 @@ def from_pretrained(path: str, config: ModelConfig, choose: Choice, attention: s
         UserError: it does not exist, or cannot be read as what `choose` says.
     """
     with _explained(config):
-        settings = AutoConfig.from_pretrained(path, **_options(path, config))
+        settings = read_settings(path, config)
         tokenizer = AutoTokenizer.from_pretrained(path, **_options(path, config))
         auto, more = choose(settings)
         # The checkpoint's own dtype would be taken otherwise, and an inner loop in bf16 is noise.
-        model = auto.from_pretrained(path, dtype=dtype, attn_implementation=attention, **more, **_options(path, config))
+        model = auto.from_pretrained(path, dtype=dtype, attn_implementation=attention, use_safetensors=True, **more, **_options(path, config))
         if tokenizer.pad_token is None:  # GPT-2 and the like have none; which one it is does not matter, since it is masked
             tokenizer.pad_token = tokenizer.eos_token
     return tokenizer, model
@@ -48,7 +70,7 @@ def model_type(config: ModelConfig) -> str:
         UserError: it does not exist.
     """
     with _explained(config):
-        return AutoConfig.from_pretrained(config.name, **_options(config.name, config)).model_type
+        return read_settings(config.name, config).model_type
 
 
 def load_model(config: ModelConfig, auto: Any, attention: str, dtype: torch.dtype, tokenizer: bool) -> tuple[nn.Module, PreTrainedTokenizerBase | None]:
@@ -59,7 +81,8 @@ def load_model(config: ModelConfig, auto: Any, attention: str, dtype: torch.dtyp
     """
     options = _options(config.name, config)
     with _explained(config):
-        model = auto.from_pretrained(config.name, dtype=dtype, attn_implementation=attention, **options)
+        read_settings(config.name, config)
+        model = auto.from_pretrained(config.name, dtype=dtype, attn_implementation=attention, use_safetensors=True, **options)
         return model, AutoTokenizer.from_pretrained(config.name, **options) if tokenizer else None
 
 
@@ -74,6 +97,9 @@ def load_image_processor(config: ModelConfig) -> Any:
 
 
 def _options(path: str, config: ModelConfig) -> dict[str, Any]:
+    """Raises: UserError: code from the hub is to run, and nothing says which."""
+    if config.trust_remote_code and not _is_commit(config.revision):
+        raise UserError("model.trust_remote_code=true needs model.revision set to a 40-digit commit")
     options = {"trust_remote_code": config.trust_remote_code}
     return options if Path(path).is_dir() else {**options, "revision": config.revision}
 
@@ -82,7 +108,7 @@ def _options(path: str, config: ModelConfig) -> dict[str, Any]:
 def _explained(config: ModelConfig) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:  # as libraries say of files that are not what they should be
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"model.name={config.name} cannot be loaded: {reason}") from error
 
