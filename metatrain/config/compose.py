@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -145,8 +146,24 @@ def _typed(config: DictConfig, schema: type) -> Any:
         if missing:
             key = min(missing)
             raise UserError(f"{key} is not set; add {key}=... to the command")
-        # As plain values first: `++` puts keys into a typed config that its type does not have.
-        plain = OmegaConf.create(OmegaConf.to_container(config))
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))
+        # As plain values first: `++` puts keys into a typed config that its type does not have, and a reference may bring any type.
+        plain = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+        made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))
     except OmegaConfBaseException as error:
         raise UserError(explain(error)) from error
+    _check_entries("", made)
+    return made
+
+
+def _check_entries(path: str, value: Any) -> None:
+    """Raises: UserError: an entry of a list is itself a list or a mapping, which OmegaConf lets pass; no setting has such entries."""
+    if is_dataclass(value):
+        for each in fields(value):
+            _check_entries(f"{path}.{each.name}" if path else each.name, getattr(value, each.name))
+    elif isinstance(value, dict):
+        for name, each in value.items():
+            _check_entries(f"{path}.{name}", each)
+    elif isinstance(value, list):
+        for place, each in enumerate(value):
+            if isinstance(each, (list, dict)) or each is None:
+                raise UserError(f"{path}[{place}]={each} must be a single value")

@@ -143,8 +143,10 @@ def check_evaluation(config: EvaluationConfig, tasks: Sequence[Task], episode: E
     for key in ("episodes", "resamples"):
         if getattr(config, key) < 1:
             raise UserError(f"evaluation.{key}={getattr(config, key)} must be 1 or more")
-    if config.way is not None and config.way < 2:
-        raise UserError(f"evaluation.way={config.way} must be 2 or more, or null")
+    for key, least in (("way", 2), ("queries", 1)):
+        value = getattr(config, key)
+        if value is not None and value < least:
+            raise UserError(f"evaluation.{key}={value} must be {least} or more, or null")
     if not config.shots or min(config.shots) < 1:
         raise UserError(f"evaluation.shots={list(config.shots)} must be a list of numbers, each 1 or more")
     for shots in config.shots:

@@ -159,6 +159,8 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
     """
     if config.pooling not in POOLINGS:
         raise UserError(f"model.pooling={config.pooling} is unknown; choose one of {', '.join(POOLINGS)}")
+    if config.max_length < 3:
+        raise UserError(f"model.max_length={config.max_length} must be 3 or more: a text's begin, one token and its end")
     notes = []
     half_products = dtype == torch.bfloat16
     dtype = torch.float32 if half_products else dtype

@@ -142,6 +142,10 @@ def check_tasks(tasks: Sequence[Task], settings: EpisodeConfig, split: str) -> N
         raise UserError(f"tasks.{split} names no task; set tasks.{split}.tasks or tasks.{split}.files")
     if not 0 <= settings.mix <= 1:
         raise UserError(f"episode.mix={settings.mix} must be between 0 and 1")
+    for key, least in (("way", 2), ("shots", 1), ("queries", 1)):
+        value = getattr(settings, key)
+        if value is not None and value < least:
+            raise UserError(f"episode.{key}={value} must be {least} or more")
     for task in tasks:
         if len(task.label_names) < 2 and task.targets is None:
             raise UserError(f"task '{task.name}' of tasks.{split} has one class only ({task.label_names[0]!r}); a task needs two or more")

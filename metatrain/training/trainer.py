@@ -69,6 +69,8 @@ def check_training(config: TrainConfig, tasks: TaskDistribution) -> None:
         raise UserError("checkpoint.every and checkpoint.keep must be 1 or more")
     if config.validation.every < 0 or config.validation.episodes < 1:
         raise UserError("validation.every must be 0 (never) or more, validation.episodes 1 or more")
+    if config.validation.queries is not None and config.validation.queries < 1:
+        raise UserError(f"validation.queries={config.validation.queries} must be 1 or more, or null")
     if config.validation.score not in SCORES:
         raise UserError(f"validation.score={config.validation.score} is unknown; choose one of {', '.join(SCORES)}")
     check_sampling(config.tasks.sampling)
