@@ -24,27 +24,23 @@ def figures(faults: list[dict], soak: dict | None) -> str:
         return sum(fault.get(key, 0) for fault in by_test.get(test, []))
 
     random, stops = by_test["random_kills"][0], by_test["stops"][0]
-    slots = by_test["canaries"]
+    stopped = f"exit codes 143, 130, 75; all byte-identical; the slowest took {stops['slowest_seconds']} s; {stops['with_a_second_signal']} got a second signal"
     rows = [
-        ("SIGKILL at random times", f"{random['kills']}", f"{random['runs']} runs ended byte-identical; at most {random['most_updates_lost']} meta-updates done twice"),
-        ("SIGKILL inside a save, and at every other stage", f"{total('kills_inside_a_save', 'kills')}", f"{total('kills_inside_a_save', 'identical')} byte-identical"),
-        ("the same, with a saver that writes in place", f"{len(by_test['naive_saver'])}", f"{sum(fault['survived'] for fault in by_test['naive_saver'])} could be resumed"),
-        (
-            "SIGTERM, SIGINT, SIGUSR1 at random times",
-            f"{stops['stops']}",
-            f"exit codes 143, 130, 75; all byte-identical; the slowest took {stops['slowest_seconds']} s to stop; {stops['with_a_second_signal']} got a second signal",
-        ),
-        ("mutated checkpoint files", f"{total('mutations', 'made'):,}", f"{total('mutations', 'noticed'):,} noticed, the one before used"),
-        ("malformed settings", f"{total('malformed_configs', 'made'):,}", "exit code 2 and one line, or the value was right"),
-        ("malformed data files", "500", "exit code 2 with file and line; never a wrong label"),
-        ("code where data is expected", f"{sum(slot['tried'] for slot in slots)}", f"{sum(slot['fired'] for slot in slots)} ran"),
-        ("secrets planted", f"{total('secrets', 'planted')}", f"{total('secrets', 'found')} found again"),
-        ("disk full, at each write of a save", f"{len(by_test['disk_full'])}", "exit code 75 and one line; nothing lost; byte-identical after resume"),
-        ("a second process on a run", f"{total('two_processes', 'refused')}", "refused, with the number and the host of the first"),
-    ]  # fmt: skip
+        ("SIGKILL at random times", random["kills"], f"{random['runs']} runs byte-identical; at most {random['most_updates_lost']} meta-updates done twice"),
+        ("SIGKILL inside a save, and at other stages", total("kills_inside_a_save", "kills"), f"{total('kills_inside_a_save', 'identical')} byte-identical"),
+        ("the same, with a saver that writes in place", len(by_test["naive_saver"]), f"{total('naive_saver', 'survived')} could be resumed"),
+        ("SIGTERM, SIGINT, SIGUSR1 at random times", stops["stops"], stopped),
+        ("mutated checkpoint files", total("mutations", "made"), f"{total('mutations', 'noticed'):,} noticed, the one before used"),
+        ("malformed settings", total("malformed_configs", "made"), "exit code 2 and one line, or the value was right"),
+        ("malformed data files", 500, "exit code 2 with file and line, or a counted skip; never a wrong label"),
+        ("code where data is expected", total("canaries", "tried"), f"{total('canaries', 'fired')} ran"),
+        ("secrets planted", total("secrets", "planted"), f"{total('secrets', 'found')} found again"),
+        ("disk full, at each write of a save", len(by_test["disk_full"]), "exit code 75 and one line; nothing lost; byte-identical after resume"),
+        ("a second process on a run", total("two_processes", "refused"), "refused, with the number and the host of the first"),
+    ]
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "hydra-core", "safetensors", "wandb"))
     lines = [f"By `bash scripts/soak.sh`, {time.strftime('%d %B %Y')}; Python {platform.python_version()}, {packages}; {platform.system()}, CPU.", ""]
-    lines += ["| injected | how many | what came of it |", "|---|---|---|", *(f"| {what} | {number} | {outcome} |" for what, number, outcome in rows), ""]
+    lines += ["| injected | how many | what came of it |", "|---|---|---|", *(f"| {what} | {number:,} | {outcome} |" for what, number, outcome in rows), ""]
     if soak:
         lines += [
             f"**Soak**: {soak['minutes']:.0f} minutes of training, resuming, evaluating and finetuning in one process, {soak['turns']} turns. Memory "

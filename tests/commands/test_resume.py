@@ -142,9 +142,37 @@ def test_a_damaged_checkpoint_is_set_aside_with_a_warning(cli, copied):
 
 
 def test_a_checkpoint_of_another_model(cli, copied):
+    before = (copied / "config.yaml").read_bytes()
     found = cli("resume", str(copied), "model.pooling=first", "outer.steps=4")
     assert found.code == 2
     assert "checkpoint of another model" in found.err and len(found.err.splitlines()) == 1
+    assert (copied / "config.yaml").read_bytes() == before
+
+
+def test_what_is_different_from_here_on_is_said(cli, copied):
+    record = json.loads((copied / "run.json").read_text())
+    record["versions"]["torch"] = "2.10.0"
+    (copied / "run.json").write_text(json.dumps(record))
+    found = cli("resume", str(copied), "outer.steps=4", "validation.every=1")
+    assert found.code == 0, found.err
+    assert "changed: outer.steps: 3 -> 4\nchanged: validation.every: 2 -> 1\nwarning: torch is " in found.out
+    assert "was 2.10.0: numbers may differ" in found.out
+
+
+def test_tasks_whose_data_has_changed_are_refused_unless_others_are_asked_for(cli, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("a", "b", "c"):
+        rows = [f"{'nice' if number % 2 else 'bad'} {name} {number},{'good' if number % 2 else 'bad'}" for number in range(20)]
+        (data / f"{name}.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    files = ["tasks=files", f"tasks.path={data}", "tasks.meta_test.tasks=[c]", "tasks.meta_train.tasks=[a,b]"]
+    assert cli("train", "debug=fast", *files, "validation.every=0", "hydra.run.dir=run").code == 0
+    (data / "a.csv").write_text((data / "a.csv").read_text().replace("nice a 7", "fine a 7"))
+    found = cli("resume", "run", "outer.steps=4")
+    assert found.code == 2
+    assert "the tasks' data is not what it was" in found.err and len(found.err.splitlines()) == 1
+    found = cli("resume", "run", "outer.steps=4", "tasks.meta_train.tasks=[b]")
+    assert found.code == 0, found.err
 
 
 def test_an_unreadable_best_checkpoint_is_one_line(cli, copied, examples):

@@ -55,7 +55,12 @@ class Zygote:
     """Starts `metatrain` quickly; one at a time."""
 
     def __init__(self) -> None:
-        environment = {**os.environ, "METATRAIN_FAILPOINTS": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+        environment = {
+            **os.environ,
+            "METATRAIN_FAILPOINTS": "",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")])),
+        }
         command = [sys.executable, str(Path(__file__).parent / "zygote.py")]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         assert self.process.stdout.readline() == "ready\n"
