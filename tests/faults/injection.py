@@ -65,15 +65,15 @@ class Zygote:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         assert self.process.stdout.readline() == "ready\n"
 
-    def start(self, arguments: list[str], folder: Path, failpoints: str = "", naive: bool = False) -> Running:
+    def start(self, arguments: list[str], folder: Path, failpoints: str = "", **more) -> Running:
         output = folder / "output.txt"
-        order = {"arguments": arguments, "folder": str(folder), "output": str(output), "failpoints": failpoints, "naive": naive}
+        order = {"arguments": arguments, "folder": str(folder), "output": str(output), "failpoints": failpoints, **more}
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
         return Running(self.process, int(self.process.stdout.readline()), output)
 
-    def run(self, arguments: list[str], folder: Path, failpoints: str = "", naive: bool = False) -> tuple[int, str]:
-        return self.start(arguments, folder, failpoints, naive).wait()
+    def run(self, arguments: list[str], folder: Path, failpoints: str = "", **more) -> tuple[int, str]:
+        return self.start(arguments, folder, failpoints, **more).wait()
 
 
 @pytest.fixture(scope="session")

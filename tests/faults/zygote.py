@@ -1,9 +1,10 @@
 """A process that has imported everything, and forks a `metatrain` for each line it is given: a start costs no imports.
 
-A line is {"arguments": [...], "folder": DIR, "output": FILE, "failpoints": "...", "naive": bool}; the answers are the child's process
+A line is {"arguments": [...], "folder": DIR, "output": FILE, "failpoints": "...", "naive": bool, "powerless": bool}; the answers are the child's process
 number and, once it has ended, its exit code (negative: the signal that ended it).
 """
 
+import ctypes
 import json
 import os
 import sys
@@ -25,6 +26,14 @@ from metatrain.training import failpoints, hardware, trainer  # noqa: E402, F401
 torch.set_num_threads(1)
 
 
+def give_up_capabilities() -> None:
+    """A superuser without them is held to the permissions of files, as everybody is (Linux)."""
+    version, process, none = 0x20080522, 0, [0] * 6
+    header, data = (ctypes.c_uint32 * 2)(version, process), (ctypes.c_uint32 * 6)(*none)
+    if ctypes.CDLL(None, use_errno=True).capset(header, data) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
+
+
 def child(order: dict) -> None:
     """Never returns."""
     code = 1
@@ -33,6 +42,8 @@ def child(order: dict) -> None:
         output = os.open(order["output"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(output, 1)
         os.dup2(output, 2)
+        if order.get("powerless"):
+            give_up_capabilities()
         failpoints.arm(order.get("failpoints", ""))
         if order.get("naive"):
             import naive_saver
