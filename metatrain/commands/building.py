@@ -30,6 +30,7 @@ from metatrain.models.heads import IN_CONTEXT, LANGUAGE, ROW
 from metatrain.models.language_loading import load_language_model
 from metatrain.models.language_model import LanguageModel
 from metatrain.models.pictures import PictureEncoder, is_of_pictures, load_picture_encoder
+from metatrain.models.pretrained import check_remote_code
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.episodes import way_of
 from metatrain.training import checkpoint
@@ -89,6 +90,7 @@ def build_learner(
 
     texts: of the training tasks, for a model with random weights that has no tokenizer yet.
     """
+    check_remote_code(recipe.model)
     torch.manual_seed(recipe.seed)
     algorithm = recipe.algorithm
     second_order = algorithm.meta_gradient in SECOND_ORDER

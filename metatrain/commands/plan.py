@@ -44,7 +44,7 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.tasks.episodes import training_episode
     from metatrain.tracking.console import Display
     from metatrain.training import hardware
-    from metatrain.training.trainer import check_training
+    from metatrain.training.check import check_training
 
     with Display() as display:
         check_algorithm(config.algorithm, config.inner, config.model)
@@ -106,7 +106,7 @@ def _evaluation(config: TrainConfig, learner: Learner, tasks: TaskDistribution, 
 
     from metatrain.evaluation.arms import arms_of, make_arms
     from metatrain.evaluation.protocol import episode_settings, run_arms
-    from metatrain.training.trainer import validation_settings
+    from metatrain.training.check import validation_settings
 
     def seconds_of(names: list[str], settings, split: str) -> float:
         arms = make_arms(names, learner, learner, config.evaluation, learner)

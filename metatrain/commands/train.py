@@ -49,10 +49,11 @@ def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resump
     from metatrain.tracking.console import Display
     from metatrain.tracking.weights_and_biases import WandbRun, check_tracking
     from metatrain.training import hardware
+    from metatrain.training.check import check_training
     from metatrain.training.failpoints import failpoint
     from metatrain.training.run_directory import recorded
     from metatrain.training.signals import StopRequest
-    from metatrain.training.trainer import Trainer, check_training
+    from metatrain.training.trainer import Trainer
     from metatrain.training.whole_files import write_text, written_whole
 
     with Display() as display:

@@ -22,6 +22,12 @@ from metatrain.models.config import ModelConfig
 Choice = Callable[[PretrainedConfig], tuple[Any, dict[str, Any]]]
 
 
+def check_remote_code(config: ModelConfig) -> None:
+    """Raises: UserError: code from the hub is to run, and nothing says which."""
+    if config.trust_remote_code and not _is_commit(config.revision):
+        raise UserError("model.trust_remote_code=true needs model.revision set to a 40-digit commit")
+
+
 def read_settings(path: str | Path, config: ModelConfig | None = None) -> PretrainedConfig:
     """The settings of a hub id or a directory; where nothing else may be wanted of it, without a model's configuration.
 
@@ -97,9 +103,7 @@ def load_image_processor(config: ModelConfig) -> Any:
 
 
 def _options(path: str, config: ModelConfig) -> dict[str, Any]:
-    """Raises: UserError: code from the hub is to run, and nothing says which."""
-    if config.trust_remote_code and not _is_commit(config.revision):
-        raise UserError("model.trust_remote_code=true needs model.revision set to a 40-digit commit")
+    check_remote_code(config)
     options = {"trust_remote_code": config.trust_remote_code}
     return options if Path(path).is_dir() else {**options, "revision": config.revision}
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 
-from metatrain.errors import UserError
-from metatrain.meta.learner import Learner
+from metatrain.errors import RestartableError, UserError
+from metatrain.meta.episode_texts import EpisodeTexts
+from metatrain.meta.learner import Learner, OuterGradient
 from metatrain.meta.memory import Footprint, Largest, MemoryUse, fit, halvings
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.training.config import HardwareConfig
-from metatrain.training.hardware import free_memory
+from metatrain.training.failpoints import failpoint
+from metatrain.training.hardware import free_memory, give_back, is_out_of_memory
 
 _LIBRARIES = 1.3e9  # what a process on a CPU takes beside tensors once it is at work: libraries, kernels, heap that is in pieces
 _SPARE = 1.2  # an allocator takes more than it gives out
@@ -78,6 +82,33 @@ def fit_adaptation(hardware: HardwareConfig, learner: Learner, device: torch.dev
             learner.memory = use
             return
     raise UserError(f"hardware.max_memory={hardware.max_memory}: adaptation needs about {needed / 1e9:.1f} GB; lower model.max_length")
+
+
+def gradients_within_memory(learner: Learner, group: Sequence[EpisodeTexts], step: int, less: Callable[[MemoryUse], None]) -> list[OuterGradient]:
+    """The meta-gradients of a group of episodes; where memory runs out, of parts of it, then with less held at a time.
+
+    less: sets, for good, what the learner may hold. The numbers are the same to rounding.
+
+    Raises:
+        RestartableError: there is not enough for one text at a time.
+    """
+    try:
+        failpoint("episode")
+        return learner.outer_gradients(group, step)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    give_back()  # here, where the error holds no tensors any more
+    if len(group) > 1:
+        middle = len(group) // 2
+        return [part for half in (group[:middle], group[middle:]) for part in gradients_within_memory(learner, half, step, less)]
+    use = learner.memory.less(max(len(text) for text in (*group[0].support, *group[0].query)))
+    if use is None:
+        raise RestartableError(
+            f"out of memory at meta-update {step + 1}, with one text at a time; free some, or lower inner.steps or model.max_length: metatrain resume goes on"
+        )
+    less(use)
+    return gradients_within_memory(learner, group, step, less)
 
 
 def _uses(largest: Largest, device: torch.device) -> list[MemoryUse]:

@@ -12,28 +12,29 @@ from pathlib import Path
 import torch
 
 from metatrain.config.schema import TrainConfig
-from metatrain.errors import RestartableError, Stopped, UserError
+from metatrain.errors import Stopped, UserError
 from metatrain.evaluation.arms import Adapted, ShuffledLabels
 from metatrain.evaluation.prediction import Arm
-from metatrain.evaluation.protocol import check_answers, run_arms, texts_of
-from metatrain.evaluation.statistics import SCORES, mean_over_tasks
+from metatrain.evaluation.protocol import run_arms, texts_of
+from metatrain.evaluation.statistics import mean_over_tasks
 from metatrain.meta.contrastive import contrastive_gradient
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.learner import Learner, OuterGradient
 from metatrain.meta.memory import MemoryUse
 from metatrain.meta.parameters import Parameters
-from metatrain.tasks.config import EpisodeConfig
-from metatrain.tasks.episodes import check_tasks, training_episode
-from metatrain.tasks.sampler import Sampler, SamplerState, check_sampling
+from metatrain.tasks.episodes import training_episode
+from metatrain.tasks.sampler import Sampler, SamplerState
 from metatrain.tasks.task import TaskDistribution
 from metatrain.tasks.tokens import Tokens
 from metatrain.tracking.console import Display
 from metatrain.tracking.metrics import MetricsLog, read_metrics
 from metatrain.tracking.weights_and_biases import WandbRun
 from metatrain.training import checkpoint
+from metatrain.training.check import validation_settings
 from metatrain.training.failpoints import failpoint
-from metatrain.training.hardware import give_back, is_out_of_memory, peak_memory
-from metatrain.training.outer import OuterOptimizer, blended, check_outer
+from metatrain.training.hardware import give_back, peak_memory
+from metatrain.training.memory_limit import gradients_within_memory
+from metatrain.training.outer import OuterOptimizer, blended
 from metatrain.training.run_directory import RunDirectory
 from metatrain.training.signals import StopRequest
 from metatrain.training.update_policy import UpdatePolicy
@@ -56,36 +57,6 @@ class TrainState:
     policy: UpdatePolicy = field(default_factory=UpdatePolicy)
     part_tokens: int | None = None  # texts that are encoded together, once memory has run out with more
     tasks: str | None = None  # fingerprint of the tasks
-
-
-def check_training(config: TrainConfig, tasks: TaskDistribution) -> None:
-    """Refuse, before a model is loaded, training that cannot be done.
-
-    Raises:
-        UserError: a value makes no sense, or a task is too small for its episodes.
-    """
-    check_outer(config.outer)
-    if config.checkpoint.every < 1 or config.checkpoint.keep < 1:
-        raise UserError("checkpoint.every and checkpoint.keep must be 1 or more")
-    if config.validation.every < 0 or config.validation.episodes < 1:
-        raise UserError("validation.every must be 0 (never) or more, validation.episodes 1 or more")
-    if config.validation.queries is not None and config.validation.queries < 1:
-        raise UserError(f"validation.queries={config.validation.queries} must be 1 or more, or null")
-    if config.validation.score not in SCORES:
-        raise UserError(f"validation.score={config.validation.score} is unknown; choose one of {', '.join(SCORES)}")
-    check_sampling(config.tasks.sampling)
-    check_tasks(tasks.meta_train, config.episode, "meta_train")
-    if config.episode.mix and config.algorithm.head == "joint":
-        raise UserError("episode.mix makes classes that algorithm.head=joint has no row for; choose one of the two")
-    if config.algorithm.head == "joint" and any(task.way is not None for task in tasks.meta_train):
-        raise UserError("self-supervised tasks have many classes (words, say), of which algorithm.head=joint would keep a row each; choose one of the two")
-    check_answers((*tasks.meta_train, *tasks.meta_validation), config.algorithm)
-    if config.validation.every:
-        check_tasks(tasks.meta_validation, validation_settings(config), "meta_validation")
-
-
-def validation_settings(config: TrainConfig) -> EpisodeConfig:
-    return replace(config.episode, queries=config.validation.queries)
 
 
 class Trainer:
@@ -225,31 +196,13 @@ class Trainer:
         )
 
     def _outer_gradients(self, group: list[EpisodeTexts], step: int) -> list[OuterGradient]:
-        """The meta-gradients of a group; where memory runs out, of parts of it, with less held at a time.
-
-        Raises:
-            RestartableError: there is not enough for one text at a time.
-        """
-        try:
-            failpoint("episode")
-            return self.learner.outer_gradients(group, step)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        give_back()  # here, where the error holds no tensors any more
-        if len(group) > 1:
-            middle = len(group) // 2
-            return [part for half in (group[:middle], group[middle:]) for part in self._outer_gradients(half, step)]
-        longest = max(len(text) for text in (*group[0].support, *group[0].query))
-        use = self.learner.memory.less(longest)
-        if use is None:
-            raise RestartableError(
-                f"out of memory at meta-update {step + 1}, with one text at a time; free some, or lower inner.steps or model.max_length, and run: "
-                f"metatrain resume {_shown(self.run.path)}"
+        def less(use: MemoryUse) -> None:
+            self.learner.memory, self.state.part_tokens = use, use.part_tokens
+            self.display.say(
+                f"warning: out of memory at meta-update {step + 1}; from here on texts are encoded {use.part_tokens} tokens at a time, and no graph is kept"
             )
-        self.display.say(f"warning: out of memory at meta-update {step + 1}; from here on texts are encoded {use.part_tokens} tokens at a time, no graph kept")
-        self.learner.memory, self.state.part_tokens = use, use.part_tokens
-        return self._outer_gradients(group, step)
+
+        return gradients_within_memory(self.learner, group, step, less)
 
     def _auxiliary(self, episodes: list[EpisodeTexts], total: Parameters) -> dict[str, float]:
         """Add the gradient of the contrastive term, if there is one, to `total`; its loss."""

@@ -1,0 +1,45 @@
+"""What is refused before a model is loaded: training that cannot be done."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from metatrain.config.schema import TrainConfig
+from metatrain.errors import UserError
+from metatrain.evaluation.protocol import check_answers
+from metatrain.evaluation.statistics import SCORES
+from metatrain.tasks.config import EpisodeConfig
+from metatrain.tasks.episodes import check_tasks
+from metatrain.tasks.sampler import check_sampling
+from metatrain.tasks.task import TaskDistribution
+from metatrain.training.outer import check_outer
+
+
+def check_training(config: TrainConfig, tasks: TaskDistribution) -> None:
+    """Refuse, before a model is loaded, training that cannot be done.
+
+    Raises:
+        UserError: a value makes no sense, or a task is too small for its episodes.
+    """
+    check_outer(config.outer)
+    if config.checkpoint.every < 1 or config.checkpoint.keep < 1:
+        raise UserError("checkpoint.every and checkpoint.keep must be 1 or more")
+    if config.validation.every < 0 or config.validation.episodes < 1:
+        raise UserError("validation.every must be 0 (never) or more, validation.episodes 1 or more")
+    if config.validation.queries is not None and config.validation.queries < 1:
+        raise UserError(f"validation.queries={config.validation.queries} must be 1 or more, or null")
+    if config.validation.score not in SCORES:
+        raise UserError(f"validation.score={config.validation.score} is unknown; choose one of {', '.join(SCORES)}")
+    check_sampling(config.tasks.sampling)
+    check_tasks(tasks.meta_train, config.episode, "meta_train")
+    if config.episode.mix and config.algorithm.head == "joint":
+        raise UserError("episode.mix makes classes that algorithm.head=joint has no row for; choose one of the two")
+    if config.algorithm.head == "joint" and any(task.way is not None for task in tasks.meta_train):
+        raise UserError("self-supervised tasks have many classes (words, say), of which algorithm.head=joint would keep a row each; choose one of the two")
+    check_answers((*tasks.meta_train, *tasks.meta_validation), config.algorithm)
+    if config.validation.every:
+        check_tasks(tasks.meta_validation, validation_settings(config), "meta_validation")
+
+
+def validation_settings(config: TrainConfig) -> EpisodeConfig:
+    return replace(config.episode, queries=config.validation.queries)
