@@ -31,6 +31,7 @@ def figures(faults: list[dict], soak: dict | None) -> str:
         ("the same, with a saver that writes in place", len(by_test["naive_saver"]), f"{total('naive_saver', 'survived')} could be resumed"),
         ("SIGTERM, SIGINT, SIGUSR1 at random times", stops["stops"], stopped),
         ("mutated checkpoint files", total("mutations", "made"), f"{total('mutations', 'noticed'):,} noticed, the one before used"),
+        ("orders of saving, damaging, pruning", total("retention", "sequences"), "the newest that verifies and the best always there"),
         ("malformed settings", total("malformed_configs", "made"), "exit code 2 and one line, or the value was right"),
         ("malformed data files", 500, "exit code 2 with file and line, or a counted skip; never a wrong label"),
         ("code where data is expected", total("canaries", "tried"), f"{total('canaries', 'fired')} ran"),

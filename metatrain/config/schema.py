@@ -20,7 +20,7 @@ class TrainConfig:
     """`metatrain train`, and what `metatrain resume` reads back; `plan` and `doctor` take the same settings."""
 
     name: str = "${algorithm.name}"  # of the run; its directory is outputs/train/NAME/RUN-ID
-    seed: int = 0
+    seed: int = 0  # of every draw: episodes, random weights, bootstrap
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     tasks: TasksConfig = field(default_factory=TasksConfig)
@@ -58,7 +58,7 @@ class EvaluateConfig:
     """`metatrain evaluate`: a checkpoint and the baseline arms on meta-test episodes."""
 
     name: str = "evaluation"
-    seed: int = 0
+    seed: int = 0  # of every draw: episodes, random weights, bootstrap
     checkpoint: str = MISSING  # a run directory | latest | a directory or hub id of a Hugging Face model
     tasks: TasksConfig | None = None  # null: the run's own tasks
     inner: InnerOverrides = field(default_factory=InnerOverrides)
@@ -85,7 +85,7 @@ class FinetuneConfig:
     """`metatrain finetune`: adapt a checkpoint to a new task and write a model directory."""
 
     name: str = "task"
-    seed: int = 0
+    seed: int = 0  # of every draw: episodes, random weights, bootstrap
     checkpoint: str = MISSING  # a run directory | latest | a directory or hub id of a Hugging Face model
     data: DataConfig = field(default_factory=DataConfig)
     # With it, texts that are like no class are answered with none_of_these: the share of texts of the classes that this may cost, 0.05
@@ -133,7 +133,7 @@ class TasksCommandConfig:
     """`metatrain tasks`: what a task distribution holds, how alike its tasks are, and which to choose."""
 
     name: str = "tasks"
-    seed: int = 0
+    seed: int = 0  # of every draw: episodes, random weights, bootstrap
     tasks: TasksConfig = field(default_factory=TasksConfig)
     episode: EpisodeConfig = field(default_factory=EpisodeConfig)
     compare: str | None = None  # embedding (what texts mean) | task2vec (what a network would have to change); null: embedding, if a comparison is asked for

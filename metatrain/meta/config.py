@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class AlgorithmConfig:
     """A meta-learning method as a choice on the axes (config group `algorithm`); the inner rule is in `inner`."""
 
-    name: str = "maml"
+    name: str = "maml"  # of the method, for the log and the run directory
     # linear | zero | shared | joint | prototype | cosine (with model.normalize) | ridge | generated; of a language model, which
     # writes the names of labels and any other text: lm | in_context (no inner loop: the support set is read before each query)
     head: str = "zero"
@@ -32,8 +32,8 @@ class AlgorithmConfig:
     # A term of the outer loss over all texts of a meta-batch: supervised (labels of one name attract) | unsupervised (a text with itself
     # under other dropout) | null
     contrastive: str | None = None
-    contrastive_weight: float = 0.1
-    contrastive_temperature: float = 0.05
+    contrastive_weight: float = 0.1  # of the contrastive term's gradient, beside that of the query losses
+    contrastive_temperature: float = 0.05  # by which cosines are divided there
     # Against over-fitting to the training tasks, in meta-training only; see also episode.permute_labels and episode.mix.
     dropout: float = 0.0  # rate, of the model's hidden states and attention
     dropout_in: str = "both"  # both | support | query

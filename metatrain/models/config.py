@@ -12,8 +12,8 @@ class ScratchConfig:
     """A language model with random weights, and a vocabulary of pieces of the training tasks' words (config node `model.scratch`)."""
 
     layers: int = 2  # of the encoder and of the decoder
-    hidden: int = 128
-    heads: int = 4
+    hidden: int = 128  # width of the encodings
+    heads: int = 4  # of the attention; `hidden` is a multiple
     vocabulary: int = 4000  # at most
 
 

@@ -87,7 +87,7 @@ class SourceConfig:
 class TasksConfig(SourceConfig):
     """The task distribution (config group `tasks`)."""
 
-    name: str = "reviews"
+    name: str = "reviews"  # of the distribution, for the log
     # Further sources, each with a name of its own; below, its files are called NAME/FILE. A file that is a task is called NAME.
     sources: dict[str, SourceConfig] = field(default_factory=dict)
     meta_train: SplitConfig = field(default_factory=lambda: SplitConfig(tasks=["*"]))

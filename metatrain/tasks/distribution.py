@@ -189,10 +189,13 @@ def _task(name: str, parts: list[_Part], repeats: dict[str, tuple[int, int]]) ->
     numbers = {label: number for number, label in enumerate(names)}
     labels = np.zeros(len(texts), dtype=np.int64) if score else np.fromiter(map(numbers.__getitem__, answers), dtype=np.int64, count=len(texts))
     task = Task(name, texts, labels, names, support, query, targets=answers if score else None, score=score)
-    _, first, same = np.unique(task.keys, return_index=True, return_inverse=True)
+    # Of a text that is a support row and a query, the support row stays: fixed support sets are small, and count on each of theirs.
+    order = np.argsort(~support, kind="stable")
+    _, first, same = np.unique(task.keys[order], return_index=True, return_inverse=True)
     if len(first) == len(texts):
         return task
-    repeats[name] = (len(texts) - len(first), int((labels[first][same] != labels).sum()))
+    first = order[first]
+    repeats[name] = (len(texts) - len(first), int((labels[first][same] != labels[order]).sum()))
     kept = task.subset(np.isin(np.arange(len(texts)), first))
     there = np.unique(kept.labels)  # a label may have been on repeated texts alone
     return replace(kept, labels=np.searchsorted(there, kept.labels), label_names=tuple(names[label] for label in there))

@@ -10,6 +10,6 @@ class TrackingConfig:
     """Weights & Biases beside the local record, which is always complete (config group `tracking`)."""
 
     mode: str = "auto"  # auto: online if a key is configured, else off | wandb | offline | none
-    project: str = "metatrain"
-    entity: str | None = None
-    group: str | None = None
+    project: str = "metatrain"  # of Weights & Biases
+    entity: str | None = None  # the account or team; null: your own
+    group: str | None = None  # of runs that belong together, seeds say

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class OuterConfig:
     """The outer loop (config group `outer`)."""
 
-    lr: float = 4e-5
+    lr: float = 4e-5  # of AdamW, at the top of the schedule
     head_lr: float | None = None  # of the head rule's own parameters; null: the same as lr
     rule_lr: float | None = None  # of what the inner rule learns (rates, matrices); null: the same as lr
     steps: int = 100  # meta-updates

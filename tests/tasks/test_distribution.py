@@ -84,12 +84,13 @@ def test_support_rows_of_known_classes_may_be_trained_on_but_not_queries(tmp_pat
     few = rows("spares", 6)
     asked = [{**row, "text": row["text"] + " again"} for row in rows("spares", 10)]
     write_jsonl(data / "few.jsonl", [*few, {**asked[0], "label": "happy"}])
-    write_jsonl(data / "many.jsonl", asked)
-    split = SplitConfig(["many.jsonl"], ["*"], support_files=["few.jsonl"])
+    write_jsonl(data / "all_of_them.jsonl", asked)  # read before the other
+    split = SplitConfig(["all_of_them.jsonl"], ["*"], support_files=["few.jsonl"])
     settings = {"task": "area", "meta_train": SplitConfig(["few.jsonl"], ["*"]), "meta_test": split}
     tasks = load_tasks(files_config(data, overlap="drop_queries", **settings), 0)
     assert set(tasks.meta_train[0].texts) == {row["text"] for row in (*few, asked[0])}
-    assert tasks.meta_test[0].query_pool.sum() == 9  # a text that both files have is no query
+    assert tasks.meta_test[0].query_pool.sum() == 9  # a text that both files have is a support row, and no query
+    assert tasks.meta_test[0].support_pool.sum() == 7
     assert names(load_tasks(files_config(data, overlap="drop", **settings), 0))["meta_train"] == []
 
 

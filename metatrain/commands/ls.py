@@ -1,0 +1,148 @@
+"""`metatrain ls [KIND]`: what there is to choose from, and the runs below outputs/."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from metatrain.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+USAGE = """\
+usage: metatrain ls [experiments|algorithms|models|tasks|runs]
+
+Lists experiments with what they showed and cost, methods with their papers, models, task distributions, or the runs below outputs/
+with their state and score. Without a kind: the names of all of them, and the newest runs.
+
+examples:
+  metatrain ls experiments
+  metatrain ls runs
+"""
+
+_GROUPS = {"experiments": "experiment", "algorithms": "algorithm", "models": "model", "tasks": "tasks"}
+_NEWEST = 5
+
+
+def main(arguments: list[str]) -> None:
+    """Entry point."""
+    from rich.console import Console
+
+    if "-h" in arguments or "--help" in arguments:
+        print(USAGE)
+        return
+    kinds: dict[str, Callable[[], Table]] = {**{kind: lambda kind=kind: _options(kind) for kind in _GROUPS}, "runs": _runs}
+    if len(arguments) > 1 or (arguments and arguments[0] not in kinds):
+        raise UserError(f"metatrain ls lists one of {', '.join(kinds)}, not {' '.join(arguments)}")
+    console = Console(highlight=False, markup=False)
+    if arguments:
+        console.print(kinds[arguments[0]]())
+        return
+    from metatrain.config.compose import conf_dir
+
+    for kind, group in _GROUPS.items():
+        console.print(f"{kind}: {', '.join(sorted(path.stem for path in (conf_dir() / group).glob('*.yaml')))}", soft_wrap=True)
+    console.print(_runs(_NEWEST))
+
+
+def _options(kind: str) -> Table:
+    """The files of a config group, with what their first comments say."""
+    from rich.table import Table
+
+    from metatrain.config.compose import conf_dir
+
+    table = Table(box=None, padding=(0, 2, 1, 0))
+    columns = ("shows", "result", "cost") if kind == "experiments" else ("what",)
+    for column in (kind, *columns):
+        table.add_column(column, overflow="fold", no_wrap=column == kind, ratio=None if column in (kind, "cost") else 2)
+    for path in sorted((conf_dir() / _GROUPS[kind]).glob("*.yaml")):
+        head = _head(path)
+        if kind == "experiments":
+            parts = dict(re.findall(r"(Shows|Result|Cost): (.*?)(?= (?:Result|Cost): |$)", head))
+            table.add_row(path.stem, *(_sentence(parts.get(part, "")) for part in ("Shows", "Result", "Cost")))
+        else:
+            table.add_row(path.stem, _sentence(re.sub(r"(Equation|Check): .*", "", head)))
+    return table
+
+
+def _head(path: Path) -> str:
+    """The comment that a file of conf/ begins with, without the command and the package."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        text = line.lstrip("# ").strip()
+        if not text.startswith(("@package", "metatrain ")):
+            lines.append(text)
+    return " ".join(lines)
+
+
+def _sentence(text: str) -> str:
+    """The first sentence; a full stop within a number, a name or an abbreviation ends none."""
+    found = re.match(r"(.*?[^.A-Z]{2}\.)(?= [A-Z(]|$)", text)
+    return found[1] if found and "et al." not in found[1][-7:] else text
+
+
+def _runs(most: int | None = None) -> Table:
+    """The runs below outputs/, the newest first."""
+    from rich.table import Table
+
+    found = sorted(_read_runs(), key=lambda run: run["started"], reverse=True)
+    caption = None if most is None or len(found) <= most else f"{len(found) - most} more: metatrain ls runs"
+    table = Table(box=None, padding=(0, 2, 0, 0), caption=caption, caption_justify="left")
+    for column in ("run", "command", "started", "state", "score"):
+        table.add_column(column, no_wrap=column in ("run", "started"), overflow="fold")
+    for run in found[:most]:
+        table.add_row(*(run[key] for key in ("path", "command", "started", "state", "score")))
+    if not found:
+        table.add_row("none yet below outputs/")
+    return table
+
+
+def _read_runs() -> Iterator[dict[str, str]]:
+    for path in Path("outputs").glob("**/run.json"):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            score = _score(path.parent)
+        except (ValueError, KeyError, OSError) as error:
+            record, score = {"state": "unreadable"}, str(error)
+        started = str(record.get("started", ""))[:16].replace("T", " ")
+        yield {"path": str(path.parent), "command": record.get("command", ""), "started": started, "state": _state(path.parent, record), "score": score}
+
+
+def _state(folder: Path, record: dict) -> str:
+    """As the run has recorded it; `running` only if a process has it, else it was killed."""
+    from filelock import FileLock, Timeout
+
+    state = record.get("state", "")
+    if state != "running":
+        return state
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return "running"
+    except OSError:
+        return "running, or killed"  # nobody else may look
+    lock.release()
+    return "killed; metatrain resume goes on" if record.get("command") == "train" else "killed"
+
+
+def _score(folder: Path) -> str:
+    """The tested score, or the best of validation so far."""
+    from metatrain.tracking.metrics import read_metrics
+
+    if (folder / "results.json").exists():
+        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+        if "arms" in results:
+            arm = results["arms"].get("meta_trained") or next(iter(results["arms"].values()))
+            return f"{100 * arm['mean']:.1f} ± {100 * arm['ci95']:.1f} ({results['protocol']['shots'][0]}-shot)"
+        test = results.get("test", {})
+        return f"{100 * test['accuracy']:.1f} on {test['examples']} examples" if "accuracy" in test else ""
+    validated = [record for record in read_metrics(folder / "metrics.jsonl") if record["split"] == "meta_validation"]
+    scores = [record.get("accuracy", record.get("balanced_accuracy")) for record in validated]
+    return f"validation {100 * max(scores):.1f}" if scores else ""

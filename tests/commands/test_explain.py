@@ -1,0 +1,45 @@
+"""What a setting means, what it is, and who has set it."""
+
+import pytest
+
+
+def test_a_setting(cli):
+    found = cli("explain", "outer.lr", "+experiment=sentiment_fewshot")
+    assert found.code == 0, found.err
+    assert "of AdamW, at the top of the schedule" in found.out
+    assert "type     float, default 4e-05" in found.out
+    assert "value    0.0001, set by conf/experiment/sentiment_fewshot.yaml" in found.out
+    assert "recommended (0.0001)" in found.out and "text_to_text (0.002)" in found.out
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["outer.blend"], "value    1.0, set by its default"),
+        (["outer.blend", "algorithm=recommended"], "value    0.6, set by conf/algorithm/recommended.yaml"),
+        (["outer.blend", "+experiment=sentiment_fewshot"], "value    1.0, set by conf/experiment/sentiment_fewshot.yaml"),
+        (["outer.blend", "algorithm=recommended", "outer.blend=0.3"], "value    0.3, set by the command line"),
+        (["model.name", "debug=fast"], "value    tiny, set by conf/model/tiny.yaml"),
+        (["outer.steps", "debug=fast", "+experiment=arsc"], "value    3, set by conf/debug/fast.yaml"),
+        (["tracking.mode"], "value    auto, set by conf/tracking/auto.yaml"),
+    ],
+)
+def test_who_has_set_it(cli, tmp_path, given, said):
+    found = cli("explain", *given)
+    assert found.code == 0, found.err
+    assert said in found.out
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_group_and_all_groups(cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    found = cli("explain", "episode")
+    assert "episode.shots" in found.out and "support examples per class" in found.out
+    found = cli("explain")
+    assert all(group in found.out for group in ("algorithm", "tasks", "inner", "outer", "hardware", "seed"))
+
+
+@pytest.mark.parametrize(("key", "hint"), [("lr", "there are inner.lr, outer.lr"), ("outer.stepz", "did you mean 'outer.steps'?"), ("zzz", "lists the groups")])
+def test_a_setting_that_is_not_there(cli, key, hint):
+    found = cli("explain", key)
+    assert found.code == 2 and hint in found.err and len(found.err.splitlines()) == 1

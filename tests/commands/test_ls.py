@@ -1,0 +1,69 @@
+"""What there is to choose from, and runs with their state."""
+
+import json
+import shutil
+
+import pytest
+from conftest import ROOT
+
+
+def test_everything_on_one_page(cli):
+    found = cli("ls")
+    assert found.code == 0
+    for group, kind in (("experiment", "experiments"), ("algorithm", "algorithms"), ("model", "models"), ("tasks", "tasks")):
+        names = sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
+        assert f"{kind}: {', '.join(names)}\n" in found.out
+    assert "none yet below outputs/" in found.out
+
+
+def test_experiments_with_what_they_measured(cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    found = cli("ls", "experiments")
+    for path in (ROOT / "conf" / "experiment").glob("*.yaml"):
+        (line,) = [line for line in found.out.splitlines() if line.startswith(f"{path.stem} ")]
+        head = path.read_text()
+        assert head.split("Shows: ")[1][:20] in line and head.split("Result: ")[1][:15] in line and head.split("Cost: ")[1][:10] in line
+
+
+def test_methods_with_their_papers(cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    found = cli("ls", "algorithms")
+    assert "Finn et al. 2017) with exact second-order meta-gradients." in found.out
+    assert "Equation" not in found.out
+
+
+@pytest.mark.parametrize(("state", "said"), [("done", "done"), ("stopped", "stopped"), ("running", "killed; metatrain resume goes on")])
+def test_runs_with_their_state_and_score(cli, tiny_run, tmp_path, monkeypatch, state, said):
+    monkeypatch.setenv("COLUMNS", "200")
+    run = shutil.copytree(tiny_run, tmp_path / "outputs" / "train" / "maml" / "a")
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, "state": state}))
+    if state != "done":
+        (run / "results.json").unlink()
+    found = cli("ls", "runs")
+    (line,) = [line for line in found.out.splitlines() if line.startswith("outputs/train/maml/a ")]
+    assert said in line
+    assert ("(2-shot)" in line) if state == "done" else ("validation " in line)
+
+
+def test_a_run_that_a_process_has(cli, tiny_run, tmp_path, monkeypatch):
+    from filelock import FileLock
+
+    monkeypatch.setenv("COLUMNS", "200")
+    run = shutil.copytree(tiny_run, tmp_path / "outputs" / "train" / "maml" / "a")
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, "state": "running"}))
+    with FileLock(run / ".lock"):
+        assert " running " in cli("ls", "runs").out
+
+
+def test_a_run_that_cannot_be_read_is_listed(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    (tmp_path / "outputs" / "x").mkdir(parents=True)
+    (tmp_path / "outputs" / "x" / "run.json").write_text("{")
+    assert "unreadable" in cli("ls", "runs").out
+
+
+def test_a_kind_that_is_not_there(cli):
+    found = cli("ls", "modls")
+    assert found.code == 2 and "experiments, algorithms, models, tasks, runs" in found.err

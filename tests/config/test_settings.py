@@ -1,0 +1,48 @@
+"""Settings are explained where they are defined."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from metatrain.config.schema import SCHEMAS
+from metatrain.config.settings import settings_of
+
+
+@dataclass
+class Inner:
+    """What is inside."""
+
+    depth: int = 2  # how deep
+
+
+@dataclass
+class Base:
+    # Said above,
+    # in two lines.
+    first: str = "a"
+
+
+@dataclass
+class Whole(Base):
+    plain: float | None = None
+    many: list[int] = field(default_factory=lambda: [1])  # several
+    # Above and
+    both: str = "#"  # behind
+    inner: Inner = field(default_factory=Inner)
+
+
+def test_comments_behind_and_above_are_meanings():
+    found = {setting.key: (setting.type, setting.default, setting.meaning) for setting in settings_of(Whole)}
+    assert found == {
+        "first": ("str", "a", "Said above, in two lines."),
+        "plain": ("float | null", None, ""),
+        "many": ("list[int]", [1], "several"),
+        "both": ("str", "#", "Above and behind"),
+        "inner": ("group", None, "What is inside."),
+        "inner.depth": ("int", 2, "how deep"),
+    }
+
+
+@pytest.mark.parametrize("command", ["train"])
+def test_every_setting_says_what_it_is(command):
+    assert [setting.key for setting in settings_of(SCHEMAS[command]) if not setting.meaning] == []
