@@ -94,15 +94,23 @@ class WandbRun:
         try:
             process.wait((_END_SECONDS if there else _AWAY_SECONDS) - (time.monotonic() - begin))
         except subprocess.TimeoutExpired:
-            self.close()
+            self._kill()
             self._say(f"warning: Weights & Biases has not taken everything in time; to send it later: wandb sync {self._folder / 'wandb'}/*run-*")
             return
         self._reader.join(_AWAY_SECONDS)
         self._hear()
-        self.close()
+        self._kill()
 
     def close(self) -> None:
-        """End the process, if it is there: a run that has not finished is marked as crashed by W&B once it misses it."""
+        """End the process of a run that was stopped or has failed, if it is there, with a moment for what is on its way."""
+        if self._process is None:
+            return
+        self._lines.put(None)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_AWAY_SECONDS)
+        self._kill()
+
+    def _kill(self) -> None:
         process, self._process = self._process, None
         if process is None:
             return
@@ -119,7 +127,7 @@ class WandbRun:
             message = self._said.popleft()
             if "error" in message:
                 self._say(f"warning: Weights & Biases is off for the rest of this run: {message['error']}")
-                self.close()
+                self._kill()
             elif "server" in message:
                 self._server = message["server"]
             else:

@@ -144,14 +144,13 @@ def test_a_resumed_run_keeps_its_id_and_sends_no_step_twice(tmp_path, lines, stu
     assert [facts["step"] for _, facts in logged] == [3]
 
 
-def test_the_end_of_a_run_that_crashes_is_known(tmp_path, lines, stub):
-    """What its process hears is the end of its input, as when the run is killed."""
+def test_a_run_that_is_stopped_sends_what_it_has_and_is_not_marked_as_done(tmp_path, lines, stub):
     asked = stub("well")
     run = start("offline", tmp_path, lines.append)
     run.log(1, {"a": 1})
-    run._lines.put(None)
-    run._process.wait()
-    assert asked()[-1] == ["finish", {"exit_code": 1, "summary": {}}]
+    run.close()
+    assert asked()[1:] == [["log", {"record": {"a": 1}, "step": 1}], ["finish", {"exit_code": 1, "summary": {}}]]
+    run.close()  # once more does nothing
 
 
 def test_unknown_mode():
