@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from metatrain.config.compose import run_under_hydra
 from metatrain.config.schema import TrainConfig
+from metatrain.config.settings import leaves
 
 USAGE = """\
 usage: metatrain resume [RUN|latest] [SETTING=VALUE ...]
@@ -74,13 +73,5 @@ class Resumption:
 
 def _changes(before: TrainConfig, after: TrainConfig) -> list[str]:
     """Settings that differ."""
-    old, new = dict(_leaves("", asdict(before))), dict(_leaves("", asdict(after)))
+    old, new = dict(leaves(asdict(before))), dict(leaves(asdict(after)))
     return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
-
-
-def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, each in value.items():
-            yield from _leaves(f"{path}.{key}" if path else key, each)
-    else:
-        yield path, value

@@ -36,6 +36,15 @@ def settings_of(schema: type, prefix: str = "") -> Iterator[Setting]:
             yield from settings_of(inner, f"{key}.")
 
 
+def leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Keys and plain values of nested settings, in their order."""
+    if isinstance(values, dict):
+        for key, each in values.items():
+            yield from leaves(each, f"{path}.{key}" if path else key)
+    else:
+        yield path, values
+
+
 def _default(field: dataclasses.Field) -> Any:
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()

@@ -218,6 +218,7 @@ def summarise(scores: Mapping[str, Scores], resamples: int, seed: int) -> dict[s
                     "ci95": statistics.half_width(np.array(values)),
                     "balanced": float(np.mean(mine.balanced[task])),
                     "episodes": len(values),
+                    "scores": [round(value, 6) for value in values],  # by episode, to compare runs by
                 }
                 for task, values in mine.accuracy.items()
             },
@@ -227,13 +228,14 @@ def summarise(scores: Mapping[str, Scores], resamples: int, seed: int) -> dict[s
     for other in scores:
         if _SUBJECT in scores and other != _SUBJECT:
             ours, theirs = scores[_SUBJECT], scores[other]
-            comparison = _difference(ours.accuracy, theirs.accuracy, resamples, seed)
-            balanced = _difference(ours.balanced, theirs.balanced, resamples, seed)
+            comparison = paired_difference(ours.accuracy, theirs.accuracy, resamples, seed)
+            balanced = paired_difference(ours.balanced, theirs.balanced, resamples, seed)
             comparisons.append({"arm": _SUBJECT, "against": other, **comparison, "balanced": balanced})
     return {"arms": arms, "comparisons": comparisons}
 
 
-def _difference(ours: Mapping[str, list[float]], theirs: Mapping[str, list[float]], resamples: int, seed: int) -> dict[str, Any]:
+def paired_difference(ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]], resamples: int, seed: int) -> dict[str, Any]:
+    """The mean difference, its 95% interval and what that says; both by task, the scores of the same episodes in the same order."""
     differences = [np.array(ours[task]) - np.array(theirs[task]) for task in ours]
     low, high = statistics.interval(statistics.nested_bootstrap(differences, resamples, np.random.default_rng([seed, 13])))
     return {"difference": statistics.mean_over_tasks(differences), "ci95": [low, high], "verdict": statistics.verdict(low, high)}
