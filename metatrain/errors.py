@@ -20,8 +20,11 @@ class RestartableError(Exception):
     exit_code = 75
 
 
-class Stopped(Exception):
-    """A signal asked the run to stop, and its state has been saved (exit 128 + signal number; 75 if it is to be started again)."""
+class Stopped(BaseException):
+    """A signal asked the run to stop, and its state has been saved (exit 128 + signal number; 75 if it is to be started again).
+
+    Like KeyboardInterrupt no Exception: a signal comes anywhere, and libraries catch those and make others of them.
+    """
 
     def __init__(self, signal_number: int, message: str):
         super().__init__(message)

@@ -128,7 +128,7 @@ def run_under_hydra(
     sys.argv = [program or f"metatrain {command}", *arguments]
     try:
         hydra.main(version_base="1.3", config_path=str(folder.resolve()), config_name=command)(job)()
-    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:  # ValueError: a number of thousands of digits
         if entered and not isinstance(error, HydraException):
             raise  # raised by the task of a sweep: a bug, which keeps its traceback
         raise UserError(explain(error, command, folder)) from error
@@ -152,6 +152,9 @@ def _typed(config: DictConfig, schema: type) -> Any:
     except OmegaConfBaseException as error:
         raise UserError(explain(error)) from error
     _check_entries("", made)
+    seed = getattr(made, "seed", 0)
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed={seed} must be between 0 and {2**32 - 1}")
     return made
 
 
