@@ -44,8 +44,9 @@ examples:
 where to look next:
   metatrain COMMAND --help        the settings and config groups of a command
   metatrain COMMAND --cfg job     the settings a command would run with
+  metatrain explain SETTING       what it means, its value, and who has set it
   metatrain -sc install=bash      shell completion (bash, zsh, fish): eval "$(metatrain -sc install=bash)"
-  conf/experiment/                complete experiments, each with its measured result
+  metatrain ls experiments        complete experiments, each with its measured result
   README.md                       the tour
 
 exit codes: 0 done, 2 wrong input, 75 a fault that a restart can heal, 130/143 stopped by a signal after saving, 1 a bug

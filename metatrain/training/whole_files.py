@@ -65,6 +65,10 @@ def unfinished(parent: Path) -> Path:
 
 def put_in_place(temporary: Path, final: Path) -> None:
     """Give a directory that is whole its name; one that has it already is set aside before, and removed after."""
+    allowed = temporary.stat().st_mode & 0o666  # what the umask leaves; safetensors makes files for their owner's eyes alone
+    for path in temporary.rglob("*"):
+        if path.is_file():
+            path.chmod(allowed)
     if not final.exists():
         temporary.rename(final)
         failpoint("place.renamed")

@@ -82,3 +82,13 @@ def test_a_directory_is_replaced_whole_or_not_at_all(tmp_path):
     with written_whole(folder) as inside:
         (inside / "b").write_text("new")
     assert [path.name for path in folder.iterdir()] == ["b"]
+
+
+def test_what_is_written_can_be_read_by_whom_the_umask_allows(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with written_whole(tmp_path / "model") as inside:
+            (inside / "weights").touch(0o600)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "model" / "weights").stat().st_mode & 0o777 == 0o640
