@@ -6,7 +6,7 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 class MetricsLog:
@@ -16,9 +16,10 @@ class MetricsLog:
     """
 
     def __init__(self, path: Path, position: int | None = None):
-        self._file = path.open("ab")
-        if position is not None:
-            self._file.truncate(min(position, path.stat().st_size))
+        self._file = path.open("a+b")
+        size = path.stat().st_size
+        # Without a position all whole lines stay; one that a crash has cut short would spoil the next.
+        self._file.truncate(_whole_lines(self._file, size) if position is None else min(position, size))
 
     def write(self, **record: Any) -> None:
         """Add a record; a number that is not finite, which JSON has not, becomes null."""
@@ -33,6 +34,19 @@ class MetricsLog:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _whole_lines(file: IO[bytes], size: int) -> int:
+    """The length of a file of this size without a last line that does not end."""
+    end = size
+    while end > 0:
+        begin = max(0, end - 4096)
+        file.seek(begin)
+        place = file.read(end - begin).rfind(b"\n")
+        if place >= 0:
+            return begin + place + 1
+        end = begin
+    return 0
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -107,6 +107,11 @@ def contents(run: Path) -> dict[str, bytes]:
     return {str(path.relative_to(run)): path.read_bytes() for path in sorted(files) if path.is_file() and path.name != "README.md"}
 
 
+def outcome(run: Path) -> dict[str, bytes]:
+    """Of `contents`, all but checkpoints before the last: a run that was stopped has saved one there too."""
+    return {name: content for name, content in contents(run).items() if not name.startswith("checkpoints") or f"step-{STEPS:08d}" in name}
+
+
 def updates_done(run: Path) -> list[int]:
     """The meta-updates of all processes of a run, in the order in which they were done."""
     path = run / "timings.jsonl"

@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from faults.injection import TRAIN, contents, count, go_on, report
+from faults.injection import TRAIN, count, go_on, outcome, report
 
 pytestmark = pytest.mark.slow
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 75}
@@ -36,7 +36,7 @@ def test_stops_at_random_times(zygote, whole, fresh, tmp_path, rng):
             slowest = max(slowest, time.monotonic() - begin)
             stops += 1
             arguments = go_on(run)
-        assert contents(run) == contents(whole.path)
+        assert outcome(run) == outcome(whole.path)
     report("stops", stops=stops, with_a_second_signal=seconds, slowest_seconds=round(slowest, 2), identical=stops)
 
 
@@ -51,4 +51,4 @@ def test_stops_at_each_stage(zygote, whole, fresh, tmp_path, place):
         assert json.loads((run / "run.json").read_text())["state"] == "stopped"
         assert "metatrain resume" in output
         assert zygote.run(go_on(run), tmp_path)[0] == 0
-    assert contents(run) == contents(whole.path)
+    assert outcome(run) == outcome(whole.path)
