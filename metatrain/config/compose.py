@@ -147,7 +147,7 @@ def _typed(config: DictConfig, schema: type) -> Any:
             key = min(missing)
             raise UserError(f"{key} is not set; add {key}=... to the command")
         # As plain values first: `++` puts keys into a typed config that its type does not have, and a reference may bring any type.
-        plain = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
+        plain = OmegaConf.create(_escaped(OmegaConf.to_container(config, resolve=True)))
         made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))
     except OmegaConfBaseException as error:
         raise UserError(explain(error)) from error
@@ -156,6 +156,15 @@ def _typed(config: DictConfig, schema: type) -> Any:
     if not 0 <= seed < 2**32:
         raise UserError(f"seed={seed} must be between 0 and {2**32 - 1}")
     return made
+
+
+def _escaped(value: Any) -> Any:
+    """Values whose references are resolved, so that what looks like one in a text is not taken for one again."""
+    if isinstance(value, dict):
+        return {key: _escaped(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_escaped(each) for each in value]
+    return re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + "\\${", value) if isinstance(value, str) else value
 
 
 def _check_entries(path: str, value: Any) -> None:
