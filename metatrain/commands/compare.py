@@ -64,7 +64,7 @@ def _read(argument: str) -> Compared:
     from omegaconf import OmegaConf
 
     from metatrain.config.settings import leaves
-    from metatrain.tracking.metrics import read_metrics
+    from metatrain.tracking.metrics import validation_scores
 
     reference, _, arm = argument.partition(":")
     path, arm = Path(reference).expanduser(), arm or "meta_trained"
@@ -77,8 +77,7 @@ def _read(argument: str) -> Compared:
         raise UserError(f"{path / 'results.json'} cannot be read: {error}") from error
     if arm not in results.get("arms", {}):
         raise UserError(f"{reference} has no arm '{arm}'; there are {', '.join(results.get('arms', {})) or 'none'}")
-    validated = [record for record in read_metrics(path / "metrics.jsonl") if record["split"] == "meta_validation"]
-    curve = [record.get("accuracy", record.get("balanced_accuracy")) for record in validated]
+    curve = validation_scores(path / "metrics.jsonl")
     return Compared(argument, dict(leaves(settings)), results, arm, curve)
 
 

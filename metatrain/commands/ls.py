@@ -116,25 +116,22 @@ def _read_runs() -> Iterator[dict[str, str]]:
 
 def _state(folder: Path, record: dict) -> str:
     """As the run has recorded it; `running` only if a process has it, else it was killed."""
-    from filelock import FileLock, Timeout
+    from metatrain.training.run_directory import RunDirectory
 
     state = record.get("state", "")
     if state != "running":
         return state
-    lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return "running"
+        if RunDirectory(folder).is_held():
+            return "running"
     except OSError:
         return "running, or killed"  # nobody else may look
-    lock.release()
     return "killed; metatrain resume goes on" if record.get("command") == "train" else "killed"
 
 
 def _score(folder: Path) -> str:
     """The tested score, or the best of validation so far."""
-    from metatrain.tracking.metrics import read_metrics
+    from metatrain.tracking.metrics import validation_scores
 
     if (folder / "results.json").exists():
         results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
@@ -143,6 +140,5 @@ def _score(folder: Path) -> str:
             return f"{100 * arm['mean']:.1f} ± {100 * arm['ci95']:.1f} ({results['protocol']['shots'][0]}-shot)"
         test = results.get("test", {})
         return f"{100 * test['accuracy']:.1f} on {test['examples']} examples" if "accuracy" in test else ""
-    validated = [record for record in read_metrics(folder / "metrics.jsonl") if record["split"] == "meta_validation"]
-    scores = [record.get("accuracy", record.get("balanced_accuracy")) for record in validated]
+    scores = validation_scores(folder / "metrics.jsonl")
     return f"validation {100 * max(scores):.1f}" if scores else ""

@@ -54,3 +54,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+
+
+def validation_scores(path: Path) -> list[float]:
+    """The score of each validation so far, in order."""
+    validated = [record for record in read_metrics(path) if record["split"] == "meta_validation"]
+    return [record.get("accuracy", record.get("balanced_accuracy")) for record in validated]

@@ -1,6 +1,6 @@
 """Places where a fault can be injected, to show by breaking things that nothing is lost there.
 
-METATRAIN_FAILPOINTS="save.file=kill@2,save.renamed=full": what happens there, and (@) at which passing, else at the first. Without
+METATRAIN_FAILPOINTS="save.file=kill@2,place.renamed=full": what happens there, and (@) at which passing, else at the first. Without
 the variable `failpoint` does nothing at all.
 """
 

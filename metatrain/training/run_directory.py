@@ -65,7 +65,7 @@ class RunDirectory:
             if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise
             raise UserError(f"hydra.run.dir={path} cannot be written: {error.strerror}; choose another with hydra.run.dir=DIR") from error
-        run.update(command=command, process=_process(), started=_now(), seed=config.seed, versions=versions(), git=_git_revision())
+        run.update(command=command, process=_process(), started=_now(), seed=config.seed, versions=_versions(), git=_git_revision())
         _point(Path("outputs/latest"), run.path)
         _point(_latest(command), run.path)
         return run
@@ -89,13 +89,13 @@ class RunDirectory:
         record = self.read_record()
         for line in changes:
             say(f"changed: {line}")
-        for name, now in versions().items():
+        for name, now in _versions().items():
             before = record.get("versions", {}).get(name, now)
             if before != now:
                 say(f"warning: {name} is {now} now, and was {before}: numbers may differ from those of an uninterrupted run")
         if changes:
             write_text(self.config, OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True))
-        self.update(versions=versions(), **({"resumed_with": [*record.get("resumed_with", []), *overrides]} if overrides else {}))
+        self.update(versions=_versions(), **({"resumed_with": [*record.get("resumed_with", []), *overrides]} if overrides else {}))
 
     def lock(self) -> None:
         """Keep other processes out of the run until `unlock`, or the end of this one.
@@ -109,6 +109,19 @@ class RunDirectory:
             holder = self.read_record().get("process", {})
             by = f" {holder['pid']} on {holder['host']}" if holder else ""
             raise UserError(f"{self.path} is in use by another process{by}; wait for its end, or stop it") from error
+
+    def is_held(self) -> bool:
+        """Whether a process has the run.
+
+        Raises:
+            OSError: only its owner may look.
+        """
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            return True
+        self._lock.release()
+        return False
 
     def unlock(self) -> None:
         self._lock.release(force=True)
@@ -193,7 +206,7 @@ def _redacted(override: str) -> str:
     return f"{key}=***" if value and any(word in key.lower() for word in _SECRET_WORDS) else override
 
 
-def versions() -> dict[str, str]:
+def _versions() -> dict[str, str]:
     found = {"metatrain": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:

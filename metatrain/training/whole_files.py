@@ -69,17 +69,14 @@ def put_in_place(temporary: Path, final: Path) -> None:
     for path in temporary.rglob("*"):
         if path.is_file():
             path.chmod(allowed)
-    if not final.exists():
-        temporary.rename(final)
-        failpoint("place.renamed")
-        flush(final.parent)
-        return
-    old = _aside(final)
-    failpoint("place.aside")
+    old = _aside(final) if final.exists() else None
+    if old:
+        failpoint("place.aside")
     temporary.rename(final)
     failpoint("place.renamed")
     flush(final.parent)
-    shutil.rmtree(old)
+    if old:
+        shutil.rmtree(old)
 
 
 def remove(folder: Path) -> None:
