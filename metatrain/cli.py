@@ -55,8 +55,7 @@ exit codes: 0 done, 2 wrong input, 75 a fault that a restart can heal, 130/143 s
 
 def main() -> None:
     """Entry point of the console script."""
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, _stop)
+    stop_on_signals()
     try:
         code = run(sys.argv[1:])
         sys.stdout.flush()
@@ -64,6 +63,12 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 128 + 13
     sys.exit(code)
+
+
+def stop_on_signals() -> None:
+    """Until a run catches signals itself, they end it with their exit codes."""
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, _stop)
 
 
 def _stop(number: int, frame: object) -> None:

@@ -28,6 +28,7 @@ class Stopped(BaseException):
 
     def __init__(self, signal_number: int, message: str):
         super().__init__(message)
+        self.signal_number = signal_number
         self.exit_code = RestartableError.exit_code if signal_number == PREEMPTION else 128 + signal_number
 
 

@@ -114,15 +114,15 @@ def build_learner(
     return learner
 
 
-def fit_memory(config: TrainConfig, learner: Learner, tasks: Sequence[Task], device: torch.device) -> str:
-    """Make the run's meta-gradients fit in memory; returns a line for the log.
+def fit_memory(config: TrainConfig, learner: Learner, tasks: Sequence[Task], device: torch.device, sharing: int = 1) -> str:
+    """Make the run's meta-gradients fit in memory that so many processes share; returns a line for the log.
 
     Raises:
         UserError: `hardware.max_memory` is too little.
     """
     way = max(way_of(task, config.episode) for task in tasks)
     rows = max(int(np.bincount(task.labels).max()) for task in tasks)
-    return fit_training(config.hardware, learner, largest_episode(config.episode, way, rows, learner.model.max_length, learner.reads_support), device)
+    return fit_training(config.hardware, learner, largest_episode(config.episode, way, rows, learner.model.max_length, learner.reads_support), device, sharing)
 
 
 def open_checkpoint(

@@ -8,6 +8,7 @@ from typing import Any
 from metatrain.evaluation.config import EvaluationConfig
 from metatrain.evaluation.prediction import Arm
 from metatrain.evaluation.protocol import evaluate
+from metatrain.evaluation.sharing import Workers
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.task import Task
 from metatrain.tasks.tokens import Tokens
@@ -26,20 +27,22 @@ def meta_test(
     run: RunDirectory,
     display: Display,
     give_way: Callable[[], None],
+    workers: Workers | None = None,
     **facts: Any,
 ) -> dict[str, Any]:
     """Run the arms, write results.json with `facts` beside the results, show them, and return them.
 
-    `give_way` is called between episodes and may raise.
+    `give_way` is called between episodes and may raise. Of workers that share the episodes, the first one writes.
     """
     display.start("meta-test", len(config.shots) * len(tasks) * config.episodes)
 
-    def between() -> None:
-        display.advance()
+    def between(done: int) -> None:
+        display.advance(by=done)
         give_way()
 
-    results = evaluate(arms, tasks, tokens, episode, config, seed, between)
-    write_json(run.results, {**results, **facts})
+    results = evaluate(arms, tasks, tokens, episode, config, seed, between, workers)
+    if workers is None or workers.rank == 0:
+        write_json(run.results, {**results, **facts})
     show(results, display)
     return results
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from metatrain.config.compose import run_under_hydra
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> None:
 
     def go_on(config: TrainConfig, path: Path, changed: list[str]) -> None:
         from metatrain.commands.meta_test import show
-        from metatrain.commands.train import meta_train
+        from metatrain.commands.train import Job, run_job
         from metatrain.tracking.console import Display
 
         if not changed and run.read_record().get("state") == "done":
@@ -41,11 +41,7 @@ def main(arguments: list[str]) -> None:
                 display.say(f"{run.path} is finished; to train longer: metatrain resume {run.path} outer.steps=...")
                 show(json.loads(run.results.read_text()), display)
             return
-        run.lock()
-        try:
-            meta_train(run.with_tokenizer(config), lambda: run, Resumption(config, changed, _changes(before, config)))
-        finally:
-            run.unlock()
+        run_job(Job(config, run.path, changed, _changes(before, config)))
 
     settings = [
         f"hydra.run.dir='{run.path}'",
@@ -55,20 +51,6 @@ def main(arguments: list[str]) -> None:
         "hydra/hydra_logging=none",
     ]
     run_under_hydra("config", [*overrides, *settings], TrainConfig, go_on, config_path=run.path, program="metatrain resume")
-
-
-@dataclass(frozen=True)
-class Resumption:
-    """What is different from here on."""
-
-    config: TrainConfig  # as the run is to keep it
-    overrides: list[str]
-    changes: list[str]  # settings, as `key: before -> after`
-
-    @property
-    def same_tasks(self) -> bool:
-        """Whether the run goes on with the tasks that it has."""
-        return not any(line.startswith(("tasks.", "seed:")) for line in self.changes)
 
 
 def _changes(before: TrainConfig, after: TrainConfig) -> list[str]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metatrain.config.compose import run_under_hydra
 from metatrain.config.schema import TrainConfig
+from metatrain.training.rank_environment import number_of_ranks
 
 if TYPE_CHECKING:
     import torch
 
-    from metatrain.commands.resume import Resumption
     from metatrain.tasks.task import TaskDistribution
     from metatrain.training.run_directory import RunDirectory
 
@@ -21,20 +21,47 @@ if TYPE_CHECKING:
 _MANY_TEXTS = 20_000  # fewer are tokenised, in a moment, when their task is drawn
 
 
+@dataclass(frozen=True)
+class Job:
+    """A training run that is to be started, or gone on with."""
+
+    config: TrainConfig
+    path: Path
+    overrides: list[str]
+    changes: list[str] | None = None  # of a run that goes on: settings that differ from here on, as `key: before -> after`
+
+    @property
+    def same_tasks(self) -> bool:
+        """Whether the run goes on with the tasks that it has."""
+        return not any(line.startswith(("tasks.", "seed:")) for line in self.changes or ())
+
+
 def main(arguments: list[str]) -> None:
     """Entry point; `arguments` are Hydra's."""
+    if number_of_ranks() > 1:
+        from metatrain.training.ranks import share_run_id
+
+        share_run_id()
     run_under_hydra("train", arguments, TrainConfig, start)
 
 
 def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
     """A new run in `path`."""
-    from metatrain.training.run_directory import RunDirectory
-
-    meta_train(config, lambda: RunDirectory.create(path, config, overrides, "train"), None)
+    run_job(Job(config, path, overrides))
 
 
-def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resumption: Resumption | None) -> None:
-    """The whole of a training run, from the beginning or (with a resumption) from its newest checkpoint.
+def run_job(job: Job) -> None:
+    """The whole of a training run, in this process or in `hardware.processes` of them."""
+    if job.config.hardware.processes == 1 or number_of_ranks() > 1:
+        meta_train(job)
+    else:
+        from metatrain.commands.workers import run_in_processes
+
+        run_in_processes(job)
+
+
+def meta_train(job: Job) -> None:
+    """This process's share of a training run, from the beginning or from the run's newest checkpoint.
 
     The run directory is opened last, when nothing in the configuration, the tasks or the model can be wrong any more.
     """
@@ -51,15 +78,23 @@ def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resump
     from metatrain.training import hardware
     from metatrain.training.check import check_training
     from metatrain.training.failpoints import failpoint
-    from metatrain.training.run_directory import recorded
+    from metatrain.training.ranks import join
+    from metatrain.training.run_directory import RunDirectory, recorded
     from metatrain.training.signals import StopRequest
     from metatrain.training.trainer import Trainer
     from metatrain.training.whole_files import write_text, written_whole
 
-    with Display() as display:
+    ranks = join(job.config.hardware)
+    config, held = job.config, RunDirectory(job.path.resolve())
+    with Display(quiet=not ranks.first) as display, ExitStack() as work:
+        if job.changes is not None:
+            if ranks.first:
+                held.lock()
+                work.callback(held.unlock)
+            config = held.with_tokenizer(config)
         check_algorithm(config.algorithm, config.inner, config.model)
         check_tracking(config.tracking)
-        device, dtype, notes = hardware.apply(config.hardware)
+        device, dtype, notes = hardware.apply(config.hardware, ranks)
         tasks = load_tasks(config.tasks, config.seed)
         check_training(config, tasks)
         check_evaluation(config.evaluation, tasks.meta_test, config.episode, config.algorithm)
@@ -69,7 +104,7 @@ def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resump
         display.say(f"tasks: {tasks.name}, {', '.join(sizes)}")
         recipe = Recipe.of_run(config, tasks.meta_train)
         learner = build_learner(recipe, device, dtype, display.say, tasks.training_texts())
-        display.say(fit_memory(config, learner, tasks.meta_train, device))
+        display.say(fit_memory(config, learner, tasks.meta_train, device, ranks.local_size))
         names = arms_of(config.evaluation, config.algorithm)
         check_learner(names, learner)
         joint = open_joint(config.evaluation.joint, config, device, dtype, display.say)
@@ -81,32 +116,43 @@ def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resump
             tokens.prepare(everything, display.advance)
             display.stop()
 
-        run = open_run()
-        display.log_to(run.log)
+        run = held
+        if ranks.first:
+            if job.changes is None:
+                run = RunDirectory.create(job.path, config, job.overrides, "train")
+            display.log_to(run.log)
+            work.enter_context(recorded(run))
         display.say(f"run: {run.path}")
-        with recorded(run), StopRequest() as stop, ExitStack() as work:
-            run.update(hardware={"device": str(device), **hardware.describe()})
-            if learner.model.new_tokenizer:
-                with written_whole(run.tokenizer) as folder:
-                    save_tokenizer(learner.model.tokenizer, folder)
-                recipe = Recipe.of_run(run.with_tokenizer(config), tasks.meta_train)
-            trainer = Trainer(config, run, learner, tasks, tokens, display, stop)
-            if resumption is not None:
-                trainer.resume(resumption.same_tasks)
-                run.go_on(resumption.config, resumption.overrides, resumption.changes, display.say)
-            wandb = WandbRun(config.tracking, config.name, run.path, config, display.say, run.read_record().get("wandb_id"), trainer.last_logged())
+        with StopRequest() as stop:
+            if ranks.first:
+                run.update(hardware={"device": str(device), "processes": ranks.size, **hardware.describe()})
+                if learner.model.new_tokenizer:
+                    with written_whole(run.tokenizer) as folder:
+                        save_tokenizer(learner.model.tokenizer, folder)
+            ranks.wait()
+            recipe = Recipe.of_run(run.with_tokenizer(config), tasks.meta_train)
+            trainer = Trainer(config, run, learner, tasks, tokens, display, stop, ranks)
+            if job.changes is not None:
+                trainer.resume(job.same_tasks)
+                if ranks.first:
+                    run.go_on(job.config, job.overrides, job.changes, display.say)
+            tracking = config.tracking if ranks.first else replace(config.tracking, mode="none")
+            wandb = WandbRun(tracking, config.name, run.path, config, display.say, run.read_record().get("wandb_id"), trainer.last_logged())
             if wandb.run_id:
                 run.update(wandb_id=wandb.run_id)
             work.callback(wandb.close)
             trainer.train(wandb)
-            save_model(run.model, learner, recipe)
+            if ranks.first:
+                save_model(run.model, learner, recipe)
             failpoint("exported")
 
             if config.hardware.max_memory is not None:
                 hardware.give_back()
             arms = make_arms(names, learner, build_learner(recipe, device, dtype), config.evaluation, joint)
-            results = meta_test(arms, tasks.meta_test, tokens, config.episode, config.evaluation, config.seed, run, display, trainer.stop_evaluation)
+            results = meta_test(arms, tasks.meta_test, tokens, config.episode, config.evaluation, config.seed, run, display, trainer.stop_evaluation, ranks)
             failpoint("results")
+            if not ranks.first:
+                return
             updates = trainer.state.step if trainer.state.best_step is None else trainer.state.best_step
             write_text(run.model / "README.md", _card(config, results, tasks, updates, run, device))
             wandb.finish({f"meta_test/{name}": arm["mean"] for name, arm in results["arms"].items()})
@@ -117,8 +163,6 @@ def meta_train(config: TrainConfig, open_run: Callable[[], RunDirectory], resump
 
 def _card(config: TrainConfig, results: dict[str, Any], tasks: TaskDistribution, updates: int, run: RunDirectory, device: torch.device) -> str:
     """The model's card."""
-    from dataclasses import asdict
-
     from metatrain import __version__
     from metatrain.tracking.metrics import read_metrics
     from metatrain.tracking.model_card import meta_trained_card

@@ -25,6 +25,7 @@ from metatrain.config.explain import explain
 from metatrain.config.schema import register
 from metatrain.errors import UserError
 
+RUN_ID = "METATRAIN_RUN_ID"  # environment: what all ranks of a run call it
 OPTIONAL_GROUPS = ("experiment", "debug")  # not in any defaults list, so that `+experiment=x` works
 # `model=...` alone would choose from the config group of that name.
 SHORTHANDS = {"predict": {"model": "model.path"}, "push": {"model": "model.path"}}
@@ -40,7 +41,7 @@ def conf_dir() -> Path:
 
 def run_id() -> str:
     """Time and a few random letters: two runs started in the same second get different directories."""
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    return os.environ.get(RUN_ID) or f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
 
 def normalise(command: str, overrides: list[str]) -> list[str]:
@@ -114,7 +115,7 @@ def run_under_hydra(
         hydra_config = HydraConfig.get()
         folder = Path(hydra_config.runtime.output_dir)
         try:
-            task(_typed(config, schema), folder, list(hydra_config.overrides.task))
+            task(typed(config, schema), folder, list(hydra_config.overrides.task))
         except BaseException as error:
             if folder.resolve().is_relative_to(Path("outputs").resolve()):
                 with suppress(OSError):
@@ -140,14 +141,19 @@ def run_under_hydra(
         raise failure
 
 
-def _typed(config: DictConfig, schema: type) -> Any:
+def typed(config: DictConfig, schema: type) -> Any:
+    """The configuration as an object of `schema`.
+
+    Raises:
+        UserError: a value is missing or cannot be.
+    """
     try:
         missing = OmegaConf.missing_keys(config)
         if missing:
             key = min(missing)
             raise UserError(f"{key} is not set; add {key}=... to the command")
         # As plain values first: `++` puts keys into a typed config that its type does not have, and a reference may bring any type.
-        plain = OmegaConf.create(_escaped(OmegaConf.to_container(config, resolve=True)))
+        plain = OmegaConf.create(escaped(OmegaConf.to_container(config, resolve=True)))
         made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))
     except OmegaConfBaseException as error:
         raise UserError(explain(error)) from error
@@ -158,12 +164,12 @@ def _typed(config: DictConfig, schema: type) -> Any:
     return made
 
 
-def _escaped(value: Any) -> Any:
+def escaped(value: Any) -> Any:
     """Values whose references are resolved, so that what looks like one in a text is not taken for one again."""
     if isinstance(value, dict):
-        return {key: _escaped(each) for key, each in value.items()}
+        return {key: escaped(each) for key, each in value.items()}
     if isinstance(value, list):
-        return [_escaped(each) for each in value]
+        return [escaped(each) for each in value]
     return re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + "\\${", value) if isinstance(value, str) else value
 
 

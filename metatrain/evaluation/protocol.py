@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +12,8 @@ from metatrain.errors import UserError
 from metatrain.evaluation import statistics
 from metatrain.evaluation.arms import arms_of
 from metatrain.evaluation.config import EvaluationConfig
-from metatrain.evaluation.prediction import Arm
+from metatrain.evaluation.prediction import Arm, Prediction
+from metatrain.evaluation.sharing import Alone, Workers
 from metatrain.evaluation.text_scores import SCORES, check_score
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.episode_texts import EpisodeTexts, Targets, Written
@@ -39,6 +40,15 @@ class Scores:
     confidence: dict[str, list[np.ndarray]] = field(default_factory=dict)  # by task, of each episode: the probabilities of its answers, if they have any
     right: dict[str, list[np.ndarray]] = field(default_factory=dict)  # and whether they are right
     seconds: list[float] = field(default_factory=list)
+
+    def add(self, task: str, accuracy: float, balanced: float, seconds: float, confidence: list[float] | None, right: list[bool] | None) -> None:
+        """Those of an episode."""
+        self.accuracy.setdefault(task, []).append(accuracy)
+        self.balanced.setdefault(task, []).append(balanced)
+        self.seconds.append(seconds)
+        if confidence is not None:
+            self.confidence.setdefault(task, []).append(np.array(confidence))
+            self.right.setdefault(task, []).append(np.array(right))
 
     def calibration_error(self) -> float | None:
         """Mean over tasks of the expected calibration error over all their answers; None if these have no probabilities."""
@@ -90,23 +100,41 @@ def run_arms(
     episodes: int,
     seed: int,
     split: str,
-    between: Callable[[], None] = lambda: None,
+    between: Callable[[int], None] = lambda done: None,
+    workers: Workers | None = None,
 ) -> dict[str, Scores]:
-    """Scores of every arm on the same episodes of every task; `between` is called after each episode."""
+    """Scores of every arm on the same episodes of every task.
+
+    With workers, each takes every so many-th episode, and all get all scores. `between` is called with the number of episodes that all
+    of them have done since it was last called.
+    """
+    workers = workers or Alone()
+    places = [(task, index) for task in tasks for index in range(episodes)]
+    mine = []
+    for begin in range(0, len(places), workers.size):
+        of_round = places[begin : begin + workers.size]
+        if workers.rank < len(of_round):
+            task, index = of_round[workers.rank]
+            episode = task_episode(task, settings, seed, split, index)
+            texts = replace(texts_of(episode, tokens), written=_written(episode))
+            mine.append({name: _outcome(episode, texts, arm.predict(texts)) for name, arm in arms.items()})
+        between(len(of_round))
+    found = workers.gather(mine)
     scores = {name: Scores() for name in arms}
-    for task, episode in _episodes(tasks, settings, episodes, seed, split):
-        texts = replace(texts_of(episode, tokens), written=_written(episode))
-        for name, arm in arms.items():
-            found = arm.predict(texts)
-            accuracy, balanced = scored(episode, found.answers, texts.query_labels)
-            if found.probabilities is not None:
-                scores[name].confidence.setdefault(task.name, []).append(found.probabilities.max(1))
-                scores[name].right.setdefault(task.name, []).append(found.answers == texts.query_labels)
-            scores[name].accuracy.setdefault(task.name, []).append(accuracy)
-            scores[name].balanced.setdefault(task.name, []).append(balanced)
-            scores[name].seconds.append(found.seconds)
-        between()
+    for place, (task, _) in enumerate(places):
+        for name, outcome in found[place % workers.size][place // workers.size].items():
+            scores[name].add(task.name, **outcome)
     return scores
+
+
+def _outcome(episode: Episode, texts: EpisodeTexts, prediction: Prediction) -> dict[str, Any]:
+    """What `Scores.add` takes, in plain values."""
+    accuracy, balanced = scored(episode, prediction.answers, texts.query_labels)
+    found = {"accuracy": accuracy, "balanced": balanced, "seconds": prediction.seconds, "confidence": None, "right": None}
+    if prediction.probabilities is not None:
+        found["confidence"] = prediction.probabilities.max(1).tolist()
+        found["right"] = (prediction.answers == texts.query_labels).tolist()
+    return found
 
 
 def scored(episode: Episode, answers: Sequence[Any], labels: np.ndarray) -> tuple[float, float]:
@@ -116,12 +144,6 @@ def scored(episode: Episode, answers: Sequence[Any], labels: np.ndarray) -> tupl
         return statistics.accuracy(answers, labels), statistics.balanced_accuracy(answers, labels)
     score = SCORES[task.score](answers, [task.targets[row] for row in episode.query])
     return score, score
-
-
-def _episodes(tasks: Sequence[Task], settings: EpisodeConfig, episodes: int, seed: int, split: str) -> Iterator[tuple[Task, Episode]]:
-    for task in tasks:
-        for index in range(episodes):
-            yield task, task_episode(task, settings, seed, split, index)
 
 
 def episode_settings(episode: EpisodeConfig, config: EvaluationConfig, shots: int) -> EpisodeConfig:
@@ -177,13 +199,17 @@ def evaluate(
     episode: EpisodeConfig,
     config: EvaluationConfig,
     seed: int,
-    between: Callable[[], None] = lambda: None,
+    between: Callable[[int], None] = lambda done: None,
+    workers: Workers | None = None,
 ) -> dict[str, Any]:
-    """The content of results.json: `arms` and `comparisons` for the first number of shots, all of them in `by_shots`."""
+    """The content of results.json: `arms` and `comparisons` for the first number of shots, all of them in `by_shots`.
+
+    `between` and `workers` as in `run_arms`.
+    """
     by_shots = {}
     for shots in config.shots:
         settings = episode_settings(episode, config, shots)
-        scores = run_arms(arms, tasks, tokens, settings, config.episodes, seed, "meta_test", between)
+        scores = run_arms(arms, tasks, tokens, settings, config.episodes, seed, "meta_test", between, workers)
         by_shots[str(shots)] = summarise(scores, config.resamples, seed)
     protocol = {
         "split": "meta_test",

@@ -15,7 +15,7 @@ from torch import Tensor
 from metatrain.errors import UserError
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.episode_texts import EpisodeTexts
-from metatrain.meta.parameters import Parameters, add_to, leaves, vjp
+from metatrain.meta.parameters import Gradient, Parameters, add_to, leaves, vjp
 from metatrain.models.batches import chunks
 from metatrain.models.heads import LANGUAGE
 
@@ -26,11 +26,9 @@ KINDS = ("supervised", "unsupervised")
 
 
 @dataclass(frozen=True)
-class AuxiliaryGradient:
+class AuxiliaryGradient(Gradient):
     """The gradient of a term of the outer loss that is not of one episode."""
 
-    gradient: Parameters
-    rows: Tensor | None  # the word-embedding rows that `gradient` has
     loss: float
 
 

@@ -49,7 +49,7 @@ class EncoderLearner(Learner):
         if encoder.word_embeddings is not None:
             self.embedding = self.prefix + encoder.word_embeddings
             shape = dict(encoder.named_parameters())[encoder.word_embeddings].shape
-            self._by_row = [name for name in (self.embedding, LEARNED + self.embedding) if name in self.parameters and self.parameters[name].shape == shape]
+            self.by_row = [name for name in (self.embedding, LEARNED + self.embedding) if name in self.parameters and self.parameters[name].shape == shape]
         self.cut = min(lowest_adapted_layer(self.adapted), encoder.layers) if self.adapted else None
 
     def losses(self, episode: EpisodeTexts, seed: int | None) -> TextLosses:
@@ -100,6 +100,12 @@ class EncoderLearner(Learner):
                 groups.append([episode])
         return groups
 
+    def rows(self, episodes: Sequence[EpisodeTexts]) -> Tensor | None:
+        if not self.by_row:
+            return None
+        texts = [torch.from_numpy(np.concatenate([*each.support, *each.query])) for each in map(self._read, episodes)]
+        return torch.unique(torch.cat([torch.arange(self.model.fixed_ids), *texts])).to(self.model.device)
+
     def outer_gradients(self, episodes: Sequence[EpisodeTexts], step: int = 0) -> list[OuterGradient]:
         """Meta-gradients of a group of episodes whose sum is wanted, in order.
 
@@ -134,7 +140,7 @@ class EncoderLearner(Learner):
         With gradients wanted for the word embeddings, others need not take part: they are half of a small model's
         parameters, and all but some hundred have no gradient.
         """
-        if not self._by_row:
+        if not self.by_row:
             return batches, None
         fixed = torch.arange(self.model.fixed_ids, device=self.model.device)  # so these rows keep their place
         rows = torch.unique(torch.cat([fixed, *(batch.token_ids() for batch in batches)]))

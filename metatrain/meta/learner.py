@@ -18,12 +18,11 @@ from torch.func import functional_call
 from metatrain.errors import UserError
 from metatrain.meta.algorithm import method_at
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
-from metatrain.meta.contrastive import AuxiliaryGradient
 from metatrain.meta.episode_texts import EpisodeTexts, Targets
 from metatrain.meta.inner import HEAD, make_inner_rule
 from metatrain.meta.memory import MemoryUse
-from metatrain.meta.meta_gradient import LEARNED, EpisodeLosses, adapt, meta_gradient
-from metatrain.meta.parameters import Parameters, leaves
+from metatrain.meta.meta_gradient import LEARNED, SECOND_ORDER, EpisodeLosses, adapt, meta_gradient
+from metatrain.meta.parameters import Gradient, Parameters, leaves
 from metatrain.models.adapted import select
 from metatrain.models.adapters import is_adapter
 
@@ -37,11 +36,9 @@ class Losses(EpisodeLosses, Protocol):
 
 
 @dataclass(frozen=True)
-class OuterGradient:
+class OuterGradient(Gradient):
     """What one episode contributes to an outer step."""
 
-    gradient: Parameters
-    rows: Tensor | None  # the word-embedding rows that `gradient` has
     loss_before: Tensor
     loss_after: Tensor
     accuracy_before: Tensor
@@ -68,7 +65,7 @@ class Learner:
         self.inner = inner
         self.rule = make_inner_rule(inner)
         self.memory = MemoryUse()
-        self._by_row: list[str] = []  # the word embeddings, and rates that a rule has for each of their elements
+        self.by_row: list[str] = []  # the word embeddings, and rates that a rule has for each of their elements
         self.model.set_dropout(algorithm.dropout)
         self.unreached = self._without_gradient()
         prefix = self.prefix
@@ -117,6 +114,17 @@ class Learner:
         losses = self.losses(episode, episode.seed)
         return self._outer_gradient(losses, self.view(losses.rows), losses.rows, step)
 
+    def cost(self, episode: EpisodeTexts) -> float:
+        """About how much work the meta-gradient of an episode is, compared with others, from its tokens."""
+        support, query = (sum(map(len, texts)) for texts in (episode.support, episode.query))
+        if self.cut is None:
+            return support + query
+        return self.steps(evaluation=False) * (3.0 if self.algorithm.meta_gradient in SECOND_ORDER else 1.0) * support + query
+
+    def rows(self, episodes: Sequence[EpisodeTexts]) -> Tensor | None:
+        """The word-embedding rows that any of these episodes' meta-gradients may have; None: all."""
+        return None
+
     def groups(self, episodes: Sequence[EpisodeTexts]) -> list[list[EpisodeTexts]]:
         """Episodes in groups for `outer_gradients`."""
         return [[episode] for episode in episodes]
@@ -140,17 +148,17 @@ class Learner:
         before, after = losses.query_accuracies[:2]
         return OuterGradient(found.gradient, rows, found.query_loss_before, found.query_loss, before, after, found.residual)
 
-    def add_gradient(self, total: Parameters, part: OuterGradient | AuxiliaryGradient, weight: float) -> None:
+    def add_gradient(self, total: Parameters, part: Gradient, weight: float) -> None:
         """Add a weighted gradient to `total`, in place."""
         for name, value in part.gradient.items():
-            if part.rows is not None and name in self._by_row:
+            if part.rows is not None and name in self.by_row:
                 total[name].index_add_(0, part.rows, value, alpha=weight)
             else:
                 total[name].add_(value, alpha=weight)
 
     def view(self, rows: Tensor | None) -> Parameters:
         """The meta-parameters with these rows of the word embeddings."""
-        return {**self.parameters, **{name: self.parameters[name].index_select(0, rows) for name in self._by_row}}
+        return {**self.parameters, **{name: self.parameters[name].index_select(0, rows) for name in self.by_row}}
 
     def adapt(self, episode: EpisodeTexts, steps: int | None = None) -> tuple[Parameters, float]:
         """All parameters after adaptation to an episode's support set, and the support loss before the last inner step."""

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 Parameters = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """A gradient of meta-parameters, of those that have one."""
+
+    gradient: Parameters
+    rows: Tensor | None  # the word-embedding rows that `gradient` has; None: all
 
 
 def leaves(parameters: Mapping[str, Tensor]) -> Parameters:

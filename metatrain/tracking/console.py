@@ -20,10 +20,11 @@ _PLAIN_WIDTH = 110  # columns of tables when there is no terminal
 class Display:
     """Progress of one run. Use as a context manager around the work."""
 
-    def __init__(self) -> None:
-        self.console = Console(highlight=False)
-        if not self.console.is_terminal:
-            self.console = Console(highlight=False, width=_PLAIN_WIDTH)
+    def __init__(self, quiet: bool = False) -> None:
+        """quiet: show nothing, in a process that is not the first one of its run."""
+        self.console = Console(highlight=False, quiet=quiet)
+        if not self.console.is_terminal or quiet:
+            self.console = Console(highlight=False, quiet=quiet, width=_PLAIN_WIDTH, force_terminal=False)
         self._log: IO[str] | None = None
         self._before_log: list[str] = []
         self._live: Live | None = None
@@ -68,9 +69,9 @@ class Display:
         """The newest numbers, to stand beside the progress."""
         self._facts.update(facts)
 
-    def advance(self, facts: Mapping[str, str] | None = None) -> None:
-        """One unit of the job is done."""
-        self._done += 1
+    def advance(self, facts: Mapping[str, str] | None = None, by: int = 1) -> None:
+        """So many units of the job are done."""
+        self._done += by
         self.show(facts or {})
         self._progress.update(self._job, completed=self._done)
         if self._live is not None:

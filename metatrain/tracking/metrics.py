@@ -15,25 +15,33 @@ class MetricsLog:
     Records hold numbers that a resumed run repeats bit for bit; times and memory go to timings.jsonl.
     """
 
-    def __init__(self, path: Path, position: int | None = None):
-        self._file = path.open("a+b")
+    def __init__(self, path: Path | None, position: int | None = None):
+        """path: None: nothing is kept, in a process that is not the first one of its run."""
+        self._file = path.open("a+b") if path else None
+        if path is None:
+            return
         size = path.stat().st_size
         # Without a position all whole lines stay; one that a crash has cut short would spoil the next.
         self._file.truncate(_whole_lines(self._file, size) if position is None else min(position, size))
 
     def write(self, **record: Any) -> None:
         """Add a record; a number that is not finite, which JSON has not, becomes null."""
+        if self._file is None:
+            return
         plain = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in record.items()}
         self._file.write(json.dumps(plain, allow_nan=False).encode() + b"\n")
         self._file.flush()
 
     def position(self) -> int:
         """Bytes so far, all of them on the disk."""
+        if self._file is None:
+            return 0
         os.fsync(self._file.fileno())
         return os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 def _whole_lines(file: IO[bytes], size: int) -> int:

@@ -38,10 +38,12 @@ class HardwareConfig:
     """Where and how to compute (config group `hardware`)."""
 
     device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
-    threads: int | None = None  # null: all cores this process may use
+    threads: int | None = None  # of each process; null: all cores that it may use, shared among the processes
     precision: str = "float32"  # float32 | float64 | bf16 (the model's matrix products; parameters and inner loop stay in float32)
     max_memory: float | None = None  # GB that the process (or the GPU) may take; null: what is free, without changing any number for it
-    processes: int = 1  # one process per run for now
+    processes: int = 1  # of a training run on this machine, which share its episodes; several machines: docs/scaling.md
+    reduce: str = "ordered"  # how they add up meta-gradients: ordered (the same bits with any number of processes) | fast (fewer bytes exchanged)
+    timeout: float = 600.0  # seconds that a process waits for the others, until it takes one of them for lost
     fast_kernels: bool = True  # CPU: the faster float32 matrix product and an allocator that keeps freed memory
 
 

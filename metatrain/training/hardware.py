@@ -11,15 +11,21 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from metatrain.errors import UserError
 from metatrain.training.config import HardwareConfig
 
+if TYPE_CHECKING:
+    from metatrain.training.ranks import Ranks
 
-def apply(config: HardwareConfig) -> tuple[torch.device, torch.dtype, list[str]]:
+
+def apply(config: HardwareConfig, ranks: Ranks | None = None) -> tuple[torch.device, torch.dtype, list[str]]:
     """Apply the settings to this process; returns the device, the dtype (as `load_encoder` takes it) and lines for the log.
+
+    ranks: None: of a command that runs in one process.
 
     Raises:
         UserError: the device is not there or a value makes no sense.
@@ -29,15 +35,17 @@ def apply(config: HardwareConfig) -> tuple[torch.device, torch.dtype, list[str]]
         raise UserError(f"hardware.precision={config.precision} is unknown; choose one of {', '.join(precisions)}")
     if config.max_memory is not None and not 0 < config.max_memory < float("inf"):
         raise UserError(f"hardware.max_memory={config.max_memory} must be a positive number of GB, or null")
-    if config.processes != 1:
-        raise UserError(f"hardware.processes={config.processes}: this version runs one process; leave it at 1")
+    if ranks is None and config.processes != 1:
+        raise UserError(f"hardware.processes={config.processes}: this command runs in one process; leave it at 1")
+    local_rank, local_size = (0, 1) if ranks is None else (ranks.local_rank, ranks.local_size)
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    threads = available if config.threads is None else config.threads
+    threads = max(1, available // local_size) if config.threads is None else config.threads
     if threads < 1:
         raise UserError(f"hardware.threads={threads} must be 1 or more")
     torch.set_num_threads(threads)
-    device = _device(config.device)
-    notes = [f"hardware: {device}, {threads} threads, {config.precision}"]
+    device = _device(config.device, local_rank, local_size)
+    each = f" for each of {local_size} processes" if local_size > 1 else ""
+    notes = [f"hardware: {device}, {threads} threads{each}, {config.precision}"]
     if device.type == "cpu" and config.fast_kernels:
         notes += _fast_cpu()
     if device.type == "cpu" and config.precision == "bf16" and not {"avx512_bf16", "amx_bf16"} & set(_cpu_flags().split()):
@@ -111,9 +119,13 @@ def describe() -> dict[str, str | int]:
     return {"platform": platform.platform(), "processor": _processor(), "cores": os.cpu_count() or 0, "threads": torch.get_num_threads()}
 
 
-def _device(name: str) -> torch.device:
+def _device(name: str, local_rank: int, local_size: int) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if local_size > 1 and name.startswith("cuda"):
+        if local_size > torch.cuda.device_count():
+            raise UserError(f"hardware.device={name}: {local_size} processes and {torch.cuda.device_count()} GPUs here; each process needs one of its own")
+        name = f"cuda:{local_rank}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

@@ -32,11 +32,11 @@ def largest_episode(episode: EpisodeConfig, way: int, rows: int, text: int, read
     return Largest(query, support, way * queries * query)
 
 
-def fit_training(hardware: HardwareConfig, learner: Learner, largest: Largest, device: torch.device) -> str:
+def fit_training(hardware: HardwareConfig, learner: Learner, largest: Largest, device: torch.device, sharing: int = 1) -> str:
     """Make the learner's meta-gradients fit; returns a line for the log.
 
     With `max_memory`, the choice depends on the configuration and the model alone, so the same run has the same numbers on
-    every machine. Without, graphs are kept as far as free memory goes, which changes no number.
+    every machine. Without, graphs are kept as far as free memory goes, which changes no number; on a CPU so many processes share it.
 
     Raises:
         UserError: `max_memory` is too little for the largest episode, whatever is given up.
@@ -44,6 +44,8 @@ def fit_training(hardware: HardwareConfig, learner: Learner, largest: Largest, d
     footprint = Footprint.of(learner, largest.text)
     if hardware.max_memory is None:
         free = free_memory(device)
+        if free is not None and device.type == "cpu":
+            free //= sharing
         use = MemoryUse() if free is None else fit(footprint, largest, free * _SHARE / _SPARE, [MemoryUse()])
         if use is None:
             needed = footprint.meta_gradient(largest, MemoryUse()) * _SPARE / 1e9

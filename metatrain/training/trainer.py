@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,9 +33,11 @@ from metatrain.tracking.weights_and_biases import WandbRun
 from metatrain.training import checkpoint
 from metatrain.training.check import validation_settings
 from metatrain.training.failpoints import failpoint
+from metatrain.training.gradient_sum import GradientSum, rounds
 from metatrain.training.hardware import give_back, peak_memory
 from metatrain.training.memory_limit import gradients_within_memory
 from metatrain.training.outer import OuterOptimizer, blended
+from metatrain.training.ranks import Ranks
 from metatrain.training.run_directory import RunDirectory
 from metatrain.training.signals import StopRequest
 from metatrain.training.update_policy import UpdatePolicy
@@ -62,8 +65,19 @@ class TrainState:
 class Trainer:
     """Meta-trains a learner."""
 
-    def __init__(self, config: TrainConfig, run: RunDirectory, learner: Learner, tasks: TaskDistribution, tokens: Tokens, display: Display, stop: StopRequest):
-        self.config, self.run, self.learner, self.tasks, self.tokens, self.display, self._stop = config, run, learner, tasks, tokens, display, stop
+    def __init__(
+        self,
+        config: TrainConfig,
+        run: RunDirectory,
+        learner: Learner,
+        tasks: TaskDistribution,
+        tokens: Tokens,
+        display: Display,
+        stop: StopRequest,
+        ranks: Ranks,
+    ):
+        self.config, self.run, self.learner, self.tasks, self.tokens, self.display = config, run, learner, tasks, tokens, display
+        self._stop, self._ranks = stop, ranks
         self._start = learner.of_model if config.outer.blend < 1 else {}
         self.optimizer = OuterOptimizer(learner.parameters, config.outer)
         self.sampler = Sampler(config.tasks.sampling, tasks, config.outer.steps)
@@ -77,7 +91,9 @@ class Trainer:
         Raises:
             UserError: the checkpoint is of another model, or the tasks' data is not what it was.
         """
-        clear_away(self.run.checkpoints)
+        if self._ranks.first:
+            clear_away(self.run.checkpoints)
+        self._ranks.wait()
         found, warnings = checkpoint.load_newest(self.run.checkpoints)
         for warning in warnings:
             self.display.say(f"warning: {warning}")
@@ -112,8 +128,10 @@ class Trainer:
         Raises:
             Stopped: a signal came; everything needed to go on is saved.
         """
-        metrics = MetricsLog(self.run.metrics, self.state.metrics_bytes)
-        self._timings = MetricsLog(self.run.path / "timings.jsonl")
+        writes = self._ranks.first
+        metrics = MetricsLog(self.run.metrics if writes else None, self.state.metrics_bytes)
+        self._timings = MetricsLog(self.run.path / "timings.jsonl" if writes else None)
+        self._ranks.check_same(self.learner.parameters, "at the start")
         self.display.start("meta-training", self.config.outer.steps, self.state.step)
         try:
             while True:
@@ -143,48 +161,47 @@ class Trainer:
         early = patience is not None and self.state.without_new_best >= patience
         return (self.state.step >= self.config.outer.steps or early) and not self._validation_due()
 
-    def between_episodes(self) -> None:
-        """Give way to a stop request."""
-        if self._stop:
+    def between_episodes(self, done: int = 0) -> None:
+        """Give way to a stop request, of whichever rank."""
+        if self._stop_requested():
             raise _StopNow
 
     def stop_evaluation(self) -> None:
         """Give way to a stop request after training is over; the checkpoints are there already."""
-        if self._stop:
+        if self._stop_requested():
             raise self._stopped()
+
+    def _stop_requested(self) -> bool:
+        self._stop.signal_number = self._ranks.highest(self._stop.signal_number or 0) or None
+        return bool(self._stop)
 
     def _meta_update(self, metrics: MetricsLog, wandb: WandbRun) -> None:
         begin, outer, step = time.monotonic(), self.config.outer, self.state.step
         if self.config.hardware.max_memory is not None:
             give_back()  # else the heap goes to pieces, a little more with every episode's sizes
-        total = {name: torch.zeros_like(value) for name, value in self.learner.parameters.items()}
+        self._ranks.waited = 0.0
         tasks = self.sampler.tasks(step)
         drawn = [training_episode(tasks, self.config.episode, self.config.seed, step * outer.meta_batch + slot) for slot in range(outer.meta_batch)]
-        parts: list[OuterGradient] = []
         episodes = [texts_of(episode, self.tokens) for episode in drawn]
-        for group in self.learner.groups(episodes):
-            self.between_episodes()
-            for part in self._outer_gradients(group, step):
-                self.learner.add_gradient(total, part, 1.0 / outer.meta_batch)
-                parts.append(replace(part, gradient={}))
+        total, figures = self._mean_gradient(episodes, step)
         auxiliary = self._auxiliary(episodes, total)
-        figures = {key: [float(getattr(part, key)) for part in parts] for key in FIGURES}  # here a GPU is waited for, not before
         not_finite = [episode.task.name for episode, loss in zip(drawn, figures["loss_after"]) if not math.isfinite(loss)]
         norm = self.optimizer.step(total, step, -math.inf if not_finite else self.state.policy.largest_norm(outer))
         skipped = self.state.policy.judge(outer, step, norm, not_finite, self.display.say)
         if skipped is None:
             self.sampler.learn(step, [episode.task.name for episode in drawn], figures["loss_after"])
         self.state.step += 1
-        record = {key: sum(values) / len(values) for key, values in figures.items()} | {"gradient_norm": norm}
+        record = {key: sum(figures[key]) / len(figures[key]) for key in FIGURES} | {"gradient_norm": norm}
         record.update(auxiliary)
         if skipped is not None:
             record["skipped"] = skipped
-        residuals = [part.residual for part in parts if part.residual is not None]
+        residuals = [value for value in figures["residual"] if value is not None]
         if residuals:
             record["cg_residual"] = sum(residuals) / len(residuals)
         metrics.write(step=self.state.step, split="meta_train", **record, tasks=[episode.task.name for episode in drawn])
         seconds, memory = time.monotonic() - begin, peak_memory(self.learner.model.device)
-        self._timings.write(step=self.state.step, split="meta_train", seconds=round(seconds, 4), peak_memory_mb=round(memory / 1e6))
+        waited = {"with_other_ranks": round(self._ranks.waited, 4)} if self._ranks.size > 1 else {}
+        self._timings.write(step=self.state.step, split="meta_train", seconds=round(seconds, 4), **waited, peak_memory_mb=round(memory / 1e6))
         wandb.log(self.state.step, {f"train/{key}": value for key, value in record.items()} | {"time/seconds_per_step": seconds})
         self.display.advance(
             {
@@ -194,6 +211,27 @@ class Trainer:
                 "memory": f"{memory / 1e9:.1f} GB",
             }
         )
+
+    def _mean_gradient(self, episodes: list[EpisodeTexts], step: int) -> tuple[Parameters, dict[str, list[Any]]]:
+        """The mean meta-gradient of a meta-batch that all ranks share, and the figures of its episodes, in order."""
+        reduce, rank = self.config.hardware.reduce, self._ranks.rank
+        total = GradientSum(self.learner, episodes, self._ranks, reduce)
+        taken: list[tuple[int, OuterGradient]] = []
+        for units in rounds(self.learner, episodes, self._ranks, reduce):
+            self.between_episodes()
+            unit = units[rank] if rank < len(units) else []
+            parts = self._outer_gradients([episodes[place] for place in unit], step) if unit else []
+            total.add(parts, len(units))
+            taken += [(place, replace(part, gradient={})) for place, part in zip(unit, parts)]
+        # Here a GPU is waited for, not before.
+        mine = [[place, part.residual, *(float(getattr(part, key)) for key in FIGURES)] for place, part in taken]
+        found = self._ranks.gather({"part_tokens": self.state.part_tokens, "rows": mine})
+        least = min((each["part_tokens"] for each in found if each["part_tokens"] is not None), default=None)
+        if least != self.state.part_tokens:  # another rank's memory has run out
+            self.learner.memory, self.state.part_tokens = MemoryUse(least, 0.0), least
+        rows = sorted(row for each in found for row in each["rows"])
+        figures = {key: [row[index] for row in rows] for index, key in enumerate(("residual", *FIGURES), start=1)}
+        return total.mean(len(episodes)), figures
 
     def _outer_gradients(self, group: list[EpisodeTexts], step: int) -> list[OuterGradient]:
         def less(use: MemoryUse) -> None:
@@ -252,7 +290,10 @@ class Trainer:
     def _scores(self, arm: Arm, episodes: int) -> dict[str, list[float]]:
         """What chooses the checkpoint, by meta-validation task and episode."""
         settings, seed = validation_settings(self.config), self.config.seed
-        scores = run_arms({"arm": arm}, self.tasks.meta_validation, self.tokens, settings, episodes, seed, "meta_validation", self.between_episodes)["arm"]
+        everything = self.tasks.meta_validation, self.tokens, settings, episodes, seed, "meta_validation", self.between_episodes, self._ranks
+        scores = run_arms({"arm": arm}, *everything)["arm"]
+            {"arm": arm}, self.tasks.meta_validation, self.tokens, settings, episodes, seed, "meta_validation", self.between_episodes, self._ranks
+        )["arm"]
         return {"accuracy": scores.accuracy, "balanced_accuracy": scores.balanced}[self.config.validation.score]
 
     def _checkpoint_due(self) -> bool:
@@ -268,8 +309,11 @@ class Trainer:
             "optimizer": self.optimizer.state(),
             "rng": {"torch": torch.get_rng_state()},
         }
-        checkpoint.save(self.run.checkpoints, self.state.step, tensors, asdict(self.state))
-        checkpoint.prune(self.run.checkpoints, self.config.checkpoint.keep, self.state.best_step)
+        self._ranks.check_same(self.learner.parameters, f"at meta-update {self.state.step}")
+        if self._ranks.first:
+            checkpoint.save(self.run.checkpoints, self.state.step, tensors, asdict(self.state))
+            checkpoint.prune(self.run.checkpoints, self.config.checkpoint.keep, self.state.best_step)
+        self._ranks.wait()
         self._saved_step = self.state.step
 
     def _stopped(self) -> Stopped:

@@ -1,0 +1,174 @@
+"""A training run in several processes of this machine: starts them, passes signals on, and ends them together.
+
+Each process is `python -m metatrain.commands.workers FOLDER`, where FOLDER holds the job. How it ends it writes to FOLDER too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from contextlib import ExitStack, suppress
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from metatrain.cli import stop_on_signals
+from metatrain.commands.train import Job, meta_train
+from metatrain.config.compose import escaped, typed
+from metatrain.config.schema import TrainConfig
+from metatrain.errors import PREEMPTION, RestartableError, Stopped, UserError
+from metatrain.training.rank_environment import environment
+from metatrain.training.whole_files import write_json
+
+_GRACE = 3.0  # seconds that the others have when a process has ended badly
+_LOOK_EVERY = 0.05  # seconds
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, PREEMPTION)
+
+
+def run_in_processes(job: Job) -> None:
+    """Run a job in `hardware.processes` processes.
+
+    Raises:
+        UserError, RestartableError, Stopped: what the processes have raised.
+        SystemExit: there is a bug in one, whose traceback is printed.
+    """
+    size = job.config.hardware.processes
+    if size < 1:
+        raise UserError(f"hardware.processes={size} must be 1 or more")
+    with tempfile.TemporaryDirectory(prefix="metatrain-") as name:
+        folder = Path(name)
+        order = {"config": asdict(job.config), "path": str(job.path.resolve()), "overrides": job.overrides, "changes": job.changes}
+        write_json(folder / "job.json", order)
+        processes = [_start(folder, rank, size) for rank in range(size)]
+        try:
+            with _PassedOn(processes):
+                _watch(processes)
+        finally:
+            _end(processes)
+        _raise(job, [_ending(folder, rank, process.returncode) for rank, process in enumerate(processes)])
+
+
+def _start(folder: Path, rank: int, size: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "metatrain.commands.workers", str(folder)]
+    with ExitStack() as files:
+        output = None if rank == 0 else files.enter_context(_output(folder, rank).open("wb"))
+        # In a session of its own, so that a Ctrl-C comes to it once, from here. Its standard input ends when this process does.
+        return subprocess.Popen(command, env=environment(folder, rank, size), stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True)
+
+
+def _output(folder: Path, rank: int) -> Path:
+    return folder / f"output-{rank}"
+
+
+class _PassedOn:
+    """Passes signals on to the processes while active."""
+
+    def __init__(self, processes: list[subprocess.Popen[bytes]]):
+        self._processes = processes
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> _PassedOn:
+        self._previous = {number: signal.signal(number, self._pass_on) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        for process in self._processes:
+            process.send_signal(number)
+
+
+def _watch(processes: list[subprocess.Popen[bytes]]) -> None:
+    """Until all have ended, or one has ended badly and the others have had time to."""
+    fine = {None, 0, *(128 + number for number in _SIGNALS)}
+    since: float | None = None
+    while None in (codes := [process.poll() for process in processes]):
+        if since is None and not fine.issuperset(codes):
+            since = time.monotonic()
+        if since is not None and time.monotonic() - since > _GRACE:
+            return
+        time.sleep(_LOOK_EVERY)
+
+
+def _end(processes: list[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.kill()  # also ends one that was stopped
+        process.wait()
+        process.stdin.close()
+
+
+def _ending(folder: Path, rank: int, code: int) -> dict[str, Any]:
+    """How a process has ended: what it wrote, or what its exit code says."""
+    path = folder / f"ending-{rank}.json"
+    if path.exists():
+        return {"code": code, **json.loads(path.read_text())}
+    output = _output(folder, rank)
+    return {"code": code, "kind": "done" if code == 0 else "killed", "output": output.read_text(errors="replace") if output.exists() else ""}
+
+
+def _raise(job: Job, endings: list[dict[str, Any]]) -> None:
+    """What the run's ending is, from those of its processes: the most telling one."""
+    for kind in ("bug", "wrong", "stopped", "killed", "restartable"):
+        for rank, ending in enumerate(endings):
+            if ending["kind"] != kind:
+                continue
+            if kind == "bug":
+                print(ending["message"], file=sys.stderr)
+                raise SystemExit(1)
+            if kind == "wrong":
+                raise UserError(ending["message"])
+            if kind == "stopped":
+                raise Stopped(ending["signal"], ending["message"])
+            if kind == "restartable":
+                raise RestartableError(ending["message"])
+            how = f"was killed by signal {-ending['code']}" if ending["code"] < 0 else f"ended with exit code {ending['code']}"
+            print(ending["output"], end="", file=sys.stderr)
+            raise RestartableError(f"process {rank} of {len(endings)} {how}; go on with: metatrain resume {job.path}")
+
+
+def main(arguments: list[str]) -> None:
+    """One of the processes."""
+    stop_on_signals()
+    folder, rank = Path(arguments[0]), int(os.environ["RANK"])
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    order = json.loads((folder / "job.json").read_text())
+    job = Job(typed(OmegaConf.create(escaped(order["config"])), TrainConfig), Path(order["path"]), order["overrides"], order["changes"])
+    ending, code = {"kind": "done"}, 0
+    try:
+        meta_train(job)
+    except (UserError, RestartableError) as error:
+        ending, code = {"kind": "wrong" if isinstance(error, UserError) else "restartable", "message": str(error)}, error.exit_code
+    except Stopped as stop:
+        ending, code = {"kind": "stopped", "message": str(stop), "signal": stop.signal_number}, 128 + stop.signal_number
+    except Exception:  # noqa: BLE001  the parent prints it
+        ending, code = {"kind": "bug", "message": traceback.format_exc()}, 1
+    if folder.exists():
+        write_json(folder / f"ending-{rank}.json", ending)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # threads of torch.distributed may wait for a rank that is gone
+
+
+def _end_with_parent() -> None:
+    """Ask for a stop when the process that has started this one is gone."""
+    with suppress(OSError):
+        while os.read(0, 1):
+            pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

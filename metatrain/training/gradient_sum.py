@@ -1,0 +1,133 @@
+"""The sum of a meta-batch's meta-gradients over all ranks, and who takes which of them.
+
+Rounding depends on the order of additions. With `ordered`, meta-gradients are added one after the other, in an order that is a
+function of the episodes alone, so that any number of ranks gets the same bits: each rank keeps a slice of the sum, to which it adds
+the other ranks' slices of their meta-gradients. A round, in which each rank has taken one, exchanges as many bytes as a plain
+all-reduce; with `fast` there is one of those for the whole meta-batch, and nothing is waited for before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from metatrain.meta.episode_texts import EpisodeTexts
+from metatrain.meta.learner import Learner
+from metatrain.meta.parameters import Gradient, Parameters, add_to
+from metatrain.training.ranks import Ranks
+
+Unit = list[int]  # positions of episodes in the meta-batch, whose meta-gradients are taken together
+
+
+def rounds(learner: Learner, episodes: Sequence[EpisodeTexts], ranks: Ranks, reduce: str) -> list[list[Unit]]:
+    """For each round a unit for each rank; the last round may have fewer.
+
+    Costly units come first, so that those of a round take about as long as each other.
+    """
+    cost = {place: learner.cost(episode) for place, episode in enumerate(episodes)}
+    if reduce == "fast" and ranks.size > 1:
+        # What can be taken together depends on what a rank has, which does not matter here.
+        order = sorted(cost, key=lambda place: -cost[place])
+        shares = [_units(learner, episodes, order[rank :: ranks.size]) for rank in range(ranks.size)]
+        number = max(map(len, shares))
+        return [[share[index] if index < len(share) else [] for share in shares] for index in range(number)]
+    units = sorted(_units(learner, episodes, list(cost)), key=lambda unit: -sum(cost[place] for place in unit))
+    return [units[begin : begin + ranks.size] for begin in range(0, len(units), ranks.size)]
+
+
+def _units(learner: Learner, episodes: Sequence[EpisodeTexts], places: Sequence[int]) -> list[Unit]:
+    left = iter(places)
+    return [[next(left) for _ in group] for group in learner.groups([episodes[place] for place in places])]
+
+
+class GradientSum:
+    """Adds up, round by round."""
+
+    def __init__(self, learner: Learner, episodes: Sequence[EpisodeTexts], ranks: Ranks, reduce: str):
+        self._learner, self._ranks = learner, ranks
+        self._ordered = reduce == "ordered" and ranks.size > 1
+        if ranks.size > 1:
+            self._rows = learner.rows(episodes)
+            self._packing = _Packing(learner, self._rows)
+        if self._ordered:
+            self._slice = self._packing.zeros(math.ceil(self._packing.length / ranks.size))
+        else:
+            self._sum = {name: torch.zeros_like(value) for name, value in learner.parameters.items()}
+
+    def add(self, parts: Sequence[Gradient], units: int) -> None:
+        """Add the meta-gradients of this rank's unit, if it has one in a round that has so many. All ranks have to come here."""
+        if not self._ordered:
+            if parts:
+                self._learner.add_gradient(self._sum, _joined(self._learner, parts), 1.0)
+            return
+        numbers = self._packing.zeros(self._ranks.size * len(self._slice))
+        if parts:
+            self._packing.write(numbers, _joined(self._learner, parts))
+        self._ranks.add_slices(self._slice, numbers, units)
+
+    def mean(self, episodes: int) -> Parameters:
+        """The sum over that of so many episodes. All ranks have to come here."""
+        if self._ordered:
+            total = self._packing.read(self._ranks.join_slices(self._slice))
+        elif self._ranks.size > 1:
+            numbers = self._packing.zeros(self._packing.length)
+            self._packing.write(numbers, Gradient(self._sum, None))
+            self._ranks.add_up(numbers)
+            total = self._packing.read(numbers)
+        else:
+            total = self._sum
+        torch._foreach_mul_(list(total.values()), 1.0 / episodes)
+        return total
+
+
+class _Packing:
+    """A gradient as one row of numbers, of the word embeddings those rows alone that occur in the meta-batch."""
+
+    def __init__(self, learner: Learner, rows: Tensor | None):
+        self._parameters, self._rows = learner.parameters, rows
+        self._by_row = learner.by_row if rows is not None else ()
+        self._shapes = {name: (len(rows), *value.shape[1:]) if name in self._by_row else value.shape for name, value in self._parameters.items()}
+        self.length = sum(map(math.prod, self._shapes.values()))
+
+    def zeros(self, length: int) -> Tensor:
+        return next(iter(self._parameters.values())).new_zeros(length)
+
+    def write(self, numbers: Tensor, part: Gradient) -> None:
+        """A gradient into zeros."""
+        for name, place in self._places(numbers).items():
+            if name not in part.gradient:
+                continue
+            value = part.gradient[name]
+            if name not in self._by_row:
+                place.copy_(value)
+            elif part.rows is None:
+                place.copy_(value.index_select(0, self._rows))
+            else:
+                place.index_copy_(0, torch.searchsorted(self._rows, part.rows), value)
+
+    def read(self, numbers: Tensor) -> Parameters:
+        """The gradient of all parameters, which shares memory with the numbers."""
+        found = self._places(numbers)
+        for name in self._by_row:
+            found[name] = torch.zeros_like(self._parameters[name]).index_copy_(0, self._rows, found[name])
+        return found
+
+    def _places(self, numbers: Tensor) -> Parameters:
+        sizes = [math.prod(shape) for shape in self._shapes.values()]
+        return {name: piece.view(shape) for (name, shape), piece in zip(self._shapes.items(), numbers[: self.length].split(sizes))}
+
+
+def _joined(learner: Learner, parts: Sequence[Gradient]) -> Gradient:
+    """The sum of a unit's meta-gradients, which is added to others as one."""
+    if all(part.rows is parts[0].rows for part in parts):
+        total: Parameters = {}
+        for part in parts:
+            add_to(total, part.gradient)
+        return Gradient(total, parts[0].rows)
+    total = {name: torch.zeros_like(value) for name, value in learner.parameters.items()}
+    for part in parts:
+        learner.add_gradient(total, part, 1.0)
+    return Gradient(total, None)

@@ -1,0 +1,30 @@
+"""What a process learns of its run's other processes from its environment: torchrun's variables, and our own launcher's the same.
+
+Imports nothing heavy: a launcher needs no torch.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+STORE = "METATRAIN_STORE"  # a file by which the processes of one machine find each other; without it, MASTER_ADDR and MASTER_PORT say where
+
+
+def number_of_ranks() -> int:
+    """How many processes the run of this one has."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def environment(folder: Path, rank: int, size: int) -> Mapping[str, str]:
+    """Of one of `size` processes on this machine that find each other by a file in `folder`."""
+    found = {
+        **os.environ,
+        **{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)},
+        STORE: str(folder / "store"),
+    }
+    if sys.platform == "linux":
+        found.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the name of the host may lead nowhere
+    return found

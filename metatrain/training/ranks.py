@@ -1,0 +1,167 @@
+"""The processes of one run (ranks): how they find each other, and what they say to each other.
+
+There is no wrapper around the model: each rank has all parameters, takes the meta-gradients of its share of the episodes, and makes
+the same meta-update. Small values travel as JSON, never as pickles.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from metatrain.config.compose import RUN_ID, run_id
+from metatrain.errors import RestartableError, UserError
+from metatrain.meta.parameters import Parameters
+from metatrain.training.config import HardwareConfig
+from metatrain.training.rank_environment import STORE, number_of_ranks
+
+_START = timedelta(minutes=5)  # that ranks wait for one another at first: some import, and come from other machines, more slowly
+_AT_ONCE = 1 << 24  # numbers that are exchanged together, which bounds what the exchange holds
+
+
+@dataclass
+class Ranks:
+    """This process among those of its run. Rank 0 alone writes anything."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0  # among those on this machine
+    local_size: int = 1
+    group: Any = field(default=None, repr=False)
+    waited: float = 0.0  # seconds spent with other ranks, since it was last set to 0
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def highest(self, number: int) -> int:
+        """The highest of all ranks' numbers."""
+        if self.size == 1:
+            return number
+        found = torch.tensor(number, dtype=torch.int64)
+        with self._together():
+            dist.all_reduce(found, dist.ReduceOp.MAX, self.group)
+        return int(found)
+
+    def gather(self, value: Any) -> list[Any]:
+        """What each rank has, in their order: anything that JSON has."""
+        if self.size == 1:
+            return [value]
+        written = torch.from_numpy(np.frombuffer(json.dumps(value).encode(), dtype=np.uint8).copy())
+        lengths = torch.zeros(self.size, dtype=torch.int64)
+        lengths[self.rank] = len(written)
+        with self._together():
+            dist.all_reduce(lengths, group=self.group)
+            longest = int(lengths.max())
+            mine = torch.cat([written, torch.zeros(longest - len(written), dtype=torch.uint8)])
+            everyone = [torch.empty_like(mine) for _ in range(self.size)]
+            dist.all_gather(everyone, mine, self.group)
+        return [json.loads(part[:length].numpy().tobytes()) for part, length in zip(everyone, lengths.tolist())]
+
+    def wait(self) -> None:
+        """Until all have come so far."""
+        self.highest(0)
+
+    def check_same(self, parameters: Parameters, when: str) -> None:
+        """Raises: RestartableError: the ranks do not have the same parameters, bit for bit."""
+        if self.size == 1:
+            return
+        found = self.gather(_digest(parameters))
+        if len(set(found)) > 1:
+            others = [rank for rank, digest in enumerate(found) if digest != found[0]]
+            raise RestartableError(
+                f"rank {others[0]} has other parameters than rank 0 {when}, so nothing more is saved; use machines with the same processors and versions"
+            )
+
+    def add_slices(self, own: Tensor, numbers: Tensor, adding: int) -> None:
+        """Add the numbers, shape [size * len(own)], of the first `adding` ranks one after the other; each rank gets its slice, in `own`."""
+        table, length = numbers.view(self.size, len(own)), max(1, _AT_ONCE // self.size)
+        with self._together():
+            for begin in range(0, len(own), length):
+                sent = table[:, begin : begin + length].contiguous()
+                got = torch.empty_like(sent)
+                dist.all_to_all_single(got, sent, group=self.group)
+                for part in got[:adding]:
+                    own[begin : begin + length].add_(part)
+
+    def join_slices(self, own: Tensor) -> Tensor:
+        """All ranks' slices, one after the other."""
+        everything = own.new_empty(self.size * len(own))
+        with self._together():
+            dist.all_gather(list(everything.split(len(own))), own, self.group)
+        return everything
+
+    def add_up(self, numbers: Tensor) -> None:
+        """The sum over all ranks, in an order that is not fixed, in place."""
+        if self.size > 1:
+            with self._together():
+                dist.all_reduce(numbers, group=self.group)
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        begin = time.monotonic()
+        try:
+            yield
+        except RuntimeError as error:  # torch has no class for it
+            raise RestartableError(f"rank {self.rank} of {self.size} has lost the others, one of which is gone or hangs: {_short(error)}") from error
+        self.waited += time.monotonic() - begin
+
+
+def join(config: HardwareConfig) -> Ranks:
+    """Find the other ranks of this run, if there are any.
+
+    Raises:
+        UserError: a setting makes no sense.
+        RestartableError: they are not there in time.
+    """
+    if config.reduce not in ("ordered", "fast"):
+        raise UserError(f"hardware.reduce={config.reduce} is unknown; choose ordered or fast")
+    if not 0 < config.timeout < float("inf"):
+        raise UserError(f"hardware.timeout={config.timeout} must be a positive number of seconds")
+    if number_of_ranks() == 1:
+        return Ranks()
+    _meet()
+    # A group of its own, because at the start ranks may be further apart than later.
+    group = dist.new_group(timeout=timedelta(seconds=config.timeout))
+    local = [int(os.environ.get(name, default)) for name, default in (("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1"))]
+    return Ranks(dist.get_rank(), dist.get_world_size(), *local, group)
+
+
+def share_run_id() -> None:
+    """Have all ranks that torchrun has started use the same name for the run's directory."""
+    _meet()
+    shared = Ranks(dist.get_rank(), dist.get_world_size()).gather(run_id())
+    os.environ[RUN_ID] = shared[0]
+
+
+def _meet() -> None:
+    if dist.is_initialized():
+        return
+    store, rank, size = os.environ.get(STORE), int(os.environ["RANK"]), number_of_ranks()
+    try:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", f"file://{store}" if store else None, _START, size, rank)
+    except (RuntimeError, ValueError) as error:
+        raise RestartableError(f"the ranks of this run did not find each other: {_short(error)}") from error
+
+
+def _digest(parameters: Parameters) -> str:
+    found = hashlib.sha256()
+    for value in parameters.values():
+        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def _short(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0][:200]
