@@ -290,10 +290,8 @@ class Trainer:
     def _scores(self, arm: Arm, episodes: int) -> dict[str, list[float]]:
         """What chooses the checkpoint, by meta-validation task and episode."""
         settings, seed = validation_settings(self.config), self.config.seed
-        everything = self.tasks.meta_validation, self.tokens, settings, episodes, seed, "meta_validation", self.between_episodes, self._ranks
-        scores = run_arms({"arm": arm}, *everything)["arm"]
-            {"arm": arm}, self.tasks.meta_validation, self.tokens, settings, episodes, seed, "meta_validation", self.between_episodes, self._ranks
-        )["arm"]
+        on = self.tasks.meta_validation, self.tokens, settings, episodes, seed, "meta_validation", self.between_episodes, self._ranks
+        scores = run_arms({"arm": arm}, *on)["arm"]
         return {"accuracy": scores.accuracy, "balanced_accuracy": scores.balanced}[self.config.validation.score]
 
     def _checkpoint_due(self) -> bool:
