@@ -13,6 +13,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "train": ("metatrain.commands.train", "meta-pre-train a language model over a distribution of tasks"),
     "resume": ("metatrain.commands.resume", "go on with a stopped run: metatrain resume [RUN|latest]"),
+    "sweep": ("metatrain.commands.sweep", "search for better settings of train, judged by validation alone"),
     "finetune": ("metatrain.commands.finetune", "adapt a meta-trained model to a new task from a few examples"),
     "predict": ("metatrain.commands.predict", "label texts with a finetuned model"),
     "push": ("metatrain.commands.push", "put a model on the Hugging Face hub"),

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from metatrain.config.compose import run_under_hydra
 from metatrain.config.schema import TrainConfig
 from metatrain.config.settings import leaves
+
+if TYPE_CHECKING:
+    from metatrain.training.run_directory import RunDirectory
 
 USAGE = """\
 usage: metatrain resume [RUN|latest] [SETTING=VALUE ...]
@@ -29,19 +33,10 @@ def main(arguments: list[str]) -> None:
     names = [item for item in arguments if "=" not in item and not item.startswith("-")]
     run = RunDirectory.find(names[0] if names else "latest")
     overrides = [item for item in arguments if item not in names[:1]]
-    before = run.load_config(TrainConfig)  # a damaged config.yaml is named before Hydra sees it
+    run.load_config(TrainConfig)  # a damaged config.yaml is named before Hydra sees it
 
-    def go_on(config: TrainConfig, path: Path, changed: list[str]) -> None:
-        from metatrain.commands.meta_test import show
-        from metatrain.commands.train import Job, run_job
-        from metatrain.tracking.console import Display
-
-        if not changed and run.read_record().get("state") == "done":
-            with Display() as display:
-                display.say(f"{run.path} is finished; to train longer: metatrain resume {run.path} outer.steps=...")
-                show(json.loads(run.results.read_text()), display)
-            return
-        run_job(Job(config, run.path, changed, _changes(before, config)))
+    def start(config: TrainConfig, path: Path, changed: list[str]) -> None:
+        go_on(run, config, changed)
 
     settings = [
         f"hydra.run.dir='{run.path}'",
@@ -50,7 +45,22 @@ def main(arguments: list[str]) -> None:
         "hydra/job_logging=none",
         "hydra/hydra_logging=none",
     ]
-    run_under_hydra("config", [*overrides, *settings], TrainConfig, go_on, config_path=run.path, program="metatrain resume")
+    run_under_hydra("config", [*overrides, *settings], TrainConfig, start, config_path=run.path, program="metatrain resume")
+
+
+def go_on(run: RunDirectory, config: TrainConfig, overrides: list[str]) -> None:
+    """Go on with a run from where it is; one that is finished is only shown, if it is to have no other settings."""
+    from metatrain.commands.meta_test import show
+    from metatrain.commands.train import Job, run_job
+    from metatrain.tracking.console import Display
+
+    if overrides or run.read_record().get("state") != "done":
+        run_job(Job(config, run.path, overrides, _changes(run.load_config(TrainConfig), config)))
+        return
+    with Display() as display:
+        display.say(f"{run.path} is finished; to train longer: metatrain resume {run.path} outer.steps=...")
+        if run.results.exists():
+            show(json.loads(run.results.read_text()), display)
 
 
 def _changes(before: TrainConfig, after: TrainConfig) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from metatrain.config.compose import run_under_hydra
+from metatrain.config.compose import is_of_grid, run_under_hydra
 from metatrain.config.schema import TrainConfig
 from metatrain.training.rank_environment import number_of_ranks
 
@@ -46,8 +46,14 @@ def main(arguments: list[str]) -> None:
 
 
 def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
-    """A new run in `path`."""
-    run_job(Job(config, path, overrides))
+    """A new run in `path`; of a grid, which is named by its settings, the one that is there already goes on."""
+    if is_of_grid() and (path / "config.yaml").exists():
+        from metatrain.commands.resume import go_on
+        from metatrain.training.run_directory import RunDirectory
+
+        go_on(RunDirectory(path.resolve()), config, [])
+    else:
+        run_job(Job(config, path, overrides))
 
 
 def run_job(job: Job) -> None:
@@ -145,6 +151,10 @@ def meta_train(job: Job) -> None:
             if ranks.first:
                 save_model(run.model, learner, recipe)
             failpoint("exported")
+            if not names:
+                wandb.finish({})
+                display.say("no meta-test: evaluation.arms is empty")
+                return
 
             if config.hardware.max_memory is not None:
                 hardware.give_back()

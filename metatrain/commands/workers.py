@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -35,8 +36,10 @@ _LOOK_EVERY = 0.05  # seconds
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, PREEMPTION)
 
 
-def run_in_processes(job: Job) -> None:
+def run_in_processes(job: Job, should_end: Callable[[], bool] = lambda: False, quiet: bool = False) -> None:
     """Run a job in `hardware.processes` processes.
+
+    should_end: asked all the time; once it says so, the run is stopped, as by SIGTERM. quiet: show nothing of it.
 
     Raises:
         UserError, RestartableError, Stopped: what the processes have raised.
@@ -49,19 +52,19 @@ def run_in_processes(job: Job) -> None:
         folder = Path(name)
         order = {"config": asdict(job.config), "path": str(job.path.resolve()), "overrides": job.overrides, "changes": job.changes}
         write_json(folder / "job.json", order)
-        processes = [_start(folder, rank, size) for rank in range(size)]
+        processes = [_start(folder, rank, size, quiet) for rank in range(size)]
         try:
             with _PassedOn(processes):
-                _watch(processes)
+                _watch(processes, should_end)
         finally:
             _end(processes)
         _raise(job, [_ending(folder, rank, process.returncode) for rank, process in enumerate(processes)])
 
 
-def _start(folder: Path, rank: int, size: int) -> subprocess.Popen[bytes]:
+def _start(folder: Path, rank: int, size: int, quiet: bool) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "metatrain.commands.workers", str(folder)]
     with ExitStack() as files:
-        output = None if rank == 0 else files.enter_context(_output(folder, rank).open("wb"))
+        output = None if rank == 0 and not quiet else files.enter_context(_output(folder, rank).open("wb"))
         # In a session of its own, so that a Ctrl-C comes to it once, from here. Its standard input ends when this process does.
         return subprocess.Popen(command, env=environment(folder, rank, size), stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True)
 
@@ -90,15 +93,19 @@ class _PassedOn:
             process.send_signal(number)
 
 
-def _watch(processes: list[subprocess.Popen[bytes]]) -> None:
+def _watch(processes: list[subprocess.Popen[bytes]], should_end: Callable[[], bool]) -> None:
     """Until all have ended, or one has ended badly and the others have had time to."""
     fine = {None, 0, *(128 + number for number in _SIGNALS)}
-    since: float | None = None
+    since, ending = None, False
     while None in (codes := [process.poll() for process in processes]):
         if since is None and not fine.issuperset(codes):
             since = time.monotonic()
         if since is not None and time.monotonic() - since > _GRACE:
             return
+        if not ending and should_end():
+            ending = True
+            for process in processes:
+                process.send_signal(signal.SIGTERM)
         time.sleep(_LOOK_EVERY)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import secrets
@@ -42,6 +44,15 @@ def conf_dir() -> Path:
 def run_id() -> str:
     """Time and a few random letters: two runs started in the same second get different directories."""
     return os.environ.get(RUN_ID) or f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+
+
+def settings_hash(_root_: DictConfig) -> str:
+    """Names a run or a search by what its numbers depend on: not by where it computes, whom it tells, and how long a search goes on."""
+    settings = {key: value for key, value in _root_.items_ex(resolve=False) if key not in ("hydra", "hardware", "tracking")}
+    plain = OmegaConf.to_container(OmegaConf.create(settings), resolve=True)
+    if "search" in plain:
+        del plain["search"]["trials"], plain["search"]["storage"]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def normalise(command: str, overrides: list[str]) -> list[str]:
@@ -103,8 +114,6 @@ def run_under_hydra(
         Whatever the task raises.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print and exit with 1 otherwise
-    if not OmegaConf.has_resolver("run_id"):
-        OmegaConf.register_new_resolver("run_id", run_id, use_cache=True)
     register()
     entered = False
     failure: BaseException | None = None
@@ -120,7 +129,7 @@ def run_under_hydra(
             if folder.resolve().is_relative_to(Path("outputs").resolve()):
                 with suppress(OSError):
                     folder.rmdir()  # which Hydra made; only if nothing is in it
-            if hydra_config.mode == RunMode.MULTIRUN:
+            if is_of_grid():
                 raise  # Hydra says which job it was and goes on with the others
             failure = error  # raised below, where Hydra adds nothing to it
 
@@ -139,6 +148,23 @@ def run_under_hydra(
         raise UserError(f"hydra.run.dir: cannot create {error.filename}: {error.strerror}") from error
     if failure is not None:
         raise failure
+
+
+def is_of_grid() -> bool:
+    """Whether this is one of the runs that `-m` makes."""
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def composed(command: str, overrides: list[str], schema: type) -> Any:
+    """Another configuration, while a command runs under Hydra.
+
+    Raises:
+        UserError: it cannot be composed.
+    """
+    try:
+        return typed(hydra.compose(command, overrides), schema)
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+        raise UserError(explain(error, command, conf_dir())) from error
 
 
 def typed(config: DictConfig, schema: type) -> Any:
@@ -185,3 +211,9 @@ def _check_entries(path: str, value: Any) -> None:
         for place, each in enumerate(value):
             if isinstance(each, (list, dict)) or each is None:
                 raise UserError(f"{path}[{place}]={each} must be a single value")
+
+
+# Here, for launchers whose processes import this module and run no command.
+if not OmegaConf.has_resolver("run_id"):
+    OmegaConf.register_new_resolver("run_id", run_id, use_cache=True)
+    OmegaConf.register_new_resolver("settings_hash", settings_hash)

@@ -10,6 +10,7 @@ from omegaconf import MISSING
 from metatrain.evaluation.config import EvaluationConfig
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
 from metatrain.models.config import ModelConfig
+from metatrain.search.config import SearchConfig
 from metatrain.tasks.config import EpisodeConfig, TasksConfig
 from metatrain.tracking.config import TrackingConfig
 from metatrain.training.config import CheckpointConfig, HardwareConfig, OuterConfig, ValidationConfig
@@ -32,6 +33,13 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+
+
+@dataclass
+class SweepConfig(TrainConfig):
+    """`metatrain sweep`: a search for settings of `metatrain train`, all of which it has too."""
+
+    search: SearchConfig = field(default_factory=SearchConfig)
 
 
 @dataclass
@@ -147,6 +155,7 @@ class TasksCommandConfig:
 
 SCHEMAS = {
     "train": TrainConfig,
+    "sweep": SweepConfig,
     "evaluate": EvaluateConfig,
     "finetune": FinetuneConfig,
     "predict": PredictConfig,

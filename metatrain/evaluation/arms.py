@@ -157,7 +157,7 @@ def arms_of(config: EvaluationConfig, algorithm: AlgorithmConfig) -> list[str]:
     """Names of the arms that are compared.
 
     Raises:
-        UserError: one is unknown, or needs what is not there, or there is none.
+        UserError: one is unknown, or needs what is not there.
     """
     writes = algorithm.head in LANGUAGE
     if config.arms is None:
@@ -165,7 +165,8 @@ def arms_of(config: EvaluationConfig, algorithm: AlgorithmConfig) -> list[str]:
             return ["meta_trained", "no_meta_training", *(() if algorithm.head == IN_CONTEXT else ("without_adaptation",))]
         names = ("logistic_regression_with_names", "names_only") if algorithm.label_names else ()
         return ["meta_trained", "no_meta_training", "logistic_regression", "prototypes", *names, *(JOINT if config.joint else ())]
-    check_arms(config.arms)
+    if config.arms:
+        check_arms(config.arms)
     for name in config.arms:
         if writes and name in ENCODINGS_ONLY:
             raise UserError(f"evaluation.arms: {name} is made of encodings, and algorithm.head={algorithm.head} has none; leave it out")

@@ -26,7 +26,7 @@ class EvaluationConfig:
     # meta_trained; of the same encoder before meta-training: no_meta_training (the same method), logistic_regression, prototypes,
     # full_finetune, setfit (with the extra `compare`); of joint training: joint (its own head), joint_logistic_regression. To see what
     # it learns from: shuffled_labels, names_only, without_adaptation. With the names of the classes as examples:
-    # logistic_regression_with_names, setfit_with_names. null: those of these that cost no training of their own.
+    # logistic_regression_with_names, setfit_with_names. null: those of these that cost no training of their own. []: train does no meta-test.
     arms: list[str] | None = None
     joint: str | None = None  # a run of algorithm=multitask on the same tasks, for the arms of joint training
     # The inner loop of the arm full_finetune.

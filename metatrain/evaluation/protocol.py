@@ -158,6 +158,8 @@ def check_evaluation(config: EvaluationConfig, tasks: Sequence[Task], episode: E
         UserError: a value makes no sense, an arm is unknown, or tasks are too small.
     """
     names = arms_of(config, algorithm)
+    if not names:
+        return
     if any(name.startswith("setfit") for name in names) and any(PAIR in task.texts[0] for task in tasks):
         raise UserError("evaluation.arms: setfit reads single texts, and the tasks are of pairs; leave it out")
     if algorithm.head == "linear" and config.way not in (None, episode.way):

@@ -43,7 +43,7 @@ class Forked:
 
     ends: list[BinaryIO] = []  # of all processes' standard inputs, here; a fork must hold none of them
 
-    def __init__(self, folder: Path, rank: int, size: int) -> None:
+    def __init__(self, folder: Path, rank: int, size: int, quiet: bool) -> None:
         self.returncode: int | None = None
         standard_input, end = os.pipe()
         self.stdin = os.fdopen(end, "wb")
@@ -54,7 +54,7 @@ class Forked:
             os.dup2(standard_input, 0)
             for each in self.ends:
                 each.close()
-            if rank:
+            if rank or quiet:
                 output = os.open(workers._output(folder, rank), os.O_WRONLY | os.O_CREAT)
                 os.dup2(output, 1)
                 os.dup2(output, 2)

@@ -1,0 +1,143 @@
+"""`metatrain sweep`: search for settings of `train`, judged by meta-validation alone; the meta-test tasks are never looked at."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from metatrain.config.compose import run_under_hydra
+from metatrain.config.schema import SweepConfig, TrainConfig
+from metatrain.errors import Stopped, UserError
+
+if TYPE_CHECKING:
+    from metatrain.search.study import Study, Taken
+    from metatrain.tracking.console import Display
+
+
+def main(arguments: list[str]) -> None:
+    """Entry point; arguments are Hydra's, and a sweep of a setting says that it is to be searched."""
+    _check_optuna()
+    from metatrain.search.space import split_sweeps
+
+    sweeps, others = split_sweeps(arguments)
+    space = [f"++search.space={{{', '.join(f'{key}: {_quoted(sweep)}' for key, sweep in sweeps.items())}}}"] if sweeps else []
+    run_under_hydra("sweep", [*others, *space], SweepConfig, start)
+
+
+def start(config: SweepConfig, path: Path, overrides: list[str]) -> None:
+    """Work on the search in `path` until all of its trials have been begun."""
+    from metatrain.config.compose import composed
+    from metatrain.search import report
+    from metatrain.search.space import distributions
+    from metatrain.search.study import Study, check_search, error_of, rows
+    from metatrain.tracking.console import Display
+
+    check_search(config.search)
+    space = distributions(config.search.space)
+    if config.validation.every < 1:
+        raise UserError("validation.every=0: a search is judged by validation; set it to 1 or more")
+    base = [item for item in overrides if not item.lstrip("+~").startswith(("search", "name="))]
+    validations = -(-config.outer.steps // config.validation.every)
+    with Display() as display:
+        study = Study(path, path.name, config.search, space, config.seed, validations)
+        display.log_to(path / "sweep.log")
+        display.say(f"search: {path}; {config.search.trials} trials of {', '.join(space)}")
+
+        def settings(taken: Taken) -> TrainConfig:
+            found = composed("train", [*base, *_overrides(taken.trial.params)], TrainConfig)
+            return replace(found, name=path.name, hardware=config.hardware, tracking=config.tracking, evaluation=replace(found.evaluation, arms=[]))
+
+        display.start("searching", config.search.trials, sum(trial.state.is_finished() for trial in study.trials()))
+        while (taken := study.take()) is not None:
+            _run(study, taken, settings, display)
+            best = study.best()
+            display.advance({"best": f"{best.value:.3f} (trial {best.number})"} if best else {})
+        display.stop()
+
+        trials = study.trials()
+        found = rows(trials)
+        display.table(report.table(found, list(space)))
+        report.write_csv(path / "trials.csv", found)
+        for trial in trials:
+            if error_of(trial):
+                display.say(f"trial {trial.number} failed: {error_of(trial)}")
+        best = study.best()
+        if best is None:
+            raise UserError(f"no trial of {path} has come to its end; its failures are above")
+        for picture in report.draw(path, study.study, several=len(space) > 1 and len(found) > 3):
+            display.say(f"picture: {picture}")
+        folder = path / "conf" / "experiment"
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"{config.name}_{report.BEST}".replace("/", "_")
+        (folder / f"{name}.yaml").write_text(report.experiment(base, _overrides(best.params), _groups(), best.value, name), encoding="utf-8")
+        display.say(f"best: trial {best.number}, validation {config.validation.score.replace('_', ' ')} {best.value:.3f}: {' '.join(_overrides(best.params))}")
+        display.say(f"next: metatrain train --config-dir {path / 'conf'} +experiment={name}")
+
+
+def _run(study: Study, taken: Taken, settings: Callable[[Taken], TrainConfig], display: Display) -> None:
+    """One trial, in a process of its own, from its beginning or from its newest checkpoint."""
+    from metatrain.commands.train import Job
+    from metatrain.commands.workers import run_in_processes
+    from metatrain.tracking.metrics import validation_scores
+    from metatrain.training.run_directory import RunDirectory
+
+    run, number = RunDirectory(taken.path), taken.trial.number
+    told = False
+
+    def should_end() -> bool:
+        nonlocal told
+        told = told or study.scored(taken, validation_scores(run.metrics))
+        return told
+
+    try:
+        begun = run.config.exists()
+        while begun and run.is_held():
+            time.sleep(0.2)  # of a search that was killed: its trial is just stopping
+        if (begun and run.read_record().get("state") == "done") or should_end():
+            pass
+        else:
+            proposal = _overrides(taken.trial.params)
+            display.say(f"trial {number}: {' '.join(proposal)}{' (goes on)' if begun else ''}")
+            run_in_processes(Job(settings(taken), taken.path, proposal, [] if begun else None), should_end, quiet=True)
+        told = should_end()
+    except UserError as error:
+        study.failed(taken, str(error))
+        display.say(f"trial {number} failed: {error}")
+        return
+    except Stopped as stop:
+        if not told:
+            raise Stopped(stop.signal_number, f"stopped in trial {number}; the same command goes on with it") from None
+    scores = validation_scores(run.metrics)
+    if told:
+        study.pruned(taken)
+        display.say(f"trial {number}: ended early after {len(scores)} validations, best {max(scores):.3f}")
+    else:
+        study.done(taken, scores)
+        display.say(f"trial {number}: {max(scores):.3f}")
+
+
+def _overrides(params: dict[str, object]) -> list[str]:
+    from metatrain.search.space import overrides
+
+    return overrides(params)
+
+
+def _groups() -> list[str]:
+    """Config groups, whose options are chosen by name."""
+    from metatrain.config.compose import conf_dir
+
+    return [folder.name for folder in conf_dir().iterdir() if folder.is_dir()]
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _check_optuna() -> None:
+    try:
+        import optuna  # noqa: F401
+    except ImportError as error:
+        raise UserError("metatrain sweep needs Optuna; install it with: pip install 'metatrain-nlp[sweep]'") from error

@@ -1,0 +1,68 @@
+"""The space that is searched: from sweeps in Hydra's grammar to Optuna's distributions, and from its proposals to settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
+from hydra.errors import HydraException
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from metatrain.errors import UserError
+
+_FORMS = "interval(LOW, HIGH), tag(log, interval(LOW, HIGH)), range(FROM, TO) or choice(A, B, ...)"
+
+
+def split_sweeps(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
+    """(sweeps by setting, all other arguments)."""
+    sweeps, others = {}, []
+    for argument in arguments:
+        found = None if argument.startswith("-") else _parsed(argument)
+        if found is not None and found.is_sweep_override():
+            key, _, sweep = argument.partition("=")
+            sweeps[key] = sweep
+        else:
+            others.append(argument)
+    return sweeps, others
+
+
+def distributions(space: Mapping[str, str]) -> dict[str, BaseDistribution]:
+    """What each setting is drawn from.
+
+    Raises:
+        UserError: there is nothing to search, or a sweep makes no sense.
+    """
+    if not space:
+        raise UserError(f"search.space is empty; add a sweep of a setting ({_FORMS}), or search=rates")
+    return {key: _distribution(key, sweep) for key, sweep in space.items()}
+
+
+def overrides(values: Mapping[str, Any]) -> list[str]:
+    """Proposed values as settings on a command line."""
+    return [f"{key}={value!r}" if isinstance(value, float) else f"{key}={value}" for key, value in values.items()]
+
+
+def _parsed(argument: str) -> Override | None:
+    try:
+        return OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return None  # Hydra says what is wrong with it, when it composes
+
+
+def _distribution(key: str, sweep: str) -> BaseDistribution:
+    override = _parsed(f"{key}={sweep}")
+    value = override.value() if override is not None and override.is_sweep_override() else None
+    if isinstance(value, ChoiceSweep):
+        return CategoricalDistribution(list(override.sweep_string_iterator()))
+    if not isinstance(value, (IntervalSweep, RangeSweep)):
+        raise UserError(f"search.space: {key}={sweep} is no sweep; write {_FORMS}")
+    try:
+        if isinstance(value, RangeSweep):
+            kind = IntDistribution if isinstance(value.start, int) and isinstance(value.step, int) else FloatDistribution
+            return kind(value.start, value.stop - value.step, step=value.step)  # as in Python, the end is not in it
+        kind = IntDistribution if isinstance(value.start, int) and isinstance(value.end, int) else FloatDistribution
+        return kind(value.start, value.end, log="log" in value.tags)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"search.space: {key}={sweep}: {error}") from error
