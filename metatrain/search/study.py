@@ -21,6 +21,7 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from metatrain.errors import UserError
 from metatrain.search.config import SearchConfig
@@ -68,7 +69,7 @@ class Study:
             try:
                 storage = config.storage or JournalStorage(JournalFileBackend(str(folder / "study.journal")))
                 self.study = optuna.create_study(storage=storage, study_name=name, direction="maximize", pruner=self._pruner(), load_if_exists=True)
-            except (ImportError, ValueError, OSError) as error:
+            except (ImportError, ValueError, OSError, SQLAlchemyError) as error:
                 raise UserError(f"search.storage={config.storage}: {str(error).splitlines()[0]}") from error
 
     def take(self) -> Taken | None:
@@ -88,9 +89,9 @@ class Study:
         for score in scores[taken.reported :]:
             taken.reported += 1
             taken.trial.report(score if math.isfinite(score) else 0.0, taken.reported)
-            if taken.trial.should_prune():
+            if self._is_behind(taken):
                 return True
-        return taken.trial.should_prune()
+        return self._is_behind(taken)
 
     def done(self, taken: Taken, scores: Sequence[float]) -> None:
         """A trial has come to its end; its best validation counts, as it does in a run."""
@@ -115,6 +116,9 @@ class Study:
     def path(self, trial: FrozenTrial | Trial) -> Path:
         """Of its run."""
         return self.folder / "trials" / f"{trial.number:04d}"
+
+    def _is_behind(self, taken: Taken) -> bool:
+        return taken.reported < self._validations and taken.trial.should_prune()
 
     def _taken(self, trial: Trial, reported: int) -> Taken | None:
         path = self.path(trial)

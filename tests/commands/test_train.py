@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from config.test_compose import composed
-from conftest import ROOT
+from conftest import ROOT, spawn
 
 from metatrain.commands.building import open_checkpoint
+from metatrain.config.compose import conf_dir
 from metatrain.config.schema import InnerOverrides, ModelOverrides
 from metatrain.evaluation.protocol import texts_of
 from metatrain.tasks.distribution import load_tasks
@@ -127,8 +128,37 @@ def test_every_experiment_runs_in_debug_fast(cli, monkeypatch, tmp_path, name):
 
 @pytest.mark.slow
 def test_a_grid_makes_a_run_for_each_point_and_goes_on_after_one_that_fails(cli, tmp_path):
+    grid = tmp_path / "outputs" / "train" / "grid"
     found = cli("train", "debug=fast", "outer.steps=1", "inner.lr=0.01,-1,0.02", "-m")
     assert found.code == 2
     assert "inner.lr=-1" in found.err and "Traceback" not in found.err
-    (grid,) = (tmp_path / "outputs" / "train" / "maml").iterdir()
-    assert sorted(path.parent.name for path in grid.glob("*/results.json")) == ["0", "2"]
+    first = {path: path.stat().st_mtime_ns for path in grid.glob("*/results.json")}
+    assert len(first) == 2
+
+    # Given again, with another point and one that was killed on its way, it does what is missing.
+    killed = next(iter(first)).parent
+    (killed / "run.json").write_text(json.dumps({**json.loads((killed / "run.json").read_text()), "state": "running"}))
+    found = cli("train", "debug=fast", "outer.steps=1", "inner.lr=0.01,0.02,0.03", "-m")
+    assert found.code == 0 and found.out.count("is finished") == 1 and found.out.count("resuming from step-00000001") == 1, found.out + found.err
+    second = {path: path.stat().st_mtime_ns for path in grid.glob("*/results.json")}
+    assert len(second) == 3 and sum(second[path] == at for path, at in first.items()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_launchers_run_a_grid_at_once(tmp_path, launcher):
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher.removesuffix('_local')}_launcher")
+    arguments = ["debug=fast", "outer.steps=1", "hardware.threads=1", "inner.lr=0.01,0.02", f"hydra/launcher={launcher}", "-m"]
+    process = spawn("train", *arguments, cwd=tmp_path)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert len(list(tmp_path.glob("outputs/train/grid/*/results.json"))) == 2
+
+
+def test_slurm_has_a_configuration():
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    from hydra import compose, initialize_config_dir
+
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        launcher = compose("train", ["hydra/launcher=slurm"], return_hydra_config=True).hydra.launcher
+    assert launcher._target_.endswith("SlurmLauncher") and launcher.max_num_timeout == 20 and launcher.partition is None

@@ -1,0 +1,97 @@
+"""What metatrain sweep promises, tried out: python scripts/search_check.py [PART ...]      parts: killed pruned whole two
+
+The same search of 16 trials (all-MiniLM-L6-v2 on the embedded reviews, protoanil) in a folder of its own for each part, below
+outputs/search_check: `whole`, by one process; `killed`, by one that is killed twice; `two`, by two processes at once; `pruned`, with trials
+ended early. A part that is there is not done again. Prints what docs/scaling.md says of it. Seconds are only worth something with nothing
+beside: run `whole` and `two` alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+FOLDER = Path("outputs/search_check")
+TRIALS = 16
+META_BATCH = 4
+SEARCH = [
+    *("sweep", "search=rates", f"search.trials={TRIALS}", "algorithm=protoanil", "outer.steps=18", "outer.warmup=2", f"outer.meta_batch={META_BATCH}"),
+    *("validation.every=2", "validation.episodes=4", "hardware.threads=1"),
+]
+PARTS = ("killed", "pruned", "whole", "two")
+
+
+def start(folder: Path, *more: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", "metatrain", *SEARCH, *more, f"hydra.run.dir={folder}"], stdout=subprocess.DEVNULL)
+
+
+def wait(*processes: subprocess.Popen[bytes]) -> None:
+    for process in processes:
+        assert process.wait() == 0
+
+
+def finished(folder: Path) -> dict[str, float]:
+    """The trials whose runs have ended, and when they were begun."""
+    records = {path.parent.name: json.loads(path.read_text()) for path in folder.glob("trials/*/run.json")}
+    return {name: (folder / "trials" / name / "overrides.yaml").stat().st_mtime for name, record in records.items() if record.get("state") == "done"}
+
+
+def make(part: str) -> None:
+    folder = FOLDER / part
+    begin = time.monotonic()
+    facts: dict[str, object] = {}
+    if part == "killed":
+        for number in (4, 10):
+            process = start(folder, "search.pruner=none")
+            while len(finished(folder)) < number:
+                time.sleep(0.5)
+            time.sleep(7)  # into the next trial
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            before = finished(folder)
+            logs = {name: os.stat(folder / "trials" / name / "run.log").st_mtime_ns for name in before}
+            time.sleep(5)
+            facts[f"finished before kill {number}"] = len(before)
+            facts.setdefault("logs", {}).update(logs)
+        wait(start(folder, "search.pruner=none"))
+        logs = facts.pop("logs")
+        facts["finished trials that ran again"] = sum(os.stat(folder / "trials" / name / "run.log").st_mtime_ns != at for name, at in logs.items())
+    elif part == "two":
+        one = start(folder, "search.pruner=none")
+        wait(one, start(folder, "search.pruner=none"))
+    else:
+        wait(start(folder, f"search.pruner={'halving' if part == 'pruned' else 'none'}"))
+    facts["seconds"] = round(time.monotonic() - begin, 1)
+    (folder / "facts.json").write_text(json.dumps(facts))
+
+
+def episodes(folder: Path) -> int:
+    """Of meta-training and validation, in all trials."""
+    found = 0
+    for path in folder.glob("trials/*/metrics.jsonl"):
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        found += sum(META_BATCH if record["split"] == "meta_train" else 4 * len(record["per_task"]) for record in records)
+    return found
+
+
+def main() -> None:
+    wanted = sys.argv[1:] or PARTS
+    for part in wanted:
+        if not (FOLDER / part / "facts.json").exists():
+            make(part)
+    for part in PARTS:
+        if (FOLDER / part / "facts.json").exists():
+            rows = list(csv.DictReader((FOLDER / part / "trials.csv").open()))
+            best = max((row for row in rows if row["state"] == "complete"), key=lambda row: float(row["score"]))
+            facts = json.loads((FOLDER / part / "facts.json").read_text())
+            print(json.dumps({"part": part, **facts, "trials": len(rows), "episodes": episodes(FOLDER / part), "best": best}))
+
+
+if __name__ == "__main__":
+    main()

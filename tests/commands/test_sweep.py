@@ -1,0 +1,97 @@
+"""`metatrain sweep` as its users know it."""
+
+import csv
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from config.test_compose import composed
+from conftest import spawn
+
+from metatrain.config.compose import settings_hash
+
+pytest.importorskip("optuna")
+
+SEARCH = [
+    "debug=fast", "hardware.threads=1", "validation.every=1", "outer.steps=3", "outer.lr=tag(log,interval(1e-5,1e-2))", "inner.steps=choice(1,2)",
+    "search.pruner=none",
+]  # fmt: skip
+
+
+def trials(folder: Path) -> list[dict]:
+    return list(csv.DictReader((folder / "trials.csv").open()))
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_goes_on_and_its_best_can_be_trained(tmp_path, cli):
+    def search(name: str):
+        return spawn("sweep", *SEARCH, "search.trials=4", f"hydra.run.dir={name}", cwd=tmp_path)
+
+    whole = search("whole")
+    broken = search("broken")
+    while not (tmp_path / "broken/trials/0001/metrics.jsonl").exists():
+        time.sleep(0.05)
+    broken.send_signal(signal.SIGKILL)
+    broken.communicate()
+    finished = tmp_path / "broken/trials/0000/run.log"
+    before = finished.stat().st_mtime_ns
+    assert whole.communicate()[1] == "" and whole.returncode == 0
+    again = search("broken")
+    out, err = again.communicate()
+    assert again.returncode == 0, err
+    assert finished.stat().st_mtime_ns == before
+    kept = ("trial", "state", "score", "validations", "outer.lr", "inner.steps")
+    assert [[row[key] for key in kept] for row in trials(tmp_path / "broken")] == [[row[key] for key in kept] for row in trials(tmp_path / "whole")]
+    assert not list(tmp_path.glob("*/trials/*/results.json"))  # no meta-test
+
+    for picture in ("parallel_coordinates", "slices", "history", "importance"):
+        assert (tmp_path / "broken" / f"{picture}.png").stat().st_size > 5000
+    (best,) = [row for row in trials(tmp_path / "broken") if f"trial {row['trial']}, validation" in out]
+    assert float(best["score"]) == max(float(row["score"]) for row in trials(tmp_path / "broken"))
+    found = cli("train", "--config-dir", "broken/conf", "+experiment=maml_best", "validation.every=1", "hydra.run.dir=again", "evaluation.episodes=1")
+    assert found.code == 0, found.err
+    of_trial = tmp_path / "broken/trials" / f"{int(best['trial']):04d}/metrics.jsonl"
+    assert (tmp_path / "again/metrics.jsonl").read_bytes() == of_trial.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_stop_is_answered_and_trials_that_cannot_be_are_said(tmp_path):
+    process = spawn("sweep", *SEARCH, "search.trials=2", "outer.steps=100000", "validation.every=100000", "hydra.run.dir=stopped", cwd=tmp_path)
+    while not (tmp_path / "stopped/trials/0000/timings.jsonl").exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate()
+    assert process.returncode == 143, err
+    assert err == "metatrain: stopped in trial 0; the same command goes on with it\n"
+    assert json.loads((tmp_path / "stopped/trials/0000/run.json").read_text())["state"] == "stopped"
+
+    process = spawn("sweep", *SEARCH, "inner.lr=choice(-1,-2)", "search.trials=2", "hydra.run.dir=failed", cwd=tmp_path)
+    out, err = process.communicate()
+    assert process.returncode == 2 and "no trial of" in err and len(err.splitlines()) == 1
+    assert "trial 0 failed: inner.lr=-" in out and "trial 1 failed: inner.lr=-" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "search.space is empty"),
+        (["search=rates", "search.pruner=median"], "search.pruner=median"),
+        (["outer.lr=interval(2,1)"], "search.space: outer.lr="),
+        (["search=rates", "validation.every=0"], "validation.every=0"),
+        (["search=rats"], "search"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(cli, tmp_path, arguments, said):
+    found = cli("sweep", "debug=fast", *arguments)
+    assert found.code == 2 and said in found.err and len(found.err.splitlines()) == 1, found.err
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_the_directory_says_what_is_searched():
+    def name(*settings: str) -> str:
+        return settings_hash(composed("sweep", *settings))
+
+    assert name("search=rates") == name("search=rates", "search.trials=99", "hardware.threads=1", "tracking=offline")
+    assert len({name("search=rates"), name("search=rates", "seed=1"), name("search=rates", "outer.steps=3"), name()}) == 4

@@ -1,0 +1,119 @@
+import pytest
+
+optuna = pytest.importorskip("optuna")
+
+from metatrain.errors import UserError  # noqa: E402
+from metatrain.search.config import SearchConfig  # noqa: E402
+from metatrain.search.space import distributions  # noqa: E402
+from metatrain.search.study import Study, check_search, error_of, rows  # noqa: E402
+
+SPACE = {"x": "interval(0.0, 1.0)", "kind": "choice(a, b)"}
+
+
+def opened(folder, trials=16, **more) -> Study:
+    return Study(folder, "search", SearchConfig(SPACE, trials, **more), distributions(SPACE), seed=3, validations=9)
+
+
+def score_of(params) -> float:
+    return 1.0 - (params["x"] - 0.3) ** 2 - (0.2 if params["kind"] == "a" else 0.0)
+
+
+def finish(study: Study, taken) -> None:
+    study.scored(taken, [score_of(taken.trial.params)])
+    study.done(taken, [score_of(taken.trial.params)])
+
+
+def params(study: Study) -> list[dict]:
+    return [trial.params for trial in study.trials()]
+
+
+@pytest.fixture
+def unbroken(tmp_path) -> Study:
+    study = opened(tmp_path / "unbroken", pruner="none")
+    while (taken := study.take()) is not None:
+        finish(study, taken)
+    return study
+
+
+def test_a_search_that_is_killed_proposes_what_it_would_have_proposed(tmp_path, unbroken):
+    """12 of 16 trials after the first ten, which are random, are TPE's."""
+    done = 0
+    for stop in (3, 12, 99):
+        study = opened(tmp_path / "broken", pruner="none")
+        while (taken := study.take()) is not None:
+            if done == stop:
+                taken.lock.release()  # as the operating system does when a process is killed
+                break
+            finish(study, taken)
+            done += 1
+    assert params(study) == params(unbroken)
+    assert study.best().params == unbroken.best().params
+    assert [row["state"] for row in rows(study.trials())] == ["complete"] * 16
+
+
+def test_another_seed_proposes_other_settings(tmp_path, unbroken):
+    other = Study(tmp_path / "other", "search", SearchConfig(SPACE, 16, pruner="none"), distributions(SPACE), seed=4, validations=9)
+    assert other.take().trial.params != unbroken.trials()[0].params
+
+
+def test_two_processes_never_work_on_the_same_trial(tmp_path):
+    one, other = opened(tmp_path, trials=3), opened(tmp_path, trials=3)
+    taken = [one.take(), other.take(), one.take()]
+    assert [each.trial.number for each in taken] == [0, 1, 2]
+    assert other.take() is None
+    taken[1].lock.release()  # its process is gone
+    again = one.take()
+    assert again.trial.number == 1 and again.trial.params == taken[1].trial.params
+
+
+def test_scores_are_reported_once_and_in_order(tmp_path):
+    study = opened(tmp_path, pruner="none")
+    taken = study.take()
+    study.scored(taken, [0.5])
+    study.scored(taken, [0.5, 0.7])
+    taken.lock.release()
+    again = opened(tmp_path, pruner="none").take()
+    assert again.reported == 2
+    study.scored(again, [0.5, 0.7, 0.6])
+    assert study.trials()[0].intermediate_values == {1: 0.5, 2: 0.7, 3: 0.6}
+    study.done(again, [0.5, 0.7, 0.6])
+    assert study.best().value == 0.7
+
+
+@pytest.mark.parametrize("pruner", ["halving", "hyperband"])
+def test_trials_that_are_behind_are_ended_early(tmp_path, pruner):
+    study = opened(tmp_path, trials=30, pruner=pruner)
+    spent = 0
+    while (taken := study.take()) is not None:
+        score = score_of(taken.trial.params)
+        for validation in range(1, 10):
+            spent += 1
+            if study.scored(taken, [score] * validation):
+                study.pruned(taken)
+                break
+        else:
+            study.done(taken, [score])
+    assert spent < 0.7 * 30 * 9
+    assert study.best().value > 0.9
+
+
+def test_a_failed_trial_says_why_and_the_search_goes_on(tmp_path):
+    study = opened(tmp_path, trials=2)
+    study.failed(study.take(), "inner.lr is too large")
+    finish(study, study.take())
+    assert [error_of(trial) for trial in study.trials()] == ["inner.lr is too large", ""]
+    assert study.best().number == 1
+
+
+def test_a_database_may_hold_the_study(tmp_path):
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    finish(study := opened(tmp_path, trials=2, storage=url), study.take())
+    assert len(opened(tmp_path, trials=2, storage=url).trials()) == 1
+    with pytest.raises(UserError, match=r"search\.storage=nothing://here"):
+        opened(tmp_path, storage="nothing://here")
+
+
+@pytest.mark.parametrize(("key", "value"), [("trials", 0), ("reduction", 1), ("sampler", "grid"), ("pruner", "median")])
+def test_settings_that_make_no_sense_are_refused(key, value):
+    with pytest.raises(UserError, match=rf"search\.{key}={value}"):
+        check_search(SearchConfig(**{key: value}))
