@@ -15,5 +15,5 @@ class SearchConfig:
     trials: int = 20  # in all; those of an earlier start of the same search count
     sampler: str = "tpe"  # what proposes settings: tpe (Bergstra et al. 2011) | random
     pruner: str = "halving"  # what ends trials early: halving (Li et al. 2020) | hyperband (Li et al. 2018) | none
-    reduction: int = 3  # of the trials that have come to a rung, one of so many goes on to the next, which is so many times as far
+    reduction: int = 4  # of the trials that have come to a rung, one of so many goes on to the next, which is so many times as far
     storage: str | None = None  # a database, as an URL of SQLAlchemy (sqlite:///..., postgresql://...); null: a journal in the search's directory

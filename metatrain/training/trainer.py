@@ -217,7 +217,9 @@ class Trainer:
         reduce, rank = self.config.hardware.reduce, self._ranks.rank
         total = GradientSum(self.learner, episodes, self._ranks, reduce)
         taken: list[tuple[int, OuterGradient]] = []
-        for units in rounds(self.learner, episodes, self._ranks, reduce):
+        shared = rounds(self.learner, episodes, self._ranks, reduce)
+        self._say_who_is_idle(sum(map(len, shared)), step)
+        for units in shared:
             self.between_episodes()
             unit = units[rank] if rank < len(units) else []
             parts = self._outer_gradients([episodes[place] for place in unit], step) if unit else []
@@ -232,6 +234,16 @@ class Trainer:
         rows = sorted(row for each in found for row in each["rows"])
         figures = {key: [row[index] for row in rows] for index, key in enumerate(("residual", *FIGURES), start=1)}
         return total.mean(len(episodes)), figures
+
+    def _say_who_is_idle(self, units: int, step: int) -> None:
+        idle = self._ranks.size - units
+        if step or idle < 1:
+            return
+        if units < self.config.outer.meta_batch:
+            why, remedy = f"the episodes of a meta-batch are encoded together, in {units} part{'s' if units > 1 else ''}", "set hardware.reduce=fast"
+        else:
+            why, remedy = f"a meta-batch has {units} episodes", "raise outer.meta_batch"
+        self.display.say(f"warning: {why}, so {idle} of {self._ranks.size} processes have nothing to do in meta-training; {remedy}, or take fewer processes")
 
     def _outer_gradients(self, group: list[EpisodeTexts], step: int) -> list[OuterGradient]:
         def less(use: MemoryUse) -> None:
