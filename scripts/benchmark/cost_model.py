@@ -1,0 +1,119 @@
+"""A cost model of meta-training, checked against measured meta-updates: python scripts/benchmark/cost_model.py > cost.json
+
+Operations are counted by formula, from the model's shape and the tokens of the episodes:
+    forward(T, A) = layers * (2 T (4 H^2 + 2 H F) + 4 A H)      T tokens, A sum of squared lengths of texts, H hidden, F feed-forward
+    first order   = inner steps * 3 forward(support) + 4 forward(query)          the query loss is also taken before adaptation
+    exact         = inner steps * 9 forward(support) + 4 forward(query)          9: 3 of a gradient, 6 of its derivative
+    head alone    = 3 forward(support and query)
+and beside them the outer step moves `_OUTER` copies of all parameters through memory. Two constants are measured, on the first
+configuration alone: operations a second, and bytes a second. The others are predicted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+
+from metatrain.commands.building import Recipe, build_learner
+from metatrain.config.compose import conf_dir, typed
+from metatrain.config.schema import TrainConfig, register
+from metatrain.evaluation.protocol import texts_of
+from metatrain.tasks.distribution import load_tasks
+from metatrain.tasks.episodes import training_episode
+
+_OUTER = 14  # zeroed, added to, scaled, its norm, clipped, and what AdamW reads and writes
+UPDATES = 4
+CORES = len(os.sched_getaffinity(0))
+# The first one sets the constants.
+CONFIGURATIONS = {
+    "first order, 3 steps, 5 examples": ["algorithm=fomaml", "inner.steps=3"],
+    "first order, 1 step, 5 examples": ["algorithm=fomaml", "inner.steps=1"],
+    "first order, 5 steps, 10 examples": ["algorithm=fomaml", "inner.steps=5", "episode.shots=10"],
+    "first order, 8 episodes": ["algorithm=fomaml", "inner.steps=3", "outer.meta_batch=8"],
+    "exact, 3 steps, 5 examples": ["algorithm=maml", "inner.steps=3"],
+    "exact, 5 steps, 10 examples": ["algorithm=maml", "inner.steps=5", "episode.shots=10"],
+    "head alone, 8 episodes": ["algorithm=anil", "outer.meta_batch=8"],
+}
+SAME = ["tracking=none", "validation.every=0", "evaluation.arms=[]", "outer.warmup=1", f"outer.steps={UPDATES}"]
+
+
+def operations(arguments: list[str]) -> tuple[float, float]:
+    """(operations, bytes moved by the outer step): means per meta-update."""
+    register()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = typed(compose("train", [*arguments, *SAME]), TrainConfig)
+    tasks = load_tasks(config.tasks, config.seed)
+    learner = build_learner(Recipe.of_run(config, tasks.meta_train), torch.device("cpu"), torch.float32)
+    shape = learner.model.backbone.config
+    tokens, batch = learner.model.tokens(), config.outer.meta_batch
+
+    def forward(texts) -> float:
+        lengths = np.array([len(text) for text in texts], dtype=float)
+        products = 2 * lengths.sum() * (4 * shape.hidden_size**2 + 2 * shape.hidden_size * shape.intermediate_size)
+        return shape.num_hidden_layers * (products + 4 * (lengths**2).sum() * shape.hidden_size)
+
+    steps, total = config.inner.steps, 0.0
+    for index in range(batch, UPDATES * batch):  # the first meta-update is not measured either
+        episode = texts_of(training_episode(tasks, config.episode, config.seed, index), tokens)
+        support, query = forward(episode.support), forward(episode.query)
+        if config.algorithm.name == "anil":
+            total += 3 * (support + query)
+        else:
+            total += steps * (9 if config.algorithm.meta_gradient == "exact" else 3) * support + 4 * query
+    return total / (UPDATES - 1), _OUTER * sum(value.nbytes for value in learner.parameters.values())
+
+
+def seconds(arguments: list[str], processes: int) -> tuple[float, float]:
+    """(seconds per meta-update, of which with other ranks), the first one left out: means, as episodes differ in length."""
+    with tempfile.TemporaryDirectory() as folder:
+        hardware = [f"hardware.processes={processes}", f"hardware.threads={CORES // processes}"]
+        command = [sys.executable, "-m", "metatrain", "train", *arguments, *SAME, *hardware, f"hydra.run.dir={folder}/run"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        records = [json.loads(line) for line in (Path(folder) / "run/timings.jsonl").read_text().splitlines()][1:]
+    return statistics.mean(each["seconds"] for each in records), statistics.mean(each.get("with_other_ranks", 0.0) for each in records)
+
+
+def bytes_a_second() -> float:
+    """What this machine copies through memory: read and written."""
+    import time
+
+    one, other, times = torch.empty(1 << 26), torch.ones(1 << 26), []
+    for _ in range(7):
+        begin = time.perf_counter()
+        one.copy_(other)
+        times.append(time.perf_counter() - begin)
+    return 2 * one.nbytes / statistics.median(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    rounds = parser.parse_args().rounds
+    measured: dict[str, list[float]] = {name: [] for name in CONFIGURATIONS}
+    for _ in range(rounds):
+        for name, arguments in CONFIGURATIONS.items():
+            measured[name].append(seconds(arguments, 1)[0])
+    bandwidth = bytes_a_second()
+    counted = {name: operations(arguments) for name, arguments in CONFIGURATIONS.items()}
+    (first, (work, moved)), *_ = counted.items()
+    rate = work / (statistics.median(measured[first]) - moved / bandwidth)
+    rows = {}
+    for name, (work, moved) in counted.items():
+        predicted, found = work / rate + moved / bandwidth, statistics.median(measured[name])
+        rows[name] = {"tflop": work / 1e12, "predicted": predicted, "measured": found, "error": predicted / found - 1}
+        print(name, rows[name], file=sys.stderr)
+    print(json.dumps({"gflop_a_second": rate / 1e9, "gigabytes_a_second": bandwidth / 1e9, "rounds": rounds, "cores": CORES, "configurations": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
