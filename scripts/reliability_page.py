@@ -23,6 +23,13 @@ def figures(faults: list[dict], soak: dict | None) -> str:
     def total(test: str, key: str) -> int:
         return sum(fault.get(key, 0) for fault in by_test.get(test, []))
 
+    def lost(how: str) -> list[dict]:
+        return [fault for fault in by_test.get("lost_rank", []) if fault["how"] == how]
+
+    def ended(ranks: list[dict]) -> str:
+        slowest = max((fault["seconds"] for fault in ranks), default=0.0)
+        return f"the other gone within {slowest} s, with `hardware.timeout={ranks[0]['timeout'] if ranks else 0}`; exit code 75; byte-identical after resume"
+
     random, stops = by_test["random_kills"][0], by_test["stops"][0]
     stopped = f"exit codes 143, 130, 75; all byte-identical; the slowest took {stops['slowest_seconds']} s; {stops['with_a_second_signal']} got a second signal"
     rows = [
@@ -38,6 +45,8 @@ def figures(faults: list[dict], soak: dict | None) -> str:
         ("secrets planted", total("secrets", "planted"), f"{total('secrets', 'found')} found again"),
         ("disk full, at each write of a save", len(by_test["disk_full"]), "exit code 75 and one line; nothing lost; byte-identical after resume"),
         ("a second process on a run", total("two_processes", "refused"), "refused, with the number and the host of the first"),
+        ("a process of a run of two killed", len(lost("SIGKILL")), ended(lost("SIGKILL"))),
+        ("a process of a run of two stopped (SIGSTOP), as if it hung", len(lost("SIGSTOP")), ended(lost("SIGSTOP"))),
     ]
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "hydra-core", "safetensors", "wandb"))
     lines = [f"By `bash scripts/soak.sh`, {time.strftime('%d %B %Y')}; Python {platform.python_version()}, {packages}; {platform.system()}, CPU.", ""]

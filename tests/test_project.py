@@ -34,6 +34,7 @@ def test_dependencies_between_rooms_point_one_way():
     allowed = {
         "tasks": {"tasks"},
         "tracking": {"tracking"},
+        "search": {"search"},
         "models": {"models", "tasks"},
         "meta": {"meta", "models"},
         "evaluation": {"evaluation", "meta", "models", "tasks"},

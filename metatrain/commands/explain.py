@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 USAGE = """\
 usage: metatrain explain KEY [SETTING=VALUE ...]
 
-Says of a setting of `metatrain train` what it means, its type and default, its value with these settings and who has set it, and the
+Says of a setting of `metatrain train` or `sweep` what it means, its type and default, its value with these settings and who has set it, and the
 presets and experiments that set it. KEY may be a group, whose settings are listed. Without a KEY: all groups.
 
 examples:
@@ -25,13 +25,13 @@ examples:
 
 def main(arguments: list[str]) -> None:
     """Entry point; the first argument without '=' names the setting."""
-    from metatrain.config.schema import TrainConfig
+    from metatrain.config.schema import SweepConfig
     from metatrain.config.settings import settings_of
 
     if "-h" in arguments or "--help" in arguments:
         print(USAGE)
         return
-    settings = {setting.key: setting for setting in settings_of(TrainConfig)}
+    settings = {setting.key: setting for setting in settings_of(SweepConfig)}
     names = [item for item in arguments if "=" not in item and not item.startswith("-")]
     key = names[0].rstrip(".") if names else None
     if key is None or (key in settings and settings[key].type == "group"):
@@ -64,7 +64,9 @@ def _list(settings: dict[str, Setting], group: str | None) -> None:
 
 def _explain(setting: Setting, overrides: list[str]) -> None:
     from metatrain.config.compose import run_under_hydra
-    from metatrain.config.schema import TrainConfig
+    from metatrain.config.schema import SCHEMAS, TrainConfig
+
+    command = "sweep" if setting.key.startswith("search.") else "train"
 
     def show(config: TrainConfig, path: Path, given: list[str]) -> None:
         from hydra.core.hydra_config import HydraConfig
@@ -82,7 +84,7 @@ def _explain(setting: Setting, overrides: list[str]) -> None:
                 print(f"  {kind:<10} {', '.join(f'{name} ({value})' for name, value in uses)}")
         print(f"  defined in {setting.where}")
 
-    run_under_hydra("train", [*overrides, "hydra.run.dir=.", "hydra.output_subdir=null"], TrainConfig, show, program="metatrain explain")
+    run_under_hydra(command, [*overrides, "hydra.run.dir=.", "hydra.output_subdir=null"], SCHEMAS[command], show, program="metatrain explain")
 
 
 def _set_by(key: str, given: list[str], chosen: dict[str, str]) -> str:

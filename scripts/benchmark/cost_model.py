@@ -7,6 +7,8 @@ Operations are counted by formula, from the model's shape and the tokens of the 
     head alone    = 3 forward(support and query)
 and beside them the outer step moves `_OUTER` copies of all parameters through memory. Two constants are measured, on the first
 configuration alone: operations a second, and bytes a second. The others are predicted.
+
+    python scripts/benchmark/cost_model.py --read-off     what the model says of larger machines and models: an estimate, nothing is run
 """
 
 from __future__ import annotations
@@ -95,10 +97,41 @@ def bytes_a_second() -> float:
     return 2 * one.nbytes / statistics.median(times)
 
 
+# Of the read-off: layers, hidden, feed-forward, word embeddings' rows, products of the feed-forward part.
+MODELS = {
+    "22M (MiniLM)": (6, 384, 1536, 30522, 2),
+    "110M (BERT base)": (12, 768, 3072, 30522, 2),
+    "335M (BERT large)": (24, 1024, 4096, 30522, 2),
+    "1.3B": (24, 2048, 8192, 50272, 2),
+    "7B": (32, 4096, 11008, 32000, 3),
+}
+GPU, NVLINK, NETWORK = 0.4 * 990e12, 450e9, 50e9  # operations a second at 40% of an H100's bf16 peak; bytes a second of a GPU in its node, and of a node
+TEXTS, LENGTH, STEPS = (10, 50), 64, 5  # support and query texts of an episode, their tokens, inner steps
+
+
+def read_off() -> list[str]:
+    """A Markdown table: one episode for each GPU in each meta-update."""
+    lines = ["| model | exact, s | first order, s | exchange, 8 GPUs | exchange, 64 nodes of 8 | memory, GB |", "|---|---|---|---|---|---|"]
+    for name, (layers, hidden, wide, rows, products) in MODELS.items():
+        weights = layers * (4 * hidden**2 + products * hidden * wide)
+        support, query = (texts * LENGTH * (2 * weights + 4 * layers * LENGTH * hidden) for texts in TEXTS)
+        exact, first = (STEPS * each * support + 4 * query for each in (9, 3))
+        travelling = 4 * (weights + min(rows, sum(TEXTS) * LENGTH) * hidden)
+        # Each GPU sends its slices to the others, then its slice of the sum: two times the numbers, nearly all of them out of its node.
+        near, far = 2 * travelling / NVLINK, 2 * travelling * 8 / NETWORK
+        memory = 4 * (weights + rows * hidden) * (4 + STEPS)  # weights, two moments, the sum; the adapted weights of each step
+        lines.append(f"| {name} | {exact / GPU:.3f} | {first / GPU:.3f} | {near:.4f} | {far:.3f} | {memory / 1e9:.0f} |")
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--read-off", action="store_true")
     rounds = parser.parse_args().rounds
+    if parser.parse_args().read_off:
+        print("\n".join(read_off()))
+        return
     measured: dict[str, list[float]] = {name: [] for name in CONFIGURATIONS}
     for _ in range(rounds):
         for name, arguments in CONFIGURATIONS.items():
