@@ -20,6 +20,10 @@ class RestartableError(Exception):
     exit_code = 75
 
 
+class LostRanks(RestartableError):
+    """Other processes of the run are gone, or hang."""
+
+
 class Stopped(BaseException):
     """A signal asked the run to stop, and its state has been saved (exit 128 + signal number; 75 if it is to be started again).
 

@@ -54,26 +54,26 @@ def start(config: SweepConfig, path: Path, overrides: list[str]) -> None:
         while (taken := study.take()) is not None:
             _run(study, taken, settings, display)
             best = study.best()
-            display.advance({"best": f"{best.value:.3f} (trial {best.number})"} if best else {})
+            display.advance({"best": f"{best[1].value:.3f} (trial {best[0]})"} if best else {})
         display.stop()
 
         trials = study.trials()
         found = rows(trials)
         display.table(report.table(found, list(space)))
         report.write_csv(path / "trials.csv", found)
-        for trial in trials:
+        for number, trial in enumerate(trials):
             if error_of(trial):
-                display.say(f"trial {trial.number} failed: {error_of(trial)}")
-        best = study.best()
-        if best is None:
+                display.say(f"trial {number} failed: {error_of(trial)}")
+        if study.best() is None:
             raise UserError(f"no trial of {path} has come to its end; its failures are above")
         for picture in report.draw(path, study.study, several=len(space) > 1 and len(found) > 3):
             display.say(f"picture: {picture}")
+        number, best = study.best()
         folder = path / "conf" / "experiment"
         folder.mkdir(parents=True, exist_ok=True)
         name = f"{config.name}_{report.BEST}".replace("/", "_")
         (folder / f"{name}.yaml").write_text(report.experiment(base, _overrides(best.params), _groups(), best.value, name), encoding="utf-8")
-        display.say(f"best: trial {best.number}, validation {config.validation.score.replace('_', ' ')} {best.value:.3f}: {' '.join(_overrides(best.params))}")
+        display.say(f"best: trial {number}, validation {config.validation.score.replace('_', ' ')} {best.value:.3f}: {' '.join(_overrides(best.params))}")
         display.say(f"next: metatrain train --config-dir {path / 'conf'} +experiment={name}")
 
 
@@ -84,7 +84,7 @@ def _run(study: Study, taken: Taken, settings: Callable[[Taken], TrainConfig], d
     from metatrain.tracking.metrics import validation_scores
     from metatrain.training.run_directory import RunDirectory
 
-    run, number = RunDirectory(taken.path), taken.trial.number
+    run, number = RunDirectory(taken.path), taken.number
     told = False
 
     def should_end() -> bool:
@@ -113,7 +113,7 @@ def _run(study: Study, taken: Taken, settings: Callable[[Taken], TrainConfig], d
     scores = validation_scores(run.metrics)
     if told:
         study.pruned(taken)
-        display.say(f"trial {number}: ended early after {len(scores)} validations, best {max(scores):.3f}")
+        display.say(f"trial {number}: waits after {len(scores)} validations, best {max(scores):.3f}")
     else:
         study.done(taken, scores)
         display.say(f"trial {number}: {max(scores):.3f}")

@@ -27,7 +27,7 @@ from metatrain.cli import stop_on_signals
 from metatrain.commands.train import Job, meta_train
 from metatrain.config.compose import escaped, typed
 from metatrain.config.schema import TrainConfig
-from metatrain.errors import PREEMPTION, RestartableError, Stopped, UserError
+from metatrain.errors import PREEMPTION, LostRanks, RestartableError, Stopped, UserError
 from metatrain.training.rank_environment import environment
 from metatrain.training.whole_files import write_json
 
@@ -57,8 +57,8 @@ def run_in_processes(job: Job, should_end: Callable[[], bool] = lambda: False, q
             with _PassedOn(processes):
                 _watch(processes, should_end)
         finally:
-            _end(processes)
-        _raise(job, [_ending(folder, rank, process.returncode) for rank, process in enumerate(processes)])
+            silent = _end(processes)
+        _raise(job, [_ending(folder, rank, process.returncode, rank in silent) for rank, process in enumerate(processes)])
 
 
 def _start(folder: Path, rank: int, size: int, quiet: bool) -> subprocess.Popen[bytes]:
@@ -109,41 +109,51 @@ def _watch(processes: list[subprocess.Popen[bytes]], should_end: Callable[[], bo
         time.sleep(_LOOK_EVERY)
 
 
-def _end(processes: list[subprocess.Popen[bytes]]) -> None:
+def _end(processes: list[subprocess.Popen[bytes]]) -> set[int]:
+    """End those that are still there, also such as are stopped; returns their ranks."""
+    silent = {rank for rank, process in enumerate(processes) if process.poll() is None}
+    for rank in silent:
+        processes[rank].kill()
     for process in processes:
-        if process.poll() is None:
-            process.kill()  # also ends one that was stopped
         process.wait()
         process.stdin.close()
+    return silent
 
 
-def _ending(folder: Path, rank: int, code: int) -> dict[str, Any]:
+def _ending(folder: Path, rank: int, code: int, silent: bool) -> dict[str, Any]:
     """How a process has ended: what it wrote, or what its exit code says."""
     path = folder / f"ending-{rank}.json"
     if path.exists():
-        return {"code": code, **json.loads(path.read_text())}
+        return json.loads(path.read_text())
     output = _output(folder, rank)
-    return {"code": code, "kind": "done" if code == 0 else "killed", "output": output.read_text(errors="replace") if output.exists() else ""}
+    kind = "done" if code == 0 else "silent" if silent else "killed"
+    return {"kind": kind, "code": code, "output": output.read_text(errors="replace") if output.exists() else ""}
 
 
 def _raise(job: Job, endings: list[dict[str, Any]]) -> None:
     """What the run's ending is, from those of its processes: the most telling one."""
-    for kind in ("bug", "wrong", "stopped", "killed", "restartable"):
+    for kind in ("bug", "wrong", "stopped", "killed", "restartable", "silent", "lost"):
         for rank, ending in enumerate(endings):
-            if ending["kind"] != kind:
-                continue
-            if kind == "bug":
-                print(ending["message"], file=sys.stderr)
-                raise SystemExit(1)
-            if kind == "wrong":
-                raise UserError(ending["message"])
-            if kind == "stopped":
-                raise Stopped(ending["signal"], ending["message"])
-            if kind == "restartable":
-                raise RestartableError(ending["message"])
-            how = f"was killed by signal {-ending['code']}" if ending["code"] < 0 else f"ended with exit code {ending['code']}"
-            print(ending["output"], end="", file=sys.stderr)
-            raise RestartableError(f"process {rank} of {len(endings)} {how}; go on with: metatrain resume {job.path}")
+            if ending["kind"] == kind:
+                _raise_one(job, f"process {rank} of {len(endings)}", ending)
+
+
+def _raise_one(job: Job, who: str, ending: dict[str, Any]) -> None:
+    kind, message, go_on = ending["kind"], ending.get("message", ""), f"go on with: metatrain resume {job.path}"
+    if kind == "bug":
+        print(message, file=sys.stderr)
+        raise SystemExit(1)
+    if kind == "wrong":
+        raise UserError(message)
+    if kind == "stopped":
+        raise Stopped(ending["signal"], message)
+    if kind == "killed":
+        print(ending["output"], end="", file=sys.stderr)
+        code = ending["code"]
+        raise RestartableError(f"{who} {f'was killed by signal {-code}' if code < 0 else f'ended with exit code {code}'}; {go_on}")
+    if kind == "silent":
+        raise RestartableError(f"{who} did not answer, and was ended; {go_on}")
+    raise RestartableError(message if kind == "restartable" else f"{message}; {go_on}")
 
 
 def main(arguments: list[str]) -> None:
@@ -157,7 +167,8 @@ def main(arguments: list[str]) -> None:
     try:
         meta_train(job)
     except (UserError, RestartableError) as error:
-        ending, code = {"kind": "wrong" if isinstance(error, UserError) else "restartable", "message": str(error)}, error.exit_code
+        kind = "wrong" if isinstance(error, UserError) else "lost" if isinstance(error, LostRanks) else "restartable"
+        ending, code = {"kind": kind, "message": str(error)}, error.exit_code
     except Stopped as stop:
         ending, code = {"kind": "stopped", "message": str(stop), "signal": stop.signal_number}, 128 + stop.signal_number
     except Exception:  # noqa: BLE001  the parent prints it

@@ -1,5 +1,8 @@
 """The study: which trial is next, what became of each, and all of it on disk, so that several processes can work on it, and go on.
 
+With successive halving a trial waits at each rung. Optuna knows it as pruned; if it may go on, that is a further trial of Optuna's, with
+the same settings and the same run, which goes on from its checkpoint.
+
 Proposals of a trial are drawn with a seed of its own and depend on nothing but the trials before it. One process that is killed and
 started again therefore proposes what it would have proposed anyway.
 """
@@ -16,7 +19,7 @@ import numpy as np
 import optuna
 from filelock import FileLock, Timeout
 from optuna.distributions import BaseDistribution
-from optuna.pruners import BasePruner, HyperbandPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.pruners import BasePruner, HyperbandPruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -29,6 +32,7 @@ from metatrain.search.config import SearchConfig
 SAMPLERS = ("tpe", "random")
 PRUNERS = ("halving", "hyperband", "none")
 _ERROR = "error"  # attribute of a trial that has failed: why
+_NUMBER, _FROM = "number", "from"  # attributes of one that goes on: whose run it has, and the rung it comes from
 
 
 def check_search(config: SearchConfig) -> None:
@@ -37,6 +41,8 @@ def check_search(config: SearchConfig) -> None:
         raise UserError(f"search.trials={config.trials} must be 1 or more")
     if config.reduction < 2:
         raise UserError(f"search.reduction={config.reduction} must be 2 or more")
+    if not 0 < config.first_rung <= 1:
+        raise UserError(f"search.first_rung={config.first_rung} must be above 0 and at most 1")
     for key, known in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
         if getattr(config, key) not in known:
             raise UserError(f"search.{key}={getattr(config, key)} is unknown; choose one of {', '.join(known)}")
@@ -47,6 +53,7 @@ class Taken:
     """A trial that this process works on; no other does while it holds the lock."""
 
     trial: Trial
+    number: int  # among the trials that users know
     path: Path  # of its run
     lock: FileLock
     reported: int  # validations that the study knows of
@@ -62,6 +69,7 @@ class Study:
             UserError: the storage cannot be opened.
         """
         self.folder, self._config, self._space, self._seed, self._validations = folder, config, space, seed, validations
+        self.rungs = _rungs(config, validations) if config.pruner == "halving" else []
         (folder / "trials").mkdir(parents=True, exist_ok=True)
         self._taking = FileLock(folder / ".taking.lock")
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -73,25 +81,54 @@ class Study:
                 raise UserError(f"search.storage={config.storage}: {str(error).splitlines()[0]}") from error
 
     def take(self) -> Taken | None:
-        """The next trial: one that its process has left, or a new one; None: all have been begun."""
+        """The next trial: one that its process has left, one that may go on, or a new one; None: there is none."""
         with self._taking:
             trials = self.study.get_trials(deepcopy=False)
             for left in trials:
-                if left.state == TrialState.RUNNING and (taken := self._taken(Trial(self.study, left._trial_id), len(left.intermediate_values))):
+                if left.state == TrialState.RUNNING and (taken := self._taken(Trial(self.study, left._trial_id), trials, len(left.intermediate_values))):
                     return taken
-            if len(trials) >= self._config.trials:
-                return None
-            self.study.sampler = self._sampler(len(trials))
-            return self._taken(self.study.ask(self._space), 0)
+            chains = _chains(trials)
+            if len(chains) >= self._config.trials:
+                further = self._further(chains)
+                if further is None:
+                    return None
+                number, rung = further
+                self.study.enqueue_trial(chains[number][0].params, user_attrs={_NUMBER: number, _FROM: rung})
+            self.study.sampler = self._sampler(len(chains))
+            return self._taken(self.study.ask(self._space), trials, 0)
+
+    def _further(self, chains: Sequence[Sequence[FrozenTrial]]) -> tuple[int, int] | None:
+        """The number of the trial that goes on, and from which rung, the highest first; None: none does now."""
+        ended = any(chain[-1].state in (TrialState.COMPLETE, TrialState.RUNNING) for chain in chains)
+        for rung in reversed(self.rungs):
+            there: dict[int, float] = {}
+            gone_on = {number for number, chain in enumerate(chains) if chain[-1].user_attrs.get(_FROM, 0) >= rung}
+            for number, chain in enumerate(chains):
+                scores = {step: value for trial in chain for step, value in trial.intermediate_values.items()}
+                if rung in scores:
+                    there[number] = max(value for step, value in scores.items() if step <= rung)
+            ranked = sorted(there, key=lambda number: (-there[number], number))
+            allowed = len(ranked) // self._config.reduction
+            if ranked and not ended:
+                allowed = max(allowed, 1)  # or none would ever come to its end
+            for number in ranked[:allowed]:
+                if number not in gone_on:
+                    return number, rung
+        return None
 
     def scored(self, taken: Taken, scores: Sequence[float]) -> bool:
-        """Tell the study the validation scores of a trial so far, in order; whether it should end."""
+        """Tell the study the validation scores of a trial so far, in order; whether it should end, for now or for good."""
         for score in scores[taken.reported :]:
             taken.reported += 1
             taken.trial.report(score if math.isfinite(score) else 0.0, taken.reported)
-            if self._is_behind(taken):
+            if self._ends(taken):
                 return True
-        return self._is_behind(taken)
+        return self._ends(taken)
+
+    def _ends(self, taken: Taken) -> bool:
+        if self.rungs:
+            return taken.reported in self.rungs and taken.reported > taken.trial.user_attrs.get(_FROM, 0)
+        return taken.reported < self._validations and taken.trial.should_prune()
 
     def done(self, taken: Taken, scores: Sequence[float]) -> None:
         """A trial has come to its end; its best validation counts, as it does in a run."""
@@ -105,29 +142,25 @@ class Study:
         self._end(taken, None, TrialState.FAIL)
 
     def trials(self) -> list[FrozenTrial]:
-        """All of them, in their order."""
-        return self.study.get_trials(deepcopy=False)
+        """Where each trial has come to, by number."""
+        return [chain[-1] for chain in _chains(self.study.get_trials(deepcopy=False))]
 
-    def best(self) -> FrozenTrial | None:
-        """The first of the best of those that were not ended early."""
-        complete = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
-        return max(complete, key=lambda trial: trial.value, default=None)
+    def best(self) -> tuple[int, FrozenTrial] | None:
+        """The first of the best of those that have come to their end, with its number."""
+        complete = [(number, trial) for number, trial in enumerate(self.trials()) if trial.state == TrialState.COMPLETE]
+        return max(complete, key=lambda each: each[1].value, default=None)
 
-    def path(self, trial: FrozenTrial | Trial) -> Path:
-        """Of its run."""
-        return self.folder / "trials" / f"{trial.number:04d}"
-
-    def _is_behind(self, taken: Taken) -> bool:
-        return taken.reported < self._validations and taken.trial.should_prune()
-
-    def _taken(self, trial: Trial, reported: int) -> Taken | None:
-        path = self.path(trial)
+    def _taken(self, trial: Trial, trials: Sequence[FrozenTrial], reported: int) -> Taken | None:
+        """The trial, if no other process has it; `trials`: all, or all before it."""
+        begun = sum(_NUMBER not in each.user_attrs for each in trials if each.number < trial.number)
+        number = trial.user_attrs.get(_NUMBER, begun)
+        path = self.folder / "trials" / f"{number:04d}"
         lock = FileLock(path.with_suffix(".lock"))
         try:
             lock.acquire(timeout=0)
         except Timeout:
             return None
-        return Taken(trial, path, lock, reported)
+        return Taken(trial, number, path, lock, reported)
 
     def _end(self, taken: Taken, value: float | None, state: TrialState) -> None:
         self.study.tell(taken.trial, value, state=state)
@@ -138,11 +171,29 @@ class Study:
         return RandomSampler(seed) if self._config.sampler == "random" else TPESampler(seed=seed, multivariate=True)
 
     def _pruner(self) -> BasePruner:
-        if self._config.pruner == "halving":
-            return SuccessiveHalvingPruner(min_resource=1, reduction_factor=self._config.reduction)
         if self._config.pruner == "hyperband":
             return HyperbandPruner(min_resource=1, max_resource=self._validations, reduction_factor=self._config.reduction)
         return NopPruner()
+
+
+def _chains(trials: Sequence[FrozenTrial]) -> list[list[FrozenTrial]]:
+    """By number, Optuna's trials that are one for users, in their order."""
+    found: list[list[FrozenTrial]] = []
+    for trial in trials:
+        if _NUMBER in trial.user_attrs:
+            found[trial.user_attrs[_NUMBER]].append(trial)
+        else:
+            found.append([trial])
+    return found
+
+
+def _rungs(config: SearchConfig, validations: int) -> list[int]:
+    """The validations after which trials wait; after the last of all a trial is at its end."""
+    found, rung = [], math.ceil(config.first_rung * validations)
+    while rung < validations:
+        found.append(rung)
+        rung *= config.reduction
+    return found
 
 
 def error_of(trial: FrozenTrial) -> str:
@@ -151,12 +202,12 @@ def error_of(trial: FrozenTrial) -> str:
 
 
 def rows(trials: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
-    """A record of each trial, for a table."""
+    """A record of each of `Study.trials`, for a table."""
     found = []
-    for trial in trials:
+    for number, trial in enumerate(trials):
         seconds = trial.duration.total_seconds() if trial.duration else None
         scores = list(trial.intermediate_values.values())
         score = trial.value if trial.state == TrialState.COMPLETE else max(scores, default=None)
-        record = {"trial": trial.number, "state": trial.state.name.lower(), "score": score, "validations": len(scores), "seconds": seconds}
+        record = {"trial": number, "state": trial.state.name.lower(), "score": score, "validations": len(scores), "seconds": seconds}
         found.append({**record, **trial.params})
     return found

@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from metatrain.config.compose import RUN_ID, run_id
-from metatrain.errors import RestartableError, UserError
+from metatrain.errors import LostRanks, RestartableError, UserError
 from metatrain.meta.parameters import Parameters
 from metatrain.training.config import HardwareConfig
 from metatrain.training.rank_environment import STORE, number_of_ranks
@@ -115,7 +115,7 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:  # torch has no class for it
-            raise RestartableError(f"rank {self.rank} of {self.size} has lost the others, one of which is gone or hangs: {_short(error)}") from error
+            raise LostRanks(f"rank {self.rank} of {self.size} has lost the others, one of which is gone or hangs: {_short(error)}") from error
         self.waited += time.monotonic() - begin
 
 

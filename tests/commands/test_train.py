@@ -162,3 +162,11 @@ def test_slurm_has_a_configuration():
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         launcher = compose("train", ["hydra/launcher=slurm"], return_hydra_config=True).hydra.launcher
     assert launcher._target_.endswith("SlurmLauncher") and launcher.max_num_timeout == 20 and launcher.partition is None
+
+
+def test_no_arms_no_meta_test(cli, tmp_path):
+    found = cli("train", "debug=fast", "outer.steps=1", "evaluation.arms=[]", "hydra.run.dir=run")
+    assert found.code == 0 and "no meta-test" in found.out, found.err
+    assert (tmp_path / "run" / "model" / "adaptation.json").exists() and not (tmp_path / "run" / "results.json").exists()
+    assert "is finished" in cli("resume", "run").out
+    assert cli("evaluate", "checkpoint=run", "evaluation.arms=[]").code == 2

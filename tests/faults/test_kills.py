@@ -18,12 +18,12 @@ PLACES = {
 
 def test_random_kills(zygote, whole, fresh, tmp_path, rng):
     kills, finished, lost = 0, 0, 0
-    while kills < count(6, 200):
+    while kills < count(4, 200):
         run = fresh()
         here = 0
         while True:
             process = zygote.start(go_on(run), tmp_path)
-            if kills < count(6, 200) and here < 6:
+            if kills < count(4, 200) and here < 6:
                 time.sleep(rng.uniform(0, 1.1 * whole.seconds))
                 process.send(signal.SIGKILL)
             code, output = process.wait()

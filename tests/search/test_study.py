@@ -47,7 +47,7 @@ def test_a_search_that_is_killed_proposes_what_it_would_have_proposed(tmp_path, 
             finish(study, taken)
             done += 1
     assert params(study) == params(unbroken)
-    assert study.best().params == unbroken.best().params
+    assert study.best()[1].params == unbroken.best()[1].params
     assert [row["state"] for row in rows(study.trials())] == ["complete"] * 16
 
 
@@ -77,24 +77,73 @@ def test_scores_are_reported_once_and_in_order(tmp_path):
     study.scored(again, [0.5, 0.7, 0.6])
     assert study.trials()[0].intermediate_values == {1: 0.5, 2: 0.7, 3: 0.6}
     study.done(again, [0.5, 0.7, 0.6])
-    assert study.best().value == 0.7
+    assert study.best()[1].value == 0.7
 
 
-@pytest.mark.parametrize("pruner", ["halving", "hyperband"])
-def test_trials_that_are_behind_are_ended_early(tmp_path, pruner):
-    study = opened(tmp_path, trials=30, pruner=pruner)
-    spent = 0
+def run(study: Study) -> dict[int, int]:
+    """Work on all there is; validations of each trial, whose score does not change from its first."""
+    spent: dict[int, int] = {}
     while (taken := study.take()) is not None:
         score = score_of(taken.trial.params)
         for validation in range(1, 10):
-            spent += 1
+            spent[taken.number] = max(spent.get(taken.number, 0), validation)
             if study.scored(taken, [score] * validation):
                 study.pruned(taken)
                 break
         else:
             study.done(taken, [score])
-    assert spent < 0.7 * 30 * 9
-    assert study.best().value > 0.9
+    return spent
+
+
+def test_hyperband_ends_trials_that_are_behind(tmp_path):
+    study = opened(tmp_path, trials=30, pruner="hyperband")
+    assert sum(run(study).values()) < 0.8 * 30 * 9
+    assert study.best()[1].value > 0.9
+
+
+def test_with_halving_the_best_at_each_rung_go_on_from_where_they_are(tmp_path):
+    study = opened(tmp_path, trials=18)
+    assert study.rungs == [2, 6]
+    spent = run(study)
+    assert sorted(spent) == list(range(18))
+    ranked = sorted(spent, key=lambda number: -score_of(study.trials()[number].params))
+    assert [spent[number] for number in ranked] == [9] * 2 + [6] * 4 + [2] * 12
+    assert study.best()[0] == ranked[0] and study.best()[1].value == score_of(study.trials()[ranked[0]].params)
+    assert sorted(path.name for path in (tmp_path / "trials").glob("*.lock")) == [f"{number:04d}.lock" for number in range(18)]
+    assert [row["trial"] for row in rows(study.trials())] == list(range(18))
+    assert study.take() is None
+
+    # More trials of the same search: those that are there count, and more of them may go on.
+    more = opened(tmp_path, trials=27)
+    run(more)
+    assert len(more.trials()) == 27 and [trial.params for trial in more.trials()[:18]] == [trial.params for trial in study.trials()[:18]]
+
+
+def test_with_few_trials_one_still_comes_to_its_end(tmp_path):
+    study = opened(tmp_path, trials=2)
+    assert sorted(run(study).values()) == [2, 9]
+
+
+def test_a_kill_changes_nothing_of_halving(tmp_path):
+    whole = opened(tmp_path / "whole", trials=9)
+    run(whole)
+    stops = 0
+    while stops < 20:
+        study = opened(tmp_path / "broken", trials=9)
+        taken = study.take()
+        if taken is None:
+            break
+        stops += 1
+        taken.lock.release()  # taken, and killed
+        taken = opened(tmp_path / "broken", trials=9).take()
+        score = score_of(taken.trial.params)
+        for validation in range(1, 10):
+            if study.scored(taken, [score] * validation):
+                study.pruned(taken)
+                break
+        else:
+            study.done(taken, [score])
+    assert params(study) == params(whole) and study.best()[0] == whole.best()[0]
 
 
 def test_a_failed_trial_says_why_and_the_search_goes_on(tmp_path):
@@ -102,7 +151,7 @@ def test_a_failed_trial_says_why_and_the_search_goes_on(tmp_path):
     study.failed(study.take(), "inner.lr is too large")
     finish(study, study.take())
     assert [error_of(trial) for trial in study.trials()] == ["inner.lr is too large", ""]
-    assert study.best().number == 1
+    assert study.best()[0] == 1
 
 
 def test_a_database_may_hold_the_study(tmp_path):
@@ -113,7 +162,7 @@ def test_a_database_may_hold_the_study(tmp_path):
         opened(tmp_path, storage="nothing://here")
 
 
-@pytest.mark.parametrize(("key", "value"), [("trials", 0), ("reduction", 1), ("sampler", "grid"), ("pruner", "median")])
+@pytest.mark.parametrize(("key", "value"), [("trials", 0), ("reduction", 1), ("first_rung", 0.0), ("sampler", "grid"), ("pruner", "median")])
 def test_settings_that_make_no_sense_are_refused(key, value):
     with pytest.raises(UserError, match=rf"search\.{key}={value}"):
         check_search(SearchConfig(**{key: value}))
