@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 import signal
@@ -105,7 +104,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _run_command(command: str, arguments: list[str]) -> int:
-    from metatrain.errors import RestartableError, Stopped, UserError, is_disk_full
+    from metatrain.errors import RestartableError, Stopped, UserError, of_system
 
     _quiet_libraries()
     try:
@@ -118,11 +117,10 @@ def _run_command(command: str, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return _complain("interrupted before there was anything to save", 130)
     except OSError as error:
-        if is_disk_full(error):
-            return _complain(f"the disk is full: {error}; free some space and run: metatrain resume latest", RestartableError.exit_code)
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return _complain(f"no permission: {error.filename}: {error.strerror}", 2)
-        raise
+        found = of_system(error)
+        if found is None:
+            raise
+        return _complain(str(found), found.exit_code)
     return 0
 
 

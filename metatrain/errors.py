@@ -41,3 +41,12 @@ def is_disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return "(os error 28)" in str(error) or "(os error 27)" in str(error)
+
+
+def of_system(error: OSError) -> UserError | RestartableError | None:
+    """What an error of the operating system means to the user; None: it is a bug."""
+    if is_disk_full(error):
+        return RestartableError(f"the disk is full: {error}; free some space and run: metatrain resume latest")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return UserError(f"no permission: {error.filename}: {error.strerror}")
+    return None

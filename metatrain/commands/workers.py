@@ -27,7 +27,7 @@ from metatrain.cli import stop_on_signals
 from metatrain.commands.train import Job, meta_train
 from metatrain.config.compose import escaped, typed
 from metatrain.config.schema import TrainConfig
-from metatrain.errors import PREEMPTION, LostRanks, RestartableError, Stopped, UserError
+from metatrain.errors import PREEMPTION, LostRanks, RestartableError, Stopped, UserError, of_system
 from metatrain.training.rank_environment import environment
 from metatrain.training.whole_files import write_json
 
@@ -125,6 +125,8 @@ def _ending(folder: Path, rank: int, code: int, silent: bool) -> dict[str, Any]:
     path = folder / f"ending-{rank}.json"
     if path.exists():
         return json.loads(path.read_text())
+    if -code in _SIGNALS:
+        return {"kind": "stopped", "message": "stopped before there was anything to save", "signal": -code}
     output = _output(folder, rank)
     kind = "done" if code == 0 else "silent" if silent else "killed"
     return {"kind": kind, "code": code, "output": output.read_text(errors="replace") if output.exists() else ""}
@@ -165,12 +167,17 @@ def main(arguments: list[str]) -> None:
     job = Job(typed(OmegaConf.create(escaped(order["config"])), TrainConfig), Path(order["path"]), order["overrides"], order["changes"])
     ending, code = {"kind": "done"}, 0
     try:
-        meta_train(job)
+        try:
+            meta_train(job)
+        except OSError as error:
+            raise of_system(error) or error from error
     except (UserError, RestartableError) as error:
         kind = "wrong" if isinstance(error, UserError) else "lost" if isinstance(error, LostRanks) else "restartable"
         ending, code = {"kind": kind, "message": str(error)}, error.exit_code
     except Stopped as stop:
         ending, code = {"kind": "stopped", "message": str(stop), "signal": stop.signal_number}, 128 + stop.signal_number
+    except KeyboardInterrupt:
+        ending, code = {"kind": "stopped", "message": "interrupted before there was anything to save", "signal": signal.SIGINT}, 130
     except Exception:  # noqa: BLE001  the parent prints it
         ending, code = {"kind": "bug", "message": traceback.format_exc()}, 1
     if folder.exists():
