@@ -28,10 +28,11 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.tasks.episodes import check_tasks, training_episode
     from metatrain.tracking.console import Display
     from metatrain.training import hardware
+    from metatrain.training.ranks import Ranks
 
     with Display() as display:
         check_algorithm(config.algorithm, config.inner, config.model)
-        device, _, notes = hardware.apply(config.hardware)
+        device, _, notes = hardware.apply(config.hardware, Ranks())
         tasks = load_tasks(config.tasks, config.seed)
         check_tasks(tasks.meta_train, config.episode, "meta_train")
         for note in notes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,10 +46,11 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.tracking.console import Display
     from metatrain.training import hardware
     from metatrain.training.check import check_training
+    from metatrain.training.ranks import Ranks
 
     with Display() as display:
         check_algorithm(config.algorithm, config.inner, config.model)
-        device, dtype, notes = hardware.apply(config.hardware)
+        device, dtype, notes = hardware.apply(config.hardware, Ranks(local_size=config.hardware.processes))
         tasks = load_tasks(config.tasks, config.seed)
         check_training(config, tasks)
         check_evaluation(config.evaluation, tasks.meta_test, config.episode, config.algorithm)
@@ -79,8 +81,12 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
         display.table(table)
 
         seconds = _evaluation(config, learner, tasks, tokens)
-        training = rows[0][1] * config.outer.steps
-        display.say(f"in all: {_time(training + seconds)}, of which {_time(seconds)} for validation and the meta-test")
+        training, processes = rows[0][1] * config.outer.steps, config.hardware.processes
+        if processes > 1:
+            parts = len(learner.groups(episodes)) if config.hardware.reduce == "ordered" else len(episodes)
+            training, seconds = training * math.ceil(parts / processes) / parts, seconds / processes
+        each = f" in {processes} processes like this one" if processes > 1 else ""
+        display.say(f"in all: {_time(training + seconds)}{each}, of which {_time(seconds)} for validation and the meta-test")
         display.say(f"peak memory: about {hardware.peak_memory(device) / 1e9:.1f} GB")
         display.say(f"disk: {_disk(config, learner) / 1e6:,.0f} MB for checkpoints and the model")
 

@@ -35,6 +35,8 @@ def apply(config: HardwareConfig, ranks: Ranks | None = None) -> tuple[torch.dev
         raise UserError(f"hardware.precision={config.precision} is unknown; choose one of {', '.join(precisions)}")
     if config.max_memory is not None and not 0 < config.max_memory < float("inf"):
         raise UserError(f"hardware.max_memory={config.max_memory} must be a positive number of GB, or null")
+    if config.processes < 1:
+        raise UserError(f"hardware.processes={config.processes} must be 1 or more")
     if ranks is None and config.processes != 1:
         raise UserError(f"hardware.processes={config.processes}: this command runs in one process; leave it at 1")
     local_rank, local_size = (0, 1) if ranks is None else (ranks.local_rank, ranks.local_size)

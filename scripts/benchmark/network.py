@@ -14,6 +14,16 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
+from hydra import compose, initialize_config_dir
+
+from metatrain.commands.building import Recipe, build_learner
+from metatrain.config.compose import conf_dir, typed
+from metatrain.config.schema import TrainConfig, register
+from metatrain.evaluation.protocol import texts_of
+from metatrain.tasks.distribution import load_tasks
+from metatrain.tasks.episodes import training_episode
+
 RANKS, UPDATES = 4, 6
 RATES = {"as it is": None, "2 Gbit/s": 2e9, "1 Gbit/s": 1e9, "0.5 Gbit/s": 5e8}
 RUN = [
@@ -35,15 +45,17 @@ def seconds(rate: float | None, reduce: str) -> float:
 
 def exchanged() -> float:
     """Bytes over the loopback in a meta-update of as many episodes as ranks: each rank's slices to all others, then the sum's to all."""
-    from metatrain.config.schema import TrainConfig  # noqa: F401  the same imports as the runs
-    from metatrain.models.config import ModelConfig
-    from metatrain.models.encoder import load_encoder
-
-    encoder, _ = load_encoder(ModelConfig(name="minilm"))
-    words = dict(encoder.named_parameters())[encoder.word_embeddings]
-    rest = sum(value.numel() for value in encoder.parameters()) - words.numel()
-    rows = 400  # of the word embeddings, about, that occur in a meta-batch; the others do not travel
-    return 2 * (RANKS - 1) * 4 * (rest + rows * words.shape[1])
+    register()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = typed(compose("train", RUN[1:]), TrainConfig)
+    tasks = load_tasks(config.tasks, config.seed)
+    learner = build_learner(Recipe.of_run(config, tasks.meta_train), torch.device("cpu"), torch.float32)
+    tokens, sizes = learner.model.tokens(), []
+    for update in range(1, UPDATES):
+        drawn = (training_episode(tasks, config.episode, config.seed, update * RANKS + slot) for slot in range(RANKS))
+        rows = learner.rows([texts_of(episode, tokens) for episode in drawn])
+        sizes.append(sum(value[: len(rows)].nbytes if name in learner.by_row else value.nbytes for name, value in learner.parameters.items()))
+    return 2 * (RANKS - 1) * statistics.mean(sizes)
 
 
 def main() -> None:

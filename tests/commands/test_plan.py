@@ -10,6 +10,9 @@ def test_it_measures_the_run_and_what_would_be_cheaper_and_leaves_nothing(cli, t
         assert words in found.out, words
     assert re.search(r"in all: \d+ s, of which \d+ s for validation and the meta-test", found.out)
     assert not list(tmp_path.iterdir())
+    found = cli("plan", "debug=fast", "hardware.processes=2")
+    assert re.search(r"in all: \d+ s in 2 processes like this one, of which", found.out), found.err
+    assert "hardware.processes=0 must be 1 or more" in cli("plan", "debug=fast", "hardware.processes=0").err
 
 
 def test_disk_is_what_a_run_writes(cli, tiny_run):

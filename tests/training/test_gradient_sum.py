@@ -1,4 +1,4 @@
-"""Who takes which episode, and how gradients travel; that ranks get the same bits is shown in tests/faults/test_ranks.py."""
+"""Who takes which episode, and how gradients travel; that ranks get the same bits is shown in tests/faults/test_processes_of_a_run.py."""
 
 import pytest
 import torch
@@ -83,20 +83,3 @@ def test_one_process_takes_the_mean_of_parts_with_other_rows():
     found = total.mean(4)
     assert found["encoder.words"][:, 0].tolist() == [0, 0.75, 1.0, 0, 0, 0]
     assert found["encoder.bias"].tolist() == [0.25] * 3 and found["head.scale"].item() == 1.0
-
-
-def test_ranks_of_one_process_ask_nobody():
-    alone = Ranks()
-    assert alone.first and alone.highest(7) == 7 and alone.gather({"a": 1}) == [{"a": 1}]
-    alone.wait()
-    alone.check_same({"x": torch.zeros(1)}, "ever")
-    assert alone.waited == 0.0
-
-
-def test_ranks_with_other_parameters_are_noticed(monkeypatch):
-    from metatrain.errors import RestartableError
-
-    ranks = Ranks(0, 2)
-    monkeypatch.setattr(Ranks, "gather", lambda self, value: [value, "other"])
-    with pytest.raises(RestartableError, match="rank 1 has other parameters than rank 0 at meta-update 3"):
-        ranks.check_same({"x": torch.zeros(1)}, "at meta-update 3")
