@@ -48,11 +48,20 @@ def start(config: SweepConfig, path: Path, overrides: list[str]) -> None:
 
         def settings(taken: Taken) -> TrainConfig:
             found = composed("train", [*base, *_overrides(taken.trial.params)], TrainConfig)
-            return replace(found, name=path.name, hardware=config.hardware, tracking=config.tracking, evaluation=replace(found.evaluation, arms=[]))
+            checkpoints = replace(found.checkpoint, keep=1)
+            return replace(
+                found,
+                name=path.name,
+                hardware=config.hardware,
+                tracking=config.tracking,
+                evaluation=replace(found.evaluation, arms=[]),
+                checkpoint=checkpoints,
+            )
 
         display.start("searching", config.search.trials, sum(trial.state.is_finished() for trial in study.trials()))
         while (taken := study.take()) is not None:
             _run(study, taken, settings, display)
+            study.clear_away()
             best = study.best()
             display.advance({"best": f"{best[1].value:.3f} (trial {best[0]})"} if best else {})
         display.stop()

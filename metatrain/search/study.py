@@ -10,6 +10,7 @@ started again therefore proposes what it would have proposed anyway.
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,11 +151,29 @@ class Study:
         complete = [(number, trial) for number, trial in enumerate(self.trials()) if trial.state == TrialState.COMPLETE]
         return max(complete, key=lambda each: each[1].value, default=None)
 
+    def clear_away(self) -> None:
+        """Remove weights that are of no more use: of trials that have come to their end, but the best, and once there is nothing to do of all others.
+
+        What has been measured stays. A trial that may go on after all, in a longer search, is trained again.
+        """
+        with self._taking:
+            chains, best = _chains(self.study.get_trials(deepcopy=False)), self.best()
+            trials = [chain[-1] for chain in chains]
+            over = len(trials) >= self._config.trials and all(trial.state.is_finished() for trial in trials) and self._further(chains) is None
+            for number, trial in enumerate(trials):
+                if (trial.state == TrialState.COMPLETE or over) and best is not None and number != best[0]:
+                    for name in ("checkpoints", "model"):
+                        shutil.rmtree(self._path(number) / name, ignore_errors=True)
+
+    def _path(self, number: int) -> Path:
+        """Of a trial's run."""
+        return self.folder / "trials" / f"{number:04d}"
+
     def _taken(self, trial: Trial, trials: Sequence[FrozenTrial], reported: int) -> Taken | None:
         """The trial, if no other process has it; `trials`: all, or all before it."""
         begun = sum(_NUMBER not in each.user_attrs for each in trials if each.number < trial.number)
         number = trial.user_attrs.get(_NUMBER, begun)
-        path = self.folder / "trials" / f"{number:04d}"
+        path = self._path(number)
         lock = FileLock(path.with_suffix(".lock"))
         try:
             lock.acquire(timeout=0)

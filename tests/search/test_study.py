@@ -119,6 +119,23 @@ def test_with_halving_the_best_at_each_rung_go_on_from_where_they_are(tmp_path):
     assert len(more.trials()) == 27 and [trial.params for trial in more.trials()[:18]] == [trial.params for trial in study.trials()[:18]]
 
 
+def test_weights_are_kept_of_the_best_and_of_those_that_may_go_on(tmp_path):
+    study = opened(tmp_path, trials=6)
+    kept = []
+    while (taken := study.take()) is not None:
+        (taken.path / "checkpoints").mkdir(parents=True, exist_ok=True)
+        score = score_of(taken.trial.params)
+        for validation in range(1, 10):
+            if study.scored(taken, [score] * validation):
+                study.pruned(taken)
+                break
+        else:
+            study.done(taken, [score])
+        study.clear_away()
+        kept.append(sorted(int(path.parent.name) for path in tmp_path.glob("trials/*/checkpoints")))
+    assert kept[5] == list(range(6)) and kept[-1] == [study.best()[0]]
+
+
 def test_with_few_trials_one_still_comes_to_its_end(tmp_path):
     study = opened(tmp_path, trials=2)
     assert sorted(run(study).values()) == [2, 9]
