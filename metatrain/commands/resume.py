@@ -55,7 +55,7 @@ def go_on(run: RunDirectory, config: TrainConfig, overrides: list[str]) -> None:
     from metatrain.tracking.console import Display
 
     if overrides or run.read_record().get("state") != "done":
-        run_job(Job(config, run.path, overrides, _changes(run.load_config(TrainConfig), config)))
+        run_job(Job(config, run.path, overrides, changes=_changes(run.load_config(TrainConfig), config)))
         return
     with Display() as display:
         display.say(f"{run.path} is finished; to train longer: metatrain resume {run.path} outer.steps=...")

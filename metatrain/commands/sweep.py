@@ -110,7 +110,7 @@ def _run(study: Study, taken: Taken, settings: Callable[[Taken], TrainConfig], d
         else:
             proposal = _overrides(taken.trial.params)
             display.say(f"trial {number}: {' '.join(proposal)}{' (goes on)' if begun else ''}")
-            run_in_processes(Job(settings(taken), taken.path, proposal, [] if begun else None), should_end, quiet=True)
+            run_in_processes(Job(settings(taken), taken.path, proposal, of_search=True, changes=[] if begun else None), should_end, quiet=True)
         told = should_end()
     except UserError as error:
         study.failed(taken, str(error))

@@ -28,6 +28,7 @@ class Job:
     config: TrainConfig
     path: Path
     overrides: list[str]
+    of_search: bool = False  # which has many, of which none is to be the `latest`
     changes: list[str] | None = None  # of a run that goes on: settings that differ from here on, as `key: before -> after`
 
     @property
@@ -125,7 +126,7 @@ def meta_train(job: Job) -> None:
         run = held
         if ranks.first:
             if job.changes is None:
-                run = RunDirectory.create(job.path, config, job.overrides, "train")
+                run = RunDirectory.create(job.path, config, job.overrides, "train", latest=not job.of_search)
             display.log_to(run.log)
             work.enter_context(recorded(run))
         display.say(f"run: {run.path}")
@@ -164,14 +165,14 @@ def meta_train(job: Job) -> None:
             if not ranks.first:
                 return
             updates = trainer.state.step if trainer.state.best_step is None else trainer.state.best_step
-            write_text(run.model / "README.md", _card(config, results, tasks, updates, run, device))
+            write_text(run.model / "README.md", _card(config, results, tasks, updates, run, device, ranks.size))
             wandb.finish({f"meta_test/{name}": arm["mean"] for name, arm in results["arms"].items()})
             display.say(f"peak memory: {hardware.peak_memory(device) / 1e9:.2f} GB")
             display.say(f"results: {run.results}")
             display.say(f"next: metatrain finetune checkpoint={run.path} data.train=YOUR_EXAMPLES.csv")
 
 
-def _card(config: TrainConfig, results: dict[str, Any], tasks: TaskDistribution, updates: int, run: RunDirectory, device: torch.device) -> str:
+def _card(config: TrainConfig, results: dict[str, Any], tasks: TaskDistribution, updates: int, run: RunDirectory, device: torch.device, ranks: int) -> str:
     """The model's card."""
     from metatrain import __version__
     from metatrain.tracking.metrics import read_metrics
@@ -182,4 +183,6 @@ def _card(config: TrainConfig, results: dict[str, Any], tasks: TaskDistribution,
     seconds = sum(record["seconds"] for record in read_metrics(run.path / "timings.jsonl"))
     facts = hardware.describe()
     where = str(device) if device.type != "cpu" else f"{facts['threads']} threads of {facts['processor']}"
+    if ranks > 1:
+        where = f"{ranks} processes, each on {where}"
     return meta_trained_card(asdict(config), results, names, updates, seconds, where, __version__)

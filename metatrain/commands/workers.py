@@ -50,7 +50,7 @@ def run_in_processes(job: Job, should_end: Callable[[], bool] = lambda: False, q
         raise UserError(f"hardware.processes={size} must be 1 or more")
     with tempfile.TemporaryDirectory(prefix="metatrain-") as name:
         folder = Path(name)
-        order = {"config": asdict(job.config), "path": str(job.path.resolve()), "overrides": job.overrides, "changes": job.changes}
+        order = {**vars(job), "config": asdict(job.config), "path": str(job.path.resolve())}
         write_json(folder / "job.json", order)
         processes = [_start(folder, rank, size, quiet) for rank in range(size)]
         try:
@@ -164,7 +164,8 @@ def main(arguments: list[str]) -> None:
     folder, rank = Path(arguments[0]), int(os.environ["RANK"])
     threading.Thread(target=_end_with_parent, daemon=True).start()
     order = json.loads((folder / "job.json").read_text())
-    job = Job(typed(OmegaConf.create(escaped(order["config"])), TrainConfig), Path(order["path"]), order["overrides"], order["changes"])
+    config = typed(OmegaConf.create(escaped(order["config"])), TrainConfig)
+    job = Job(**{**order, "config": config, "path": Path(order["path"])})
     ending, code = {"kind": "done"}, 0
     try:
         try:

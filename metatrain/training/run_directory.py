@@ -46,8 +46,8 @@ class RunDirectory:
         self._lock = FileLock(path / ".lock")  # of the operating system, which lets go of it when the process ends, however it ends
 
     @classmethod
-    def create(cls, path: Path, config: Any, overrides: list[str], command: str) -> RunDirectory:
-        """Start a new run in `path` and point `outputs/latest` to it.
+    def create(cls, path: Path, config: Any, overrides: list[str], command: str, latest: bool = True) -> RunDirectory:
+        """Start a new run in `path` and, if so wished, point `outputs/latest` to it.
 
         Raises:
             UserError: the directory holds another run, or cannot be written.
@@ -66,8 +66,9 @@ class RunDirectory:
                 raise
             raise UserError(f"hydra.run.dir={path} cannot be written: {error.strerror}; choose another with hydra.run.dir=DIR") from error
         run.update(command=command, process=_process(), started=_now(), seed=config.seed, versions=_versions(), git=_git_revision())
-        _point(Path("outputs/latest"), run.path)
-        _point(_latest(command), run.path)
+        if latest:
+            _point(Path("outputs/latest"), run.path)
+            _point(_latest(command), run.path)
         return run
 
     @classmethod

@@ -45,6 +45,8 @@ def test_a_search_that_is_killed_goes_on_and_its_best_can_be_trained(tmp_path, c
     kept = ("trial", "state", "score", "validations", "outer.lr", "inner.steps")
     assert [[row[key] for key in kept] for row in trials(tmp_path / "broken")] == [[row[key] for key in kept] for row in trials(tmp_path / "whole")]
     assert not list(tmp_path.glob("*/trials/*/results.json"))  # no meta-test
+    assert not (tmp_path / "outputs").exists()  # and no trial is the `latest`
+    assert len(list(tmp_path.glob("broken/trials/*/model"))) == 1
 
     for picture in ("parallel_coordinates", "slices", "history", "importance"):
         assert (tmp_path / "broken" / f"{picture}.png").stat().st_size > 5000

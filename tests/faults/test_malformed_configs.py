@@ -43,7 +43,7 @@ VALUES = st.one_of(*(st.sampled_from(values) for values in (NUMBERS, WORDS, SHAP
 def begins(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
-    def create(path, config, overrides, command):
+    def create(*_, **__):
         raise Reached
 
     monkeypatch.setattr(RunDirectory, "create", create)
