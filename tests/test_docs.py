@@ -33,7 +33,10 @@ def test_mutations_still_fit_the_code():
         assert mutation.piece in (ROOT / "metatrain" / mutation.file).read_text(encoding="utf-8"), mutation.what
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/correctness.md"])
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("name", PAGES)
 def test_commands_and_files_that_are_mentioned_exist(name):
     text = (ROOT / name).read_text()
     for command in re.findall(r"`?metatrain ([a-z]+)\b[^`\n]*=", text):
@@ -41,6 +44,10 @@ def test_commands_and_files_that_are_mentioned_exist(name):
     for path in re.findall(r"`((?:tests|scripts|conf|docs|metatrain)/[\w/.]+)`", text):
         assert (ROOT / path).exists(), path
     for path in re.findall(r"\]\(([\w./]+)\)", text):
-        assert (ROOT / path).exists(), path
+        assert ((ROOT / name).parent / path).exists(), path
     for experiment in re.findall(r"experiment=(\w+)", text):
         assert experiment == "NAME" or (ROOT / "conf" / "experiment" / f"{experiment}.yaml").exists(), experiment
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) < 150
