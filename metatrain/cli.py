@@ -21,6 +21,7 @@ COMMANDS = {
     "plan": ("metatrain.commands.plan", "say what a training run would cost, before it is started, and what would be cheaper"),
     "compare": ("metatrain.commands.compare", "say what differs between runs, in settings and in scores on the same episodes: metatrain compare A B"),
     "ls": ("metatrain.commands.ls", "list experiments with their results, methods, models, tasks, and your runs"),
+    "init": ("metatrain.commands.init", "copy an experiment, to edit, into a configuration folder of your own: metatrain init EXPERIMENT [NAME]"),
     "explain": ("metatrain.commands.explain", "say what a setting means, what it is, and who has set it: metatrain explain KEY"),
     "doctor": ("metatrain.commands.doctor", "compare ways of taking the meta-gradient on your own model and tasks"),
 }

@@ -1,0 +1,57 @@
+"""`metatrain init EXPERIMENT [NAME]`: a copy of an experiment, to edit, in a configuration folder of the user's own."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from metatrain.config.compose import conf_dir
+from metatrain.config.explain import suggestion
+from metatrain.errors import UserError
+
+FOLDER = Path("conf")
+USAGE = """\
+usage: metatrain init EXPERIMENT [NAME]
+
+Copies a complete experiment to conf/experiment/NAME.yaml in this directory, to be edited; without a NAME it keeps its own. Files beside
+it (conf/algorithm/x.yaml, conf/tasks/y.yaml, ...) can be chosen like those of metatrain, by algorithm=x, with --config-dir conf.
+
+examples:
+  metatrain init sentiment_fewshot tickets
+  metatrain train --config-dir conf +experiment=tickets
+"""
+
+
+def main(arguments: list[str]) -> None:
+    """Entry point; the experiment, and what the copy is to be called."""
+    if "-h" in arguments or "--help" in arguments:
+        print(USAGE)
+        return
+    if len(arguments) not in (1, 2):
+        raise UserError("metatrain init takes the name of an experiment, and of its copy; metatrain ls experiments shows what there is")
+    experiment, name = arguments[0], arguments[-1]
+    path = copy(experiment, name)
+    print(f"written: {path}\nnext: metatrain train --config-dir {FOLDER} +experiment={name}")
+
+
+def copy(experiment: str, name: str) -> Path:
+    """Copy an experiment; returns the new file.
+
+    Raises:
+        UserError: there is no such experiment, the name cannot be one, or the file is there.
+    """
+    known = {path.stem: path for path in (conf_dir() / "experiment").glob("*.yaml")}
+    if experiment not in known:
+        raise UserError(f"no experiment named '{experiment}'{suggestion(experiment, known) or '; metatrain ls experiments shows what there is'}")
+    if not re.fullmatch(r"\w[\w-]*", name):
+        raise UserError(f"'{name}' cannot be a name; use letters, digits, - and _")
+    path = FOLDER / "experiment" / f"{name}.yaml"
+    if path.exists():
+        raise UserError(f"{path} is there already; give the copy another name: metatrain init {experiment} NAME")
+    settings = known[experiment].read_text(encoding="utf-8").partition("\ndefaults:")[2]
+    head = (
+        f"# @package _global_\n# metatrain train --config-dir {FOLDER} +experiment={name}\n# From {experiment}, whose results were measured without changes.\n"
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(head + "defaults:" + re.sub(r"(?m)^name: .*$", f"name: {name}", settings), encoding="utf-8")
+    return path
