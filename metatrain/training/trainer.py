@@ -172,8 +172,10 @@ class Trainer:
             raise self._stopped()
 
     def _stop_requested(self) -> bool:
-        self._stop.signal_number = self._ranks.highest(self._stop.signal_number or 0) or None
-        return bool(self._stop)
+        found = self._ranks.highest(self._stop.signal_number or 0)
+        if found:  # else one that has just come would be forgotten
+            self._stop.signal_number = found
+        return found > 0
 
     def _meta_update(self, metrics: MetricsLog, wandb: WandbRun) -> None:
         begin, outer, step = time.monotonic(), self.config.outer, self.state.step

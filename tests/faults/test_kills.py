@@ -58,6 +58,16 @@ def test_kills_inside_a_save(zygote, whole, fresh, tmp_path, rng, fault):
     report("kills_inside_a_save", fault=fault, kills=len(passings), identical=len(passings))
 
 
+def test_a_kill_while_a_checkpoint_of_the_same_step_is_replaced(zygote, whole, fresh, tmp_path):
+    run = fresh()
+    code, output = zygote.run([*TRAIN, "hydra.run.dir=run"], tmp_path, f"update=term@{EVERY},place.aside=kill")  # saved, and saved again for the stop
+    assert code == -signal.SIGKILL, output
+    assert not (run / "checkpoints" / f"step-{EVERY:08d}").exists()  # moved aside, and the new one not yet in its place
+    assert zygote.run(go_on(run), tmp_path)[0] == 0
+    assert contents(run) == contents(whole.path)
+    report("kills_inside_a_save", fault="place.aside=kill", kills=1, identical=1)
+
+
 @pytest.mark.parametrize("fault", ["save.file=kill@2", "save.file=tear@5", "save.file=tear@8", "save.file=kill@9"])
 def test_a_naive_saver_does_not_survive_them(zygote, whole, fresh, tmp_path, fault):
     """The negative control: were this to pass, the tests above would prove nothing."""
