@@ -43,7 +43,7 @@ def explain(error: Exception, command: str = "", folder: Path | None = None) -> 
     if found := _SWEEP.search(text):
         return f"{found[1]} has several values; add -m to run each of them, or quote the value"
     if any(words in text for words in _NOT_AN_OVERRIDE):
-        return f"cannot read the override: {first}; write KEY=VALUE, and quote special characters: 'KEY=\"a, b\"'"
+        return f"cannot read the override: {first}; write KEY=VALUE, with no spaces in it, or in quotes: 'KEY=\"a, b\"'"
     if found := _UNKNOWN_KEY.search(text):
         if folder is not None and (folder / found[1]).is_dir():
             return f"metatrain {command} has no setting '{found[1]}'; metatrain {command} --help lists those it has"

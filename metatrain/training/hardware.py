@@ -132,7 +132,7 @@ def _device(name: str, local_rank: int, local_size: int) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"hardware.device={name} cannot be used: {str(error).splitlines()[0]}") from error
+        raise UserError(f"hardware.device={name} cannot be used: {str(error).splitlines()[0]}; choose auto, cpu, or another") from error
     return device
 
 

@@ -82,7 +82,7 @@ class RunDirectory:
         if name == "latest" and not path.exists():
             raise UserError(f"there is no latest run of metatrain {command} below outputs/; name a run directory")
         if not (path / "config.yaml").is_file():
-            raise UserError(f"{path} is not a run directory: it has no config.yaml")
+            raise UserError(f"{path} is not a run directory: it has no config.yaml; metatrain ls runs shows yours")
         return cls(path.resolve())
 
     def go_on(self, config: Any, overrides: list[str], changes: list[str], say: Callable[[str], None]) -> None:
