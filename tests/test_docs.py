@@ -33,7 +33,8 @@ def test_mutations_still_fit_the_code():
         assert mutation.piece in (ROOT / "metatrain" / mutation.file).read_text(encoding="utf-8"), mutation.what
 
 
-PAGES = [
+OF_DOCS = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md") if path.name != "mistakes.md")
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", *OF_DOCS]
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
