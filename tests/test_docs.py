@@ -35,12 +35,6 @@ def test_mutations_still_fit_the_code():
 
 OF_DOCS = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md") if path.name != "mistakes.md")
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", *OF_DOCS]
-    "README.md",
-    "CONTRIBUTING.md",
-    "CHANGELOG.md",
-    "SECURITY.md",
-    *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md") if path.name != "mistakes.md"),
-]
 
 
 @pytest.mark.parametrize("name", PAGES)
