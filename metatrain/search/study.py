@@ -89,7 +89,8 @@ class Study:
                 if left.state == TrialState.RUNNING and (taken := self._taken(Trial(self.study, left._trial_id), trials, len(left.intermediate_values))):
                     return taken
             chains = _chains(trials)
-            if len(chains) >= self._config.trials:
+            # One that was let go on, by a process that came no further, is asked for first in any case.
+            if len(chains) >= self._config.trials and not any(trial.state == TrialState.WAITING for trial in trials):
                 further = self._further(chains)
                 if further is None:
                     return None

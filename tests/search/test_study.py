@@ -119,6 +119,19 @@ def test_with_halving_the_best_at_each_rung_go_on_from_where_they_are(tmp_path):
     assert len(more.trials()) == 27 and [trial.params for trial in more.trials()[:18]] == [trial.params for trial in study.trials()[:18]]
 
 
+def test_a_kill_between_two_words_to_the_study_loses_no_trial(tmp_path, monkeypatch):
+    study = opened(tmp_path, trials=3)
+    for _ in range(3):
+        taken = study.take()
+        study.scored(taken, [score_of(taken.trial.params)] * 2)
+        study.pruned(taken)
+    monkeypatch.setattr(study.study, "ask", lambda space: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        study.take()  # let the best go on, and was killed
+    again = opened(tmp_path, trials=3)
+    assert sorted(run(again).values()) == [9] and again.best() is not None and again.take() is None
+
+
 def test_weights_are_kept_of_the_best_and_of_those_that_may_go_on(tmp_path):
     study = opened(tmp_path, trials=6)
     kept = []
