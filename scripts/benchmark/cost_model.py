@@ -5,8 +5,9 @@ Operations are counted by formula, from the model's shape and the tokens of the 
     first order   = inner steps * 3 forward(support) + 4 forward(query)          the query loss is also taken before adaptation
     exact         = inner steps * 9 forward(support) + 4 forward(query)          9: 3 of a gradient, 6 of its derivative
     head alone    = 3 forward(support and query)
-and beside them the outer step moves `_OUTER` copies of all parameters through memory. Two constants are measured, on the first
-configuration alone: operations a second, and bytes a second. The others are predicted.
+Each of these multiples is a pass through the model, which costs some time whatever is in it, and beside them the outer step moves
+`_OUTER` copies of all parameters through memory. Three constants: bytes a second are measured by copying; operations a second and
+seconds a pass follow from the first two configurations. The others are predicted.
 
     python scripts/benchmark/cost_model.py --read-off     what the model says of larger machines and models: an estimate, nothing is run
 """
@@ -36,11 +37,11 @@ from metatrain.tasks.episodes import training_episode
 _OUTER = 14  # zeroed, added to, scaled, its norm, clipped, and what AdamW reads and writes
 UPDATES = 4
 CORES = len(os.sched_getaffinity(0))
-# The first one sets the constants.
+# The first two set the constants.
 CONFIGURATIONS = {
     "first order, 3 steps, 5 examples": ["algorithm=fomaml", "inner.steps=3"],
-    "first order, 1 step, 5 examples": ["algorithm=fomaml", "inner.steps=1"],
     "first order, 5 steps, 10 examples": ["algorithm=fomaml", "inner.steps=5", "episode.shots=10"],
+    "first order, 1 step, 5 examples": ["algorithm=fomaml", "inner.steps=1"],
     "first order, 8 episodes": ["algorithm=fomaml", "inner.steps=3", "outer.meta_batch=8"],
     "exact, 3 steps, 5 examples": ["algorithm=maml", "inner.steps=3"],
     "exact, 5 steps, 10 examples": ["algorithm=maml", "inner.steps=5", "episode.shots=10"],
@@ -49,8 +50,8 @@ CONFIGURATIONS = {
 SAME = ["tracking=none", "validation.every=0", "evaluation.arms=[]", "outer.warmup=1", f"outer.steps={UPDATES}"]
 
 
-def operations(arguments: list[str]) -> tuple[float, float]:
-    """(operations, bytes moved by the outer step): means per meta-update."""
+def work_of(arguments: list[str]) -> tuple[float, int, float]:
+    """(operations, passes, bytes moved by the outer step) of a meta-update, a mean over those that are measured."""
     register()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = typed(compose("train", [*arguments, *SAME]), TrainConfig)
@@ -64,15 +65,17 @@ def operations(arguments: list[str]) -> tuple[float, float]:
         products = 2 * lengths.sum() * (4 * shape.hidden_size**2 + 2 * shape.hidden_size * shape.intermediate_size)
         return shape.num_hidden_layers * (products + 4 * (lengths**2).sum() * shape.hidden_size)
 
-    steps, total = config.inner.steps, 0.0
+    exact = config.algorithm.meta_gradient == "exact"
+    steps, total, passes = config.inner.steps, 0.0, 3
     for index in range(batch, UPDATES * batch):  # the first meta-update is not measured either
         episode = texts_of(training_episode(tasks, config.episode, config.seed, index), tokens)
         support, query = forward(episode.support), forward(episode.query)
         if config.algorithm.name == "anil":
             total += 3 * (support + query)
         else:
-            total += steps * (9 if config.algorithm.meta_gradient == "exact" else 3) * support + 4 * query
-    return total / (UPDATES - 1), _OUTER * sum(value.nbytes for value in learner.parameters.values())
+            total += steps * (9 if exact else 3) * support + 4 * query
+            passes = batch * (steps * (9 if exact else 3) + 4)
+    return total / (UPDATES - 1), passes, _OUTER * sum(value.nbytes for value in learner.parameters.values())
 
 
 def seconds(arguments: list[str], processes: int) -> tuple[float, float]:
@@ -137,15 +140,17 @@ def main() -> None:
         for name, arguments in CONFIGURATIONS.items():
             measured[name].append(seconds(arguments, 1)[0])
     bandwidth = bytes_a_second()
-    counted = {name: operations(arguments) for name, arguments in CONFIGURATIONS.items()}
-    (first, (work, moved)), *_ = counted.items()
-    rate = work / (statistics.median(measured[first]) - moved / bandwidth)
+    counted = {name: work_of(arguments) for name, arguments in CONFIGURATIONS.items()}
+    known = list(CONFIGURATIONS)[:2]
+    rest = [statistics.median(measured[name]) - counted[name][2] / bandwidth for name in known]
+    of_operation, of_pass = np.linalg.solve([counted[name][:2] for name in known], rest)
     rows = {}
-    for name, (work, moved) in counted.items():
-        predicted, found = work / rate + moved / bandwidth, statistics.median(measured[name])
-        rows[name] = {"tflop": work / 1e12, "predicted": predicted, "measured": found, "error": predicted / found - 1}
+    for name, (work, passes, moved) in counted.items():
+        predicted, found = float(work * of_operation + passes * of_pass + moved / bandwidth), statistics.median(measured[name])
+        rows[name] = {"tflop": float(work) / 1e12, "passes": passes, "predicted": predicted, "measured": found, "error": predicted / found - 1}
         print(name, rows[name], file=sys.stderr)
-    print(json.dumps({"gflop_a_second": rate / 1e9, "gigabytes_a_second": bandwidth / 1e9, "rounds": rounds, "cores": CORES, "configurations": rows}, indent=1))
+    constants = {"gflop_a_second": 1e-9 / of_operation, "milliseconds_a_pass": 1000 * of_pass, "gigabytes_a_second": bandwidth / 1e9}
+    print(json.dumps({**constants, "rounds": rounds, "cores": CORES, "configurations": rows}, indent=1))
 
 
 if __name__ == "__main__":
