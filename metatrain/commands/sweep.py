@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metatrain.config.compose import run_under_hydra
+from metatrain.config.compose import quoted, run_under_hydra
 from metatrain.config.schema import SweepConfig, TrainConfig
 from metatrain.errors import Stopped, UserError
 
@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> None:
     from metatrain.search.space import split_sweeps
 
     sweeps, others = split_sweeps(arguments)
-    space = [f"++search.space={{{', '.join(f'{key}: {_quoted(sweep)}' for key, sweep in sweeps.items())}}}"] if sweeps else []
+    space = [f"++search.space={{{', '.join(f'{key}: {quoted(sweep)}' for key, sweep in sweeps.items())}}}"] if sweeps else []
     run_under_hydra("sweep", [*others, *space], SweepConfig, start)
 
 
@@ -139,10 +139,6 @@ def _groups() -> list[str]:
     from metatrain.config.compose import conf_dir
 
     return [folder.name for folder in conf_dir().iterdir() if folder.is_dir()]
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _check_optuna() -> None:

@@ -69,7 +69,7 @@ def normalise(command: str, overrides: list[str]) -> list[str]:
         if key in OPTIONAL_GROUPS and "=" in item:
             item = f"+{item}"
         elif key in VERBATIM.get(command, ()) and "=" in item:
-            item = f"{key}={_quoted(item[len(key) + 1 :])}"
+            item = f"{key}={quoted(item[len(key) + 1 :])}"
         elif key in SHORTHANDS.get(command, {}):
             item = SHORTHANDS[command][key] + item[len(key) :]
         plain.append(item)
@@ -91,7 +91,7 @@ def _without_flags(arguments: list[str]) -> tuple[list[str], list[str]]:
     return settings, flags
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """Any text as a quoted string of Hydra's grammar, without interpolation."""
     text = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + ('\\"' if found[2] else ""), text)
     return '"' + text.replace("${", "\\${") + '"'

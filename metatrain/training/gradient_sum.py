@@ -50,8 +50,7 @@ class GradientSum:
         self._learner, self._ranks = learner, ranks
         self._ordered = reduce == "ordered" and ranks.size > 1
         if ranks.size > 1:
-            self._rows = learner.rows(episodes)
-            self._packing = _Packing(learner, self._rows)
+            self._packing = _Packing(learner, learner.rows(episodes))
         if self._ordered:
             self._slice = self._packing.zeros(math.ceil(self._packing.length / ranks.size))
         else:

@@ -5,7 +5,7 @@ optuna = pytest.importorskip("optuna")
 from metatrain.errors import UserError  # noqa: E402
 from metatrain.search.config import SearchConfig  # noqa: E402
 from metatrain.search.space import distributions  # noqa: E402
-from metatrain.search.study import Study, check_search, error_of, rows  # noqa: E402
+from metatrain.search.study import Study, Taken, check_search, error_of, rows  # noqa: E402
 
 SPACE = {"x": "interval(0.0, 1.0)", "kind": "choice(a, b)"}
 
@@ -80,18 +80,22 @@ def test_scores_are_reported_once_and_in_order(tmp_path):
     assert study.best()[1].value == 0.7
 
 
+def work(study: Study, taken: Taken) -> int:
+    """One trial, until it waits or is at its end, with the same score at each validation; how many it has come to."""
+    score = score_of(taken.trial.params)
+    for validation in range(1, 10):
+        if study.scored(taken, [score] * validation):
+            study.pruned(taken)
+            return validation
+    study.done(taken, [score])
+    return 9
+
+
 def run(study: Study) -> dict[int, int]:
-    """Work on all there is; validations of each trial, whose score does not change from its first."""
+    """Work on all there is; validations of each trial."""
     spent: dict[int, int] = {}
     while (taken := study.take()) is not None:
-        score = score_of(taken.trial.params)
-        for validation in range(1, 10):
-            spent[taken.number] = max(spent.get(taken.number, 0), validation)
-            if study.scored(taken, [score] * validation):
-                study.pruned(taken)
-                break
-        else:
-            study.done(taken, [score])
+        spent[taken.number] = max(spent.get(taken.number, 0), work(study, taken))
     return spent
 
 
@@ -137,13 +141,7 @@ def test_weights_are_kept_of_the_best_and_of_those_that_may_go_on(tmp_path):
     kept = []
     while (taken := study.take()) is not None:
         (taken.path / "checkpoints").mkdir(parents=True, exist_ok=True)
-        score = score_of(taken.trial.params)
-        for validation in range(1, 10):
-            if study.scored(taken, [score] * validation):
-                study.pruned(taken)
-                break
-        else:
-            study.done(taken, [score])
+        work(study, taken)
         study.clear_away()
         kept.append(sorted(int(path.parent.name) for path in tmp_path.glob("trials/*/checkpoints")))
     assert kept[5] == list(range(6)) and kept[-1] == [study.best()[0]]
@@ -166,13 +164,7 @@ def test_a_kill_changes_nothing_of_halving(tmp_path):
         stops += 1
         taken.lock.release()  # taken, and killed
         taken = opened(tmp_path / "broken", trials=9).take()
-        score = score_of(taken.trial.params)
-        for validation in range(1, 10):
-            if study.scored(taken, [score] * validation):
-                study.pruned(taken)
-                break
-        else:
-            study.done(taken, [score])
+        work(study, taken)
     assert params(study) == params(whole) and study.best()[0] == whole.best()[0]
 
 
