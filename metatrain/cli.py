@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": ("metatrain.commands.evaluate", "compare a model with baselines on few-shot episodes"),
     "tasks": ("metatrain.commands.tasks", "show what a task distribution holds"),
     "plan": ("metatrain.commands.plan", "say what a training run would cost, before it is started, and what would be cheaper"),
+    "report": ("metatrain.commands.report", "make one page of a run, with charts: metatrain report [RUN]"),
     "compare": ("metatrain.commands.compare", "say what differs between runs, in settings and in scores on the same episodes: metatrain compare A B"),
     "ls": ("metatrain.commands.ls", "list experiments with their results, methods, models, tasks, and your runs"),
     "init": ("metatrain.commands.init", "copy an experiment, to edit, into a configuration folder of your own: metatrain init EXPERIMENT [NAME]"),

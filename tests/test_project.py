@@ -35,6 +35,7 @@ def test_dependencies_between_rooms_point_one_way():
         "tasks": {"tasks"},
         "tracking": {"tracking"},
         "search": {"search"},
+        "report": {"report", "evaluation", "tracking", "training"},
         "models": {"models", "tasks"},
         "meta": {"meta", "models"},
         "evaluation": {"evaluation", "meta", "models", "tasks"},

@@ -20,10 +20,11 @@ def main(arguments: list[str]) -> None:
 def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
     """One evaluation, in a run directory of its own."""
     from metatrain.commands.building import open_checkpoint, open_joint
-    from metatrain.commands.meta_test import meta_test
+    from metatrain.commands.meta_test import MetaTest
     from metatrain.errors import Stopped
     from metatrain.evaluation.arms import arms_of, check_arms, check_learner, make_arms
     from metatrain.evaluation.protocol import check_evaluation
+    from metatrain.report.page import write_report
     from metatrain.tracking.console import Display
     from metatrain.training import hardware
     from metatrain.training.memory_limit import fit_adaptation
@@ -55,8 +56,13 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
                 if stop:
                     raise Stopped(stop.signal_number, "stopped; evaluations are short and start anew")
 
-            meta_test(arms, tasks, tokens, opened.episode, config.evaluation, config.seed, run, display, give_way, checkpoint=opened.name)
+            test = MetaTest(arms, tasks, tokens, opened.episode, config.evaluation, config.seed, run, display, give_way)
+            _, scores = test.results(checkpoint=opened.name)
             display.say(f"results: {run.results}")
+            if config.report:
+                test.analyse(scores)
+                write_report(run.path, run.report)
+                display.say(f"report: {run.report}")
 
 
 def _test_tasks(config: EvaluateConfig, trained: TrainConfig | None) -> tuple[tuple[Task, ...], tuple[str, ...]]:

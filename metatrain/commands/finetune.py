@@ -10,7 +10,7 @@ from metatrain.config.compose import run_under_hydra
 from metatrain.config.schema import DataConfig, FinetuneConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from metatrain.meta.head_fit import Fit
     from metatrain.meta.learner import Learner
@@ -27,6 +27,16 @@ class Examples:
     strangers: Sequence[str]  # test texts of no class that training has; with `none_of_these` alone
 
 
+@dataclass(frozen=True)
+class Adaptation:
+    """What came of them."""
+
+    parameters: Parameters
+    results: dict[str, Any]  # what results.json says
+    threshold: float | None  # of none_of_these
+    mistakes: dict[str, Any] | None  # in the test, if there is one of labels
+
+
 def main(arguments: list[str]) -> None:
     """Entry point; `arguments` are Hydra's."""
     run_under_hydra("finetune", arguments, FinetuneConfig, start)
@@ -38,6 +48,7 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.commands.building import check_none_of_these, open_checkpoint
     from metatrain.evaluation.protocol import check_answers
     from metatrain.models.export import check_finetuning, save_finetuned
+    from metatrain.report.page import write_report
     from metatrain.tracking.console import Display
     from metatrain.tracking.model_card import finetuned_card
     from metatrain.training import hardware
@@ -64,24 +75,28 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
         display.log_to(run.log)
         with recorded(run):
             labels = None if task.targets is not None else list(task.label_names)
-            adapted, results, threshold = _adapt(learner, examples, config.none_of_these, display.say)
-            results = {"format": 1, "labels": labels, **results}
+            found = _adapt(learner, examples, config.none_of_these, display.say)
+            results = {"format": 1, "labels": labels, **found.results}
             with written_whole(run.model) as folder:
-                kind = save_finetuned(folder, learner.write_to_model(adapted), adapted, labels, threshold)
+                kind = save_finetuned(folder, learner.write_to_model(found.parameters), found.parameters, labels, found.threshold)
                 (folder / "README.md").write_text(finetuned_card(config.checkpoint, results, config.seed, __version__), encoding="utf-8")
             write_json(run.results, results)
+            if config.report:
+                write_json(run.analysis, {"format": 1, "mistakes": [found.mistakes] if found.mistakes else []})
+                write_report(run.path, run.report)
             display.say(f"model: {run.model} (loads with {kind})")
             display.say(f'next: metatrain predict model={run.model} text="..."')
 
 
-def _adapt(learner: Learner, examples: Examples, none: float | None, say) -> tuple[Parameters, dict[str, Any], float | None]:
-    """(parameters, what results.json says, the threshold of none_of_these)."""
+def _adapt(learner: Learner, examples: Examples, none: float | None, say: Callable[[str], None]) -> Adaptation:
+    """Adapt to the examples, and answer the test."""
     import time
 
     from metatrain.commands.building import adapted_to
+    from metatrain.evaluation.analysis import mistakes_in
     from metatrain.evaluation.protocol import scored, texts_of
 
-    episode, threshold = examples.episode, None
+    episode, threshold, wrong = examples.episode, None, None
     tokens = learner.model.tokens()
     texts = texts_of(episode, tokens)
     begin = time.perf_counter()
@@ -97,6 +112,9 @@ def _adapt(learner: Learner, examples: Examples, none: float | None, say) -> tup
             threshold = fit.threshold(none)
     if examples.tested:
         answers = learner.answers(adapted, texts)
+        if episode.task.score is None:
+            probabilities = learner.probabilities(adapted, texts)
+            wrong = mistakes_in([episode], [answers], None if probabilities is None else [probabilities.max(1)])
         name = episode.task.score or "accuracy"
         accuracy, balanced = scored(episode, answers, episode.query_labels)
         results["test"] = {"examples": len(episode.query), name: accuracy}
@@ -111,7 +129,7 @@ def _adapt(learner: Learner, examples: Examples, none: float | None, say) -> tup
         found = float((learner.logits(adapted, tokens.encode(examples.strangers)).amax(1) < threshold).double().mean())
         results["test"]["strangers"] = {"examples": len(examples.strangers), "found": found}
         say(f"of {len(examples.strangers)} test texts of no class, it takes {found:.1%}")
-    return adapted, results, threshold
+    return Adaptation(adapted, results, threshold, wrong)
 
 
 def _cross_validation(fit: Fit, labels, say) -> dict[str, Any]:

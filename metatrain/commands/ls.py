@@ -131,7 +131,7 @@ def _state(folder: Path, record: dict) -> str:
 
 def _score(folder: Path) -> str:
     """The tested score, or the best of validation so far."""
-    from metatrain.tracking.metrics import validation_scores
+    from metatrain.tracking.metrics import read_metrics, validation_scores
 
     if (folder / "results.json").exists():
         results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
@@ -140,5 +140,5 @@ def _score(folder: Path) -> str:
             return f"{100 * arm['mean']:.1f} ± {100 * arm['ci95']:.1f} ({results['protocol']['shots'][0]}-shot)"
         test = results.get("test", {})
         return f"{100 * test['accuracy']:.1f} on {test['examples']} examples" if "accuracy" in test else ""
-    scores = validation_scores(folder / "metrics.jsonl")
+    scores = validation_scores(read_metrics(folder / "metrics.jsonl"))
     return f"validation {100 * max(scores):.1f}" if scores else ""

@@ -1,50 +1,82 @@
-"""The last step of `train`, and the whole of `evaluate`: arms on meta-test episodes, results.json, and the table."""
+"""The last step of `train`, and the whole of `evaluate`: arms on meta-test episodes, results.json, the table, and a closer look."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from metatrain.evaluation.analysis import accuracy_by_steps, learned_rates, mapped_tasks, mistakes, step_counts, step_episodes, task_map
+from metatrain.evaluation.arms import Adapted
 from metatrain.evaluation.config import EvaluationConfig
 from metatrain.evaluation.prediction import Arm
-from metatrain.evaluation.protocol import evaluate
+from metatrain.evaluation.protocol import SUBJECT, Scores, episode_settings, evaluate
 from metatrain.evaluation.sharing import Workers
+from metatrain.models.encoder import Encoder
 from metatrain.tasks.config import EpisodeConfig
-from metatrain.tasks.task import Task
+from metatrain.tasks.task import Task, TaskDistribution
 from metatrain.tasks.tokens import Tokens
 from metatrain.tracking.console import Display, results_table, verdict_lines
 from metatrain.training.run_directory import RunDirectory
 from metatrain.training.whole_files import write_json
 
 
-def meta_test(
-    arms: Mapping[str, Arm],
-    tasks: Sequence[Task],
-    tokens: Tokens,
-    episode: EpisodeConfig,
-    config: EvaluationConfig,
-    seed: int,
-    run: RunDirectory,
-    display: Display,
-    give_way: Callable[[], None],
-    workers: Workers | None = None,
-    **facts: Any,
-) -> dict[str, Any]:
-    """Run the arms, write results.json with `facts` beside the results, show them, and return them.
+class MetaTest:
+    """The arms on the episodes of the meta-test tasks, which workers may share; the first of them writes."""
 
-    `give_way` is called between episodes and may raise. Of workers that share the episodes, the first one writes.
-    """
-    display.start("meta-test", len(config.shots) * len(tasks) * config.episodes)
+    def __init__(
+        self,
+        arms: Mapping[str, Arm],
+        tasks: Sequence[Task],
+        tokens: Tokens,
+        episode: EpisodeConfig,
+        config: EvaluationConfig,
+        seed: int,
+        run: RunDirectory,
+        display: Display,
+        give_way: Callable[[], None],
+        workers: Workers | None = None,
+    ):
+        """`give_way` is called between episodes and may raise."""
+        self.arms, self.tasks, self.tokens, self.episode, self.config, self.seed = arms, tasks, tokens, episode, config, seed
+        self.run, self.display, self._give_way, self._workers = run, display, give_way, workers
+        self._writes = workers is None or workers.rank == 0
 
-    def between(done: int) -> None:
-        display.advance(by=done)
-        give_way()
+    def results(self, **facts: Any) -> tuple[dict[str, Any], dict[str, dict[str, Scores]]]:
+        """Run the arms, write results.json with `facts` beside the results, show them; returns them and the scores behind them."""
+        self.display.start("meta-test", len(self.config.shots) * len(self.tasks) * self.config.episodes)
+        results, scores = evaluate(self.arms, self.tasks, self.tokens, self.episode, self.config, self.seed, self._between, self._workers)
+        if self._writes:
+            write_json(self.run.results, {**results, **facts})
+        show(results, self.display)
+        return results, scores
 
-    results = evaluate(arms, tasks, tokens, episode, config, seed, between, workers)
-    if workers is None or workers.rank == 0:
-        write_json(run.results, {**results, **facts})
-    show(results, display)
-    return results
+    def analyse(self, scores: Mapping[str, Mapping[str, Scores]], every: TaskDistribution | None = None) -> None:
+        """A closer look at the meta-trained model, for the report: analysis.json. `every`: the tasks that are to be on the map."""
+        trained = self.arms.get(SUBJECT)
+        if not isinstance(trained, Adapted):
+            return
+        of_trained, found = {shots: by_arm[SUBJECT] for shots, by_arm in scores.items()}, {}
+        if counts := step_counts(trained.learner):
+            self.display.start(f"after {', '.join(map(str, counts))} inner steps", len(self.config.shots) * len(self.tasks) * step_episodes(self.config))
+            found["by_steps"] = accuracy_by_steps(
+                trained, of_trained, self.tasks, self.tokens, self.episode, self.config, self.seed, self._between, self._workers
+            )
+            self.display.stop()
+        if not self._writes:
+            return
+        first = self.config.shots[0]
+        found["mistakes"] = mistakes(of_trained[str(first)], self.tasks, episode_settings(self.episode, self.config, first), self.seed)
+        found["rates"] = learned_rates(trained.learner)
+        model = trained.learner.load_model()
+        if every is not None and isinstance(model, Encoder):
+            self.display.start("the map of the tasks", len(mapped_tasks(every)))
+            found["task_map"] = task_map(model, every, self.display.advance)
+            self.display.stop()
+        write_json(self.run.analysis, {"format": 1, **found})
+
+    def _between(self, done: int) -> None:
+        self.display.advance(by=done)
+        self._give_way()
 
 
 def show(results: Mapping[str, Any], display: Display) -> None:

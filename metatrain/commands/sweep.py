@@ -56,6 +56,7 @@ def start(config: SweepConfig, path: Path, overrides: list[str]) -> None:
                 tracking=config.tracking,
                 evaluation=replace(found.evaluation, arms=[]),
                 checkpoint=checkpoints,
+                report=False,
             )
 
         display.start("searching", config.search.trials, sum(trial.state.is_finished() for trial in study.trials()))
@@ -90,7 +91,7 @@ def _run(study: Study, taken: Taken, settings: Callable[[Taken], TrainConfig], d
     """One trial, in a process of its own, from its beginning or from its newest checkpoint."""
     from metatrain.commands.train import Job
     from metatrain.commands.workers import run_in_processes
-    from metatrain.tracking.metrics import validation_scores
+    from metatrain.tracking.metrics import read_metrics, validation_scores
     from metatrain.training.run_directory import RunDirectory
 
     run, number = RunDirectory(taken.path), taken.number
@@ -98,7 +99,7 @@ def _run(study: Study, taken: Taken, settings: Callable[[Taken], TrainConfig], d
 
     def should_end() -> bool:
         nonlocal told
-        told = told or study.scored(taken, validation_scores(run.metrics))
+        told = told or study.scored(taken, validation_scores(read_metrics(run.metrics)))
         return told
 
     try:
@@ -119,7 +120,7 @@ def _run(study: Study, taken: Taken, settings: Callable[[Taken], TrainConfig], d
     except Stopped as stop:
         if not told:
             raise Stopped(stop.signal_number, f"stopped in trial {number}; the same command goes on with it") from None
-    scores = validation_scores(run.metrics)
+    scores = validation_scores(read_metrics(run.metrics))
     if told:
         study.pruned(taken)
         display.say(f"trial {number}: waits after {len(scores)} validations, best {max(scores):.3f}")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from metatrain.tasks.task import TaskDistribution
+    from metatrain.tracking.weights_and_biases import WandbRun
     from metatrain.training.run_directory import RunDirectory
 
 
@@ -74,7 +75,7 @@ def meta_train(job: Job) -> None:
     """
     # Imported here: composing a configuration, or refusing it, should not wait for torch.
     from metatrain.commands.building import Recipe, build_learner, fit_memory, open_joint, save_model
-    from metatrain.commands.meta_test import meta_test
+    from metatrain.commands.meta_test import MetaTest
     from metatrain.evaluation.arms import arms_of, check_learner, make_arms
     from metatrain.evaluation.protocol import check_evaluation
     from metatrain.meta.algorithm import check_algorithm
@@ -153,23 +154,39 @@ def meta_train(job: Job) -> None:
                 save_model(run.model, learner, recipe)
             failpoint("exported")
             if not names:
-                wandb.finish({})
+                if ranks.first:
+                    _report(config, run, wandb, {})
                 display.say("no meta-test: evaluation.arms is empty")
                 return
 
             if config.hardware.max_memory is not None:
                 hardware.give_back()
             arms = make_arms(names, learner, build_learner(recipe, device, dtype), config.evaluation, joint)
-            results = meta_test(arms, tasks.meta_test, tokens, config.episode, config.evaluation, config.seed, run, display, trainer.stop_evaluation, ranks)
+            test = MetaTest(arms, tasks.meta_test, tokens, config.episode, config.evaluation, config.seed, run, display, trainer.stop_evaluation, ranks)
+            results, scores = test.results()
             failpoint("results")
+            if config.report:
+                test.analyse(scores, every=tasks)
             if not ranks.first:
                 return
             updates = trainer.state.step if trainer.state.best_step is None else trainer.state.best_step
             write_text(run.model / "README.md", _card(config, results, tasks, updates, run, device, ranks.size))
-            wandb.finish({f"meta_test/{name}": arm["mean"] for name, arm in results["arms"].items()})
+            _report(config, run, wandb, {f"meta_test/{name}": arm["mean"] for name, arm in results["arms"].items()})
             display.say(f"peak memory: {hardware.peak_memory(device) / 1e9:.2f} GB")
             display.say(f"results: {run.results}")
+            if config.report:
+                display.say(f"report: {run.report}")
             display.say(f"next: metatrain finetune checkpoint={run.path} data.train=YOUR_EXAMPLES.csv")
+
+
+def _report(config: TrainConfig, run: RunDirectory, wandb: WandbRun, numbers: dict[str, float]) -> None:
+    """The run's page, and what Weights & Biases gets at the end."""
+    from metatrain.report.page import attached, write_report
+
+    if config.report:
+        write_report(run.path, run.report)
+    if wandb.is_on:
+        wandb.finish(numbers, attached(run.path, run.report if config.report else None, run.model if config.tracking.log_model else None))
 
 
 def _card(config: TrainConfig, results: dict[str, Any], tasks: TaskDistribution, updates: int, run: RunDirectory, device: torch.device, ranks: int) -> str:

@@ -33,6 +33,7 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    report: bool = True  # at the end, look closer at the meta-test (accuracy by inner steps, mistakes, a map of the tasks) and write report.html
 
 
 @dataclass
@@ -73,6 +74,7 @@ class EvaluateConfig:
     model: ModelOverrides = field(default_factory=ModelOverrides)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
+    report: bool = True  # at the end, look closer at the meta-test (accuracy by inner steps, mistakes, a map of the tasks) and write report.html
 
 
 @dataclass
@@ -102,6 +104,7 @@ class FinetuneConfig:
     inner: InnerOverrides = field(default_factory=InnerOverrides)
     model: ModelOverrides = field(default_factory=ModelOverrides)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
+    report: bool = True  # write report.html
 
 
 @dataclass

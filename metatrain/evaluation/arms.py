@@ -54,6 +54,10 @@ class Adapted:
         self.learner, self.steps = learner, steps
         self._features = (features or FrozenFeatures(learner)) if learner.cut is None else None
 
+    def after(self, steps: int) -> Adapted:
+        """The same, of this number of steps."""
+        return Adapted(self.learner, steps, self._features)
+
     def predict(self, episode: EpisodeTexts) -> Prediction:
         begin = time.perf_counter()
         parameters, _ = self.learner.adapt(episode, self.steps)

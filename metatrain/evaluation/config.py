@@ -12,6 +12,7 @@ ENCODINGS_ONLY = (
     *("logistic_regression", "logistic_regression_with_names", "prototypes", "full_finetune", "setfit", "setfit_with_names", "names_only"),
     *JOINT,
 )
+OF_TRAINED = ("without_adaptation", "shuffled_labels", "names_only")  # arms that show what the meta-trained model learns from
 ARMS = ("meta_trained", "no_meta_training", "without_adaptation", "shuffled_labels", *ENCODINGS_ONLY)
 
 

@@ -25,7 +25,7 @@ from metatrain.tasks.texts import PAIR
 from metatrain.tasks.tokens import TargetEncoding, Tokens
 
 FORMAT = 1
-_SUBJECT = "meta_trained"  # the arm that the others are compared with
+SUBJECT = "meta_trained"  # the arm that the others are compared with
 
 
 @dataclass
@@ -39,9 +39,19 @@ class Scores:
     balanced: dict[str, list[float]] = field(default_factory=dict)
     confidence: dict[str, list[np.ndarray]] = field(default_factory=dict)  # by task, of each episode: the probabilities of its answers, if they have any
     right: dict[str, list[np.ndarray]] = field(default_factory=dict)  # and whether they are right
+    answers: dict[str, list[list[int]]] = field(default_factory=dict)  # by task, of each episode: labels as positions in its classes, if it has labels
     seconds: list[float] = field(default_factory=list)
 
-    def add(self, task: str, accuracy: float, balanced: float, seconds: float, confidence: list[float] | None, right: list[bool] | None) -> None:
+    def add(
+        self,
+        task: str,
+        accuracy: float,
+        balanced: float,
+        seconds: float,
+        confidence: list[float] | None,
+        right: list[bool] | None,
+        answers: list[int] | None,
+    ) -> None:
         """Those of an episode."""
         self.accuracy.setdefault(task, []).append(accuracy)
         self.balanced.setdefault(task, []).append(balanced)
@@ -49,6 +59,8 @@ class Scores:
         if confidence is not None:
             self.confidence.setdefault(task, []).append(np.array(confidence))
             self.right.setdefault(task, []).append(np.array(right))
+        if answers is not None:
+            self.answers.setdefault(task, []).append(answers)
 
     def calibration_error(self) -> float | None:
         """Mean over tasks of the expected calibration error over all their answers; None if these have no probabilities."""
@@ -130,7 +142,9 @@ def run_arms(
 def _outcome(episode: Episode, texts: EpisodeTexts, prediction: Prediction) -> dict[str, Any]:
     """What `Scores.add` takes, in plain values."""
     accuracy, balanced = scored(episode, prediction.answers, texts.query_labels)
-    found = {"accuracy": accuracy, "balanced": balanced, "seconds": prediction.seconds, "confidence": None, "right": None}
+    found = {"accuracy": accuracy, "balanced": balanced, "seconds": prediction.seconds, "confidence": None, "right": None, "answers": None}
+    if episode.task.targets is None:
+        found["answers"] = [int(answer) for answer in prediction.answers]
     if prediction.probabilities is not None:
         found["confidence"] = prediction.probabilities.max(1).tolist()
         found["right"] = (prediction.answers == texts.query_labels).tolist()
@@ -203,16 +217,17 @@ def evaluate(
     seed: int,
     between: Callable[[int], None] = lambda done: None,
     workers: Workers | None = None,
-) -> dict[str, Any]:
-    """The content of results.json: `arms` and `comparisons` for the first number of shots, all of them in `by_shots`.
+) -> tuple[dict[str, Any], dict[str, dict[str, Scores]]]:
+    """(the content of results.json, the scores behind it by number of shots and arm).
 
-    `between` and `workers` as in `run_arms`.
+    results.json has `arms` and `comparisons` for the first number of shots, and all of them in `by_shots`. `between` and `workers` as in
+    `run_arms`.
     """
-    by_shots = {}
+    scores, by_shots = {}, {}
     for shots in config.shots:
         settings = episode_settings(episode, config, shots)
-        scores = run_arms(arms, tasks, tokens, settings, config.episodes, seed, "meta_test", between, workers)
-        by_shots[str(shots)] = summarise(scores, config.resamples, seed)
+        scores[str(shots)] = run_arms(arms, tasks, tokens, settings, config.episodes, seed, "meta_test", between, workers)
+        by_shots[str(shots)] = summarise(scores[str(shots)], config.resamples, seed)
     protocol = {
         "split": "meta_test",
         "tasks": [task.name for task in tasks],
@@ -224,7 +239,7 @@ def evaluate(
         "seed": seed,
         "interval": f"95% percentile bootstrap, {config.resamples} resamples of tasks and of episodes within them",
     }
-    return {"format": FORMAT, "protocol": protocol, **by_shots[str(config.shots[0])], "by_shots": by_shots}
+    return {"format": FORMAT, "protocol": protocol, **by_shots[str(config.shots[0])], "by_shots": by_shots}, scores
 
 
 def summarise(scores: Mapping[str, Scores], resamples: int, seed: int) -> dict[str, Any]:
@@ -254,11 +269,11 @@ def summarise(scores: Mapping[str, Scores], resamples: int, seed: int) -> dict[s
             "adapt_seconds_per_episode": float(np.mean(mine.seconds)),
         }
     for other in scores:
-        if _SUBJECT in scores and other != _SUBJECT:
-            ours, theirs = scores[_SUBJECT], scores[other]
+        if SUBJECT in scores and other != SUBJECT:
+            ours, theirs = scores[SUBJECT], scores[other]
             comparison = paired_difference(ours.accuracy, theirs.accuracy, resamples, seed)
             balanced = paired_difference(ours.balanced, theirs.balanced, resamples, seed)
-            comparisons.append({"arm": _SUBJECT, "against": other, **comparison, "balanced": balanced})
+            comparisons.append({"arm": SUBJECT, "against": other, **comparison, "balanced": balanced})
     return {"arms": arms, "comparisons": comparisons}
 
 

@@ -1,6 +1,6 @@
 """How alike tasks are: by what their texts mean, or by what a network would have to change for them; and which to choose.
 
-Both kinds describe a task by a vector, from at most `TEXTS` of its texts, and compare vectors by their cosine.
+Both kinds describe a task by a vector, from some of its texts, and compare vectors by their cosine.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from metatrain.models.encoder import Encoder
 from metatrain.tasks.task import Task
 from metatrain.tasks.tokens import Tokens
 
-TEXTS = 200  # of a task that are looked at
+TEXTS = 200  # of a task that are looked at, if nothing else is said
 _FISHER_TEXTS = 64  # of these whose gradients are taken
 _PART_TOKENS = 8192
 
@@ -46,8 +46,8 @@ class Similarity:
         return max((other for other in rows if other != row), key=lambda other: self.matrix[row, other])
 
 
-def similarity(tasks: Sequence[Task], encoder: Encoder, kind: str, between: Callable[[], None] = lambda: None) -> Similarity:
-    """Compare tasks; `between` is called after each.
+def similarity(tasks: Sequence[Task], encoder: Encoder, kind: str, between: Callable[[], None] = lambda: None, texts: int = TEXTS) -> Similarity:
+    """Compare tasks by so many texts of each; `between` is called after each.
 
     - `embedding`: the mean of the texts' encodings, less the mean of all tasks. Labels play no part.
     - `task2vec`: as in Achille et al. (2019): a logistic regression on the frozen encoder learns the task; the task is the diagonal
@@ -61,7 +61,7 @@ def similarity(tasks: Sequence[Task], encoder: Encoder, kind: str, between: Call
         raise UserError(f"compare={kind} is unknown; choose one of {', '.join(KINDS)}")
     tokens, vectors = encoder.tokens(), []
     for task in tasks:
-        vectors.append(KINDS[kind](task, encoder, tokens))
+        vectors.append(KINDS[kind](task, _sample(task, texts), encoder, tokens))
         between()
     stacked = np.stack(vectors)
     if kind == "embedding":
@@ -91,6 +91,13 @@ def select(similarity: Similarity, candidates: Sequence[int], target: int | None
     return chosen
 
 
+def coordinates(similarity: Similarity) -> np.ndarray:
+    """The tasks on their two principal components, [tasks, 2]."""
+    components = min(2, *similarity.vectors.shape)
+    points = PCA(components, random_state=0).fit_transform(similarity.vectors)
+    return np.pad(points, ((0, 0), (0, 2 - components)))
+
+
 def draw_map(similarity: Similarity, splits: Sequence[str], path: Path) -> None:
     """Write a picture (png, svg or pdf) of the tasks on their two principal components, colours for the splits.
 
@@ -103,9 +110,7 @@ def draw_map(similarity: Similarity, splits: Sequence[str], path: Path) -> None:
         raise UserError("map=FILE needs matplotlib, which is not installed; run: pip install 'metatrain-nlp[explore]'") from error
     if path.suffix not in (".png", ".svg", ".pdf"):
         raise UserError(f"map={path}: unknown kind of picture; use .png, .svg or .pdf")
-    components = min(2, *similarity.vectors.shape)
-    points = PCA(components, random_state=0).fit_transform(similarity.vectors)
-    points = np.pad(points, ((0, 0), (0, 2 - components)))
+    points = coordinates(similarity)
     figure = Figure(figsize=(9, 7), layout="constrained")
     axes = figure.add_subplot()
     for split in dict.fromkeys(splits):
@@ -120,10 +125,10 @@ def draw_map(similarity: Similarity, splits: Sequence[str], path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _sample(task: Task) -> np.ndarray:
+def _sample(task: Task, texts: int) -> np.ndarray:
     """Rows that stand for the task, the same every time."""
     rows = np.random.default_rng(zlib.crc32(task.name.encode())).permutation(len(task.texts))
-    return np.sort(rows[:TEXTS])
+    return np.sort(rows[:texts])
 
 
 def _encodings(texts: Sequence[np.ndarray], encoder: Encoder) -> np.ndarray:
@@ -131,15 +136,14 @@ def _encodings(texts: Sequence[np.ndarray], encoder: Encoder) -> np.ndarray:
         return torch.cat([encoder(encoder.batch(texts[part])) for part in chunks(texts, _PART_TOKENS)]).double().cpu().numpy()
 
 
-def _embedding(task: Task, encoder: Encoder, tokens: Tokens) -> np.ndarray:
-    encodings = _encodings(tokens.of(task, _sample(task)), encoder)
+def _embedding(task: Task, rows: np.ndarray, encoder: Encoder, tokens: Tokens) -> np.ndarray:
+    encodings = _encodings(tokens.of(task, rows), encoder)
     return (encodings / np.linalg.norm(encodings, axis=1, keepdims=True)).mean(0)
 
 
-def _fisher(task: Task, encoder: Encoder, tokens: Tokens) -> np.ndarray:
+def _fisher(task: Task, rows: np.ndarray, encoder: Encoder, tokens: Tokens) -> np.ndarray:
     if len(task.label_names) < 2:
         raise UserError(f"compare=task2vec learns labels, and task '{task.name}' has none; choose compare=embedding")
-    rows = _sample(task)
     texts = tokens.of(task, rows)
     head = LogisticRegression(max_iter=1000).fit(_encodings(texts, encoder), task.labels[rows])
     weight, bias = (torch.as_tensor(each, dtype=torch.float32, device=encoder.device) for each in (head.coef_, head.intercept_))
@@ -165,4 +169,4 @@ def _fisher_cosine(one: np.ndarray, other: np.ndarray) -> float:
 
 
 # How each kind describes a task.
-KINDS: dict[str, Callable[[Task, Encoder, Tokens], np.ndarray]] = {"embedding": _embedding, "task2vec": _fisher}
+KINDS: dict[str, Callable[[Task, np.ndarray, Encoder, Tokens], np.ndarray]] = {"embedding": _embedding, "task2vec": _fisher}

@@ -13,3 +13,4 @@ class TrackingConfig:
     project: str = "metatrain"  # of Weights & Biases
     entity: str | None = None  # the account or team; null: your own
     group: str | None = None  # of runs that belong together, seeds say
+    log_model: bool = False  # send the trained model too, as an artifact of Weights & Biases

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,6 +14,7 @@ from rich.table import Table
 
 _PLAIN_EVERY = 10.0  # seconds between progress lines when there is no terminal
 _VERDICTS = {"better": "is better than", "worse": "is worse than", "not distinguishable": "cannot be told from"}
+_BARS = "▁▂▃▄▅▆▇█"
 _PLAIN_WIDTH = 110  # columns of tables when there is no terminal
 
 
@@ -116,27 +117,44 @@ class Display:
             self._log.flush()
 
 
+def sparkline(values: Sequence[float]) -> str:
+    """A curve as a line of characters."""
+    low, high = min(values), max(values)
+    return "".join(_BARS[round((value - low) / (high - low or 1) * (len(_BARS) - 1))] for value in values)
+
+
 def results_table(results: Mapping[str, Any], shots: str) -> Table:
     """The arms of one number of shots, best first; `meta_trained minus it` is the paired difference of accuracy."""
+    title, columns, rows = result_rows(results, shots)
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column.replace("meta_trained ", "meta_trained\n"), justify="left" if column == "arm" else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def result_rows(results: Mapping[str, Any], shots: str) -> tuple[str, list[str], list[list[str]]]:
+    """(title, columns, rows) of the table of one number of shots."""
     part, protocol = results["by_shots"][shots], results["protocol"]
     episodes = protocol["episodes_per_task"]
     title = f"{shots}-shot, {len(protocol['tasks'])} meta-test tasks, {episodes} episode{'s' if episodes > 1 else ''} each"
-    table = Table(title=title, title_justify="left")
     balanced = _is_unbalanced(part)
-    for column in ("arm", _score_name(protocol), *(["balanced"] if balanced else []), "ECE", "adapt s", "meta_trained\nminus it"):
-        table.add_column(column, justify="left" if column == "arm" else "right", no_wrap=True)
+    columns = ["arm", score_name(protocol), *(["balanced"] if balanced else []), "ECE", "adapt s", "meta_trained minus it"]
     against = {item["against"]: item for item in part["comparisons"]}
+    rows = []
     for name, arm in sorted(part["arms"].items(), key=lambda item: -item[1]["mean"]):
         paired = against.get(name)
-        table.add_row(
+        row = [
             name,
             f"{100 * arm['mean']:.1f} ± {100 * arm['ci95']:.1f}",
             *([f"{100 * arm['balanced']:.1f}"] if balanced else []),
             "" if arm.get("calibration_error") is None else f"{100 * arm['calibration_error']:.1f}",
             f"{arm['adapt_seconds_per_episode']:.3f}",
             f"{100 * paired['difference']:+.1f} {_interval(paired)}" if paired else "",
-        )
-    return table
+        ]
+        rows.append(row)
+    return title, columns, rows
 
 
 def verdict_lines(results: Mapping[str, Any], shots: str) -> list[str]:
@@ -145,7 +163,7 @@ def verdict_lines(results: Mapping[str, Any], shots: str) -> list[str]:
     unbalanced = _is_unbalanced(part)
     lines = []
     for item in part["comparisons"]:
-        for score, found in ((_score_name(results["protocol"]), item), ("balanced accuracy", item["balanced"]))[: 2 if unbalanced else 1]:
+        for score, found in ((score_name(results["protocol"]), item), ("balanced accuracy", item["balanced"]))[: 2 if unbalanced else 1]:
             lines.append(
                 f"{shots}-shot: {item['arm']} {_VERDICTS[found['verdict']]} {item['against']}: "
                 f"{100 * found['difference']:+.1f} points of {score}, 95% interval {_interval(found)}"
@@ -158,7 +176,7 @@ def _is_unbalanced(part: Mapping[str, Any]) -> bool:
     return any(abs(arm["mean"] - arm["balanced"]) > 1e-9 for arm in part["arms"].values())
 
 
-def _score_name(protocol: Mapping[str, Any]) -> str:
+def score_name(protocol: Mapping[str, Any]) -> str:
     """What the tasks are scored by; tasks of different kinds have no common name for it."""
     names = set(protocol.get("scores", {}).values()) or {"accuracy"}
     return names.pop() if len(names) == 1 else "score"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -64,7 +65,6 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
 
 
-def validation_scores(path: Path) -> list[float]:
-    """The score of each validation so far, in order."""
-    validated = [record for record in read_metrics(path) if record["split"] == "meta_validation"]
-    return [record.get("accuracy", record.get("balanced_accuracy")) for record in validated]
+def validation_scores(records: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The score of each validation among these records, in order."""
+    return [record.get("accuracy", record.get("balanced_accuracy")) for record in records if record.get("split") == "meta_validation"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import wandb
@@ -25,11 +26,26 @@ def main() -> None:
     for line in sys.stdin:
         message = json.loads(line)
         if "finish" in message:
-            run.summary.update(message["finish"])
+            run.summary.update(message.pop("finish"))
+            _attach(run, **message)
             run.finish()
             return
         run.log(message["log"], step=message["step"])
     run.finish(exit_code=1)
+
+
+def _attach(run: Any, page: str | None, pictures: Mapping[str, str], tables: Mapping[str, Any], model: str | None, model_facts: Mapping[str, Any]) -> None:
+    """What `Attached` has: a page, pictures, tables, and the model as an artifact that this run has made."""
+    found = {f"charts/{name}": wandb.Image(path) for name, path in pictures.items()}
+    found.update({f"tables/{name}": wandb.Table(columns=table["columns"], data=table["rows"]) for name, table in tables.items()})
+    if page is not None:
+        found["report"] = wandb.Html(page)
+    if found:
+        run.log(found)
+    if model is not None:
+        artifact = wandb.Artifact(f"model-{run.id}", type="model", metadata=dict(model_facts))
+        artifact.add_dir(model)
+        run.log_artifact(artifact)
 
 
 def _say(**message: Any) -> None:

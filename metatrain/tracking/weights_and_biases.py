@@ -18,7 +18,7 @@ import urllib.request
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,17 @@ MODES = ("auto", "wandb", "offline", "none")
 _START_SECONDS = 20  # that the process waits for the first contact with the server
 _END_SECONDS = 30  # that a finished run waits for what is being uploaded
 _AWAY_SECONDS = 2  # that it waits for a server that does not answer
+
+
+@dataclass(frozen=True)
+class Attached:
+    """What W&B gets at the end of a run beside numbers; files by their paths."""
+
+    page: str | None = None  # the report
+    pictures: dict[str, str] = field(default_factory=dict)  # charts, by name
+    tables: dict[str, dict[str, list]] = field(default_factory=dict)  # by name: `columns` and `rows`
+    model: str | None = None  # a directory, for an artifact
+    model_facts: dict[str, Any] = field(default_factory=dict)  # what the artifact says of itself
 
 
 class WandbRun:
@@ -81,13 +92,18 @@ class WandbRun:
         if self._process is not None and step > self._after:
             self._send({"log": dict(record), "step": step})
 
-    def finish(self, summary: Mapping[str, Any]) -> None:
-        """Send the last numbers, and wait a little for their arrival."""
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is sent."""
         self._hear()
-        process = self._process
-        if process is None:
+        return self._process is not None
+
+    def finish(self, summary: Mapping[str, Any], attached: Attached | None = None) -> None:
+        """Send the last numbers and files, and wait a little for their arrival."""
+        if not self.is_on:
             return
-        self._send({"finish": dict(summary)})
+        process = self._process
+        self._send({"finish": dict(summary), **asdict(attached or Attached())})
         self._lines.put(None)
         begin = time.monotonic()
         there = self._mode == "offline" or _answers(self._server)

@@ -42,6 +42,8 @@ class RunDirectory:
         self.model = path / "model"
         self.tokenizer = path / "tokenizer"  # of a model with random weights, made from the training tasks
         self.results = path / "results.json"
+        self.analysis = path / "analysis.json"  # a closer look at the meta-test, for the report
+        self.report = path / "report.html"
         self.log = path / "run.log"
         self._lock = FileLock(path / ".lock")  # of the operating system, which lets go of it when the process ends, however it ends
 

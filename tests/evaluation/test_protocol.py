@@ -59,7 +59,7 @@ def test_every_arm_sees_the_same_episodes():
 def test_results_have_the_promised_shape():
     arms = {"meta_trained": Recorder(0), "prototypes": Recorder(2)}
     config = EvaluationConfig(episodes=3, shots=[2, 1], queries=4, arms=list(arms), resamples=50)
-    results = evaluate(arms, TASKS, tokens(), EpisodeConfig(), config, seed=0)
+    results, scores = evaluate(arms, TASKS, tokens(), EpisodeConfig(), config, seed=0)
     assert results["format"] == 1
     arm = results["arms"]["prototypes"]
     assert arm["mean"] == pytest.approx(0.75) and arm["ci95"] == 0.0 and arm["balanced"] == pytest.approx(0.75)
@@ -73,6 +73,7 @@ def test_results_have_the_promised_shape():
     assert comparison["balanced"]["difference"] == pytest.approx(0.25)
     assert set(results["by_shots"]) == {"2", "1"}
     assert results["arms"] == results["by_shots"]["2"]["arms"]
+    assert list(scores) == ["2", "1"] and scores["1"]["prototypes"].accuracy["y"] == results["by_shots"]["1"]["arms"]["prototypes"]["per_task"]["y"]["scores"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from metatrain.errors import UserError
 from metatrain.tracking.config import TrackingConfig
-from metatrain.tracking.weights_and_biases import WandbRun, check_tracking
+from metatrain.tracking.weights_and_biases import Attached, WandbRun, check_tracking
 
 
 @dataclass
@@ -61,9 +61,15 @@ def note(what, **facts):
 Settings = SimpleNamespace
 def setup(settings):
     return SimpleNamespace(settings=SimpleNamespace(base_url=os.environ.get("WANDB_BASE_URL", "http://127.0.0.1:9")))
+Image = Html = lambda path: ["file", path]
+Table = lambda columns, data: ["table", columns, data]
+class Artifact:
+    def __init__(self, name, type, metadata): self.facts = {"name": name, "type": type, "metadata": metadata}
+    def add_dir(self, path): self.facts["folder"] = path
 class Run:
-    url, summary = None, {}
-    def log(self, record, step): note("log", record=record, step=step)
+    url, summary, id = None, {}, "abc"
+    def log(self, record, step=None): note("log", record=record, step=step)
+    def log_artifact(self, artifact): note("artifact", **artifact.facts)
     def finish(self, exit_code=0): note("finish", exit_code=exit_code, summary=self.summary)
 def init(**arguments):
     arguments.pop("settings")
@@ -98,6 +104,27 @@ def test_what_is_handed_over_arrives_in_order(tmp_path, lines, stub):
     assert logged == [["log", {"record": {"a": step}, "step": step}] for step in (1, 2)]
     assert finished == {"exit_code": 0, "summary": {"b": 1}}
     assert lines == ["tracking: Weights & Biases offline, in this run directory"]
+
+
+def test_charts_tables_the_report_and_the_model_are_sent_before_the_end(tmp_path, lines, stub):
+    asked = stub("well")
+    run = start("offline", tmp_path, lines.append)
+    table = {"columns": ["arm"], "rows": [["meta_trained"]]}
+    run.finish({"b": 1}, Attached("report.html", {"arms": "arms.png"}, {"5-shot": table}, "model", {"base_model": "minilm"}))
+    _, logged, artifact, finished = asked()
+    files = {"charts/arms": ["file", "arms.png"], "report": ["file", "report.html"], "tables/5-shot": ["table", ["arm"], [["meta_trained"]]]}
+    assert logged == ["log", {"record": files, "step": None}]
+    assert artifact == ["artifact", {"name": "model-abc", "type": "model", "metadata": {"base_model": "minilm"}, "folder": "model"}]
+    assert finished == ["finish", {"exit_code": 0, "summary": {"b": 1}}]
+
+
+def test_a_run_sends_its_charts_and_model_with_the_real_client(cli, tmp_path):
+    settings = ["hardware.threads=1", "tracking=offline", "tracking.log_model=true", "report=true", "hydra.run.dir=run", "outer.steps=1"]
+    found = cli("train", "debug=fast", *settings)
+    assert found.code == 0 and "warning" not in found.out, found.out + found.err
+    assert (tmp_path / "run" / "charts" / "arms.png").is_file()
+    media = {path.relative_to(folder).parts[:2] for folder in (tmp_path / "run" / "wandb").glob("offline-run-*/files/media") for path in folder.rglob("*.*")}
+    assert {("images", "charts"), ("table", "tables")} <= media and any(kind == "html" for kind, _ in media)
 
 
 @pytest.mark.parametrize("where", ["init", "log", "finish"])

@@ -1,0 +1,49 @@
+"""`metatrain report [RUN]`: a run as one page, and its charts as pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from metatrain.errors import UserError
+
+USAGE = """\
+usage: metatrain report [RUN] [out=FILE.html] [pictures=DIR]
+
+Writes report.html into a run of train, evaluate or finetune (outputs/latest if none is named), finished or not, as these commands do
+themselves at their end: curves, arms and tasks with intervals, mistakes, settings, in one file that needs no network. With pictures=DIR
+every chart as a PNG too.
+
+examples:
+  metatrain report
+  metatrain report outputs/latest pictures=figures
+"""
+
+_OPTIONS = ("out", "pictures")
+
+
+def main(arguments: list[str]) -> None:
+    """Entry point."""
+    if "-h" in arguments or "--help" in arguments:
+        print(USAGE)
+        return
+    options = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    named = [argument for argument in arguments if "=" not in argument]
+    for key in options:
+        if key not in _OPTIONS:
+            raise UserError(f"metatrain report has no {key}=; it takes {' and '.join(f'{each}=' for each in _OPTIONS)}")
+    if len(named) > 1:
+        raise UserError(f"metatrain report takes one run, not {' '.join(named)}; metatrain compare A B html=FILE shows several")
+    run = Path(named[0] if named else "outputs/latest")
+    if not named and not run.exists():
+        raise UserError("there is no run below outputs/ yet; name a run directory")
+
+    from metatrain.report.charts import charts
+    from metatrain.report.page import pictures, write_report
+    from metatrain.report.record import read
+
+    page = Path(options.get("out") or run / "report.html").expanduser()
+    write_report(run, page)
+    print(f"report: {page}")
+    if options.get("pictures"):
+        for picture in pictures(charts(read(run)), Path(options["pictures"]).expanduser()):
+            print(f"picture: {picture}")

@@ -1,0 +1,159 @@
+"""What a report shows beside the scores: accuracy by inner steps, the mistakes, the learned rates, how alike the tasks are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from metatrain.evaluation.arms import Adapted
+from metatrain.evaluation.config import EvaluationConfig
+from metatrain.evaluation.protocol import Scores, episode_settings, run_arms
+from metatrain.evaluation.sharing import Workers
+from metatrain.evaluation.statistics import mean_over_tasks
+from metatrain.evaluation.task_similarity import coordinates, similarity
+from metatrain.meta.inner import HEAD, LEARNS_RATES
+from metatrain.meta.learner import Learner
+from metatrain.meta.meta_gradient import LEARNED
+from metatrain.models.encoder import Encoder
+from metatrain.models.heads import IN_CONTEXT
+from metatrain.tasks.config import EpisodeConfig
+from metatrain.tasks.episodes import SPLITS, Episode, task_episode
+from metatrain.tasks.task import Task, TaskDistribution
+from metatrain.tasks.tokens import Tokens
+
+_STEP_EPISODES = 5  # of each task and number of shots, for the accuracy by inner steps
+_WORST = 12  # tasks whose mistakes are kept
+_EXAMPLES = 10  # of the mistakes of a task
+_PAIRS = 400  # (label, answer) that are counted of a task, the commonest: all of them for 20 classes
+_LONGEST = 300  # characters of a text that are kept
+_MAP_TEXTS = 20  # of a task that stand for it on the map
+_MAP_TASKS = 200  # more are not drawn
+
+
+def step_counts(learner: Learner) -> list[int]:
+    """The numbers of inner steps after which accuracy is looked at: none, some of those that are taken, all, and twice as many."""
+    steps = learner.steps(evaluation=True)
+    if steps == 0 or learner.algorithm.head == IN_CONTEXT:
+        return []
+    return sorted({0, 1, steps // 2, steps, 2 * steps})
+
+
+def step_episodes(config: EvaluationConfig) -> int:
+    """How many episodes of each task and number of shots that takes."""
+    return min(_STEP_EPISODES, config.episodes)
+
+
+def accuracy_by_steps(
+    trained: Adapted,
+    scores: Mapping[str, Scores],
+    tasks: Sequence[Task],
+    tokens: Tokens,
+    episode: EpisodeConfig,
+    config: EvaluationConfig,
+    seed: int,
+    between: Callable[[int], None] = lambda done: None,
+    workers: Workers | None = None,
+) -> dict[str, Any]:
+    """Mean accuracy by number of shots and of inner steps, on the first episodes of each task.
+
+    `scores`: by number of shots, those of the arm as it is used, of which the same episodes are shown beside: with `inner.fit_head` it
+    does more than take inner steps. `between` and `workers` as in `run_arms`.
+    """
+    episodes, found = step_episodes(config), {}
+    for shots in config.shots:
+        settings = episode_settings(episode, config, shots)
+        arms = {str(steps): trained.after(steps) for steps in step_counts(trained.learner)}
+        by_steps = run_arms(arms, tasks, tokens, settings, episodes, seed, "meta_test", between, workers)
+        used = [values[:episodes] for values in scores[str(shots)].accuracy.values()]
+        found[str(shots)] = {
+            "steps": {steps: mean_over_tasks(list(each.accuracy.values())) for steps, each in by_steps.items()},
+            "as_used": mean_over_tasks(used),
+        }
+    return {"episodes_per_task": episodes, "steps_used": trained.learner.steps(evaluation=True), "by_shots": found}
+
+
+def mistakes(scores: Scores, tasks: Sequence[Task], settings: EpisodeConfig, seed: int) -> list[dict[str, Any]]:
+    """Of the tasks with the lowest scores, what `mistakes_in` finds.
+
+    `scores` are of meta-test episodes of these settings, from the first on.
+    """
+    answered = [task for task in tasks if task.name in scores.answers]
+    found = []
+    for task in sorted(answered, key=lambda task: np.mean(scores.accuracy[task.name]))[:_WORST]:
+        answers = scores.answers[task.name]
+        episodes = [task_episode(task, settings, seed, "meta_test", index) for index in range(len(answers))]
+        found.append(mistakes_in(episodes, answers, scores.confidence.get(task.name)))
+    return found
+
+
+def mistakes_in(episodes: Sequence[Episode], answers: Sequence[Sequence[int]], confidence: Sequence[np.ndarray] | None) -> dict[str, Any]:
+    """In episodes of one task: how often each label got each answer, and the wrong answers that were surest.
+
+    answers: to each query, a position in its episode's classes; confidence: their probabilities, if they have any.
+    """
+    task = episodes[0].task
+    pairs: Counter[tuple[str, str]] = Counter()
+    wrong: dict[int, tuple[float, str, str]] = {}  # by row of the task: the surest wrong answer
+    for index, episode in enumerate(episodes):
+        sure = np.zeros(len(episode.query)) if confidence is None else confidence[index]
+        for row, label, answer, probability in zip(episode.query.tolist(), episode.query_labels, answers[index], sure.tolist()):
+            names = [task.label_names[episode.classes[each]] for each in (label, answer)]
+            pairs[names[0], names[1]] += 1
+            if label != answer:
+                wrong[row] = max((probability, *names), wrong.get(row, (-1.0, "", "")))
+    surest = sorted(wrong.items(), key=lambda item: (-item[1][0], item[0]))[:_EXAMPLES]
+    return {
+        "task": task.name,
+        "labels": list(task.label_names),
+        "pairs": [[label, answer, count] for (label, answer), count in pairs.most_common(_PAIRS)],
+        "examples": [
+            {"text": _beginning(str(task.texts[row])), "label": label, "answer": answer, "probability": None if confidence is None else probability}
+            for row, (probability, label, answer) in surest
+        ],
+    }
+
+
+def learned_rates(learner: Learner) -> list[dict[str, Any]]:
+    """The inner loop's learned rates: of each parameter tensor (and inner step, where the rule has rates of its own for each) the mean,
+    the 5% and 95% quantiles, and where they began; none, if the rule learns no rates."""
+    if learner.inner.rule not in LEARNS_RATES:
+        return []
+    of_steps = learner.inner.rule == "lslr"
+    found = []
+    for name, value in learner.parameters.items():
+        if name.startswith(LEARNED):
+            parameter, values = name.removeprefix(LEARNED), value.detach().double().cpu().numpy()
+            began = learner.inner.head_lr if parameter.startswith(HEAD) and learner.inner.head_lr is not None else learner.inner.lr
+            for step, rates in enumerate(values) if of_steps else [(None, values)]:
+                low, high = np.quantile(rates, [0.05, 0.95])
+                found.append({"parameter": parameter, "step": step, "mean": float(np.mean(rates)), "low": float(low), "high": float(high), "began": began})
+    return found
+
+
+def task_map(encoder: Encoder, tasks: TaskDistribution, between: Callable[[], None] = lambda: None) -> list[dict[str, Any]]:
+    """Tasks on the two principal components of what their texts mean to the encoder, and to which training task each is nearest."""
+    shown = mapped_tasks(tasks)
+    if len(shown) < 3:
+        return []
+    found = similarity([task for _, task in shown], encoder, "embedding", between, texts=_MAP_TEXTS)
+    training = [row for row, (split, _) in enumerate(shown) if split == "meta_train"]
+    points = coordinates(found)
+    rows = []
+    for row, (split, task) in enumerate(shown):
+        near = found.nearest(row, training) if set(training) - {row} else None
+        nearest = {} if near is None else {"nearest": found.names[near], "likeness": float(found.matrix[row, near])}
+        rows.append({"task": task.name, "split": split, "x": float(points[row, 0]), "y": float(points[row, 1]), **nearest})
+    return rows
+
+
+def mapped_tasks(tasks: TaskDistribution) -> list[tuple[str, Task]]:
+    """(split, task) of those that the map shows: of texts, and not made from them."""
+    every = [(split, task) for split in SPLITS for task in tasks.split(split) if task.way is None and not task.of_pictures]
+    return every[:_MAP_TASKS]
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

@@ -1,0 +1,1 @@
+"""Reports: a run's files as one page, with charts."""

@@ -1,0 +1,433 @@
+"""The charts of a report, as Vega-Lite specifications, each with the table that says the same in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from metatrain.report.record import Record
+from metatrain.tracking.console import score_name
+from metatrain.tracking.metrics import validation_scores
+
+Spec = dict[str, Any]
+_POINTS = 500  # of a curve that are drawn: means of as many stretches
+_TASKS = 40  # on a chart; the table has all
+_ROW = 20  # pixels of a chart that each task, tensor or label takes
+_LABELS = 24  # on a confusion matrix
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One figure of a report."""
+
+    key: str  # of its files and its place on the page
+    title: str
+    text: str  # what is to be seen in it
+    spec: Spec
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+
+
+def charts(record: Record) -> list[Chart]:
+    """Those for which the run has the numbers, in the order of the page."""
+    made = [chart(record) for chart in _CHARTS]
+    return [chart for chart in made if chart is not None]
+
+
+def of_arms(record: Record) -> Chart | None:
+    """Every arm's mean score with its interval, by number of shots."""
+    rows, parts = [], []
+    for shots, part in _by_shots(record):
+        best_first = sorted(part["arms"].items(), key=lambda item: -item[1]["mean"])
+        found = [(shots, name, 100 * arm["mean"], 100 * arm["ci95"]) for name, arm in best_first]
+        rows += found
+        parts.append(_arms_of(found, _score(record)))
+    if not rows:
+        return None
+    score = _score(record)
+    spec = {"vconcat": parts, "resolve": {"scale": {"x": "shared"}}}
+    text = "Mean over the meta-test tasks, with the 95% interval of resampled tasks and episodes. Every arm saw the same episodes."
+    return Chart("arms", "Arms", text, spec, ("shots", "arm", score, "± 95%"), [(shots, name, _one(mean), _one(half)) for shots, name, mean, half in rows])
+
+
+def _arms_of(rows: Sequence[tuple[str, str, float, float]], score: str) -> Spec:
+    """The arms of one number of shots."""
+    values = [{"arm": name, "score": mean, "low": mean - half, "high": mean + half, "ours": name == "meta_trained"} for _, name, mean, half in rows]
+    both = {
+        "y": {"field": "arm", "type": "nominal", "sort": [name for _, name, *_ in rows], "title": None},
+        "color": {"condition": {"test": "datum.ours", "value": _OURS}, "value": _THEIRS},
+        "tooltip": [_told("arm"), _told("score"), _told("low", "lowest of the interval"), _told("high", "highest")],
+    }
+    layers = [
+        {"mark": {"type": "rule", "strokeWidth": 2}, "encoding": {**both, "x": _number("low", score), "x2": {"field": "high"}}},
+        {"mark": {"type": "point", "filled": True, "size": 80}, "encoding": {**both, "x": _number("score", score)}},
+    ]
+    return {"title": {"text": f"{rows[0][0]}-shot", "anchor": "start"}, "data": {"values": values}, "layer": layers, "height": {"step": 22}, "width": _WIDTH}
+
+
+def by_shots(record: Record) -> Chart | None:
+    """Score against the number of support examples a class."""
+    parts = list(_by_shots(record))
+    if len(parts) < 2:
+        return None
+    rows = sorted((int(shots), name, 100 * arm["mean"], 100 * arm["ci95"]) for shots, part in parts for name, arm in part["arms"].items())
+    values = [{"shots": shots, "arm": name, "score": mean, "low": mean - half, "high": mean + half} for shots, name, mean, half in rows]
+    score = _score(record)
+    x = _number("shots", "examples per class", axis={"values": sorted({shots for shots, *_ in rows}), "format": "d"})
+    told = [_told("arm"), _told("shots", "examples per class"), _told("score"), _told("low", "lowest of the interval"), _told("high", "highest")]
+    spec = {
+        "data": {"values": values},
+        "mark": {"type": "line", "point": True},
+        "encoding": {"x": x, "y": _number("score", score), "color": _colour("arm"), "tooltip": told},
+    }
+    table = [(shots, name, _one(mean), _one(half)) for shots, name, mean, half in rows]
+    return Chart("shots", "Score by examples", "What more examples of a new task are worth to each arm.", spec, ("shots", "arm", score, "± 95%"), table)
+
+
+def by_steps(record: Record) -> Chart | None:
+    """Score against the number of inner steps."""
+    found = record.analysis.get("by_steps")
+    if not found:
+        return None
+    rows = [(shots, int(steps), 100 * mean) for shots, part in found["by_shots"].items() for steps, mean in part["steps"].items()]
+    if not rows:
+        return None
+    score, used = _score(record), found["steps_used"]
+    values = [{"shots": f"{shots}-shot", "steps": steps, "score": mean} for shots, steps, mean in rows]
+    line = {
+        "mark": {"type": "line", "point": True},
+        "encoding": {
+            "x": _count("steps", "inner steps"),
+            "y": _number("score", score),
+            "color": _colour("shots"),
+            "tooltip": [_told("shots"), _told("steps", "inner steps"), _told("score")],
+        },
+    }
+    as_used = ", ".join(f"{shots}-shot {100 * part['as_used']:.1f}" for shots, part in found["by_shots"].items())
+    text = (
+        f"The meta-trained model after so many inner steps, on {found['episodes_per_task']} episodes of each task; the run uses {used} (dashed). "
+        f"As it is used, all included, on the same episodes: {as_used}."
+    )
+    table = [(shots, steps, _one(mean)) for shots, steps, mean in rows]
+    return Chart(
+        "steps", "Score by inner steps", text, {"data": {"values": values}, "layer": [_dashed("steps", used), line]}, ("shots", "inner steps", score), table
+    )
+
+
+def by_task(record: Record) -> Chart | None:
+    """The score of each task under each arm, of the first number of shots, with a choice of the arm."""
+    arms = record.results.get("arms", {})
+    if not arms:
+        return None
+    first = "meta_trained" if "meta_trained" in arms else next(iter(arms))
+    order = sorted(arms[first]["per_task"], key=lambda task: arms[first]["per_task"][task]["mean"])
+    rows = [(task, name, 100 * arm["per_task"][task]["mean"], 100 * arm["per_task"][task]["ci95"]) for task in order for name, arm in arms.items()]
+    shown = set(order[:_TASKS])
+    values = [{"task": task, "arm": name, "score": mean, "low": mean - half, "high": mean + half} for task, name, mean, half in rows if task in shown]
+    score = _score(record)
+    y = {"field": "task", "type": "nominal", "sort": order, "title": None}
+    tooltip = [_told("task"), _told("arm"), _told("score"), _told("low", "lowest of the interval"), _told("high", "highest")]
+    of_both = {"y": y, "color": _colour("arm")}
+    layers = [
+        {"mark": {"type": "rule", "opacity": 0.6}, "encoding": {**of_both, "x": _number("low", score), "x2": {"field": "high"}}},
+        {
+            "mark": {"type": "point", "filled": True, "size": 60},
+            "encoding": {"x": _number("score", score), "y": y, "color": _colour("arm"), "tooltip": tooltip},
+        },
+    ]
+    choice = {"input": "select", "options": ["all arms", *arms], "name": "arm "}
+    spec = {
+        "data": {"values": values},
+        "params": [{"name": "arm", "value": "all arms", "bind": choice}],
+        "transform": [{"filter": "arm == 'all arms' || datum.arm == arm"}],
+        "layer": layers,
+        "height": _ROW * len(shown),
+    }
+    left_out = f" The {_TASKS} lowest are drawn; the table has all {len(order)}." if len(order) > _TASKS else ""
+    protocol = record.results["protocol"]
+    text = f"{protocol['shots'][0]}-shot, {protocol['episodes_per_task']} episodes a task with their 95% interval, the lowest score of {first} first.{left_out}"
+    return Chart("tasks", "Tasks", text, spec, ("task", "arm", score, "± 95%"), [(task, name, _one(mean), _one(half)) for task, name, mean, half in rows])
+
+
+def of_losses(record: Record) -> Chart | None:
+    """Query loss before and after adaptation, over the meta-updates."""
+    return _before_and_after(record, "loss", "Loss in meta-training", "query loss", 1.0)
+
+
+def of_accuracies(record: Record) -> Chart | None:
+    """Query accuracy before and after adaptation, over the meta-updates."""
+    return _before_and_after(record, "accuracy", "Accuracy in meta-training", "query accuracy, %", 100.0)
+
+
+def _before_and_after(record: Record, figure: str, title: str, axis: str, scale: float) -> Chart | None:
+    updates = [each for each in record.of_split("meta_train") if each.get(f"{figure}_after") is not None and each.get(f"{figure}_before") is not None]
+    if not updates:
+        return None
+    rows = []
+    for stretch in _stretches(updates):
+        before, after = (scale * sum(each[f"{figure}_{when}"] for each in stretch) / len(stretch) for when in ("before", "after"))
+        rows.append((stretch[-1]["step"], round(before, 4), round(after, 4)))
+    values = [{"step": step, "when": when, "value": value} for step, before, after in rows for when, value in (("before", before), ("after", after))]
+    spec = {
+        "data": {"values": values},
+        "mark": {"type": "line", "strokeWidth": 1.5},
+        "encoding": {
+            "x": _count("step", "meta-update"),
+            "y": _number("value", axis),
+            "color": _colour("when", "adaptation"),
+            "tooltip": [_told("step"), _told("when"), _told("value", axis)],
+        },
+    }
+    text = f"Mean over the episodes of a meta-batch, before and after the inner loop{_of_means(updates)}."
+    return Chart(figure, title, text, spec, ("meta-update", "before adaptation", "after adaptation"), rows)
+
+
+def of_validation(record: Record) -> Chart | None:
+    """The score on meta-validation tasks, and with shuffled support labels."""
+    found = record.of_split("meta_validation")
+    if not found:
+        return None
+    name = next(key for key in ("accuracy", "balanced_accuracy") if key in found[0])
+    said = name.replace("_", " ")
+    rows = [(each["step"], _one(100 * each[name]), _one(100 * each[f"{name}_with_shuffled_labels"])) for each in found]
+    values = [{"step": step, "labels": labels, "score": score} for step, *scores in rows for labels, score in zip(("true", "shuffled"), scores)]
+    best = found[-1].get("best_step")
+    spec = {
+        "data": {"values": values},
+        "layer": [
+            _dashed("step", best),
+            {
+                "mark": {"type": "line", "point": True},
+                "encoding": {
+                    "x": _count("step", "meta-update"),
+                    "y": _number("score", f"{said}, %"),
+                    "color": _colour("labels", "support labels"),
+                    "tooltip": [_told("step"), _told("labels"), _told("score")],
+                },
+            },
+        ],
+    }
+    text = (
+        f"After adaptation, on meta-validation tasks; the best is at meta-update {best} (dashed) and is what the run keeps. With shuffled support labels a "
+        "model that learns from its examples falls to chance, or to what the names of the classes tell it; one that has memorised its training tasks does not."
+    )
+    return Chart("validation", "Validation, and memorisation", text, spec, ("meta-update", said, "with shuffled labels"), rows)
+
+
+def of_rates(record: Record) -> Chart | None:
+    """Learned inner rates."""
+    rates = record.analysis.get("rates")
+    if not rates:
+        return None
+    rows, values = [], []
+    for each in rates:
+        name = each["parameter"].removeprefix("encoder.").removeprefix("backbone.")
+        step = "every" if each["step"] is None else str(each["step"] + 1)
+        rows.append((name, step, *(f"{each[key]:.3g}" for key in ("mean", "low", "high")), f"{each['began']:g}"))
+        if each["began"]:
+            values.append({"parameter": name, "step": step, "rate": each["mean"], **{key: each[key] / each["began"] for key in ("mean", "low", "high")}})
+    order = list(dict.fromkeys(each["parameter"] for each in values))
+    values = [each for each in values if each["parameter"] in set(order[:_TASKS])]
+    both = {"y": {"field": "parameter", "type": "nominal", "sort": order, "title": None}, "color": _colour("step", "inner step")}
+    title = "times the rate it began with"
+    told = [_told("parameter"), _told("step", "inner step"), _told("rate", shape=".2e"), _told("mean", title, ".2f")]
+    spec = {
+        "data": {"values": values},
+        "layer": [
+            {"mark": {"type": "rule", "opacity": 0.5}, "encoding": {**both, "x": _number("low", title), "x2": {"field": "high"}}},
+            {"mark": {"type": "point", "filled": True}, "encoding": {**both, "x": _number("mean", title), "tooltip": told}},
+        ],
+        "height": _ROW * len(order[:_TASKS]),
+    }
+    left_out = f" The first {_TASKS} tensors are drawn." if len(order) > _TASKS else ""
+    text = f"What the inner rule has learned: the mean of a tensor's rates, and its 5% to 95%.{left_out}"
+    return Chart("rates", "Learned rates", text, spec, ("parameter", "inner step", "mean", "5%", "95%", "began with"), rows)
+
+
+def of_task_map(record: Record) -> Chart | None:
+    """Tasks by what their texts mean to the trained model."""
+    tasks = record.analysis.get("task_map")
+    if not tasks:
+        return None
+    told = [_told("task"), _told("split"), _told("nearest", "most like it in training"), _told("likeness", shape=".2f")]
+    place = {"x": {**_number("x", "first principal component"), "axis": _BARE}, "y": {**_number("y", "second"), "axis": _BARE}}
+    layers = [
+        {"mark": {"type": "point", "filled": True, "size": 70}, "encoding": {**place, "color": _colour("split"), "shape": _colour("split"), "tooltip": told}},
+        *([{"mark": {"type": "text", "dy": -9, "fontSize": 10}, "encoding": {**place, "text": {"field": "task"}}}] if len(tasks) <= _TASKS else []),
+    ]
+    rows = [(each["task"], each["split"], each.get("nearest", ""), round(each["likeness"], 3) if "likeness" in each else "") for each in tasks]
+    text = "Each task is the mean of what some of its texts mean to the trained model; tasks that stand close are about the same."
+    spec = {"data": {"values": tasks}, "layer": layers, "height": 380}
+    return Chart("map", "Map of the tasks", text, spec, ("task", "split", "most like it in training", "likeness"), rows)
+
+
+def of_confusion(record: Record) -> Chart | None:
+    """Which labels the tasks with the lowest scores confuse, with a choice of the task."""
+    worst = [each for each in record.analysis.get("mistakes", []) if each["pairs"]]
+    if not worst:
+        return None
+    values, rows = [], []
+    for each in worst:
+        totals: dict[str, int] = {}
+        for label, _, count in each["pairs"]:
+            totals[label] = totals.get(label, 0) + count
+        confused = [label for label, answer, _ in each["pairs"] if label != answer]
+        shown = list(dict.fromkeys([*confused, *each["labels"]]))[:_LABELS] if len(each["labels"]) > _LABELS else each["labels"]
+        for label, answer, count in each["pairs"]:
+            if label in shown and answer in shown:
+                values.append({"task": each["task"], "label": label, "answer": answer, "share": count / totals[label], "count": count})
+            if label != answer:
+                rows.append((each["task"], label, answer, count, _one(100 * count / totals[label])))
+    first = worst[0]["task"]
+    spec = {
+        "data": {"values": values},
+        "params": [{"name": "task", "value": first, "bind": {"input": "select", "options": [each["task"] for each in worst], "name": "task "}}],
+        "transform": [{"filter": "datum.task == task"}],
+        "mark": {"type": "rect"},
+        "encoding": {
+            "x": {"field": "answer", "type": "nominal", "title": "answer", "axis": {"labelAngle": -40}},
+            "y": {"field": "label", "type": "nominal", "title": "label"},
+            "color": {"field": "share", "type": "quantitative", "title": "share of the label", "scale": {"scheme": "blues", "domain": [0, 1]}},
+            "tooltip": [_told("label"), _told("answer"), _told("share", shape=".0%"), _told("count", "queries")],
+        },
+        "height": _ROW * max(3, *(min(_LABELS, len(each["labels"])) for each in worst)),
+    }
+    protocol = record.results.get("protocol")
+    text = "The test examples." if protocol is None else f"The tasks with the lowest scores, all their episodes together, {protocol['shots'][0]}-shot."
+    return Chart("confusion", "Confusion", text, spec, ("task", "label", "answer", "queries", "% of the label"), sorted(rows, key=lambda row: -row[3]))
+
+
+def of_speed(record: Record) -> Chart | None:
+    """Seconds and memory of the meta-updates."""
+    updates = [each for each in record.timings if "seconds" in each]
+    if not updates:
+        return None
+    rows = []
+    for stretch in _stretches(updates):
+        seconds = sum(each["seconds"] for each in stretch) / len(stretch)
+        rows.append((stretch[-1]["step"], round(seconds, 3), max(each["peak_memory_mb"] for each in stretch)))
+    spec = {
+        "data": {"values": [{"step": step, "seconds": seconds, "memory": memory} for step, seconds, memory in rows]},
+        "mark": {"type": "line", "strokeWidth": 1.5, "color": _OURS},
+        "encoding": {
+            "x": _count("step", "meta-update"),
+            "y": {**_number("seconds", "seconds"), "scale": {"zero": True}},
+            "tooltip": [_told("step"), _told("seconds", shape=".3f"), _told("memory", "peak memory, MB")],
+        },
+    }
+    text = f"What a meta-update took, and the most memory so far{_of_means(updates)}."
+    return Chart("speed", "Time and memory", text, spec, ("meta-update", "seconds", "peak memory, MB"), rows)
+
+
+# In the order of the page.
+_CHARTS: tuple[Callable[[Record], Chart | None], ...] = (
+    *(of_arms, by_shots, by_steps, by_task, of_confusion),
+    *(of_validation, of_losses, of_accuracies, of_rates, of_task_map, of_speed),
+)
+
+# Of Okabe and Ito (2008), which the colour-blind can tell apart.
+_OURS, _THEIRS = "#0072B2", "#8a8a8a"
+_WIDTH = 460  # of charts that are made of several, which cannot take the width of the page
+_BARE = {"labels": False, "ticks": False, "grid": False, "domain": True}
+
+
+def curves(named: Sequence[tuple[str, Record]]) -> Chart | None:
+    """Validation of several runs, over one another."""
+    rows = []
+    for name, record in named:
+        validated = record.of_split("meta_validation")
+        rows += [(name, each["step"], _one(100 * score)) for each, score in zip(validated, validation_scores(validated))]
+    if not rows:
+        return None
+    spec = {
+        "data": {"values": [{"run": name, "step": step, "score": score} for name, step, score in rows]},
+        "mark": {"type": "line", "point": True},
+        "encoding": {
+            "x": _count("step", "meta-update"),
+            "y": _number("score", "validation score, %"),
+            "color": _colour("run"),
+            "tooltip": [_told("run"), _told("step"), _told("score")],
+        },
+    }
+    return Chart("validation", "Validation", "After adaptation, on each run's meta-validation tasks.", spec, ("run", "meta-update", "score, %"), rows)
+
+
+def compared_tasks(named: Sequence[tuple[str, Record, str]]) -> Chart | None:
+    """Scores of the tasks that all of several runs (name, record, arm) were tested on, of the first number of shots that all have."""
+    results = [(name, record.results["by_shots"], arm) for name, record, arm in named]
+    shots = next((each for each in results[0][1] if all(each in by_shots for _, by_shots, _ in results)), None)
+    if shots is None:
+        return None
+    arms = {name: by_shots[shots]["arms"][arm]["per_task"] for name, by_shots, arm in results}
+    first = arms[named[0][0]]
+    order = sorted((task for task in first if all(task in tasks for tasks in arms.values())), key=lambda task: first[task]["mean"])
+    if not order:
+        return None
+    rows = [(task, name, 100 * tasks[task]["mean"], 100 * tasks[task]["ci95"]) for task in order for name, tasks in arms.items()]
+    shown = set(order[:_TASKS])
+    values = [{"task": task, "run": name, "score": mean, "low": mean - half, "high": mean + half} for task, name, mean, half in rows if task in shown]
+    score = _score(named[0][1])
+    both = {"y": {"field": "task", "type": "nominal", "sort": order, "title": None}, "color": _colour("run")}
+    told = [_told("task"), _told("run"), _told("score"), _told("low", "lowest of the interval"), _told("high", "highest")]
+    spec = {
+        "data": {"values": values},
+        "layer": [
+            {"mark": {"type": "rule", "opacity": 0.6}, "encoding": {**both, "x": _number("low", score), "x2": {"field": "high"}}},
+            {"mark": {"type": "point", "filled": True, "size": 60}, "encoding": {**both, "x": _number("score", score), "tooltip": told}},
+        ],
+        "height": _ROW * len(shown),
+    }
+    text = f"{shots}-shot, with 95% intervals over the episodes, the lowest score of {named[0][0]} first."
+    return Chart("tasks", "Tasks", text, spec, ("task", "run", score, "± 95%"), [(task, name, _one(mean), _one(half)) for task, name, mean, half in rows])
+
+
+def _stretches(records: Sequence[dict[str, Any]]) -> Iterator[Sequence[dict[str, Any]]]:
+    size = _stretch(records)
+    for begin in range(0, len(records), size):
+        yield records[begin : begin + size]
+
+
+def _stretch(records: Sequence[dict[str, Any]]) -> int:
+    return -(-len(records) // _POINTS)
+
+
+def _of_means(records: Sequence[dict[str, Any]]) -> str:
+    size = _stretch(records)
+    return f"; means of {size} meta-updates" if size > 1 else ""
+
+
+def _by_shots(record: Record) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield from record.results.get("by_shots", {}).items()
+
+
+def _score(record: Record) -> str:
+    return f"{score_name(record.results['protocol'])}, %"
+
+
+def _number(field: str, title: str, **options: Any) -> dict[str, Any]:
+    return {"field": field, "type": "quantitative", "title": title, "scale": {"zero": False}, **options}
+
+
+def _count(field: str, title: str) -> dict[str, Any]:
+    return _number(field, title, axis={"tickMinStep": 1, "format": "d"})
+
+
+def _colour(field: str, title: str | None = None) -> dict[str, Any]:
+    return {"field": field, "type": "nominal", "title": title or field, "sort": None}
+
+
+def _dashed(field: str, value: float) -> Spec:
+    """A layer: a line where a quantity on the x axis has this value."""
+    mark = {"type": "rule", "strokeDash": [4, 4], "color": _THEIRS}
+    return {"data": {"values": [{field: value}]}, "mark": mark, "encoding": {"x": {"field": field, "type": "quantitative"}}}
+
+
+def _told(field: str, title: str | None = None, shape: str | None = None) -> dict[str, Any]:
+    """An entry of a tooltip."""
+    numeric = field in ("score", "low", "high", "value")
+    return {"field": field, "title": title or field, **({"format": shape or ".2f"} if shape or numeric else {})}
+
+
+def _one(value: float) -> float:
+    return round(value, 1)

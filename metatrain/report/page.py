@@ -1,0 +1,150 @@
+"""A report as one HTML file that needs no network, and its charts as pictures."""
+
+from __future__ import annotations
+
+import functools
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import vl_convert
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from omegaconf import OmegaConf
+
+from metatrain.evaluation.config import OF_TRAINED
+from metatrain.report.charts import Chart, charts
+from metatrain.report.record import Record, read
+from metatrain.tracking.console import result_rows, verdict_lines
+from metatrain.tracking.metrics import validation_scores
+from metatrain.tracking.weights_and_biases import Attached
+from metatrain.training.whole_files import write_text
+
+_PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8a8a8a", "#7a5195", "#b8860b", "#2f4b7c"]
+_WIDTH = 640  # pixels of a picture, before its scale
+
+
+def write_report(run: Path, path: Path) -> None:
+    """Write the report of a run directory.
+
+    Raises:
+        UserError: there is no run, or one of its files cannot be read.
+    """
+    record = read(run)
+    results = record.results
+    context = {
+        "record": record,
+        "title": record.title,
+        "charts": charts(record),
+        "headline": _headline(record),
+        "tables": [(shots, *result_rows(results, shots)) for shots in results.get("by_shots", {})],
+        "verdicts": [line for shots in results.get("by_shots", {}) for line in verdict_lines(results, shots)],
+        "mistakes": [each for each in record.analysis.get("mistakes", []) if each["examples"]],
+        "settings": OmegaConf.to_yaml(OmegaConf.create(record.settings)),
+        "again": again(record),
+        "facts": list(_facts(record)),
+    }
+    write_text(path, _page("run.html.jinja", context))
+
+
+def write_comparison(context: dict[str, Any], found: Sequence[Chart], path: Path) -> None:
+    """Write a comparison of runs; `context` is what compare.html.jinja shows."""
+    write_text(path, _page("compare.html.jinja", {**context, "charts": found}))
+
+
+def pictures(found: Sequence[Chart], folder: Path) -> list[Path]:
+    """Write each chart as KEY.png, for a paper, and return the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = []
+    for chart in found:
+        path = folder / f"{chart.key}.png"
+        path.write_bytes(vl_convert.vegalite_to_png(_of_fixed_width(chart.spec), scale=2, config=_config()))
+        made.append(path)
+    return made
+
+
+def attached(run: Path, page: Path | None, model: Path | None) -> Attached:
+    """For W&B: a run's report, if it has one, with its charts as pictures (written into `charts/` of the run) and its tables; the model, if
+    it is to go there."""
+    record = read(run)
+    facts = {"base_model": record.settings["model"]["name"], "algorithm": record.settings["algorithm"]["name"], "run": str(record.path)}
+    model_sent = None if model is None else str(model)
+    if page is None:
+        return Attached(model=model_sent, model_facts=facts)
+    tables = {}
+    for shots in record.results.get("by_shots", {}):
+        _, columns, rows = result_rows(record.results, shots)
+        tables[f"{shots}-shot"] = {"columns": columns, "rows": rows}
+    made = {path.stem: str(path) for path in pictures(charts(record), record.path / "charts")}
+    return Attached(str(page), made, tables, model_sent, facts)
+
+
+def again(record: Record) -> str:
+    """The command that makes the run again."""
+    return shlex.join(["metatrain", record.command, *record.overrides])
+
+
+def _page(template: str, context: dict[str, Any]) -> str:
+    environment = Environment(
+        loader=PackageLoader("metatrain.report"), autoescape=select_autoescape(["jinja"]), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    specs = {chart.key: chart.spec for chart in context["charts"]}
+    return environment.get_template(template).render({**context, "library": _library(), "specs": specs, "config": _config()})
+
+
+@functools.cache
+def _library() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script."""
+    return vl_convert.javascript_bundle()
+
+
+def _config() -> dict[str, Any]:
+    """How all charts look; the page sets colours of text and lines for a light or a dark background."""
+    return {"range": {"category": _PALETTE}, "font": "system-ui, sans-serif", "view": {"stroke": None}, "axis": {"grid": True, "labelLimit": 200}}
+
+
+def _of_fixed_width(spec: dict[str, Any]) -> dict[str, Any]:
+    """A chart that is to be a picture: a page's width is not known, and nothing can be chosen."""
+    fixed = {"background": "white", **spec, "params": [{key: value for key, value in each.items() if key != "bind"} for each in spec.get("params", [])]}
+    return fixed if "vconcat" in spec else {**fixed, "width": _WIDTH}
+
+
+def _headline(record: Record) -> list[tuple[str, str, str]]:
+    """(number, what it is, more about it) for the few numbers that count."""
+    results, found = record.results, []
+    for shots, part in results.get("by_shots", {}).items():
+        name = "meta_trained" if "meta_trained" in part["arms"] else max(part["arms"], key=lambda arm: part["arms"][arm]["mean"])
+        arm = part["arms"][name]
+        others = {other: each["mean"] for other, each in part["arms"].items() if other != name and other not in OF_TRAINED}
+        more = f"{max(others, key=others.get)} {100 * max(others.values()):.1f}, the best of the others" if others else ""
+        found.append((f"{100 * arm['mean']:.1f} ± {100 * arm['ci95']:.1f}", f"{name}, {shots}-shot", more))
+    if "test" in results:
+        score = next(key for key in results["test"] if key not in ("examples", "balanced_accuracy"))
+        found.append((f"{100 * results['test'][score]:.1f}", f"{score} on {results['test']['examples']} test examples", f"from {results['examples']} examples"))
+    validated = record.of_split("meta_validation")
+    if validated:
+        found.append((f"{100 * max(validation_scores(validated)):.1f}", "best validation score", f"at meta-update {validated[-1]['best_step']}"))
+    seconds = sum(each.get("seconds", 0.0) for each in record.timings)
+    if seconds:
+        updates = max(each["step"] for each in record.timings)
+        found.append((_duration(seconds), "of meta-training", f"{updates} meta-updates"))
+    return found
+
+
+def _facts(record: Record) -> Any:
+    """(name, value) of where and how the run was made."""
+    facts = record.facts
+    for key in ("started", "ended", "state", "exit", "seed", "git"):
+        if facts.get(key) is not None:
+            yield key, facts[key]
+    yield from facts.get("hardware", {}).items()
+    yield from facts.get("versions", {}).items()
+    yield "run directory", record.path
+    if facts.get("resumed_with"):
+        yield "resumed with", " ".join(facts["resumed_with"])
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,79 @@
+"""What a run has written down."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from metatrain.errors import UserError
+from metatrain.tracking.metrics import read_metrics
+
+
+@dataclass(frozen=True)
+class Record:
+    """The small files of a run directory; what is not there (yet) is empty."""
+
+    path: Path
+    settings: dict[str, Any]  # config.yaml
+    overrides: list[str]
+    facts: dict[str, Any]  # run.json
+    results: dict[str, Any]
+    analysis: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    timings: list[dict[str, Any]]
+
+    @property
+    def title(self) -> str:
+        return f"{self.settings.get('name', 'run')} · {self.path.name}"
+
+    @property
+    def command(self) -> str:
+        """What made it: `train`, `evaluate` or `finetune`."""
+        return self.facts.get("command", "train")
+
+    def of_split(self, split: str) -> list[dict[str, Any]]:
+        """The metrics of `meta_train` or `meta_validation`."""
+        return [record for record in self.metrics if record.get("split") == split]
+
+
+def read(path: Path) -> Record:
+    """The record of a run.
+
+    Raises:
+        UserError: there is no run, or one of its files cannot be read.
+    """
+    path = path.expanduser()
+    if not (path / "config.yaml").is_file():
+        raise UserError(f"{path} is not a run directory: it has no config.yaml; metatrain ls runs shows yours")
+    path = path.resolve()
+    try:
+        settings = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
+        overrides = OmegaConf.to_container(OmegaConf.load(path / "overrides.yaml")) if (path / "overrides.yaml").is_file() else []
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise UserError(f"{path / 'config.yaml'} cannot be read: {str(error).splitlines()[0]}") from error
+    metrics, timings = (_lines(path / name) for name in ("metrics.jsonl", "timings.jsonl"))
+    return Record(
+        path, settings, list(overrides), _object(path / "run.json"), _object(path / "results.json"), _object(path / "analysis.json"), metrics, timings
+    )
+
+
+def _object(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        return read_metrics(path)
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read: {error}") from error

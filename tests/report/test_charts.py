@@ -1,0 +1,81 @@
+"""Charts say what the run's files say, and Vega-Lite can draw them."""
+
+import json
+
+import made_up
+import pytest
+import vl_convert
+
+from metatrain.report.charts import charts, compared_tasks, curves
+from metatrain.report.page import pictures
+from metatrain.report.record import read
+
+
+@pytest.fixture
+def record(tmp_path):
+    return read(made_up.run(tmp_path / "run"))
+
+
+def test_a_complete_run_has_every_chart_and_each_is_drawn(record, tmp_path):
+    found = charts(record)
+    assert [chart.key for chart in found] == ["arms", "shots", "steps", "tasks", "confusion", "validation", "loss", "accuracy", "rates", "map", "speed"]
+    for chart in found:
+        assert chart.rows and all(len(row) == len(chart.columns) for row in chart.rows)
+        svg = vl_convert.vegalite_to_svg(chart.spec)
+        assert svg.count("<path") > 1, chart.key
+    made = pictures(found, tmp_path / "figures")
+    assert [path.name for path in made] == [f"{chart.key}.png" for chart in found]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in made)
+
+
+def test_numbers_are_those_of_the_files(record):
+    rows = {chart.key: chart.rows for chart in charts(record)}
+    assert rows["arms"][:2] == [("5", "meta_trained", 80.0, 5.0), ("5", "prototypes", 70.0, 5.0)]
+    assert rows["shots"][0] == (1, "meta_trained", 80.0, 5.0) and rows["shots"][-1] == (5, "prototypes", 70.0, 5.0)
+    assert rows["steps"] == [("5", 0, 50.0), ("5", 2, 80.0)]
+    assert rows["tasks"][0] == (made_up.HOSTILE, "meta_trained", 70.0, 2.0)  # the lowest first
+    assert rows["confusion"][0] == (made_up.HOSTILE, "good", made_up.HOSTILE, 3, 60.0)
+    assert rows["validation"] == [(3, 53.0, 50.0), (6, 56.0, 50.0)]
+    assert rows["loss"][1] == (2, 1.0, 0.5) and rows["accuracy"][1] == (2, 50.0, 75.0)
+    assert rows["rates"][0] == ("w", "every", "0.02", "0.01", "0.04", "0.01")
+    assert rows["speed"][-1] == (6, 0.5, 106)
+
+
+def test_rates_are_drawn_as_multiples_of_where_they_began(record):
+    (chart,) = [chart for chart in charts(record) if chart.key == "rates"]
+    assert {each["parameter"]: each["mean"] for each in chart.spec["data"]["values"]} == {"w": 2.0, "head.bias": 1.0}
+
+
+def test_long_curves_are_drawn_as_means_of_stretches(tmp_path):
+    chart = {chart.key: chart for chart in charts(read(made_up.run(tmp_path / "run", updates=1250)))}["loss"]
+    assert len(chart.rows) == -(-1250 // 3) and chart.rows[0] == (3, 1.0, round((1 + 1 / 2 + 1 / 3) / 3, 4))
+    assert "means of 3 meta-updates" in chart.text
+
+
+def test_a_run_that_has_just_begun_has_no_charts(tmp_path):
+    run = made_up.run(tmp_path / "run")
+    for name in ("results.json", "analysis.json", "metrics.jsonl", "timings.jsonl"):
+        (run / name).unlink()
+    assert charts(read(run)) == []
+
+
+def test_one_number_of_shots_has_no_curve_over_shots(record):
+    del record.results["by_shots"]["1"]
+    assert "shots" not in [chart.key for chart in charts(record)]
+
+
+def test_runs_over_one_another(record, tmp_path):
+    other = json.loads(json.dumps(record.results))
+    del other["by_shots"]["1"]["arms"]["prototypes"]["per_task"]["x"]
+    run = made_up.run(tmp_path / "other")
+    (run / "results.json").write_text(json.dumps(other))
+    both = [("A", record), ("B", read(run))]
+    assert curves(both).rows == [("A", 3, 53.0), ("A", 6, 56.0), ("B", 3, 53.0), ("B", 6, 56.0)]
+    tasks = compared_tasks([("A", record, "meta_trained"), ("B", read(run), "prototypes")])
+    assert tasks.rows[:2] == [(made_up.HOSTILE, "A", 70.0, 2.0), (made_up.HOSTILE, "B", 60.0, 2.0)]
+    for chart in (curves(both), tasks):
+        assert "<path" in vl_convert.vegalite_to_svg(chart.spec)
+    del other["by_shots"]["5"]
+    (run / "results.json").write_text(json.dumps(other))
+    only = compared_tasks([("A", record, "meta_trained"), ("B", read(run), "prototypes")])
+    assert [row[0] for row in only.rows] == [made_up.HOSTILE] * 2 and only.text.startswith("1-shot")
