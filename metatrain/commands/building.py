@@ -94,6 +94,7 @@ def build_learner(
     torch.manual_seed(recipe.seed)
     algorithm = recipe.algorithm
     second_order = algorithm.meta_gradient in SECOND_ORDER
+    model: Any
     if algorithm.head in LANGUAGE:
         model, notes = load_language_model(recipe.model, second_order, dtype, texts, algorithm.head == IN_CONTEXT)
     elif is_of_pictures(recipe.model):
@@ -246,7 +247,8 @@ def default_inner() -> InnerConfig:
 
     from metatrain.config.compose import conf_dir
 
-    return InnerConfig(**OmegaConf.load(conf_dir() / "inner" / "sgd.yaml"))
+    settings: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / "inner" / "sgd.yaml"))
+    return InnerConfig(**settings)
 
 
 def save_model(folder: Path, learner: Learner, recipe: Recipe) -> None:

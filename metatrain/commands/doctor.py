@@ -23,6 +23,7 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.commands.building import Recipe, build_learner
     from metatrain.evaluation.protocol import texts_of
     from metatrain.meta.algorithm import check_algorithm
+    from metatrain.meta.parameters import Parameters
     from metatrain.meta.probe import COMPARED, probe, slope_error
     from metatrain.tasks.distribution import load_tasks
     from metatrain.tasks.episodes import check_tasks, training_episode
@@ -50,7 +51,8 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
         for column in ("meta-gradient", "relative error", "cosine to exact", "seconds", "memory MB"):
             table.add_column(column, justify="left" if column == "meta-gradient" else "right")
         display.start("comparing", len(COMPARED))
-        exact, rows = None, {}
+        exact: Parameters | None = None
+        rows = {}
         for mode in COMPARED:
             with hardware.measured_memory(device) as memory:
                 rows[mode] = probe(learner, episode, mode, exact)
@@ -63,6 +65,6 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
         display.say(
             f"first order has cosine {first.cosine:.2f} to the exact meta-gradient here and costs {first.seconds / rows['exact'].seconds:.2f} of its time"
         )
-        error = slope_error(learner, episode, exact, config.seed)
+        error = slope_error(learner, episode, rows["exact"].gradient, config.seed)
         display.say(f"the exact meta-gradient against a central difference of the query loss: relative error {error:.1e}")
         display.say(f"parameters without a meta-gradient: {', '.join(idle) if idle else 'none'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
 
             def give_way() -> None:
                 if stop:
-                    raise Stopped(stop.signal_number, "stopped; evaluations are short and start anew")
+                    raise Stopped(stop.signal_number or signal.SIGTERM, "stopped; evaluations are short and start anew")
 
             test = MetaTest(arms, tasks, tokens, opened.episode, config.evaluation, config.seed, run, display, give_way)
             _, scores = test.results(checkpoint=opened.name)
@@ -71,11 +72,11 @@ def _test_tasks(config: EvaluateConfig, trained: TrainConfig | None) -> tuple[tu
     from metatrain.tasks.audit import without_seen
     from metatrain.tasks.distribution import load_tasks
 
-    if config.tasks is None and trained is None:
-        raise UserError(f"checkpoint={config.checkpoint} is no run and brings no tasks; add tasks=reviews, or tasks=files tasks.path=...")
     if config.tasks is None:
-        own = load_tasks(trained.tasks, trained.seed)
-        return own.meta_test, own.notes
+        if trained is not None:
+            own = load_tasks(trained.tasks, trained.seed)
+            return own.meta_test, own.notes
+        raise UserError(f"checkpoint={config.checkpoint} is no run and brings no tasks; add tasks=reviews, or tasks=files tasks.path=...")
     named = config.tasks.meta_test
     if not named.tasks and not named.files:
         named.tasks = ["*"]  # files that say nothing about splits are all to be tested on

@@ -12,6 +12,8 @@ from metatrain.config.schema import DataConfig, FinetuneConfig
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import numpy as np
+
     from metatrain.meta.head_fit import Fit
     from metatrain.meta.learner import Learner
     from metatrain.meta.parameters import Parameters
@@ -95,6 +97,7 @@ def _adapt(learner: Learner, examples: Examples, none: float | None, say: Callab
     from metatrain.commands.building import adapted_to
     from metatrain.evaluation.analysis import mistakes_in
     from metatrain.evaluation.protocol import scored, texts_of
+    from metatrain.meta.encoder_learner import EncoderLearner
 
     episode, threshold, wrong = examples.episode, None, None
     tokens = learner.model.tokens()
@@ -122,17 +125,19 @@ def _adapt(learner: Learner, examples: Examples, none: float | None, say: Callab
             results["test"]["balanced_accuracy"] = balanced
         say(f"held-out {name}: {accuracy:.3f}{'' if episode.task.score else f' (balanced {balanced:.3f})'} on {len(episode.query)} examples")
         if threshold is not None:
+            assert isinstance(learner, EncoderLearner)
             known = learner.logits(adapted, texts.query).amax(1) < threshold
             results["test"]["known_texts_lost"] = float(known.double().mean())
             say(f"of these, none_of_these takes {known.double().mean():.1%}")
     if threshold is not None and examples.strangers:
+        assert isinstance(learner, EncoderLearner)
         found = float((learner.logits(adapted, tokens.encode(examples.strangers)).amax(1) < threshold).double().mean())
         results["test"]["strangers"] = {"examples": len(examples.strangers), "found": found}
         say(f"of {len(examples.strangers)} test texts of no class, it takes {found:.1%}")
     return Adaptation(adapted, results, threshold, wrong)
 
 
-def _cross_validation(fit: Fit, labels, say) -> dict[str, Any]:
+def _cross_validation(fit: Fit, labels: np.ndarray, say: Callable[[str], None]) -> dict[str, Any]:
     """What the fit found on the examples themselves."""
     if fit.left_out is None:
         say("one example a class: the head is the meta-learned one, and nothing is left out to judge it by")
@@ -165,8 +170,8 @@ def _read(data: DataConfig, strangers: bool) -> Examples:
     else:
         for row, label in enumerate(answers):
             if label not in names and not strangers:
-                line = line_of(Path(data.test).expanduser(), row)
-                raise UserError(f"{test.source}:{line}: label {label!r}, which no training example has; the labels are {', '.join(names)}")
+                line = line_of(Path(str(data.test)).expanduser(), row)
+                raise UserError(f"{data.test}:{line}: label {label!r}, which no training example has; the labels are {', '.join(names)}")
         aside = [text for text, label in zip(texts, answers) if label not in names]
         known = [(text, label) for text, label in zip(texts, answers) if label in names]
         texts, answers = [text for text, _ in known], [label for _, label in known]

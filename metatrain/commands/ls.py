@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from metatrain.errors import UserError
 
@@ -35,7 +36,7 @@ def main(arguments: list[str]) -> None:
     if "-h" in arguments or "--help" in arguments:
         print(USAGE)
         return
-    kinds: dict[str, Callable[[], Table]] = {**{kind: lambda kind=kind: _options(kind) for kind in _GROUPS}, "runs": _runs}
+    kinds: dict[str, Callable[[], Table]] = {**{kind: partial(_options, kind) for kind in _GROUPS}, "runs": _runs}
     if len(arguments) > 1 or (arguments and arguments[0] not in kinds):
         raise UserError(f"metatrain ls lists one of {', '.join(kinds)}, not {' '.join(arguments)}")
     console = Console(highlight=False, markup=False)
@@ -114,7 +115,7 @@ def _read_runs() -> Iterator[dict[str, str]]:
         yield {"path": str(path.parent), "command": record.get("command", ""), "started": started, "state": _state(path.parent, record), "score": score}
 
 
-def _state(folder: Path, record: dict) -> str:
+def _state(folder: Path, record: dict[str, Any]) -> str:
     """As the run has recorded it; `running` only if a process has it, else it was killed."""
     from metatrain.training.run_directory import RunDirectory
 

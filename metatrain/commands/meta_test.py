@@ -55,7 +55,8 @@ class MetaTest:
         trained = self.arms.get(SUBJECT)
         if not isinstance(trained, Adapted):
             return
-        of_trained, found = {shots: by_arm[SUBJECT] for shots, by_arm in scores.items()}, {}
+        of_trained = {shots: by_arm[SUBJECT] for shots, by_arm in scores.items()}
+        found: dict[str, Any] = {}
         if counts := step_counts(trained.learner):
             self.display.start(f"after {', '.join(map(str, counts))} inner steps", len(self.config.shots) * len(self.tasks) * step_episodes(self.config))
             found["by_steps"] = accuracy_by_steps(

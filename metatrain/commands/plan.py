@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from metatrain.config.compose import run_under_hydra
 from metatrain.config.schema import TrainConfig
@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 
     from metatrain.meta.episode_texts import EpisodeTexts
     from metatrain.meta.learner import Learner
+    from metatrain.tasks.config import EpisodeConfig
     from metatrain.tasks.task import TaskDistribution
     from metatrain.tasks.tokens import Tokens
 
 # Settings of `algorithm` in place of the run's own, each with what it is called.
-ALTERNATIVES = {
+ALTERNATIVES: dict[str, dict[str, Any]] = {
     "exact, graphs recomputed": {"meta_gradient": "exact_recomputed", "proximal": 0.0},
     "first order": {"meta_gradient": "first_order", "proximal": 0.0},
     "the last two layers adapt": {"adapt": "last_layers", "last_layers": 2, "pattern": None},
@@ -114,7 +115,7 @@ def _evaluation(config: TrainConfig, learner: Learner, tasks: TaskDistribution, 
     from metatrain.evaluation.protocol import episode_settings, run_arms
     from metatrain.training.check import validation_settings
 
-    def seconds_of(names: list[str], settings, split: str) -> float:
+    def seconds_of(names: list[str], settings: EpisodeConfig, split: str) -> float:
         arms = make_arms(names, learner, learner, config.evaluation, learner)
         begin = time.perf_counter()
         run_arms(arms, tasks.split(split)[:1], tokens, settings, 1, config.seed, split)

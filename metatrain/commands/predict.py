@@ -39,10 +39,10 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
     if (config.text is None) == (config.data is None):
         raise UserError('give either text="..." or data=FILE')
     columns = Columns(config.column, pair=config.pair)
-    texts = [plain(config.text)] if config.text is not None else read_file(Path(config.data).expanduser(), columns).texts
+    texts = [plain(config.text)] if config.text is not None else read_file(Path(str(config.data)).expanduser(), columns).texts
     device, _, _ = hardware.apply(config.hardware)
-    path = config.model.path
-    folder = RunDirectory.find(path, "finetune").path if path == "latest" else Path(path).expanduser()
+    name = config.model.path
+    folder = RunDirectory.find(name, "finetune").path if name == "latest" else Path(name).expanduser()
     if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
         folder = folder / "model"
     model = Writer(folder, device) if (folder / TASK).is_file() else Classifier(folder, device)

@@ -63,8 +63,8 @@ def start(config: SweepConfig, path: Path, overrides: list[str]) -> None:
         while (taken := study.take()) is not None:
             _run(study, taken, settings, display)
             study.clear_away()
-            best = study.best()
-            display.advance({"best": f"{best[1].value:.3f} (trial {best[0]})"} if best else {})
+            leading = study.best()
+            display.advance({"best": f"{leading[1].value:.3f} (trial {leading[0]})"} if leading else {})
         display.stop()
 
         trials = study.trials()
@@ -74,15 +74,16 @@ def start(config: SweepConfig, path: Path, overrides: list[str]) -> None:
         for number, trial in enumerate(trials):
             if error_of(trial):
                 display.say(f"trial {number} failed: {error_of(trial)}")
-        if study.best() is None:
+        leading = study.best()
+        if leading is None:
             raise UserError(f"no trial of {path} has come to its end; its failures are above")
         for picture in report.draw(path, study.study, several=len(space) > 1 and len(found) > 3):
             display.say(f"picture: {picture}")
-        number, best = study.best()
+        number, best = leading
         folder = path / "conf" / "experiment"
         folder.mkdir(parents=True, exist_ok=True)
         name = f"{config.name}_{report.BEST}".replace("/", "_")
-        (folder / f"{name}.yaml").write_text(report.experiment(base, _overrides(best.params), _groups(), best.value, name), encoding="utf-8")
+        (folder / f"{name}.yaml").write_text(report.experiment(base, _overrides(best.params), _groups(), best.value or 0.0, name), encoding="utf-8")
         display.say(f"best: trial {number}, validation {config.validation.score.replace('_', ' ')} {best.value:.3f}: {' '.join(_overrides(best.params))}")
         display.say(f"next: metatrain train --config-dir {path / 'conf'} +experiment={name}")
 

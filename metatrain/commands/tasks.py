@@ -114,7 +114,7 @@ def _compare(config: TasksCommandConfig, tasks: TaskDistribution, display: Displ
     training = [row for row, (split, _) in enumerate(everything) if split == "meta_train"]
     target = None
     if config.target is not None:
-        target, everything = _target(config, everything)
+        target, everything = _target(config, config.target, everything)
     device, _, _ = hardware.apply(config.hardware)
     encoder, notes = load_encoder(config.model, second_order=False, dtype=torch.float32)
     kind = config.compare or "embedding"
@@ -141,22 +141,22 @@ def _compare(config: TasksCommandConfig, tasks: TaskDistribution, display: Displ
         display.say(f"map: {config.map}")
 
 
-def _target(config: TasksCommandConfig, everything: Sequence[tuple[str, Task]]) -> tuple[int, list[tuple[str, Task]]]:
+def _target(config: TasksCommandConfig, wanted: str, everything: Sequence[tuple[str, Task]]) -> tuple[int, list[tuple[str, Task]]]:
     """Where the target is among the tasks, and the tasks with it."""
     from metatrain.config.explain import suggestion
     from metatrain.errors import UserError
     from metatrain.tasks.distribution import task_of_file
     from metatrain.tasks.files import Columns, format_of
 
-    path = Path(config.target).expanduser()
+    path = Path(wanted).expanduser()
     if format_of(path):
         own = config.tasks
         return len(everything), [*everything, ("target", task_of_file(path, Columns(own.text, own.label, pair=own.pair)))]
     names = [task.name for _, task in everything]
-    if config.target not in names:
-        raise UserError(f"target={config.target} is no task of {config.tasks.name} and no data file{suggestion(config.target, names)}")
+    if wanted not in names:
+        raise UserError(f"target={wanted} is no task of {config.tasks.name} and no data file{suggestion(wanted, names)}")
     # Held out or not, by the last of that name: a target is what one will be tested on.
-    return len(names) - 1 - names[::-1].index(config.target), list(everything)
+    return len(names) - 1 - names[::-1].index(wanted), list(everything)
 
 
 def _begin(text: str, most: int = 60) -> str:

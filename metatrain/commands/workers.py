@@ -116,6 +116,7 @@ def _end(processes: list[subprocess.Popen[bytes]]) -> set[int]:
         processes[rank].kill()
     for process in processes:
         process.wait()
+        assert process.stdin is not None
         process.stdin.close()
     return silent
 
@@ -166,7 +167,8 @@ def main(arguments: list[str]) -> None:
     order = json.loads((folder / "job.json").read_text())
     config = typed(OmegaConf.create(escaped(order["config"])), TrainConfig)
     job = Job(**{**order, "config": config, "path": Path(order["path"])})
-    ending, code = {"kind": "done"}, 0
+    ending: dict[str, Any] = {"kind": "done"}
+    code = 0
     try:
         try:
             meta_train(job)

@@ -49,7 +49,7 @@ def run_id() -> str:
 def settings_hash(_root_: DictConfig) -> str:
     """Names a run or a search by what its numbers depend on: not by where it computes, whom it tells, and how long a search goes on."""
     settings = {key: value for key, value in _root_.items_ex(resolve=False) if key not in ("hydra", "hardware", "tracking")}
-    plain = OmegaConf.to_container(OmegaConf.create(settings), resolve=True)
+    plain: Any = OmegaConf.to_container(OmegaConf.create(settings), resolve=True)
     if "search" in plain:
         del plain["search"]["trials"], plain["search"]["storage"]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]

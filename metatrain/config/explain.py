@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -75,7 +76,8 @@ def _unknown_key(key: str, cause: Exception | None) -> str:
     node = getattr(cause, "parent_node", None)
     root = node._get_root() if isinstance(node, DictConfig) else None
     parts = key.split(".")
-    parent, rest = root, list(parts)
+    parent: Any = root
+    rest = list(parts)
     while len(rest) > 1 and isinstance(parent, DictConfig) and rest[0] in parent and isinstance(parent._get_node(rest[0]), DictConfig):
         parent = parent._get_node(rest.pop(0))
     known = [str(name) for name in parent if name != "hydra"] if isinstance(parent, DictConfig) and not parent._is_none() else []

@@ -23,7 +23,7 @@ class Setting:
     where: str  # the dataclass that has it
 
 
-def settings_of(schema: type, prefix: str = "") -> Iterator[Setting]:
+def settings_of(schema: Any, prefix: str = "") -> Iterator[Setting]:
     """All settings of a command's schema, in the order of their definition; a group comes before what is in it."""
     meanings, hints = _comments(schema), get_type_hints(schema)
     for field in dataclasses.fields(schema):
@@ -45,13 +45,13 @@ def leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, values
 
 
-def _default(field: dataclasses.Field) -> Any:
+def _default(field: dataclasses.Field[Any]) -> Any:
     if field.default_factory is not dataclasses.MISSING:
         return field.default_factory()
     return field.default
 
 
-def _first_line(kind: type) -> str:
+def _first_line(kind: Any) -> str:
     return (inspect.getdoc(kind) or "").splitlines()[0]
 
 
@@ -73,8 +73,8 @@ def _comments(schema: type) -> dict[str, str]:
 def _own_comments(kind: type) -> dict[str, str]:
     found: dict[str, str] = {}
     above: list[str] = []
-    name = None
-    line = ""
+    name: str | None = None
+    line = 0
     for token in tokenize.generate_tokens(StringIO(textwrap.dedent(inspect.getsource(kind))).readline):
         if token.type == tokenize.COMMENT:
             text = token.string.lstrip("# ")

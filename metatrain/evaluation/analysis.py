@@ -69,7 +69,7 @@ def accuracy_by_steps(
         by_steps = run_arms(arms, tasks, tokens, settings, episodes, seed, "meta_test", between, workers)
         used = [values[:episodes] for values in scores[str(shots)].accuracy.values()]
         found[str(shots)] = {
-            "steps": {steps: mean_over_tasks(list(each.accuracy.values())) for steps, each in by_steps.items()},
+            "steps": {steps: mean_over_tasks(each.accuracy.values()) for steps, each in by_steps.items()},
             "as_used": mean_over_tasks(used),
         }
     return {"episodes_per_task": episodes, "steps_used": trained.learner.steps(evaluation=True), "by_shots": found}
@@ -89,7 +89,7 @@ def mistakes(scores: Scores, tasks: Sequence[Task], settings: EpisodeConfig, see
     return found
 
 
-def mistakes_in(episodes: Sequence[Episode], answers: Sequence[Sequence[int]], confidence: Sequence[np.ndarray] | None) -> dict[str, Any]:
+def mistakes_in(episodes: Sequence[Episode], answers: Sequence[Sequence[int] | np.ndarray], confidence: Sequence[np.ndarray] | None) -> dict[str, Any]:
     """In episodes of one task: how often each label got each answer, and the wrong answers that were surest.
 
     answers: to each query, a position in its episode's classes; confidence: their probabilities, if they have any.

@@ -6,6 +6,7 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from scipy.special import softmax
@@ -28,7 +29,7 @@ class FrozenFeatures:
     """Vectors of an encoder that does not change: a query that many episodes, or several arms, ask for is encoded once."""
 
     def __init__(self, learner: Learner):
-        self.learner = learner
+        self.learner: Any = learner  # an EncoderLearner: `arms_of` has refused these arms of others
         self._known: dict[bytes, np.ndarray] = {}
 
     def new(self, texts: Sequence[np.ndarray]) -> np.ndarray:
@@ -149,7 +150,7 @@ class FrozenPrototypes(_Frozen):
         return lambda queries: softmax(-((queries[:, None] - means) ** 2).sum(-1), axis=1)
 
 
-def full_finetuning(untrained: EncoderLearner, config: EvaluationConfig) -> Adapted:
+def full_finetuning(untrained: Learner, config: EvaluationConfig) -> Adapted:
     """Every parameter of the encoder before meta-training, and a head from zeros, trained on the support set alone."""
     learner = EncoderLearner(untrained.model, AlgorithmConfig(name="full_finetune", head="zero", adapt="all"), config.full_finetune, way=None)
     learner.load(untrained.of_model)
@@ -204,10 +205,15 @@ def make_arms(names: Sequence[str], trained: Learner, untrained: Learner, config
         "full_finetune": lambda: full_finetuning(untrained, config),
         "setfit": lambda: SetFit(untrained),
         "setfit_with_names": lambda: WithNames(SetFit(untrained)),
-        "joint": lambda: Adapted(joint),
-        "joint_logistic_regression": lambda: FrozenLogisticRegression(FrozenFeatures(joint)),
+        "joint": lambda: Adapted(_there(joint)),
+        "joint_logistic_regression": lambda: FrozenLogisticRegression(FrozenFeatures(_there(joint))),
     }
     return {name: makers[name]() for name in names}
+
+
+def _there(joint: Learner | None) -> Learner:
+    assert joint is not None  # `arms_of` has refused the arms of joint training without one
+    return joint
 
 
 def check_learner(names: Sequence[str], learner: Learner) -> None:

@@ -15,7 +15,7 @@ from metatrain.meta.episode_texts import EpisodeTexts
 class Prediction:
     """Answers to the queries of an episode."""
 
-    answers: Sequence[Any]  # labels, shape [queries], or texts
+    answers: Sequence[Any] | np.ndarray  # labels, shape [queries], or texts
     probabilities: np.ndarray | None  # of the labels, [queries, way]; None where texts are written
     seconds: float  # that adaptation took
 

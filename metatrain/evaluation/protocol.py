@@ -95,7 +95,8 @@ def _targets_of(episode: Episode, names: Sequence[str], tokens: Tokens) -> Targe
         return None if wanted is None else Targets((), (), None)
     if wanted is None:
         return name_targets(encode, names, episode.support_labels, episode.query_labels)
-    return Targets(*(encode([wanted[row] for row in rows]) for rows in (episode.support, episode.query)), None)
+    support, query = (encode([wanted[row] for row in rows]) for rows in (episode.support, episode.query))
+    return Targets(support, query, None)
 
 
 def name_targets(encode: TargetEncoding, names: Sequence[str], support: np.ndarray, query: np.ndarray) -> Targets:
@@ -142,21 +143,22 @@ def run_arms(
 def _outcome(episode: Episode, texts: EpisodeTexts, prediction: Prediction) -> dict[str, Any]:
     """What `Scores.add` takes, in plain values."""
     accuracy, balanced = scored(episode, prediction.answers, texts.query_labels)
-    found = {"accuracy": accuracy, "balanced": balanced, "seconds": prediction.seconds, "confidence": None, "right": None, "answers": None}
+    found: dict[str, Any] = {"accuracy": accuracy, "balanced": balanced, "seconds": prediction.seconds, "confidence": None, "right": None, "answers": None}
     if episode.task.targets is None:
         found["answers"] = [int(answer) for answer in prediction.answers]
     if prediction.probabilities is not None:
         found["confidence"] = prediction.probabilities.max(1).tolist()
-        found["right"] = (prediction.answers == texts.query_labels).tolist()
+        found["right"] = (np.asarray(prediction.answers) == texts.query_labels).tolist()
     return found
 
 
-def scored(episode: Episode, answers: Sequence[Any], labels: np.ndarray) -> tuple[float, float]:
+def scored(episode: Episode, answers: Sequence[Any] | np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """(accuracy, balanced accuracy) of labels; of written answers the task's own score, twice."""
     task = episode.task
-    if task.targets is None:
-        return statistics.accuracy(answers, labels), statistics.balanced_accuracy(answers, labels)
-    score = SCORES[task.score](answers, [task.targets[row] for row in episode.query])
+    if task.targets is None or task.score is None:
+        predicted = np.asarray(answers)
+        return statistics.accuracy(predicted, labels), statistics.balanced_accuracy(predicted, labels)
+    score = SCORES[task.score](list(answers), [task.targets[row] for row in episode.query])
     return score, score
 
 
@@ -205,7 +207,7 @@ def check_answers(tasks: Sequence[Task], algorithm: AlgorithmConfig) -> None:
                     f"task '{task.name}' has target texts, and algorithm.head={algorithm.head} gives labels; set algorithm.head=lm, and a language model "
                     "(model=scratch_t5, say)"
                 )
-            check_score(task.score)
+            check_score(str(task.score))
 
 
 def evaluate(

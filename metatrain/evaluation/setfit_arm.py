@@ -55,6 +55,8 @@ class SetFit:
         from sklearn.linear_model import LogisticRegression
         from transformers.trainer_callback import PrinterCallback
 
+        written = episode.written
+        assert written is not None  # which every episode of an evaluation has
         labels = [int(label) for label in episode.support_labels]
         begin = time.perf_counter()
         self._body.load_state_dict(self._start)
@@ -63,11 +65,11 @@ class SetFit:
             settings = TrainingArguments(
                 output_dir=folder, report_to="none", save_strategy="no", logging_strategy="no", show_progress_bar=False, seed=episode.seed % 2**31
             )
-            trainer = Trainer(model=model, args=settings, train_dataset=Dataset.from_dict({"text": list(episode.written.support), "label": labels}))
+            trainer = Trainer(model=model, args=settings, train_dataset=Dataset.from_dict({"text": list(written.support), "label": labels}))
             trainer.st_trainer.remove_callback(PrinterCallback)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="'pin_memory' argument is set as true but no accelerator")
                 trainer.train()
         seconds = time.perf_counter() - begin
-        probabilities = np.asarray(model.predict_proba(list(episode.written.query), as_numpy=True, show_progress_bar=False))
+        probabilities = np.asarray(model.predict_proba(list(written.query), as_numpy=True, show_progress_bar=False))
         return Prediction(probabilities.argmax(1), probabilities, seconds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -29,7 +29,7 @@ def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 15)
     return float(np.abs(gaps).sum() / len(confidence))
 
 
-def mean_over_tasks(values: Sequence[np.ndarray]) -> float:
+def mean_over_tasks(values: Iterable[Sequence[float] | np.ndarray]) -> float:
     """Mean of the tasks' means; values[t] are the scores of task t's episodes."""
     return float(np.mean([np.mean(scores) for scores in values]))
 

@@ -7,6 +7,7 @@ chrF (Popovic 2015) and BLEU (Papineni et al. 2002) as `sacrebleu` computes them
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import ModuleType
 
 from metatrain.errors import UserError
 from metatrain.tasks.task import text_key
@@ -52,7 +53,7 @@ def check_score(name: str) -> None:
     SCORES[name](["a text"], ["a text"])
 
 
-def _sacrebleu():
+def _sacrebleu() -> ModuleType:
     try:
         import sacrebleu
     except ImportError as error:

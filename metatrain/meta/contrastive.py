@@ -16,7 +16,7 @@ from metatrain.errors import UserError
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.parameters import Gradient, Parameters, add_to, leaves, vjp
-from metatrain.models.batches import chunks
+from metatrain.models.batches import Batch, chunks
 from metatrain.models.heads import LANGUAGE
 
 if TYPE_CHECKING:
@@ -84,17 +84,17 @@ def contrastive_gradient(learner: EncoderLearner, episodes: Sequence[EpisodeText
         mixed = np.random.SeedSequence([episode.seed for episode in episodes]).generate_state(2 * len(parts), np.uint64) >> 1
         views = [[int(seed) for seed in mixed[begin : begin + len(parts)]] for begin in (0, len(parts))]
 
-    def encoded(batch, seed: int | None) -> Tensor:
+    def encoded(batch: Batch, seed: int | None) -> Tensor:
         return learner.encode({**theta, **learner.anew}, batch, seed=seed)
 
     with torch.no_grad():
         found = [torch.cat([encoded(batch, seed) for batch, seed in zip(batches, seeds)]) for seeds in views]
     found = [each.requires_grad_() for each in found]
     if algorithm.contrastive == "unsupervised":
-        loss = unsupervised(*found, algorithm.contrastive_temperature)
+        loss = unsupervised(found[0], found[1], algorithm.contrastive_temperature)
     else:
         _, classes = np.unique(names, return_inverse=True)
-        loss = supervised(*found, torch.from_numpy(classes).to(found[0].device), algorithm.contrastive_temperature)
+        loss = supervised(found[0], torch.from_numpy(classes).to(found[0].device), algorithm.contrastive_temperature)
     gradient: Parameters = {}
     for seeds, cotangents in zip(views, torch.autograd.grad(loss, found)):
         for batch, seed, part in zip(batches, seeds, parts):

@@ -23,7 +23,7 @@ from metatrain.meta.meta_gradient import LEARNED
 from metatrain.meta.parameters import Parameters, leaves, vjp
 from metatrain.meta.text_losses import ENCODINGS, TextLosses
 from metatrain.models.adapted import HEAD_STAYS, lowest_adapted_layer
-from metatrain.models.batches import Batch, chunks
+from metatrain.models.batches import Batch, Mixed, chunks
 from metatrain.models.encoder import Encoder
 from metatrain.models.heads import Head, make_head
 from metatrain.models.pictures import PictureEncoder
@@ -33,7 +33,7 @@ class EncoderLearner(Learner):
     """A learner whose model is an encoder, of texts, of pictures, or of both."""
 
     prefix = "encoder."
-    model: Encoder | PictureEncoder
+    model: Any  # Encoder | PictureEncoder; which batches it takes is its own affair
 
     def __init__(self, encoder: Encoder | PictureEncoder, algorithm: AlgorithmConfig, inner: InnerConfig, way: int | None, labels: Sequence[str] = ()):
         """`way`: classes of every episode, or None where it varies; `labels`: names of the training tasks' labels."""
@@ -140,11 +140,12 @@ class EncoderLearner(Learner):
         With gradients wanted for the word embeddings, others need not take part: they are half of a small model's
         parameters, and all but some hundred have no gradient.
         """
-        if not self.by_row:
+        texts = [batch for batch in batches if not isinstance(batch, Mixed)]
+        if not self.by_row or len(texts) < len(batches):
             return batches, None
         fixed = torch.arange(self.model.fixed_ids, device=self.model.device)  # so these rows keep their place
-        rows = torch.unique(torch.cat([fixed, *(batch.token_ids() for batch in batches)]))
-        return [batch.remap(rows) for batch in batches], rows
+        rows = torch.unique(torch.cat([fixed, *(batch.token_ids() for batch in texts)]))
+        return [batch.remap(rows) for batch in texts], rows
 
     def logits(self, parameters: Mapping[str, Tensor], texts: Sequence[np.ndarray]) -> Tensor:
         """Scores of shape [texts, way] under adapted parameters, without a graph."""
@@ -157,15 +158,15 @@ class EncoderLearner(Learner):
         with torch.no_grad():
             return torch.cat([self.encode(self.initial, self.model.batch(texts[part])) for part in chunks(texts, self.memory.part_tokens)])
 
-    def encode(self, parameters: Mapping[str, Tensor], batch: Batch, **part: Any) -> Tensor:
-        """The encoder as a function of its parameters; `part` as in `Encoder.forward`."""
+    def encode(self, parameters: Mapping[str, Tensor], batch: Batch | None, **part: Any) -> Tensor:
+        """The encoder as a function of its parameters; `part` as in `Encoder.forward`. batch: None only where `hidden` is all that is needed."""
         return self.call(parameters, batch, **part)
 
-    def encode_frozen(self, parameters: Mapping[str, Tensor], batch: Batch, seed: int | None) -> Tensor | None:
+    def encode_frozen(self, parameters: Mapping[str, Tensor], batch: Batch | None, seed: int | None) -> Tensor | None:
         """What the part that never adapts makes of a batch; None if every part adapts."""
         return None if self.cut == 0 else self.encode(parameters, batch, stop=self.cut, seed=seed)
 
-    def encode_rest(self, parameters: Mapping[str, Tensor], batch: Batch, frozen: Tensor | None, seed: int | None) -> Tensor:
+    def encode_rest(self, parameters: Mapping[str, Tensor], batch: Batch | None, frozen: Tensor | None, seed: int | None) -> Tensor:
         """Encodings [B, H], going on from what `encode_frozen` returned."""
         if frozen is None:
             return self.encode(parameters, batch, seed=seed)

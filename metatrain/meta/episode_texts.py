@@ -63,3 +63,9 @@ class EpisodeTexts:
         """The support texts as they are, with labels and targets of others: `order[i]` says whose text i gets."""
         targets = None if self.targets is None else replace(self.targets, support=[self.targets.support[i] for i in order])
         return replace(self, support_labels=self.support_labels[order], targets=targets)
+
+
+def wanted(episode: EpisodeTexts) -> Targets:
+    """What a language model is to write; every episode for one has it."""
+    assert episode.targets is not None
+    return episode.targets

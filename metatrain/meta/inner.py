@@ -66,7 +66,9 @@ class SGD(_Rates):
 
     is_linear = True
 
-    def update(self, adapted, gradients, step, learned, state):
+    def update(
+        self, adapted: Parameters, gradients: Mapping[str, Tensor], step: int, learned: Mapping[str, Tensor], state: Mapping[str, Tensor]
+    ) -> tuple[Parameters, Parameters]:
         return {name: torch.sub(value, gradients[name], alpha=self.rate(name)) for name, value in adapted.items()}, {}
 
 
@@ -76,7 +78,9 @@ class MetaSGD(_Rates):
     def learned(self, adapted: Mapping[str, Tensor]) -> Parameters:
         return {name: torch.full_like(value, self.rate(name)) for name, value in adapted.items()}
 
-    def update(self, adapted, gradients, step, learned, state):
+    def update(
+        self, adapted: Parameters, gradients: Mapping[str, Tensor], step: int, learned: Mapping[str, Tensor], state: Mapping[str, Tensor]
+    ) -> tuple[Parameters, Parameters]:
         return {name: torch.addcmul(value, learned[name], gradients[name], value=-1) for name, value in adapted.items()}, {}
 
 
@@ -89,7 +93,9 @@ class LSLR(_Rates):
     def learned(self, adapted: Mapping[str, Tensor]) -> Parameters:
         return {name: value.new_full((max(1, self.steps),), self.rate(name)) for name, value in adapted.items()}
 
-    def update(self, adapted, gradients, step, learned, state):
+    def update(
+        self, adapted: Parameters, gradients: Mapping[str, Tensor], step: int, learned: Mapping[str, Tensor], state: Mapping[str, Tensor]
+    ) -> tuple[Parameters, Parameters]:
         return {name: value - learned[name][min(step, len(learned[name]) - 1)] * gradients[name] for name, value in adapted.items()}, {}
 
 
@@ -111,7 +117,9 @@ class Curvature(_Rates):
                 made[f"{name}.d"] = torch.zeros_like(value)
         return made
 
-    def update(self, adapted, gradients, step, learned, state):
+    def update(
+        self, adapted: Parameters, gradients: Mapping[str, Tensor], step: int, learned: Mapping[str, Tensor], state: Mapping[str, Tensor]
+    ) -> tuple[Parameters, Parameters]:
         moved = {}
         for name, value in adapted.items():
             gradient = gradients[name]
@@ -135,7 +143,9 @@ class Adam(_Rates):
     def state(self, adapted: Mapping[str, Tensor]) -> Parameters:
         return {f"{moment}.{name}": torch.zeros_like(value) for moment in ("m", "v") for name, value in adapted.items()}
 
-    def update(self, adapted, gradients, step, learned, state):
+    def update(
+        self, adapted: Parameters, gradients: Mapping[str, Tensor], step: int, learned: Mapping[str, Tensor], state: Mapping[str, Tensor]
+    ) -> tuple[Parameters, Parameters]:
         moved, after = {}, {}
         for name, value in adapted.items():
             m = self.first * state[f"m.{name}"] + (1 - self.first) * gradients[name]

@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from metatrain.errors import UserError
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
-from metatrain.meta.episode_texts import EpisodeTexts, Targets
+from metatrain.meta.episode_texts import EpisodeTexts, Targets, wanted
 from metatrain.meta.language_losses import LanguageLosses
 from metatrain.meta.learner import Learner
 from metatrain.meta.parameters import Parameters
@@ -43,11 +43,12 @@ class LanguageLearner(Learner):
         return LanguageLosses(self, episode, seed)
 
     def probabilities(self, parameters: Mapping[str, Tensor], episode: EpisodeTexts) -> np.ndarray | None:
-        if episode.targets.choices is None:
+        choices = wanted(episode).choices
+        if choices is None:
             return None
         model = self.write_to_model(parameters)
         with torch.no_grad():
-            losses = losses_of_choices(model, self.prompts(episode), episode.targets.choices, self.memory.part_tokens)
+            losses = losses_of_choices(model, self.prompts(episode), choices, self.memory.part_tokens)
         return (-losses.double()).softmax(1).cpu().numpy()
 
     def answers(self, parameters: Mapping[str, Tensor], episode: EpisodeTexts) -> Sequence[str] | np.ndarray:
@@ -65,7 +66,7 @@ class LanguageLearner(Learner):
         between = self.model.separator
         # In an order of the episode's own, else the last class would always be the nearest. An example ends as its target does.
         order = np.random.default_rng(episode.seed).permutation(len(episode.support))
-        shown = [piece for row in order for piece in (episode.support[row], between, episode.targets.support[row])]
+        shown = [piece for row in order for piece in (episode.support[row], between, wanted(episode).support[row])]
         prompts = [np.concatenate([*shown, query]) for query in episode.query]
         longest, room = self.model.positions, len(between) + self.model.max_target_length
         if longest and max(map(len, prompts)) + room > longest:

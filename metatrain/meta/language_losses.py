@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metatrain.meta.episode_texts import EpisodeTexts, Targets
+from metatrain.meta.episode_texts import EpisodeTexts, wanted
 from metatrain.meta.noise import QUERY, SUPPORT, Noise
 from metatrain.meta.parameters import Parameters
 from metatrain.models.batches import chunks
@@ -27,7 +27,7 @@ class LanguageLosses:
     """
 
     def __init__(self, learner: LanguageLearner, episode: EpisodeTexts, seed: int | None):
-        targets: Targets = episode.targets
+        targets = wanted(episode)
         self.learner = learner
         self.noise = Noise(learner.algorithm, seed)
         self.rows = None

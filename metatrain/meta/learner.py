@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
 from metatrain.errors import UserError
@@ -30,7 +30,10 @@ from metatrain.models.adapters import is_adapter
 class Losses(EpisodeLosses, Protocol):
     """The losses of an episode of texts, and what comes to light with them."""
 
-    rows: Tensor | None  # the word-embedding rows that take part; None: all
+    @property
+    def rows(self) -> Tensor | None:
+        """The word-embedding rows that take part; None: all."""
+
     support_tokens: int
     query_accuracies: list[Tensor]  # one for each time that all of `query_parts` were asked for
 
@@ -53,14 +56,15 @@ class Learner:
     learns), `rule.*` (what the inner rule learns) and `noise.*`. Model parameters that are not trained stay in the module.
     """
 
+    model: Any  # the kind that the learner is for
     prefix: str  # of the names of the model's parameters
     head_adapts = False  # whether an episode has a head beside the model that adapts
     embedding: str | None = None  # name of the word embeddings, where only the rows that occur take part
     reads_support = False  # whether each query is read after the whole support set
     cut: int | None = 0  # the model's part below the cut does not adapt and runs once an episode; None: all of it
 
-    def __init__(self, model: nn.Module, algorithm: AlgorithmConfig, inner: InnerConfig):
-        self.model: Any = model.requires_grad_(False)
+    def __init__(self, model: Any, algorithm: AlgorithmConfig, inner: InnerConfig):
+        self.model = model.requires_grad_(False)
         self.algorithm = algorithm
         self.inner = inner
         self.rule = make_inner_rule(inner)
@@ -87,7 +91,7 @@ class Learner:
         """The losses of an episode; an episode without queries has no query loss. seed: of dropout and noise; None: there is none."""
         raise NotImplementedError
 
-    def answers(self, parameters: Mapping[str, Tensor], episode: EpisodeTexts) -> Sequence[Any]:
+    def answers(self, parameters: Mapping[str, Tensor], episode: EpisodeTexts) -> Sequence[Any] | np.ndarray:
         """What adapted parameters answer to the queries: labels as positions in `episode.names`, or texts."""
         raise NotImplementedError
 
@@ -157,7 +161,9 @@ class Learner:
                 total[name].add_(value, alpha=weight)
 
     def view(self, rows: Tensor | None) -> Parameters:
-        """The meta-parameters with these rows of the word embeddings."""
+        """The meta-parameters with these rows of the word embeddings; None: with all."""
+        if rows is None:
+            return dict(self.parameters)
         return {**self.parameters, **{name: self.parameters[name].index_select(0, rows) for name in self.by_row}}
 
     def adapt(self, episode: EpisodeTexts, steps: int | None = None) -> tuple[Parameters, float]:
@@ -185,11 +191,11 @@ class Learner:
             for name, value in values.items():
                 (self.parameters[name] if name in self.parameters else module[name]).copy_(value)
 
-    def load_model(self) -> nn.Module:
+    def load_model(self) -> Any:
         """The model, its weights set to the meta-parameters."""
         return self.write_to_model(self.initial)
 
-    def write_to_model(self, parameters: Mapping[str, Tensor]) -> nn.Module:
+    def write_to_model(self, parameters: Mapping[str, Tensor]) -> Any:
         """Copy parameters (adapted or not) into the model, for export."""
         with torch.no_grad():
             for name, value in self.model.named_parameters():

@@ -82,10 +82,10 @@ class Footprint:
             of_loss = graph()
             if phi and learner.algorithm.meta_gradient in SECOND_ORDER:
                 torch.autograd.grad(loss, list(phi.values()), create_graph=True, materialize_grads=True)
-        embedding = learner.embedding in phi
-        row = phi[learner.embedding][0].nbytes if embedding else 0
+        words = learner.embedding if learner.embedding in phi else None
+        row = phi[words][0].nbytes if words else 0
         adapted = sum(value.nbytes for name, value in phi.items() if name != learner.embedding)
-        rows = learner.parameters[learner.embedding].shape[0] if embedding else 0
+        rows = learner.parameters[words].shape[0] if words else 0
         tokens = text * (4 if learner.algorithm.label_names else 2)
         return cls(learner, adapted, row, rows, of_loss / tokens, graph() / tokens, episode() / tokens)
 

@@ -14,7 +14,7 @@ so that at no time the graph of more than one inner step has to be walked, and n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -33,7 +33,8 @@ LEARNED = "rule."  # what names of the inner rule's meta-parameters begin with
 _STATE = "state."
 
 # How second derivatives of an inner step are taken whose graph is not kept.
-_PRODUCTS = {
+Products = Callable[[Loss, Parameters, Parameters, Parameters], Parameters] | None
+_PRODUCTS: dict[str, Products] = {
     "exact": reverse_over_reverse,
     "exact_recomputed": reverse_over_reverse,
     "forward_over_reverse": forward_over_reverse,
@@ -145,7 +146,8 @@ def meta_gradient(episode: EpisodeLosses, theta: Mapping[str, Tensor], rule: Inn
 
 def _query_gradient(episode: EpisodeLosses, phi: Parameters, fixed: Parameters, weight: float, total: Parameters) -> tuple[Tensor, Parameters]:
     """(Q, weight times dQ/dphi) at phi; weight times dQ/dw goes to `total`."""
-    phi, found, losses = leaves(phi), {}, []
+    phi, losses = leaves(phi), []
+    found: Parameters = {}
     for part in episode.query_parts(phi, fixed):
         losses.append(part.detach())
         add_to(found, vjp([part * weight], None, {**phi, **fixed}))
@@ -208,6 +210,7 @@ class _Tape:
         """One inner step; returns (phi_{k+1}, S at phi_k). `keep`: what `back` needs, `with_graph` with the gradient's graph."""
         k, graphs, losses = self._steps, [], []
         gradients: Parameters = {}
+        parts: Iterable[tuple[Tensor, Sequence[Tensor]]]
         if with_graph:
             graphs = list(GradientGraph.of_parts(self._support(k), self.phi, self.fixed))
             parts = ((graph.loss, [gradient.detach() for gradient in graph.gradient]) for graph in graphs)
@@ -229,7 +232,7 @@ class _Tape:
         """phi_k, of a step that is kept."""
         return {name: self._kept[k].before[name] for name in self._names}
 
-    def back(self, k: int, cotangent: Parameters, products, total: Parameters) -> Parameters:
+    def back(self, k: int, cotangent: Parameters, products: Products, total: Parameters) -> Parameters:
         """From dQ/d(phi_{k+1}, state) to dQ/d(phi_k, state), of the last step that is kept, which is then forgotten.
 
         What w gets on the way goes to `total`. First through the update alone, its gradient taken for an input; then through

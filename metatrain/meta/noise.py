@@ -7,6 +7,7 @@ inner step see the same function and the meta-gradient is the gradient of someth
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -63,9 +64,9 @@ class Noise:
 
     def dropout_seed(self, role: int, part: int, step: int, piece: int = 0) -> int | None:
         """The seed of dropout masks at a place; None: no dropout there."""
-        return _mixed(self._seed, role, part, step, piece) if role in self._dropped else None
+        return _mixed(self._seed, role, part, step, piece) if self._seed is not None and role in self._dropped else None
 
-    def perturbed(self, features: Tensor, values: Parameters, part: int, step: int) -> Tensor:
+    def perturbed(self, features: Tensor, values: Mapping[str, Tensor], part: int, step: int) -> Tensor:
         """Support encodings times softplus(W h + b + e), e ~ N(0, I), as in Meta Dropout (Lee et al. 2020), on the encodings alone.
 
         W and b are learned by what the noise does to adaptation; it starts at a mean of about 1.
@@ -75,7 +76,7 @@ class Noise:
         mean = F.linear(features, values[NOISE + "weight"], values[NOISE + "bias"])
         return features * F.softplus(mean + self._normal(features, SUPPORT, part, step, 2))
 
-    def bottleneck(self, features: Tensor, values: Parameters, role: int, part: int, step: int) -> tuple[Tensor, Tensor | None]:
+    def bottleneck(self, features: Tensor, values: Mapping[str, Tensor], role: int, part: int, step: int) -> tuple[Tensor, Tensor | None]:
         """(z, penalty): z ~ N(h, sigma^2) in place of the encodings h, as in MR-MAML on activations (Yin et al. 2020).
 
         The penalty is `information_penalty` times the mean over the texts of KL(N(h, sigma^2) || N(0, I)), sigma > 0 learned:
@@ -90,6 +91,7 @@ class Noise:
 
     def _normal(self, like: Tensor, *place: int) -> Tensor:
         # Drawn in float32 on the CPU, so that neither precision nor device changes it.
+        assert self._seed is not None  # without one there is no noise
         drawn = torch.randn(like.shape, generator=torch.Generator().manual_seed(_mixed(self._seed, *place)))
         return drawn.to(like.device, like.dtype)
 

@@ -44,7 +44,9 @@ class GradientGraph:
     def products(self, direction: Parameters) -> Parameters:
         """Products by differentiating the gradient, which frees the graph."""
         curved = [(gradient, direction[name]) for name, gradient in zip(self.phi, self.gradient) if gradient.requires_grad]
-        return vjp(*map(list, zip(*curved)), {**self.phi, **self.fixed}) if curved else {}
+        if not curved:
+            return {}
+        return vjp([gradient for gradient, _ in curved], [along for _, along in curved], {**self.phi, **self.fixed})
 
 
 def reverse_over_reverse(loss: Loss, phi: Parameters, fixed: Parameters, direction: Parameters) -> Parameters:

@@ -44,16 +44,17 @@ class TextLosses:
         self.rows: Tensor | None = None  # of the word embeddings, those that occur
         if not encoded:
             support, query = (chunks(texts, learner.memory.part_tokens) for texts in (episode.support, episode.query))
-            batches = [learner.model.batch(texts[part]) for texts, parts in ((episode.support, support), (episode.query, query)) for part in parts]
+            batches: list[Batch] = [learner.model.batch(texts[part]) for texts, parts in ((episode.support, support), (episode.query, query)) for part in parts]
             batches, self.rows = learner.occurring(batches)
             self.support = [(batch, labels[part]) for batch, part in zip(batches, support)]
             self.query = [(batch, answers[part]) for batch, part in zip(batches[len(support) :], query)]
 
     def start(self, theta: Mapping[str, Tensor]) -> tuple[Parameters, Parameters]:
         learner, head = self.learner, self.learner.head
+        some, way, size = next(iter(theta.values())), len(self.names), learner.model.hidden_size
         begin = {**theta, **learner.anew}
-        frozen = {name: theta[name] for name in ENCODINGS} if self.encoded else self._frozen(begin)
-        features = None
+        frozen: Mapping[str, Tensor | None] = {name: theta[name] for name in ENCODINGS} if self.encoded else self._frozen(begin)
+        features = some.new_zeros(0, size)
         if head.needs_support:
             parts = [
                 learner.encode_rest(begin, batch, frozen[f"{_SUPPORT}{part}"], self.noise.dropout_seed(SUPPORT, part, ONCE, 1))
@@ -62,7 +63,6 @@ class TextLosses:
             features = torch.cat(parts)
         fixed = {name: value for name, value in theta.items() if name not in learner.adapted}
         fixed.update({name: value for name, value in frozen.items() if value is not None})
-        some, way, size = next(iter(theta.values())), len(self.names), learner.model.hidden_size
         empty = {"weight": some.new_zeros(way, size), "bias": some.new_zeros(way)}
         learned = {name[len(HEAD) :]: value for name, value in theta.items() if name.startswith(HEAD)}
         first = head.start(learned, empty, features, torch.cat([labels for _, labels in self.support]), self.names)
@@ -95,7 +95,7 @@ class TextLosses:
             yield loss if penalty is None else loss + penalty * (len(labels) / self.query_size)
         self.query_accuracies.append(torch.stack(right).sum() / self.query_size)
 
-    def _features(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor], name: str, batch: Batch, seed: int | None) -> Tensor:
+    def _features(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor], name: str, batch: Batch | None, seed: int | None) -> Tensor:
         return self.learner.encode_rest({**fixed, **phi}, batch, fixed.get(name), seed)
 
     def _logits(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor], features: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ def select(names: Sequence[str], choice: str, last_layers: int = 2, pattern: str
             wanted = f"parameters that match algorithm.pattern={pattern}" if choice == "pattern" else f"{choice.replace('_', ' ')} parameters"
             raise UserError(f"algorithm.adapt={choice}: the model has no {wanted}; its parameters are {', '.join(names[:3])} ...")
         return found
-    depth = {name: int(found[1]) for name in names if (found := _LAYER.search(name))}
+    depth = {name: int(layer[1]) for name in names if (layer := _LAYER.search(name))}
     layers = sorted(set(depth.values()))
     if not 1 <= last_layers <= len(layers):
         raise UserError(f"algorithm.last_layers={last_layers}, but the model has {len(layers)} layers; choose 1 to {len(layers)}")

@@ -8,12 +8,14 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Sequence
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metatrain.errors import UserError
+from metatrain.models.pretrained import Backbone
 
 # What the names of each kind's adapted parameters have in common.
 KINDS = {"lora": r"\.lora_[AB]\.", "ia3": r"\.ia3_l\.", "context": r"\.context$"}
@@ -43,7 +45,7 @@ class ContextEmbedding(nn.Module):
         return self.embedding(input_ids) + F.linear(self.context, self.context_map)
 
 
-def attach(backbone: nn.Module, kind: str, rank: int, targets: Sequence[str] | None, context_size: int) -> None:
+def attach(backbone: Backbone, kind: str, rank: int, targets: Sequence[str] | None, context_size: int) -> None:
     """Add adapters of a kind to a model, in place.
 
     Raises:
@@ -65,7 +67,7 @@ def attach(backbone: nn.Module, kind: str, rank: int, targets: Sequence[str] | N
         raise UserError(f"algorithm.adapt={kind}: {reason}; name modules of the model in algorithm.targets") from error
 
 
-def folded(backbone: nn.Module) -> nn.Module:
+def folded(backbone: Backbone) -> Backbone:
     """The model itself if it has no adapters, else a plain copy that computes the same."""
     adapters = [(name, module) for name, module in backbone.named_modules() if isinstance(module, ContextEmbedding) or hasattr(module, "base_layer")]
     if not adapters:
@@ -92,7 +94,7 @@ def is_lost_by_folding(name: str) -> bool:
     return bool(_LOST_BY_FOLDING.search(name))
 
 
-def _peft(kind: str):
+def _peft(kind: str) -> ModuleType:
     try:
         import peft
     except ImportError as error:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from metatrain.models.batches import Packed, first_token_attention, packed_attention
+from metatrain.models.pretrained import Backbone
 
 ATTENTION = "metatrain_packed"  # the name of `packed_attention` among transformers' attention functions
 AttentionInterface.register(ATTENTION, packed_attention)
@@ -29,7 +30,7 @@ class Architecture:
     causal = False  # whether a token attends to those before it only
     registered = True  # whether its attention goes through transformers' interface
 
-    def __init__(self, backbone: nn.Module):
+    def __init__(self, backbone: Backbone):
         self.backbone = backbone
         if self.registered:
             backbone.set_attn_implementation(ATTENTION)
@@ -52,11 +53,11 @@ class Architecture:
         """What every layer is called with, beside hidden states."""
         return {"groups": batch.groups}
 
-    def run(self, layer: nn.Module, hidden: Tensor, shared: dict[str, Any]) -> Tensor:
+    def run(self, layer: Backbone, hidden: Tensor, shared: dict[str, Any]) -> Tensor:
         """Hidden states after a layer."""
         return layer(hidden[None], **shared)[0]
 
-    def first_tokens(self, layer: nn.Module, hidden: Tensor, batch: Packed, shared: dict[str, Any]) -> Tensor:
+    def first_tokens(self, layer: Backbone, hidden: Tensor, batch: Packed, shared: dict[str, Any]) -> Tensor:
         """What a layer makes of each text's first token, [B, H], in the caller's order."""
         return self.run(layer, hidden, shared).index_select(0, batch.starts)
 
@@ -75,7 +76,7 @@ class Bert(Architecture):
             hidden = self.backbone.embeddings_project(hidden)
         return hidden[0]
 
-    def first_tokens(self, layer: nn.Module, hidden: Tensor, batch: Packed, shared: dict[str, Any]) -> Tensor:
+    def first_tokens(self, layer: Backbone, hidden: Tensor, batch: Packed, shared: dict[str, Any]) -> Tensor:
         # Keys and values are all that the layer needs of other tokens.
         mixer = layer.attention.self
         order = batch.starts.argsort()  # packed order
@@ -113,7 +114,7 @@ class MPNet(Architecture):
         bias = [self.backbone.encoder.compute_position_bias(hidden[None, : group.length]) for group in batch.groups]
         return {"groups": batch.groups, "position_bias": bias}
 
-    def run(self, layer: nn.Module, hidden: Tensor, shared: dict[str, Any]) -> Tensor:
+    def run(self, layer: Backbone, hidden: Tensor, shared: dict[str, Any]) -> Tensor:
         mixer = layer.attention.attn
         size = mixer.attention_head_size
         query, key, value = (module(hidden).view(1, -1, mixer.num_attention_heads, size).transpose(1, 2) for module in (mixer.q, mixer.k, mixer.v))
@@ -159,10 +160,10 @@ class T5(Architecture):
         return self.backbone.encoder.dropout(self.backbone.encoder.embed_tokens(batch.input_ids))[0]
 
     def shared(self, batch: Packed, hidden: Tensor) -> dict[str, Any]:
-        positions = self.layers[0].layer[0].SelfAttention
+        positions = self.backbone.encoder.block[0].layer[0].SelfAttention
         return {"groups": batch.groups, "position_bias": [positions.compute_bias(group.length, group.length) for group in batch.groups]}
 
-    def run(self, layer: nn.Module, hidden: Tensor, shared: dict[str, Any]) -> Tensor:
+    def run(self, layer: Backbone, hidden: Tensor, shared: dict[str, Any]) -> Tensor:
         return layer(hidden[None], **shared)[0][0]
 
     def finish(self, hidden: Tensor) -> Tensor:
@@ -182,7 +183,7 @@ _FAMILIES: dict[str, type[Architecture]] = {
 CAUSAL = tuple(name for name, family in _FAMILIES.items() if family.causal)
 
 
-def architecture_of(backbone: nn.Module, max_length: int) -> Architecture | None:
+def architecture_of(backbone: Backbone, max_length: int) -> Architecture | None:
     """The backbone's architecture; None if it cannot run on packed texts of up to `max_length` tokens."""
     family = _FAMILIES.get(backbone.config.model_type)
     window = getattr(backbone.config, "sliding_window", None)  # of attention; packed attention has none

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,7 +75,17 @@ class Packed:
         return Packed(torch.searchsorted(rows, self.input_ids), self.position_ids, self.groups, self.starts, self.lengths)
 
 
-Batch = Padded | Packed
+@dataclass(frozen=True)
+class Mixed:
+    """Texts and pictures of one call."""
+
+    texts: Padded | None
+    pictures: Tensor | None  # [pictures, 3, side, side]
+    order: Tensor  # where each input of the caller is among the texts and then the pictures, [inputs]
+
+
+TextBatch = Padded | Packed
+Batch = TextBatch | Mixed
 
 
 def pad(texts: Sequence[np.ndarray], padding_id: int, device: torch.device) -> Padded:
@@ -136,7 +147,18 @@ def _attention_group(lengths: np.ndarray, device: torch.device, causal: bool) ->
     )
 
 
-def packed_attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, groups=(), position_bias=None, **_):
+def packed_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: None,
+    scaling: float = 1.0,
+    dropout: float = 0.0,
+    groups: Sequence[AttentionGroup] = (),
+    position_bias: Sequence[Tensor] | None = None,
+    **__: Any,
+) -> tuple[Tensor, None]:
     """Attention for `Packed` inputs, in transformers' attention interface; twice differentiable.
 
     query has shape [1, A, T, D]; key and value have too, or with fewer heads that share; position_bias: what is added to each
@@ -155,7 +177,7 @@ def packed_attention(module, query, key, value, attention_mask, scaling=None, dr
     return torch.cat(outputs).view(1, tokens, heads, size), None
 
 
-def first_token_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, scaling: float, dropout: float, groups) -> Tensor:
+def first_token_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, scaling: float, dropout: float, groups: Sequence[AttentionGroup]) -> Tensor:
     """Attention of each text's first token alone: query [B, A * D] in packed order; key, value [T, A * D]; returns [B, A * D]."""
     outputs = []
     sizes = [group.tokens for group in groups]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -14,10 +15,10 @@ from transformers import AutoModel, AutoModelForTextEncoding, PretrainedConfig, 
 from metatrain.errors import UserError
 from metatrain.models import minilm, tiny
 from metatrain.models.architectures import CAUSAL, architecture_of
-from metatrain.models.batches import Batch, Packed, Padded, pack, pad
+from metatrain.models.batches import Packed, Padded, TextBatch, pack, pad
 from metatrain.models.config import ModelConfig
 from metatrain.models.dropout import dropout, set_dropout
-from metatrain.models.pretrained import from_pretrained
+from metatrain.models.pretrained import Backbone, from_pretrained
 from metatrain.tasks.tokens import Tokens
 
 POOLINGS = ("mean", "first", "last")
@@ -32,9 +33,9 @@ class Encoder(nn.Module):
 
     new_tokenizer = False  # it brings one
 
-    def __init__(self, backbone: nn.Module, tokenizer: PreTrainedTokenizerBase, config: ModelConfig):
+    def __init__(self, backbone: Backbone, tokenizer: PreTrainedTokenizerBase, config: ModelConfig):
         super().__init__()
-        self.backbone = backbone.eval()
+        self.backbone: Backbone = backbone.eval()
         self.tokenizer = tokenizer
         self.pooling = config.pooling
         self.normalize = config.normalize
@@ -66,7 +67,7 @@ class Encoder(nn.Module):
         wanted = self.backbone.get_input_embeddings().weight
         return next(name for name, parameter in self.named_parameters() if parameter is wanted)
 
-    def batch(self, texts: list[np.ndarray]) -> Batch:
+    def batch(self, texts: Sequence[np.ndarray]) -> TextBatch:
         """Model inputs for token ids."""
         if self.architecture is None:
             return pad(texts, self._padding_id, self.device)
@@ -77,7 +78,7 @@ class Encoder(nn.Module):
         """Number of layers that `forward` can be cut between; 0: this architecture cannot be cut."""
         return 0 if self.architecture is None else len(self.architecture.layers)
 
-    def forward(self, batch: Batch, hidden: Tensor | None = None, start: int = 0, stop: int | None = None, seed: int | None = None) -> Tensor:
+    def forward(self, batch: TextBatch, hidden: Tensor | None = None, start: int = 0, stop: int | None = None, seed: int | None = None) -> Tensor:
         """Encodings of shape [B, H].
 
         Where the encoder can be cut (`layers`), it can run in two parts: with `stop`, up to that layer, which gives the
@@ -88,7 +89,7 @@ class Encoder(nn.Module):
             with dropout(self.backbone, seed, self.device):
                 return self.forward(batch, hidden, start, stop)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half_products):
-            encodings = self._packed(batch, hidden, start, stop) if isinstance(batch, Packed) else self._padded(batch)
+            encodings = self._padded(batch) if isinstance(batch, Padded) else self._packed(batch, hidden, start, stop)
         if self.half_products:
             encodings = encodings.float()
         return F.normalize(encodings, dim=-1) if self.normalize and stop is None else encodings
@@ -110,6 +111,7 @@ class Encoder(nn.Module):
 
     def _packed(self, batch: Packed, hidden: Tensor | None, start: int, stop: int | None) -> Tensor:
         model = self.architecture
+        assert model is not None  # which has packed the batch
         if hidden is None:
             hidden = model.embed(batch)
         shared, layers = model.shared(batch, hidden), model.layers[start:stop]
@@ -161,6 +163,8 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
         raise UserError(f"model.pooling={config.pooling} is unknown; choose one of {', '.join(POOLINGS)}")
     if config.max_length < 3:
         raise UserError(f"model.max_length={config.max_length} must be 3 or more: a text's begin, one token and its end")
+    tokenizer: PreTrainedTokenizerBase
+    backbone: Backbone
     notes = []
     half_products = dtype == torch.bfloat16
     dtype = torch.float32 if half_products else dtype

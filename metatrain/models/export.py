@@ -7,7 +7,7 @@ the same function (BERT with its own pooler), else as a `sentence-transformers` 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
 from metatrain.errors import UserError
 from metatrain.models.adapters import folded, is_lost_by_folding
@@ -26,7 +26,7 @@ from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder, load_encoder
 from metatrain.models.language_model import LanguageModel
 from metatrain.models.pictures import PictureEncoder
-from metatrain.models.pretrained import read_settings, save_tokenizer
+from metatrain.models.pretrained import Backbone, read_settings, save_tokenizer
 from metatrain.models.writer import save_writer
 from metatrain.tasks.tokens import TokenTable
 
@@ -122,6 +122,7 @@ def save_finetuned(
     """
     if isinstance(model, LanguageModel):
         return save_writer(folder, model, labels)
+    assert labels is not None  # an encoder's task has some
     kind = save_classifier(folder, model, adapted["head.weight"], adapted["head.bias"], labels)
     if threshold is not None:
         _write_json(folder / _FINETUNED, {"format": 1, "none_of_these": {"highest_score_below": threshold}})
@@ -136,12 +137,12 @@ class Classifier:
         if not (folder / "config.json").is_file():
             raise UserError(f"model={folder}: not a model directory (no config.json); give what `metatrain finetune` wrote")
         try:
-            config = read_settings(folder)
+            config: Any = read_settings(folder)
             if (folder / "modules.json").is_file():
                 settings, (weight, bias) = _pipeline(folder)
-                self._model, _ = load_encoder(settings, second_order=False)
+                self._model: Any = load_encoder(settings, second_order=False)[0]
                 self.tokenizer, self._max_length = self._model.tokenizer, settings.max_length
-                self._scores = partial(self._encoded, weight.to(device), bias.to(device))
+                self._scores: Callable[[list[np.ndarray]], Tensor] = partial(self._encoded, weight.to(device), bias.to(device))
             else:
                 self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
                 self._max_length = min(self.tokenizer.model_max_length, config.max_position_embeddings)
@@ -185,7 +186,7 @@ def _pipeline(folder: Path) -> tuple[ModelConfig, list[Tensor]]:
     return settings, [dense["linear.weight"], dense["linear.bias"]]
 
 
-def _save_backbone(folder: Path, backbone, tokenizer) -> None:
+def _save_backbone(folder: Path, backbone: Backbone, tokenizer: PreTrainedTokenizerBase | None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     backbone.save_pretrained(folder)
     if tokenizer is not None:

@@ -29,11 +29,11 @@ class HeadRule(Protocol):
     def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
         """Initial values of the rule's own meta-parameters."""
 
-    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor, names: Sequence[str]) -> Head:
+    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor, labels: Tensor, names: Sequence[str]) -> Head:
         """The head before adaptation.
 
         `empty` is a head of zeros with the episode's shape, dtype and device; features: the support encodings
-        [support, H], None unless `needs_support`; labels: [support]; names: of the labels, [way].
+        [support, H], or none of them, [0, H], where they are not needed; labels: [support]; names: of the labels, [way].
         """
 
 
@@ -47,7 +47,7 @@ class LinearHead:
             raise UserError("algorithm.head=linear learns one row per class: set episode.way, or choose algorithm.head=zero or prototype")
         return {"weight": torch.randn(way, hidden) * 0.02, "bias": torch.zeros(way)}
 
-    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor, names: Sequence[str]) -> Head:
+    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor, labels: Tensor, names: Sequence[str]) -> Head:
         if learned["bias"].shape != empty["bias"].shape:
             raise UserError(
                 f"the learned linear head has {len(learned['bias'])} classes, the task {len(empty['bias'])}; "
@@ -64,7 +64,7 @@ class ZeroHead:
     def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
         return {}
 
-    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor, names: Sequence[str]) -> Head:
+    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor, labels: Tensor, names: Sequence[str]) -> Head:
         return dict(empty)
 
 
@@ -76,7 +76,7 @@ class SharedHead:
     def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
         return {"row": torch.randn(hidden) * 0.02}
 
-    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor, names: Sequence[str]) -> Head:
+    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor, labels: Tensor, names: Sequence[str]) -> Head:
         return {"weight": learned["row"].expand_as(empty["weight"]).clone(), "bias": empty["bias"]}
 
 
@@ -94,7 +94,7 @@ class JointHead:
     def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
         return {f"{ROW}{label}": torch.cat([torch.randn(hidden) * 0.02, torch.zeros(1)]) for label in self.labels}
 
-    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor, names: Sequence[str]) -> Head:
+    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor, labels: Tensor, names: Sequence[str]) -> Head:
         new = torch.cat([empty["weight"][0], empty["bias"][:1]])
         rows = torch.stack([learned.get(f"{ROW}{name}", new) for name in names])  # [way, H + 1]
         return {"weight": rows[:, :-1], "bias": rows[:, -1]}
@@ -119,7 +119,7 @@ class PrototypeHead(_Scaled):
     all classes share; without inner steps this is ProtoNet (Snell et al. 2017). Gradients flow into the means.
     """
 
-    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor, names: Sequence[str]) -> Head:
+    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor, labels: Tensor, names: Sequence[str]) -> Head:
         means = _class_means(features, labels, len(empty["bias"]))
         scale = learned["log_scale"].exp()
         return {"weight": 2 * scale * means, "bias": -scale * means.square().sum(1)}
@@ -132,7 +132,7 @@ class CosineHead(_Scaled):
     similarity (Chen et al. 2020).
     """
 
-    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor, names: Sequence[str]) -> Head:
+    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor, labels: Tensor, names: Sequence[str]) -> Head:
         means = _class_means(features, labels, len(empty["bias"]))
         return {"weight": learned["log_scale"].exp() * F.normalize(means, dim=1), "bias": empty["bias"]}
 
@@ -147,7 +147,7 @@ class RidgeHead(_Scaled):
     def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
         return {**super().learned(hidden, way), "log_lambda": torch.tensor(0.0)}
 
-    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor, names: Sequence[str]) -> Head:
+    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor, labels: Tensor, names: Sequence[str]) -> Head:
         one_hot = F.one_hot(labels, len(empty["bias"])).to(features.dtype)
         gram = features @ features.T + learned["log_lambda"].exp() * torch.eye(len(features), dtype=features.dtype, device=features.device)
         weight = torch.linalg.solve(gram, one_hot).T @ features  # [way, H]
@@ -168,7 +168,7 @@ class GeneratedHead:
 
         return {"in.weight": layer(hidden), "in.bias": torch.zeros(hidden), "out.weight": layer(hidden + 1), "out.bias": torch.zeros(hidden + 1)}
 
-    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor | None, labels: Tensor, names: Sequence[str]) -> Head:
+    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor, labels: Tensor, names: Sequence[str]) -> Head:
         inner = torch.tanh(F.linear(features, learned["in.weight"], learned["in.bias"]))
         generated = _class_means(F.linear(inner, learned["out.weight"], learned["out.bias"]), labels, len(empty["bias"]))
         return {"weight": generated[:, :-1], "bias": generated[:, -1]}

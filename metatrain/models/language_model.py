@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from metatrain.models.batches import longest_first
 from metatrain.models.config import ModelConfig
 from metatrain.models.dropout import dropout, set_dropout
+from metatrain.models.pretrained import Backbone
 from metatrain.tasks.tokens import TargetEncoding, Tokens
 
 _IGNORED = -100  # in place of a wanted token: none is wanted here
@@ -45,9 +46,9 @@ class LanguageModel(nn.Module):
 
     new_tokenizer = False  # whether its tokenizer was made from the training tasks, and is nowhere yet
 
-    def __init__(self, backbone: nn.Module, tokenizer: PreTrainedTokenizerBase, config: ModelConfig):
+    def __init__(self, backbone: Backbone, tokenizer: PreTrainedTokenizerBase, config: ModelConfig):
         super().__init__()
-        self.backbone = backbone.eval()
+        self.backbone: Backbone = backbone.eval()
         self.tokenizer = tokenizer
         self.max_length, self.max_target_length = config.max_length, config.max_target_length
         self.decoder_alone = not backbone.config.is_encoder_decoder

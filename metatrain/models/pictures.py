@@ -7,7 +7,6 @@ text's is; a text as token ids [tokens].
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
@@ -18,10 +17,10 @@ from torch import Tensor, nn
 from transformers import AutoModel, CLIPConfig, CLIPModel, PreTrainedTokenizerBase, ViTConfig, ViTModel
 
 from metatrain.errors import UserError
-from metatrain.models.batches import Padded, pad
+from metatrain.models.batches import Mixed, Padded, pad
 from metatrain.models.config import ModelConfig
 from metatrain.models.dropout import dropout, set_dropout
-from metatrain.models.pretrained import load_image_processor, load_model, model_type
+from metatrain.models.pretrained import Backbone, load_image_processor, load_model, model_type
 from metatrain.models.scratch import check_size, scratch_tokenizer
 from metatrain.tasks.tokens import Tokens
 
@@ -29,15 +28,6 @@ ALONE = ("vit", "deit", "dinov2", "dinov2_with_registers", "clip_vision_model", 
 WITH_TEXTS = ("clip", "siglip")  # pictures and texts
 SCRATCH = ("scratch:vit", "scratch:clip")
 _SIDE, _PATCH = 32, 8  # pixels of a picture and of a patch, of models with random weights
-
-
-@dataclass(frozen=True)
-class Mixed:
-    """Texts and pictures of one call."""
-
-    texts: Padded | None
-    pictures: Tensor | None  # [pictures, 3, side, side]
-    order: Tensor  # where each input of the caller is among the texts and then the pictures, [inputs]
 
 
 class PictureReader:
@@ -67,9 +57,9 @@ class PictureEncoder(nn.Module):
     word_embeddings = None
     uses_pooler = False
 
-    def __init__(self, backbone: nn.Module, tokenizer: PreTrainedTokenizerBase | None, reader: PictureReader, config: ModelConfig):
+    def __init__(self, backbone: Backbone, tokenizer: PreTrainedTokenizerBase | None, reader: PictureReader, config: ModelConfig):
         super().__init__()
-        self.backbone = backbone.eval()
+        self.backbone: Backbone = backbone.eval()
         self.tokenizer, self.reader = tokenizer, reader
         self.pooling, self.normalize = config.pooling, config.normalize
         self.max_length = config.max_length if tokenizer is not None else reader.patches
@@ -109,12 +99,13 @@ class PictureEncoder(nn.Module):
         is_text = np.array([each.ndim == 1 for each in inputs])
         if is_text.any() and self.tokenizer is None:
             raise UserError("the tasks have texts, and the model is of pictures alone; choose a model of both (CLIP)")
+        padding = 0 if self.tokenizer is None else self.tokenizer.pad_token_id or 0
         texts = [each for each in inputs if each.ndim == 1]
         side = self.reader.side
         pictures = [each.reshape(3, side, side) for each in inputs if each.ndim == 2]
         dtype = next(self.backbone.parameters()).dtype
         return Mixed(
-            pad(texts, self.tokenizer.pad_token_id or 0, self.device) if texts else None,
+            pad(texts, padding, self.device) if texts else None,
             torch.from_numpy(np.stack(pictures)).to(self.device, dtype) if pictures else None,
             torch.from_numpy(np.argsort(np.argsort(~is_text, kind="stable"))).to(self.device),
         )
@@ -186,12 +177,12 @@ def load_picture_encoder(
     ]
 
 
-def _from_scratch(config: ModelConfig, texts: Iterable[str], attention: str) -> tuple[nn.Module, PreTrainedTokenizerBase | None, Any]:
+def _from_scratch(config: ModelConfig, texts: Iterable[str], attention: str) -> tuple[Backbone, PreTrainedTokenizerBase | None, Any]:
     """A small model with random weights, which depend on the global seed."""
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
     check_size(config.scratch)
-    size = {
+    size: dict[str, Any] = {
         "hidden_size": config.scratch.hidden,
         "num_hidden_layers": config.scratch.layers,
         "num_attention_heads": config.scratch.heads,
@@ -201,9 +192,11 @@ def _from_scratch(config: ModelConfig, texts: Iterable[str], attention: str) -> 
     picture = {**size, "image_size": _SIDE, "patch_size": _PATCH}
     processor = ViTImageProcessorPil(size={"height": _SIDE, "width": _SIDE})
     if config.name == "scratch:vit":
-        return ViTModel(ViTConfig(**picture, attn_implementation=attention), add_pooling_layer=False), None, processor
+        vision = ViTConfig(**{**picture, "attn_implementation": attention})
+        return ViTModel(vision, add_pooling_layer=False), None, processor
     tokenizer = scratch_tokenizer(config, texts, ends=True)
     ids = {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": tokenizer.eos_token_id, "eos_token_id": tokenizer.eos_token_id}
     text = {**size, **ids, "vocab_size": len(tokenizer), "max_position_embeddings": config.max_length}
-    clip = CLIPConfig(text_config=text, vision_config=picture, projection_dim=config.scratch.hidden, attn_implementation=attention)
+    both: dict[str, Any] = {"text_config": text, "vision_config": picture, "attn_implementation": attention}
+    clip = CLIPConfig(projection_dim=config.scratch.hidden, **both)
     return CLIPModel(clip), tokenizer, processor

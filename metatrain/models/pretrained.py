@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from metatrain.errors import UserError
 from metatrain.models.config import ModelConfig
 
+Backbone = Any  # a module of transformers: what it holds is its architecture's own, and nothing that a type checker could know
 # From the settings of a model: the auto class that loads it, and options of that class.
 Choice = Callable[[PretrainedConfig], tuple[Any, dict[str, Any]]]
 
@@ -52,7 +52,7 @@ def _entries(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
-def from_pretrained(path: str, config: ModelConfig, choose: Choice, attention: str, dtype: torch.dtype) -> tuple[PreTrainedTokenizerBase, nn.Module]:
+def from_pretrained(path: str, config: ModelConfig, choose: Choice, attention: str, dtype: torch.dtype) -> tuple[PreTrainedTokenizerBase, Backbone]:
     """The tokenizer and the model of a hub id or a directory.
 
     Raises:
@@ -79,7 +79,7 @@ def model_type(config: ModelConfig) -> str:
         return read_settings(config.name, config).model_type
 
 
-def load_model(config: ModelConfig, auto: Any, attention: str, dtype: torch.dtype, tokenizer: bool) -> tuple[nn.Module, PreTrainedTokenizerBase | None]:
+def load_model(config: ModelConfig, auto: Any, attention: str, dtype: torch.dtype, tokenizer: bool) -> tuple[Backbone, PreTrainedTokenizerBase | None]:
     """The model of `model.name`, and its tokenizer if it has one.
 
     Raises:

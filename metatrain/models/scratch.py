@@ -76,14 +76,14 @@ def ends_texts(name: str) -> bool:
     return name == "t5"
 
 
-def backbone(name: str, config: ScratchConfig, tokenizer: PreTrainedTokenizerFast, positions: int, attention: str) -> PreTrainedModel:
+def backbone(name: str, config: ScratchConfig, tokenizer: PreTrainedTokenizerBase, positions: int, attention: str) -> PreTrainedModel:
     """A model with random weights, which depend on the global seed; positions: the longest input of a decoder alone."""
     return _BACKBONES[name](config, tokenizer, positions, attention)
 
 
-def _t5(config: ScratchConfig, tokenizer: PreTrainedTokenizerFast, positions: int, attention: str) -> T5ForConditionalGeneration:
+def _t5(config: ScratchConfig, tokenizer: PreTrainedTokenizerBase, positions: int, attention: str) -> T5ForConditionalGeneration:
     return T5ForConditionalGeneration(
-        T5Config(
+        T5Config(  # type: ignore[call-arg]  # takes what every configuration takes
             vocab_size=len(tokenizer),
             d_model=config.hidden,
             d_kv=config.hidden // config.heads,
@@ -100,9 +100,9 @@ def _t5(config: ScratchConfig, tokenizer: PreTrainedTokenizerFast, positions: in
     )
 
 
-def _gpt2(config: ScratchConfig, tokenizer: PreTrainedTokenizerFast, positions: int, attention: str) -> GPT2LMHeadModel:
+def _gpt2(config: ScratchConfig, tokenizer: PreTrainedTokenizerBase, positions: int, attention: str) -> GPT2LMHeadModel:
     return GPT2LMHeadModel(
-        GPT2Config(
+        GPT2Config(  # type: ignore[call-arg]
             vocab_size=len(tokenizer),
             n_positions=positions,
             n_embd=config.hidden,

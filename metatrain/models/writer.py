@@ -46,7 +46,7 @@ class Writer:
         except (ValueError, KeyError) as error:
             raise UserError(f"{folder / TASK} cannot be read: {error}") from error
         model, _ = load_language_model(settings, second_order=False, dtype=torch.float32, texts=())
-        self._model = model.to(device).eval()
+        self._model: LanguageModel = model.to(device).eval()
         self._tokens = model.tokens()
 
     def answers(self, texts: Sequence[str]) -> list[str]:
@@ -57,6 +57,7 @@ class Writer:
 
     def scores(self, texts: Sequence[str]) -> Tensor:
         """Log-likelihoods of the labels, [texts, labels]."""
+        assert self.labels is not None and self._tokens.encode_targets is not None
         choices = self._tokens.encode_targets([plain_name(label) for label in self.labels])
         with torch.no_grad():
             return -losses_of_choices(self._model, self._tokens.encode(texts), choices, _PART_TOKENS).cpu()

@@ -192,7 +192,7 @@ def of_validation(record: Record) -> Chart | None:
     said = name.replace("_", " ")
     rows = [(each["step"], _one(100 * each[name]), _one(100 * each[f"{name}_with_shuffled_labels"])) for each in found]
     values = [{"step": step, "labels": labels, "score": score} for step, *scores in rows for labels, score in zip(("true", "shuffled"), scores)]
-    best = found[-1].get("best_step")
+    best = found[-1]["best_step"]
     spec = {
         "data": {"values": values},
         "layer": [

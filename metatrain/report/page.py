@@ -71,7 +71,7 @@ def attached(run: Path, page: Path | None, model: Path | None) -> Attached:
     model_sent = None if model is None else str(model)
     if page is None:
         return Attached(model=model_sent, model_facts=facts)
-    tables = {}
+    tables: dict[str, dict[str, list[Any]]] = {}
     for shots in record.results.get("by_shots", {}):
         _, columns, rows = result_rows(record.results, shots)
         tables[f"{shots}-shot"] = {"columns": columns, "rows": rows}
@@ -95,7 +95,7 @@ def _page(template: str, context: dict[str, Any]) -> str:
 @functools.cache
 def _library() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script."""
-    return vl_convert.javascript_bundle()
+    return vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub forgets that there is a default
 
 
 def _config() -> dict[str, Any]:
@@ -116,7 +116,7 @@ def _headline(record: Record) -> list[tuple[str, str, str]]:
         name = "meta_trained" if "meta_trained" in part["arms"] else max(part["arms"], key=lambda arm: part["arms"][arm]["mean"])
         arm = part["arms"][name]
         others = {other: each["mean"] for other, each in part["arms"].items() if other != name and other not in OF_TRAINED}
-        more = f"{max(others, key=others.get)} {100 * max(others.values()):.1f}, the best of the others" if others else ""
+        more = f"{max(others, key=lambda other: others[other])} {100 * max(others.values()):.1f}, the best of the others" if others else ""
         found.append((f"{100 * arm['mean']:.1f} ± {100 * arm['ci95']:.1f}", f"{name}, {shots}-shot", more))
     if "test" in results:
         score = next(key for key in results["test"] if key not in ("examples", "balanced_accuracy"))

@@ -53,8 +53,8 @@ def read(path: Path) -> Record:
         raise UserError(f"{path} is not a run directory: it has no config.yaml; metatrain ls runs shows yours")
     path = path.resolve()
     try:
-        settings = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
-        overrides = OmegaConf.to_container(OmegaConf.load(path / "overrides.yaml")) if (path / "overrides.yaml").is_file() else []
+        settings: Any = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
+        overrides: Any = OmegaConf.to_container(OmegaConf.load(path / "overrides.yaml")) if (path / "overrides.yaml").is_file() else []
     except (OmegaConfBaseException, YAMLError) as error:
         raise UserError(f"{path / 'config.yaml'} cannot be read: {str(error).splitlines()[0]}") from error
     metrics, timings = (_lines(path / name) for name in ("metrics.jsonl", "timings.jsonl"))

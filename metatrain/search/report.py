@@ -40,7 +40,11 @@ def draw(folder: Path, study: optuna.Study, several: bool) -> list[Path]:
     matplotlib.use("agg")
     from optuna.visualization import matplotlib as pictures
 
-    drawn = {"parallel_coordinates": pictures.plot_parallel_coordinate, "slices": pictures.plot_slice, "history": pictures.plot_optimization_history}
+    drawn: dict[str, Any] = {
+        "parallel_coordinates": pictures.plot_parallel_coordinate,
+        "slices": pictures.plot_slice,
+        "history": pictures.plot_optimization_history,
+    }
     if several:
         drawn["importance"] = pictures.plot_param_importances
     paths = []

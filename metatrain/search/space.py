@@ -53,15 +53,17 @@ def _parsed(argument: str) -> Override | None:
 
 def _distribution(key: str, sweep: str) -> BaseDistribution:
     override = _parsed(f"{key}={sweep}")
-    value = override.value() if override is not None and override.is_sweep_override() else None
-    if isinstance(value, ChoiceSweep):
+    value: Any = override.value() if override is not None and override.is_sweep_override() else None
+    if override is not None and isinstance(value, ChoiceSweep):
         return CategoricalDistribution(list(override.sweep_string_iterator()))
     if not isinstance(value, (IntervalSweep, RangeSweep)):
         raise UserError(f"search.space: {key}={sweep} is no sweep; write {_FORMS}")
     try:
+        kind: Any
         if isinstance(value, RangeSweep):
-            kind = IntDistribution if isinstance(value.start, int) and isinstance(value.step, int) else FloatDistribution
-            return kind(value.start, value.stop - value.step, step=value.step)  # as in Python, the end is not in it
+            start, stop, step = value.start, value.stop or 0, value.step
+            kind = IntDistribution if isinstance(start, int) and isinstance(step, int) else FloatDistribution
+            return kind(start, stop - step, step=step)  # as in Python, the end is not in it
         kind = IntDistribution if isinstance(value.start, int) and isinstance(value.end, int) else FloatDistribution
         return kind(value.start, value.end, log="log" in value.tags)
     except (TypeError, ValueError) as error:

@@ -150,7 +150,7 @@ class Study:
     def best(self) -> tuple[int, FrozenTrial] | None:
         """The first of the best of those that have come to their end, with its number."""
         complete = [(number, trial) for number, trial in enumerate(self.trials()) if trial.state == TrialState.COMPLETE]
-        return max(complete, key=lambda each: each[1].value, default=None)
+        return max(complete, key=lambda each: each[1].value or 0.0, default=None)
 
     def clear_away(self) -> None:
         """Remove weights that are of no more use: of trials that have come to their end, but the best, and once there is nothing to do of all others.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,8 @@ def check_overlap(tasks: TaskDistribution, policy: str, notes: list[str]) -> Tas
         if name != "meta_train":
             rows = [task.keys[task.query_pool] if policy == "drop_queries" else task.keys for task in split]
             protected = np.union1d(protected, np.concatenate([protected, *rows]))
-    return replace(tasks, **kept, notes=tuple(notes))
+    splits: dict[str, Any] = kept
+    return replace(tasks, **splits, notes=tuple(notes))
 
 
 def without_seen(tasks: Sequence[Task], seen: Sequence[Task]) -> tuple[tuple[Task, ...], list[str]]:
@@ -85,7 +87,8 @@ def near_duplicates(tasks: TaskDistribution) -> list[NearDuplicate]:
 
     # A hash as long as this one has hardly a collision among a few million triples.
     triples = HashingVectorizer(ngram_range=(3, 3), token_pattern=r"\w+", binary=True, alternate_sign=False, n_features=1 << 26)
-    found, earlier = [], []
+    found: list[NearDuplicate] = []
+    earlier: list[tuple[Any, list[tuple[str, str, str]]]] = []  # of each split: its matrix, and where its rows are from
     for split in SPLITS:
         rows = [(task, row) for task in tasks.split(split) if task.way is None and not task.of_pictures for row in range(len(task.texts))]
         if not rows:
@@ -99,9 +102,14 @@ def near_duplicates(tasks: TaskDistribution) -> list[NearDuplicate]:
                 alike = (matrix[part] @ other.T).tocsr()
                 for row in np.flatnonzero(alike.max(axis=1).toarray().ravel() > _NEAR):
                     column = int(alike[row].argmax())
-                    found.append(NearDuplicate(*here[part[row]], *places[column], float(alike[row, column])))
+                    found.append(_pair(here[part[row]], places[column], float(alike[row, column])))
         earlier.append((matrix, here))
     return sorted(found, key=lambda pair: -pair.similarity)
+
+
+def _pair(here: tuple[str, str, str], there: tuple[str, str, str], similarity: float) -> NearDuplicate:
+    (split, task, text), (other_split, other_task, other_text) = here, there
+    return NearDuplicate(split, task, text, other_split, other_task, other_text, similarity)
 
 
 def named_labels(task: Task) -> tuple[float, float]:
@@ -116,7 +124,7 @@ def named_labels(task: Task) -> tuple[float, float]:
     return float(own.mean()), float(others.mean())
 
 
-def _patterns(names: Sequence[str]) -> Iterator[re.Pattern]:
+def _patterns(names: Sequence[str]) -> Iterator[re.Pattern[str]]:
     for name in names:
         words = re.findall(r"\w+", name.replace("_", " "))
         yield re.compile(r"\b" + r"\W+".join(map(re.escape, words)) + r"\b" if words else r"(?!)", re.IGNORECASE)

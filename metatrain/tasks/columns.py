@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,9 +60,9 @@ def guess_columns(path: Path, given: Mapping[str, str]) -> Guess:
         if label is None and target is None:
             raise UserError(f"{path}: no column looks like labels (few different values, each in several rows); say which with label=COLUMN or target=COLUMN")
     columns = Columns(text, label or "label", task, pair, target)
-    for key, name in {"text": text, "pair": pair, "label": label, "target": target, "task": task}.items():
-        if name:
-            notes.append(f"{key}: column {name!r}" + ("" if key in given else " (guessed)"))
+    for key, found in {"text": text, "pair": pair, "label": label, "target": target, "task": task}.items():
+        if found:
+            notes.append(f"{key}: column {found!r}" + ("" if key in given else " (guessed)"))
     table = read_file(path, columns)  # names the line if a value is missing
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for answer, name in zip(table.labels, table.tasks):
@@ -90,7 +90,7 @@ def _label(values: dict[str, list[str]], free: list[str]) -> str | None:
     return _named(fitting, "label", lambda name: True) or min(fitting, key=lambda name: _distinct(values[name]), default=None)
 
 
-def _named(free: list[str], kind: str, fits) -> str | None:
+def _named(free: list[str], kind: str, fits: Callable[[str], bool]) -> str | None:
     lower = {name.lower(): name for name in free}
     return next((lower[name] for name in _NAMES[kind] if name in lower and fits(lower[name])), None)
 

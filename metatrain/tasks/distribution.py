@@ -47,7 +47,7 @@ def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = SPLITS) -
     if not chosen["meta_validation"].tasks and not chosen["meta_test"].tasks and len(splits) > 1:
         chosen = _hold_out(config, rows_of, seed, notes)
     claimed: set[tuple[str, str]] = set()
-    built: dict[str, tuple[Task, ...]] = {}
+    built: dict[str, Any] = {}
     for name in SPLITS:
         rows = _claim(name, chosen[name], tables, rows_of, claimed, claim_support=config.overlap != "drop_queries")
         if config.overlap == "keep":

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import datasets
 
@@ -22,7 +23,7 @@ from metatrain.tasks.texts import PAIR, TextStore, plain
 
 BAD_ROWS = ("refuse", "skip")
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
-Row = tuple[int, dict | str]  # a line number (from 1), and the row or what is wrong with it
+Row = tuple[int, dict[str, Any] | str]  # a line number (from 1), and the row or what is wrong with it
 _LOST = "not valid CSV"  # from such a line on, nobody knows where a field ends
 _NOT_UTF8 = "not valid UTF-8; save the file as UTF-8"
 
@@ -89,14 +90,18 @@ def table_of(source: str, rows: Iterable[Row], columns: Columns, task: str, bad_
     Raises:
         UserError: a column is missing, a row is bad, or there is none.
     """
-    texts, targets, labels, tasks, known = TextStore(), TextStore(), [], [], {}
+    texts, targets = TextStore(), TextStore()
+    labels: list[str] = []
+    tasks: list[str] = []
+    known: dict[str, str] = {}
     first_bad: Row | None = None
     bad = 0
     for number, (line, row) in enumerate(rows):
         if number == 0 and isinstance(row, dict):
             _check_columns(source, row, columns)
         problem = row if isinstance(row, str) else _problem(row, columns.names())
-        if problem:
+        if isinstance(row, str) or problem:
+            problem = str(problem)
             if bad_rows == "refuse" or problem.startswith(_LOST):
                 raise UserError(f"{source}:{line}: {problem}")
             bad, first_bad = bad + 1, first_bad or (line, problem)
@@ -160,7 +165,7 @@ def read_texts(path: Path, column: str) -> Iterator[str]:
 
 def line_of(path: Path, row: int) -> int:
     """The line (from 1; of a parquet file: the row) where row `row` (from 0) of a file that can be read begins."""
-    return next(itertools.islice(_rows(path, format_of(path)), row, None))[0]
+    return next(itertools.islice(_rows(path, _checked_kind(path)), row, None))[0]
 
 
 def _checked_kind(path: Path) -> str:
@@ -264,14 +269,14 @@ def _csv_rows(path: Path, separator: str) -> Iterator[Row]:
         yield begin, f"{_LOST}: {error}"
 
 
-def _check_columns(source: str, row: dict, columns: Columns) -> None:
+def _check_columns(source: str, row: dict[str, Any], columns: Columns) -> None:
     for name in columns.names():
         if name not in row:
             there = ", ".join(" ".join(str(each)[:40].split()) for each in itertools.islice(row, 12))
             raise UserError(f"{source}: no column {name!r}; the file has {there} (the settings text, label and task name columns)")
 
 
-def _problem(row: dict, names: Sequence[str]) -> str | None:
+def _problem(row: dict[str, Any], names: Sequence[str]) -> str | None:
     for name in names:
         if name not in row:
             return f"no field {name!r}"

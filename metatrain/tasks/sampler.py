@@ -60,6 +60,7 @@ class Sampler:
         if self.config.by == "fixed":
             return
         weights = self.tasks(step).weights
+        assert weights is not None  # all but the fixed sampler have some
         for name, loss in zip(names, losses):
             place = self._place.get(name)
             if place is None:

@@ -7,6 +7,7 @@ import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import pyarrow
@@ -45,7 +46,11 @@ class StoredTexts(Sequence[str]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, index):
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
         if isinstance(index, slice):
             return StoredTexts(self._column, self._rows[index])
         return self._column[int(self._rows[index])].as_py()
@@ -62,7 +67,7 @@ class StoredTexts(Sequence[str]):
 class TextStore:
     """Takes texts in and gives them back in order: from memory while they are few, else from a file that goes with the process."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._texts: list[str] = []
         self._path: str | None = None
         self._writer: pyarrow.RecordBatchFileWriter | None = None
@@ -74,7 +79,7 @@ class TextStore:
 
     def done(self) -> Sequence[str]:
         """All texts that were added."""
-        if self._writer is None:
+        if self._writer is None or self._path is None:
             return tuple(self._texts)
         self._write()
         self._writer.close()
@@ -108,7 +113,11 @@ class Chained(Sequence[str]):
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def __getitem__(self, index):
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
         if isinstance(index, slice):
             return self.subset(np.arange(*index.indices(len(self))))
         if not -len(self) <= index < len(self):

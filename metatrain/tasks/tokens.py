@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
@@ -34,19 +34,19 @@ class TokenTable:
     offsets: np.ndarray  # int64
 
     @classmethod
-    def of(cls, tokenizer, texts: Sequence[str], max_length: int) -> TokenTable:
+    def of(cls, tokenizer: Any, texts: Sequence[str], max_length: int) -> TokenTable:
         """Texts tokenised and cut to `max_length` tokens."""
         parts = list(encoded(tokenizer, texts, max_length))
         lengths = np.array([length for _, part in parts for length in part], dtype=np.int64)
         ids = np.concatenate([np.zeros(0, dtype=np.int32), *(ids for ids, _ in parts)])
         return cls(ids, np.concatenate([[0], np.cumsum(lengths)]))
 
-    def rows(self, rows: Sequence[int]) -> list[np.ndarray]:
+    def rows(self, rows: Sequence[int] | np.ndarray) -> list[np.ndarray]:
         """The token ids of some texts, each of shape [tokens]."""
         return [np.asarray(self.ids[self.offsets[row] : self.offsets[row + 1]]) for row in rows]
 
 
-def encoded(tokenizer, texts: Sequence[str], max_length: int) -> Iterator[tuple[np.ndarray, list[int]]]:
+def encoded(tokenizer: Any, texts: Sequence[str], max_length: int) -> Iterator[tuple[np.ndarray, list[int]]]:
     """(ids, length of each text), for some thousand texts at a time.
 
     Masked words become the tokenizer's mask, or another special token. Of a pair that is too long, the longer text is cut.
@@ -93,7 +93,7 @@ class TargetEncoding:
 class Tokens:
     """Tokenises each task the first time it is asked for and keeps the result, in memory and on disk."""
 
-    def __init__(self, tokenizer, max_length: int, encode_targets: TargetEncoding | None = None, read_picture: Callable[[str], np.ndarray] | None = None):
+    def __init__(self, tokenizer: Any, max_length: int, encode_targets: TargetEncoding | None = None, read_picture: Callable[[str], np.ndarray] | None = None):
         """`encode_targets`: for a language model; `read_picture`: for a model of pictures, from a file to an array [patches, values]."""
         self.tokenizer = tokenizer
         self.max_length = max_length
@@ -110,9 +110,10 @@ class Tokens:
             if not task.of_pictures and self.tokenizer is None:
                 raise UserError(f"task '{task.name}' is of texts, and the model is of pictures alone; choose a model of both (model=scratch_clip, say)")
 
-    def of(self, task: Task, rows: Sequence[int]) -> list[np.ndarray]:
+    def of(self, task: Task, rows: Sequence[int] | np.ndarray) -> list[np.ndarray]:
         """What the model reads of these rows."""
         if task.of_pictures:
+            assert self._picture is not None  # or `check` has refused the task
             return [self._picture(path_of(task.texts[row])) for row in rows]
         return self._of(task).rows(rows)
 
@@ -164,7 +165,7 @@ class _Cache:
     tokenizer: bytes  # hash of the tokenizer and the length
 
     @classmethod
-    def of(cls, tokenizer, max_length: int) -> _Cache | None:
+    def of(cls, tokenizer: Any, max_length: int) -> _Cache | None:
         """None if there is to be no cache, or if the tokenizer is code (a slow one): nobody knows when that changes."""
         base = os.environ.get(CACHE)
         if base == "" or not getattr(tokenizer, "is_fast", False):
@@ -201,7 +202,7 @@ class _Cache:
             warnings.warn(f"tokens are not kept for later runs: {error}; set {CACHE} to a folder, or to nothing for no cache", stacklevel=2)
 
     @contextmanager
-    def _replaced(self, name: str) -> Iterator[BinaryIO]:
+    def _replaced(self, name: str) -> Iterator[IO[bytes]]:
         """A file that takes its name's place when all of it is written, and is removed when it is not."""
         with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as file:
             try:

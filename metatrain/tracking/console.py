@@ -74,6 +74,7 @@ class Display:
         """So many units of the job are done."""
         self._done += by
         self.show(facts or {})
+        assert self._progress is not None  # `start` has made it
         self._progress.update(self._job, completed=self._done)
         if self._live is not None:
             self._live.update(self._render())
@@ -106,7 +107,7 @@ class Display:
         items = list(self._facts.items())
         for begin in range(0, len(items), 4):
             facts.add_row(*(f"[dim]{name}[/dim] {value}" for name, value in items[begin : begin + 4]))
-        return Group(self._progress, facts)
+        return Group(*([self._progress] if self._progress else []), facts)
 
     def _write(self, line: str) -> None:
         line = f"{time.strftime('%H:%M:%S')} {line}\n"

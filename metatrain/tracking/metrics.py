@@ -18,9 +18,10 @@ class MetricsLog:
 
     def __init__(self, path: Path | None, position: int | None = None):
         """path: None: nothing is kept, in a process that is not the first one of its run."""
-        self._file = path.open("a+b") if path else None
+        self._file: IO[bytes] | None = None
         if path is None:
             return
+        self._file = path.open("a+b")
         size = path.stat().st_size
         # Without a position all whole lines stay; one that a crash has cut short would spoil the next.
         self._file.truncate(_whole_lines(self._file, size) if position is None else min(position, size))

@@ -67,7 +67,8 @@ def meta_trained_card(
 
 def finetuned_card(checkpoint: str, results: Mapping[str, Any], seed: int, version: str) -> str:
     """The card of a finetuned model; results: results.json of `finetune`."""
-    labels, test, folds = results["labels"], results.get("test"), results.get("cross_validation")
+    labels, folds = results["labels"], results.get("cross_validation")
+    test: dict[str, Any] = results.get("test", {})
     lines = [
         _front("transformers" if labels is None else "sentence-transformers", None),
         "# A finetuned model",
@@ -80,10 +81,10 @@ def finetuned_card(checkpoint: str, results: Mapping[str, Any], seed: int, versi
         f"| examples | {results['examples']} |",
         f"| inner steps | {results['steps']} |",
         *([f"| accuracy on examples left out (cross-validation) | {folds['accuracy']:.3f} of {folds['examples']} |"] if folds else []),
-        *(f"| held-out {key.replace('_', ' ')} | {value:.3f} of {test['examples']} |" for key, value in (test or {}).items() if isinstance(value, float)),
+        *(f"| held-out {key.replace('_', ' ')} | {value:.3f} of {test['examples']} |" for key, value in test.items() if isinstance(value, float)),
         f"| seed | {seed} |",
         "",
-        "No held-out examples were given, so nothing is known of how well it does on new texts." if test is None and not folds else "",
+        "No held-out examples were given, so nothing is known of how well it does on new texts." if not test and not folds else "",
         "",
         'Use it with `metatrain predict model=THIS_DIRECTORY text="..."`.',
         "",

@@ -36,7 +36,7 @@ def main() -> None:
 
 def _attach(run: Any, page: str | None, pictures: Mapping[str, str], tables: Mapping[str, Any], model: str | None, model_facts: Mapping[str, Any]) -> None:
     """What `Attached` has: a page, pictures, tables, and the model as an artifact that this run has made."""
-    found = {f"charts/{name}": wandb.Image(path) for name, path in pictures.items()}
+    found: dict[str, Any] = {f"charts/{name}": wandb.Image(path) for name, path in pictures.items()}
     found.update({f"tables/{name}": wandb.Table(columns=table["columns"], data=table["rows"]) for name, table in tables.items()})
     if page is not None:
         found["report"] = wandb.Html(page)

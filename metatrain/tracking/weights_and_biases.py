@@ -37,7 +37,7 @@ class Attached:
 
     page: str | None = None  # the report
     pictures: dict[str, str] = field(default_factory=dict)  # charts, by name
-    tables: dict[str, dict[str, list]] = field(default_factory=dict)  # by name: `columns` and `rows`
+    tables: dict[str, dict[str, list[Any]]] = field(default_factory=dict)  # by name: `columns` and `rows`
     model: str | None = None  # a directory, for an artifact
     model_facts: dict[str, Any] = field(default_factory=dict)  # what the artifact says of itself
 
@@ -73,7 +73,7 @@ class WandbRun:
         }
         # In a session of its own, so that Ctrl-C reaches the run alone; -P: no module is taken from the working directory.
         command = [sys.executable, "-P", "-m", "metatrain.tracking.wandb_process"]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         try:
             self._process = subprocess.Popen(command, text=True, start_new_session=True, **pipes)
         except OSError as error:
@@ -100,9 +100,10 @@ class WandbRun:
 
     def finish(self, summary: Mapping[str, Any], attached: Attached | None = None) -> None:
         """Send the last numbers and files, and wait a little for their arrival."""
-        if not self.is_on:
-            return
+        self._hear()
         process = self._process
+        if process is None:
+            return
         self._send({"finish": dict(summary), **asdict(attached or Attached())})
         self._lines.put(None)
         begin = time.monotonic()
@@ -150,6 +151,7 @@ class WandbRun:
                 self._say(f"tracking: Weights & Biases {self._mode}" + (f", {message['url']}" if message["url"] else ", in this run directory"))
 
     def _write(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdin is not None
         with suppress(OSError, ValueError):  # the process is gone, and has said why
             while (line := self._lines.get()) is not None:
                 process.stdin.write(line)
@@ -158,6 +160,7 @@ class WandbRun:
 
     def _read(self, process: subprocess.Popen[str]) -> None:
         heard = False
+        assert process.stdout is not None
         for line in process.stdout:
             try:
                 self._said.append(json.loads(line))

@@ -122,7 +122,7 @@ def steps(folder: Path) -> list[Path]:
 
 def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that verifies, and a warning for each broken one, which is set aside."""
-    warnings = []
+    warnings: list[str] = []
     for path in reversed(steps(folder)):
         try:
             return load(path), warnings

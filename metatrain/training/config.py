@@ -38,7 +38,7 @@ class HardwareConfig:
     """Where and how to compute (config group `hardware`)."""
 
     device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
-    threads: int | None = None  # of each process; null: all cores that it may use, shared among the processes
+    threads: int | None = None  # of each process; null: OMP_NUM_THREADS, or all cores that it may use, shared among the processes
     precision: str = "float32"  # float32 | float64 | bf16 (the model's matrix products; parameters and inner loop stay in float32)
     max_memory: float | None = None  # GB that the process (or the GPU) may take; null: what is free, without changing any number for it
     processes: int = 1  # of a training run on this machine, which share its episodes; several machines: docs/scaling.md

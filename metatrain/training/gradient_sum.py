@@ -86,9 +86,9 @@ class _Packing:
     """A gradient as one row of numbers, of the word embeddings those rows alone that occur in the meta-batch."""
 
     def __init__(self, learner: Learner, rows: Tensor | None):
-        self._parameters, self._rows = learner.parameters, rows
+        self._parameters, self._rows = learner.parameters, torch.zeros(0) if rows is None else rows
         self._by_row = learner.by_row if rows is not None else ()
-        self._shapes = {name: (len(rows), *value.shape[1:]) if name in self._by_row else value.shape for name, value in self._parameters.items()}
+        self._shapes = {name: (len(self._rows), *value.shape[1:]) if name in self._by_row else value.shape for name, value in self._parameters.items()}
         self.length = sum(map(math.prod, self._shapes.values()))
 
     def zeros(self, length: int) -> Tensor:

@@ -40,8 +40,7 @@ def apply(config: HardwareConfig, ranks: Ranks | None = None) -> tuple[torch.dev
     if ranks is None and config.processes != 1:
         raise UserError(f"hardware.processes={config.processes}: this command runs in one process; leave it at 1")
     local_rank, local_size = (0, 1) if ranks is None else (ranks.local_rank, ranks.local_size)
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    threads = max(1, available // local_size) if config.threads is None else config.threads
+    threads = max(1, _available_threads(local_size) // local_size) if config.threads is None else config.threads
     if threads < 1:
         raise UserError(f"hardware.threads={threads} must be 1 or more")
     torch.set_num_threads(threads)
@@ -53,6 +52,15 @@ def apply(config: HardwareConfig, ranks: Ranks | None = None) -> tuple[torch.dev
     if device.type == "cpu" and config.precision == "bf16" and not {"avx512_bf16", "amx_bf16"} & set(_cpu_flags().split()):
         notes.append("warning: this processor has no bf16 products, so hardware.precision=bf16 is likely slower than float32")
     return device, precisions[config.precision], notes
+
+
+def _available_threads(local_size: int) -> int:
+    """OMP_NUM_THREADS, or as many as there are cores that this process may use. torchrun sets the former to 1 for several processes,
+    whatever there are of the latter, so that it says nothing then."""
+    wished = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if local_size == 1 and wished.isdecimal() and int(wished) > 0:
+        return int(wished)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def peak_memory(device: torch.device) -> int:

@@ -46,8 +46,8 @@ def fit_training(hardware: HardwareConfig, learner: Learner, largest: Largest, d
         free = free_memory(device)
         if free is not None and device.type == "cpu":
             free //= sharing
-        use = MemoryUse() if free is None else fit(footprint, largest, free * _SHARE / _SPARE, [MemoryUse()])
-        if use is None:
+        found = MemoryUse() if free is None else fit(footprint, largest, free * _SHARE / _SPARE, [MemoryUse()])
+        if free is not None and found is None:
             needed = footprint.meta_gradient(largest, MemoryUse()) * _SPARE / 1e9
             learner.memory = MemoryUse(graph_tokens=0.0)
             return f"warning: the largest episodes need about {needed:.1f} GB, and {free / 1e9:.1f} GB are free; set hardware.max_memory to use less"
@@ -55,15 +55,15 @@ def fit_training(hardware: HardwareConfig, learner: Learner, largest: Largest, d
         own = _own(learner, device)
         room = (hardware.max_memory * 1e9 - own - _around(footprint)) / _SPARE
         uses = _uses(largest, device)
-        use = fit(footprint, largest, room, uses)
-        if use is None:
+        found = fit(footprint, largest, room, uses)
+        if found is None:
             needed = (own + _around(footprint) + _SPARE * footprint.meta_gradient(largest, uses[-1])) / 1e9
             raise UserError(
                 f"hardware.max_memory={hardware.max_memory}: this run needs about {needed:.1f} GB; lower inner.steps or model.max_length, "
                 "adapt fewer parameters (algorithm.adapt), or choose algorithm.meta_gradient=first_order"
             )
-    learner.memory = use
-    return _line(footprint, largest, use)
+    learner.memory = found or MemoryUse()
+    return _line(footprint, largest, learner.memory)
 
 
 def fit_adaptation(hardware: HardwareConfig, learner: Learner, device: torch.device) -> None:

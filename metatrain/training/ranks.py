@@ -136,7 +136,7 @@ def join(config: HardwareConfig) -> Ranks:
     # A group of its own, because at the start ranks may be further apart than later.
     group = dist.new_group(timeout=timedelta(seconds=config.timeout))
     local = [int(os.environ.get(name, default)) for name, default in (("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1"))]
-    return Ranks(dist.get_rank(), dist.get_world_size(), *local, group)
+    return Ranks(dist.get_rank(), dist.get_world_size(), local[0], local[1], group)
 
 
 def share_run_id() -> None:
@@ -159,7 +159,7 @@ def _meet() -> None:
 def _digest(parameters: Parameters) -> str:
     found = hashlib.sha256()
     for value in parameters.values():
-        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from metatrain.evaluation.prediction import Arm
 from metatrain.evaluation.protocol import run_arms, texts_of
 from metatrain.evaluation.statistics import mean_over_tasks
 from metatrain.meta.contrastive import contrastive_gradient
+from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.learner import Learner, OuterGradient
 from metatrain.meta.memory import MemoryUse
@@ -83,7 +85,7 @@ class Trainer:
         self.sampler = Sampler(config.tasks.sampling, tasks, config.outer.steps)
         self.state = TrainState(tasks=tasks.fingerprint())
         self._saved_step: int | None = None
-        self._timings: MetricsLog | None = None
+        self._timings = MetricsLog(None)
 
     def resume(self, same_tasks: bool = True) -> None:
         """Take over the newest checkpoint that verifies, if there is one. `same_tasks`: no others are wanted.
@@ -231,7 +233,7 @@ class Trainer:
         mine = [[place, part.residual, *(float(getattr(part, key)) for key in FIGURES)] for place, part in taken]
         found = self._ranks.gather({"part_tokens": self.state.part_tokens, "rows": mine})
         least = min((each["part_tokens"] for each in found if each["part_tokens"] is not None), default=None)
-        if least != self.state.part_tokens:  # another rank's memory has run out
+        if least is not None and least != self.state.part_tokens:  # another rank's memory has run out
             self.learner.memory, self.state.part_tokens = MemoryUse(least, 0.0), least
         rows = sorted(row for each in found for row in each["rows"])
         figures = {key: [row[index] for row in rows] for index, key in enumerate(("residual", *FIGURES), start=1)}
@@ -262,6 +264,7 @@ class Trainer:
         if algorithm.contrastive is None:
             return {}
         self.between_episodes()
+        assert isinstance(self.learner, EncoderLearner)  # `check_contrastive` has refused it of others
         part = contrastive_gradient(self.learner, episodes)
         self.learner.add_gradient(total, part, algorithm.contrastive_weight)
         return {"contrastive_loss": part.loss}
@@ -275,8 +278,8 @@ class Trainer:
         name, arm, state = self.config.validation.score, Adapted(self.learner), self.state
         with self._as_kept():
             values = self._scores(arm, self.config.validation.episodes)
-            shuffled = mean_over_tasks(list(self._scores(ShuffledLabels(arm), 1).values()))
-        score = mean_over_tasks(list(values.values()))
+            shuffled = mean_over_tasks(self._scores(ShuffledLabels(arm), 1).values())
+        score = mean_over_tasks(values.values())
         state.validated = state.step
         if state.best_score is None or score > state.best_score:
             state.best_step, state.best_score, state.without_new_best = state.step, score, 0
@@ -329,7 +332,7 @@ class Trainer:
         self._saved_step = self.state.step
 
     def _stopped(self) -> Stopped:
-        return Stopped(self._stop.signal_number, f"stopped at step {self.state.step}; go on with: metatrain resume {_shown(self.run.path)}")
+        return Stopped(self._stop.signal_number or signal.SIGTERM, f"stopped at step {self.state.step}; go on with: metatrain resume {_shown(self.run.path)}")
 
 
 class _StopNow(Exception):

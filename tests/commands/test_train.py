@@ -99,7 +99,7 @@ def training_loss(learner, config) -> float:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_lowers_its_training_loss_is_exported_and_evaluated_from_its_export(cli, tmp_path, name):
-    longer = ["outer.steps=40", "outer.lr=1e-3", "validation.every=0", "evaluation.arms=[meta_trained]"]
+    longer = ["outer.steps=24", "outer.lr=1e-3", "validation.every=0", "evaluation.arms=[meta_trained]"]
     found = cli("train", f"algorithm={name}", "debug=fast", *longer, "hydra.run.dir=run", "hardware.threads=1")
     assert found.code == 0, found.err
     opened = open_checkpoint("run", InnerOverrides(), ModelOverrides(), torch.device("cpu"), torch.float32, lambda line: None)

@@ -50,7 +50,7 @@ def begins(monkeypatch, tmp_path):
     return tmp_path
 
 
-@settings(max_examples=500 if FULL else 40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=500 if FULL else 25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(KEYS), VALUES, st.sampled_from(["", "", "", "+", "++", "~"]))
 def test_any_value_of_any_key(begins, capfd, key, value, prefix):
     setting = f"~{key}" if prefix == "~" else f"{prefix}{key}={value.replace('SELF', key)}"

@@ -1,6 +1,7 @@
 """Two processes on one run: the second is told who has it, and changes nothing."""
 
 import json
+import signal
 import socket
 import time
 
@@ -15,6 +16,7 @@ def test_a_second_process_is_told_who_has_the_run(zygote, whole, fresh, tmp_path
     process = zygote.start([*TRAIN, "hydra.run.dir=run", "outer.steps=100000", "outer.schedule=constant"], tmp_path)
     while not (run / "timings.jsonl").exists():
         time.sleep(0.02)
+    process.send(signal.SIGSTOP)  # it holds the run all the same, and leaves the processor to the others
     for arguments in (["resume", "run"], ["resume", "run", "outer.steps=1"], [*TRAIN, "hydra.run.dir=run"]):
         before = (run / "config.yaml").read_bytes()
         other = spawn(*arguments, cwd=tmp_path)
@@ -22,7 +24,8 @@ def test_a_second_process_is_told_who_has_the_run(zygote, whole, fresh, tmp_path
         assert other.returncode == 2, out + err
         assert f"is in use by another process {process.pid} on {socket.gethostname()}" in err and len(err.splitlines()) == 1
         assert (run / "config.yaml").read_bytes() == before
-    process.send(15)
+    process.send(signal.SIGCONT)
+    process.send(signal.SIGTERM)
     assert process.wait()[0] == 143
     report("two_processes", refused=3)
 

@@ -49,9 +49,6 @@ def one_byte(line: bytes, kind: str, draw) -> bytes:
     return line[:place] + bytes([draw(st.integers(0, 255))]) + line[place + 1 :]
 
 
-PIECES = (b'"', b",", b"\t", b"\n", b"\r", b"\x00", b"\xff", b"{", b"}", b"]", b"null", b'"a": [1],', b"\xef\xbb\xbf")
-
-
 def inserted(line: bytes, kind: str, draw) -> bytes:
     place = draw(st.integers(0, len(line)))
     return (

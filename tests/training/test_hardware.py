@@ -1,0 +1,43 @@
+"""What a command takes of the machine."""
+
+import os
+
+import pytest
+import torch
+
+from metatrain.errors import UserError
+from metatrain.training import hardware
+from metatrain.training.config import HardwareConfig
+from metatrain.training.ranks import Ranks
+
+
+@pytest.fixture(autouse=True)
+def threads_as_before():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def threads(config: HardwareConfig, ranks: Ranks | None = None) -> int:
+    hardware.apply(config, ranks)
+    return torch.get_num_threads()
+
+
+def test_threads_are_those_that_are_asked_for_or_those_of_openmp_or_all_cores(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3,2")
+    assert threads(HardwareConfig(device="cpu", threads=2)) == 2
+    assert threads(HardwareConfig(device="cpu")) == 3
+    for nothing in ("", "many", "0"):
+        monkeypatch.setenv("OMP_NUM_THREADS", nothing)
+        assert threads(HardwareConfig(device="cpu")) == len(os.sched_getaffinity(0))
+
+
+def test_processes_of_one_machine_share_its_cores(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
+    assert threads(HardwareConfig(device="cpu", processes=3), Ranks(rank=1, size=3, local_rank=1, local_size=3)) == 2
+
+
+def test_no_threads_are_refused():
+    with pytest.raises(UserError, match="hardware.threads=0 must be 1 or more"):
+        hardware.apply(HardwareConfig(device="cpu", threads=0))
