@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 # What each command does, and the module whose `main(arguments)` does it, imported only when it is called.
 COMMANDS = {
@@ -110,7 +111,13 @@ def _run_command(command: str, arguments: list[str]) -> int:
 
     _quiet_libraries()
     try:
-        importlib.import_module(COMMANDS[command][0]).main(arguments)
+        module = importlib.import_module(COMMANDS[command][0])
+        if arguments[:1] and arguments[0] in getattr(module, "SUBCOMMANDS", {}):
+            module = importlib.import_module(module.SUBCOMMANDS[arguments.pop(0)])
+        if {"-h", "--help"} & set(arguments):
+            print(_help(command, module), end="")
+        else:
+            module.main(arguments)
     except (UserError, RestartableError) as error:
         return _complain(str(error), error.exit_code)
     except Stopped as stop:
@@ -124,6 +131,15 @@ def _run_command(command: str, arguments: list[str]) -> int:
             raise
         return _complain(str(found), found.exit_code)
     return 0
+
+
+def _help(command: str, module: ModuleType) -> str:
+    """A command's own words and, where Hydra composes its settings, the most important of these."""
+    if not hasattr(module, "SHOWN"):
+        return module.USAGE
+    from metatrain.config.help import page
+
+    return page(command, module.USAGE, module.SHOWN)
 
 
 def _quiet_libraries() -> None:

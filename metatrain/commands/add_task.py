@@ -13,10 +13,14 @@ if TYPE_CHECKING:
     from metatrain.tasks.columns import Guess
 
 USAGE = """\
-metatrain tasks add FILE [name=NAME] [text=COLUMN] [pair=COLUMN] [label=COLUMN] [target=COLUMN] [task=COLUMN] [folder=conf]
+usage: metatrain tasks add FILE [name=NAME] [text=COLUMN] [pair=COLUMN] [label=COLUMN] [target=COLUMN] [task=COLUMN] [folder=conf]
 
 Finds the columns of a csv, tsv, jsonl or parquet file, checks that few-shot episodes can be drawn from it, and writes
 FOLDER/tasks/NAME.yaml, which `metatrain train --config-dir FOLDER tasks=NAME` takes. A column that is given is not guessed.
+
+examples:
+  metatrain tasks add tickets.csv
+  metatrain tasks add tickets.csv name=support label=intent task=department
 """
 _SETTINGS = ("name", "text", "pair", "label", "target", "task", "folder")
 _SHOTS = (5, 1)
@@ -24,9 +28,8 @@ _SHOTS = (5, 1)
 
 def main(arguments: list[str]) -> None:
     """Entry point; the first argument is the file."""
-    if not arguments or "-h" in arguments or "--help" in arguments:
-        print(USAGE)
-        return
+    if not arguments:
+        raise UserError("metatrain tasks add wants a file; metatrain tasks add --help says more")
     from metatrain.tasks.columns import guess_columns
 
     path, given = Path(arguments[0]).expanduser(), _settings(arguments[1:])

@@ -67,9 +67,6 @@ class Rows:
 
 def main(arguments: list[str]) -> None:
     """Entry point."""
-    if "-h" in arguments or "--help" in arguments:
-        print(USAGE)
-        return
     named = [argument for argument in arguments if not argument.startswith("html=")]
     pages = [argument.removeprefix("html=") for argument in arguments if argument.startswith("html=")]
     if len(named) < 2:

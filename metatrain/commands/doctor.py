@@ -1,4 +1,4 @@
-"""`metatrain doctor`: the ways of taking a meta-gradient, compared on the user's own model, method and tasks."""
+"""`metatrain doctor`: this machine and what is installed on it; the ways of taking a meta-gradient, compared on the user's own settings."""
 
 from __future__ import annotations
 
@@ -7,6 +7,27 @@ from pathlib import Path
 from metatrain.config.compose import run_under_hydra
 from metatrain.config.schema import TrainConfig
 
+USAGE = """\
+usage: metatrain doctor [SETTING=VALUE ...]
+
+Looks at this machine and what is installed on it; then compares the ways of taking the meta-gradient on your model, method and tasks, in
+float64, and checks the exact one against a difference quotient.
+
+examples:
+  metatrain doctor
+  metatrain doctor model=minilm algorithm=metasgd
+"""
+SHOWN = (
+    "algorithm.head",
+    "algorithm.adapt",
+    "inner.rule",
+    "inner.steps",
+    "episode.shots",
+    "episode.queries",
+    "model.name",
+    "hardware.device",
+)
+
 
 def main(arguments: list[str]) -> None:
     """Entry point; `arguments` are Hydra's."""
@@ -14,7 +35,7 @@ def main(arguments: list[str]) -> None:
 
 
 def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
-    """A row for each mode: how far it is from the exact meta-gradient, and what it costs; then a check of the exact one."""
+    """What is found on the machine; then a row for each mode, how far it is from the exact meta-gradient and what it costs, and a check."""
     from dataclasses import replace
 
     import torch
@@ -29,9 +50,12 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.tasks.episodes import check_tasks, training_episode
     from metatrain.tracking.console import Display
     from metatrain.training import hardware
+    from metatrain.training.diagnosis import findings, resumes_exactly
     from metatrain.training.ranks import Ranks
 
     with Display() as display:
+        for finding in findings():
+            display.say(finding.line)
         check_algorithm(config.algorithm, config.inner, config.model)
         device, _, notes = hardware.apply(config.hardware, Ranks())
         tasks = load_tasks(config.tasks, config.seed)
@@ -68,3 +92,4 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
         error = slope_error(learner, episode, rows["exact"].gradient, config.seed)
         display.say(f"the exact meta-gradient against a central difference of the query loss: relative error {error:.1e}")
         display.say(f"parameters without a meta-gradient: {', '.join(idle) if idle else 'none'}")
+        display.say(resumes_exactly().line)

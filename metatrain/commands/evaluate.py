@@ -13,6 +13,32 @@ if TYPE_CHECKING:
     from metatrain.tasks.task import Task
 
 
+USAGE = """\
+usage: metatrain evaluate checkpoint=RUN|latest|MODEL [tasks=NAME] [SETTING=VALUE ...]
+
+Compares a meta-trained model, or any Hugging Face encoder, with the baseline arms on few-shot episodes of test tasks: the run's own, or those
+of another distribution, without the texts that the model was trained on.
+
+examples:
+  metatrain evaluate checkpoint=latest evaluation.shots=[1,5,10]
+  metatrain evaluate checkpoint=latest evaluation.arms=[meta_trained,shuffled_labels,without_adaptation]
+  metatrain evaluate checkpoint=minilm tasks=reviews evaluation.episodes=10
+"""
+SHOWN = (
+    "checkpoint",
+    "evaluation.episodes",
+    "evaluation.shots",
+    "evaluation.way",
+    "evaluation.queries",
+    "evaluation.arms",
+    "evaluation.joint",
+    "inner.steps",
+    "inner.fit_head",
+    "hardware.device",
+    "report",
+)
+
+
 def main(arguments: list[str]) -> None:
     """Entry point; `arguments` are Hydra's."""
     run_under_hydra("evaluate", arguments, EvaluateConfig, start)

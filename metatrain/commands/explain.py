@@ -28,9 +28,6 @@ def main(arguments: list[str]) -> None:
     from metatrain.config.schema import SweepConfig
     from metatrain.config.settings import settings_of
 
-    if "-h" in arguments or "--help" in arguments:
-        print(USAGE)
-        return
     settings = {setting.key: setting for setting in settings_of(SweepConfig)}
     names = [item for item in arguments if "=" not in item and not item.startswith("-")]
     key = names[0].rstrip(".") if names else None

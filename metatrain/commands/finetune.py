@@ -20,6 +20,33 @@ if TYPE_CHECKING:
     from metatrain.tasks.episodes import Episode
 
 
+USAGE = """\
+usage: metatrain finetune checkpoint=RUN|latest|MODEL data.train=FILE [data.test=FILE] [SETTING=VALUE ...]
+
+Adapts a meta-trained model, or any Hugging Face encoder, to your labels from a file with the columns text and label (csv, tsv, jsonl,
+parquet, or .gz), and writes a model directory that loads without metatrain.
+
+examples:
+  metatrain finetune checkpoint=latest data.train=examples.csv data.test=held_out.csv
+  metatrain finetune checkpoint=minilm data.train=examples.csv
+"""
+SHOWN = (
+    "checkpoint",
+    "data.train",
+    "data.test",
+    "data.text",
+    "data.label",
+    "data.pair",
+    "data.target",
+    "none_of_these",
+    "inner.fit_head",
+    "inner.steps",
+    "inner.lr",
+    "hardware.device",
+    "report",
+)
+
+
 @dataclass(frozen=True)
 class Examples:
     """What the files hold."""

@@ -24,9 +24,6 @@ examples:
 
 def main(arguments: list[str]) -> None:
     """Entry point; the experiment, and what the copy is to be called."""
-    if "-h" in arguments or "--help" in arguments:
-        print(USAGE)
-        return
     if len(arguments) not in (1, 2):
         raise UserError("metatrain init takes the name of an experiment, and of its copy; metatrain ls experiments shows what there is")
     experiment, name = arguments[0], arguments[-1]

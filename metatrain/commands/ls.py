@@ -33,9 +33,6 @@ def main(arguments: list[str]) -> None:
     """Entry point."""
     from rich.console import Console
 
-    if "-h" in arguments or "--help" in arguments:
-        print(USAGE)
-        return
     kinds: dict[str, Callable[[], Table]] = {**{kind: partial(_options, kind) for kind in _GROUPS}, "runs": _runs}
     if len(arguments) > 1 or (arguments and arguments[0] not in kinds):
         raise UserError(f"metatrain ls lists one of {', '.join(kinds)}, not {' '.join(arguments)}")

@@ -27,6 +27,30 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {
 }
 
 
+USAGE = """\
+usage: metatrain plan [SETTING=VALUE ...]
+
+Says what a run of `metatrain train` with these settings takes in time, memory and disk, from one real meta-update, and what would be
+cheaper. Writes nothing.
+
+examples:
+  metatrain plan +experiment=sentiment_fewshot
+  metatrain plan model=minilm algorithm=maml inner.steps=8
+"""
+SHOWN = (
+    "algorithm.adapt",
+    "algorithm.meta_gradient",
+    "inner.steps",
+    "outer.steps",
+    "outer.meta_batch",
+    "episode.shots",
+    "episode.queries",
+    "model.name",
+    "model.max_length",
+    "hardware.max_memory",
+)
+
+
 def main(arguments: list[str]) -> None:
     """Entry point; `arguments` are Hydra's."""
     run_under_hydra("plan", arguments, TrainConfig, start)

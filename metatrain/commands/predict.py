@@ -20,6 +20,26 @@ if TYPE_CHECKING:
 _AT_A_TIME = 5000  # texts
 
 
+USAGE = """\
+usage: metatrain predict model=DIR|latest text="..."|data=FILE [output=FILE]
+
+Labels a text, or the texts of a file, with what `metatrain finetune` wrote.
+
+examples:
+  metatrain predict model=latest text="The strap broke on the first day."
+  metatrain predict model=latest data=texts.csv output=labels.jsonl
+"""
+SHOWN = (
+    "model.path",
+    "text",
+    "data",
+    "column",
+    "pair",
+    "output",
+    "hardware.device",
+)
+
+
 def main(arguments: list[str]) -> None:
     """Entry point; `arguments` are Hydra's."""
     run_under_hydra("predict", arguments, PredictConfig, start)

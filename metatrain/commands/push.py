@@ -7,6 +7,21 @@ from pathlib import Path
 from metatrain.config.compose import run_under_hydra
 from metatrain.config.schema import PushConfig
 
+USAGE = """\
+usage: metatrain push model=DIR|latest repo=ORG/NAME [public=true]
+
+Puts a model directory, with its card, on the Hugging Face hub: a private repository unless you say otherwise. Log in first with `hf auth login`.
+
+examples:
+  metatrain push model=latest repo=ORG/NAME
+"""
+SHOWN = (
+    "model.path",
+    "repo",
+    "public",
+    "message",
+)
+
 
 def main(arguments: list[str]) -> None:
     """Entry point; `arguments` are Hydra's."""

@@ -23,9 +23,6 @@ _OPTIONS = ("out", "pictures")
 
 def main(arguments: list[str]) -> None:
     """Entry point."""
-    if "-h" in arguments or "--help" in arguments:
-        print(USAGE)
-        return
     options = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     named = [argument for argument in arguments if "=" not in argument]
     for key in options:

@@ -19,7 +19,11 @@ usage: metatrain resume [RUN|latest] [SETTING=VALUE ...]
 
 Goes on with a stopped or killed run from its newest checkpoint. Without settings the result equals that of a run that
 was never interrupted, bit for bit (on CPUs, with the same number of threads). RUN is a run directory; without it, the
-newest run below outputs/. Settings replace the run's own from here on, for example outer.steps=200 to train longer.
+newest run below outputs/. Settings replace the run's own from here on.
+
+examples:
+  metatrain resume
+  metatrain resume outputs/latest outer.steps=200
 """
 
 
@@ -27,9 +31,6 @@ def main(arguments: list[str]) -> None:
     """Entry point; the first argument without '=' names the run."""
     from metatrain.training.run_directory import RunDirectory
 
-    if "-h" in arguments or "--help" in arguments:
-        print(USAGE)
-        return
     names = [item for item in arguments if "=" not in item and not item.startswith("-")]
     run = RunDirectory.find(names[0] if names else "latest")
     overrides = [item for item in arguments if item not in names[:1]]

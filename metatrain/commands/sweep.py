@@ -17,6 +17,29 @@ if TYPE_CHECKING:
     from metatrain.tracking.console import Display
 
 
+USAGE = """\
+usage: metatrain sweep search=NAME|SETTING=SWEEP ... [SETTING=VALUE ...]
+
+Searches for better settings of `metatrain train` with Optuna, judged by meta-validation alone. The same command, given again or started several
+times at once, works on the same search. Ends with a table, pictures, and the best as an experiment.
+
+examples:
+  metatrain sweep search=rates search.trials=8
+  metatrain sweep algorithm=anil 'inner.lr=tag(log,interval(1e-3,1))' inner.steps=1,3,5 search.trials=4
+"""
+SHOWN = (
+    "search.trials",
+    "search.sampler",
+    "search.pruner",
+    "search.storage",
+    "name",
+    "outer.steps",
+    "validation.every",
+    "validation.episodes",
+    "hardware.device",
+)
+
+
 def main(arguments: list[str]) -> None:
     """Entry point; arguments are Hydra's, and a sweep of a setting says that it is to be searched."""
     _check_optuna()

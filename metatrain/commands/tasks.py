@@ -19,14 +19,37 @@ _SHOWN = 3  # near-duplicates that are shown
 _NAMED = 0.1  # more of the texts than this name their own label than name another
 
 
-def main(arguments: list[str]) -> None:
-    """Entry point; `arguments` are Hydra's, or `add FILE` and those of `metatrain.commands.add_task`."""
-    if arguments[:1] == ["add"]:
-        from metatrain.commands.add_task import main as add
+SUBCOMMANDS = {"add": "metatrain.commands.add_task"}
+USAGE = """\
+usage: metatrain tasks [tasks=NAME] [SETTING=VALUE ...]
+       metatrain tasks add FILE            write the configuration of a file: metatrain tasks add --help
 
-        add(arguments[1:])
-    else:
-        run_under_hydra("tasks", arguments, TasksCommandConfig, start)
+Shows what a task distribution holds, and whether its splits are clean; on request how alike its tasks are, and which to train on for a target.
+Trains nothing.
+
+examples:
+  metatrain tasks tasks=reviews
+  metatrain tasks tasks=files tasks.path=my_tasks/
+  metatrain tasks tasks=reviews target=examples.csv select=4 map=tasks.png
+"""
+SHOWN = (
+    "tasks.path",
+    "tasks.text",
+    "tasks.label",
+    "tasks.task",
+    "tasks.overlap",
+    "compare",
+    "target",
+    "select",
+    "nearness",
+    "map",
+    "model.name",
+)
+
+
+def main(arguments: list[str]) -> None:
+    """Entry point; `arguments` are Hydra's."""
+    run_under_hydra("tasks", arguments, TasksCommandConfig, start)
 
 
 def start(config: TasksCommandConfig, path: Path, overrides: list[str]) -> None:

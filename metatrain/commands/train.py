@@ -22,6 +22,50 @@ if TYPE_CHECKING:
 _MANY_TEXTS = 20_000  # fewer are tokenised, in a moment, when their task is drawn
 
 
+USAGE = """\
+usage: metatrain train [+experiment=NAME] [GROUP=OPTION ...] [SETTING=VALUE ...] [-m]
+
+Meta-pre-trains a model over the training tasks, chooses the best checkpoint on the validation tasks, and compares it with the baseline
+arms on the test tasks. -m runs every combination of values with commas. debug=fast makes every part of a run once, in seconds.
+
+examples:
+  metatrain train +experiment=sentiment_fewshot
+  metatrain train algorithm=recommended tasks=files tasks.path=my_tasks/
+  metatrain train algorithm=protomaml inner.steps=3 outer.lr=1e-4 -m seed=0,1
+"""
+SHOWN = (
+    "name",
+    "algorithm.head",
+    "algorithm.adapt",
+    "algorithm.meta_gradient",
+    "inner.rule",
+    "inner.lr",
+    "inner.steps",
+    "outer.steps",
+    "outer.lr",
+    "outer.meta_batch",
+    "tasks.path",
+    "tasks.text",
+    "tasks.label",
+    "tasks.task",
+    "episode.way",
+    "episode.shots",
+    "episode.queries",
+    "validation.every",
+    "validation.patience",
+    "evaluation.shots",
+    "evaluation.episodes",
+    "evaluation.arms",
+    "model.name",
+    "model.max_length",
+    "hardware.device",
+    "hardware.processes",
+    "hardware.max_memory",
+    "tracking.mode",
+    "report",
+)
+
+
 @dataclass(frozen=True)
 class Job:
     """A training run that is to be started, or gone on with."""

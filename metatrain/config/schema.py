@@ -47,19 +47,19 @@ class SweepConfig(TrainConfig):
 class InnerOverrides:
     """Inner-loop settings that replace the checkpoint's own; null: as the checkpoint says."""
 
-    lr: float | None = None
-    head_lr: float | None = None
-    steps: int | None = None
-    fit_head: bool | None = None
+    lr: float | None = None  # of the encoder; null: the checkpoint's
+    head_lr: float | None = None  # of the task's head; null: the checkpoint's
+    steps: int | None = None  # inner steps; null: the checkpoint's
+    fit_head: bool | None = None  # fit the head to the examples, where the head alone adapts; null: as the checkpoint says
 
 
 @dataclass
 class ModelOverrides:
     """Settings for a plain Hugging Face model; a run brings its own."""
 
-    pooling: str | None = None
-    normalize: bool | None = None
-    max_length: int | None = None
+    pooling: str | None = None  # mean | first | last; null: mean
+    normalize: bool | None = None  # encodings of length 1; null: no
+    max_length: int | None = None  # longer texts are cut to this many tokens; null: 128
 
 
 @dataclass
@@ -120,7 +120,7 @@ class PredictConfig:
 
     name: str = "predictions"
     model: FinetunedModelConfig = field(default_factory=FinetunedModelConfig)  # model=DIR is short for model.path=DIR
-    text: str | None = None
+    text: str | None = None  # one text; or
     data: str | None = None  # csv, tsv, jsonl or parquet
     column: str = "text"  # column of the texts in `data`
     pair: str | None = None  # column of the second texts, for a model of pairs

@@ -199,12 +199,12 @@ def _answers(server: str | None) -> bool:
 
 
 def _mode(choice: str) -> str | None:
-    if choice == "none" or (choice == "auto" and not _has_key()):
+    if choice == "none" or (choice == "auto" and not has_key()):
         return None
     return "offline" if choice == "offline" else "online"
 
 
-def _has_key() -> bool:
+def has_key() -> bool:
     """Whether W&B would find a key; asked without importing it, which takes a second."""
     if os.environ.get("WANDB_MODE") in ("offline", "disabled") or os.environ.get("WANDB_DISABLED") == "true":
         return False

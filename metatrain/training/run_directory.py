@@ -69,8 +69,8 @@ class RunDirectory:
             raise UserError(f"hydra.run.dir={path} cannot be written: {error.strerror}; choose another with hydra.run.dir=DIR") from error
         run.update(command=command, process=_process(), started=_now(), seed=config.seed, versions=_versions(), git=_git_revision())
         if latest:
-            _point(Path("outputs/latest"), run.path)
-            _point(_latest(command), run.path)
+            point(Path("outputs/latest"), run.path)
+            point(_latest(command), run.path)
         return run
 
     @classmethod
@@ -193,7 +193,7 @@ def _latest(command: str) -> Path:
     return Path("outputs") / f".latest-{command}"
 
 
-def _point(link: Path, path: Path) -> None:
+def point(link: Path, path: Path) -> None:
     """Make `link` point to the run at `path`: a relative link where it lies below outputs/."""
     root = link.parent.resolve()
     root.mkdir(exist_ok=True)

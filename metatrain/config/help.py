@@ -1,0 +1,47 @@
+"""`metatrain COMMAND --help`: what it does, examples, the settings that are wanted most, the config groups."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from omegaconf import OmegaConf
+
+from metatrain.config.compose import conf_dir
+from metatrain.config.schema import SCHEMAS
+from metatrain.config.settings import settings_of
+
+_WIDTH = 140
+_FOOTER = """\
+metatrain {command} --cfg job       all settings with their values
+metatrain explain SETTING{space}what a setting means, its value, and who has set it; docs/settings_reference.md has all
+"""
+
+
+def page(command: str, usage: str, shown: Sequence[str]) -> str:
+    """The help of a command whose settings Hydra composes; `shown`: those to be listed."""
+    settings = {setting.key: setting for setting in settings_of(SCHEMAS[command])}
+    width = max(map(len, shown))
+    lines = [usage, "settings that are wanted most (SETTING=VALUE):"]
+    for key in shown:
+        meaning = textwrap.shorten(settings[key].meaning, _WIDTH - width - 6, placeholder=" ...")
+        lines.append(f"  {key:<{width}}  {meaning}")
+    groups = _groups(command)
+    if groups:
+        lines += ["", "config groups (GROUP=OPTION replaces a whole block):"]
+        lines += [f"  {name:<10} {textwrap.shorten(', '.join(options), _WIDTH - 13, placeholder=' ...')}" for name, options in groups.items()]
+    return "\n".join([*lines, "", _FOOTER.format(command=command, space=" " * max(2, len(command) + 2))])
+
+
+def _groups(command: str) -> dict[str, list[str]]:
+    """The config groups that a command's defaults name, or those that they build on, with their options."""
+    found = {}
+    for entry in OmegaConf.load(conf_dir() / f"{command}.yaml").defaults:
+        if isinstance(entry, str):
+            if (conf_dir() / f"{entry}.yaml").is_file():
+                found.update(_groups(entry))
+        else:
+            (name,) = entry
+            name = str(name).removeprefix("override ").strip("/")
+            found[name] = sorted(path.stem for path in (conf_dir() / name).glob("*.yaml"))
+    return {name: options for name, options in sorted(found.items()) if options}

