@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from metatrain import plugins
 from metatrain.errors import UserError
 from metatrain.meta.config import InnerConfig
 from metatrain.meta.parameters import Parameters
@@ -166,8 +167,9 @@ def make_inner_rule(config: InnerConfig) -> InnerRule:
     Raises:
         UserError: a rate or step count makes no sense, or the rule is unknown.
     """
-    if config.rule not in RULES:
-        raise UserError(f"inner.rule={config.rule} is unknown; choose one of {', '.join(RULES)}")
+    make = RULES.get(config.rule) or plugins.load(plugins.INNER_RULES, config.rule)
+    if make is None:
+        raise UserError(f"inner.rule={config.rule} is unknown; choose one of {', '.join((*RULES, *plugins.names(plugins.INNER_RULES)))}")
     for key, value in (("inner.lr", config.lr), ("inner.head_lr", config.head_lr)):
         if value is not None and not 0 <= value < float("inf"):
             raise UserError(f"{key}={value} must be a finite number, zero or more")
@@ -176,4 +178,4 @@ def make_inner_rule(config: InnerConfig) -> InnerRule:
             raise UserError(f"{key}={value} must be zero or more")
     if config.rank < 1:
         raise UserError(f"inner.rank={config.rank} must be 1 or more")
-    return RULES[config.rule](config)
+    return make(config)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from metatrain import plugins
 from metatrain.errors import UserError
 
 Head = dict[str, Tensor]  # {"weight": [way, H], "bias": [way]}
@@ -188,9 +189,10 @@ def make_head(name: str, scale: float, labels: Sequence[str] = ()) -> HeadRule:
     """
     if scale <= 0:
         raise UserError(f"algorithm.head_scale={scale} must be positive")
-    if name not in RULES:
-        raise UserError(f"algorithm.head={name} is unknown; choose one of {', '.join((*RULES, *LANGUAGE))}")
-    return RULES[name](scale, labels)
+    make = RULES.get(name) or plugins.load(plugins.HEADS, name)
+    if make is None:
+        raise UserError(f"algorithm.head={name} is unknown; choose one of {', '.join((*RULES, *LANGUAGE, *plugins.names(plugins.HEADS)))}")
+    return make(scale, labels)
 
 
 # How each is made from `algorithm.head_scale` and the names of the training tasks' labels.

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import datasets
 
+from metatrain import plugins
 from metatrain.errors import UserError
 from metatrain.tasks.config import EMBEDDED, SourceConfig
 from metatrain.tasks.files import BAD_ROWS, Columns, Table, dataset_rows, format_of, read_file, table_of
@@ -160,6 +161,8 @@ def _one(config: SourceConfig) -> Source:
         source: Source = Pictures(Path(config.path).expanduser())
     elif config.path.startswith(_HUB):
         source = Hub(config, columns)
+    elif make := plugins.load(plugins.SOURCES, config.path.partition(":")[0]):
+        source = make(config.path.partition(":")[2], columns)
     else:
         source = Files(corpus_path() if config.path == EMBEDDED else Path(config.path).expanduser(), columns, config.bad_rows)
     return source if config.target is None else TextToText(source, config.score)

@@ -1,0 +1,36 @@
+"""Heads, inner rules and sources of tasks that other installed packages bring, found by the entry points that they announce.
+
+A setting only ever chooses among what is installed: it names an entry point, never a module.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import Any
+
+from metatrain.errors import UserError
+
+HEADS, INNER_RULES, SOURCES = "metatrain.heads", "metatrain.inner_rules", "metatrain.sources"  # groups of entry points
+
+
+def names(group: str) -> list[str]:
+    """What there is in a group."""
+    return sorted(entry_points(group=group).names)
+
+
+def load(group: str, name: str) -> Any | None:
+    """What a package has announced under this name; None: nothing.
+
+    Raises:
+        UserError: two packages have, or what is announced cannot be imported.
+    """
+    found = tuple(entry_points(group=group, name=name))
+    if not found:
+        return None
+    if len(found) > 1:
+        packages = ", ".join(str(entry.dist.name if entry.dist else entry.value) for entry in found)
+        raise UserError(f"{name} of {group} is announced by several packages ({packages}); uninstall all but one")
+    try:
+        return found[0].load()
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{name} of {group} ({found[0].value}) cannot be imported: {error}") from error
