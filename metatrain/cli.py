@@ -31,7 +31,7 @@ COMMANDS = {
 HELP = """\
 metatrain meta-pre-trains Hugging Face language models over many NLP tasks, so that a new task needs a handful of examples.
 
-usage: metatrain COMMAND [SETTING=VALUE ...]
+usage: metatrain [--quiet|--json] COMMAND [SETTING=VALUE ...]
 
 commands:
 {commands}
@@ -52,6 +52,7 @@ where to look next:
   metatrain ls experiments        complete experiments, each with its measured result
   README.md                       the tour
 
+--quiet shows errors alone, --json an object a line; run.log has every line in any case.
 exit codes: 0 done, 2 wrong input, 75 a fault that a restart can heal, 130/143 stopped by a signal after saving, 1 a bug
 """
 
@@ -84,6 +85,8 @@ def _stop(number: int, frame: object) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
     arguments = list(arguments)
+    if arguments[:1] in (["--quiet"], ["--json"]):
+        os.environ["METATRAIN_CONSOLE"] = arguments.pop(0).lstrip("-")
     if arguments[:1] in (["-sc"], ["--shell-completion"]):
         from metatrain.config.completion import complete
 

@@ -1,5 +1,6 @@
 """The front door: help, versions, unknown commands, exit codes."""
 
+import json
 import subprocess
 import sys
 
@@ -49,3 +50,13 @@ def test_every_command_has_help(cli, command):
 def test_a_reader_that_goes_away_is_no_error():
     done = subprocess.run(f"{sys.executable} -m metatrain --help | true", shell=True, capture_output=True, text=True)
     assert "Traceback" not in done.stderr
+
+
+def test_quiet_and_json_modes(cli, monkeypatch, tiny_run):
+    monkeypatch.setenv("METATRAIN_CONSOLE", "auto")  # so that what the command sets is undone
+    settings = ["checkpoint=" + str(tiny_run), "evaluation.shots=[1]", "evaluation.episodes=1", "evaluation.queries=2", "hardware.threads=1", "report=false"]
+    quiet = cli("--quiet", "evaluate", *settings)
+    assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
+    lines = [json.loads(line) for line in cli("--json", "evaluate", *settings).out.splitlines()]
+    assert any("line" in line for line in lines) and any(line.get("table", "").startswith("1-shot") for line in lines)
+    assert cli("--quiet", "evaluate").code == 2

@@ -125,7 +125,7 @@ def meta_train(job: Job) -> None:
     from metatrain.meta.algorithm import check_algorithm
     from metatrain.models.pretrained import save_tokenizer
     from metatrain.tasks.distribution import load_tasks
-    from metatrain.tracking.console import Display
+    from metatrain.tracking.console import Display, gain_line
     from metatrain.tracking.weights_and_biases import WandbRun, check_tracking
     from metatrain.training import hardware
     from metatrain.training.check import check_training
@@ -217,6 +217,9 @@ def meta_train(job: Job) -> None:
             write_text(run.model / "README.md", _card(config, results, tasks, updates, run, device, ranks.size))
             _report(config, run, wandb, {f"meta_test/{name}": arm["mean"] for name, arm in results["arms"].items()})
             display.say(f"peak memory: {hardware.peak_memory(device) / 1e9:.2f} GB")
+            if gained := gain_line(results):
+                display.say(gained)
+            display.say(f"model: {run.model}")
             display.say(f"results: {run.results}")
             if config.report:
                 display.say(f"report: {run.report}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,9 +11,15 @@ from typing import IO, Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from metatrain.evaluation.config import OF_TRAINED
+
+MODE = "METATRAIN_CONSOLE"  # the variable that says how: auto, quiet or json
+_CURVE = 60  # validations that the live curve has at most
+_SHOWN_TASKS = 6
 _PLAIN_EVERY = 10.0  # seconds between progress lines when there is no terminal
 _VERDICTS = {"better": "is better than", "worse": "is worse than", "not distinguishable": "cannot be told from"}
 _BARS = "▁▂▃▄▅▆▇█"
@@ -19,18 +27,23 @@ _PLAIN_WIDTH = 110  # columns of tables when there is no terminal
 
 
 class Display:
-    """Progress of one run. Use as a context manager around the work."""
+    """What one run shows, as the mode says: `auto` is live on a terminal and plain lines elsewhere, `quiet` nothing (errors excepted), `json`
+    an object a line. Use as a context manager around the work."""
 
     def __init__(self, quiet: bool = False) -> None:
         """quiet: show nothing, in a process that is not the first one of its run."""
+        self.mode = "quiet" if quiet else os.environ.get(MODE, "auto")
+        quiet = self.mode == "quiet"
         self.console = Console(highlight=False, quiet=quiet)
-        if not self.console.is_terminal or quiet:
+        if not self.console.is_terminal or self.mode != "auto":
             self.console = Console(highlight=False, quiet=quiet, width=_PLAIN_WIDTH, force_terminal=False)
         self._log: IO[str] | None = None
         self._before_log: list[str] = []
         self._live: Live | None = None
         self._progress: Progress | None = None
         self._facts: dict[str, str] = {}
+        self._scores: list[float] = []
+        self._tasks: dict[str, tuple[float, float | None]] = {}  # score of each, and the one before
         self._last_plain = 0.0
 
     def __enter__(self) -> Display:
@@ -50,12 +63,15 @@ class Display:
     def say(self, line: str) -> None:
         """One line for the reader and for run.log."""
         self._write(line)
-        self.console.print(line, markup=False, soft_wrap=True)
+        if self.mode == "json":
+            self._object(line=line)
+        else:
+            self.console.print(line, markup=False, soft_wrap=True)
 
     def start(self, title: str, total: int, done: int = 0) -> None:
         """Begin a counted job."""
         self.stop()
-        self._facts = {}
+        self._facts, self._scores, self._tasks = {}, [], {}
         self._progress = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TaskProgressColumn(), TimeRemainingColumn(), console=self.console
         )
@@ -69,6 +85,11 @@ class Display:
     def show(self, facts: Mapping[str, str]) -> None:
         """The newest numbers, to stand beside the progress."""
         self._facts.update(facts)
+
+    def validated(self, scores: Sequence[float], per_task: Mapping[str, float]) -> None:
+        """All scores of validation so far, in order, and the newest ones of its tasks: a curve and a table beside the progress."""
+        self._scores = list(scores)
+        self._tasks = {task: (score, self._tasks[task][0] if task in self._tasks else None) for task, score in per_task.items()}
 
     def advance(self, facts: Mapping[str, str] | None = None, by: int = 1) -> None:
         """So many units of the job are done."""
@@ -84,7 +105,12 @@ class Display:
             self._last_plain = now
             left = (now - self._begin) / max(1, self._done - self._first) * (self._total - self._done)
             numbers = "  ".join(f"{name} {value}" for name, value in self._facts.items())
-            self.say(f"{self._title} {self._done}/{self._total}  {numbers}  left {_clock(left)}")
+            line = f"{self._title} {self._done}/{self._total}  {numbers}  left {_clock(left)}"
+            if self.mode == "json":
+                self._write(line)
+                self._object(job=self._title, done=self._done, total=self._total, seconds_left=round(left), **self._facts)
+            else:
+                self.say(line)
 
     def stop(self) -> None:
         """End the job's display."""
@@ -96,7 +122,11 @@ class Display:
     def table(self, table: Table) -> None:
         """Print a table, and write it to run.log."""
         self.stop()
-        self.console.print(table)
+        if self.mode == "json":
+            columns = [str(column.header).replace("\n", " ") for column in table.columns]
+            self._object(table=str(table.title), columns=columns, rows=[list(map(str, row)) for row in zip(*(column.cells for column in table.columns))])
+        else:
+            self.console.print(table)
         if self._log:
             plain = Console(file=self._log, width=_PLAIN_WIDTH)
             plain.print(table)
@@ -107,7 +137,22 @@ class Display:
         items = list(self._facts.items())
         for begin in range(0, len(items), 4):
             facts.add_row(*(f"[dim]{name}[/dim] {value}" for name, value in items[begin : begin + 4]))
-        return Group(*([self._progress] if self._progress else []), facts)
+        parts: list[Any] = [*([self._progress] if self._progress else []), facts]
+        if self._scores:
+            parts.append(f"[dim]validation[/dim] {sparkline(self._scores[-_CURVE:])} {self._scores[-1]:.3f}")
+            parts.append(self._of_tasks())
+        return Group(*parts)
+
+    def _of_tasks(self) -> Table:
+        """The validation tasks with the lowest scores."""
+        table = Table.grid(padding=(0, 2))
+        for task, (score, before) in sorted(self._tasks.items(), key=lambda item: item[1][0])[:_SHOWN_TASKS]:
+            table.add_row(f"  {escape(task)}", f"{score:.3f}", "" if before is None else f"[dim]{score - before:+.3f}[/dim]")
+        return table
+
+    def _object(self, **content: Any) -> None:
+        """A line of the mode `json`."""
+        self.console.print(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **content}, ensure_ascii=False), markup=False, soft_wrap=True)
 
     def _write(self, line: str) -> None:
         line = f"{time.strftime('%H:%M:%S')} {line}\n"
@@ -156,6 +201,16 @@ def result_rows(results: Mapping[str, Any], shots: str) -> tuple[str, list[str],
         ]
         rows.append(row)
     return title, columns, rows
+
+
+def gain_line(results: Mapping[str, Any]) -> str | None:
+    """What meta-training has brought, over the same model without it or else over the best other arm that is compared, at the first number of shots."""
+    found = {item["against"]: item for item in results["comparisons"] if item["against"] not in OF_TRAINED}
+    if not found:
+        return None
+    other = "no_meta_training" if "no_meta_training" in found else min(found, key=lambda name: found[name]["difference"])
+    shots, score = results["protocol"]["shots"][0], score_name(results["protocol"])
+    return f"gained: {100 * found[other]['difference']:+.1f} points of {score} {_interval(found[other])} over {other}, {shots}-shot"
 
 
 def verdict_lines(results: Mapping[str, Any], shots: str) -> list[str]:

@@ -30,7 +30,7 @@ from metatrain.tasks.sampler import Sampler, SamplerState
 from metatrain.tasks.task import TaskDistribution
 from metatrain.tasks.tokens import Tokens
 from metatrain.tracking.console import Display
-from metatrain.tracking.metrics import MetricsLog, read_metrics
+from metatrain.tracking.metrics import MetricsLog, read_metrics, validation_scores
 from metatrain.tracking.weights_and_biases import WandbRun
 from metatrain.training import checkpoint
 from metatrain.training.check import validation_settings
@@ -289,6 +289,7 @@ class Trainer:
         per_task = {task: sum(episodes) / len(episodes) for task, episodes in values.items()}
         metrics.write(step=state.step, split="meta_validation", **found, best_step=state.best_step, per_task=per_task)
         wandb.log(state.step, {f"validation/{key}": value for key, value in found.items()})
+        self.display.validated(validation_scores(read_metrics(self.run.metrics)), per_task)
         self.display.show({"validation": f"{score:.3f} (best {state.best_score:.3f} at {state.best_step})"})
         best = "best so far" if state.best_step == state.step else f"best {state.best_score:.3f} at {state.best_step}"
         self.display.say(f"step {state.step}: validation {name.replace('_', ' ')} {score:.3f} ({best}), {shuffled:.3f} with shuffled support labels")

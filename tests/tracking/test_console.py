@@ -1,6 +1,8 @@
+import json
+
 from rich.console import Console
 
-from metatrain.tracking.console import Display, results_table, verdict_lines
+from metatrain.tracking.console import Display, gain_line, results_table, verdict_lines
 
 
 def arm(mean: float, balanced: float) -> dict:
@@ -49,3 +51,47 @@ def test_progress_without_a_terminal_is_plain_lines(capsys):
         display.advance({"loss": "0.5"})
         display.advance()
     assert "meta-training 2/2  validation 0.7  loss 0.5  left 0:00" in capsys.readouterr().out
+
+
+def test_quiet_and_json(capsys, monkeypatch, tmp_path):
+    for mode in ("quiet", "json"):
+        monkeypatch.setenv("METATRAIN_CONSOLE", mode)
+        with Display() as display:
+            display.log_to(tmp_path / f"{mode}.log")
+            display.say('a "line" [bold]')
+            display.start("meta-training", 1)
+            display.advance({"loss": "0.5"})
+            display.table(results_table(results(), "5"))
+        out = capsys.readouterr().out.splitlines()
+        logged = (tmp_path / f"{mode}.log").read_text()
+        assert 'a "line" [bold]' in logged and "meta-training 1/1" in logged and "meta_trained" in logged
+        if mode == "quiet":
+            assert out == []
+            continue
+        line, job, table = map(json.loads, out)
+        assert line["line"] == 'a "line" [bold]' and line["time"]
+        assert (job["job"], job["done"], job["total"], job["loss"]) == ("meta-training", 1, 1, "0.5")
+        assert table["columns"][0] == "arm" and table["rows"][0][:2] == ["meta_trained", "90.0 ± 1.0"]
+
+
+def test_the_live_screen_has_the_curve_and_the_tasks_with_the_lowest_scores():
+    display = Display()
+    display.start("meta-training", 10)
+    display.validated([0.5], {"x [bold]": 0.4, "y": 0.6})
+    display.validated([0.5, 0.7, 0.6], {"x [bold]": 0.5, "y": 0.7})
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(display._render())
+    lines = captured.get().splitlines()
+    assert "validation ▁█▅ 0.600" in [line.strip() for line in lines]
+    assert [line.split() for line in lines[-2:]] == [["x", "[bold]", "0.500", "+0.100"], ["y", "0.700", "+0.100"]]
+
+
+def test_what_was_gained():
+    found = {**results()["by_shots"]["5"], "protocol": {"tasks": ["x"], "shots": [5]}}
+    assert gain_line(found) == "gained: +40.0 points of accuracy [+30.0, +50.0] over prototypes, 5-shot"
+    other = {**found["comparisons"][0], "against": "no_meta_training", "difference": 0.1, "ci95": [-0.1, 0.3]}
+    assert (
+        gain_line({**found, "comparisons": [*found["comparisons"], other]}) == "gained: +10.0 points of accuracy [-10.0, +30.0] over no_meta_training, 5-shot"
+    )
+    assert gain_line({**found, "comparisons": []}) is None
