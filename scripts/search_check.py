@@ -1,8 +1,8 @@
-"""What metatrain sweep promises, tried out: python scripts/search_check.py [PART ...]      parts: killed pruned whole two
+"""What metatrain sweep promises, tried out: python scripts/search_check.py [PART ...]      parts: killed pruned whole two random random_pruned
 
 The same search of 16 trials (all-MiniLM-L6-v2 on the embedded reviews, protoanil) in a folder of its own for each part, below
 outputs/search_check: `whole`, by one process; `killed`, by one that is killed twice; `two`, by two processes at once; `pruned`, with trials
-ended early. A part that is there is not done again. Prints what docs/scaling.md says of it. Seconds are only worth something with nothing
+ended early; `random` and `random_pruned`, with trials of twice the length whose settings are drawn at random, so that both have the same. A part that is there is not done again. Prints what docs/scaling.md says of it. Seconds are only worth something with nothing
 beside: run `whole` and `two` alone.
 """
 
@@ -24,7 +24,8 @@ SEARCH = [
     *("sweep", "search=rates", f"search.trials={TRIALS}", "algorithm=protoanil", "outer.steps=18", "outer.warmup=2", f"outer.meta_batch={META_BATCH}"),
     *("validation.every=2", "validation.episodes=4", "hardware.threads=1"),
 ]
-PARTS = ("killed", "pruned", "whole", "two")
+LONGER = ["search.sampler=random", "outer.steps=36", "validation.every=4"]
+PARTS = ("killed", "pruned", "whole", "two", "random", "random_pruned")
 
 
 def start(folder: Path, *more: str) -> subprocess.Popen[bytes]:
@@ -66,7 +67,8 @@ def make(part: str) -> None:
         one = start(folder, "search.pruner=none")
         wait(one, start(folder, "search.pruner=none"))
     else:
-        wait(start(folder, f"search.pruner={'halving' if part == 'pruned' else 'none'}"))
+        pruner = "halving" if part.endswith("pruned") else "none"
+        wait(start(folder, f"search.pruner={pruner}", *(LONGER if part.startswith("random") else [])))
     facts["seconds"] = round(time.monotonic() - begin, 1)
     (folder / "facts.json").write_text(json.dumps(facts))
 

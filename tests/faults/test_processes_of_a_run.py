@@ -24,13 +24,25 @@ def after_updates(run: Path, number: int) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("processes", [2, 4])
-def test_the_same_bits_as_one_process(zygote, whole, fresh, tmp_path, processes):
-    run = fresh()
-    code, output = zygote.run([*TRAIN, "hydra.run.dir=run", f"hardware.processes={processes}"], tmp_path)
+LONG = [*TRAIN, "outer.steps=30", "hydra.run.dir=run"]
+
+
+@pytest.fixture(scope="module")
+def long(zygote, tmp_path_factory) -> Path:
+    """A run of 30 meta-updates in one process."""
+    folder = tmp_path_factory.mktemp("long")
+    code, output = zygote.run(LONG, folder)
     assert code == 0, output
-    assert contents(run) == contents(whole.path)
-    scores = [json.loads((path / "results.json").read_text())["arms"]["meta_trained"]["per_task"] for path in (run, whole.path)]
+    return folder / "run"
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_the_same_bits_as_one_process(zygote, long, fresh, tmp_path, processes):
+    run = fresh()
+    code, output = zygote.run([*LONG, f"hardware.processes={processes}"], tmp_path)
+    assert code == 0, output
+    assert len(updates_done(run)) == 30 and contents(run) == contents(long)
+    scores = [json.loads((path / "results.json").read_text())["arms"]["meta_trained"]["per_task"] for path in (run, long)]
     assert scores[0] == scores[1]
     assert json.loads((run / "run.json").read_text())["hardware"]["processes"] == processes
     report("ranks_same_bits", processes=processes)
@@ -56,12 +68,13 @@ def test_a_plain_sum_is_the_same_to_rounding(zygote, whole, fresh, tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_one_then_two_then_four_then_one_with_kills_between(zygote, whole, fresh, tmp_path):
+def test_one_then_two_then_four_then_one_with_kills_between(zygote, long, fresh, tmp_path):
     run = fresh()
-    for processes, fault in ((1, "update=kill@4"), (2, "update=kill@3"), (4, "update=kill@3"), (1, "")):
-        code, output = zygote.run([*go_on(run), f"hardware.processes={processes}"], tmp_path, fault)
+    for processes, fault in ((1, "update=kill@7"), (2, "update=kill@8"), (4, "update=kill@8"), (1, "")):
+        arguments = go_on(run) if (run / "config.yaml").exists() else LONG
+        code, output = zygote.run([*arguments, f"hardware.processes={processes}"], tmp_path, fault)
         assert code == ((75 if processes > 1 else -signal.SIGKILL) if fault else 0), output
-    assert contents(run) == contents(whole.path)
+    assert contents(run) == contents(long)
     report("ranks_changed_between", kills=3, identical=1)
 
 
