@@ -2,8 +2,9 @@
 
 The same search of 16 trials (all-MiniLM-L6-v2 on the embedded reviews, protoanil) in a folder of its own for each part, below
 outputs/search_check: `whole`, by one process; `killed`, by one that is killed twice; `two`, by two processes at once; `pruned`, with trials
-ended early; `random` and `random_pruned`, with trials of twice the length whose settings are drawn at random, so that both have the same. A part that is there is not done again. Prints what docs/scaling.md says of it. Seconds are only worth something with nothing
-beside: run `whole` and `two` alone.
+ended early; `random` and `random_pruned`, with trials of twice the length whose settings are drawn at random, so that both have the same.
+A part that is there is not done again. Prints what docs/scaling.md says of it. Seconds are only worth something with nothing beside: run
+`whole` and `two` alone.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.commands.meta_test import MetaTest
     from metatrain.errors import Stopped
     from metatrain.evaluation.arms import arms_of, check_arms, check_learner, make_arms
-    from metatrain.evaluation.protocol import check_evaluation
+    from metatrain.evaluation.protocol import Setup, check_evaluation
     from metatrain.report.page import write_report
     from metatrain.tracking.console import Display
     from metatrain.training import hardware
@@ -83,7 +83,8 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
                 if stop:
                     raise Stopped(stop.signal_number or signal.SIGTERM, "stopped; evaluations are short and start anew")
 
-            test = MetaTest(arms, tasks, tokens, opened.episode, config.evaluation, config.seed, run, display, give_way)
+            setup = Setup(tasks, tokens, opened.episode, config.evaluation, config.seed)
+            test = MetaTest(arms, setup, run, display, give_way)
             _, scores = test.results(checkpoint=opened.name)
             display.say(f"results: {run.results}")
             if config.report:

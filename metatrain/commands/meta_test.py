@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from metatrain.evaluation.analysis import accuracy_by_steps, learned_rates, mapped_tasks, mistakes, step_counts, step_episodes, task_map
 from metatrain.evaluation.arms import Adapted
-from metatrain.evaluation.config import EvaluationConfig
 from metatrain.evaluation.prediction import Arm
-from metatrain.evaluation.protocol import SUBJECT, Scores, episode_settings, evaluate
+from metatrain.evaluation.protocol import SUBJECT, Scores, Setup, evaluate
 from metatrain.evaluation.sharing import Workers
 from metatrain.models.encoder import Encoder
-from metatrain.tasks.config import EpisodeConfig
-from metatrain.tasks.task import Task, TaskDistribution
-from metatrain.tasks.tokens import Tokens
+from metatrain.tasks.task import TaskDistribution
 from metatrain.tracking.console import Display, results_table, verdict_lines
 from metatrain.training.run_directory import RunDirectory
 from metatrain.training.whole_files import write_json
@@ -24,27 +21,17 @@ class MetaTest:
     """The arms on the episodes of the meta-test tasks, which workers may share; the first of them writes."""
 
     def __init__(
-        self,
-        arms: Mapping[str, Arm],
-        tasks: Sequence[Task],
-        tokens: Tokens,
-        episode: EpisodeConfig,
-        config: EvaluationConfig,
-        seed: int,
-        run: RunDirectory,
-        display: Display,
-        give_way: Callable[[], None],
-        workers: Workers | None = None,
+        self, arms: Mapping[str, Arm], setup: Setup, run: RunDirectory, display: Display, give_way: Callable[[], None], workers: Workers | None = None
     ):
         """`give_way` is called between episodes and may raise."""
-        self.arms, self.tasks, self.tokens, self.episode, self.config, self.seed = arms, tasks, tokens, episode, config, seed
-        self.run, self.display, self._give_way, self._workers = run, display, give_way, workers
+        self.arms, self.setup, self.run, self.display = arms, setup, run, display
+        self._give_way, self._workers = give_way, workers
         self._writes = workers is None or workers.rank == 0
 
     def results(self, **facts: Any) -> tuple[dict[str, Any], dict[str, dict[str, Scores]]]:
         """Run the arms, write results.json with `facts` beside the results, show them; returns them and the scores behind them."""
-        self.display.start("meta-test", len(self.config.shots) * len(self.tasks) * self.config.episodes)
-        results, scores = evaluate(self.arms, self.tasks, self.tokens, self.episode, self.config, self.seed, self._between, self._workers)
+        self.display.start("meta-test", self._episodes(self.setup.config.episodes))
+        results, scores = evaluate(self.arms, self.setup, self._between, self._workers)
         if self._writes:
             write_json(self.run.results, {**results, **facts})
         show(results, self.display)
@@ -58,15 +45,13 @@ class MetaTest:
         of_trained = {shots: by_arm[SUBJECT] for shots, by_arm in scores.items()}
         found: dict[str, Any] = {}
         if counts := step_counts(trained.learner):
-            self.display.start(f"after {', '.join(map(str, counts))} inner steps", len(self.config.shots) * len(self.tasks) * step_episodes(self.config))
-            found["by_steps"] = accuracy_by_steps(
-                trained, of_trained, self.tasks, self.tokens, self.episode, self.config, self.seed, self._between, self._workers
-            )
+            self.display.start(f"after {', '.join(map(str, counts))} inner steps", self._episodes(step_episodes(self.setup.config)))
+            found["by_steps"] = accuracy_by_steps(trained, of_trained, self.setup, self._between, self._workers)
             self.display.stop()
         if not self._writes:
             return
-        first = self.config.shots[0]
-        found["mistakes"] = mistakes(of_trained[str(first)], self.tasks, episode_settings(self.episode, self.config, first), self.seed)
+        first = self.setup.config.shots[0]
+        found["mistakes"] = mistakes(of_trained[str(first)], self.setup, first)
         found["rates"] = learned_rates(trained.learner)
         model = trained.learner.load_model()
         if every is not None and isinstance(model, Encoder):
@@ -74,6 +59,10 @@ class MetaTest:
             found["task_map"] = task_map(model, every, self.display.advance)
             self.display.stop()
         write_json(self.run.analysis, {"format": 1, **found})
+
+    def _episodes(self, of_task: int) -> int:
+        """All of them, if there are so many of each task and number of shots."""
+        return len(self.setup.config.shots) * len(self.setup.tasks) * of_task
 
     def _between(self, done: int) -> None:
         self.display.advance(by=done)

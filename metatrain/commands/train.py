@@ -121,7 +121,7 @@ def meta_train(job: Job) -> None:
     from metatrain.commands.building import Recipe, build_learner, fit_memory, open_joint, save_model
     from metatrain.commands.meta_test import MetaTest
     from metatrain.evaluation.arms import arms_of, check_learner, make_arms
-    from metatrain.evaluation.protocol import check_evaluation
+    from metatrain.evaluation.protocol import Setup, check_evaluation
     from metatrain.meta.algorithm import check_algorithm
     from metatrain.models.pretrained import save_tokenizer
     from metatrain.tasks.distribution import load_tasks
@@ -206,7 +206,8 @@ def meta_train(job: Job) -> None:
             if config.hardware.max_memory is not None:
                 hardware.give_back()
             arms = make_arms(names, learner, build_learner(recipe, device, dtype), config.evaluation, joint)
-            test = MetaTest(arms, tasks.meta_test, tokens, config.episode, config.evaluation, config.seed, run, display, trainer.stop_evaluation, ranks)
+            setup = Setup(tasks.meta_test, tokens, config.episode, config.evaluation, config.seed)
+            test = MetaTest(arms, setup, run, display, trainer.stop_evaluation, ranks)
             results, scores = test.results()
             failpoint("results")
             if config.report:

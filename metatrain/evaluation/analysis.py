@@ -10,7 +10,7 @@ import numpy as np
 
 from metatrain.evaluation.arms import Adapted
 from metatrain.evaluation.config import EvaluationConfig
-from metatrain.evaluation.protocol import Scores, episode_settings, run_arms
+from metatrain.evaluation.protocol import Scores, Setup, run_arms
 from metatrain.evaluation.sharing import Workers
 from metatrain.evaluation.statistics import mean_over_tasks
 from metatrain.evaluation.task_similarity import coordinates, similarity
@@ -19,10 +19,8 @@ from metatrain.meta.learner import Learner
 from metatrain.meta.meta_gradient import LEARNED
 from metatrain.models.encoder import Encoder
 from metatrain.models.heads import IN_CONTEXT
-from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.episodes import SPLITS, Episode, task_episode
 from metatrain.tasks.task import Task, TaskDistribution
-from metatrain.tasks.tokens import Tokens
 
 _STEP_EPISODES = 5  # of each task and number of shots, for the accuracy by inner steps
 _WORST = 12  # tasks whose mistakes are kept
@@ -47,26 +45,17 @@ def step_episodes(config: EvaluationConfig) -> int:
 
 
 def accuracy_by_steps(
-    trained: Adapted,
-    scores: Mapping[str, Scores],
-    tasks: Sequence[Task],
-    tokens: Tokens,
-    episode: EpisodeConfig,
-    config: EvaluationConfig,
-    seed: int,
-    between: Callable[[int], None] = lambda done: None,
-    workers: Workers | None = None,
+    trained: Adapted, scores: Mapping[str, Scores], setup: Setup, between: Callable[[int], None] = lambda done: None, workers: Workers | None = None
 ) -> dict[str, Any]:
     """Mean accuracy by number of shots and of inner steps, on the first episodes of each task.
 
     `scores`: by number of shots, those of the arm as it is used, of which the same episodes are shown beside: with `inner.fit_head` it
     does more than take inner steps. `between` and `workers` as in `run_arms`.
     """
-    episodes, found = step_episodes(config), {}
-    for shots in config.shots:
-        settings = episode_settings(episode, config, shots)
+    episodes, found = step_episodes(setup.config), {}
+    for shots in setup.config.shots:
         arms = {str(steps): trained.after(steps) for steps in step_counts(trained.learner)}
-        by_steps = run_arms(arms, tasks, tokens, settings, episodes, seed, "meta_test", between, workers)
+        by_steps = run_arms(arms, setup.tasks, setup.tokens, setup.settings(shots), episodes, setup.seed, "meta_test", between, workers)
         used = [values[:episodes] for values in scores[str(shots)].accuracy.values()]
         found[str(shots)] = {
             "steps": {steps: mean_over_tasks(each.accuracy.values()) for steps, each in by_steps.items()},
@@ -75,16 +64,13 @@ def accuracy_by_steps(
     return {"episodes_per_task": episodes, "steps_used": trained.learner.steps(evaluation=True), "by_shots": found}
 
 
-def mistakes(scores: Scores, tasks: Sequence[Task], settings: EpisodeConfig, seed: int) -> list[dict[str, Any]]:
-    """Of the tasks with the lowest scores, what `mistakes_in` finds.
-
-    `scores` are of meta-test episodes of these settings, from the first on.
-    """
-    answered = [task for task in tasks if task.name in scores.answers]
+def mistakes(scores: Scores, setup: Setup, shots: int) -> list[dict[str, Any]]:
+    """Of the tasks with the lowest scores, which are of so many shots, what `mistakes_in` finds."""
+    answered = [task for task in setup.tasks if task.name in scores.answers]
     found = []
     for task in sorted(answered, key=lambda task: np.mean(scores.accuracy[task.name]))[:_WORST]:
         answers = scores.answers[task.name]
-        episodes = [task_episode(task, settings, seed, "meta_test", index) for index in range(len(answers))]
+        episodes = [task_episode(task, setup.settings(shots), setup.seed, "meta_test", index) for index in range(len(answers))]
         found.append(mistakes_in(episodes, answers, scores.confidence.get(task.name)))
     return found
 

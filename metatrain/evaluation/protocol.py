@@ -210,31 +210,39 @@ def check_answers(tasks: Sequence[Task], algorithm: AlgorithmConfig) -> None:
             check_score(str(task.score))
 
 
+@dataclass(frozen=True)
+class Setup:
+    """What arms are compared on."""
+
+    tasks: Sequence[Task]
+    tokens: Tokens
+    episode: EpisodeConfig  # as in training
+    config: EvaluationConfig
+    seed: int
+
+    def settings(self, shots: int) -> EpisodeConfig:
+        """Of the episodes with so many shots."""
+        return episode_settings(self.episode, self.config, shots)
+
+
 def evaluate(
-    arms: Mapping[str, Arm],
-    tasks: Sequence[Task],
-    tokens: Tokens,
-    episode: EpisodeConfig,
-    config: EvaluationConfig,
-    seed: int,
-    between: Callable[[int], None] = lambda done: None,
-    workers: Workers | None = None,
+    arms: Mapping[str, Arm], setup: Setup, between: Callable[[int], None] = lambda done: None, workers: Workers | None = None
 ) -> tuple[dict[str, Any], dict[str, dict[str, Scores]]]:
     """(the content of results.json, the scores behind it by number of shots and arm).
 
     results.json has `arms` and `comparisons` for the first number of shots, and all of them in `by_shots`. `between` and `workers` as in
     `run_arms`.
     """
+    config, seed = setup.config, setup.seed
     scores, by_shots = {}, {}
     for shots in config.shots:
-        settings = episode_settings(episode, config, shots)
-        scores[str(shots)] = run_arms(arms, tasks, tokens, settings, config.episodes, seed, "meta_test", between, workers)
+        scores[str(shots)] = run_arms(arms, setup.tasks, setup.tokens, setup.settings(shots), config.episodes, seed, "meta_test", between, workers)
         by_shots[str(shots)] = summarise(scores[str(shots)], config.resamples, seed)
     protocol = {
         "split": "meta_test",
-        "tasks": [task.name for task in tasks],
-        "scores": {task.name: task.score or "accuracy" for task in tasks},
-        "way": config.way or episode.way,
+        "tasks": [task.name for task in setup.tasks],
+        "scores": {task.name: task.score or "accuracy" for task in setup.tasks},
+        "way": config.way or setup.episode.way,
         "shots": list(config.shots),
         "queries_per_class": config.queries,
         "episodes_per_task": config.episodes,

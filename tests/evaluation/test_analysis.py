@@ -9,7 +9,7 @@ import torch
 from metatrain.evaluation.analysis import accuracy_by_steps, learned_rates, mistakes, mistakes_in, step_counts, task_map
 from metatrain.evaluation.arms import Adapted
 from metatrain.evaluation.config import EvaluationConfig
-from metatrain.evaluation.protocol import evaluate, run_arms
+from metatrain.evaluation.protocol import Setup, evaluate, run_arms
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.models.config import ModelConfig
@@ -37,10 +37,11 @@ def test_after_as_many_steps_as_are_taken_the_accuracy_is_that_of_the_arm(tasks)
     trained = Adapted(learner(steps=4))
     episode, config = EpisodeConfig(), EvaluationConfig(episodes=7, shots=[2, 1], queries=5, resamples=20)
     assert step_counts(trained.learner) == [0, 1, 2, 4, 8]
-    _, scores = evaluate({"meta_trained": trained}, tasks, trained.learner.model.tokens(), episode, config, seed=0)
+    setup = Setup(tasks, trained.learner.model.tokens(), episode, config, seed=0)
+    _, scores = evaluate({"meta_trained": trained}, setup)
     of_trained = {shots: by_arm["meta_trained"] for shots, by_arm in scores.items()}
     done = []
-    found = accuracy_by_steps(trained, of_trained, tasks, trained.learner.model.tokens(), episode, config, 0, done.append)
+    found = accuracy_by_steps(trained, of_trained, setup, done.append)
     assert found["episodes_per_task"] == 5 and found["steps_used"] == 4 and sum(done) == 5 * len(tasks) * 2
     for shots, part in found["by_shots"].items():
         assert list(part["steps"]) == ["0", "1", "2", "4", "8"]
@@ -71,9 +72,9 @@ def test_mistakes_of_answers_without_probabilities():
 
 def test_mistakes_agree_with_the_accuracy_and_begin_with_the_worst_task(tasks):
     model = learner(steps=1)
-    settings = EpisodeConfig(shots=2, queries=6)
-    scores = run_arms({"arm": Adapted(model)}, tasks, model.model.tokens(), settings, 4, seed=3, split="meta_test")["arm"]
-    found = mistakes(scores, tasks, settings, seed=3)
+    setup = Setup(tasks, model.model.tokens(), EpisodeConfig(), EvaluationConfig(queries=6), seed=3)
+    scores = run_arms({"arm": Adapted(model)}, tasks, setup.tokens, setup.settings(2), 4, seed=3, split="meta_test")["arm"]
+    found = mistakes(scores, setup, 2)
     means = {task.name: np.mean(scores.accuracy[task.name]) for task in tasks}
     assert [each["task"] for each in found] == sorted(means, key=means.get)
     for each in found:

@@ -6,7 +6,7 @@ import pytest
 from metatrain.errors import UserError
 from metatrain.evaluation.config import EvaluationConfig
 from metatrain.evaluation.prediction import Prediction
-from metatrain.evaluation.protocol import check_evaluation, evaluate, run_arms
+from metatrain.evaluation.protocol import Setup, check_evaluation, evaluate, run_arms
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.task import Task
@@ -59,7 +59,7 @@ def test_every_arm_sees_the_same_episodes():
 def test_results_have_the_promised_shape():
     arms = {"meta_trained": Recorder(0), "prototypes": Recorder(2)}
     config = EvaluationConfig(episodes=3, shots=[2, 1], queries=4, arms=list(arms), resamples=50)
-    results, scores = evaluate(arms, TASKS, tokens(), EpisodeConfig(), config, seed=0)
+    results, scores = evaluate(arms, Setup(TASKS, tokens(), EpisodeConfig(), config, seed=0))
     assert results["format"] == 1
     arm = results["arms"]["prototypes"]
     assert arm["mean"] == pytest.approx(0.75) and arm["ci95"] == 0.0 and arm["balanced"] == pytest.approx(0.75)
