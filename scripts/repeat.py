@@ -1,0 +1,72 @@
+"""Repeats those figures of docs/ that take minutes, and says which no longer come out as they stand there: python scripts/repeat.py
+
+The others take hours or another machine; each page names the command.
+"""
+
+from __future__ import annotations
+
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+HERE = Path(__file__).parent
+DOCS = HERE.parent / "docs"
+SEEDS = (0, 1, 2)
+
+
+def sinusoid() -> list[str]:
+    """Errors after one inner step and after ten."""
+    script = _script("sinusoid.py")
+    errors = [script["test_errors"](script["train"](seed), seed) for seed in SEEDS]
+    one, ten = ([f"{each[steps][0]:.2f}" for each in errors] for steps in (1, 10))
+    return [f"inner step {_listed(one)} for seeds 0, 1 and 2", f"after ten {_listed(ten)}"]
+
+
+def second_order() -> list[str]:
+    """Accuracy of exact and of first-order meta-gradients."""
+    script = _script("second_order.py")
+    found = {mode: [f"{100 * script['test_accuracy'](script['train'](seed, mode, script['UPDATES']), seed)[0]:.1f}" for seed in SEEDS] for mode in MODES}
+    return [f"exact {_listed(found['exact'])}", f"first order {_listed(found['first_order'])}"]
+
+
+MODES = ("exact", "first_order")
+# The page, and what of it is computed again.
+FIGURES: list[tuple[str, Callable[[], list[str]]]] = [("correctness.md", sinusoid), ("correctness.md", second_order)]
+PAGES = {"methods_page.py": "methods.md", "settings_page.py": "settings_reference.md", "mistakes_page.py": "mistakes.md"}
+
+
+def _script(name: str) -> dict[str, Any]:
+    return runpy.run_path(str(HERE / name))
+
+
+def _listed(values: list[str]) -> str:
+    return f"{', '.join(values[:-1])} and {values[-1]}"
+
+
+def main() -> None:
+    """Exit code 1 if anything is otherwise."""
+    torch.set_num_threads(1)
+    wrong = 0
+    for page, repeat in FIGURES:
+        text = " ".join((DOCS / page).read_text(encoding="utf-8").split())
+        for found in repeat():
+            there = found in text
+            wrong += not there
+            print(f"{'as it stands' if there else 'NOT AS IT STANDS'}: docs/{page}: {found}", flush=True)
+    for script, page in PAGES.items():
+        found = subprocess.run(
+            [sys.executable, "-c", f"import runpy; print(runpy.run_path({str(HERE / script)!r})['page'](), end='')"], capture_output=True, text=True
+        )
+        there = found.stdout == (DOCS / page).read_text(encoding="utf-8")
+        wrong += not there
+        print(f"{'as it stands' if there else 'NOT AS IT STANDS'}: docs/{page}, made by scripts/{script}", flush=True)
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()
