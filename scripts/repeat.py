@@ -6,7 +6,6 @@ The others take hours or another machine; each page names the command.
 from __future__ import annotations
 
 import runpy
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -59,10 +58,7 @@ def main() -> None:
             wrong += not there
             print(f"{'as it stands' if there else 'NOT AS IT STANDS'}: docs/{page}: {found}", flush=True)
     for script, page in PAGES.items():
-        found = subprocess.run(
-            [sys.executable, "-c", f"import runpy; print(runpy.run_path({str(HERE / script)!r})['page'](), end='')"], capture_output=True, text=True
-        )
-        there = found.stdout == (DOCS / page).read_text(encoding="utf-8")
+        there = _script(script)["page"]() == (DOCS / page).read_text(encoding="utf-8")
         wrong += not there
         print(f"{'as it stands' if there else 'NOT AS IT STANDS'}: docs/{page}, made by scripts/{script}", flush=True)
     sys.exit(1 if wrong else 0)
