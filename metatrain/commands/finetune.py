@@ -114,6 +114,8 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
                 write_json(run.analysis, {"format": 1, "mistakes": [found.mistakes] if found.mistakes else []})
                 write_report(run.path, run.report)
             display.say(f"model: {run.model} (loads with {kind})")
+            if config.report:
+                display.say(f"report: {run.report}")
             display.say(f'next: metatrain predict model={run.model} text="..."')
 
 
