@@ -79,7 +79,7 @@ def by_shots(record: Record) -> Chart | None:
     spec = {
         "data": {"values": values},
         "mark": {"type": "line", "point": True},
-        "encoding": {"x": x, "y": _number("score", score), "color": _colour("arm"), "tooltip": told},
+        "encoding": {"x": x, "y": _number("score", score), "color": _of_arms(record), "tooltip": told},
     }
     table = [(shots, name, _one(mean), _one(half)) for shots, name, mean, half in rows]
     return Chart("shots", "Score by examples", "What more examples of a new task are worth to each arm.", spec, ("shots", "arm", score, "± 95%"), table)
@@ -128,7 +128,7 @@ def by_task(record: Record) -> Chart | None:
     score = _score(record)
     y = {"field": "task", "type": "nominal", "sort": order, "title": None}
     tooltip = [_told("task"), _told("arm"), _told("score"), _told("low", "lowest of the interval"), _told("high", "highest")]
-    of_both = {"y": y, "color": _colour("arm")}
+    of_both = {"y": y, "color": _of_arms(record)}
     layers = [
         {"mark": {"type": "rule", "opacity": 0.6}, "encoding": {**of_both, "x": _number("low", score), "x2": {"field": "high"}}},
         {
@@ -413,8 +413,15 @@ def _count(field: str, title: str) -> dict[str, Any]:
     return _number(field, title, axis={"tickMinStep": 1, "format": "d"})
 
 
-def _colour(field: str, title: str | None = None) -> dict[str, Any]:
-    return {"field": field, "type": "nominal", "title": title or field, "sort": None}
+def _colour(field: str, title: str | None = None, first: Sequence[str] = ()) -> dict[str, Any]:
+    """`first`: values that get their colours before others, in this order; all of them, if there are any."""
+    return {"field": field, "type": "nominal", "title": title or field, "sort": None, **({"scale": {"domain": list(first)}} if first else {})}
+
+
+def _of_arms(record: Record) -> dict[str, Any]:
+    """Colours of arms, the same on every chart."""
+    arms = record.results["arms"]
+    return _colour("arm", first=sorted(arms, key=lambda name: (name != "meta_trained", name)))
 
 
 def _dashed(field: str, value: float) -> Spec:
