@@ -52,7 +52,8 @@ def main(arguments: list[str]) -> None:
         print(f"train on it: metatrain train --config-dir {config.parents[1]} tasks={name} {settings}")
     else:
         print(f"it has {len(guess.tasks)} task{'s' if len(guess.tasks) > 1 else ''}, and meta-training wants at least 3; a single one is for finetuning:")
-        print(f"  metatrain finetune checkpoint=latest data.train={path}" + "".join(f" data.{key}={value}" for key, value in _unusual(guess).items()))
+        columns = "".join(f" data.{key}={value}" for key, value in _unusual(guess).items())
+        print(f"  metatrain finetune checkpoint=latest data.train={path}{columns}      (without a run of train: checkpoint=minilm)")
 
 
 def _settings(arguments: Sequence[str]) -> dict[str, str]:

@@ -108,7 +108,7 @@ def build_learner(
         say(note)
     trained = sum(value.numel() for value in learner.parameters.values())
     adapting = sum(value.numel() for name, value in learner.initial.items() if name in learner.adapted)
-    say(f"meta-trained: {trained:,} parameters; of the model's, {adapting:,} adapt to a task{', with its head' if learner.head_adapts else ''}")
+    say(f"parameters: {adapting:,} of the model adapt to a task{', with its head' if learner.head_adapts else ''}; meta-training is of {trained:,}")
     idle = learner.unreached
     if idle:
         say(f"{len(idle)} parameters that no text reaches stay as they are: {', '.join(idle[:3])}{' ...' if len(idle) > 3 else ''}")

@@ -131,10 +131,7 @@ def by_task(record: Record) -> Chart | None:
     of_both = {"y": y, "color": _of_arms(record)}
     layers = [
         {"mark": {"type": "rule", "opacity": 0.6}, "encoding": {**of_both, "x": _number("low", score), "x2": {"field": "high"}}},
-        {
-            "mark": {"type": "point", "filled": True, "size": 60},
-            "encoding": {"x": _number("score", score), "y": y, "color": _colour("arm"), "tooltip": tooltip},
-        },
+        {"mark": {"type": "point", "filled": True, "size": 60}, "encoding": {**of_both, "x": _number("score", score), "tooltip": tooltip}},
     ]
     choice = {"input": "select", "options": ["all arms", *arms], "name": "arm "}
     spec = {
