@@ -82,12 +82,14 @@ def start(config: SweepConfig, path: Path, overrides: list[str]) -> None:
                 report=False,
             )
 
-        display.start("searching", config.search.trials, sum(trial.state.is_finished() for trial in study.trials()))
+        over, turns = study.turns()
+        display.start("searching", turns, over)
         while (taken := study.take()) is not None:
             _run(study, taken, settings, display)
             study.clear_away()
-            leading = study.best()
-            display.advance({"best": f"{leading[1].value:.3f} (trial {leading[0]})"} if leading else {})
+            leading, before = study.best(), over
+            over, _ = study.turns()
+            display.advance({"best": f"{leading[1].value:.3f} (trial {leading[0]})"} if leading else {}, by=over - before)
         display.stop()
 
         trials = study.trials()

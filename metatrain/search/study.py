@@ -147,6 +147,14 @@ class Study:
         """Where each trial has come to, by number."""
         return [chain[-1] for chain in _chains(self.study.get_trials(deepcopy=False))]
 
+    def turns(self) -> tuple[int, int]:
+        """(how many are over, how many there will be): a trial has one from each rung that it comes to."""
+        there = all_of_them = self._config.trials
+        for _ in self.rungs:
+            there = max(1, there // self._config.reduction)
+            all_of_them += there
+        return sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False)), all_of_them
+
     def best(self) -> tuple[int, FrozenTrial] | None:
         """The first of the best of those that have come to their end, with its number."""
         complete = [(number, trial) for number, trial in enumerate(self.trials()) if trial.state == TrialState.COMPLETE]

@@ -107,8 +107,9 @@ def test_hyperband_ends_trials_that_are_behind(tmp_path):
 
 def test_with_halving_the_best_at_each_rung_go_on_from_where_they_are(tmp_path):
     study = opened(tmp_path, trials=18)
-    assert study.rungs == [2, 6]
+    assert study.rungs == [2, 6] and study.turns() == (0, 18 + 6 + 2)
     spent = run(study)
+    assert study.turns() == (26, 26)
     assert sorted(spent) == list(range(18))
     ranked = sorted(spent, key=lambda number: -score_of(study.trials()[number].params))
     assert [spent[number] for number in ranked] == [9] * 2 + [6] * 4 + [2] * 12
