@@ -95,6 +95,8 @@ def build_learner(
     algorithm = recipe.algorithm
     second_order = algorithm.meta_gradient in SECOND_ORDER
     model: Any
+    if recipe.model.name not in _BUILT_IN and ":" not in recipe.model.name and not Path(recipe.model.name).expanduser().is_dir():
+        say(f"model: {recipe.model.name} comes from the hub, or from its cache")  # which may take a while, without another word
     if algorithm.head in LANGUAGE:
         model, notes = load_language_model(recipe.model, second_order, dtype, texts, algorithm.head == IN_CONTEXT)
     elif is_of_pictures(recipe.model):
