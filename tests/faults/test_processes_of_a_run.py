@@ -24,7 +24,7 @@ def after_updates(run: Path, number: int) -> None:
         time.sleep(0.01)
 
 
-LONG = [*TRAIN, "outer.steps=30", "hydra.run.dir=run"]
+LONG = [*TRAIN, "outer.steps=30", "report=true", "hydra.run.dir=run"]
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,7 @@ def test_the_same_bits_as_one_process(zygote, long, fresh, tmp_path, processes):
     code, output = zygote.run([*LONG, f"hardware.processes={processes}"], tmp_path)
     assert code == 0, output
     assert len(updates_done(run)) == 30 and contents(run) == contents(long)
+    assert (run / "analysis.json").read_bytes() == (long / "analysis.json").read_bytes() and (run / "report.html").exists()
     scores = [json.loads((path / "results.json").read_text())["arms"]["meta_trained"]["per_task"] for path in (run, long)]
     assert scores[0] == scores[1]
     assert json.loads((run / "run.json").read_text())["hardware"]["processes"] == processes
