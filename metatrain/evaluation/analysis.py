@@ -21,6 +21,7 @@ from metatrain.models.encoder import Encoder
 from metatrain.models.heads import IN_CONTEXT
 from metatrain.tasks.episodes import SPLITS, Episode, task_episode
 from metatrain.tasks.task import Task, TaskDistribution
+from metatrain.tasks.texts import readable
 
 _STEP_EPISODES = 5  # of each task and number of shots, for the accuracy by inner steps
 _WORST = 12  # tasks whose mistakes are kept
@@ -96,7 +97,7 @@ def mistakes_in(episodes: Sequence[Episode], answers: Sequence[Sequence[int] | n
         "labels": list(task.label_names),
         "pairs": [[label, answer, count] for (label, answer), count in pairs.most_common(_PAIRS)],
         "examples": [
-            {"text": _beginning(str(task.texts[row])), "label": label, "answer": answer, "probability": None if confidence is None else probability}
+            {"text": _beginning(task.texts[row]), "label": label, "answer": answer, "probability": None if confidence is None else probability}
             for row, (probability, label, answer) in surest
         ],
     }
@@ -142,4 +143,6 @@ def mapped_tasks(tasks: TaskDistribution) -> list[tuple[str, Task]]:
 
 
 def _beginning(text: str) -> str:
+    """A text as people read it, and not too much of it."""
+    text = readable(text)
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

@@ -25,6 +25,11 @@ def plain(text: str) -> str:
     return text.replace(MASK, " ").replace(PAIR, " ").replace(PICTURE, " ")
 
 
+def readable(text: str) -> str:
+    """What stands for a text, a pair, a picture or a masked word here, for people to read."""
+    return text.replace(MASK, "[masked]").replace(PAIR, " | ").replace(PICTURE, "")
+
+
 def is_picture(text: str) -> bool:
     """Whether this stands for a picture."""
     return text.startswith(PICTURE)

@@ -18,6 +18,7 @@ from metatrain.tasks.config import EMBEDDED, EpisodeConfig, SplitConfig, TasksCo
 from metatrain.tasks.distribution import load_tasks
 from metatrain.tasks.episodes import given_episode
 from metatrain.tasks.task import TaskDistribution
+from metatrain.tasks.texts import MASK, PAIR, PICTURE
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +69,12 @@ def test_mistakes_are_counted_by_label_and_answer_and_the_surest_come_first():
 def test_mistakes_of_answers_without_probabilities():
     episode = given_episode(["s1", "s2", "q"], ["a", "b", "a"], 2)
     assert mistakes_in([episode], [[1]], None)["examples"] == [{"text": "q", "label": "a", "answer": "b", "probability": None}]
+
+
+def test_pairs_pictures_and_masked_words_can_be_read():
+    texts = ["s1", "s2", f"a{PAIR}b", f"{PICTURE}folder/x.png", f"a {MASK} word"]
+    found = mistakes_in([given_episode(texts, ["a", "b", "a", "a", "a"], 2)], [[1, 1, 1]], None)
+    assert [example["text"] for example in found["examples"]] == ["a | b", "folder/x.png", "a [masked] word"]
 
 
 def test_mistakes_agree_with_the_accuracy_and_begin_with_the_worst_task(tasks):
