@@ -99,4 +99,4 @@ def contrastive_gradient(learner: EncoderLearner, episodes: Sequence[EpisodeText
     for seeds, cotangents in zip(views, torch.autograd.grad(loss, found)):
         for batch, seed, part in zip(batches, seeds, parts):
             add_to(gradient, vjp([encoded(batch, seed)], [cotangents[part]], theta))
-    return AuxiliaryGradient(gradient, rows, float(loss))
+    return AuxiliaryGradient(gradient, rows, float(loss.detach()))
