@@ -1,6 +1,7 @@
 """Repeats those figures of docs/ that take minutes, and says which no longer come out as they stand there: python scripts/repeat.py
 
-The others take hours or another machine; each page names the command.
+The others take hours or another machine; each page names the command. The sinusoid's 14,000 meta-updates magnify rounding, so that another
+processor may give other digits.
 """
 
 from __future__ import annotations
