@@ -73,7 +73,10 @@ class FewShotModel:
         episode = given_episode([text for text, _ in pairs], [label for _, label in pairs], len(pairs))
         texts = texts_of(episode, self._tokens)
         adapted, _, fit = adapted_to(self._learner, texts)
-        threshold = None if none_of_these is None or fit is None else fit.threshold(none_of_these)
+        threshold = None
+        if none_of_these is not None:
+            assert fit is not None  # `check_none_of_these` has refused it where no head is fitted
+            threshold = fit.threshold(none_of_these)
         own = {name: value for name, value in adapted.items() if value is not self._learner.parameters.get(name)}
         return Task(self, list(episode.task.label_names), own, threshold)
 

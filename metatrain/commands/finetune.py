@@ -199,8 +199,9 @@ def _read(data: DataConfig, strangers: bool) -> Examples:
     else:
         for row, label in enumerate(answers):
             if label not in names and not strangers:
-                line = line_of(Path(str(data.test)).expanduser(), row)
-                raise UserError(f"{data.test}:{line}: label {label!r}, which no training example has; the labels are {', '.join(names)}")
+                assert data.test is not None and test is not None  # which has the answers
+                line = line_of(Path(data.test).expanduser(), row)
+                raise UserError(f"{test.source}:{line}: label {label!r}, which no training example has; the labels are {', '.join(names)}")
         aside = [text for text, label in zip(texts, answers) if label not in names]
         known = [(text, label) for text, label in zip(texts, answers) if label in names]
         texts, answers = [text for text, _ in known], [label for _, label in known]

@@ -128,11 +128,7 @@ def by_task(record: Record) -> Chart | None:
     score = _score(record)
     y = {"field": "task", "type": "nominal", "sort": order, "title": None}
     tooltip = [_told("task"), _told("arm"), _told("score"), _told("low", "lowest of the interval"), _told("high", "highest")]
-    of_both = {"y": y, "color": _of_arms(record)}
-    layers = [
-        {"mark": {"type": "rule", "opacity": 0.6}, "encoding": {**of_both, "x": _number("low", score), "x2": {"field": "high"}}},
-        {"mark": {"type": "point", "filled": True, "size": 60}, "encoding": {**of_both, "x": _number("score", score), "tooltip": tooltip}},
-    ]
+    layers = _intervals({"y": y, "color": _of_arms(record)}, score, tooltip)
     choice = {"input": "select", "options": ["all arms", *arms], "name": "arm "}
     spec = {
         "data": {"values": values},
@@ -369,10 +365,7 @@ def compared_tasks(named: Sequence[tuple[str, Record, str]]) -> Chart | None:
     told = [_told("task"), _told("run"), _told("score"), _told("low", "lowest of the interval"), _told("high", "highest")]
     spec = {
         "data": {"values": values},
-        "layer": [
-            {"mark": {"type": "rule", "opacity": 0.6}, "encoding": {**both, "x": _number("low", score), "x2": {"field": "high"}}},
-            {"mark": {"type": "point", "filled": True, "size": 60}, "encoding": {**both, "x": _number("score", score), "tooltip": told}},
-        ],
+        "layer": _intervals(both, score, told),
         "height": _ROW * len(shown),
     }
     text = f"{shots}-shot, with 95% intervals over the episodes, the lowest score of {named[0][0]} first."
@@ -419,6 +412,14 @@ def _of_arms(record: Record) -> dict[str, Any]:
     """Colours of arms, the same on every chart."""
     arms = record.results["arms"]
     return _colour("arm", first=sorted(arms, key=lambda name: (name != "meta_trained", name)))
+
+
+def _intervals(both: dict[str, Any], title: str, tooltip: list[dict[str, Any]]) -> list[Spec]:
+    """Layers: `score` as a point, and a line from `low` to `high`; both: what the two have in common."""
+    return [
+        {"mark": {"type": "rule", "opacity": 0.6}, "encoding": {**both, "x": _number("low", title), "x2": {"field": "high"}}},
+        {"mark": {"type": "point", "filled": True, "size": 60}, "encoding": {**both, "x": _number("score", title), "tooltip": tooltip}},
+    ]
 
 
 def _dashed(field: str, value: float) -> Spec:

@@ -13,6 +13,7 @@ from yaml import YAMLError
 
 from metatrain.errors import UserError
 from metatrain.tracking.metrics import read_metrics
+from metatrain.training.run_directory import RunDirectory
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,7 @@ def read(path: Path) -> Record:
     Raises:
         UserError: there is no run, or one of its files cannot be read.
     """
-    path = path.expanduser()
-    if not (path / "config.yaml").is_file():
-        raise UserError(f"{path} is not a run directory: it has no config.yaml; metatrain ls runs shows yours")
-    path = path.resolve()
+    path = RunDirectory.find(str(path)).path
     try:
         settings: Any = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
         overrides: Any = OmegaConf.to_container(OmegaConf.load(path / "overrides.yaml")) if (path / "overrides.yaml").is_file() else []

@@ -62,8 +62,9 @@ def fit_training(hardware: HardwareConfig, learner: Learner, largest: Largest, d
                 f"hardware.max_memory={hardware.max_memory}: this run needs about {needed:.1f} GB; lower inner.steps or model.max_length, "
                 "adapt fewer parameters (algorithm.adapt), or choose algorithm.meta_gradient=first_order"
             )
-    learner.memory = found or MemoryUse()
-    return _line(footprint, largest, learner.memory)
+    assert found is not None  # or one of the two ways above has ended
+    learner.memory = found
+    return _line(footprint, largest, found)
 
 
 def fit_adaptation(hardware: HardwareConfig, learner: Learner, device: torch.device) -> None:

@@ -86,6 +86,7 @@ class Trainer:
         self.state = TrainState(tasks=tasks.fingerprint())
         self._saved_step: int | None = None
         self._timings = MetricsLog(None)
+        self._curve: list[float] = []  # scores of validation, in order
 
     def resume(self, same_tasks: bool = True) -> None:
         """Take over the newest checkpoint that verifies, if there is one. `same_tasks`: no others are wanted.
@@ -133,6 +134,7 @@ class Trainer:
         writes = self._ranks.first
         metrics = MetricsLog(self.run.metrics if writes else None, self.state.metrics_bytes)
         self._timings = MetricsLog(self.run.path / "timings.jsonl" if writes else None)
+        self._curve = validation_scores(read_metrics(self.run.metrics))
         self._ranks.check_same(self.learner.parameters, "at the start")
         self.display.start("meta-training", self.config.outer.steps, self.state.step)
         try:
@@ -289,7 +291,8 @@ class Trainer:
         per_task = {task: sum(episodes) / len(episodes) for task, episodes in values.items()}
         metrics.write(step=state.step, split="meta_validation", **found, best_step=state.best_step, per_task=per_task)
         wandb.log(state.step, {f"validation/{key}": value for key, value in found.items()})
-        self.display.validated(validation_scores(read_metrics(self.run.metrics)), per_task)
+        self._curve.append(score)
+        self.display.validated(self._curve, per_task)
         self.display.show({"validation": f"{score:.3f} (best {state.best_score:.3f} at {state.best_step})"})
         best = "best so far" if state.best_step == state.step else f"best {state.best_score:.3f} at {state.best_step}"
         self.display.say(f"step {state.step}: validation {name.replace('_', ' ')} {score:.3f} ({best}), {shuffled:.3f} with shuffled support labels")
