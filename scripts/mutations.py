@@ -30,8 +30,8 @@ MUTATIONS = [
     Mutation(
         "SGD's rate",
         "meta/inner.py",
-        "alpha=self.rate(name)) for name, value",
-        "alpha=1.01 * self.rate(name)) for name, value",
+        "added(adapted, gradients, lambda name: -self.rate(name))",
+        "added(adapted, gradients, lambda name: -1.01 * self.rate(name))",
         "meta/test_meta_gradient.py",
         "maml and not imaml",
     ),
@@ -78,7 +78,7 @@ MUTATIONS = [
     Mutation(
         "second derivatives left out where they are products",
         "meta/meta_gradient.py",
-        "return {name: value + more[name] for name, value in result.items()}",
+        "return added(result, _split(more, phi, total))",
         "return result",
         "meta/test_meta_gradient.py",
         "test_maml",

@@ -125,7 +125,8 @@ def fit_memory(config: TrainConfig, learner: Learner, tasks: Sequence[Task], dev
     """
     way = max(way_of(task, config.episode) for task in tasks)
     rows = max(int(np.bincount(task.labels).max()) for task in tasks)
-    return fit_training(config.hardware, learner, largest_episode(config.episode, way, rows, learner.model.max_length, learner.reads_support), device, sharing)
+    largest = largest_episode(config.episode, way, rows, learner.model.max_length, learner.reads_support)
+    return fit_training(config.hardware, learner, largest, device, sharing, config.outer.meta_batch)
 
 
 def open_checkpoint(

@@ -66,6 +66,8 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.errors import UserError
     from metatrain.evaluation.protocol import check_evaluation, texts_of
     from metatrain.meta.algorithm import check_algorithm
+    from metatrain.meta.memory import MemoryUse
+    from metatrain.meta.recorded import Recorded
     from metatrain.tasks.distribution import load_tasks
     from metatrain.tasks.episodes import training_episode
     from metatrain.tracking.console import Display
@@ -97,7 +99,10 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
             except UserError:
                 continue  # the run's head or inner rule does not go with it
             if other != config.algorithm:
-                rows.append((name, *_measured(make_learner(learner.model, replace(recipe, algorithm=other)), episodes, device)))
+                alternative = make_learner(learner.model, replace(recipe, algorithm=other))
+                alternative.memory = MemoryUse(together=learner.memory.together)
+                alternative.recorded = Recorded() if learner.recorded else None
+                rows.append((name, *_measured(alternative, episodes, device)))
         table = Table(title=f"One meta-update of {len(episodes)} episodes; {config.outer.steps} of them", title_justify="left")
         for column in ("", "seconds", "in all", "memory MB"):
             table.add_column(column, justify="right" if column else "left")
@@ -117,16 +122,22 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
 
 
 def _measured(learner: Learner, episodes: list[EpisodeTexts], device: torch.device) -> tuple[float, int]:
-    """Seconds of a meta-update and the bytes by which memory rises in it; the first episode is run before, to warm up."""
+    """Seconds of a meta-update, once warm, and the bytes by which memory rises in it."""
     import time
 
     from metatrain.training import hardware
 
     step = max(learner.algorithm.first_order_until, learner.algorithm.multi_step_until)  # as it is for most of the run
-    learner.outer_gradient(episodes[0], step)
+    if learner.recorded is None:
+        learner.outer_gradient(episodes[0], step)
     with hardware.measured_memory(device) as memory:
+        if learner.recorded is not None:
+            for _ in range(2):  # the second is recorded
+                learner.mean_gradient(episodes, step)
+        hardware.wait(device)
         begin = time.perf_counter()
         learner.mean_gradient(episodes, step)
+        hardware.wait(device)
         seconds = time.perf_counter() - begin
     return seconds, memory()
 

@@ -77,7 +77,8 @@ def contrastive_gradient(learner: EncoderLearner, episodes: Sequence[EpisodeText
     texts = [text for episode in episodes for text in (*episode.support, *episode.query)]
     names = [episode.names[label] for episode in episodes for label in (*episode.support_labels, *episode.query_labels)]
     parts = chunks(texts, learner.memory.part_tokens)
-    batches, rows = learner.occurring([learner.model.batch(texts[part]) for part in parts])
+    found_texts, rows = learner.occurring(texts)
+    batches = [learner.model.batch(found_texts[part]) for part in parts]
     theta = leaves({name: value for name, value in learner.view(rows).items() if name.startswith(learner.prefix)})
     views: list[list[int | None]] = [[None] * len(parts)]
     if algorithm.contrastive == "unsupervised":

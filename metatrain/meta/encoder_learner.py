@@ -14,19 +14,23 @@ from torch.func import functional_call
 
 from metatrain.errors import UserError
 from metatrain.meta import noise
+from metatrain.meta.algorithm import method_at
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
 from metatrain.meta.episode_texts import EpisodeTexts
+from metatrain.meta.episodes_together import MODES, EpisodesTogether, Inputs, RuleOfEach, shape_of
 from metatrain.meta.head_fit import Fit, fit_head
 from metatrain.meta.inner import HEAD
 from metatrain.meta.learner import Learner, OuterGradient
-from metatrain.meta.meta_gradient import LEARNED
+from metatrain.meta.meta_gradient import LEARNED, SECOND_ORDER, meta_gradient
 from metatrain.meta.parameters import Parameters, leaves, vjp
 from metatrain.meta.text_losses import ENCODINGS, TextLosses
 from metatrain.models.adapted import HEAD_STAYS, lowest_adapted_layer
-from metatrain.models.batches import Batch, Mixed, chunks
+from metatrain.models.batches import Batch, chunks, on_device
 from metatrain.models.encoder import Encoder
-from metatrain.models.heads import Head, make_head
+from metatrain.models.heads import BY_NUMBERS, Head, make_head
 from metatrain.models.pictures import PictureEncoder
+
+_FIGURES = ("loss_before", "loss_after", "accuracy_before", "accuracy_after")
 
 
 class EncoderLearner(Learner):
@@ -44,6 +48,7 @@ class EncoderLearner(Learner):
             self.parameters[HEAD + name] = value.to(device, dtype)
         self.parameters.update({name: value.to(device, dtype) for name, value in noise.learned(algorithm, encoder.hidden_size).items()})
         self.head_adapts = algorithm.adapt not in HEAD_STAYS
+        self.packs = isinstance(encoder, Encoder) and encoder.architecture is not None  # texts of any length, end to end
         head = {"weight": torch.zeros(1, encoder.hidden_size, dtype=dtype, device=device), "bias": torch.zeros(1, dtype=dtype, device=device)}
         self.learn_rule({HEAD + name: value for name, value in head.items()} if self.head_adapts else {})
         if encoder.word_embeddings is not None:
@@ -52,10 +57,19 @@ class EncoderLearner(Learner):
             self.by_row = [name for name in (self.embedding, LEARNED + self.embedding) if name in self.parameters and self.parameters[name].shape == shape]
         self.cut = min(lowest_adapted_layer(self.adapted), encoder.layers) if self.adapted else None
 
+    @property
+    def _kernels(self) -> dict[str, bool]:
+        """On a GPU, where many small operations take the time, one for attention as long as no second derivatives of it are wanted.
+
+        Its gradient cannot be taken of episodes together (torch 2.11: "LSE is not correctly aligned").
+        """
+        once = (self.cut is None or self.algorithm.meta_gradient not in SECOND_ORDER) and self.memory.together == 1 and self.recorded is None
+        return {"fused": True} if once and self.packs and self.model.device.type == "cuda" else {}
+
     def losses(self, episode: EpisodeTexts, seed: int | None) -> TextLosses:
         if episode.targets is not None and episode.targets.choices is None:
             raise UserError("an encoder gives labels, and the tasks have target texts: set algorithm.head=lm, and a language model (model=t5_small, say)")
-        return TextLosses(self, self._read(episode), seed)
+        return TextLosses.of(self, self._read(episode), seed)
 
     def probabilities(self, parameters: Mapping[str, Tensor], episode: EpisodeTexts) -> np.ndarray:
         return self.logits(parameters, episode.query).double().softmax(1).cpu().numpy()
@@ -75,7 +89,7 @@ class EncoderLearner(Learner):
             """The meta-learned head of some of the examples."""
             part = replace(support, support=[support.support[row] for row in rows], support_labels=support.support_labels[rows])
             theta = {**self.parameters, **dict(zip(ENCODINGS, (features[torch.from_numpy(rows)], features[:0])))}
-            head, _ = self._adapted(TextLosses(self, part, None, encoded=True), theta, None)
+            head, _ = self._adapted(TextLosses.of(self, part, None, encoded=True), theta, None)
             return {name: head[HEAD + name] for name in ("weight", "bias")}
 
         examples = np.arange(len(labels)) < len(episode.support)  # before the names of the classes
@@ -89,63 +103,107 @@ class EncoderLearner(Learner):
         return functional_call(self.model, parameters, (self.model.batch(self.model.example()),)).square().sum()
 
     def groups(self, episodes: Sequence[EpisodeTexts]) -> list[list[EpisodeTexts]]:
-        """Episodes in groups for `outer_gradients`: as many as fit where nothing of the encoder adapts or is dropped, else one each."""
-        together = self.cut is None and not self.algorithm.dropout
+        """Episodes in groups for `outer_gradients`.
+
+        Of one shape, as many as `memory` says; else as many as fit where nothing of the encoder adapts or is dropped.
+        """
         groups: list[list[EpisodeTexts]] = []
         for episode in episodes:
-            tokens = sum(len(text) for each in [*(groups[-1] if groups else []), episode] for text in (*each.support, *each.query))
-            if groups and together and tokens <= self.memory.part_tokens:
-                groups[-1].append(episode)
+            last = groups[-1] if groups else []
+            if self._go_together([episode]):
+                fits = len(last) < self.memory.together and self._go_together([*last, episode])
+            else:
+                tokens = sum(len(text) for each in [*last, episode] for text in (*each.support, *each.query))
+                fits = self.cut is None and not self.algorithm.dropout and tokens <= self.memory.part_tokens
+            if last and fits:
+                last.append(episode)
             else:
                 groups.append([episode])
         return groups
 
+    def _go_together(self, episodes: Sequence[EpisodeTexts]) -> bool:
+        """Whether the meta-gradients of these episodes are taken in one pass."""
+        algorithm = self.algorithm
+        random = algorithm.dropout or algorithm.meta_dropout or algorithm.information_penalty
+        able = self.packs and not random and algorithm.head in BY_NUMBERS and algorithm.meta_gradient in MODES
+        if (self.memory.together == 1 and self.recorded is None) or not able or any(shape_of(each) != shape_of(episodes[0]) for each in episodes):
+            return False
+        return all(len(texts) * max(map(len, texts)) <= self.memory.part_tokens for each in episodes for texts in (each.support, each.query))
+
     def rows(self, episodes: Sequence[EpisodeTexts]) -> Tensor | None:
-        if not self.by_row:
-            return None
-        texts = [torch.from_numpy(np.concatenate([*each.support, *each.query])) for each in map(self._read, episodes)]
-        return torch.unique(torch.cat([torch.arange(self.model.fixed_ids), *texts])).to(self.model.device)
+        return self.occurring([text for each in map(self._read, episodes) for text in (*each.support, *each.query)])[1]
 
     def outer_gradients(self, episodes: Sequence[EpisodeTexts], step: int = 0) -> list[OuterGradient]:
         """Meta-gradients of a group of episodes whose sum is wanted, in order.
 
         If there are several, their texts are encoded together, and the encoder's share of the sum is in the last one.
         """
+        if self._go_together(episodes):
+            return self._together(episodes, step)
         if len(episodes) == 1:
             return [self.outer_gradient(episode, step) for episode in episodes]
         episodes = [self._read(episode) for episode in episodes]
-        (batch,), rows = self.occurring([self.model.batch([text for episode in episodes for text in (*episode.support, *episode.query)])])
+        texts, rows = self.occurring([text for episode in episodes for text in (*episode.support, *episode.query)])
         view = self.view(rows)
         encoder = leaves({name: value for name, value in view.items() if name.startswith(self.prefix)})
         others = {name: value for name, value in view.items() if not name.startswith(self.prefix)}
-        together = self.encode(encoder, batch)
+        together = self.encode(encoder, self.model.batch(texts))
         sizes = [size for episode in episodes for size in (len(episode.support), len(episode.query))]
         pieces = torch.split(together.detach(), sizes)
         found, cotangents = [], []
         for episode, encodings in zip(episodes, zip(pieces[::2], pieces[1::2])):
-            losses = TextLosses(self, episode, episode.seed, encoded=True)
+            losses = TextLosses.of(self, episode, episode.seed, encoded=True)
             part = self._outer_gradient(losses, {**others, **dict(zip(ENCODINGS, encodings))}, rows, step)
             cotangents += [part.gradient.pop(name, torch.zeros_like(value)) for name, value in zip(ENCODINGS, encodings)]
             found.append(part)
         found[-1].gradient.update(vjp([together], [torch.cat(cotangents)], encoder))
         return found
 
+    def _together(self, episodes: Sequence[EpisodeTexts], step: int) -> list[OuterGradient]:
+        """The same of episodes of one shape in one pass; the sum of what is not theirs by row is in the last one."""
+        read = [self._read(episode) for episode in episodes]
+        inputs, steps = Inputs.of(self, read), self.steps(evaluation=False)
+        method = method_at(self.algorithm, steps, step)
+
+        def taken(arguments: Sequence[Tensor]) -> Parameters:
+            losses = EpisodesTogether(self, read[0].names, Inputs(*arguments))
+            kept = replace(method, graphs=self.memory.graphs(losses.support_tokens))
+            gradient = meta_gradient(losses, losses.view(), RuleOfEach(self.rule), steps, kept).gradient
+            figures = dict(zip(_FIGURES, (*losses.query_losses[:2], *losses.query_accuracies[:2])))
+            return figures | {name: value if name in self.by_row else value.sum(0) for name, value in gradient.items()}
+
+        if self.recorded is None:
+            total = taken(inputs)
+        else:
+            where = tuple(value.data_ptr() for value in self.parameters.values())
+            total = self.recorded.call(taken, inputs, (len(read[0].names), str(method), self.memory, where))
+        figures = [total.pop(name).unbind() for name in _FIGURES]
+        by_row = {name: total.pop(name) for name in self.by_row if name in total}
+        found = []
+        for number, (before, after, right_before, right_after) in enumerate(zip(*figures)):
+            own = {name: value[number] for name, value in by_row.items()}
+            found.append(OuterGradient(own, inputs.rows[number] if self.by_row else None, before, after, right_before, right_after, residual=None))
+        found[-1].gradient.update(total)
+        return found
+
     def _read(self, episode: EpisodeTexts) -> EpisodeTexts:
         """The episode with everything that is learned from in its support set."""
         return episode.with_names() if self.algorithm.label_names else episode
 
-    def occurring(self, batches: list[Batch]) -> tuple[list[Batch], Tensor | None]:
-        """The batches over the word embeddings that occur in them alone, and which rows these are; None: all of them.
+    def occurring(self, texts: Sequence[np.ndarray]) -> tuple[Sequence[np.ndarray], Tensor | None]:
+        """The texts over the word embeddings that occur in them alone, and which rows these are; None: all of them.
 
         With gradients wanted for the word embeddings, others need not take part: they are half of a small model's
         parameters, and all but some hundred have no gradient.
         """
-        texts = [batch for batch in batches if not isinstance(batch, Mixed)]
-        if not self.by_row or len(texts) < len(batches):
-            return batches, None
-        fixed = torch.arange(self.model.fixed_ids, device=self.model.device)  # so these rows keep their place
-        rows = torch.unique(torch.cat([fixed, *(batch.token_ids() for batch in texts)]))
-        return [batch.remap(rows) for batch in texts], rows
+        if not self.by_row:
+            return texts, None
+        rows = self.distinct(texts)
+        return [np.searchsorted(rows, text) for text in texts], on_device(rows, self.model.device)
+
+    def distinct(self, texts: Sequence[np.ndarray]) -> np.ndarray:
+        """The token ids that occur, in order; those with a meaning of their own keep their place."""
+        return np.unique(np.concatenate([np.arange(self.model.fixed_ids), *texts]))
 
     def logits(self, parameters: Mapping[str, Tensor], texts: Sequence[np.ndarray]) -> Tensor:
         """Scores of shape [texts, way] under adapted parameters, without a graph."""
@@ -160,7 +218,7 @@ class EncoderLearner(Learner):
 
     def encode(self, parameters: Mapping[str, Tensor], batch: Batch | None, **part: Any) -> Tensor:
         """The encoder as a function of its parameters; `part` as in `Encoder.forward`. batch: None only where `hidden` is all that is needed."""
-        return self.call(parameters, batch, **part)
+        return self.call(parameters, batch, **part, **self._kernels)
 
     def encode_frozen(self, parameters: Mapping[str, Tensor], batch: Batch | None, seed: int | None) -> Tensor | None:
         """What the part that never adapts makes of a batch; None if every part adapts."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from metatrain import plugins
 from metatrain.errors import UserError
 from metatrain.meta.config import InnerConfig
-from metatrain.meta.parameters import Parameters
+from metatrain.meta.parameters import Parameters, added
 
 HEAD = "head."  # what names of head parameters begin with
 
@@ -23,7 +23,10 @@ HEAD = "head."  # what names of head parameters begin with
 class InnerRule(Protocol):
     """One choice on the inner-rule axis. `update` must be differentiable in all its tensors."""
 
-    is_linear: bool  # no derivative of `update` depends on the values of the gradients
+    is_linear: bool  # whether phi_{k+1} = phi_k - rate(name) * gradient, with rates that nothing learns
+
+    def rate(self, name: str) -> float:
+        """Of a linear rule; others need not have it."""
 
     def learned(self, adapted: Mapping[str, Tensor]) -> Parameters:
         """Initial values of the rule's own meta-parameters, for adapted parameters of these names and shapes.
@@ -70,7 +73,7 @@ class SGD(_Rates):
     def update(
         self, adapted: Parameters, gradients: Mapping[str, Tensor], step: int, learned: Mapping[str, Tensor], state: Mapping[str, Tensor]
     ) -> tuple[Parameters, Parameters]:
-        return {name: torch.sub(value, gradients[name], alpha=self.rate(name)) for name, value in adapted.items()}, {}
+        return added(adapted, gradients, lambda name: -self.rate(name)), {}
 
 
 class MetaSGD(_Rates):

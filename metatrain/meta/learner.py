@@ -23,6 +23,7 @@ from metatrain.meta.inner import HEAD, make_inner_rule
 from metatrain.meta.memory import MemoryUse
 from metatrain.meta.meta_gradient import LEARNED, SECOND_ORDER, EpisodeLosses, adapt, meta_gradient
 from metatrain.meta.parameters import Gradient, Parameters, leaves
+from metatrain.meta.recorded import Recorded
 from metatrain.models.adapted import select
 from metatrain.models.adapters import is_adapter
 
@@ -61,6 +62,7 @@ class Learner:
     head_adapts = False  # whether an episode has a head beside the model that adapts
     embedding: str | None = None  # name of the word embeddings, where only the rows that occur take part
     reads_support = False  # whether each query is read after the whole support set
+    recorded: Recorded | None = None  # what records the kernels of episodes together
     cut: int | None = 0  # the model's part below the cut does not adapt and runs once an episode; None: all of it
 
     def __init__(self, model: Any, algorithm: AlgorithmConfig, inner: InnerConfig):

@@ -34,6 +34,7 @@ class MemoryUse:
 
     part_tokens: int = MOST_TOKENS  # of texts that are encoded together
     graph_tokens: float = math.inf  # exact: support tokens, over all inner steps, whose graphs are kept rather than rebuilt
+    together: int = 1  # episodes whose meta-gradients are taken in one pass
 
     def graphs(self, support_tokens: int) -> int | None:
         """How many inner steps' graphs are kept; None: all."""
@@ -132,6 +133,15 @@ def fit(footprint: Footprint, largest: Largest, room: float, uses: Iterable[Memo
             every = footprint.learner.inner.steps * largest.support
             return replace(use, graph_tokens=math.inf if tokens >= every else tokens)
     return None
+
+
+def side_by_side(footprint: Footprint, largest: Largest, room: float, use: MemoryUse, most: int) -> MemoryUse:
+    """The same use for as many episodes in one pass as there is room for beside the learner, at most so many; graphs come before episodes."""
+    kept = footprint.kept(largest, use)
+    if kept and use.graph_tokens < math.inf:
+        return use
+    one = footprint.meta_gradient(largest, use) + kept * footprint.learner.inner.steps * largest.support
+    return replace(use, together=max(1, min(most, int(room // one))))
 
 
 def halvings(smallest: int) -> list[MemoryUse]:

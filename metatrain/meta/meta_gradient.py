@@ -24,7 +24,7 @@ from torch import Tensor
 
 from metatrain.errors import UserError
 from metatrain.meta.inner import InnerRule
-from metatrain.meta.parameters import Parameters, add_to, detached, dot, leaves, vjp
+from metatrain.meta.parameters import Parameters, add_to, added, detached, dot, leaves, scaled, vjp
 from metatrain.meta.second_order import GradientGraph, Loss, finite_difference, forward_over_reverse, reverse_over_reverse, sum_of_products
 
 MODES = ("exact", "exact_recomputed", "forward_over_reverse", "finite_difference", "first_order", "implicit", "reptile")
@@ -134,7 +134,7 @@ def meta_gradient(episode: EpisodeLosses, theta: Mapping[str, Tensor], rule: Inn
                 cotangent = tape.back(k, cotangent, _PRODUCTS[method.mode], total)
                 if k and weights[k - 1]:
                     _, more = _query_gradient(episode, point, fixed, weights[k - 1], total)
-                    cotangent = {name: value + more.get(name, 0) for name, value in cotangent.items()}
+                    cotangent = added(cotangent, more)
 
     outputs = {**start, **derived}
     cotangent = {**{name: value for name, value in cotangent.items() if name in start}, **total}
@@ -151,7 +151,8 @@ def _query_gradient(episode: EpisodeLosses, phi: Parameters, fixed: Parameters, 
     for part in episode.query_parts(phi, fixed):
         losses.append(part.detach())
         add_to(found, vjp([part * weight], None, {**phi, **fixed}))
-    return torch.stack(losses).sum(), _split(found, phi, total)
+    gradient = _split(found, phi, total)
+    return torch.stack(losses).sum(), {name: _or_zeros(gradient.get(name), value) for name, value in phi.items()}
 
 
 def has_recursion(method: Method, learns_rates: bool) -> bool:
@@ -239,25 +240,27 @@ class _Tape:
         that gradient, if second derivatives count.
         """
         kept = self._kept.pop()
-        before = leaves(kept.before)
-        gradients = leaves(kept.gradients) or {name: _placeholder(before[name]) for name in self._names}
+        phi = {name: kept.before[name] for name in self._names}
+        if self.rule.is_linear:
+            result, direction = cotangent, scaled(cotangent, lambda name: -self.rule.rate(name))
+        else:
+            result, direction = self._through_update(kept, cotangent, k, total)
+        if products is None:
+            return result
+        more = sum_of_products(kept.graphs, direction) if kept.graphs else products(self._support(k), phi, self.fixed, direction)
+        return added(result, _split(more, phi, total))
+
+    def _through_update(self, kept: _Kept, cotangent: Parameters, k: int, total: Parameters) -> tuple[Parameters, Parameters]:
+        """The cotangents of (phi_k, state) and of the gradient, through the update alone."""
+        before, gradients = leaves(kept.before), leaves(kept.gradients)
         after = self._update(before, gradients, k)
         outputs = {name: value for name, value in after.items() if name in cotangent}
         rates = {LEARNED + name: value for name, value in self._learned.items()}
         inputs = {**before, **{f"gradient {name}": value for name, value in gradients.items()}, **rates}
         found = vjp(list(outputs.values()), [cotangent[name] for name in outputs], inputs)
-        del after, outputs, cotangent  # parameters' worth of memory each
-        direction = {name: found.pop(f"gradient {name}", torch.zeros_like(before[name])) for name in self._names}
-        result = _split(found, before, total)
-        if products is None:
-            return result
-        if kept.graphs:
-            more = sum_of_products(kept.graphs, direction)
-        else:
-            phi = {name: kept.before[name] for name in self._names}
-            more = products(self._support(k), phi, self.fixed, direction)
-        more = _split(more, before, total)
-        return {name: value + more[name] for name, value in result.items()}
+        direction = {name: _or_zeros(found.pop(f"gradient {name}", None), before[name]) for name in self._names}
+        kept_apart = _split(found, before, total)
+        return {name: _or_zeros(kept_apart.get(name), value) for name, value in before.items()}, direction
 
     def _support(self, k: int) -> Loss:
         # A proximal objective is minimised, so it has to be the same in every step.
@@ -310,11 +313,10 @@ def _solve(episode: EpisodeLosses, phi: Parameters, fixed: Parameters, right: Pa
 
 
 def _split(found: Parameters, phi: Parameters, total: Parameters) -> Parameters:
-    """Keep phi's entries as the next cotangent; add the rest to the gradient with respect to w."""
+    """Keep phi's entries, for the next cotangent; add the rest to the gradient with respect to w."""
     add_to(total, {name: value for name, value in found.items() if name not in phi})
-    return {name: found.get(name, torch.zeros_like(value)) for name, value in phi.items()}
+    return {name: value for name, value in found.items() if name in phi}
 
 
-def _placeholder(like: Tensor) -> Tensor:
-    """A leaf in the shape of `like` that takes no memory, for a gradient whose values do not matter."""
-    return like.new_zeros(()).expand(like.shape).requires_grad_()
+def _or_zeros(value: Tensor | None, like: Tensor) -> Tensor:
+    return torch.zeros_like(like) if value is None else value

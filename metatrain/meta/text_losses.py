@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +14,7 @@ from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.inner import HEAD
 from metatrain.meta.noise import ONCE, QUERY, SUPPORT, Noise
 from metatrain.meta.parameters import Parameters
-from metatrain.models.batches import Batch, chunks
+from metatrain.models.batches import Batch, chunks, on_device
 
 if TYPE_CHECKING:
     from metatrain.meta.encoder_learner import EncoderLearner
@@ -22,32 +22,43 @@ if TYPE_CHECKING:
 _SUPPORT, _QUERY = "frozen.support.", "frozen.query."  # what the frozen part of the encoder gives for each part, computed once an episode
 ENCODINGS = (f"{_SUPPORT}0", f"{_QUERY}0")  # their names where that is all of it, and all texts are in one part
 
+Labelled = tuple[Batch | None, Tensor]  # texts, unless their encodings are there already, and their labels
+
 
 class TextLosses:
     """An episode's losses as functions of the adapted parameters phi and the meta-parameters theta."""
 
-    def __init__(self, learner: EncoderLearner, episode: EpisodeTexts, seed: int | None, encoded: bool = False):
-        """An episode without queries has no query loss.
+    rows: Tensor | None = None  # of the word embeddings, those that occur
 
-        `seed`: of dropout and noise; None: there is none. `encoded`: nothing of the encoder adapts, and theta brings the
-        encodings of the texts, [support, H] and [queries, H], as ENCODINGS.
+    def __init__(
+        self, learner: EncoderLearner, names: Sequence[str], noise: Noise, support: Sequence[Labelled], query: Sequence[Labelled], encoded: bool = False
+    ):
+        """`support`, `query`: the texts in parts, and their labels; no query, no query loss.
+
+        `encoded`: nothing of the encoder adapts, and theta brings the encodings of the texts, [support, H] and [queries, H], as
+        ENCODINGS.
         """
-        device = learner.model.device
-        self.learner, self.names, self.encoded = learner, episode.names, encoded
-        self.noise = Noise(learner.algorithm, seed)
-        labels, answers = (torch.from_numpy(np.asarray(each, dtype=np.int64)).to(device) for each in (episode.support_labels, episode.query_labels))
-        self.support_size, self.query_size = len(labels), len(answers)
-        self.support_tokens = sum(map(len, episode.support))
+        self.learner, self.names, self.noise, self.encoded = learner, names, noise, encoded
+        self.support, self.query = support, query
+        self.support_size, self.query_size = (sum(len(labels) for _, labels in parts) for parts in (support, query))
+        self.support_tokens = 0
         self.query_accuracies: list[Tensor] = []  # one for each time that all of `query_parts` were asked for
-        self.support: list[tuple[Batch | None, Tensor]] = [(None, labels)]
-        self.query: list[tuple[Batch | None, Tensor]] = [(None, answers)]
-        self.rows: Tensor | None = None  # of the word embeddings, those that occur
-        if not encoded:
-            support, query = (chunks(texts, learner.memory.part_tokens) for texts in (episode.support, episode.query))
-            batches: list[Batch] = [learner.model.batch(texts[part]) for texts, parts in ((episode.support, support), (episode.query, query)) for part in parts]
-            batches, self.rows = learner.occurring(batches)
-            self.support = [(batch, labels[part]) for batch, part in zip(batches, support)]
-            self.query = [(batch, answers[part]) for batch, part in zip(batches[len(support) :], query)]
+
+    @classmethod
+    def of(cls, learner: EncoderLearner, episode: EpisodeTexts, seed: int | None, encoded: bool = False) -> TextLosses:
+        """The losses of an episode. `seed`: of dropout and noise; None: there is none."""
+        noise = Noise(learner.algorithm, seed)
+        labels, answers = (on_device(np.asarray(each, dtype=np.int64), learner.model.device) for each in (episode.support_labels, episode.query_labels))
+        if encoded:
+            return cls(learner, episode.names, noise, [(None, labels)], [(None, answers)], encoded=True)
+        texts, rows = learner.occurring([*episode.support, *episode.query])
+
+        def parts(texts: Sequence[np.ndarray], labels: Tensor) -> list[Labelled]:
+            return [(learner.model.batch(texts[part]), labels[part]) for part in chunks(texts, learner.memory.part_tokens)]
+
+        losses = cls(learner, episode.names, noise, parts(texts[: len(labels)], labels), parts(texts[len(labels) :], answers))
+        losses.rows, losses.support_tokens = rows, sum(map(len, episode.support))
+        return losses
 
     def start(self, theta: Mapping[str, Tensor]) -> tuple[Parameters, Parameters]:
         learner, head = self.learner, self.learner.head

@@ -82,9 +82,7 @@ class Bert(Architecture):
         order = batch.starts.argsort()  # packed order
         first = hidden.index_select(0, batch.starts[order])
         dropout = mixer.dropout.p if mixer.training else 0.0
-        mixed = first_token_attention(
-            mixer.query(first), mixer.key(hidden), mixer.value(hidden), mixer.num_attention_heads, mixer.scaling, dropout, batch.groups
-        )
+        mixed = first_token_attention(mixer.query(first), mixer.key(hidden), mixer.value(hidden), mixer.num_attention_heads, mixer.scaling, dropout, **shared)
         return layer.feed_forward_chunk(layer.attention.output(mixed, first)).index_select(0, order.argsort())
 
 

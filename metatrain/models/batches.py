@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,15 +34,6 @@ class Padded:
     groups: tuple[PaddedGroup, ...]
     order: Tensor  # where each text of the caller is among the groups' texts, shape [B]
 
-    def token_ids(self) -> Tensor:
-        """All token ids, padding included, in one row."""
-        return torch.cat([group.input_ids.flatten() for group in self.groups])
-
-    def remap(self, rows: Tensor) -> Padded:
-        """The same texts, with ids as positions in the sorted ids `rows`."""
-        groups = (PaddedGroup(torch.searchsorted(rows, group.input_ids), group.attention_mask) for group in self.groups)
-        return Padded(tuple(groups), self.order)
-
 
 @dataclass(frozen=True)
 class AttentionGroup:
@@ -66,14 +57,6 @@ class Packed:
     starts: Tensor  # first token of each text in the caller's order, shape [B]
     lengths: Tensor  # shape [B]
 
-    def token_ids(self) -> Tensor:
-        """All token ids in one row."""
-        return self.input_ids[0]
-
-    def remap(self, rows: Tensor) -> Packed:
-        """The same texts, with ids as positions in the sorted ids `rows`."""
-        return Packed(torch.searchsorted(rows, self.input_ids), self.position_ids, self.groups, self.starts, self.lengths)
-
 
 @dataclass(frozen=True)
 class Mixed:
@@ -84,8 +67,22 @@ class Mixed:
     order: Tensor  # where each input of the caller is among the texts and then the pictures, [inputs]
 
 
+class Cells(NamedTuple):
+    """As many texts for each of several episodes, padded to one length: the batches of calls that are one call under `torch.vmap`."""
+
+    ids: Tensor  # [E, B, L]
+    lengths: Tensor  # [E, B]
+    mask: Tensor  # what is added to attention's scores, [E, B, 1, 1 or L, L]
+
+
 TextBatch = Padded | Packed
 Batch = TextBatch | Mixed
+
+
+def on_device(values: np.ndarray, device: torch.device) -> Tensor:
+    """The values as a tensor there; a GPU is not waited for."""
+    found = torch.from_numpy(values)
+    return found.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else found.to(device)
 
 
 def pad(texts: Sequence[np.ndarray], padding_id: int, device: torch.device) -> Padded:
@@ -97,8 +94,8 @@ def pad(texts: Sequence[np.ndarray], padding_id: int, device: torch.device) -> P
         filled = np.arange(longest)[None] < lengths[order[group], None]  # [texts, longest]
         ids = np.full(filled.shape, padding_id, dtype=np.int64)
         ids[filled] = np.concatenate([texts[i] for i in order[group]])
-        padded.append(PaddedGroup(torch.from_numpy(ids).to(device), torch.from_numpy(filled.astype(np.int64)).to(device)))
-    return Padded(tuple(padded), torch.from_numpy(np.argsort(order)).to(device))
+        padded.append(PaddedGroup(on_device(ids, device), on_device(filled.astype(np.int64), device)))
+    return Padded(tuple(padded), on_device(np.argsort(order), device))
 
 
 def pack(texts: Sequence[np.ndarray], device: torch.device, causal: bool = False) -> Packed:
@@ -109,12 +106,29 @@ def pack(texts: Sequence[np.ndarray], device: torch.device, causal: bool = False
     ids = np.concatenate([texts[i] for i in order]).astype(np.int64)
     positions = np.concatenate([np.arange(lengths[i]) for i in order])
     return Packed(
-        torch.from_numpy(ids)[None].to(device),
-        torch.from_numpy(positions)[None].to(device),
+        on_device(ids, device)[None],
+        on_device(positions, device)[None],
         tuple(_attention_group(lengths[order[group]], device, causal) for group in groups),
-        torch.from_numpy(starts).to(device),
-        torch.from_numpy(lengths).to(device),
+        on_device(starts, device),
+        on_device(lengths, device),
     )
+
+
+def cells(episodes: Sequence[Sequence[np.ndarray]], device: torch.device, causal: bool = False, length: int = 0) -> Cells:
+    """The texts of episodes that have as many each, in cells of at least this length."""
+    lengths = np.array([[len(ids) for ids in texts] for texts in episodes])  # [E, B]
+    filled = np.arange(max(length, lengths.max())) < lengths[:, :, None]  # [E, B, L]
+    ids = np.zeros(filled.shape, dtype=np.int64)  # which one pads does not matter: nothing attends to it, and no encoding is made of it
+    ids[filled] = np.concatenate([ids for texts in episodes for ids in texts])
+    return Cells(on_device(ids, device), on_device(lengths, device), _mask(filled, causal, device))
+
+
+def packed_cells(ids: Tensor, lengths: Tensor, mask: Tensor) -> Packed:
+    """The batch of one episode, from its share of `Cells`."""
+    texts, length = ids.shape
+    group = AttentionGroup(texts * length, texts, length, None, None, mask)
+    cell = torch.arange(texts * length, device=ids.device)
+    return Packed(ids.reshape(1, -1), (cell % length)[None], (group,), cell[::length], lengths)
 
 
 def longest_first(texts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, list[slice]]:
@@ -135,16 +149,21 @@ def _attention_group(lengths: np.ndarray, device: torch.device, causal: bool) ->
     filled = np.arange(longest)[None] < lengths[:, None]  # [texts, longest]
     gather = np.zeros((texts, longest), dtype=np.int64)
     gather[filled] = np.arange(tokens)
-    seen = filled[:, None, None, :] & np.tri(longest, dtype=bool) if causal else filled[:, None, None, :]
-    mask = torch.zeros(seen.shape).masked_fill(torch.from_numpy(~seen), float("-inf")).to(device)
     return AttentionGroup(
         tokens,
         texts,
         longest,
-        None if full else torch.from_numpy(gather.ravel()).to(device),
-        None if full else torch.from_numpy(np.flatnonzero(filled.ravel())).to(device),
-        None if full and not causal else mask,
+        None if full else on_device(gather.ravel(), device),
+        None if full else on_device(np.flatnonzero(filled.ravel()), device),
+        None if full and not causal else _mask(filled, causal, device),
     )
+
+
+def _mask(filled: np.ndarray, causal: bool, device: torch.device) -> Tensor:
+    """What is added to attention's scores in cells [..., texts, length] of which some are filled: 0 or -inf, [..., texts, 1, 1 or length, length]."""
+    seen = filled[..., None, None, :]
+    seen = seen & np.tri(filled.shape[-1], dtype=bool) if causal else seen
+    return on_device(np.where(seen, np.float32(0), np.float32(-np.inf)), device)
 
 
 def packed_attention(
@@ -157,13 +176,13 @@ def packed_attention(
     dropout: float = 0.0,
     groups: Sequence[AttentionGroup] = (),
     position_bias: Sequence[Tensor] | None = None,
+    fused: bool = False,
     **__: Any,
 ) -> tuple[Tensor, None]:
-    """Attention for `Packed` inputs, in transformers' attention interface; twice differentiable.
+    """Attention for `Packed` inputs, in transformers' attention interface; twice differentiable unless `fused`.
 
     query has shape [1, A, T, D]; key and value have too, or with fewer heads that share; position_bias: what is added to each
-    group's scores, [1, A, L, L]. Returns ([1, T, A, D], None). Written out rather than through the fused kernel, because that
-    one has no second derivative.
+    group's scores, [1, A, L, L]. Returns ([1, T, A, D], None). Written out, because the fused kernel has no second derivative.
     """
     _, heads, tokens, size = query.shape
     sizes = [group.tokens for group in groups]
@@ -171,19 +190,21 @@ def packed_attention(
     outputs = []
     for number, (group, q, k, v) in enumerate(zip(groups, *parts)):
         bias = None if position_bias is None else position_bias[number]
-        mixed = _mixed(_grid(q, group, size), k, v, group, scaling, dropout, bias).transpose(1, 2)
+        mixed = _mixed(_grid(q, group, size), k, v, group, scaling, dropout, bias, fused).transpose(1, 2)
         mixed = mixed.reshape(group.texts * group.length, heads * size)
         outputs.append(mixed if group.scatter is None else mixed.index_select(0, group.scatter))
     return torch.cat(outputs).view(1, tokens, heads, size), None
 
 
-def first_token_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, scaling: float, dropout: float, groups: Sequence[AttentionGroup]) -> Tensor:
+def first_token_attention(
+    query: Tensor, key: Tensor, value: Tensor, heads: int, scaling: float, dropout: float, groups: Sequence[AttentionGroup], fused: bool = False
+) -> Tensor:
     """Attention of each text's first token alone: query [B, A * D] in packed order; key, value [T, A * D]; returns [B, A * D]."""
     outputs = []
     sizes = [group.tokens for group in groups]
     for group, q, k, v in zip(groups, query.split([group.texts for group in groups]), key.split(sizes), value.split(sizes)):
         q = q.view(group.texts, 1, heads, -1).transpose(1, 2)
-        outputs.append(_mixed(q, k, v, group, scaling, dropout, None).reshape(group.texts, -1))
+        outputs.append(_mixed(q, k, v, group, scaling, dropout, None, fused).reshape(group.texts, -1))
     return torch.cat(outputs)
 
 
@@ -193,16 +214,19 @@ def _grid(x: Tensor, group: AttentionGroup, size: int) -> Tensor:
     return x.view(group.texts, group.length, -1, size).transpose(1, 2)
 
 
-def _mixed(query: Tensor, key: Tensor, value: Tensor, group: AttentionGroup, scaling: float, dropout: float, bias: Tensor | None) -> Tensor:
+def _mixed(query: Tensor, key: Tensor, value: Tensor, group: AttentionGroup, scaling: float, dropout: float, bias: Tensor | None, fused: bool) -> Tensor:
     """Values mixed for queries [texts, A, queries, D], in the same shape."""
     heads, size = query.shape[1], query.shape[3]
     key, value = _grid(key, group, size), _grid(value, group, size)
     if (sharing := heads // key.shape[1]) > 1:
         key, value = key.repeat_interleave(sharing, 1), value.repeat_interleave(sharing, 1)
+    added = [each.to(query.dtype) for each in (bias, group.mask) if each is not None]
+    if fused:
+        mask = added[0] + added[1] if len(added) == 2 else added[0] if added else None
+        return F.scaled_dot_product_attention(query, key, value, mask, dropout, scale=scaling)
     scores = torch.matmul(query * scaling, key.transpose(-1, -2))
-    for more in (bias, group.mask):
-        if more is not None:
-            scores = scores + more.to(scores.dtype)
+    for more in added:
+        scores = scores + more
     shares = F.dropout(F.softmax(scores, dim=-1), dropout, training=dropout > 0)
     return torch.matmul(shares, value)
 

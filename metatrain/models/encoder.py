@@ -78,18 +78,21 @@ class Encoder(nn.Module):
         """Number of layers that `forward` can be cut between; 0: this architecture cannot be cut."""
         return 0 if self.architecture is None else len(self.architecture.layers)
 
-    def forward(self, batch: TextBatch, hidden: Tensor | None = None, start: int = 0, stop: int | None = None, seed: int | None = None) -> Tensor:
+    def forward(
+        self, batch: TextBatch, hidden: Tensor | None = None, start: int = 0, stop: int | None = None, seed: int | None = None, fused: bool = False
+    ) -> Tensor:
         """Encodings of shape [B, H].
 
         Where the encoder can be cut (`layers`), it can run in two parts: with `stop`, up to that layer, which gives the
         hidden states [T, H] before it; with these as `hidden` and the same number as `start`, from there to the encodings.
-        With a `seed`, dropout is on: the same seed, the same masks.
+        With a `seed`, dropout is on: the same seed, the same masks. `fused`: packed texts go through a kernel for attention that has no
+        second derivative.
         """
         if seed is not None:
             with dropout(self.backbone, seed, self.device):
-                return self.forward(batch, hidden, start, stop)
+                return self.forward(batch, hidden, start, stop, fused=fused)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half_products):
-            encodings = self._padded(batch) if isinstance(batch, Padded) else self._packed(batch, hidden, start, stop)
+            encodings = self._padded(batch) if isinstance(batch, Padded) else self._packed(batch, hidden, start, stop, fused)
         if self.half_products:
             encodings = encodings.float()
         return F.normalize(encodings, dim=-1) if self.normalize and stop is None else encodings
@@ -109,12 +112,12 @@ class Encoder(nn.Module):
         """What makes token ids of texts for it."""
         return Tokens(self.tokenizer, self.max_length)
 
-    def _packed(self, batch: Packed, hidden: Tensor | None, start: int, stop: int | None) -> Tensor:
+    def _packed(self, batch: Packed, hidden: Tensor | None, start: int, stop: int | None, fused: bool) -> Tensor:
         model = self.architecture
         assert model is not None  # which has packed the batch
         if hidden is None:
             hidden = model.embed(batch)
-        shared, layers = model.shared(batch, hidden), model.layers[start:stop]
+        shared, layers = {**model.shared(batch, hidden), "fused": fused}, model.layers[start:stop]
         first_alone = stop is None and self.pooling == "first" and len(layers) > 0
         for layer in layers[:-1] if first_alone else layers:
             hidden = model.run(layer, hidden, shared)  # [T, H]

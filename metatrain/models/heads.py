@@ -206,3 +206,5 @@ RULES: dict[str, Callable[[float, Sequence[str]], HeadRule]] = {
     "ridge": lambda scale, labels: RidgeHead(scale),
     "generated": lambda scale, labels: GeneratedHead(),
 }
+
+BY_NUMBERS = tuple(name for name in RULES if name != "joint")  # what they make of an episode does not depend on the names of its labels

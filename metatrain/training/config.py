@@ -39,12 +39,13 @@ class HardwareConfig:
 
     device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
     threads: int | None = None  # of each process; null: OMP_NUM_THREADS, or all cores that it may use, shared among the processes
-    precision: str = "float32"  # float32 | float64 | bf16 (the model's matrix products; parameters and inner loop stay in float32)
+    precision: str = "float32"  # float32 | float64 | tf32 (GPU) | bf16 (either: of the model's matrix products; parameters and inner loop stay in float32)
+    together: int | None = None  # episodes whose meta-gradients are taken in one pass, where they have one shape; null: on a GPU all that fit, else 1
     max_memory: float | None = None  # GB that the process (or the GPU) may take; null: what is free, without changing any number for it
     processes: int = 1  # of a training run on this machine, which share its episodes; several machines: docs/scaling.md
     reduce: str = "ordered"  # how they add up meta-gradients: ordered (the same bits with any number of processes) | fast (fewer bytes exchanged)
     timeout: float = 600.0  # seconds that a process waits for the others, until it takes one of them for lost
-    fast_kernels: bool = True  # CPU: the faster float32 matrix product and an allocator that keeps freed memory
+    fast_kernels: bool = True  # CPU: the faster float32 product, an allocator that keeps freed memory; GPU: kernels of episodes together are recorded
 
 
 @dataclass

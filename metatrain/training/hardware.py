@@ -30,11 +30,13 @@ def apply(config: HardwareConfig, ranks: Ranks | None = None) -> tuple[torch.dev
     Raises:
         UserError: the device is not there or a value makes no sense.
     """
-    precisions = {"float32": torch.float32, "float64": torch.float64, "bf16": torch.bfloat16}
+    precisions = {"float32": torch.float32, "float64": torch.float64, "tf32": torch.float32, "bf16": torch.bfloat16}
     if config.precision not in precisions:
         raise UserError(f"hardware.precision={config.precision} is unknown; choose one of {', '.join(precisions)}")
     if config.max_memory is not None and not 0 < config.max_memory < float("inf"):
         raise UserError(f"hardware.max_memory={config.max_memory} must be a positive number of GB, or null")
+    if config.together is not None and config.together < 1:
+        raise UserError(f"hardware.together={config.together} must be 1 or more, or null")
     if config.processes < 1:
         raise UserError(f"hardware.processes={config.processes} must be 1 or more")
     if ranks is None and config.processes != 1:
@@ -47,6 +49,10 @@ def apply(config: HardwareConfig, ranks: Ranks | None = None) -> tuple[torch.dev
     device = _device(config.device, local_rank, local_size)
     each = f" for each of {local_size} processes" if local_size > 1 else ""
     notes = [f"hardware: {device}, {threads} threads{each}, {config.precision}"]
+    if config.precision == "tf32":
+        if device.type != "cuda":
+            raise UserError(f"hardware.precision=tf32 is for NVIDIA GPUs, and the device is {device}; choose float32 or bf16")
+        torch.set_float32_matmul_precision("high")
     if device.type == "cpu" and config.fast_kernels:
         notes += _fast_cpu()
     if device.type == "cpu" and config.precision == "bf16" and not {"avx512_bf16", "amx_bf16"} & set(_cpu_flags().split()):
@@ -63,10 +69,16 @@ def _available_threads(local_size: int) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
-def peak_memory(device: torch.device) -> int:
-    """Largest memory in use so far, in bytes: of the device where it counts, else of the process."""
+def wait(device: torch.device) -> None:
+    """Until everything that was started there is done."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        torch.cuda.synchronize(device)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Largest memory taken so far, in bytes: of the device where it counts, else by the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -106,9 +118,10 @@ def measured_memory(device: torch.device) -> Iterator[Callable[[], int]]:
     """
     gc.collect()
     if device.type == "cuda":
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        yield lambda: torch.cuda.max_memory_allocated(device) - before
+        before = torch.cuda.memory_reserved(device)
+        yield lambda: torch.cuda.max_memory_reserved(device) - before
         return
     status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     if not reset.exists():

@@ -9,7 +9,8 @@ import torch
 from metatrain.errors import RestartableError, UserError
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.learner import Learner, OuterGradient
-from metatrain.meta.memory import Footprint, Largest, MemoryUse, fit, halvings
+from metatrain.meta.memory import Footprint, Largest, MemoryUse, fit, halvings, side_by_side
+from metatrain.meta.recorded import Recorded
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.training.config import HardwareConfig
 from metatrain.training.failpoints import failpoint
@@ -32,21 +33,24 @@ def largest_episode(episode: EpisodeConfig, way: int, rows: int, text: int, read
     return Largest(query, support, way * queries * query)
 
 
-def fit_training(hardware: HardwareConfig, learner: Learner, largest: Largest, device: torch.device, sharing: int = 1) -> str:
-    """Make the learner's meta-gradients fit; returns a line for the log.
+def fit_training(hardware: HardwareConfig, learner: Learner, largest: Largest, device: torch.device, sharing: int = 1, meta_batch: int = 1) -> str:
+    """Make the learner's meta-gradients, of so many episodes each time, fit; returns a line for the log.
 
     With `max_memory`, the choice depends on the configuration and the model alone, so the same run has the same numbers on
     every machine. Without, graphs are kept as far as free memory goes, which changes no number; on a CPU so many processes share it.
+    On a GPU it also decides how many episodes go together, which changes rounding where not all of a meta-batch fit.
 
     Raises:
         UserError: `max_memory` is too little for the largest episode, whatever is given up.
     """
     footprint = Footprint.of(learner, largest.text)
+    together = min(meta_batch, hardware.together or (meta_batch if device.type == "cuda" else 1))
     if hardware.max_memory is None:
         free = free_memory(device)
         if free is not None and device.type == "cpu":
             free //= sharing
-        found = MemoryUse() if free is None else fit(footprint, largest, free * _SHARE / _SPARE, [MemoryUse()])
+        room = None if free is None else free * _SHARE / _SPARE
+        found = MemoryUse() if room is None else fit(footprint, largest, room, [MemoryUse()])
         if free is not None and found is None:
             needed = footprint.meta_gradient(largest, MemoryUse()) * _SPARE / 1e9
             learner.memory = MemoryUse(graph_tokens=0.0)
@@ -63,8 +67,12 @@ def fit_training(hardware: HardwareConfig, learner: Learner, largest: Largest, d
                 "adapt fewer parameters (algorithm.adapt), or choose algorithm.meta_gradient=first_order"
             )
     assert found is not None  # or one of the two ways above has ended
+    learner.recorded = Recorded() if device.type == "cuda" and hardware.fast_kernels else None
+    if room is not None:
+        # What is recorded has memory of its own, beside that of what is not.
+        found = side_by_side(footprint, largest, room / 2 if learner.recorded else room, found, together)
     learner.memory = found
-    return _line(footprint, largest, found)
+    return _line(footprint, largest, learner.memory)
 
 
 def fit_adaptation(hardware: HardwareConfig, learner: Learner, device: torch.device) -> None:
@@ -137,10 +145,12 @@ def _line(footprint: Footprint, largest: Largest, use: MemoryUse) -> str:
     steps = footprint.learner.inner.steps
     kept = footprint.kept(largest, use)
     graphs = steps if use.graph_tokens == float("inf") else use.graph_tokens / largest.support
-    bytes_ = footprint.meta_gradient(largest, use) + kept * graphs * largest.support
+    bytes_ = use.together * (footprint.meta_gradient(largest, use) + kept * graphs * largest.support)
     said = f"memory: about {_SPARE * bytes_ / 1e9:.1f} GB beside the model for the largest episodes"
     if kept and graphs < steps:
         said += f"; graphs of {int(graphs)} of {steps} inner steps are kept there, the others rebuilt"
+    if use.together > 1:
+        said += f"; up to {use.together} episodes in one pass"
     if use.part_tokens < MemoryUse().part_tokens:
         said += f"; texts are encoded {use.part_tokens} tokens at a time"
     return said

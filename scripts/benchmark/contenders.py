@@ -23,6 +23,7 @@ from metatrain.meta.config import AlgorithmConfig, InnerConfig
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.memory import MemoryUse
+from metatrain.meta.recorded import Recorded
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 
@@ -38,14 +39,19 @@ class Work:
     episodes: list[EpisodeTexts]
     steps: int
     rate: float = 0.01
+    model: str = "minilm"  # or a directory with another BERT
+    device: str = "cpu"
 
 
-def metatrain(work: Work, meta_gradient: str = "exact", adapt: str = "all", dtype: torch.dtype = torch.float32, memory: MemoryUse | None = None) -> Step:
+def metatrain(
+    work: Work, meta_gradient: str = "exact", adapt: str = "all", dtype: torch.dtype = torch.float32, memory: MemoryUse | None = None, recorded: bool = False
+) -> Step:
     """Ours, through the learner that `metatrain train` uses."""
     algorithm = AlgorithmConfig(head="linear", adapt=adapt, meta_gradient=meta_gradient)
-    encoder, _ = load_encoder(ModelConfig(name="minilm", pooling="first"), second_order=True, dtype=dtype)
-    learner = EncoderLearner(encoder, algorithm, InnerConfig(lr=work.rate, steps=work.steps), way=2)
+    encoder, _ = load_encoder(ModelConfig(name=work.model, pooling="first"), second_order=True, dtype=dtype)
+    learner = EncoderLearner(encoder.to(work.device), algorithm, InnerConfig(lr=work.rate, steps=work.steps), way=2)
     learner.memory = memory or MemoryUse()
+    learner.recorded = Recorded() if recorded else None
     weight, bias = head(encoder.hidden_size)
     learner.load({"head.weight": weight, "head.bias": bias})
 
@@ -61,21 +67,21 @@ def head(hidden: int) -> tuple[Tensor, Tensor]:
     return torch.randn(2, hidden, generator=torch.Generator().manual_seed(0)) * 0.02, torch.zeros(2)
 
 
-def classifier(attention: str = "eager") -> nn.Module:
+def classifier(work: Work, attention: str = "eager") -> nn.Module:
     """The same model for the others, as transformers has it."""
     from transformers import AutoModelForSequenceClassification
 
     from metatrain.models import minilm
 
-    path, _ = minilm.resolve()
+    path = minilm.resolve()[0] if work.model == "minilm" else work.model
     model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=2, attn_implementation=attention, dtype=torch.float32).eval()
     weight, bias = head(model.config.hidden_size)
     model.load_state_dict({"classifier.weight": weight, "classifier.bias": bias}, strict=False)
-    return model
+    return model.to(work.device)
 
 
-def padded(texts: list[np.ndarray]) -> dict[str, Tensor]:
-    batch = pad_sequence([torch.from_numpy(text) for text in texts], batch_first=True)
+def padded(texts: list[np.ndarray], device: str) -> dict[str, Tensor]:
+    batch = pad_sequence([torch.from_numpy(text) for text in texts], batch_first=True).to(device)
     return {"input_ids": batch, "attention_mask": (batch != 0).long()}  # 0 is BERT's [PAD]
 
 
@@ -83,8 +89,8 @@ def batches(work: Work) -> list[tuple[tuple, tuple]]:
     """((support inputs, labels), (query inputs, labels)) of each episode."""
     return [
         (
-            (padded(episode.support), torch.from_numpy(episode.support_labels)),
-            (padded(episode.query), torch.from_numpy(episode.query_labels)),
+            (padded(episode.support, work.device), torch.from_numpy(episode.support_labels).to(work.device)),
+            (padded(episode.query, work.device), torch.from_numpy(episode.query_labels).to(work.device)),
         )
         for episode in work.episodes
     ]
@@ -100,7 +106,7 @@ def gradients_of(model: nn.Module) -> Gradient:
 
 def plain(work: Work) -> Step:
     """All inner steps in one graph, as in a textbook."""
-    model, data = classifier(), batches(work)
+    model, data = classifier(work), batches(work)
 
     def step() -> Gradient:
         theta = {name: value.detach().requires_grad_() for name, value in model.named_parameters()}
@@ -127,7 +133,7 @@ def learn2learn(work: Work, folder: Path, first_order: bool = False) -> Step:
         sys.modules[name] = package
     from learn2learn.algorithms.maml import MAML
 
-    model, data = classifier("sdpa" if first_order else "eager"), batches(work)
+    model, data = classifier(work, "sdpa" if first_order else "eager"), batches(work)
 
     def step() -> Gradient:
         model.zero_grad(set_to_none=True)
@@ -147,7 +153,7 @@ def learn2learn_anil(work: Work, folder: Path) -> Step:
     learn2learn(work, folder)
     from learn2learn.algorithms.maml import MAML
 
-    model, data = classifier("sdpa"), batches(work)
+    model, data = classifier(work, "sdpa"), batches(work)
 
     def step() -> Gradient:
         model.zero_grad(set_to_none=True)
@@ -167,7 +173,7 @@ def higher(work: Work) -> Step:
     """higher's inner-loop context."""
     from higher import innerloop_ctx
 
-    model, data = classifier(), batches(work)
+    model, data = classifier(work), batches(work)
     optimizer = torch.optim.SGD(model.parameters(), lr=work.rate)
 
     def step() -> Gradient:
@@ -186,7 +192,7 @@ def torchopt(work: Work) -> Step:
     """TorchOpt's differentiable SGD."""
     import torchopt as library
 
-    model, data = classifier(), batches(work)
+    model, data = classifier(work), batches(work)
 
     def step() -> Gradient:
         model.zero_grad(set_to_none=True)

@@ -175,7 +175,7 @@ def test_exact_modes_agree_on_other_architectures(other):
 
 def unrolled_with_the_same_draws(subject: EncoderLearner, episode: EpisodeTexts, first_order: bool = False):
     """The meta-gradient in one graph, over the learner's own losses: other texts in a batch would mean other masks."""
-    losses = TextLosses(subject, episode, episode.seed)
+    losses = TextLosses.of(subject, episode, episode.seed)
     gradient = unrolled_losses(losses, subject.view(losses.rows), subject.rule, STEPS, first_order=first_order)
     total = {name: torch.zeros_like(value) for name, value in subject.parameters.items()}
     subject.add_gradient(total, OuterGradient(gradient, losses.rows, 0, 0, 0, 0, None), 1.0)
@@ -228,7 +228,7 @@ def test_exact_modes_agree_with_noise(encoder, episode, adapt, noise, mode):
 
 
 def test_noise_is_of_the_episode_and_the_step(encoder, episode):
-    losses = [TextLosses(learner(encoder, "prototype", "all", dropout=0.3), episode, seed) for seed in (0, 0, 1, None)]
+    losses = [TextLosses.of(learner(encoder, "prototype", "all", dropout=0.3), episode, seed) for seed in (0, 0, 1, None)]
     phi, fixed = losses[0].start(losses[0].learner.view(losses[0].rows))
 
     def support(of: TextLosses, step: int) -> float:

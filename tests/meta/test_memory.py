@@ -47,7 +47,7 @@ def test_a_graph_holds_what_is_said():
     texts = [rng.integers(5, 500, 64) for _ in range(10)]
     episode = EpisodeTexts(texts, np.arange(10) % 2, texts[:5], np.arange(5) % 2, ("a", "b"))
     footprint = Footprint.of(subject, 64)
-    losses = TextLosses(subject, episode, seed=None)
+    losses = TextLosses.of(subject, episode, seed=None)
     start, fixed = losses.start(subject.view(losses.rows))
     gc.collect()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:

@@ -7,6 +7,7 @@ import transformers
 from torch.func import functional_call
 
 from metatrain.errors import UserError
+from metatrain.models.batches import cells, packed_cells
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 from metatrain.models.tiny import tokenizer
@@ -150,3 +151,30 @@ def test_a_tokenizer_without_padding_gets_one(tmp_path):
     again, _ = load_encoder(ModelConfig(name=str(tmp_path), max_length=16), second_order=True, dtype=torch.float64)
     assert again.tokenizer.pad_token == "[SEP]"
     torch.testing.assert_close(again(again.batch(texts())), encoder(encoder.batch(texts())), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_the_texts_of_several_episodes_go_through_it_with_parameters_of_their_own(tmp_path, name):
+    rng = np.random.default_rng(1)
+    episodes = [texts(), [rng.integers(5, len(tokenizer()), size=length) for length in (4, 11, 2, 7, 6, 3)]]
+    for pooling in poolings(name):
+        encoder, _ = loaded(tmp_path, *PACKED[name], pooling)
+        own = [{key: value.detach() + 0.01 * number for key, value in encoder.named_parameters()} for number in range(2)]
+        stacked = {key: torch.stack([each[key] for each in own]).requires_grad_() for key in own[0]}
+        each = cells(episodes, encoder.device, encoder.architecture.causal)
+
+        def encode(parameters, each, encoder=encoder):
+            return functional_call(encoder, parameters, (packed_cells(*each),))
+
+        found = torch.vmap(encode)(stacked, tuple(each))
+        weights = torch.randn_like(found)
+        together = torch.autograd.grad((found * weights).sum(), list(stacked.values()), allow_unused=True)
+        for number, parameters in enumerate(own):
+            parameters = {key: value.requires_grad_() for key, value in parameters.items()}
+            expected = functional_call(encoder, parameters, (encoder.batch(episodes[number]),))
+            torch.testing.assert_close(found[number], expected, rtol=0, atol=tolerance(name), msg=pooling)
+            alone = torch.autograd.grad((expected * weights[number]).sum(), list(parameters.values()), allow_unused=True)
+            for key, one, other in zip(parameters, together, alone):
+                assert (one is None) == (other is None), key
+                if one is not None:
+                    torch.testing.assert_close(one[number], other, rtol=0, atol=100 * tolerance(name), msg=key)

@@ -39,12 +39,6 @@ def test_padding_is_in_groups_of_similar_length():
         assert rows[place].tolist() == text.tolist()
 
 
-def test_rows_map_ids_to_positions():
-    batch = pack([np.array([7, 3]), np.array([9])], CPU)
-    rows = torch.tensor([0, 3, 7, 9])
-    assert rows[batch.remap(rows).input_ids].tolist() == batch.input_ids.tolist()
-
-
 def test_chunks_cover_everything_in_order_and_bound_the_tokens():
     texts = [np.zeros(n, dtype=np.int32) for n in (5, 50, 45, 5, 5, 120, 3)]
     assert chunks(texts, most_tokens=100) == [slice(0, 3), slice(3, 5), slice(5, 6), slice(6, 7)]

@@ -1,0 +1,163 @@
+"""Times one meta-gradient on an NVIDIA GPU, by metatrain and by other libraries, one after the other in one process on the same episodes.
+
+    python scripts/benchmark/gpu.py [--learn2learn FOLDER] [--rounds 5] [--case minilm,5,4 ...] > gpu.json
+
+A case is a model (minilm, or base: a BERT of the size of BERT-base with random weights), inner steps, and episodes; work is as in
+meta_step.py. Seconds are medians once warm; memory is what torch reserves above the loaded model. Gradients are compared with the first contender's.
+`one by one`: as on a CPU; `together`: all episodes in one pass; else that, recorded in CUDA graphs.
+scripts/benchmark/page.py makes the GPU's part of docs/performance.md of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import contenders
+import torch
+from contenders import Step, Work
+from meta_step import distance, episodes
+from torch.utils.flop_counter import FlopCounterMode
+
+from metatrain.meta.memory import MemoryUse
+from metatrain.models import minilm
+from metatrain.training import hardware
+
+PEERS = ("learn2learn", "learn2learn, TF32", "higher", "torchopt", "learn2learn first order", "learn2learn ANIL")
+OURS = (
+    *("exact, one by one", "exact, together", "exact", "exact, TF32", "exact, bf16", "exact_recomputed, TF32"),
+    *("first order, one by one", "first order", "first order, TF32", "ANIL, one by one", "ANIL", "ANIL, TF32"),
+)
+FEW = ("learn2learn", "learn2learn, TF32", "exact, one by one", "exact", "exact, TF32", "exact_recomputed, TF32", "first order, TF32")
+# Which contenders take part in which case; with 20 inner steps the kept graphs of the larger model take more than there is.
+CASES = {
+    "minilm,5,4": PEERS + OURS,
+    "minilm,5,16": ("learn2learn", "exact", "exact, TF32", "first order, TF32"),
+    "minilm,20,4": FEW,
+    "base,5,4": FEW,
+    "base,20,4": ("learn2learn", "exact_recomputed, TF32", "first order, TF32"),
+}
+DEVICE = torch.device("cuda")
+
+
+def maker(name: str, work: Work, learn2learn: Path | None) -> Callable[[], Step] | None:
+    """What builds a contender; None: what it needs is not there."""
+    if name.startswith("learn2learn"):
+        if learn2learn is None:
+            return None
+        if "ANIL" in name:
+            return lambda: contenders.learn2learn_anil(work, learn2learn)
+        return lambda: contenders.learn2learn(work, learn2learn, first_order="first order" in name)
+    if name in PEERS:
+        return lambda: getattr(contenders, name)(work)
+    method, _, how = name.partition(", ")
+    together = 1 if how == "one by one" else 2 if "base" in str(work.model) and method == "exact" else len(work.episodes)
+    return lambda: contenders.metatrain(
+        work,
+        meta_gradient={"first order": "first_order", "ANIL": "exact"}.get(method, method),
+        adapt="head" if method == "ANIL" else "all",
+        dtype=torch.bfloat16 if how == "bf16" else torch.float32,
+        memory=MemoryUse(together=together),
+        recorded=how not in ("one by one", "together"),
+    )
+
+
+def base(folder: Path) -> str:
+    """A BERT with the sizes of BERT-base, random weights, and MiniLM's tokenizer, in a directory."""
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    torch.manual_seed(0)
+    BertModel(BertConfig()).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(minilm.resolve()[0]).save_pretrained(folder)
+    return str(folder)
+
+
+def timed(step: Step) -> tuple[float, contenders.Gradient]:
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    gradient = step()
+    torch.cuda.synchronize()
+    return time.perf_counter() - begin, gradient
+
+
+def peaks(size: int = 8192) -> dict[str, float]:
+    """TFLOP/s of a large matrix product: float32, TF32, bf16."""
+    found = {}
+    for name, precision, dtype in (("float32", "highest", torch.float32), ("TF32", "high", torch.float32), ("bf16", "highest", torch.bfloat16)):
+        torch.set_float32_matmul_precision(precision)
+        a, b = (torch.randn(size, size, device=DEVICE, dtype=dtype) for _ in range(2))
+        seconds = [timed(lambda: a @ b)[0] for _ in range(8)]  # noqa: B023
+        found[name] = round(2 * size**3 / statistics.median(seconds[2:]) / 1e12, 1)
+    return found
+
+
+def measured(make: Callable[[], Step], rounds: int, reference: contenders.Gradient | None) -> tuple[dict, contenders.Gradient]:
+    """Seconds, memory, operations and distance to the reference of one contender, and its gradient."""
+    step = make()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_reserved()
+    with FlopCounterMode(display=False) as counter:
+        gradient = step()
+    for _ in range(2):  # the second is recorded
+        timed(step)
+    seconds = [timed(step)[0] for _ in range(rounds)]
+    found = {
+        "seconds": round(statistics.median(seconds), 4),
+        "range": [round(min(seconds), 4), round(max(seconds), 4)],
+        "memory_mb": round((torch.cuda.max_memory_reserved() - before) / 1e6),
+        "tflop": round(counter.get_total_flops() / 1e12, 3),
+    }
+    if reference is not None:
+        found["gradient_error"] = distance(gradient, {key: reference[key] for key in gradient})
+    return found, gradient
+
+
+def case(work: Work, names: Sequence[str], learn2learn: Path | None, rounds: int) -> dict[str, dict]:
+    """What is measured of each contender, one after the other."""
+    found, reference = {}, None
+    for name in names:
+        make = maker(name, work, learn2learn)
+        if make is None:
+            continue
+        torch.set_float32_matmul_precision("high" if name.endswith("TF32") else "highest")
+        try:
+            found[name], gradient = measured(make, rounds, reference)
+        except torch.OutOfMemoryError:
+            found[name] = {"out_of_memory": True}
+        else:
+            reference = reference or gradient
+        print(name, found[name], file=sys.stderr, flush=True)
+        gc.collect()
+        torch.cuda.empty_cache()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--learn2learn", type=Path, help="the learn2learn/ folder of a source tree")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--case", action="append", default=[], metavar="MODEL,STEPS,EPISODES")
+    parser.add_argument("--only", action="append", default=[], help=f"a contender, of {', '.join(PEERS + OURS)}; may be given more than once")
+    arguments = parser.parse_args()
+    found: dict = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "peak_tflops": peaks(), **hardware.describe(), "cases": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in arguments.case or CASES:
+            model, steps, count = name.split(",")
+            chosen = episodes(int(count), 128)
+            work = Work(chosen, int(steps), model=base(Path(folder) / "base") if model == "base" else model, device="cuda")
+            print(name, file=sys.stderr, flush=True)
+            names = [each for each in CASES.get(name, FEW) if not arguments.only or each in arguments.only]
+            found["cases"][name] = case(work, names, arguments.learn2learn, arguments.rounds)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
