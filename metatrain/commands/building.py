@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -42,6 +43,7 @@ from metatrain.training.whole_files import written_whole
 
 if TYPE_CHECKING:
     from metatrain.tasks.task import Task
+    from metatrain.training.ranks import Ranks
 
 RECIPE_FORMAT = 1
 _BUILT_IN = ("minilm", "tiny")
@@ -117,8 +119,8 @@ def build_learner(
     return learner
 
 
-def fit_memory(config: TrainConfig, learner: Learner, tasks: Sequence[Task], device: torch.device, sharing: int = 1) -> str:
-    """Make the run's meta-gradients fit in memory that so many processes share; returns a line for the log.
+def fit_memory(config: TrainConfig, learner: Learner, tasks: Sequence[Task], device: torch.device, ranks: Ranks) -> str:
+    """Make the run's meta-gradients fit in this process's share of memory; returns a line for the log.
 
     Raises:
         UserError: `hardware.max_memory` is too little.
@@ -126,7 +128,7 @@ def fit_memory(config: TrainConfig, learner: Learner, tasks: Sequence[Task], dev
     way = max(way_of(task, config.episode) for task in tasks)
     rows = max(int(np.bincount(task.labels).max()) for task in tasks)
     largest = largest_episode(config.episode, way, rows, learner.model.max_length, learner.reads_support)
-    return fit_training(config.hardware, learner, largest, device, sharing, config.outer.meta_batch)
+    return fit_training(config.hardware, learner, largest, device, ranks.local_size, math.ceil(config.outer.meta_batch / ranks.size))
 
 
 def open_checkpoint(

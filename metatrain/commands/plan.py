@@ -77,7 +77,8 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
 
     with Display() as display:
         check_algorithm(config.algorithm, config.inner, config.model)
-        device, dtype, notes = hardware.apply(config.hardware, Ranks(local_size=config.hardware.processes))
+        ranks = Ranks(local_size=config.hardware.processes)
+        device, dtype, notes = hardware.apply(config.hardware, ranks)
         tasks = load_tasks(config.tasks, config.seed)
         check_training(config, tasks)
         check_evaluation(config.evaluation, tasks.meta_test, config.episode, config.algorithm)
@@ -85,7 +86,7 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
             display.say(note)
         recipe = Recipe.of_run(config, tasks.meta_train)
         learner = build_learner(recipe, device, dtype, display.say, tasks.training_texts())
-        display.say(fit_memory(config, learner, tasks.meta_train, device))
+        display.say(fit_memory(config, learner, tasks.meta_train, device, ranks))
         tokens = learner.model.tokens()
         tokens.check((*tasks.meta_train, *tasks.meta_validation, *tasks.meta_test))
         drawn = [training_episode(tasks, config.episode, config.seed, index) for index in range(config.outer.meta_batch)]

@@ -156,7 +156,7 @@ def meta_train(job: Job) -> None:
         display.say(f"tasks: {tasks.name}, {', '.join(sizes)}")
         recipe = Recipe.of_run(config, tasks.meta_train)
         learner = build_learner(recipe, device, dtype, display.say, tasks.training_texts())
-        display.say(fit_memory(config, learner, tasks.meta_train, device, ranks.local_size))
+        display.say(fit_memory(config, learner, tasks.meta_train, device, ranks))
         names = arms_of(config.evaluation, config.algorithm)
         check_learner(names, learner)
         joint = open_joint(config.evaluation.joint, config, device, dtype, display.say)

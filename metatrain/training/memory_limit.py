@@ -34,7 +34,7 @@ def largest_episode(episode: EpisodeConfig, way: int, rows: int, text: int, read
 
 
 def fit_training(hardware: HardwareConfig, learner: Learner, largest: Largest, device: torch.device, sharing: int = 1, meta_batch: int = 1) -> str:
-    """Make the learner's meta-gradients, of so many episodes each time, fit; returns a line for the log.
+    """Make the learner's meta-gradients, of so many episodes in this process each time, fit; returns a line for the log.
 
     With `max_memory`, the choice depends on the configuration and the model alone, so the same run has the same numbers on
     every machine. Without, graphs are kept as far as free memory goes, which changes no number; on a CPU so many processes share it.
