@@ -16,6 +16,8 @@ class SplitConfig:
     files: list[str] = field(default_factory=list)  # file names or patterns below tasks.path (hub: splits); none: all
     tasks: list[str] = field(default_factory=list)  # names or patterns of tasks
     only: dict[str, list[str]] = field(default_factory=dict)  # from files of this pattern, only these tasks
+    labels: list[str] = field(default_factory=list)  # names or patterns of labels, rows of others are left out; none: all
+    labels_from: str | None = None  # such a list of names from a JSON file below tasks.path: FILE, or FILE:KEY.KEY of a list in it
     support_files: list[str] = field(default_factory=list)  # support rows come from these files only, queries from `files`
 
 
@@ -88,6 +90,7 @@ class TasksConfig(SourceConfig):
     """The task distribution (config group `tasks`)."""
 
     name: str = "reviews"  # of the distribution, for the log
+    variant: str | None = None  # of several splits that are published; for other settings to refer to, as ${tasks.variant}
     # Further sources, each with a name of its own; below, its files are called NAME/FILE. A file that is a task is called NAME.
     sources: dict[str, SourceConfig] = field(default_factory=dict)
     meta_train: SplitConfig = field(default_factory=lambda: SplitConfig(tasks=["*"]))

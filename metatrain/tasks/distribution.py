@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +40,16 @@ def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = SPLITS) -
         raise UserError(f"tasks.holdout={config.holdout} must be at least 0 and below 0.5")
     if not -10 <= config.size_power <= 10:
         raise UserError(f"tasks.size_power={config.size_power} must be between -10 and 10; 0 draws all tasks as often, 1 in proportion to their size")
+    chosen = {name: _with_labels(getattr(config, name), config.path, name) for name in SPLITS}
     source = make_source(config, config.sources)
-    tables = {file: source.read(file) for file in _wanted_files(config, source.files(), splits)}
+    lists = {str(getattr(config, name).labels_from).partition(":")[0] for name in SPLITS}
+    tables = {file: source.read(file) for file in _wanted_files(config, [file for file in source.files() if file not in lists], splits)}
     rows_of = {file: _rows_of_tasks(table) for file, table in tables.items()}
     notes = [table.note for table in tables.values() if table.note]
     repeats: dict[str, tuple[int, int]] = {}
-    chosen = {name: getattr(config, name) for name in SPLITS}
     if not chosen["meta_validation"].tasks and not chosen["meta_test"].tasks and len(splits) > 1:
         chosen = _hold_out(config, rows_of, seed, notes)
-    claimed: set[tuple[str, str]] = set()
+    claimed: dict[tuple[str, str], np.ndarray] = {}
     built: dict[str, Any] = {}
     for name in SPLITS:
         rows = _claim(name, chosen[name], tables, rows_of, claimed, claim_support=config.overlap != "drop_queries")
@@ -135,12 +138,16 @@ def _claim(
     config: SplitConfig,
     tables: dict[str, Table],
     rows_of: dict[str, dict[str, np.ndarray]],
-    claimed: set[tuple[str, str]],
+    claimed: dict[tuple[str, str], np.ndarray],
     claim_support: bool,
 ) -> dict[str, list[_Part]]:
-    """The parts of each task of a split; a task of a file belongs to the first split that claims it (for its queries, or at all)."""
+    """The parts of each task of a split; a row of a task belongs to the first split that claims it (for its queries, or at all).
+
+    claimed: row numbers by file and task.
+    """
     parts: dict[str, list[_Part]] = defaultdict(list)
-    taken = set()
+    taken: dict[tuple[str, str], np.ndarray] = {}
+    found: set[str] = set()  # labels
     for file, table in tables.items():
         is_support = _matches(file, config.support_files)
         is_query = not config.files or _matches(file, config.files)
@@ -150,16 +157,51 @@ def _claim(
             continue
         patterns = next((tasks for pattern, tasks in config.only.items() if fnmatchcase(file, pattern)), config.tasks)
         for task, rows in rows_of[file].items():
-            if _matches(task, patterns) and (file, task) not in claimed:
+            if not _matches(task, patterns):
+                continue
+            if (file, task) in claimed:
+                rows = np.setdiff1d(rows, claimed[file, task], assume_unique=True)
+            if config.labels:
+                labels = [table.labels[row] for row in rows]
+                wanted = {label: _matches(label, config.labels) for label in set(labels)}
+                found.update(wanted)
+                rows = rows[[wanted[label] for label in labels]]
+            if len(rows):
                 if is_query or claim_support:
-                    taken.add((file, task))
+                    taken[file, task] = np.union1d(claimed.get((file, task), rows[:0]), rows)
                 parts[task].append(_Part(table, rows, is_support or not config.support_files, is_query))
     for pattern in config.tasks:
         if tables and pattern != "*" and not any(fnmatchcase(task, pattern) for tasks in rows_of.values() for task in tasks):
             names = sorted(set().union(*rows_of.values()))
             raise UserError(f"tasks.{split}.tasks: no task {pattern!r}; there are {_few(names)}")
-    claimed |= taken
+    for pattern in config.labels:
+        if found and not any(fnmatchcase(label, pattern) for label in found):
+            raise UserError(f"tasks.{split}: no label {pattern!r} in its tasks; there are {_few(sorted(found))}")
+    claimed.update(taken)
     return parts
+
+
+def _with_labels(split: SplitConfig, path: str, name: str) -> SplitConfig:
+    """The split, with the labels of the file that it names.
+
+    Raises:
+        UserError: there is no such file or list.
+    """
+    if split.labels_from is None:
+        return split
+    file, _, keys = split.labels_from.partition(":")
+    where, asked = Path(path).expanduser() / file, f"tasks.{name}.labels_from={split.labels_from}"
+    try:
+        found = json.loads(where.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{asked}: {where} cannot be read as JSON: {error}") from error
+    for key in keys.split(".") if keys else []:
+        if not isinstance(found, dict) or key not in found:
+            raise UserError(f"{asked}: {where} has nothing under {key!r}" + (f"; there are {_few(list(found))}" if isinstance(found, dict) else ""))
+        found = found[key]
+    if not isinstance(found, list) or not all(isinstance(label, str) for label in found):
+        raise UserError(f"{asked}: that is no list of labels in {where}")
+    return replace(split, labels=[*split.labels, *map(escape, found)])
 
 
 def _rows_of_tasks(table: Table) -> dict[str, np.ndarray]:
@@ -236,8 +278,8 @@ def _hold_out(config: TasksConfig, rows_of: dict[str, dict[str, np.ndarray]], se
     test, validation = ([names[i] for i in order[a : a + each]] for a in (0, each))
     notes.append(f"held out by chance (tasks.holdout={config.holdout}): meta-validation {_few(validation)}; meta-test {_few(test)}")
     return {
-        "meta_test": SplitConfig(config.meta_test.files, test, config.meta_test.only, config.meta_test.support_files),
-        "meta_validation": SplitConfig(config.meta_validation.files, validation, config.meta_validation.only),
+        "meta_test": replace(config.meta_test, tasks=test),
+        "meta_validation": replace(config.meta_validation, tasks=validation),
         "meta_train": config.meta_train,
     }
 

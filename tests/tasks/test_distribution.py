@@ -175,3 +175,43 @@ def test_the_data_sets_of_conf_tasks(cli, monkeypatch, name, train, test):
     assert found.code == 0, found.err
     assert found.out.count("│ meta_train ") == train
     assert found.out.count("│ meta_test ") == test
+
+
+def by_labels(path: Path, **splits) -> TasksConfig:
+    """One task, whose classes the splits share out."""
+    return files_config(path, task=None, holdout=0, **splits)
+
+
+@pytest.fixture
+def classes(tmp_path) -> Path:
+    path = tmp_path / "classes"
+    path.mkdir()
+    write_jsonl(path / "all.jsonl", [{"text": f"{label} number {n}", "label": label} for n in range(4) for label in ("a1", "a2", "b1", "b2", "c[1]")])
+    (path / "splits.json").write_text('{"01": {"test": ["b1", "c[1]"], "way": 3}}')
+    return path
+
+
+def test_splits_may_be_of_the_classes_of_one_task(classes):
+    splits = {"meta_test": SplitConfig(tasks=["all"], labels_from="splits.json:01.test"), "meta_validation": SplitConfig(tasks=["all"], labels=["b2"])}
+    tasks = load_tasks(by_labels(classes, **splits), 0)
+    found = {split: [(task.name, task.label_names) for task in tasks.split(split)] for split in ("meta_train", "meta_validation", "meta_test")}
+    # Meta-training has no labels named, and gets those that nobody else has.
+    assert found == {"meta_train": [("all", ("a1", "a2"))], "meta_validation": [("all", ("b2",))], "meta_test": [("all", ("b1", "c[1]"))]}
+    assert all(text.startswith(("b1", "c[1]")) for text in tasks.meta_test[0].texts)
+    assert len(tasks.meta_test[0].texts) == 8
+    patterns = load_tasks(by_labels(classes, meta_train=SplitConfig(["all.jsonl"], ["*"], labels=["a*", "b2"])), 0)
+    assert patterns.meta_train[0].label_names == ("a1", "a2", "b2")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"labels": ["d*"]}, r"tasks.meta_test: no label 'd\*' in its tasks; there are a1, a2, b1, b2, c\[1\]"),
+        ({"labels_from": "nothing.json"}, "tasks.meta_test.labels_from=nothing.json: .*nothing.json cannot be read as JSON"),
+        ({"labels_from": "splits.json:02.test"}, "has nothing under '02'; there are 01"),
+        ({"labels_from": "splits.json:01.way"}, "that is no list of labels"),
+    ],
+)
+def test_wrong_labels_are_refused(classes, settings, said):
+    with pytest.raises(UserError, match=said):
+        load_tasks(by_labels(classes, meta_train=SplitConfig(["all.jsonl"]), meta_test=SplitConfig(["all.jsonl"], ["all"], **settings)), 0)
