@@ -24,7 +24,7 @@ USAGE = """\
 usage: metatrain finetune checkpoint=RUN|latest|MODEL data.train=FILE [data.test=FILE] [SETTING=VALUE ...]
 
 Adapts a meta-trained model, or any Hugging Face encoder, to your labels from a file with the columns text and label (csv, tsv, jsonl,
-parquet, or .gz), and writes a model directory that loads without metatrain.
+parquet, or .gz), and writes a model directory that loads without metatrain. A model of pictures learns from a folder, LABEL/FILE.
 
 examples:
   metatrain finetune checkpoint=latest data.train=examples.csv data.test=held_out.csv
@@ -76,7 +76,7 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
     from metatrain import __version__
     from metatrain.commands.building import check_none_of_these, open_checkpoint
     from metatrain.evaluation.protocol import check_answers
-    from metatrain.models.export import check_finetuning, save_finetuned
+    from metatrain.models.export import save_finetuned
     from metatrain.report.page import write_report
     from metatrain.tracking.console import Display
     from metatrain.tracking.model_card import finetuned_card
@@ -92,7 +92,7 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
         for note in notes:
             display.say(note)
         learner = open_checkpoint(config.checkpoint, config.inner, config.model, device, dtype, display.say).learner
-        check_finetuning(learner.model)
+        learner.model.tokens().check([task])
         check_answers([task], learner.algorithm)
         check_none_of_these(config.none_of_these, learner)
         nameless = [name for name in task.label_names if not any(letter.isalpha() for letter in name)]
@@ -108,7 +108,7 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
             results = {"format": 1, "labels": labels, **found.results}
             with written_whole(run.model) as folder:
                 kind = save_finetuned(folder, learner.write_to_model(found.parameters), found.parameters, labels, found.threshold)
-                (folder / "README.md").write_text(finetuned_card(config.checkpoint, results, config.seed, __version__), encoding="utf-8")
+                (folder / "README.md").write_text(finetuned_card(config.checkpoint, results, kind, config.seed, __version__), encoding="utf-8")
             write_json(run.results, results)
             if config.report:
                 write_json(run.analysis, {"format": 1, "mistakes": [found.mistakes] if found.mistakes else []})
@@ -116,7 +116,8 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
             display.say(f"model: {run.model} (loads with {kind})")
             if config.report:
                 display.say(f"report: {run.report}")
-            display.say(f'next: metatrain predict model={run.model} text="..."')
+            what = "data=PICTURE" if task.of_pictures else 'text="..."'
+            display.say(f"next: metatrain predict model={run.model} {what}")
 
 
 def _adapt(learner: Learner, examples: Examples, none: float | None, say: Callable[[str], None]) -> Adaptation:
@@ -185,10 +186,15 @@ def _read(data: DataConfig, strangers: bool) -> Examples:
     from metatrain.evaluation.text_scores import check_score
     from metatrain.tasks.episodes import given_episode
     from metatrain.tasks.files import Columns, line_of, read_file
+    from metatrain.tasks.sources import pictures_of
+    from metatrain.tasks.texts import is_picture, path_of
 
     columns = Columns(data.text, data.label, pair=data.pair, target=data.target)
-    train = read_file(Path(data.train).expanduser(), columns)
-    test = None if data.test is None else read_file(Path(data.test).expanduser(), columns)
+    tables = []
+    for setting, name in (("data.train", data.train), *([("data.test", data.test)] if data.test is not None else [])):
+        where = Path(name).expanduser()
+        tables.append(pictures_of(where, setting) if where.is_dir() else read_file(where, columns))
+    train, test = tables[0], tables[1] if data.test is not None else None
     names = ["text"] if data.target else sorted(set(train.labels))
     texts, answers = ([], []) if test is None else (list(test.texts), list(test.labels))
     aside: list[str] = []
@@ -200,8 +206,8 @@ def _read(data: DataConfig, strangers: bool) -> Examples:
         for row, label in enumerate(answers):
             if label not in names and not strangers:
                 assert data.test is not None and test is not None  # which has the answers
-                line = line_of(Path(data.test).expanduser(), row)
-                raise UserError(f"{test.source}:{line}: label {label!r}, which no training example has; the labels are {', '.join(names)}")
+                place = path_of(texts[row]) if is_picture(texts[row]) else f"{test.source}:{line_of(Path(data.test).expanduser(), row)}"
+                raise UserError(f"{place}: label {label!r}, which no training example has; the labels are {', '.join(names)}")
         aside = [text for text, label in zip(texts, answers) if label not in names]
         known = [(text, label) for text, label in zip(texts, answers) if label in names]
         texts, answers = [text for text, _ in known], [label for _, label in known]

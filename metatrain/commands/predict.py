@@ -23,7 +23,7 @@ _AT_A_TIME = 5000  # texts
 USAGE = """\
 usage: metatrain predict model=DIR|latest text="..."|data=FILE [output=FILE]
 
-Labels a text, or the texts of a file, with what `metatrain finetune` wrote.
+Labels a text, the texts of a file, a picture or a folder of them, with what `metatrain finetune` wrote.
 
 examples:
   metatrain predict model=latest text="The strap broke on the first day."
@@ -51,6 +51,7 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.models.export import Classifier
     from metatrain.models.writer import TASK, Writer
     from metatrain.tasks.files import Columns, read_file
+    from metatrain.tasks.sources import pictures_in
     from metatrain.tasks.texts import plain
     from metatrain.training import hardware
     from metatrain.training.run_directory import RunDirectory
@@ -59,7 +60,12 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
     if (config.text is None) == (config.data is None):
         raise UserError('give either text="..." or data=FILE')
     columns = Columns(config.column, pair=config.pair)
-    texts = [plain(config.text)] if config.text is not None else read_file(Path(str(config.data)).expanduser(), columns).texts
+    texts: Sequence[str]
+    if config.text is not None:
+        texts = [plain(config.text)]
+    else:
+        data = Path(str(config.data)).expanduser()
+        texts = pictures_in(data) or read_file(data, columns).texts
     device, _, _ = hardware.apply(config.hardware)
     name = config.model.path
     folder = RunDirectory.find(name, "finetune").path if name == "latest" else Path(name).expanduser()
@@ -93,7 +99,7 @@ def _shown(model: Classifier | Writer, texts: Sequence[str]) -> str:
 def _lines(model: Classifier | Writer, texts: Sequence[str]) -> Iterator[str]:
     """A JSON line per text, some thousand texts at a time."""
     from metatrain.models.export import NONE
-    from metatrain.tasks.texts import PAIR
+    from metatrain.tasks.texts import PAIR, is_picture, path_of
 
     for begin in range(0, len(texts), _AT_A_TIME):
         part = texts[begin : begin + _AT_A_TIME]
@@ -107,7 +113,8 @@ def _lines(model: Classifier | Writer, texts: Sequence[str]) -> Iterator[str]:
                 for row, one, value in zip(scores, best.indices.tolist(), best.values.tolist())
             ]
         for text, answer in zip(part, answers):
-            yield json.dumps({**dict(zip(("text", "pair"), text.split(PAIR))), **answer}, ensure_ascii=False) + "\n"
+            given = {"picture": path_of(text)} if is_picture(text) else dict(zip(("text", "pair"), text.split(PAIR)))
+            yield json.dumps({**given, **answer}, ensure_ascii=False) + "\n"
 
 
 def _is_none(model: Classifier | Writer, scores: Tensor) -> bool:

@@ -81,7 +81,7 @@ class EvaluateConfig:
 class DataConfig:
     """The labelled files of one new task."""
 
-    train: str = MISSING  # csv, tsv, jsonl or parquet with the few examples
+    train: str = MISSING  # csv, tsv, jsonl or parquet with the few examples, or a folder of pictures, LABEL/FILE
     test: str | None = None  # held-out examples, for the accuracy
     text: str = "text"  # column of the texts
     pair: str | None = None  # column of a second text that belongs to the first
@@ -121,7 +121,7 @@ class PredictConfig:
     name: str = "predictions"
     model: FinetunedModelConfig = field(default_factory=FinetunedModelConfig)  # model=DIR is short for model.path=DIR
     text: str | None = None  # one text; or
-    data: str | None = None  # csv, tsv, jsonl or parquet
+    data: str | None = None  # csv, tsv, jsonl or parquet; a picture, or a folder of them
     column: str = "text"  # column of the texts in `data`
     pair: str | None = None  # column of the second texts, for a model of pairs
     output: str | None = None  # where to write predictions of `data` (jsonl); null: to standard output

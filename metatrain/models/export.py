@@ -1,6 +1,6 @@
 """Writing models that others can load: meta-trained models, and finetuned classifiers.
 
-A finetuned classifier loads without metatrain: as a `transformers` sequence classifier where the architecture computes
+A finetuned classifier of texts loads without metatrain: as a `transformers` sequence classifier where the architecture computes
 the same function (BERT with its own pooler), else as a `sentence-transformers` pipeline whose output is the label scores.
 """
 
@@ -25,13 +25,13 @@ from metatrain.models.batches import chunks, pad
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder, load_encoder
 from metatrain.models.language_model import LanguageModel
-from metatrain.models.pictures import PictureEncoder
+from metatrain.models.pictures import PictureEncoder, load_picture_encoder
 from metatrain.models.pretrained import Backbone, read_settings, save_tokenizer
 from metatrain.models.writer import save_writer
-from metatrain.tasks.tokens import TokenTable
+from metatrain.tasks.tokens import Tokens
 
 _RECIPE, _LEARNED = "adaptation.json", "adaptation.safetensors"
-_FINETUNED = "finetuned.json"
+_FINETUNED, _HEAD = "finetuned.json", "head.safetensors"
 NONE = "none_of_these"
 _POOLING, _NORMALIZE, _DENSE = "1_Pooling", "2_Normalize", "3_Dense"
 _POOLING_MODES = {"first": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens", "last": "pooling_mode_lasttoken"}
@@ -107,25 +107,26 @@ def save_classifier(folder: Path, encoder: Encoder, weight: Tensor, bias: Tensor
     return "sentence-transformers"
 
 
-def check_finetuning(model: Model) -> None:
-    """Raises: UserError: a finetuned model of this kind cannot be written."""
-    if isinstance(model, PictureEncoder):
-        raise UserError("finetuned models of pictures cannot be written yet; evaluate compares them on episodes, and EncoderLearner adapts them in Python")
-
-
-def save_finetuned(
-    folder: Path, model: Encoder | LanguageModel, adapted: Mapping[str, Tensor], labels: Sequence[str] | None, threshold: float | None = None
-) -> str:
-    """Write a finetuned model of either kind; adapted: its parameters, an encoder's head among them. Returns who loads it.
+def save_finetuned(folder: Path, model: Model, adapted: Mapping[str, Tensor], labels: Sequence[str] | None, threshold: float | None = None) -> str:
+    """Write a finetuned model of any kind; adapted: its parameters, an encoder's head among them. Returns who loads it.
 
     threshold: of a classifier, below which the highest score means none of the labels.
     """
     if isinstance(model, LanguageModel):
         return save_writer(folder, model, labels)
     assert labels is not None  # an encoder's task has some
-    kind = save_classifier(folder, model, adapted["head.weight"], adapted["head.bias"], labels)
-    if threshold is not None:
-        _write_json(folder / _FINETUNED, {"format": 1, "none_of_these": {"highest_score_below": threshold}})
+    facts: dict[str, Any] = {} if threshold is None else {"none_of_these": {"highest_score_below": threshold}}
+    weight, bias = adapted["head.weight"], adapted["head.bias"]
+    if isinstance(model, PictureEncoder):
+        kind = "metatrain"  # no class of others computes the same of all that are supported
+        _save_backbone(folder, folded(model.backbone), model.tokenizer)
+        model.reader.processor.save_pretrained(folder)
+        safetensors.torch.save_file({"weight": weight.detach().contiguous(), "bias": bias.detach().contiguous()}, folder / _HEAD)
+        facts["labels"], facts["encoder"] = list(labels), {"pooling": model.pooling, "normalize": model.normalize, "max_length": model.max_length}
+    else:
+        kind = save_classifier(folder, model, weight, bias, labels)
+    if facts:
+        _write_json(folder / _FINETUNED, {"format": 1, **facts})
     return kind
 
 
@@ -138,27 +139,35 @@ class Classifier:
             raise UserError(f"model={folder}: not a model directory (no config.json); give what `metatrain finetune` wrote")
         try:
             config: Any = read_settings(folder)
-            if (folder / "modules.json").is_file():
+            facts = json.loads((folder / _FINETUNED).read_text(encoding="utf-8")) if (folder / _FINETUNED).is_file() else {}
+            if "encoder" in facts:
+                self._model: Any = load_picture_encoder(ModelConfig(name=str(folder), **facts["encoder"]), second_order=False)[0]
+                head = safetensors.torch.load_file(folder / _HEAD)
+                self._scores: Callable[[list[np.ndarray]], Tensor] = partial(self._encoded, head["weight"].to(device), head["bias"].to(device))
+                self._tokens = self._model.tokens()
+            elif (folder / "modules.json").is_file():
                 settings, (weight, bias) = _pipeline(folder)
-                self._model: Any = load_encoder(settings, second_order=False)[0]
-                self.tokenizer, self._max_length = self._model.tokenizer, settings.max_length
-                self._scores: Callable[[list[np.ndarray]], Tensor] = partial(self._encoded, weight.to(device), bias.to(device))
+                self._model = load_encoder(settings, second_order=False)[0]
+                self._tokens = self._model.tokens()
+                self._scores = partial(self._encoded, weight.to(device), bias.to(device))
             else:
-                self.tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-                self._max_length = min(self.tokenizer.model_max_length, config.max_position_embeddings)
+                tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+                self._tokens = Tokens(tokenizer, min(tokenizer.model_max_length, config.max_position_embeddings))
                 self._model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
                 self._scores = self._classified
         except (OSError, ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
             raise UserError(f"model={folder} cannot be read: {str(error).strip().splitlines()[0]}") from error
         self._model.to(device).eval()
         self._device = device
-        self.labels: list[str] = [config.id2label[number] for number in sorted(config.id2label)]
-        found = json.loads((folder / _FINETUNED).read_text(encoding="utf-8")) if (folder / _FINETUNED).is_file() else {}
-        self.threshold: float | None = found.get("none_of_these", {}).get("highest_score_below")
+        self.labels: list[str] = facts.get("labels") or [config.id2label[number] for number in sorted(config.id2label)]
+        self.threshold: float | None = facts.get("none_of_these", {}).get("highest_score_below")
 
     def scores(self, texts: Sequence[str]) -> Tensor:
-        """Label scores (logits) of shape [texts, labels]; with a `threshold`, a text whose highest is below it is of none of the labels."""
-        ids = TokenTable.of(self.tokenizer, texts, self._max_length).rows(range(len(texts)))
+        """Label scores (logits) of shape [texts, labels], of texts or of what stands for pictures.
+
+        With a `threshold`, what has its highest below it is of none of the labels.
+        """
+        ids = self._tokens.encode(texts)
         with torch.no_grad():
             parts = [self._scores(ids[part]).cpu() for part in chunks(ids)]
         return torch.cat(parts) if parts else torch.zeros(0, len(self.labels))
@@ -167,7 +176,7 @@ class Classifier:
         return F.linear(self._model(self._model.batch(ids)), weight, bias)
 
     def _classified(self, ids: list[np.ndarray]) -> Tensor:
-        batch = pad(ids, self.tokenizer.pad_token_id or 0, self._device)
+        batch = pad(ids, self._tokens.tokenizer.pad_token_id or 0, self._device)
         parts = [self._model(input_ids=group.input_ids, attention_mask=group.attention_mask).logits for group in batch.groups]
         return torch.cat(parts).index_select(0, batch.order)
 

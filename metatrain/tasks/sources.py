@@ -54,15 +54,19 @@ class Files:
 class Pictures:
     """A folder of pictures, TASK/LABEL/FILE or LABEL/FILE; what it has in place of files are the tasks."""
 
-    def __init__(self, path: Path):
-        """Raises: UserError: there is no such folder, or it is not laid out so."""
+    def __init__(self, path: Path, setting: str = "tasks.path"):
+        """`setting`: what says so, for errors.
+
+        Raises:
+            UserError: there is no such folder, or it is not laid out so.
+        """
         self.path = path
         if not path.is_dir():
-            raise UserError(f"tasks.path={path}: no such folder")
+            raise UserError(f"{setting}={path}: no such folder")
         found = sorted(file.relative_to(path).parts for file in path.rglob("*") if file.suffix.lower() in _PICTURES)
         depths = set(map(len, found))
         if depths not in ({2}, {3}):
-            raise UserError(f"tasks.path={path}: pictures ({', '.join(_PICTURES)}) must lie in TASK/LABEL/FILE, or all in LABEL/FILE")
+            raise UserError(f"{setting}={path}: pictures ({', '.join(_PICTURES)}) must lie in TASK/LABEL/FILE, or all in LABEL/FILE")
         self._of_task: dict[str, list[tuple[str, ...]]] = defaultdict(list)
         for parts in found:
             self._of_task[parts[0] if len(parts) == 3 else path.name].append(parts)
@@ -139,6 +143,24 @@ class Together:
 
     def read(self, file: str) -> Table:
         return self._source_of[file].read(file)
+
+
+def pictures_of(path: Path, setting: str) -> Table:
+    """The pictures of one task, LABEL/FILE.
+
+    Raises:
+        UserError: the folder has none, or several tasks.
+    """
+    source = Pictures(path, setting)
+    if len(source.files()) > 1:
+        raise UserError(f"{setting}={path} has {len(source.files())} tasks of pictures, TASK/LABEL/FILE; give the folder of one")
+    return source.read(source.files()[0])
+
+
+def pictures_in(path: Path) -> list[str]:
+    """What stands for the picture `path`, or for all below the folder `path`, in the order of their names; none: there is no picture."""
+    files = [path] if path.is_file() else sorted(path.rglob("*"))
+    return [f"{PICTURE}{file}" for file in files if file.suffix.lower() in _PICTURES]
 
 
 def make_source(config: SourceConfig, others: Mapping[str, SourceConfig]) -> Source:

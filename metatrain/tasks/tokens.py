@@ -19,7 +19,7 @@ import numpy as np
 
 from metatrain.errors import UserError
 from metatrain.tasks.task import Task, plain_name
-from metatrain.tasks.texts import MASK, PAIR, path_of
+from metatrain.tasks.texts import MASK, PAIR, is_picture, path_of
 
 _PICTURES = 2000  # that are kept in memory
 _AT_A_TIME = 5000  # texts that are tokenised together
@@ -125,7 +125,13 @@ class Tokens:
             between()
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Token ids of texts that belong to no task."""
+        """What the model reads of texts, or of pictures, that belong to no task."""
+        if texts and is_picture(texts[0]):
+            if self._picture is None:
+                raise UserError("these are pictures, and the model reads texts; choose a model of pictures")
+            return [self._picture(path_of(text)) for text in texts]
+        if self.tokenizer is None:
+            raise UserError("these are texts, and the model is of pictures alone; give it pictures")
         table = TokenTable.of(self.tokenizer, texts, self.max_length)
         return table.rows(range(len(texts)))
 

@@ -65,12 +65,13 @@ def meta_trained_card(
     return "\n".join(lines)
 
 
-def finetuned_card(checkpoint: str, results: Mapping[str, Any], seed: int, version: str) -> str:
-    """The card of a finetuned model; results: results.json of `finetune`."""
+def finetuned_card(checkpoint: str, results: Mapping[str, Any], library: str, seed: int, version: str) -> str:
+    """The card of a finetuned model; results: results.json of `finetune`; library: what loads it."""
     labels, folds = results["labels"], results.get("cross_validation")
     test: dict[str, Any] = results.get("test", {})
+    given = "data=PICTURE" if library == "metatrain" else 'text="..."'
     lines = [
-        _front("transformers" if labels is None else "sentence-transformers", None),
+        _front(library, None),
         "# A finetuned model",
         "",
         f"Adapted by metatrain {version} from `{checkpoint}` in {results['seconds']} s.",
@@ -86,7 +87,7 @@ def finetuned_card(checkpoint: str, results: Mapping[str, Any], seed: int, versi
         "",
         "No held-out examples were given, so nothing is known of how well it does on new texts." if not test and not folds else "",
         "",
-        'Use it with `metatrain predict model=THIS_DIRECTORY text="..."`.',
+        f"Use it with `metatrain predict model=THIS_DIRECTORY {given}`.",
         "",
     ]
     return "\n".join(lines)

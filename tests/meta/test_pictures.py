@@ -1,6 +1,7 @@
 """Pictures, and pictures beside texts, under the same learner."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -150,12 +151,33 @@ def test_a_run_on_pictures_and_texts_that_is_evaluated_again(cli, folder):
         assert evaluated["arms"]["meta_trained"]["per_task"] == results["arms"]["meta_trained"]["per_task"]
 
 
-def test_finetuning_says_what_it_cannot_write(cli, tmp_path):
-    (tmp_path / "examples.csv").write_text("text,label\na,x\nb,y\n")
-    found = cli("train", "model=scratch_clip", "model.scratch.vocabulary=300", "algorithm=protonet", "tasks=reviews", *SETTINGS, "hydra.run.dir=run")
+@pytest.mark.parametrize("name", ["scratch_vit", "scratch_clip"])
+def test_a_model_of_pictures_is_finetuned_and_of_use(cli, folder, name):
+    pictures = ["tasks=files", f"tasks.path={folder}", "tasks.pictures=true", "tasks.meta_test.tasks=[blue]", "tasks.meta_validation.tasks=[green]"]
+    found = cli("train", f"model={name}", "algorithm=protonet", *pictures, *SETTINGS, "hydra.run.dir=run")
     assert found.code == 0, found.err
-    found = cli("finetune", "checkpoint=run", "data.train=examples.csv")
-    assert found.code == 2 and "models of pictures cannot be written yet" in found.err
+    found = cli("finetune", "checkpoint=run", f"data.train={folder / 'red'}", f"data.test={folder / 'blue'}", "report=false", "hydra.run.dir=tuned")
+    assert found.code == 0, found.err
+    results = json.loads(Path("tuned/results.json").read_text())
+    assert results["labels"] == ["bar", "disc"] and results["examples"] == results["test"]["examples"] == 16
+    assert "predict model=THIS_DIRECTORY data=PICTURE" in Path("tuned/model/README.md").read_text()
+    found = cli("predict", "model=tuned", f"data={folder / 'blue'}", "output=answers.jsonl")
+    assert found.code == 0, found.err
+    answers = [json.loads(line) for line in Path("answers.jsonl").read_text().splitlines()]
+    assert [Path(answer["picture"]).parent.name for answer in answers] == ["bar"] * 8 + ["disc"] * 8
+    right = np.mean([answer["label"] == Path(answer["picture"]).parent.name for answer in answers])
+    assert right == pytest.approx(results["test"]["accuracy"])
+    alone = cli("predict", "model=tuned", f"data={folder / 'blue' / 'disc' / '0.png'}")
+    assert json.loads(alone.out.splitlines()[-1]) == pytest.approx(answers[8], abs=1e-5)
+
+
+def test_finetuning_refuses_pictures_that_do_not_fit(cli, folder, tmp_path):
+    for data, words in ((folder, "data.train=.* has 3 tasks of pictures"), (tmp_path, "data.train=.*pictures .* must lie in")):
+        found = cli("finetune", "checkpoint=tiny", f"data.train={data}")
+        assert found.code == 2 and re.search(words, found.err), found.err
+    found = cli("finetune", "checkpoint=tiny", f"data.train={folder / 'red'}")
+    assert found.code == 2 and "is of pictures, and the model reads texts" in found.err
+    assert not any(path.is_file() for path in (tmp_path / "outputs").rglob("*"))
 
 
 def test_models_and_tasks_that_do_not_go_together(cli, folder):
