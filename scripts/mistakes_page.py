@@ -37,6 +37,8 @@ MISTAKES = [
     ("examples of one class alone", "finetune checkpoint=tiny data.train=one.csv"),
     ("a file misspelt", "finetune checkpoint=tiny data.train=exampels.csv"),
     ("a column of texts that is called otherwise", "finetune checkpoint=tiny data.train=reviews.csv"),
+    ("a file for a group of settings", "finetune checkpoint=tiny data=examples.csv"),
+    ("a value for a config group", "train outer=300"),
     ("examples left out", "finetune checkpoint=tiny"),
     ("the newest run where there is none yet", "finetune checkpoint=latest data.train=examples.csv"),
     ("more classes than the tasks have", "train episode.way=5"),

@@ -18,6 +18,8 @@ _UNKNOWN_KEY = re.compile(r"Could not (?:override|delete from config)\.? '([^']+
 _ADDED_TWICE = re.compile(r"An item is already at '([^']+)'")
 _CHOSEN_TWICE = re.compile(r"Multiple values for ([\w/@]+)")
 _SWEEP = re.compile(r"Ambiguous value for argument '([^']+)'")
+_GROUP_IS_NO_NAME = "Config group override must be"
+_NOT_A_SETTING = "is not a subclass of"
 _PART_OF_AN_ENTRY = "dict is not a subclass of SourceConfig"
 _NOT_AN_OVERRIDE = ("mismatched input", "no viable alternative", "token recognition", "extraneous input", "missing EQUAL")
 
@@ -43,6 +45,8 @@ def explain(error: Exception, command: str = "", folder: Path | None = None) -> 
         return f"{found[1]} is chosen twice; write {found[1]}=... once, without the '+'"
     if found := _SWEEP.search(text):
         return f"{found[1]} has several values; add -m to run each of them, or quote the value"
+    if _GROUP_IS_NO_NAME in text:
+        return "a config group takes the name of one of its options (GROUP=OPTION); a single setting of it is GROUP.SETTING=VALUE"
     if any(words in text for words in _NOT_AN_OVERRIDE):
         return f"cannot read the override: {first}; write KEY=VALUE, with no spaces in it, or in quotes: 'KEY=\"a, b\"'"
     if found := _UNKNOWN_KEY.search(text):
@@ -54,6 +58,13 @@ def explain(error: Exception, command: str = "", folder: Path | None = None) -> 
         message = str(cause).splitlines()[0]
         if _PART_OF_AN_ENTRY in message:
             return "tasks.sources: a new source is added as a whole: '+tasks.sources={NAME: {path: FILE}}'"
+        if _NOT_A_SETTING in message and key:
+            parent = getattr(cause, "parent_node", None)
+            group = parent._get_node(key.rpartition(".")[2]) if isinstance(parent, DictConfig) else None
+            names = [str(name) for name in group] if isinstance(group, DictConfig) and not group._is_none() else []
+            return f"{key} is a group of settings, and takes no value itself; set one of them" + "".join(
+                f"{',' if i else ':'} {key}.{name}" for i, name in enumerate(names)
+            )
         named = re.search(r"Key '([^']+)' (?:is )?not in", message)
         if named:
             return _unknown_key(key or named[1], cause)
