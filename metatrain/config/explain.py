@@ -62,9 +62,7 @@ def explain(error: Exception, command: str = "", folder: Path | None = None) -> 
             parent = getattr(cause, "parent_node", None)
             group = parent._get_node(key.rpartition(".")[2]) if isinstance(parent, DictConfig) else None
             names = [str(name) for name in group] if isinstance(group, DictConfig) and not group._is_none() else []
-            return f"{key} is a group of settings, and takes no value itself; set one of them" + "".join(
-                f"{',' if i else ':'} {key}.{name}" for i, name in enumerate(names)
-            )
+            return f"{key} is a group of settings, and takes no value itself; set one of them: {', '.join(f'{key}.{name}' for name in names)}"
         named = re.search(r"Key '([^']+)' (?:is )?not in", message)
         if named:
             return _unknown_key(key or named[1], cause)

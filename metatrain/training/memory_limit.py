@@ -95,10 +95,10 @@ def fit_adaptation(hardware: HardwareConfig, learner: Learner, device: torch.dev
     raise UserError(f"hardware.max_memory={hardware.max_memory}: adaptation needs about {needed / 1e9:.1f} GB; lower model.max_length")
 
 
-def gradients_within_memory(learner: Learner, group: Sequence[EpisodeTexts], step: int, less: Callable[[MemoryUse], None]) -> list[OuterGradient]:
-    """The meta-gradients of a group of episodes; where memory runs out, of parts of it, then with less held at a time.
+def gradients_within_memory(learner: Learner, group: Sequence[EpisodeTexts], step: int, less: Callable[[MemoryUse | None], None]) -> list[OuterGradient]:
+    """The meta-gradients of a group of episodes; where memory runs out, with nothing recorded, then of parts of the group, then with less held at a time.
 
-    less: sets, for good, what the learner may hold. The numbers are the same to rounding.
+    less: sets, for good, what the learner may hold; None: nothing is recorded any more. The numbers are the same to rounding.
 
     Raises:
         RestartableError: there is not enough for one text at a time.
@@ -109,7 +109,12 @@ def gradients_within_memory(learner: Learner, group: Sequence[EpisodeTexts], ste
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
+    recorded = learner.recorded is not None
+    if recorded:
+        less(None)
     give_back()  # here, where the error holds no tensors any more
+    if recorded:
+        return gradients_within_memory(learner, group, step, less)
     if len(group) > 1:
         middle = len(group) // 2
         return [part for half in (group[:middle], group[middle:]) for part in gradients_within_memory(learner, half, step, less)]

@@ -252,7 +252,11 @@ class Trainer:
         self.display.say(f"warning: {why}, so {idle} of {self._ranks.size} processes have nothing to do in meta-training; {remedy}, or take fewer processes")
 
     def _outer_gradients(self, group: list[EpisodeTexts], step: int) -> list[OuterGradient]:
-        def less(use: MemoryUse) -> None:
+        def less(use: MemoryUse | None) -> None:
+            if use is None:
+                self.learner.recorded = None
+                self.display.say(f"warning: out of memory at meta-update {step + 1}; from here on no kernels are recorded, which is slower")
+                return
             self.learner.memory, self.state.part_tokens = use, use.part_tokens
             self.display.say(
                 f"warning: out of memory at meta-update {step + 1}; from here on texts are encoded {use.part_tokens} tokens at a time, and no graph is kept"

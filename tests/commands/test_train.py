@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from metatrain.tracking.metrics import read_metrics
 
 METHODS = sorted(path.stem for path in (ROOT / "conf" / "algorithm").glob("*.yaml"))
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
+MODELS = {"alphabets": "scratch_vit", "pictures_and_texts": "scratch_clip"}  # in place of debug=fast's, which reads no pictures
 
 
 def test_a_run_directory_holds_what_is_promised(tiny_run):
@@ -78,6 +81,21 @@ def test_the_same_command_gives_the_same_numbers(cli, tiny_run, tmp_path):
     assert (tmp_path / "again" / "metrics.jsonl").read_bytes() == (tiny_run / "metrics.jsonl").read_bytes()
 
 
+def test_episodes_in_one_pass_train_the_same(cli, tmp_path):
+    """To rounding, which few steps do not let grow."""
+    for name, together in (("alone", 1), ("together", 2)):
+        settings = ["debug=fast", "algorithm.head=prototype", "hardware.precision=float64", f"hardware.together={together}", "evaluation.arms=[]"]
+        found = cli("train", *settings, f"hydra.run.dir={name}")
+        assert found.code == 0, found.err
+        assert ("up to 2 episodes in one pass" in found.out) == (together == 2)
+    losses = [
+        [record["loss_after"] for record in read_metrics(tmp_path / name / "metrics.jsonl") if record["split"] == "meta_train"]
+        for name in ("alone", "together")
+    ]
+    assert len(losses[0]) == 3
+    assert losses[1] == pytest.approx(losses[0], rel=1e-9)
+
+
 def test_another_seed_gives_others(cli, tiny_run, tmp_path):
     assert cli("train", "debug=fast", "seed=1", "hardware.threads=1", "hydra.run.dir=other").code == 0
     assert (tmp_path / "other" / "metrics.jsonl").read_bytes() != (tiny_run / "metrics.jsonl").read_bytes()
@@ -116,12 +134,16 @@ def test_every_method_lowers_its_training_loss_is_exported_and_evaluated_from_it
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_runs_in_debug_fast(cli, monkeypatch, tmp_path, name):
     data = Path(os.environ.get("METATRAIN_DATA", ROOT.parent / "shared" / "data"))
+    if name in MODELS:
+        data = tmp_path / "data"
+        subprocess.run([sys.executable, ROOT / "scripts" / "alphabets.py", data / "alphabets", "--pictures", "6"], check=True)
     monkeypatch.setenv("METATRAIN_DATA", str(data))
     tasks = composed("train", f"+experiment={name}").tasks
     for path in (Path(tasks.path), *(Path(source.path) for source in tasks.sources.values())):
         if path.is_relative_to(data) and not path.is_dir():
             pytest.skip(f"the data set {path.name} is not on this machine (METATRAIN_DATA)")
-    found = cli("train", f"+experiment={name}", "debug=fast", "hydra.run.dir=run")
+    model = [f"model={MODELS[name]}"] if name in MODELS else []
+    found = cli("train", f"+experiment={name}", "debug=fast", *model, "hydra.run.dir=run")
     assert found.code == 0, found.err
     assert json.loads((tmp_path / "run" / "results.json").read_text())["arms"]["meta_trained"]["mean"] > 0
 

@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from conftest import spawn
@@ -10,10 +11,12 @@ from conftest import spawn
 from metatrain.errors import UserError
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
 from metatrain.meta.encoder_learner import EncoderLearner
+from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.memory import Footprint, Largest, MemoryUse
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 from metatrain.tasks.config import EpisodeConfig
+from metatrain.training import hardware
 from metatrain.training import memory_limit as memory
 from metatrain.training.config import HardwareConfig
 
@@ -48,6 +51,24 @@ def test_where_no_one_knows_what_is_free_nothing_is_given_up(learner, monkeypatc
     assert learner.memory == MemoryUse()
 
 
+def test_as_many_episodes_in_one_pass_as_are_wanted_and_fit(learner, monkeypatch):
+    monkeypatch.setattr(memory, "free_memory", lambda device: 100e9)
+    for wanted, meta_batch, together in ((None, 5, 1), (3, 5, 3), (3, 2, 2)):
+        line = memory.fit_training(HardwareConfig(together=wanted), learner, LARGEST, CPU, meta_batch=meta_batch)
+        assert learner.memory == MemoryUse(together=together)
+        assert (f"up to {together} episodes in one pass" in line) == (together > 1)
+        assert learner.recorded is None
+    footprint = Footprint.of(learner, 64)
+    one = footprint.meta_gradient(LARGEST, MemoryUse()) + 4 * LARGEST.support * footprint.kept(LARGEST, MemoryUse())
+    monkeypatch.setattr(memory, "free_memory", lambda device: 2.5 * one * 1.2 / 0.8)
+    memory.fit_training(HardwareConfig(together=9), learner, LARGEST, CPU, meta_batch=9)
+    assert learner.memory == MemoryUse(together=2)
+    with pytest.raises(UserError, match="hardware.together=0 must be 1 or more"):
+        hardware.apply(HardwareConfig(together=0))
+    with pytest.raises(UserError, match="hardware.precision=tf32 is for NVIDIA GPUs, and the device is cpu"):
+        hardware.apply(HardwareConfig(device="cpu", precision="tf32"))
+
+
 def test_little_free_memory_changes_no_number(learner, monkeypatch):
     """Graphs are rebuilt; texts are encoded together as before."""
     least = Footprint.of(learner, 64).meta_gradient(LARGEST, MemoryUse())
@@ -80,6 +101,25 @@ def test_adaptation_has_a_limit_too(learner):
     assert learner.memory.graph_tokens in (0.0, math.inf)
     with pytest.raises(UserError, match="hardware.max_memory=1: adaptation needs about"):
         memory.fit_adaptation(HardwareConfig(max_memory=1), learner, CPU)
+
+
+def test_where_memory_runs_out_nothing_is_recorded_any_more(learner):
+    class Full:
+        def call(self, function, arguments, key):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def less(use: MemoryUse | None) -> None:
+        asked.append(use)
+        learner.recorded = None
+
+    rng, labels, asked = np.random.default_rng(0), np.array([0, 1]), []
+    texts = [[rng.integers(5, 50, 6) for _ in range(4)] for _ in range(2)]
+    episodes = [EpisodeTexts(each[:2], labels, each[2:], labels, ("a", "b")) for each in texts]
+    learner.memory, learner.recorded = MemoryUse(together=2), Full()
+    found = memory.gradients_within_memory(learner, episodes, 0, less)
+    assert asked == [None]
+    for one, other in zip(found, learner.outer_gradients(episodes)):
+        assert torch.equal(one.loss_after, other.loss_after)
 
 
 @pytest.mark.slow
