@@ -76,8 +76,9 @@ class EpisodesTogether:
 
     def __init__(self, learner: EncoderLearner, names: Sequence[str], inputs: Inputs):
         self._learner, self._names, self._noise = learner, names, Noise(learner.algorithm, None)
-        self._support, self._query = inputs[:3], inputs[3:6]
-        self._labels, self._answers, self.rows = inputs[6:]
+        self._support = inputs.support_ids, inputs.support_lengths, inputs.support_mask
+        self._query = inputs.query_ids, inputs.query_lengths, inputs.query_mask
+        self._labels, self._answers, self._rows = inputs.labels, inputs.answers, inputs.rows
         self.support_tokens = self._support[0].numel()
         self.query_losses: list[Tensor] = []  # [E], one for each time that all of `query_parts` were asked for
         self.query_accuracies: list[Tensor] = []
@@ -87,7 +88,7 @@ class EpisodesTogether:
         episodes, found = len(self._labels), {}
         for name, value in self._learner.parameters.items():
             if name in self._learner.by_row:
-                found[name] = value.index_select(0, self.rows.flatten()).view(*self.rows.shape, *value.shape[1:])
+                found[name] = value.index_select(0, self._rows.flatten()).view(*self._rows.shape, *value.shape[1:])
             else:
                 found[name] = value.expand(episodes, *value.shape)
         return found

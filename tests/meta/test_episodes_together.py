@@ -15,6 +15,7 @@ from metatrain.meta.parameters import Gradient
 from metatrain.models.adapters import KINDS, attach
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder, load_encoder
+from metatrain.models.heads import BY_NUMBERS
 
 EPISODES = 3
 HEADS = ("linear", "zero", "shared", "prototype", "cosine", "ridge", "generated")
@@ -29,6 +30,10 @@ METHODS = [
     ({"label_names": True}, "sgd"),
     ({"train": "adapted", "adapt": "last_layers"}, "sgd"),
 ]
+
+
+def test_every_head_that_may_go_together_is_tried():
+    assert set(HEADS) == set(BY_NUMBERS)
 
 
 @pytest.fixture(scope="module")
