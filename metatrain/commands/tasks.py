@@ -106,7 +106,8 @@ def _audit(tasks: TaskDistribution, display: Display) -> None:
         own, others = named_labels(task)
         if own > others + _NAMED:
             display.say(f"warning: in task '{task.name}', {own:.0%} of the texts contain the name of their label, and {others:.0%} that of another")
-    pairs = near_duplicates(tasks)
+    pairs = near_duplicates(tasks, lambda total: display.start("comparing texts", total), lambda texts: display.advance(by=texts))
+    display.stop()
     for pair in pairs[:_SHOWN]:
         display.say(
             f"warning: nearly the same text in {pair.split} ({pair.task}) and {pair.other_split} ({pair.other_task}), similarity {pair.similarity:.2f}: "

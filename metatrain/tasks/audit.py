@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,32 +78,35 @@ class NearDuplicate:
     similarity: float  # cosine of the sets of their word triples
 
 
-def near_duplicates(tasks: TaskDistribution) -> list[NearDuplicate]:
+def near_duplicates(
+    tasks: TaskDistribution, begin: Callable[[int], None] = lambda total: None, advance: Callable[[int], None] = lambda texts: None
+) -> list[NearDuplicate]:
     """Held-out queries with a near-duplicate in a split before theirs, each with the nearest, most alike first.
 
-    Texts of fewer than three words have no near-duplicates; equal ones are found by `check_overlap`.
+    Texts of fewer than three words have no near-duplicates; equal ones are found by `check_overlap`. `begin` is told how many
+    comparisons of a text with a split there are to be, `advance` how many have been made.
     """
     from sklearn.feature_extraction.text import HashingVectorizer  # costs half a second
 
     # A hash as long as this one has hardly a collision among a few million triples.
     triples = HashingVectorizer(ngram_range=(3, 3), token_pattern=r"\w+", binary=True, alternate_sign=False, n_features=1 << 26)
-    found: list[NearDuplicate] = []
-    earlier: list[tuple[Any, list[tuple[str, str, str]]]] = []  # of each split: its matrix, and where its rows are from
+    parts: list[tuple[Any, list[tuple[str, str, str]], np.ndarray]] = []  # of each split: its matrix, where its rows are from, and the queries among them
     for split in SPLITS:
         rows = [(task, row) for task in tasks.split(split) if task.way is None and not task.of_pictures for row in range(len(task.texts))]
-        if not rows:
-            continue
-        here = [(split, task.name, task.texts[row]) for task, row in rows]
-        matrix = triples.transform([text for _, _, text in here])
-        tested = np.flatnonzero([task.query_pool[row] for task, row in rows])
-        for other, places in earlier:
-            for begin in range(0, len(tested), _ROWS):
-                part = tested[begin : begin + _ROWS]
+        if rows:
+            here = [(split, task.name, task.texts[row]) for task, row in rows]
+            parts.append((triples.transform([text for _, _, text in here]), here, np.flatnonzero([task.query_pool[row] for task, row in rows])))
+    begin(sum(number * len(queries) for number, (_, _, queries) in enumerate(parts)))
+    found: list[NearDuplicate] = []
+    for number, (matrix, here, queries) in enumerate(parts):
+        for other, places, _ in parts[:number]:
+            for first in range(0, len(queries), _ROWS):
+                part = queries[first : first + _ROWS]
                 alike = (matrix[part] @ other.T).tocsr()
                 for row in np.flatnonzero(alike.max(axis=1).toarray().ravel() > _NEAR):
                     column = int(alike[row].argmax())
                     found.append(_pair(here[part[row]], places[column], float(alike[row, column])))
-        earlier.append((matrix, here))
+                advance(len(part))
     return sorted(found, key=lambda pair: -pair.similarity)
 
 

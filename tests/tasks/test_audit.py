@@ -31,7 +31,10 @@ LONG = "the hinge came loose after a week and the shop would not take the laptop
 def test_a_planted_near_duplicate_is_found(planted):
     others = [f"sentence number {n} is about nothing that matters to anyone here" for n in range(20)]
     tasks = TaskDistribution("t", meta_train=(task(*others, LONG),), meta_test=(task("quite another text about the weather", planted),))
-    (found,) = near_duplicates(tasks)
+    totals: list[int] = []
+    compared: list[int] = []
+    (found,) = near_duplicates(tasks, totals.append, compared.append)
+    assert totals == [sum(compared)] and sum(compared) > 0
     assert (found.split, found.text, found.other_split, found.other_text) == ("meta_test", planted, "meta_train", LONG)
     assert 0.8 < found.similarity <= 1.0001
 
