@@ -246,7 +246,7 @@ one training seed each, with the settings of `clinc150_cross_domain`, which was 
 
 {splits_table("clinc150_splits", WITH_NAMES)}
 
-Published results have no names of classes to read; without them (`algorithm.label_names=false`):
+Published results have no names of classes to read; without them (`algorithm.label_names=false`), the splits that were run:
 
 {splits_table("clinc150_splits_unnamed", WITHOUT_NAMES)}
 
