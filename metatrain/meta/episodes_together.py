@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 Shares = tuple[Tensor, ...]  # of one episode in what `packed_cells` takes
 MODES = ("exact", "exact_recomputed", "first_order", "reptile")  # meta-gradients in which episodes stay apart: no norm or inner product is taken over them
-
-
 # Sizes are rounded up to these, so that few different ones come up, for which kernels have to be recorded.
 _LENGTH, _ROWS = 32, 256
 
