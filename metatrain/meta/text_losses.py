@@ -41,7 +41,7 @@ class TextLosses:
         self.learner, self.names, self.noise, self.encoded = learner, names, noise, encoded
         self.support, self.query = support, query
         self.support_size, self.query_size = (sum(len(labels) for _, labels in parts) for parts in (support, query))
-        self.support_tokens = 0
+        self.support_tokens = 0  # known where they are of an episode
         self.query_accuracies: list[Tensor] = []  # one for each time that all of `query_parts` were asked for
 
     @classmethod
@@ -49,14 +49,14 @@ class TextLosses:
         """The losses of an episode. `seed`: of dropout and noise; None: there is none."""
         noise = Noise(learner.algorithm, seed)
         labels, answers = (on_device(np.asarray(each, dtype=np.int64), learner.model.device) for each in (episode.support_labels, episode.query_labels))
-        if encoded:
-            return cls(learner, episode.names, noise, [(None, labels)], [(None, answers)], encoded=True)
-        texts, rows = learner.occurring([*episode.support, *episode.query])
+        texts, rows = ([], None) if encoded else learner.occurring([*episode.support, *episode.query])
 
         def parts(texts: Sequence[np.ndarray], labels: Tensor) -> list[Labelled]:
+            if encoded:
+                return [(None, labels)]
             return [(learner.model.batch(texts[part]), labels[part]) for part in chunks(texts, learner.memory.part_tokens)]
 
-        losses = cls(learner, episode.names, noise, parts(texts[: len(labels)], labels), parts(texts[len(labels) :], answers))
+        losses = cls(learner, episode.names, noise, parts(texts[: len(labels)], labels), parts(texts[len(labels) :], answers), encoded)
         losses.rows, losses.support_tokens = rows, sum(map(len, episode.support))
         return losses
 
