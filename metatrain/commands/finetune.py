@@ -185,16 +185,18 @@ def _read(data: DataConfig, strangers: bool) -> Examples:
     from metatrain.errors import UserError
     from metatrain.evaluation.text_scores import check_score
     from metatrain.tasks.episodes import given_episode
-    from metatrain.tasks.files import Columns, line_of, read_file
+    from metatrain.tasks.files import Columns, Table, line_of, read_file
     from metatrain.tasks.sources import pictures_of
     from metatrain.tasks.texts import is_picture, path_of
 
     columns = Columns(data.text, data.label, pair=data.pair, target=data.target)
-    tables = []
-    for setting, name in (("data.train", data.train), *([("data.test", data.test)] if data.test is not None else [])):
+
+    def read(setting: str, name: str) -> Table:
         where = Path(name).expanduser()
-        tables.append(pictures_of(where, setting) if where.is_dir() else read_file(where, columns))
-    train, test = tables[0], tables[1] if data.test is not None else None
+        return pictures_of(where, setting) if where.is_dir() else read_file(where, columns)
+
+    train = read("data.train", data.train)
+    test = None if data.test is None else read("data.test", data.test)
     names = ["text"] if data.target else sorted(set(train.labels))
     texts, answers = ([], []) if test is None else (list(test.texts), list(test.labels))
     aside: list[str] = []

@@ -131,7 +131,9 @@ class EncoderLearner(Learner):
         return all(len(texts) * max(map(len, texts)) <= self.memory.part_tokens for each in episodes for texts in (each.support, each.query))
 
     def rows(self, episodes: Sequence[EpisodeTexts]) -> Tensor | None:
-        return self.occurring([text for each in map(self._read, episodes) for text in (*each.support, *each.query)])[1]
+        if not self.by_row:
+            return None
+        return on_device(self.distinct([text for each in map(self._read, episodes) for text in (*each.support, *each.query)]), self.model.device)
 
     def outer_gradients(self, episodes: Sequence[EpisodeTexts], step: int = 0) -> list[OuterGradient]:
         """Meta-gradients of a group of episodes whose sum is wanted, in order.

@@ -151,8 +151,7 @@ def _query_gradient(episode: EpisodeLosses, phi: Parameters, fixed: Parameters, 
     for part in episode.query_parts(phi, fixed):
         losses.append(part.detach())
         add_to(found, vjp([part * weight], None, {**phi, **fixed}))
-    gradient = _split(found, phi, total)
-    return torch.stack(losses).sum(), {name: _or_zeros(gradient.get(name), value) for name, value in phi.items()}
+    return torch.stack(losses).sum(), _filled(_split(found, phi, total), phi)
 
 
 def has_recursion(method: Method, learns_rates: bool) -> bool:
@@ -258,9 +257,8 @@ class _Tape:
         rates = {LEARNED + name: value for name, value in self._learned.items()}
         inputs = {**before, **{f"gradient {name}": value for name, value in gradients.items()}, **rates}
         found = vjp(list(outputs.values()), [cotangent[name] for name in outputs], inputs)
-        direction = {name: _or_zeros(found.pop(f"gradient {name}", None), before[name]) for name in self._names}
-        kept_apart = _split(found, before, total)
-        return {name: _or_zeros(kept_apart.get(name), value) for name, value in before.items()}, direction
+        direction = {name: found.pop(f"gradient {name}") for name in self._names if f"gradient {name}" in found}
+        return _filled(_split(found, before, total), before), _filled(direction, {name: before[name] for name in self._names})
 
     def _support(self, k: int) -> Loss:
         # A proximal objective is minimised, so it has to be the same in every step.
@@ -318,5 +316,6 @@ def _split(found: Parameters, phi: Parameters, total: Parameters) -> Parameters:
     return {name: value for name, value in found.items() if name in phi}
 
 
-def _or_zeros(value: Tensor | None, like: Tensor) -> Tensor:
-    return torch.zeros_like(like) if value is None else value
+def _filled(found: Parameters, like: Parameters) -> Parameters:
+    """What was found, and zeros for the rest of `like`."""
+    return {name: found[name] if name in found else torch.zeros_like(value) for name, value in like.items()}
