@@ -48,7 +48,7 @@ def step_episodes(config: EvaluationConfig) -> int:
 def accuracy_by_steps(
     trained: Adapted, scores: Mapping[str, Scores], setup: Setup, between: Callable[[int], None] = lambda done: None, workers: Workers | None = None
 ) -> dict[str, Any]:
-    """Mean accuracy by number of shots and of inner steps, on the first episodes of each task.
+    """Mean accuracy and log loss by number of shots and of inner steps, on the first episodes of each task.
 
     `scores`: by number of shots, those of the arm as it is used, of which the same episodes are shown beside: with `inner.fit_head` it
     does more than take inner steps. `between` and `workers` as in `run_arms`.
@@ -60,6 +60,7 @@ def accuracy_by_steps(
         used = [values[:episodes] for values in scores[str(shots)].accuracy.values()]
         found[str(shots)] = {
             "steps": {steps: mean_over_tasks(each.accuracy.values()) for steps, each in by_steps.items()},
+            "losses": {steps: mean_over_tasks(each.loss.values()) for steps, each in by_steps.items()},
             "as_used": mean_over_tasks(used),
         }
     return {"episodes_per_task": episodes, "steps_used": trained.learner.steps(evaluation=True), "by_shots": found}

@@ -67,8 +67,9 @@ class Adapted:
             probabilities = self.learner.probabilities(parameters, episode)
         else:
             probabilities = _of_logits(self._features.known(episode.query), parameters)
-        answers = self.learner.answers(parameters, episode) if probabilities is None else probabilities.argmax(1)
-        return Prediction(answers, probabilities, seconds)
+        if probabilities is None:
+            return Prediction(self.learner.answers(parameters, episode), None, seconds, self.learner.target_loss(parameters, episode))
+        return Prediction(probabilities.argmax(1), probabilities, seconds)
 
 
 def _of_logits(features: np.ndarray, parameters: Parameters) -> np.ndarray:

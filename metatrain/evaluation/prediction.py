@@ -18,6 +18,7 @@ class Prediction:
     answers: Sequence[Any] | np.ndarray  # labels, shape [queries], or texts
     probabilities: np.ndarray | None  # of the labels, [queries, way]; None where texts are written
     seconds: float  # that adaptation took
+    target_loss: float | None = None  # where texts are written: mean cross-entropy of the wanted ones' tokens, in nats
 
 
 class Arm(Protocol):

@@ -40,6 +40,7 @@ class Scores:
     confidence: dict[str, list[np.ndarray]] = field(default_factory=dict)  # by task, of each episode: the probabilities of its answers, if they have any
     right: dict[str, list[np.ndarray]] = field(default_factory=dict)  # and whether they are right
     answers: dict[str, list[list[int]]] = field(default_factory=dict)  # by task, of each episode: labels as positions in its classes, if it has labels
+    loss: dict[str, list[float]] = field(default_factory=dict)  # by task: the log loss of each episode's answers, if they have one
     seconds: list[float] = field(default_factory=list)
 
     def add(
@@ -47,6 +48,7 @@ class Scores:
         task: str,
         accuracy: float,
         balanced: float,
+        loss: float | None,
         seconds: float,
         confidence: list[float] | None,
         right: list[bool] | None,
@@ -56,6 +58,8 @@ class Scores:
         self.accuracy.setdefault(task, []).append(accuracy)
         self.balanced.setdefault(task, []).append(balanced)
         self.seconds.append(seconds)
+        if loss is not None:
+            self.loss.setdefault(task, []).append(loss)
         if confidence is not None:
             self.confidence.setdefault(task, []).append(np.array(confidence))
             self.right.setdefault(task, []).append(np.array(right))
@@ -143,11 +147,13 @@ def run_arms(
 def _outcome(episode: Episode, texts: EpisodeTexts, prediction: Prediction) -> dict[str, Any]:
     """What `Scores.add` takes, in plain values."""
     accuracy, balanced = scored(episode, prediction.answers, texts.query_labels)
-    found: dict[str, Any] = {"accuracy": accuracy, "balanced": balanced, "seconds": prediction.seconds, "confidence": None, "right": None, "answers": None}
+    found: dict[str, Any] = {"accuracy": accuracy, "balanced": balanced, "loss": prediction.target_loss, "seconds": prediction.seconds}
+    found |= {"confidence": None, "right": None, "answers": None}
     if episode.task.targets is None:
         found["answers"] = [int(answer) for answer in prediction.answers]
     if prediction.probabilities is not None:
         found["confidence"] = prediction.probabilities.max(1).tolist()
+        found["loss"] = statistics.log_loss(prediction.probabilities, texts.query_labels)
         found["right"] = (np.asarray(prediction.answers) == texts.query_labels).tolist()
     return found
 
@@ -265,11 +271,13 @@ def summarise(scores: Mapping[str, Scores], resamples: int, seed: int) -> dict[s
             "mean": statistics.mean_over_tasks(values),
             "ci95": (high - low) / 2,
             "balanced": statistics.mean_over_tasks([np.array(task) for task in mine.balanced.values()]),
+            "loss": statistics.mean_over_tasks(mine.loss.values()) if mine.loss else None,
             "per_task": {
                 task: {
                     "mean": float(np.mean(values)),
                     "ci95": statistics.half_width(np.array(values)),
                     "balanced": float(np.mean(mine.balanced[task])),
+                    "loss": float(np.mean(mine.loss[task])) if task in mine.loss else None,
                     "episodes": len(values),
                     "scores": [round(value, 6) for value in values],  # by episode, to compare runs by
                 }

@@ -19,6 +19,15 @@ def balanced_accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean([np.mean(predicted[labels == label] == label) for label in np.unique(labels)]))
 
 
+def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean of -log p of the right label, in nats; a probability of 0, or none at all, counts as the least that a float64 adds to 1.
+
+    probabilities: [answers, way]; labels: [answers].
+    """
+    of_right = np.nan_to_num(probabilities[np.arange(len(labels)), labels].astype(np.float64))
+    return float(-np.log(np.clip(of_right, np.finfo(np.float64).eps, 1.0)).mean())
+
+
 def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
     """Expected calibration error (Guo et al. 2017, eq. 3): how far confidence is from accuracy, in bins of equal width.
 

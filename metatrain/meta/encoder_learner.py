@@ -83,18 +83,19 @@ class EncoderLearner(Learner):
     def fit(self, episode: EpisodeTexts) -> tuple[Parameters, Fit]:
         """All parameters with a head fitted to an episode's support set (`inner.fit_head`), and what was chosen for it."""
         support = self._read(episode.without_queries())
-        features, labels = self.features(support.support), torch.from_numpy(np.asarray(support.support_labels, dtype=np.int64)).to(self.model.device)
+        features, labels = self.features(support.support), torch.from_numpy(np.asarray(support.support_labels, dtype=np.int64))
 
         def start(rows: np.ndarray) -> Head:
             """The meta-learned head of some of the examples."""
             part = replace(support, support=[support.support[row] for row in rows], support_labels=support.support_labels[rows])
             theta = {**self.parameters, **dict(zip(ENCODINGS, (features[torch.from_numpy(rows)], features[:0])))}
             head, _ = self._adapted(TextLosses.of(self, part, None, encoded=True), theta, None)
-            return {name: head[HEAD + name] for name in ("weight", "bias")}
+            return {name: head[HEAD + name].cpu() for name in ("weight", "bias")}
 
         examples = np.arange(len(labels)) < len(episode.support)  # before the names of the classes
-        fit = fit_head(start, features, labels, ~examples, episode.seed)
-        return {**self.parameters, **{HEAD + name: value for name, value in fit.head.items()}}, fit
+        # Thousands of small operations one after the other: a CPU has done them before a GPU has started them.
+        fit = fit_head(start, features.cpu(), labels, ~examples, episode.seed)
+        return {**self.parameters, **{HEAD + name: value.to(features.device) for name, value in fit.head.items()}}, fit
 
     def answers(self, parameters: Mapping[str, Tensor], episode: EpisodeTexts) -> np.ndarray:
         return self.logits(parameters, episode.query).argmax(1).cpu().numpy()

@@ -59,21 +59,21 @@ def fit_head(start: Start, features: Tensor, labels: Tensor, kept: np.ndarray, s
     """Choose a pull and fit.
 
     features: [examples, H]; labels: [examples]; kept: examples that are never left out (the names of the classes), boolean,
-    [examples].
+    [examples]. These and the heads of `start` are on the CPU.
     """
     everything = np.arange(len(labels))
     extended = torch.cat([features, features.new_ones(len(features), 1)], dim=1)
-    folds = [fold for fold in _folds(labels.cpu().numpy(), kept, seed) if len(fold)]
+    folds = [fold for fold in _folds(labels.numpy(), kept, seed) if len(fold)]
     whole = start(everything)
     if not folds:
         return Fit(whole, _loss(_joined(whole), extended, labels), math.inf, 1.0, None)
     starts = [start(np.setdiff1d(everything, fold)) for fold in folds]
     first = torch.stack([_joined(head) for head in starts])  # [folds, way, H + 1]
-    seen = torch.ones(len(folds), len(labels), dtype=features.dtype, device=features.device)
+    seen = torch.ones(len(folds), len(labels), dtype=features.dtype)
     for number, fold in enumerate(folds):
         seen[number, torch.from_numpy(fold)] = 0
-    rows = torch.from_numpy(np.concatenate(folds)).to(features.device)
-    of_fold = torch.from_numpy(np.repeat(np.arange(len(folds)), [len(fold) for fold in folds])).to(features.device)
+    rows = torch.from_numpy(np.concatenate(folds))
+    of_fold = torch.from_numpy(np.repeat(np.arange(len(folds)), [len(fold) for fold in folds]))
     weights, tried = first, []
     for pull in PULLS:
         weights = weights if math.isinf(pull) else _fitted(weights, first, extended, labels, seen, pull)
@@ -86,7 +86,7 @@ def fit_head(start: Start, features: Tensor, labels: Tensor, kept: np.ndarray, s
     if not math.isinf(pull):
         head = _fitted(head, head, extended, labels, torch.ones_like(seen[:1]), pull)
     head = head[0] / temperature
-    logits = torch.full((len(labels), head.shape[0]), math.nan, dtype=head.dtype, device=head.device)
+    logits = torch.full((len(labels), head.shape[0]), math.nan, dtype=head.dtype)
     logits[rows] = left_out / temperature
     return Fit({"weight": head[:, :-1].contiguous(), "bias": head[:, -1].contiguous()}, _loss(head, extended, labels), pull, temperature, logits)
 
@@ -134,6 +134,6 @@ def _temperature(logits: Tensor, labels: Tensor) -> float:
     """The temperature with the least log loss (Guo et al. 2017, section 4.2)."""
     from scipy.optimize import minimize_scalar
 
-    logits, labels = logits.double().cpu(), labels.cpu()
+    logits = logits.double()
     bounds = (math.log(_COOLEST), math.log(_HOTTEST))
     return math.exp(minimize_scalar(lambda log: float(F.cross_entropy(logits / math.exp(log), labels)), bounds=bounds, method="bounded").x)

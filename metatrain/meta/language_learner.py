@@ -59,6 +59,10 @@ class LanguageLearner(Learner):
         with torch.no_grad():
             return [answer for part in chunks(prompts, self.memory.part_tokens) for answer in model.write(prompts[part])]
 
+    def target_loss(self, parameters: Mapping[str, Tensor], episode: EpisodeTexts) -> float:
+        with torch.no_grad():
+            return float(sum(self.losses(episode, seed=None).query_parts(parameters, {})))
+
     def prompts(self, episode: EpisodeTexts) -> Sequence[np.ndarray]:
         """What is read before an answer is written: the queries, after the support set if it is read too."""
         if not self.reads_support or not len(episode.query):

@@ -101,6 +101,10 @@ class Learner:
         """Of the labels for each query, [queries, way]; None where any text may be an answer."""
         raise NotImplementedError
 
+    def target_loss(self, parameters: Mapping[str, Tensor], episode: EpisodeTexts) -> float:
+        """Mean cross-entropy, in nats, of the tokens that adapted parameters ought to write; of learners that write."""
+        raise NotImplementedError
+
     def reached(self, parameters: Parameters) -> Tensor:
         """A number that depends on every parameter of the model that a text reaches."""
         raise NotImplementedError

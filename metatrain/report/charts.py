@@ -90,18 +90,22 @@ def by_steps(record: Record) -> Chart | None:
     found = record.analysis.get("by_steps")
     if not found:
         return None
-    rows = [(shots, int(steps), 100 * mean) for shots, part in found["by_shots"].items() for steps, mean in part["steps"].items()]
+    rows = [
+        (shots, int(steps), 100 * mean, part.get("losses", {}).get(steps))  # runs of an earlier version have no losses
+        for shots, part in found["by_shots"].items()
+        for steps, mean in part["steps"].items()
+    ]
     if not rows:
         return None
     score, used = _score(record), found["steps_used"]
-    values = [{"shots": f"{shots}-shot", "steps": steps, "score": mean} for shots, steps, mean in rows]
+    values = [{"shots": f"{shots}-shot", "steps": steps, "score": mean, "loss": loss} for shots, steps, mean, loss in rows]
     line = {
         "mark": {"type": "line", "point": True},
         "encoding": {
             "x": _count("steps", "inner steps"),
             "y": _number("score", score),
             "color": _colour("shots"),
-            "tooltip": [_told("shots"), _told("steps", "inner steps"), _told("score")],
+            "tooltip": [_told("shots"), _told("steps", "inner steps"), _told("score"), _told("loss", "log loss")],
         },
     }
     as_used = ", ".join(f"{shots}-shot {100 * part['as_used']:.1f}" for shots, part in found["by_shots"].items())
@@ -109,10 +113,9 @@ def by_steps(record: Record) -> Chart | None:
         f"The meta-trained model after so many inner steps, on {found['episodes_per_task']} episodes of each task; the run uses {used} (dashed). "
         f"As it is used, all included, on the same episodes: {as_used}."
     )
-    table = [(shots, steps, _one(mean)) for shots, steps, mean in rows]
-    return Chart(
-        "steps", "Score by inner steps", text, {"data": {"values": values}, "layer": [_dashed("steps", used), line]}, ("shots", "inner steps", score), table
-    )
+    table = [(shots, steps, _one(mean), "" if loss is None else round(loss, 3)) for shots, steps, mean, loss in rows]
+    columns = ("shots", "inner steps", score, "log loss")
+    return Chart("steps", "Score by inner steps", text, {"data": {"values": values}, "layer": [_dashed("steps", used), line]}, columns, table)
 
 
 def by_task(record: Record) -> Chart | None:
@@ -430,7 +433,7 @@ def _dashed(field: str, value: float) -> Spec:
 
 def _told(field: str, title: str | None = None, shape: str | None = None) -> dict[str, Any]:
     """An entry of a tooltip."""
-    numeric = field in ("score", "low", "high", "value")
+    numeric = field in ("score", "low", "high", "value", "loss")
     return {"field": field, "title": title or field, **({"format": shape or ".2f"} if shape or numeric else {})}
 
 

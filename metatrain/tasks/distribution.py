@@ -44,6 +44,7 @@ def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = SPLITS) -
     source = make_source(config, config.sources)
     lists = {str(getattr(config, name).labels_from).partition(":")[0] for name in SPLITS}
     tables = {file: source.read(file) for file in _wanted_files(config, [file for file in source.files() if file not in lists], splits)}
+    _check_label_words(config, tables)
     rows_of = {file: _rows_of_tasks(table) for file, table in tables.items()}
     notes = [table.note for table in tables.values() if table.note]
     repeats: dict[str, tuple[int, int]] = {}
@@ -121,6 +122,24 @@ def _wanted_files(config: TasksConfig, available: Sequence[str], splits: Sequenc
         if not split.files and split.tasks:
             wanted.update(available)
     return sorted(wanted)
+
+
+def _check_label_words(config: TasksConfig, tables: dict[str, Table]) -> None:
+    """Refuse words for a label that no row has.
+
+    Raises:
+        UserError: which setting, which label.
+    """
+    settings = {"": config.label_words, **{f"{name}/": source.label_words for name, source in config.sources.items()}}
+    for prefix, words in settings.items():
+        where = f"tasks.sources.{prefix[:-1]}.label_words" if prefix else "tasks.label_words"
+        of_source = [table for file, table in tables.items() if (file.startswith(prefix) if prefix else not file.startswith(tuple(settings)[1:]))]
+        if not words or not of_source:  # its files may be of other splits
+            continue
+        there = set().union(*(table.labels for table in of_source))
+        for label, word in words.items():
+            if word not in there:
+                raise UserError(f"{where}: no row has the label {label!r}; there are {_few(sorted(there))}")
 
 
 @dataclass(frozen=True)

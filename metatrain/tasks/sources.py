@@ -132,6 +132,20 @@ class TextToText:
         return replace(self.source.read(file), score=self.score)
 
 
+class InWords:
+    """A source with some labels in other words."""
+
+    def __init__(self, source: Source, words: Mapping[str, str]):
+        self.source, self.words = source, words
+
+    def files(self) -> list[str]:
+        return self.source.files()
+
+    def read(self, file: str) -> Table:
+        table = self.source.read(file)
+        return replace(table, labels=[self.words.get(label, label) for label in table.labels])
+
+
 class Together:
     """Several sources as one."""
 
@@ -187,4 +201,8 @@ def _one(config: SourceConfig) -> Source:
         source = make(config.path.partition(":")[2], columns)
     else:
         source = Files(corpus_path() if config.path == EMBEDDED else Path(config.path).expanduser(), columns, config.bad_rows)
+    if config.label_words and config.target is not None:
+        raise UserError("tasks.label_words is for labels; with tasks.target there are none, take one of them away")
+    if config.label_words:
+        source = InWords(source, config.label_words)
     return source if config.target is None else TextToText(source, config.score)

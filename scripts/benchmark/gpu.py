@@ -99,6 +99,24 @@ def peaks(size: int = 8192) -> dict[str, float]:
     return found
 
 
+# What GPU kernels do, by what their names have in them; the rest is element by element.
+KINDS = {"matrix products": ("gemm", "cutlass", "xmma", "nvjet"), "sums": ("reduce", "softmax", "layer_norm"), "copies": ("copy", "memcpy", "memset", "cat")}
+
+
+def kernels(step: Step) -> dict[str, float]:
+    """Seconds of a step's kernels by what they do, and how many there are."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiled:
+        step()
+        torch.cuda.synchronize()
+    found = dict.fromkeys([*KINDS, "element by element", "number"], 0.0)
+    for event in profiled.key_averages():
+        name = event.key.lower()
+        kind = next((kind for kind, parts in KINDS.items() if any(part in name for part in parts)), "element by element")
+        found[kind] += event.self_device_time_total / 1e6
+        found["number"] += event.count
+    return {kind: round(value, 5) for kind, value in found.items()}
+
+
 def measured(make: Callable[[], Step], recorded: bool, rounds: int, reference: contenders.Gradient | None) -> tuple[dict, contenders.Gradient]:
     """Seconds, memory, operations and distance to the reference of one contender, and its gradient."""
     step = make()
@@ -117,6 +135,8 @@ def measured(make: Callable[[], Step], recorded: bool, rounds: int, reference: c
         "memory_mb": round((torch.cuda.max_memory_reserved() - before) / 1e6),
         "tflop": round(counter.get_total_flops() / 1e12, 3),
     }
+    if recorded:
+        found["kernels"] = kernels(step)
     if reference is not None:
         found["gradient_error"] = distance(gradient, {key: reference[key] for key in gradient})
     return found, gradient

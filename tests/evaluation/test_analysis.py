@@ -48,6 +48,8 @@ def test_after_as_many_steps_as_are_taken_the_accuracy_is_that_of_the_arm(tasks)
         assert list(part["steps"]) == ["0", "1", "2", "4", "8"]
         expected = np.mean([np.mean(values[:5]) for values in of_trained[shots].accuracy.values()])
         assert part["steps"]["4"] == part["as_used"] == pytest.approx(expected)
+        assert list(part["losses"]) == list(part["steps"])
+        assert part["losses"]["4"] == pytest.approx(np.mean([np.mean(values[:5]) for values in of_trained[shots].loss.values()]))
 
 
 def test_a_method_without_inner_steps_has_no_such_curve():

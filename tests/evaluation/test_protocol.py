@@ -63,7 +63,8 @@ def test_results_have_the_promised_shape():
     assert results["format"] == 1
     arm = results["arms"]["prototypes"]
     assert arm["mean"] == pytest.approx(0.75) and arm["ci95"] == 0.0 and arm["balanced"] == pytest.approx(0.75)
-    assert arm["per_task"]["x"] == {"mean": 0.75, "ci95": 0.0, "balanced": 0.75, "episodes": 3, "scores": [0.75] * 3}
+    assert arm["per_task"]["x"] == {"mean": 0.75, "ci95": 0.0, "balanced": 0.75, "loss": arm["loss"], "episodes": 3, "scores": [0.75] * 3}
+    assert arm["loss"] == pytest.approx(-(3 * np.log(0.9) + np.log(0.1)) / 4)
     assert arm["calibration_error"] == pytest.approx(0.9 - 0.75)
     assert results["arms"]["meta_trained"]["calibration_error"] == pytest.approx(0.1)
     assert arm["adapt_seconds_per_episode"] == 0.25

@@ -1,7 +1,17 @@
 import numpy as np
 import pytest
 
-from metatrain.evaluation.statistics import accuracy, balanced_accuracy, calibration_error, half_width, interval, mean_over_tasks, nested_bootstrap, verdict
+from metatrain.evaluation.statistics import (
+    accuracy,
+    balanced_accuracy,
+    calibration_error,
+    half_width,
+    interval,
+    log_loss,
+    mean_over_tasks,
+    nested_bootstrap,
+    verdict,
+)
 
 
 def test_always_answering_one_class_scores_half_balanced():
@@ -59,3 +69,11 @@ def test_calibration_error_by_hand():
     confidence, right = np.array([0.95, 0.95, 0.55, 0.55]), np.array([True, False, True, True])
     assert calibration_error(confidence, right) == pytest.approx(0.5 * 0.45 + 0.5 * 0.45)
     assert calibration_error(np.array([1.0, 1.0]), np.array([True, True])) == 0
+
+
+def test_log_loss_by_hand_and_of_what_no_probability_is():
+    probabilities = np.array([[0.5, 0.5], [0.9, 0.1]])
+    assert log_loss(probabilities, np.array([0, 1])) == pytest.approx(-(np.log(0.5) + np.log(0.1)) / 2)
+    assert log_loss(np.array([[1.0, 0.0]]), np.array([0])) == 0
+    never = -np.log(np.finfo(np.float64).eps)
+    assert log_loss(np.array([[1.0, 0.0]]), np.array([1])) == log_loss(np.array([[np.nan, np.nan]]), np.array([1])) == pytest.approx(never)

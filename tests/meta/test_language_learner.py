@@ -77,6 +77,9 @@ def test_the_loss_is_the_mean_over_target_tokens_whatever_the_parts(name):
     model, targets = learner.load_model(), episode.targets.query
     alone = sum(float(model(model.batch([text], [target])).loss) for text, target in zip(episode.query, targets))
     assert float(whole.loss_before) == pytest.approx(alone / sum(map(len, targets)), rel=1e-12)
+    assert learner.target_loss(learner.initial, episode) == pytest.approx(float(whole.loss_before), rel=1e-12)
+    adapted, _ = learner.adapt(episode)
+    assert learner.target_loss(adapted, episode) == pytest.approx(float(whole.loss_after), rel=1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)

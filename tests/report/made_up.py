@@ -43,7 +43,11 @@ def analysis() -> dict:
     ]
     return {
         "format": 1,
-        "by_steps": {"episodes_per_task": 2, "steps_used": 2, "by_shots": {"5": {"steps": {"0": 0.5, "2": 0.8}, "as_used": 0.8}}},
+        "by_steps": {
+            "episodes_per_task": 2,
+            "steps_used": 2,
+            "by_shots": {"5": {"steps": {"0": 0.5, "2": 0.8}, "losses": {"0": 0.6931, "2": 0.4}, "as_used": 0.8}},
+        },
         "mistakes": mistakes,
         "rates": rates,
         "task_map": [

@@ -32,7 +32,7 @@ def test_numbers_are_those_of_the_files(record):
     rows = {chart.key: chart.rows for chart in charts(record)}
     assert rows["arms"][:2] == [("5", "meta_trained", 80.0, 5.0), ("5", "prototypes", 70.0, 5.0)]
     assert rows["shots"][0] == (1, "meta_trained", 80.0, 5.0) and rows["shots"][-1] == (5, "prototypes", 70.0, 5.0)
-    assert rows["steps"] == [("5", 0, 50.0), ("5", 2, 80.0)]
+    assert rows["steps"] == [("5", 0, 50.0, 0.693), ("5", 2, 80.0, 0.4)]
     assert rows["tasks"][0] == (made_up.HOSTILE, "meta_trained", 70.0, 2.0)  # the lowest first
     assert rows["confusion"][0] == (made_up.HOSTILE, "good", made_up.HOSTILE, 3, 60.0)
     assert rows["validation"] == [(3, 53.0, 50.0), (6, 56.0, 50.0)]

@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT, write_jsonl
 
 from metatrain.errors import UserError
-from metatrain.tasks.config import SplitConfig, TasksConfig
+from metatrain.tasks.config import SourceConfig, SplitConfig, TasksConfig
 from metatrain.tasks.distribution import load_tasks
 
 AREAS = ("billing", "returns", "shipping", "sizes", "spares")
@@ -215,3 +215,24 @@ def test_splits_may_be_of_the_classes_of_one_task(classes):
 def test_wrong_labels_are_refused(classes, settings, said):
     with pytest.raises(UserError, match=said):
         load_tasks(by_labels(classes, meta_train=SplitConfig(["all.jsonl"]), meta_test=SplitConfig(["all.jsonl"], ["all"], **settings)), 0)
+
+
+def test_labels_in_other_words(classes, one_file):
+    words = {"a1": "first of a", "c[1]": "the only c"}
+    tasks = load_tasks(by_labels(classes / "all.jsonl", label_words=words), 0)
+    assert tasks.meta_train[0].label_names == ("a2", "b1", "b2", "first of a", "the only c")
+    assert all(text.startswith("a1") for text, label in zip(tasks.meta_train[0].texts, tasks.meta_train[0].labels) if label == 3)
+    config = files_config(one_file, task="area", sources={"more": SourceConfig(str(classes / "all.jsonl"), label_words=words)}, overlap="keep")
+    by_name = {task.name: task.label_names for task in load_tasks(config, 0, ["meta_train"]).meta_train}
+    assert by_name["more"] == tasks.meta_train[0].label_names and by_name["billing"] == ("angry", "happy")
+
+
+def test_words_for_a_label_that_no_row_has_are_refused(classes, one_file):
+    with pytest.raises(UserError, match="tasks.label_words: no row has the label 'a3'; there are a1, a2"):
+        load_tasks(by_labels(classes / "all.jsonl", label_words={"a3": "a third"}), 0)
+    # A label of another source does not count.
+    config = files_config(one_file, task="area", sources={"more": SourceConfig(str(classes / "all.jsonl"), label_words={"happy": "pleased"})})
+    with pytest.raises(UserError, match="tasks.sources.more.label_words: no row has the label 'happy'; there are a1"):
+        load_tasks(config, 0)
+    with pytest.raises(UserError, match="tasks.label_words is for labels"):
+        load_tasks(by_labels(classes / "all.jsonl", target="label", label_words={"a1": "first"}), 0)
