@@ -1,17 +1,16 @@
 """Runs the recommended recipe against every arm on unseen domains: python scripts/recommended.py [SETTING=VALUE ...]
 
-Writes its section of docs/results.md. Runs that are there already, below outputs/results/recommended, are not repeated; --write only
-writes the section. Data sets are read from the folder METATRAIN_DATA; the arm setfit needs the extra `compare`.
+Writes its section of docs/results.md. Runs that are there already, below outputs/results/recommended, are not repeated. Data sets are read
+from the folder METATRAIN_DATA; the arm setfit needs the extra `compare`.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 
 import numpy as np
 from recipe_search import FITTED, FOUND
-from results_page import ROOT, difference, percent, put_section, read_results, run_once
+from results_page import ROOT, Run, Section, difference, read_results, table, write_page
 
 RUNS = ROOT / "outputs" / "results" / "recommended"
 HEADING = "## The recommended recipe"
@@ -33,7 +32,7 @@ TRIED = {
     "blend_0.75": ["outer.lr=2e-4", "outer.steps=100", "outer.blend=0.75"],
 }
 ON_VALIDATION = [
-    *("tasks.meta_test.tasks=[clothing,garden,software]", "tasks.meta_validation.tasks=[delivery]", "validation.every=0", "tracking=none"),
+    *("tasks.meta_test.tasks=[clothing,garden,software]", "tasks.meta_validation.tasks=[delivery]", "validation.every=0"),
     *("evaluation.episodes=40", "evaluation.arms=[meta_trained,no_meta_training,logistic_regression]"),
 ]
 ALL = "[meta_trained,no_meta_training,logistic_regression,logistic_regression_with_names,prototypes,names_only]"
@@ -43,12 +42,10 @@ ALL_TRIED = {
     "blend_1.0": ["outer.blend=1.0"],
     "way_150": ["episode.way=150", "outer.meta_batch=1", "outer.blend=1.0"],
 }
-ALL_ON_VALIDATION = ["tasks.meta_test.files=[clinc150/valid.jsonl]", "tasks.meta_validation.tasks=[]", "evaluation.arms=[meta_trained]", "tracking=none"]
+ALL_ON_VALIDATION = ["tasks.meta_test.files=[clinc150/valid.jsonl]", "tasks.meta_validation.tasks=[]", "evaluation.arms=[meta_trained]"]
 VARIANTS = ("01", "02", "03", "04", "05")  # of the class splits
-SPLIT_RUNS = {
-    "clinc150_splits": ("[meta_trained,no_meta_training,logistic_regression,logistic_regression_with_names,prototypes]", []),
-    "clinc150_splits_unnamed": ("[meta_trained,no_meta_training,logistic_regression]", ["algorithm.label_names=false"]),
-}
+NAMED = "[meta_trained,no_meta_training,logistic_regression,logistic_regression_with_names,prototypes]"
+UNNAMED = "[meta_trained,no_meta_training,logistic_regression]"
 WITH_NAMES = {
     "meta_trained": "meta-trained",
     "no_meta_training": "not meta-trained",
@@ -56,51 +53,56 @@ WITH_NAMES = {
     "logistic_regression": "logistic regression",
 }
 WITHOUT_NAMES = {"meta_trained": "meta-trained", "no_meta_training": "not meta-trained", "logistic_regression": "logistic regression"}
+SLOW_5 = "[meta_trained,logistic_regression,full_finetune,setfit]"
 WAY = ["evaluation.way=5", "evaluation.queries=20"]
 
 
-def make_runs(more: list[str]) -> None:
-    """Everything that is missing."""
-    for name, settings in TRIED.items():
-        run_once(RUNS / f"reviews_{name}", "train", ["+experiment=sentiment_fewshot", *ON_VALIDATION, *settings, *more])
-    for seed in SEEDS:
-        settings = [f"seed={seed}", f"evaluation.arms={REVIEWS}", "tracking=none"]
-        run_once(RUNS / f"sentiment_fewshot_{seed}", "train", ["+experiment=sentiment_fewshot", *settings, *more])
-    for name in ("clinc150_cross_domain", "fdu_leave_domains_out"):
-        run_once(RUNS / f"{name}_joint", "train", [f"+experiment={name}", *JOINT, *NO_MORE, "tracking=none", *more])
-    for seed in SEEDS:
-        settings = [f"seed={seed}", f"evaluation.joint={RUNS / 'clinc150_cross_domain_joint'}", "tracking=none"]
-        run_once(RUNS / f"clinc150_cross_domain_{seed}", "train", ["+experiment=clinc150_cross_domain", *settings, *more])
-    for name, settings in ALL_TRIED.items():
-        run_once(RUNS / f"clinc150_valid_{name}", "train", ["+experiment=clinc150_all", *ALL_ON_VALIDATION, *settings, *more])
-    run_once(RUNS / "clinc150_all_5_0", "train", ["+experiment=clinc150_all", f"evaluation.arms={ALL}", "tracking=none", *more])
-    ten = ["tasks=clinc150_all_10", "evaluation.shots=[10]", f"evaluation.arms={ALL}", "tracking=none"]
-    run_once(RUNS / "clinc150_all_10_0", "train", ["+experiment=clinc150_all", *ten, *more])
-    trained = [f"checkpoint={RUNS / 'clinc150_cross_domain_0'}", *WAY]
-    run_once(RUNS / "clinc150_slow", "evaluate", [*trained, "evaluation.shots=[1,2]", "evaluation.episodes=10", f"evaluation.arms={SLOW}", *more])
-    quick = ["evaluation.shots=[5]", "evaluation.episodes=8", "evaluation.arms=[meta_trained,logistic_regression,full_finetune,setfit]"]
-    run_once(RUNS / "clinc150_slow_5", "evaluate", [*trained, *quick, *more])
-    for seed in SEEDS:
-        settings = [f"seed={seed}", f"evaluation.joint={RUNS / 'fdu_leave_domains_out_joint'}", f"evaluation.arms={FDU}", "tracking=none"]
-        run_once(RUNS / f"fdu_leave_domains_out_{seed}", "train", ["+experiment=fdu_leave_domains_out", *settings, *more])
-    for variant in VARIANTS:
-        for name, (arms, settings) in SPLIT_RUNS.items():
-            settings = [f"tasks.variant='{variant}'", f"evaluation.arms={arms}", *settings, "tracking=none"]
-            run_once(RUNS / f"{name}_{variant}", "train", ["+experiment=clinc150_splits", *settings, *more])
+INTRODUCTION = """\
+Runs by `python scripts/recommended.py` in November 2026, all-MiniLM-L6-v2 (22.7M parameters). `algorithm=recommended`: cosines to
+class means, of which the name of the class is one example (`algorithm.label_names`); weights 0.6 of the way from the initial encoder
+to the trained one (`outer.blend`); a head fitted to the support set where it has two examples of a class or more (`inner.fit_head`).
+Every arm begins with the same encoder and sees the same episodes. Intervals are 95%, over tasks and episodes within them."""
 
 
-def table(name: str, shots: str, seconds: bool = False) -> str:
-    """The arms of a run, the best first."""
-    part = read_results(RUNS / name)["by_shots"][shots]
-    against = {each["against"]: difference(each) for each in part["comparisons"]}
-    lines = [
-        f"| arm | accuracy | calibration error | meta-trained minus it |{' seconds to adapt |' if seconds else ''}",
-        f"|---|---|---|---|{'---|' if seconds else ''}",
-    ]
-    for arm, found in sorted(part["arms"].items(), key=lambda item: -item[1]["mean"]):
-        line = f"| `{arm}` | {percent(found)} | {100 * found['calibration_error']:.1f} | {against.get(arm, '')} |"
-        lines.append(line + (f" {found['adapt_seconds_per_episode']:.2f} |" if seconds else ""))
-    return "\n".join(lines)
+def train(experiment: str, *settings: str) -> Run:
+    return Run("train", [f"+experiment={experiment}", *settings, "tracking=none"])
+
+
+def joint_run(name: str) -> str:
+    return f"evaluation.joint={RUNS / f'{name}_joint'}"
+
+
+def cross_domain() -> str:
+    return f"""\
+1-shot, training seed 0, 50 episodes in each domain:
+
+{table(RUNS / "clinc150_cross_domain_0", "1", seconds=True)}
+
+2-shot:
+
+{table(RUNS / "clinc150_cross_domain_0", "2", seconds=True)}
+
+Three training seeds (episodes differ with the seed), 1-shot:
+
+{seeds_table("clinc150_cross_domain", "1")}
+
+2-shot:
+
+{seeds_table("clinc150_cross_domain", "2")}
+
+Arms that train a model for every episode, on 10 episodes in each domain, 1-shot:
+
+{table(RUNS / "clinc150_slow", "1", seconds=True)}
+
+2-shot:
+
+{table(RUNS / "clinc150_slow", "2", seconds=True)}
+
+5-shot, 8 episodes in each domain:
+
+{table(RUNS / "clinc150_slow_5", "5", seconds=True)}
+
+Seconds are of one thread, with another run on the other core."""
 
 
 def seeds_table(experiment: str, shots: str) -> str:
@@ -113,41 +115,6 @@ def seeds_table(experiment: str, shots: str) -> str:
         gone.append(1 - (1 - ours) / (1 - theirs))
         lines.append(f"| {seed} | {100 * ours:.1f} | {100 * theirs:.1f} | {100 * names:.1f} | {100 * gone[-1]:.0f}% |")
     lines.append(f"| mean | | | | {100 * np.mean(gone):.0f}% |")
-    return "\n".join(lines)
-
-
-def fdu_table(shots: str) -> str:
-    """One line a training seed: what matters of unseen review domains."""
-    arms = ("meta_trained", "joint_logistic_regression", "names_only", "shuffled_labels", "no_meta_training", "logistic_regression")
-    lines = [f"| training seed | {' | '.join(f'`{arm}`' for arm in arms)} | errors of logistic regression that are gone | minus joint training |"]
-    lines.append(f"|---|{'---|' * (len(arms) + 2)}")
-    for seed in SEEDS:
-        part = read_results(RUNS / f"fdu_leave_domains_out_{seed}")["by_shots"][shots]
-        means = {arm: part["arms"][arm]["mean"] for arm in arms}
-        gone = 1 - (1 - means["meta_trained"]) / (1 - means["logistic_regression"])
-        against = next(difference(each) for each in part["comparisons"] if each["against"] == "joint_logistic_regression")
-        lines.append(f"| {seed} | {' | '.join(f'{100 * mean:.1f}' for mean in means.values())} | {100 * gone:.0f}% | {against} |")
-    return "\n".join(lines)
-
-
-def splits_table(run: str, columns: dict[str, str]) -> str:
-    """Accuracies of arms, which are the columns, in those class splits that there are runs of, and their means."""
-    found = {variant: results for variant in VARIANTS if (results := read_results(RUNS / f"{run}_{variant}"))}
-    lines = [f"| shots, split | {' | '.join(columns.values())} |", f"|---|{'---|' * len(columns)}"]
-    for shots in ("1", "5"):
-        rows = {variant: [100 * results["by_shots"][shots]["arms"][arm]["mean"] for arm in columns] for variant, results in found.items()}
-        for variant, row in [*rows.items(), ("mean", np.mean(list(rows.values()), axis=0))]:
-            lines.append(f"| {shots}, {variant} | {' | '.join(f'{value:.2f}' for value in row)} |")
-    return "\n".join(lines)
-
-
-def tried_table() -> str:
-    """Candidates for sentiment_fewshot on its meta-validation domains."""
-    lines = ["| candidate | 1-shot | 5-shot |", "|---|---|---|"]
-    for name in TRIED:
-        parts = read_results(RUNS / f"reviews_{name}")["by_shots"]
-        cells = [f"{100 * parts[shots]['arms']['meta_trained']['mean']:.1f}" for shots in ("1", "5")]
-        lines.append(f"| `{' '.join(TRIED[name]) or 'as it is'}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -166,50 +133,8 @@ def all_tried() -> str:
     return ", ".join(f"`{' '.join(ALL_TRIED[name]) or 'as it is'}` {100 * score:.1f}" for name, score in found.items())
 
 
-def section() -> str:
-    """The section of the page."""
+def all_intents() -> str:
     return f"""\
-{HEADING}
-
-Runs by `python scripts/recommended.py` in November 2026, all-MiniLM-L6-v2 (22.7M parameters). `algorithm=recommended`: cosines to
-class means, of which the name of the class is one example (`algorithm.label_names`); weights 0.6 of the way from the initial encoder
-to the trained one (`outer.blend`); a head fitted to the support set where it has two examples of a class or more (`inner.fit_head`).
-Every arm begins with the same encoder and sees the same episodes. Intervals are 95%, over tasks and episodes within them.
-
-### CLINC150, two unseen domains, 5-way
-
-1-shot, training seed 0, 50 episodes in each domain:
-
-{table("clinc150_cross_domain_0", "1", seconds=True)}
-
-2-shot:
-
-{table("clinc150_cross_domain_0", "2", seconds=True)}
-
-Three training seeds (episodes differ with the seed), 1-shot:
-
-{seeds_table("clinc150_cross_domain", "1")}
-
-2-shot:
-
-{seeds_table("clinc150_cross_domain", "2")}
-
-Arms that train a model for every episode, on 10 episodes in each domain, 1-shot:
-
-{table("clinc150_slow", "1", seconds=True)}
-
-2-shot:
-
-{table("clinc150_slow", "2", seconds=True)}
-
-5-shot, 8 episodes in each domain:
-
-{table("clinc150_slow_5", "5", seconds=True)}
-
-Seconds are of one thread, with another run on the other core.
-
-### CLINC150, all 150 intents from 5 or 10 examples of each (`clinc150_all`)
-
 One training seed, the official test file; meta-trained on these 750 or 1,500 examples alone:
 
 {all_intents_table()}
@@ -217,17 +142,32 @@ One training seed, the official test file; meta-trained on these 750 or 1,500 ex
 Published, with encoders of 110M to 355M parameters: DNNC 91.0 and 93.8 (Zhang et al. 2020), CPFT 92.3 and 94.2
 (Zhang et al. 2021), ICDA 92.6 and 94.8 (Lin et al. 2023).
 This encoder has 22M and is **behind them**, by 1.5 points and more from 5 examples, by 2.0 and more from 10. On the validation file, 5 examples: {all_tried()}.
-More training on the texts that are the support set does harm.
+More training on the texts that are the support set does harm."""
 
-### FDU-MTL, four unseen review domains
 
+def fdu_table(shots: str) -> str:
+    """One line a training seed: what matters of unseen review domains."""
+    arms = ("meta_trained", "joint_logistic_regression", "names_only", "shuffled_labels", "no_meta_training", "logistic_regression")
+    lines = [f"| training seed | {' | '.join(f'`{arm}`' for arm in arms)} | errors of logistic regression that are gone | minus joint training |"]
+    lines.append(f"|---|{'---|' * (len(arms) + 2)}")
+    for seed in SEEDS:
+        part = read_results(RUNS / f"fdu_leave_domains_out_{seed}")["by_shots"][shots]
+        means = {arm: part["arms"][arm]["mean"] for arm in arms}
+        gone = 1 - (1 - means["meta_trained"]) / (1 - means["logistic_regression"])
+        against = next(difference(each) for each in part["comparisons"] if each["against"] == "joint_logistic_regression")
+        lines.append(f"| {seed} | {' | '.join(f'{100 * mean:.1f}' for mean in means.values())} | {100 * gone:.0f}% | {against} |")
+    return "\n".join(lines)
+
+
+def domains() -> str:
+    return f"""\
 Training seed 0; 10 support sets in each domain, the whole test file as queries. 5-shot:
 
-{table("fdu_leave_domains_out_0", "5")}
+{table(RUNS / "fdu_leave_domains_out_0", "5")}
 
 1-shot:
 
-{table("fdu_leave_domains_out_0", "1")}
+{table(RUNS / "fdu_leave_domains_out_0", "1")}
 
 Three training seeds (joint training has one), 5-shot:
 
@@ -237,28 +177,54 @@ Three training seeds (joint training has one), 5-shot:
 
 {fdu_table("1")}
 
-The names of the classes alone do as well as any examples: every domain is the same task, which was learned in meta-training.
+The names of the classes alone do as well as any examples: every domain is the same task, which was learned in meta-training."""
 
-### CLINC150, the class splits of ProtAugment, 5-way (`clinc150_splits`)
 
+def splits_table(run: str, columns: dict[str, str]) -> str:
+    """Accuracies of arms, which are the columns, in the class splits, and their means."""
+    found = {variant: read_results(RUNS / f"{run}_{variant}") for variant in VARIANTS}
+    lines = [f"| shots, split | {' | '.join(columns.values())} |", f"|---|{'---|' * len(columns)}"]
+    for shots in ("1", "5"):
+        rows = {variant: [100 * results["by_shots"][shots]["arms"][arm]["mean"] for arm in columns] for variant, results in found.items()}
+        for variant, row in [*rows.items(), ("mean", np.mean(list(rows.values()), axis=0))]:
+            lines.append(f"| {shots}, {variant} | {' | '.join(f'{value:.2f}' for value in row)} |")
+    return "\n".join(lines)
+
+
+def class_splits() -> str:
+    return f"""\
 Five splits of the 150 intents into 50 each to train on, to validate on and to test with (Dopierre et al. 2021), 600 test episodes with 5 queries a class;
 one training seed each, with the settings of `clinc150_cross_domain`, which was not tuned to these splits:
 
-{splits_table("clinc150_splits", WITH_NAMES)}
+{splits_table("clinc150_splits", WITH_NAMES)}"""
 
-Published results have no names of classes to read; without them (`algorithm.label_names=false`), the splits that were run:
 
-{splits_table("clinc150_splits_unnamed", WITHOUT_NAMES)}
+def unnamed_splits() -> str:
+    return f"""\
+Published results have no names of classes to read; the same without them (`algorithm.label_names=false`):
 
-### Short reviews, four unseen domains, 2-way (`sentiment_fewshot`)
+{splits_table("clinc150_splits_unnamed", WITHOUT_NAMES)}"""
 
+
+def tried_table() -> str:
+    """Candidates for sentiment_fewshot on its meta-validation domains."""
+    lines = ["| candidate | 1-shot | 5-shot |", "|---|---|---|"]
+    for name in TRIED:
+        parts = read_results(RUNS / f"reviews_{name}")["by_shots"]
+        cells = [f"{100 * parts[shots]['arms']['meta_trained']['mean']:.1f}" for shots in ("1", "5")]
+        lines.append(f"| `{' '.join(TRIED[name]) or 'as it is'}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def reviews() -> str:
+    return f"""\
 Training seed 0, 25 episodes in each domain; 5-shot:
 
-{table("sentiment_fewshot_0", "5")}
+{table(RUNS / "sentiment_fewshot_0", "5")}
 
 1-shot:
 
-{table("sentiment_fewshot_0", "1")}
+{table(RUNS / "sentiment_fewshot_0", "1")}
 
 Three training seeds, 5-shot:
 
@@ -271,9 +237,7 @@ Three training seeds, 5-shot:
 Every domain is the same task here, whose classes have the same names: the names alone do as well as any examples, and in seed 1 the examples
 make it worse. Candidates on the meta-validation domains, 40 episodes in each:
 
-{tried_table()}
-
-{searched()}"""
+{tried_table()}"""
 
 
 def searched() -> str:
@@ -282,8 +246,6 @@ def searched() -> str:
     fitted = found["clinc150"].pop("fitted")
     at = "; ".join(f"{shots} shots {scores['fitted']:.1f} and {scores['prototypes']:.1f}" for shots, scores in fitted.items())
     return f"""\
-### What was tried, on meta-validation tasks alone
-
 By `python scripts/recipe_search.py`, one training seed each: accuracy of cosine prototypes made of examples, or of examples and names, of an
 encoder that is a share (`outer.blend`) of the way from the initial to the trained one. CLINC150, domains `small_talk` and `work`, 5-way,
 200 episodes in each; 1-shot, 2-shot:
@@ -321,11 +283,64 @@ def _candidates(found: dict[str, dict], shots: tuple[str, str], kinds: tuple[str
     return "\n".join(lines)
 
 
-def main(more: list[str]) -> None:
-    if more != ["--write"]:
-        make_runs(more)
-    put_section(HEADING, section())
+def seeds(experiment: str, *settings: str) -> dict[str, Run]:
+    return {f"{experiment}_{seed}": train(experiment, f"seed={seed}", *settings) for seed in SEEDS}
 
+
+TRAINED = [f"checkpoint={RUNS / 'clinc150_cross_domain_0'}", *WAY]
+SECTIONS = [
+    Section(
+        "CLINC150, two unseen domains, 5-way",
+        cross_domain,
+        {
+            "clinc150_cross_domain_joint": train("clinc150_cross_domain", *JOINT, *NO_MORE),
+            **seeds("clinc150_cross_domain", joint_run("clinc150_cross_domain")),
+            "clinc150_slow": Run("evaluate", [*TRAINED, "evaluation.shots=[1,2]", "evaluation.episodes=10", f"evaluation.arms={SLOW}"]),
+            "clinc150_slow_5": Run("evaluate", [*TRAINED, "evaluation.shots=[5]", "evaluation.episodes=8", f"evaluation.arms={SLOW_5}"]),
+        },
+    ),
+    Section(
+        "CLINC150, all 150 intents from 5 or 10 examples of each (`clinc150_all`)",
+        all_intents,
+        {
+            **{f"clinc150_valid_{name}": train("clinc150_all", *ALL_ON_VALIDATION, *settings) for name, settings in ALL_TRIED.items()},
+            "clinc150_all_5_0": train("clinc150_all", f"evaluation.arms={ALL}"),
+            "clinc150_all_10_0": train("clinc150_all", "tasks=clinc150_all_10", "evaluation.shots=[10]", f"evaluation.arms={ALL}"),
+        },
+    ),
+    Section(
+        "FDU-MTL, four unseen review domains",
+        domains,
+        {
+            "fdu_leave_domains_out_joint": train("fdu_leave_domains_out", *JOINT, *NO_MORE),
+            **seeds("fdu_leave_domains_out", joint_run("fdu_leave_domains_out"), f"evaluation.arms={FDU}"),
+        },
+    ),
+    Section(
+        "CLINC150, the class splits of ProtAugment, 5-way (`clinc150_splits`)",
+        class_splits,
+        {f"clinc150_splits_{variant}": train("clinc150_splits", f"tasks.variant='{variant}'", f"evaluation.arms={NAMED}") for variant in VARIANTS},
+    ),
+    Section(
+        "The same class splits, names not read",
+        unnamed_splits,
+        {
+            f"clinc150_splits_unnamed_{variant}": train(
+                "clinc150_splits", f"tasks.variant='{variant}'", f"evaluation.arms={UNNAMED}", "algorithm.label_names=false"
+            )
+            for variant in VARIANTS
+        },
+    ),
+    Section(
+        "Short reviews, four unseen domains, 2-way (`sentiment_fewshot`)",
+        reviews,
+        {
+            **{f"reviews_{name}": train("sentiment_fewshot", *ON_VALIDATION, *settings) for name, settings in TRIED.items()},
+            **seeds("sentiment_fewshot", f"evaluation.arms={REVIEWS}"),
+        },
+    ),
+    Section("What was tried, on meta-validation tasks alone", searched, made=[str(FOUND)]),
+]
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    write_page(__doc__, HEADING, INTRODUCTION, RUNS, SECTIONS)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 
-from results_page import ROOT, percent, put_section, run_once
+from results_page import PAGE, ROOT, percent, put_section, run_once
 
 HEADING = "## Methods side by side"
 RUNS = ROOT / "outputs" / "results" / "methods"
@@ -118,7 +118,7 @@ def main(arguments: list[str]) -> None:
         for distribution in DISTRIBUTIONS:
             for method in methods():
                 run(distribution, method, arguments)
-    put_section(HEADING, section())
+    put_section(PAGE, HEADING, section())
 
 
 if __name__ == "__main__":

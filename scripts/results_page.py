@@ -1,11 +1,14 @@
-"""What the scripts that write docs/results.md share: runs that are made once, numbers in words, and the page's sections."""
+"""What the scripts that write docs/results.md share: sections with the runs behind them, which are made once, and numbers in words."""
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +16,67 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
 
 
+@dataclass(frozen=True)
+class Run:
+    """`metatrain COMMAND SETTINGS`."""
+
+    command: str
+    settings: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page, `### HEADING` and what is below it, and the runs that it is made of, by the names of their directories."""
+
+    heading: str
+    text: Callable[[], str]
+    runs: dict[str, Run] = field(default_factory=dict)  # in an order in which each needs only those before it
+    make: Callable[[Sequence[str]], None] | None = None  # makes further runs, with these settings,
+    made: Sequence[str] = ()  # which have these names; or a file that another script has written
+
+
+def write_page(doc: str | None, heading: str, introduction: str, folder: Path, sections: Sequence[Section]) -> None:
+    """The command line of such a script: make the runs of the sections that are missing below `folder`, then write those sections.
+
+    A section some of whose runs are not there stays as it is on the page.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--section", action="append", default=[], metavar="WORDS", help="only those whose heading has these words")
+    parser.add_argument("--write", action="store_true", help="run nothing")
+    parser.add_argument("settings", nargs="*", metavar="SETTING=VALUE", help="for every run, hardware.threads=1 say")
+    arguments = parser.parse_args()
+    put_section(PAGE, heading, f"{heading}\n\n{introduction}", inner=False)
+    for section in sections:
+        if arguments.section and not any(words.lower() in section.heading.lower() for words in arguments.section):
+            continue
+        if not arguments.write:
+            for name, run in section.runs.items():
+                run_once(folder / name, run.command, [*run.settings, *arguments.settings])
+            if section.make is not None:
+                section.make(arguments.settings)
+        missing = [name for name in (*section.runs, *section.made) if not is_made(folder / name)]
+        if missing:
+            print(f"left as it is: {section.heading} (no {', '.join(missing)})")
+        else:
+            put_section(PAGE, f"### {section.heading}", f"### {section.heading}\n\n{section.text()}", below=heading)
+
+
 def run_once(folder: Path, command: str, settings: Sequence[str]) -> None:
     """`metatrain COMMAND SETTINGS` into this run directory, unless its results are there."""
-    if (folder / "results.json").exists():
+    if is_made(folder):
         return
     print(folder.name, flush=True)
     subprocess.run([sys.executable, "-m", "metatrain", command, *settings, f"hydra.run.dir={folder}"], cwd=ROOT, check=True)
 
 
-def read_results(folder: Path) -> dict[str, Any] | None:
-    """results.json of a run; None if it was not made."""
-    path = folder / "results.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+def is_made(folder: Path) -> bool:
+    """Whether a run is there, or a file."""
+    return folder.is_file() or (folder / "results.json").exists()
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """results.json of a run."""
+    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 
 def percent(arm: dict) -> str:
@@ -36,10 +88,34 @@ def difference(comparison: dict) -> str:
     return f"{100 * comparison['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
-def put_section(heading: str, text: str) -> None:
-    """Put a section (`## ...` and what is below it) in the place of the one with its heading, or at the end."""
-    page = PAGE.read_text(encoding="utf-8")
-    before, found, rest = page.partition(f"{heading}\n")
-    _, mark, after = rest.partition("\n## ")
-    parts = [before.rstrip(), text.strip(), *([f"## {after}".strip()] if mark else [])]
-    PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+def table(folder: Path, shots: str, seconds: bool = False) -> str:
+    """The arms of a run with so many examples a class, the best first."""
+    part = read_results(folder)["by_shots"][shots]
+    against = {each["against"]: difference(each) for each in part["comparisons"]}
+    lines = [
+        f"| arm | accuracy | calibration error | meta-trained minus it |{' seconds to adapt |' if seconds else ''}",
+        f"|---|---|---|---|{'---|' if seconds else ''}",
+    ]
+    for arm, found in sorted(part["arms"].items(), key=lambda item: -item[1]["mean"]):
+        line = f"| `{arm}` | {percent(found)} | {100 * found['calibration_error']:.1f} | {against.get(arm, '')} |"
+        lines.append(line + (f" {found['adapt_seconds_per_episode']:.2f} |" if seconds else ""))
+    return "\n".join(lines)
+
+
+def put_section(page: Path, heading: str, text: str, below: str | None = None, inner: bool = True) -> None:
+    """Put a section (its heading, `## ...` say, and what is below it) in the place of the one with its heading, or at the end.
+
+    below: the heading at whose section's end a new one is put. inner: whether the sections within the old one go with it.
+    """
+    lines = page.read_text(encoding="utf-8").splitlines()
+    found = [_section(lines, heading, inner)] if heading in lines else []
+    begin, end = found[0] if found else (_section(lines, below, True)[1],) * 2 if below else (len(lines),) * 2
+    parts = ["\n".join(lines[:begin]).strip(), text.strip(), "\n".join(lines[end:]).strip()]
+    page.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+
+
+def _section(lines: Sequence[str], heading: str, inner: bool) -> tuple[int, int]:
+    """Where a section begins and ends."""
+    begin, level = lines.index(heading), heading.index(" ")
+    marks = re.compile(rf"#{{1,{level if inner else 6}}} ")
+    return begin, next((number for number in range(begin + 1, len(lines)) if marks.match(lines[number])), len(lines))

@@ -1,11 +1,11 @@
 """Times one meta-gradient on an NVIDIA GPU, by metatrain and by other libraries, one after the other in one process on the same episodes.
 
-    python scripts/benchmark/gpu.py [--learn2learn FOLDER] [--rounds 5] [--case minilm,5,4 ...] > gpu.json
+    python scripts/benchmark/gpu.py [--learn2learn FOLDER] [--rounds 5] [--case minilm,5,4 ...] > gpu.jsonl
 
 A case is a model (minilm, or base: a BERT of the size of BERT-base with random weights), inner steps, and episodes; work is as in
 meta_step.py. Seconds are medians once warm; memory is what torch reserves above the loaded model. Gradients are compared with the first contender's.
-`one by one`: as on a CPU; `together`: all episodes in one pass; else that, recorded in CUDA graphs.
-scripts/benchmark/page.py makes the GPU's part of docs/performance.md of it.
+`one by one`: as on a CPU; `together`: all episodes in one pass; else that, recorded in CUDA graphs. Writes a line of JSON for the machine and
+one for each contender of each case; scripts/performance_page.py makes the GPU's part of docs/performance.md of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import argparse
 import gc
 import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -142,24 +141,23 @@ def measured(make: Callable[[], Step], recorded: bool, rounds: int, reference: c
     return found, gradient
 
 
-def case(work: Work, names: Sequence[str], learn2learn: Path | None, rounds: int) -> dict[str, dict]:
-    """What is measured of each contender, one after the other."""
-    found, reference = {}, None
+def case(name_of_case: str, work: Work, names: Sequence[str], learn2learn: Path | None, rounds: int) -> None:
+    """Print what is measured of each contender, one after the other."""
+    reference = None
     for name in names:
         make = maker(name, work, learn2learn)
         if make is None:
             continue
         torch.set_float32_matmul_precision("high" if name.endswith("TF32") else "highest")
         try:
-            found[name], gradient = measured(make, name in RECORDED, rounds, reference)
+            found, gradient = measured(make, name in RECORDED, rounds, reference)
         except torch.OutOfMemoryError:
-            found[name] = {"out_of_memory": True}
+            found = {"out_of_memory": True}
         else:
             reference = reference or gradient
-        print(name, found[name], file=sys.stderr, flush=True)
+        print(json.dumps({"case": name_of_case, "gpu_contender": name, **found}), flush=True)
         gc.collect()
         torch.cuda.empty_cache()
-    return found
 
 
 def main() -> None:
@@ -169,16 +167,15 @@ def main() -> None:
     parser.add_argument("--case", action="append", default=[], metavar="MODEL,STEPS,EPISODES")
     parser.add_argument("--only", action="append", default=[], help=f"a contender, of {', '.join(PEERS + OURS)}; may be given more than once")
     arguments = parser.parse_args()
-    found: dict = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "peak_tflops": peaks(), **hardware.describe(), "cases": {}}
+    machine = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "rounds": arguments.rounds, "peak_tflops": peaks(), **hardware.describe()}
+    print(json.dumps(machine), flush=True)
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.case or CASES:
             model, steps, count = name.split(",")
             chosen = episodes(int(count), 128)
             work = Work(chosen, int(steps), model=base(Path(folder) / "base") if model == "base" else model, device="cuda")
-            print(name, file=sys.stderr, flush=True)
             names = [each for each in CASES.get(name, FEW) if not arguments.only or each in arguments.only]
-            found["cases"][name] = case(work, names, arguments.learn2learn, arguments.rounds)
-    print(json.dumps(found))
+            case(name, work, names, arguments.learn2learn, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@
 Work: all-MiniLM-L6-v2 with a linear head, 2-way 5-shot, 10 support and 10 query reviews of FDU-MTL ($METATRAIN_DATA/fdu_mtl). Each
 contender is timed with torch's own settings and with those that metatrain makes (the faster float32 product, an
 allocator that keeps memory); the order of a round is the same in all. Gradients are compared with the plain unrolled
-loop's. Writes JSON to standard output; scripts/benchmark/page.py makes docs/performance.md of it.
+loop's. Writes JSON to standard output; scripts/performance_page.py makes docs/performance.md of it.
 """
 
 from __future__ import annotations

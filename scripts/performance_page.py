@@ -1,6 +1,7 @@
-"""Writes docs/performance.md from what the other scripts of this folder printed: python scripts/benchmark/page.py FILE.json ...
+"""Writes those sections of docs/performance.md of which the files are given: python scripts/performance_page.py FILE ...
 
-Each file is known by what is in it: times of all contenders, one contender alone, growth, a profile, the start-up, or a GPU.
+The files are what the scripts in scripts/benchmark/ printed. Each is known by what is in it: times of all contenders, one contender alone,
+growth, a profile, the start-up, or a GPU. The other sections, and what was written by hand, stay as they are.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ import json
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from results_page import ROOT, put_section
+
+PAGE = ROOT / "docs" / "performance.md"
 EXACT = (
     "plain",
     "learn2learn",
@@ -22,12 +25,22 @@ EXACT = (
     "metatrain exact, 512 tokens at a time",
 )
 OTHERS = {"first order": ("learn2learn first order", "metatrain first_order"), "ANIL": ("learn2learn ANIL", "metatrain ANIL")}
+GROWTH = """\
+One episode (four, where the length grows), 5 inner steps, texts of at most 128 tokens, but for what grows; once warm, one run each,
+in a process of its own."""
+GROWN = "The memory of `exact_recomputed` grows with the inner steps by the trajectory alone: a copy of what adapts per step."
+LARGER = {
+    "minilm,20,4": "MiniLM, 20 inner steps",
+    "minilm,5,16": "MiniLM, 16 episodes",
+    "base,5,4": "BERT-base, 5 inner steps",
+    "base,20,4": "BERT-base, 20 inner steps",
+}
 _UNITS = {"steps": "inner steps", "episodes": "episodes", "length": "tokens a text"}
 COMES, SAME = "as it comes", "fast"
 
 
-def page(times: dict, alone: list[dict], growth: list[dict], profiles: list[dict], start: dict, gpu: dict) -> str:
-    """The whole page."""
+def _cpu(times: dict, alone: list[dict]) -> str:
+    """The beginning: one meta-gradient on the CPU."""
     median = {name: found["median"] for name, found in times["seconds"].items()}
     peers = [name for name in EXACT if not name.startswith("metatrain") and f"{name}, {COMES}" in median]
     best = {kind: min((median[f"{name}, {kind}"], name) for name in peers) for kind in (COMES, SAME)}
@@ -39,8 +52,6 @@ def page(times: dict, alone: list[dict], growth: list[dict], profiles: list[dict
     rounds = {len(found["all"]) for found in times["seconds"].values()}
     first, anil = (median[f"{theirs}, {COMES}"] / median[f"{mine}, {SAME}"] for theirs, mine in OTHERS.values())
     first_same, anil_same = (median[f"{theirs}, {SAME}"] / median[f"{mine}, {SAME}"] for theirs, mine in OTHERS.values())
-    sampling = {name: f"{value['sampling'] / value['meta_gradient']:.2%}" for name, value in start["episodes"].items()}
-    updates = {name: f"{value:.1f} s" for name, value in start["first_update"].items()}
     least = min((name for name in memory if name.startswith("metatrain exact")), key=lambda name: memory[name])
     both_alone = seconds_alone[slow_name] / seconds_alone["metatrain exact"]
     return f"""\
@@ -56,8 +67,8 @@ the slower peers); contenders take turns within a round.
     python scripts/benchmark/meta_step.py --learn2learn FOLDER --grow > growth.json
     python scripts/benchmark/meta_step.py --profile "metatrain exact" > profile-1.json                    # and so on
     python scripts/benchmark/start_up.py > start.json
-    python scripts/benchmark/gpu.py --learn2learn FOLDER > gpu.json
-    python scripts/benchmark/page.py times.json alone-*.json growth.json profile-*.json start.json gpu.json
+    python scripts/benchmark/gpu.py --learn2learn FOLDER > gpu.jsonl
+    python scripts/performance_page.py times.json alone-*.json growth.json profile-*.json start.json gpu.jsonl
 
 "As it comes" is torch as it starts; "same settings" gives every library those that metatrain makes at the start
 (`hardware.fast_kernels`): the oneDNN float32 product ({same:.0f} against {comes:.0f} GFLOP/s in a product of 2048 x 2048 matrices in the
@@ -81,46 +92,17 @@ processors that have them; the column "gradient" says what that costs in precisi
 
 Why: peers compute padding, keep one graph of all inner steps, and take part of the whole word embedding; here texts are packed,
 each inner step has a graph of its own, only the embedding rows that occur take part, and where the first token is all that
-is asked for (`model.pooling=first`, as here) the last layer computes no other. With `model.pooling=mean` that last saving is not there.
+is asked for (`model.pooling=first`, as here) the last layer computes no other. With `model.pooling=mean` that last saving is not there."""
 
-## On a GPU
 
-{_gpu(gpu)}
-
-## Where the time goes, on the CPU
-
-{_profiles(profiles)}
-
-## How cost grows
-
-One episode (four, where the length grows), 5 inner steps, texts of at most 128 tokens, but for what grows; once warm, one run each,
-in a process of its own.
-
-{_growth(growth)}
-
-The memory of `exact_recomputed` grows with the inner steps by the trajectory alone: a copy of what adapts per step.
-
-## Less memory
-
-`hardware.max_memory` (GB, of the whole process) first gives up graphs, then encodes fewer texts at a time, to 512 tokens on a CPU: with
-fewer, what the allocator cannot give back outweighs what is saved.
-
-## Before and between
-
+def _start(start: dict) -> str:
+    """What is before and between meta-updates."""
+    sampling = {name: f"{value['sampling'] / value['meta_gradient']:.2%}" for name, value in start["episodes"].items()}
+    updates = {name: f"{value:.1f} s" for name, value in start["first_update"].items()}
+    return f"""\
 `metatrain --help` takes {start["help"]:.2f} s. From the command to the end of the first meta-update, with a warm file cache and
 tokens of an earlier run: {_list(updates)}. Drawing, tokenising (from memory) and batching the
-episodes of a meta-update takes {_list(sampling)} of its meta-gradient (what adapts, ...).
-
-## A corpus of a million texts
-
-`python scripts/benchmark/corpus.py` writes a synthetic corpus (1,000,000 texts, 164 MB, 50 tasks) and uses it as a task source. In November
-2026, on one core with other work beside it: read in 31 s, tokenised once in 122 s, then 2,682 episodes a second with their tokens. The process
-holds 330 MB before and 588 MB after, 258 bytes a text; texts and token ids stay on disk (peak with their pages, which can be given
-back, 856 MB).
-
-Not measured: other GPUs and processors; on the GPU, larger models, more inner steps or episodes than above; more than 4 episodes on the CPU
-(an episode's graphs do not outlive it there).
-"""
+episodes of a meta-update takes {_list(sampling)} of its meta-gradient (what adapts, ...)."""
 
 
 def _exact(times: dict, median: dict[str, float], slow_best: float, memory: dict[str, int], alone: dict[str, float]) -> str:
@@ -139,11 +121,14 @@ def _exact(times: dict, median: dict[str, float], slow_best: float, memory: dict
     return "\n".join(lines)
 
 
-def _gpu(found: dict) -> str:
-    case, peaks = found["cases"]["minilm,5,4"], found["peak_tflops"]
+def _gpu(lines: list[dict]) -> str:
+    machine, cases = lines[0], {}
+    for line in lines[1:]:
+        cases.setdefault(line["case"], {})[line["gpu_contender"]] = line
+    case, peaks = cases["minilm,5,4"], machine["peak_tflops"]
     peers = [name for name in case if name.startswith(("learn2learn", "higher", "torchopt"))]
     exact_peers = [name for name in peers if "order" not in name and "ANIL" not in name]
-    lines = ["| | s | times the fastest peer | gradient | memory MB | TFLOP/s |", "|---|---|---|---|---|---|"]
+    table = ["| | s | times the fastest peer | gradient | memory MB | TFLOP/s |", "|---|---|---|---|---|---|"]
     for kind, rivals in (
         ("exact", exact_peers),
         ("first order", [name for name in peers if "order" in name]),
@@ -157,20 +142,38 @@ def _gpu(found: dict) -> str:
             error = "" if kind != "exact" else "the reference" if each is reference else f"{each['gradient_error']:.0e}"
             rate = each["tflop"] / each["seconds"]
             shown = name if name in rivals else f"metatrain {name}"
-            lines.append(f"| {shown} | {each['seconds']:.3f} | {best / each['seconds']:.1f} | {error} | {each['memory_mb']:,} | {rate:.1f} |")
+            table.append(f"| {shown} | {each['seconds']:.3f} | {best / each['seconds']:.1f} | {error} | {each['memory_mb']:,} | {rate:.1f} |")
+    more = ["| | | s | times learn2learn | memory MB | TFLOP/s |", "|---|---|---|---|---|---|"]
+    for name, what in LARGER.items():
+        for contender, each in cases.get(name, {}).items():
+            shown = contender if contender in peers else f"metatrain {contender}"
+            ratio, rate = cases[name]["learn2learn"]["seconds"] / each["seconds"], each["tflop"] / each["seconds"]
+            more.append(f"| {what} | {shown} | {each['seconds']:.2f} | {ratio:.1f} | {each['memory_mb']:,} | {rate:.1f} |")
+    profiled = cases["minilm,20,4"]["exact, TF32"]["kernels"]
+    number = profiled["number"]
+    seconds = {kind: value for kind, value in profiled.items() if kind != "number"}
+    shares = ", ".join(f"{kind} {value / sum(seconds.values()):.0%}" for kind, value in sorted(seconds.items(), key=lambda item: -item[1]))
     return f"""\
-The same work on one {found["gpu"]}, torch {found["torch"]}: medians of {found["rounds"]} rounds once warm, one contender after the other.
+The same work on one {machine["gpu"]}, torch {machine["torch"]}: medians of {machine["rounds"]} rounds once warm, one contender after the other.
 Memory is what torch reserves above the loaded model. Large products reach
-{peaks["float32"]:.0f} TFLOP/s in float32, {peaks["TF32"]:.0f} in TF32 and {peaks["bf16"]:.0f} in bf16 there.
+{peaks["float32"]:.0f} TFLOP/s in float32, {peaks["TF32"]:.0f} in TF32 and {peaks["bf16"]:.0f} in bf16 there. (What `gpu.py` printed is kept in
+`scripts/benchmark/measured/h100.jsonl`, of the first table with the digits shown here.)
 
-{chr(10).join(lines)}
+{chr(10).join(table)}
 
 "One by one" is how a CPU takes episodes, and how metatrain took them on GPUs before; the host then takes longer to start kernels than the GPU to
 run them, as it does for the peers, whose seconds therefore are those of the host (learn2learn took 1.00 s on another machine of the same kind). "Together":
 the episodes of a meta-batch in one pass over parameters with a first dimension for the episodes (`torch.vmap`). All other rows of metatrain:
 that, recorded in CUDA graphs, which is what `hardware=gpu` does (in TF32). The price is memory, for the graphs of all episodes at a time
-(`exact_recomputed` needs a third), and padding to a common length: 4.8 TFLOP in place of 2.9. Small operations between the products
-still take most of the time.
+(`exact_recomputed` needs a third), and padding to a common length: 4.8 TFLOP in place of 2.9.
+
+More inner steps, and a larger model (the size of BERT-base, with random weights; two episodes at a time):
+
+{chr(10).join(more)}
+
+Of the kernels of 20 inner steps in TF32, about {number / 1000:.0f} thousand, by time: {shares}. What is left to gain are fewer
+and larger operations between the products. The larger model in TF32 was not timed; with random weights its meta-gradient in TF32 has nothing to do with the
+one in float32 (learn2learn's own differ by 86% of their length), so that it says little there.
 
 In a run (`metatrain train tasks=fdu_mtl algorithm=maml episode.shots=5 episode.queries=5 outer.meta_batch=4 hardware=gpu`) a meta-update takes 0.11 s once
 the kernels of its sizes are recorded, which costs 0.3 to 1 s for each of the few sizes; with `hardware.together=1 hardware.fast_kernels=false`
@@ -224,12 +227,33 @@ def _number(value: int | None) -> str:
     return "" if value is None else f"{value:,}"
 
 
-def main(arguments: list[str]) -> None:
-    found = [json.loads(Path(argument).read_text()) for argument in arguments]
-    (times,), (start,), (gpu,) = ([each for each in found if key in each] for key in ("gradient_error", "first_update", "cases"))
-    alone, profiles = ([each for each in found if key in each] for key in ("contender", "profiled"))
-    growth = [line for each in found for line in each.get("growth", [])]
-    (ROOT / "docs" / "performance.md").write_text(page(times, alone, growth, profiles, start, gpu), encoding="utf-8")
+def _read(file: str) -> list[dict]:
+    """One JSON value, or one a line."""
+    text = Path(file).read_text(encoding="utf-8")
+    try:
+        return [json.loads(text)]
+    except json.JSONDecodeError:
+        return [json.loads(line) for line in text.splitlines()]
+
+
+def main(files: list[str]) -> None:
+    found = [value for file in files for value in _read(file)]
+
+    def having(key: str) -> list[dict]:
+        return [each for each in found if key in each]
+
+    growth = [line for each in having("growth") for line in each["growth"]]
+    gpu = [*having("gpu"), *having("gpu_contender")]
+    if having("gradient_error") and having("contender"):
+        put_section(PAGE, "# Performance", _cpu(having("seconds")[0], having("contender")), inner=False)
+    for heading, text in (
+        ("## On a GPU", _gpu(gpu) if gpu else None),
+        ("## Where the time goes, on the CPU", _profiles(having("profiled")) if having("profiled") else None),
+        ("## How cost grows", f"{GROWTH}\n\n{_growth(growth)}\n\n{GROWN}" if growth else None),
+        ("## Before and between", _start(having("first_update")[0]) if having("first_update") else None),
+    ):
+        if text is not None:
+            put_section(PAGE, heading, f"{heading}\n\n{text}")
 
 
 if __name__ == "__main__":
