@@ -1,6 +1,7 @@
 """`metatrain COMMAND --help` fits two screens, and its examples run."""
 
 import importlib
+import io
 import re
 import shlex
 import shutil
@@ -62,6 +63,9 @@ def test_examples_run(cli, monkeypatch, command):
         assert cli("finetune", "checkpoint=latest", "data.train=examples.csv", "hardware.threads=1").code == 0
     for example in examples(command):
         arguments = shlex.split(example)[1:]
+        if "<" in arguments:
+            monkeypatch.setattr("sys.stdin", io.StringIO(Path(arguments.pop()).read_text()))
+            arguments.remove("<")
         of_command = [] if arguments[:2] == ["tasks", "add"] else _SHORTER.get(arguments[0], [])
         if "checkpoint=minilm" in arguments:
             of_command = [*of_command, "model.max_length=16"]
@@ -76,6 +80,7 @@ def examples_around(tiny_run, tmp_path, monkeypatch):
             for text, label in ((f"it broke {department}", "bad"), (f"works well {department}", "good"))]  # fmt: skip
     for name in ("examples.csv", "held_out.csv", "texts.csv", "data.csv", "labelled.csv"):
         (tmp_path / name).write_text("text,label,department\n" + "\n".join(rows) + "\n")
+    (tmp_path / "texts.txt").write_text("it broke\nworks well\n")
     (tmp_path / "tickets.csv").write_text("text,intent,department\n" + "\n".join(rows) + "\n")
     (tmp_path / "my_tasks").mkdir()
     for number in range(5):

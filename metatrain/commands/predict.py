@@ -1,10 +1,11 @@
-"""`metatrain predict`: labels or answers for one text, or for every text of a file."""
+"""`metatrain predict`: labels or answers for one text, or for every text of a file or a pipe."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,17 +18,20 @@ if TYPE_CHECKING:
     from metatrain.models.export import Classifier
     from metatrain.models.writer import Writer
 
-_AT_A_TIME = 5000  # texts
+_AT_A_TIME = 5000  # texts of a file
+_PIPE = "-"  # data=-: standard input
+_LINES = 64  # of standard input, whose end may be far
 
 
 USAGE = """\
-usage: metatrain predict model=DIR|latest text="..."|data=FILE [output=FILE]
+usage: metatrain predict model=DIR|latest text="..."|data=FILE|data=- [output=FILE]
 
-Labels a text, the texts of a file, a picture or a folder of them, with what `metatrain finetune` wrote.
+Labels a text, the texts of a file, the lines of standard input, a picture or a folder of them, with what `metatrain finetune` wrote.
 
 examples:
   metatrain predict model=latest text="The strap broke on the first day."
   metatrain predict model=latest data=texts.csv output=labels.jsonl
+  metatrain predict model=latest data=- < texts.txt
 """
 SHOWN = (
     "model.path",
@@ -46,7 +50,7 @@ def main(arguments: list[str]) -> None:
 
 
 def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
-    """Print a line per label for a text, or the answer; a JSON line per text for a file."""
+    """Print a line per label for a text, or the answer; a JSON line per text for a file or a pipe."""
     from metatrain.errors import UserError
     from metatrain.models.export import Classifier
     from metatrain.models.writer import TASK, Writer
@@ -59,13 +63,16 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
 
     if (config.text is None) == (config.data is None):
         raise UserError('give either text="..." or data=FILE')
-    columns = Columns(config.column, pair=config.pair)
-    texts: Sequence[str]
+    if config.data == _PIPE and config.pair is not None:
+        raise UserError(f"pair={config.pair}: a line of standard input is one text; put pairs into a file")
+    texts: Iterable[str]
     if config.text is not None:
         texts = [plain(config.text)]
+    elif config.data == _PIPE:
+        texts = (plain(line.strip()) for line in sys.stdin if line.strip())
     else:
         data = Path(str(config.data)).expanduser()
-        texts = pictures_in(data) or read_file(data, columns).texts
+        texts = pictures_in(data) or read_file(data, Columns(config.column, pair=config.pair)).texts
     device, _, _ = hardware.apply(config.hardware)
     name = config.model.path
     folder = RunDirectory.find(name, "finetune").path if name == "latest" else Path(name).expanduser()
@@ -73,15 +80,15 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
         folder = folder / "model"
     model = Writer(folder, device) if (folder / TASK).is_file() else Classifier(folder, device)
     if config.text is not None:
-        print(_shown(model, texts))
+        print(_shown(model, list(texts)))
         return
-    lines = _lines(model, texts)
+    lines = _lines(model, texts, _LINES if config.data == _PIPE else _AT_A_TIME)
     if config.output is None:
         for line in lines:
             sys.stdout.write(line)
     else:
-        write_lines(Path(config.output).expanduser(), lines)
-        print(f"{len(texts)} predictions: {config.output}")
+        number = write_lines(Path(config.output).expanduser(), lines)
+        print(f"{number} predictions: {config.output}")
 
 
 def _shown(model: Classifier | Writer, texts: Sequence[str]) -> str:
@@ -96,13 +103,13 @@ def _shown(model: Classifier | Writer, texts: Sequence[str]) -> str:
     return "\n".join([*none, *(f"{label}\t{value:.4f}" for value, label in ranked)])
 
 
-def _lines(model: Classifier | Writer, texts: Sequence[str]) -> Iterator[str]:
-    """A JSON line per text, some thousand texts at a time."""
+def _lines(model: Classifier | Writer, texts: Iterable[str], at_a_time: int) -> Iterator[str]:
+    """A JSON line per text, so many texts at a time."""
     from metatrain.models.export import NONE
     from metatrain.tasks.texts import PAIR, is_picture, path_of
 
-    for begin in range(0, len(texts), _AT_A_TIME):
-        part = texts[begin : begin + _AT_A_TIME]
+    waiting = iter(texts)
+    while part := list(itertools.islice(waiting, at_a_time)):
         if model.labels is None:
             answers = [{"answer": answer} for answer in model.answers(part)]
         else:

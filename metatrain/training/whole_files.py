@@ -22,18 +22,21 @@ def write_text(path: Path, text: str) -> None:
     write_lines(path, [text])
 
 
-def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """As `write_text`, line by line; each brings its end."""
-    temporary = path.with_name(f".{path.name}.tmp")
+def write_lines(path: Path, lines: Iterable[str]) -> int:
+    """As `write_text`, line by line; each brings its end. Returns how many there were."""
+    temporary, number = path.with_name(f".{path.name}.tmp"), 0
     try:
         with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.writelines(lines)
+            for line in lines:
+                file.write(line)
+                number += 1
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    return number
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,5 +1,6 @@
 """From a run to a classifier for new labels, and its predictions."""
 
+import io
 import json
 import subprocess
 import sys
@@ -65,6 +66,19 @@ def test_predict_a_file_in_order(cli, finetuned, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "predicted.jsonl").read_text().splitlines()]
     assert [row["text"] for row in rows] == texts
     assert cli("predict", f"model={finetuned}", "data=texts.jsonl").out == (tmp_path / "predicted.jsonl").read_text()
+
+
+def test_predict_the_lines_of_standard_input(cli, finetuned, tmp_path, monkeypatch):
+    texts = [f"tool number {n}, good" for n in range(150)]  # more than are taken at a time
+    write_jsonl(tmp_path / "texts.jsonl", [{"text": text} for text in texts])
+    expected = cli("predict", f"model={finetuned}", "data=texts.jsonl").out
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{text}\n\n" for text in texts)))  # empty lines are no texts
+    assert cli("predict", f"model={finetuned}", "data=-").out == expected
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(texts)))
+    found = cli("predict", f"model={finetuned}", "data=-", "output=predicted.jsonl")
+    assert found.out == "150 predictions: predicted.jsonl\n" and (tmp_path / "predicted.jsonl").read_text() == expected
+    refused = cli("predict", f"model={finetuned}", "data=-", "pair=other")
+    assert refused.code == 2 and "pair=other: a line of standard input is one text" in refused.err
 
 
 def test_predictions_are_those_of_the_model_that_was_tested(cli, finetuned, tmp_path):
