@@ -28,7 +28,7 @@ from metatrain.errors import UserError
 from metatrain.evaluation.protocol import texts_of
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.parameters import Parameters
-from metatrain.models.export import NONE
+from metatrain.models.export import NONE, is_none
 from metatrain.tasks.episodes import given_episode
 from metatrain.training import hardware
 from metatrain.training.config import HardwareConfig
@@ -120,11 +120,9 @@ class Task:
         """A label for each text; `none_of_these` where the task allows it."""
         if not texts:
             return []
-        highest = self.model._logits(self.own, texts).max(1)
-        return [
-            NONE if self.threshold is not None and value < self.threshold else self.labels[label]
-            for value, label in zip(highest.values.tolist(), highest.indices.tolist())
-        ]
+        logits = self.model._logits(self.own, texts)
+        none = is_none(logits, self.threshold).tolist()
+        return [NONE if unlike else self.labels[label] for unlike, label in zip(none, logits.argmax(1).tolist())]
 
     def probabilities(self, texts: Sequence[str]) -> np.ndarray:
         """Of the labels, shape [texts, labels]."""

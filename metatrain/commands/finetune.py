@@ -128,6 +128,7 @@ def _adapt(learner: Learner, examples: Examples, none: float | None, say: Callab
     from metatrain.evaluation.analysis import mistakes_in
     from metatrain.evaluation.protocol import scored, texts_of
     from metatrain.meta.encoder_learner import EncoderLearner
+    from metatrain.models.export import is_none
 
     episode, threshold, wrong = examples.episode, None, None
     tokens = learner.model.tokens()
@@ -156,12 +157,12 @@ def _adapt(learner: Learner, examples: Examples, none: float | None, say: Callab
         say(f"held-out {name}: {accuracy:.3f}{'' if episode.task.score else f' (balanced {balanced:.3f})'} on {len(episode.query)} examples")
         if threshold is not None:
             assert isinstance(learner, EncoderLearner)
-            known = learner.logits(adapted, texts.query).amax(1) < threshold
+            known = is_none(learner.logits(adapted, texts.query), threshold)
             results["test"]["known_texts_lost"] = float(known.double().mean())
             say(f"of these, none_of_these takes {known.double().mean():.1%}")
     if threshold is not None and examples.strangers:
         assert isinstance(learner, EncoderLearner)
-        found = float((learner.logits(adapted, tokens.encode(examples.strangers)).amax(1) < threshold).double().mean())
+        found = float(is_none(learner.logits(adapted, tokens.encode(examples.strangers)), threshold).double().mean())
         results["test"]["strangers"] = {"examples": len(examples.strangers), "found": found}
         say(f"of {len(examples.strangers)} test texts of no class, it takes {found:.1%}")
     return Adaptation(adapted, results, threshold, wrong)

@@ -13,8 +13,6 @@ from metatrain.config.compose import run_under_hydra
 from metatrain.config.schema import PredictConfig
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from metatrain.models.export import Classifier
     from metatrain.models.writer import Writer
 
@@ -93,19 +91,19 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
 
 def _shown(model: Classifier | Writer, texts: Sequence[str]) -> str:
     """The labels of the one text, the most probable first, or the answer to it."""
-    from metatrain.models.export import NONE
+    from metatrain.models.export import NONE, is_none
 
     if model.labels is None:
         return model.answers(texts)[0]
-    scores = model.scores(texts)[0]
-    ranked = sorted(zip(scores.softmax(0).tolist(), model.labels), reverse=True)
-    none = [NONE] if _is_none(model, scores) else []
+    scores = model.scores(texts)
+    ranked = sorted(zip(scores[0].softmax(0).tolist(), model.labels), reverse=True)
+    none = [NONE] if is_none(scores, model.threshold) else []
     return "\n".join([*none, *(f"{label}\t{value:.4f}" for value, label in ranked)])
 
 
 def _lines(model: Classifier | Writer, texts: Iterable[str], at_a_time: int) -> Iterator[str]:
     """A JSON line per text, so many texts at a time."""
-    from metatrain.models.export import NONE
+    from metatrain.models.export import NONE, is_none
     from metatrain.tasks.texts import PAIR, is_picture, path_of
 
     waiting = iter(texts)
@@ -116,13 +114,9 @@ def _lines(model: Classifier | Writer, texts: Iterable[str], at_a_time: int) -> 
             scores = model.scores(part)
             best = scores.softmax(1).max(1)
             answers = [
-                {"label": NONE if _is_none(model, row) else model.labels[one], "probability": round(value, 6)}
-                for row, one, value in zip(scores, best.indices.tolist(), best.values.tolist())
+                {"label": NONE if unlike else model.labels[one], "probability": round(value, 6)}
+                for unlike, one, value in zip(is_none(scores, model.threshold).tolist(), best.indices.tolist(), best.values.tolist())
             ]
         for text, answer in zip(part, answers):
             given = {"picture": path_of(text)} if is_picture(text) else dict(zip(("text", "pair"), text.split(PAIR)))
             yield json.dumps({**given, **answer}, ensure_ascii=False) + "\n"
-
-
-def _is_none(model: Classifier | Writer, scores: Tensor) -> bool:
-    return model.threshold is not None and float(scores.max()) < model.threshold

@@ -7,6 +7,7 @@ the same function (BERT with its own pooler), else as a `sentence-transformers` 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from metatrain.errors import UserError
 from metatrain.models.adapters import folded, is_lost_by_folding
@@ -26,7 +27,7 @@ from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder, load_encoder
 from metatrain.models.language_model import LanguageModel
 from metatrain.models.pictures import PictureEncoder, load_picture_encoder
-from metatrain.models.pretrained import Backbone, read_settings, save_tokenizer
+from metatrain.models.pretrained import read_settings, save_tokenizer
 from metatrain.models.writer import save_writer
 from metatrain.tasks.tokens import Tokens
 
@@ -48,9 +49,7 @@ def save_meta_trained(folder: Path, model: Model, prefix: str, learned: Mapping[
     anything, under the names of `learned`. Adapters are folded into the model, and what that loses stands there too,
     under `prefix`.
     """
-    _save_backbone(folder, folded(model.backbone), model.tokenizer)
-    if isinstance(model, PictureEncoder):
-        model.reader.processor.save_pretrained(folder)
+    _save_model(folder, model)
     lost = {f"{prefix}{name}": value for name, value in model.named_parameters() if is_lost_by_folding(name)}
     learned = {**lost, **learned}
     if learned:
@@ -71,20 +70,19 @@ def read_recipe(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None
 
 def save_classifier(folder: Path, encoder: Encoder, weight: Tensor, bias: Tensor, labels: Sequence[str]) -> str:
     """Write a finetuned classifier; weight [labels, H], bias [labels]. Returns `transformers` or `sentence-transformers`."""
-    backbone = folded(encoder.backbone)
-    config = backbone.config
+    config = encoder.backbone.config
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: number for number, label in enumerate(labels)}
     if encoder.uses_pooler:
         classifier = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager")
-        getattr(classifier, classifier.base_model_prefix).load_state_dict(backbone.state_dict())
+        getattr(classifier, classifier.base_model_prefix).load_state_dict(folded(encoder.backbone).state_dict())
         linear = getattr(classifier, _SEQUENCE_CLASSIFIERS[config.model_type])
         linear.weight.data.copy_(weight)
         linear.bias.data.copy_(bias)
         classifier.to(weight.dtype).save_pretrained(folder)
         save_tokenizer(encoder.tokenizer, folder)
         return "transformers"
-    _save_backbone(folder, backbone, encoder.tokenizer)
+    _save_model(folder, encoder)
     hidden, kind = encoder.hidden_size, "sentence_transformers.models."
     modules = [("", "Transformer"), (_POOLING, "Pooling"), *([(_NORMALIZE, "Normalize")] if encoder.normalize else []), (_DENSE, "Dense")]
     for path, _ in modules:
@@ -107,6 +105,11 @@ def save_classifier(folder: Path, encoder: Encoder, weight: Tensor, bias: Tensor
     return "sentence-transformers"
 
 
+def is_none(logits: Tensor, threshold: float | None) -> Tensor:
+    """Which texts are like no class: their highest logit is below the threshold, if there is one. logits: [texts, labels]; boolean, [texts]."""
+    return logits.amax(1) < (-math.inf if threshold is None else threshold)
+
+
 def save_finetuned(folder: Path, model: Model, adapted: Mapping[str, Tensor], labels: Sequence[str] | None, threshold: float | None = None) -> str:
     """Write a finetuned model of any kind; adapted: its parameters, an encoder's head among them. Returns who loads it.
 
@@ -119,8 +122,7 @@ def save_finetuned(folder: Path, model: Model, adapted: Mapping[str, Tensor], la
     weight, bias = adapted["head.weight"], adapted["head.bias"]
     if isinstance(model, PictureEncoder):
         kind = "metatrain"  # no class of others computes the same of all that are supported
-        _save_backbone(folder, folded(model.backbone), model.tokenizer)
-        model.reader.processor.save_pretrained(folder)
+        _save_model(folder, model)
         safetensors.torch.save_file({"weight": weight.detach().contiguous(), "bias": bias.detach().contiguous()}, folder / _HEAD)
         facts["labels"], facts["encoder"] = list(labels), {"pooling": model.pooling, "normalize": model.normalize, "max_length": model.max_length}
     else:
@@ -195,11 +197,14 @@ def _pipeline(folder: Path) -> tuple[ModelConfig, list[Tensor]]:
     return settings, [dense["linear.weight"], dense["linear.bias"]]
 
 
-def _save_backbone(folder: Path, backbone: Backbone, tokenizer: PreTrainedTokenizerBase | None) -> None:
+def _save_model(folder: Path, model: Model) -> None:
+    """The model's own weights, adapters folded in, and what makes its inputs."""
     folder.mkdir(parents=True, exist_ok=True)
-    backbone.save_pretrained(folder)
-    if tokenizer is not None:
-        save_tokenizer(tokenizer, folder)
+    folded(model.backbone).save_pretrained(folder)
+    if model.tokenizer is not None:
+        save_tokenizer(model.tokenizer, folder)
+    if isinstance(model, PictureEncoder):
+        model.reader.processor.save_pretrained(folder)
 
 
 def _write_json(path: Path, value: Any) -> None:

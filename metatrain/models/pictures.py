@@ -20,7 +20,7 @@ from metatrain.errors import UserError
 from metatrain.models.batches import Mixed, Padded, pad
 from metatrain.models.config import ModelConfig
 from metatrain.models.dropout import dropout, set_dropout
-from metatrain.models.pretrained import Backbone, load_image_processor, load_model, model_type
+from metatrain.models.pretrained import Backbone, load_backbone, load_image_processor, load_tokenizer, model_type
 from metatrain.models.scratch import check_size, scratch_tokenizer
 from metatrain.tasks.tokens import Tokens
 
@@ -164,7 +164,8 @@ def load_picture_encoder(
     if config.name in SCRATCH:
         backbone, tokenizer, processor = _from_scratch(config, texts, attention)
     else:
-        backbone, tokenizer = load_model(config, AutoModel, attention, dtype, tokenizer=model_type(config) in WITH_TEXTS)
+        backbone = load_backbone(config.name, config, lambda _: (AutoModel, {}), attention, dtype)
+        tokenizer = load_tokenizer(config.name, config) if model_type(config) in WITH_TEXTS else None
         processor = load_image_processor(config)
     vision = getattr(backbone.config, "vision_config", backbone.config)
     encoder = PictureEncoder(backbone.to(dtype), tokenizer, PictureReader(processor, vision.image_size, vision.patch_size), config)

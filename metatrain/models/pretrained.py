@@ -52,21 +52,29 @@ def _entries(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
-def from_pretrained(path: str, config: ModelConfig, choose: Choice, attention: str, dtype: torch.dtype) -> tuple[PreTrainedTokenizerBase, Backbone]:
-    """The tokenizer and the model of a hub id or a directory.
+def load_backbone(path: str, config: ModelConfig, choose: Choice, attention: str, dtype: torch.dtype) -> Backbone:
+    """The model of a hub id or a directory.
 
     Raises:
         UserError: it does not exist, or cannot be read as what `choose` says.
     """
     with _explained(config):
-        settings = read_settings(path, config)
-        tokenizer = AutoTokenizer.from_pretrained(path, **_options(path, config))
-        auto, more = choose(settings)
+        auto, more = choose(read_settings(path, config))
         # The checkpoint's own dtype would be taken otherwise, and an inner loop in bf16 is noise.
-        model = auto.from_pretrained(path, dtype=dtype, attn_implementation=attention, use_safetensors=True, **more, **_options(path, config))
+        return auto.from_pretrained(path, dtype=dtype, attn_implementation=attention, use_safetensors=True, **more, **_options(path, config))
+
+
+def load_tokenizer(path: str, config: ModelConfig) -> PreTrainedTokenizerBase:
+    """The tokenizer of a hub id or a directory.
+
+    Raises:
+        UserError: there is none.
+    """
+    with _explained(config):
+        tokenizer = AutoTokenizer.from_pretrained(path, **_options(path, config))
         if tokenizer.pad_token is None:  # GPT-2 and the like have none; which one it is does not matter, since it is masked
             tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer, model
+    return tokenizer
 
 
 def model_type(config: ModelConfig) -> str:
@@ -77,19 +85,6 @@ def model_type(config: ModelConfig) -> str:
     """
     with _explained(config):
         return read_settings(config.name, config).model_type
-
-
-def load_model(config: ModelConfig, auto: Any, attention: str, dtype: torch.dtype, tokenizer: bool) -> tuple[Backbone, PreTrainedTokenizerBase | None]:
-    """The model of `model.name`, and its tokenizer if it has one.
-
-    Raises:
-        UserError: it does not exist, or cannot be read.
-    """
-    options = _options(config.name, config)
-    with _explained(config):
-        read_settings(config.name, config)
-        model = auto.from_pretrained(config.name, dtype=dtype, attn_implementation=attention, use_safetensors=True, **options)
-        return model, AutoTokenizer.from_pretrained(config.name, **options) if tokenizer else None
 
 
 def load_image_processor(config: ModelConfig) -> Any:

@@ -112,10 +112,7 @@ class Tokens:
 
     def of(self, task: Task, rows: Sequence[int] | np.ndarray) -> list[np.ndarray]:
         """What the model reads of these rows."""
-        if task.of_pictures:
-            assert self._picture is not None  # or `check` has refused the task
-            return [self._picture(path_of(task.texts[row])) for row in rows]
-        return self._of(task).rows(rows)
+        return self._pictures([task.texts[row] for row in rows]) if task.of_pictures else self._of(task).rows(rows)
 
     def prepare(self, tasks: Iterable[Task], between: Callable[[], None]) -> None:
         """Tokenise tasks before they are asked for; `between` is called after each."""
@@ -127,13 +124,16 @@ class Tokens:
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """What the model reads of texts, or of pictures, that belong to no task."""
         if texts and is_picture(texts[0]):
-            if self._picture is None:
-                raise UserError("these are pictures, and the model reads texts; choose a model of pictures")
-            return [self._picture(path_of(text)) for text in texts]
+            return self._pictures(texts)
         if self.tokenizer is None:
             raise UserError("these are texts, and the model is of pictures alone; give it pictures")
         table = TokenTable.of(self.tokenizer, texts, self.max_length)
         return table.rows(range(len(texts)))
+
+    def _pictures(self, texts: Sequence[str]) -> list[np.ndarray]:
+        if self._picture is None:
+            raise UserError("these are pictures, and the model reads texts; choose a model of pictures")
+        return [self._picture(path_of(text)) for text in texts]
 
     def names(self, names: Sequence[str]) -> list[np.ndarray]:
         """Token ids of the names of labels, underscores read as spaces; none of a model that reads no texts."""
