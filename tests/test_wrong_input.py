@@ -154,7 +154,7 @@ def test_a_checkpoint_that_is_not_there(cli, examples):
 
 
 def test_a_hub_model_that_is_not_there(cli, examples):
-    refused(cli("finetune", "checkpoint=nobody/nothing", f"data.train={examples}"), "nobody/nothing", "cannot be loaded")
+    refused(cli("finetune", "checkpoint=nobody/nothing", f"data.train={examples}"), "model.name=nobody/nothing: no such folder", "HF_HUB_OFFLINE=1")
 
 
 def test_no_latest_run(cli):

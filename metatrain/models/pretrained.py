@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import constants
+from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
-from metatrain.errors import UserError
+from metatrain.errors import RestartableError, UserError
 from metatrain.models.config import ModelConfig
 
 Backbone = Any  # a module of transformers: what it holds is its architecture's own, and nothing that a type checker could know
@@ -57,6 +59,7 @@ def load_backbone(path: str, config: ModelConfig, choose: Choice, attention: str
 
     Raises:
         UserError: it does not exist, or cannot be read as what `choose` says.
+        RestartableError: the hub cannot be reached.
     """
     with _explained(config):
         auto, more = choose(read_settings(path, config))
@@ -108,8 +111,43 @@ def _explained(config: ModelConfig) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:  # as libraries say of files that are not what they should be
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"model.name={config.name} cannot be loaded: {reason}") from error
+        raise _in_words(config, error) from error
+
+
+def _in_words(config: ModelConfig, error: BaseException) -> UserError | RestartableError:
+    """What an error of the libraries comes from, which they may not say themselves."""
+    where, found = f"model.name={config.name}", list(_causes(error))
+
+    def any_is(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(each, kinds) for each in found)
+
+    if not constants.HF_HUB_OFFLINE and (lost := next((each for each in found if _is_of_network(each)), None)):
+        return RestartableError(f"{where}: the hub cannot be reached, or breaks off ({_first_line(lost)}); try again: what has come is kept")
+    if any_is(RepositoryNotFoundError):
+        return UserError(f"{where}: no such folder, and no such model on the hub that you may read (of a private one: hf auth login)")
+    if any_is(RevisionNotFoundError):
+        return UserError(f"model.revision={config.revision}: {config.name} has no such revision on the hub")
+    if constants.HF_HUB_OFFLINE and any_is(LocalEntryNotFoundError):
+        return UserError(f"{where}: no such folder, and no such model in the hub's cache on this machine, where HF_HUB_OFFLINE=1 rules out fetching it")
+    if "pytorch_model.bin" in _first_line(error):
+        return UserError(f"{where} has no weights in safetensors files, and pickles, which can hold code, are not read")
+    return UserError(f"{where} cannot be loaded: {_first_line(error)}")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, what it came from, what that came from, ..."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_of_network(error: BaseException) -> bool:
+    # By name, since the hub's client has changed the library below it: httpx, and requests before.
+    return isinstance(error, (ConnectionError, TimeoutError)) or any(kind.__name__ in ("TransportError", "RequestException") for kind in type(error).__mro__)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _is_commit(revision: str | None) -> bool:

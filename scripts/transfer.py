@@ -1,0 +1,139 @@
+"""Runs the recommended recipe on tasks of other kinds than it was found on: python scripts/transfer.py [SETTING=VALUE ...]
+
+Writes its section of docs/results.md. Runs that are there already, below outputs/results/transfer, are not repeated. Data sets are read from
+the folder METATRAIN_DATA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from results_page import ROOT, Run, Section, percent, read_results, table, write_page
+
+RUNS = ROOT / "outputs" / "results" / "transfer"
+HEADING = "## The recommended recipe on other tasks"
+INTRODUCTION = """\
+Runs by `python scripts/transfer.py` in November 2026, all-MiniLM-L6-v2 and `algorithm=recommended`; arms and intervals as above."""
+SEEDS = (0, 1, 2)
+ARMS = "[meta_trained,no_meta_training,logistic_regression,logistic_regression_with_names,prototypes,names_only,shuffled_labels]"
+JOINTLY = ARMS.replace("]", ",joint_logistic_regression]")
+# Joint training on the same tasks and updates.
+JOINT = [
+    *("algorithm=multitask", "algorithm.label_names=false", "inner.fit_head=false", "outer.blend=1.0", "outer.lr=1e-4", "episode.mix=0"),
+    *("validation.every=0", "evaluation.arms=[meta_trained]", "evaluation.episodes=1", "evaluation.queries=5", "evaluation.shots=[5]", "report=false"),
+]
+# Candidates, tested on the meta-validation tasks.
+SENTENCES_TRIED: dict[str, list[str]] = {"as_it_is": [], "blend_1.0": ["outer.blend=1.0"], "mix_0": ["episode.mix=0"]}
+SENTENCES_ON_VALIDATION = [
+    *("tasks.meta_validation.tasks=[]", "validation.every=0", "tasks.meta_test.files=[train.jsonl.gz,clinc150/train.jsonl,agnews/*,phrasebank/*]"),
+    *("tasks.meta_test.support_files=[]", "tasks.meta_test.tasks=[camera_photo,work,agnews,phrasebank]", "evaluation.episodes=8", "report=false"),
+    *("evaluation.queries=25", "evaluation.arms=[meta_trained,no_meta_training,logistic_regression_with_names,logistic_regression]"),
+]
+
+
+def train(experiment: str, *settings: str) -> Run:
+    return Run("train", [f"+experiment={experiment}", *settings, "tracking=none"])
+
+
+def per_task(name: str, shots: str, arms: Sequence[str]) -> str:
+    """A line for each task: the accuracies of some arms."""
+    found = read_results(RUNS / name)["by_shots"][shots]["arms"]
+    lines = [f"| task | {' | '.join(f'`{arm}`' for arm in arms)} |", f"|---|{'---|' * len(arms)}"]
+    for task in found[arms[0]]["per_task"]:
+        cells = [found[arm]["per_task"][task] for arm in arms]
+        lines.append(f"| {task} | {' | '.join(map(percent, cells))} |")
+    return "\n".join(lines)
+
+
+def tried(prefix: str, candidates: Mapping[str, Sequence[str]]) -> str:
+    """A line for each candidate, of the meta-validation tasks."""
+    parts = {name: read_results(RUNS / f"{prefix}_valid_{name}")["by_shots"] for name in candidates}
+    shots = list(next(iter(parts.values())))
+    lines = [f"| candidate | {' | '.join(f'{count}-shot' for count in shots)} |", f"|---|{'---|' * len(shots)}"]
+    for name, by_shots in parts.items():
+        cells = [f"{100 * by_shots[count]['arms']['meta_trained']['mean']:.1f}" for count in shots]
+        lines.append(f"| `{' '.join(candidates[name]) or 'as it is'}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def by_seed(experiment: str, seeds: Sequence[int], shots: Sequence[str], arms: Sequence[str]) -> str:
+    """A line for each training seed and number of shots."""
+    lines = [f"| shots, training seed | {' | '.join(f'`{arm}`' for arm in arms)} |", f"|---|{'---|' * len(arms)}"]
+    for count in shots:
+        for seed in seeds:
+            found = read_results(RUNS / f"{experiment}_{seed}")["by_shots"][count]["arms"]
+            means = [100 * found[arm]["mean"] for arm in arms]
+            lines.append(f"| {count}, {seed} | {' | '.join(f'{mean:.1f}' for mean in means)} |")
+    return "\n".join(lines)
+
+
+def sentences() -> str:
+    arms = ("meta_trained", "no_meta_training", "joint_logistic_regression", "logistic_regression_with_names", "logistic_regression")
+    return f"""\
+Three tasks of sentences, of which meta-training saw nothing: the sentiment of film reviews (MR), opinion or fact (Subj), what a question asks
+for (TREC, six classes, the official test file). Meta-training is on eleven domains of product reviews and nine of intents. Five support sets a
+task, of 16 or 5 examples a class, each with 500 other rows of each class as queries (TREC: the test file). Training seed 0, 16-shot:
+
+{table(RUNS / "mr_subj_trec_transfer_0", "16")}
+
+5-shot:
+
+{table(RUNS / "mr_subj_trec_transfer_0", "5")}
+
+By task, 16-shot:
+
+{per_task("mr_subj_trec_transfer_0", "16", arms)}
+
+5-shot:
+
+{per_task("mr_subj_trec_transfer_0", "5", arms)}
+
+Three training seeds (joint training has one):
+
+{by_seed("mr_subj_trec_transfer", SEEDS, ("16", "5"), arms)}
+
+Candidates on the meta-validation tasks (news topics, financial news, one more domain of reviews and one of intents), 8 episodes each:
+
+{tried("sentences", SENTENCES_TRIED)}"""
+
+
+def intents() -> str:
+    return f"""\
+All 15 intents of a domain at once, as a user has them: the domains `banking` and `credit_cards` of CLINC150, of which nor anything like them
+meta-training saw; 20 episodes in each. 1-shot:
+
+{table(RUNS / "intent_fewshot_0", "1")}
+
+5-shot:
+
+{table(RUNS / "intent_fewshot_0", "5")}
+
+10-shot:
+
+{table(RUNS / "intent_fewshot_0", "10")}"""
+
+
+SECTIONS = [
+    Section(
+        "MR, Subj and TREC (`mr_subj_trec_transfer`)",
+        sentences,
+        {
+            **{f"sentences_valid_{name}": train("mr_subj_trec_transfer", *settings, *SENTENCES_ON_VALIDATION) for name, settings in SENTENCES_TRIED.items()},
+            "mr_subj_trec_transfer_joint": train("mr_subj_trec_transfer", *JOINT),
+            **{
+                f"mr_subj_trec_transfer_{seed}": train(
+                    "mr_subj_trec_transfer", f"seed={seed}", f"evaluation.arms={JOINTLY}", f"evaluation.joint={RUNS / 'mr_subj_trec_transfer_joint'}"
+                )
+                for seed in SEEDS
+            },
+        },
+    ),
+    Section(
+        "Intents of two unseen domains, all 15 at once (`intent_fewshot`)",
+        intents,
+        {"intent_fewshot_0": train("intent_fewshot", "seed=0", f"evaluation.arms={ARMS}")},
+    ),
+]
+
+if __name__ == "__main__":
+    write_page(__doc__, HEADING, INTRODUCTION, RUNS, SECTIONS)

@@ -1,0 +1,137 @@
+"""Models from the hub: the real client against a small server on this machine that speaks as the hub does."""
+
+import hashlib
+import http.server
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from metatrain.models import tiny
+
+COMMIT = "c0ffee" * 6 + "abcd"
+ROWS = "text,label\nquick and kind,good\na joy to use,good\nlate again,bad\nit broke at once,bad\n"
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """ORG/NAME is the folder of that name; a file in `cut` ends before its end."""
+
+    folder: Path
+    address: str
+    cut: tuple[str, ...] = ()
+
+    def do_HEAD(self):
+        self._answer()
+
+    def do_GET(self):
+        self._answer()
+
+    def _answer(self):
+        parts = self.path.split("?")[0].strip("/").split("/")
+        if parts[:2] == ["api", "models"] and (repository := self.folder / "/".join(parts[2:4])).is_dir():
+            if parts[4:5] == ["revision"] and parts[5] not in ("main", COMMIT):
+                return self._send(404, b"", {"X-Error-Code": "RevisionNotFound"})
+            if "tree" in parts:  # of folders, of which there are none
+                return self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
+            files = [{"rfilename": file.name} for file in repository.iterdir()]
+            return self._send(200, json.dumps({"id": "/".join(parts[2:4]), "sha": COMMIT, "tags": [], "siblings": files}).encode())
+        if len(parts) < 5 or not (self.folder / "/".join(parts[:2])).is_dir():
+            return self._send(404, b"", {"X-Error-Code": "RepoNotFound"})
+        revision, name = parts[3], "/".join(parts[4:])
+        if revision not in ("main", COMMIT):
+            return self._send(404, b"", {"X-Error-Code": "RevisionNotFound"})
+        file = self.folder / "/".join(parts[:2]) / name
+        if not file.is_file():
+            return self._send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
+        data = file.read_bytes()
+        return self._send(200, data, {"ETag": f'"{hashlib.sha1(data).hexdigest()}"', "X-Repo-Commit": COMMIT}, cut=name in self.cut)
+
+    def _send(self, code: int, data: bytes, headers: dict[str, str] | None = None, cut: bool = False):
+        self.send_response(code)
+        for key, value in {**(headers or {}), "Content-Length": str(len(data))}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(data[: len(data) // 2] if cut else data)
+            self.close_connection = cut
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """The server, with a model, and one whose weights are a pickle."""
+    folder, tokenizer = tmp_path / "hub", tiny.tokenizer()
+    for name in ("org/whole", "org/pickled"):
+        tiny.backbone(len(tokenizer), pooler=False).save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+    (folder / "org/pickled/model.safetensors").rename(folder / "org/pickled/pytorch_model.bin")
+    handler = type("HubOfFolder", (Hub,), {"folder": folder})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        handler.address = f"http://127.0.0.1:{server.server_port}"
+        yield handler
+        server.shutdown()
+
+
+@pytest.fixture
+def metatrain(hub, tmp_path):
+    """The command in a process of its own, whose hub is this one and whose cache is new."""
+    (tmp_path / "rows.csv").write_text(ROWS)
+
+    def call(*arguments: str, offline: bool = False) -> subprocess.CompletedProcess:
+        own = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": str(int(offline)), "HF_HUB_DISABLE_XET": "1"}
+        command = [sys.executable, "-m", "metatrain", *arguments, "report=false", "hardware.threads=1"]
+        return subprocess.run(command, cwd=tmp_path, env={**os.environ, **own}, capture_output=True, text=True, check=False)
+
+    return call
+
+
+@pytest.mark.slow
+def test_a_model_of_the_hub_is_fetched_once(metatrain, hub, tmp_path):
+    finetune = ["finetune", "checkpoint=org/whole", "data.train=rows.csv"]
+    found = metatrain(*finetune, "hydra.run.dir=online")
+    assert found.returncode == 0, found.stderr
+    assert "model: org/whole comes from the hub, or from its cache" in found.stdout
+    shutil.rmtree(hub.folder)  # nothing is to be had any more
+    again = metatrain(*finetune, "hydra.run.dir=offline", offline=True)
+    assert again.returncode == 0, again.stderr
+    files = [tmp_path / folder / "model" / "model.safetensors" for folder in ("online", "offline")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    other = metatrain("finetune", "checkpoint=org/pickled", "data.train=rows.csv", offline=True)
+    assert other.returncode == 2 and "no such model in the hub's cache on this machine" in other.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["finetune", "checkpoint=org/nothing", "data.train=rows.csv"], "model.name=org/nothing: no such folder, and no such model on the hub"),
+        (["finetune", "checkpoint=org/pickled", "data.train=rows.csv"], "model.name=org/pickled has no weights in safetensors files"),
+        (["train", "model=hub", "model.name=org/whole", "model.revision=v2"], "model.revision=v2: org/whole has no such revision"),
+    ],
+)
+def test_what_the_hub_has_not_is_said_in_a_line(metatrain, tmp_path, arguments, words):
+    found = metatrain(*arguments)
+    assert found.returncode == 2, found.stdout + found.stderr
+    assert found.stderr.startswith(f"metatrain: error: {words}") and found.stderr.count("\n") == 1
+    assert not list(tmp_path.glob("outputs/*/*/*"))  # and nothing is left
+
+
+@pytest.mark.slow
+def test_weights_that_break_off_can_be_fetched_again(metatrain, hub):
+    hub.cut = ("model.safetensors",)
+    finetune = ["finetune", "checkpoint=org/whole", "data.train=rows.csv"]
+    found = metatrain(*finetune)
+    hub.cut = ()
+    assert found.returncode == 75, found.stdout + found.stderr
+    last = found.stderr.splitlines()[-1]  # before it, the hub's client says that it tries again
+    assert last.startswith("metatrain: error: model.name=org/whole: the hub cannot be reached, or breaks off") and "try again" in last
+    again = metatrain(*finetune)
+    assert again.returncode == 0, again.stderr
