@@ -18,7 +18,7 @@ from metatrain.models.architectures import CAUSAL, architecture_of
 from metatrain.models.batches import Packed, Padded, TextBatch, pack, pad
 from metatrain.models.config import ModelConfig
 from metatrain.models.dropout import dropout, set_dropout
-from metatrain.models.pretrained import Backbone, load_backbone, load_tokenizer
+from metatrain.models.pretrained import Backbone, load_backbone, load_tokenizer, name_in_log
 from metatrain.tasks.tokens import Tokens
 
 POOLINGS = ("mean", "first", "last")
@@ -177,9 +177,10 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
         backbone = backbone.to(dtype)
         source = "a from-scratch 2-layer BERT"
     else:
-        path, source = minilm.resolve() if config.name == "minilm" else (config.name, config.name)
+        path, source = minilm.resolve() if config.name == "minilm" else (config.name, "")
         attention = "eager" if second_order else "sdpa"
         tokenizer, backbone = load_tokenizer(path, config), load_backbone(path, config, partial(_auto, config), attention, dtype)
+        source = source or name_in_log(config)
     if config.pooling == "first" and backbone.config.model_type in CAUSAL:
         raise UserError(f"model.pooling=first: in {config.name} the first token sees no other; choose last or mean")
     encoder = Encoder(backbone, tokenizer, config)

@@ -13,7 +13,7 @@ from metatrain.errors import UserError
 from metatrain.models import scratch
 from metatrain.models.config import ModelConfig, ScratchConfig
 from metatrain.models.language_model import LanguageModel
-from metatrain.models.pretrained import load_backbone, load_tokenizer
+from metatrain.models.pretrained import load_backbone, load_tokenizer, name_in_log
 
 _TINY = ScratchConfig(layers=1, hidden=32, heads=2, vocabulary=1000)
 _LONGEST_CONTEXT = 2048  # positions of a decoder with random weights
@@ -56,7 +56,7 @@ def load_language_model(
     size = sum(parameter.numel() for parameter in model.parameters())
     kind = "a decoder alone" if model.decoder_alone else "an encoder-decoder"
     return model, [
-        f"model: {config.name}, {kind}, {size / 1e6:.1f}M parameters, {len(tokenizer):,} pieces",
+        f"model: {name_in_log(config)}, {kind}, {size / 1e6:.1f}M parameters, {len(tokenizer):,} pieces",
         f"attention: {'eager, because the fused kernel has no second derivative' if second_order else 'fused (sdpa), first derivatives only'}",
     ]
 

@@ -20,7 +20,7 @@ from metatrain.errors import UserError
 from metatrain.models.batches import Mixed, Padded, pad
 from metatrain.models.config import ModelConfig
 from metatrain.models.dropout import dropout, set_dropout
-from metatrain.models.pretrained import Backbone, load_backbone, load_image_processor, load_tokenizer, model_type
+from metatrain.models.pretrained import Backbone, load_backbone, load_image_processor, load_tokenizer, model_type, name_in_log
 from metatrain.models.scratch import check_size, scratch_tokenizer
 from metatrain.tasks.tokens import Tokens
 
@@ -173,7 +173,7 @@ def load_picture_encoder(
     size = sum(parameter.numel() for parameter in encoder.parameters())
     what = "pictures" if tokenizer is None else "pictures and texts"
     return encoder, [
-        f"model: {config.name}, of {what}, {size / 1e6:.1f}M parameters{', normalized' if config.normalize else ''}",
+        f"model: {name_in_log(config)}, of {what}, {size / 1e6:.1f}M parameters{', normalized' if config.normalize else ''}",
         f"attention: {'eager, because the fused kernel has no second derivative' if second_order else 'fused (sdpa), first derivatives only'}",
     ]
 

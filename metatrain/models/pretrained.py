@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import constants
+from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
@@ -65,6 +65,14 @@ def load_backbone(path: str, config: ModelConfig, choose: Choice, attention: str
         auto, more = choose(read_settings(path, config))
         # The checkpoint's own dtype would be taken otherwise, and an inner loop in bf16 is noise.
         return auto.from_pretrained(path, dtype=dtype, attn_implementation=attention, use_safetensors=True, **more, **_options(path, config))
+
+
+def name_in_log(config: ModelConfig) -> str:
+    """`model.name`, of a model of the hub with the commit that was loaded."""
+    if ":" in config.name or Path(config.name).expanduser().is_dir():
+        return config.name
+    cached = try_to_load_from_cache(config.name, "config.json", revision=config.revision)
+    return f"{config.name} at {Path(cached).parent.name}" if isinstance(cached, str) else config.name
 
 
 def load_tokenizer(path: str, config: ModelConfig) -> PreTrainedTokenizerBase:

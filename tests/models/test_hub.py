@@ -98,7 +98,7 @@ def test_a_model_of_the_hub_is_fetched_once(metatrain, hub, tmp_path):
     finetune = ["finetune", "checkpoint=org/whole", "data.train=rows.csv"]
     found = metatrain(*finetune, "hydra.run.dir=online")
     assert found.returncode == 0, found.stderr
-    assert "model: org/whole comes from the hub, or from its cache" in found.stdout
+    assert "model: org/whole comes from the hub, or from its cache" in found.stdout and f"model: org/whole at {COMMIT}, " in found.stdout
     shutil.rmtree(hub.folder)  # nothing is to be had any more
     again = metatrain(*finetune, "hydra.run.dir=offline", offline=True)
     assert again.returncode == 0, again.stderr
