@@ -1,7 +1,7 @@
 """Runs the experiments on task distributions that docs/results.md reports: python scripts/distributions.py [SETTING=VALUE ...]
 
-Runs that are there already, below outputs/results/distributions, are not repeated; --write only writes the section of the page. Data
-sets are read from the folder METATRAIN_DATA.
+Runs that are there already, below outputs/results/distributions, are not repeated. Data sets are read from the folder METATRAIN_DATA;
+scripts/alphabets.py and scripts/pairs.py make two of them.
 """
 
 from __future__ import annotations
@@ -10,32 +10,43 @@ import json
 import random
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import numpy as np
-from results_page import ROOT, difference, percent, put_section, read_results, run_once
+from results_page import ROOT, Run, Section, difference, percent, read_results, run_once, write_page
 
 from metatrain.config.schema import TrainConfig
 from metatrain.tasks.distribution import load_tasks
 from metatrain.training.run_directory import RunDirectory
 
 RUNS = ROOT / "outputs" / "results" / "distributions"
-FEWER_STEPS = "text_to_text_4_steps"
 DRAWS = 2  # random selections that a selection by nearness is compared with
 TARGETS = ("software.t4", "apparel.t4")
 SELECTED = 6
 UPDATES = 150
 HEADING = "## Task distributions"
+INTRODUCTION = "Runs by `python scripts/distributions.py`, one training seed each, in November 2026; intervals as above."
 
-EXPERIMENTS = {
-    "smlmt": ["+experiment=smlmt"],
-    "smlmt_half": ["+experiment=smlmt", "tasks.masked_words.share=0.5"],
-    "smlmt_labelled": ["+experiment=smlmt", "tasks.masked_words.share=0"],
-    "cross_lingual": ["+experiment=cross_lingual"],
-    "domain_adaptation": ["+experiment=domain_adaptation"],
-    "text_to_text": ["+experiment=text_to_text"],
-    "alphabets": ["+experiment=alphabets", "evaluation.arms=[meta_trained,no_meta_training,logistic_regression,prototypes]"],
-    "pictures_and_texts": ["+experiment=pictures_and_texts", "evaluation.arms=[meta_trained,no_meta_training,logistic_regression,prototypes]"],
+PICTURE_ARMS = "evaluation.arms=[meta_trained,no_meta_training,logistic_regression,prototypes]"
+LABELLED = ["+experiment=smlmt", "tasks.masked_words.share=0"]
+# What may help meta-training on the labelled tasks of ARSC.
+BESIDE = {
+    "contrastive_supervised": ["algorithm.contrastive=supervised"],
+    "clusters_half": ["tasks.clusters.share=0.5"],
+    "by_hardness": ["tasks.sampling.by=hardness"],
+    "by_bandit": ["tasks.sampling.by=bandit"],
 }
+# Candidates for same_request, on its meta-validation tasks.
+REQUESTS = {
+    "anil_1e-4": ["algorithm=anil"],
+    "protoanil_1e-4": ["algorithm=protoanil"],
+    "fomaml_1e-4": ["algorithm=fomaml"],
+    "recommended_1e-4": [],
+}
+REQUESTS_ON_VALIDATION = [
+    *("tasks.meta_validation.tasks=[]", "validation.every=0", "tasks.meta_test.tasks=[small_talk,work]", "report=false"),
+    *("evaluation.episodes=20", "evaluation.queries=50", "evaluation.arms=[meta_trained,logistic_regression]"),
+]
 FILES = "tasks.meta_train.files=[meta_train.jsonl.gz]"  # without music and video, whose rows are in other files
 # The tasks and episodes of smlmt, without its masked words and in a fifth of its updates.
 SELECTION = [
@@ -49,9 +60,8 @@ SELECTION = [
 ]
 
 
-def run(name: str, settings: list[str], more: list[str]) -> None:
-    """One training run with its meta-test, unless that was done."""
-    run_once(RUNS / name, "train", [*settings, "tracking=none", *more])
+def train(*settings: str) -> Run:
+    return Run("train", [*settings, "tracking=none"])
 
 
 def selections(target: str) -> dict[str, list[str]]:
@@ -76,30 +86,48 @@ def _splits() -> list[str]:
     return [f"tasks.{split}.{key}=[{','.join(value)}]" for split, key, value in keys]
 
 
-def results(name: str) -> dict | None:
-    return read_results(RUNS / name)
+def results(name: str) -> dict:
+    found = read_results(RUNS / name)
+    assert found is not None, name  # a section is written where all of its runs are there
+    return found
 
 
-def arms_table(name: str, shots: str | None = None) -> list[str]:
+def joined(lines: Sequence[str]) -> str:
+    return "\n".join(lines)
+
+
+def arms_table(name: str, shots: str | None = None) -> str:
     """A line for each arm of a run, the meta-trained one first; with so many examples a class, where there are several numbers."""
     found = results(name) if shots is None else results(name)["by_shots"][shots]
     against = {each["against"]: difference(each) for each in found["comparisons"]}
     lines = ["| arm | score | meta-trained minus it |", "|---|---|---|"]
-    return lines + [f"| {arm.replace('_', ' ')} | {percent(value)} | {against.get(arm, '')} |" for arm, value in found["arms"].items()]
+    return joined(lines + [f"| {arm.replace('_', ' ')} | {percent(value)} | {against.get(arm, '')} |" for arm, value in found["arms"].items()])
 
 
-def tasks_table(name: str) -> list[str]:
-    """The scores of every arm in every meta-test task."""
+def tasks_table(name: str, key: str = "mean") -> str:
+    """The scores, or the `loss`, of every arm in every meta-test task."""
     found = results(name)
     arms, scores = found["arms"], found["protocol"]["scores"]
+
+    def cell(task: dict) -> str:
+        return f"{task['loss']:.2f}" if key == "loss" else percent(task)
+
     lines = ["| task | score | " + " | ".join(arm.replace("_", " ") for arm in arms) + " |", "|---|---|" + "---|" * len(arms)]
     for task, score in scores.items():
-        values = [f"{100 * arm['per_task'][task]['mean']:.1f} ± {100 * arm['per_task'][task]['ci95']:.1f}" for arm in arms.values()]
-        lines.append(f"| {task} | {score} | {' | '.join(values)} |")
-    return lines
+        lines.append(f"| {task} | {'log loss' if key == 'loss' else score} | {' | '.join(cell(arm['per_task'][task]) for arm in arms.values())} |")
+    return joined(lines)
 
 
-def smlmt_table() -> list[str]:
+def paired(name: str, other: str) -> str:
+    """The meta-trained arm of one run minus that of another, bootstrap over the tasks."""
+    ours, theirs = ([task["mean"] for task in results(run)["arms"]["meta_trained"]["per_task"].values()] for run in (name, other))
+    values = np.array(ours) - np.array(theirs)
+    means = np.random.default_rng(0).choice(values, (2000, len(values))).mean(1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return f"{100 * values.mean():+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def smlmt() -> str:
     names = {"smlmt": "masked words alone", "smlmt_half": "half masked words, half labelled tasks", "smlmt_labelled": "labelled tasks alone"}
     lines = ["| training episodes | meta-trained | gain over the untouched encoder |", "|---|---|---|"]
     for name, what in names.items():
@@ -109,18 +137,114 @@ def smlmt_table() -> list[str]:
     untouched = results("smlmt")["arms"]
     for arm in ("no_meta_training", "logistic_regression", "prototypes"):
         lines.append(f"| none: {arm.replace('_', ' ')} | {percent(untouched[arm])} | |")
-    half, labelled = ([task["mean"] for task in results(name)["arms"]["meta_trained"]["per_task"].values()] for name in ("smlmt_half", "smlmt_labelled"))
-    paired = np.array(half) - np.array(labelled)
-    means = np.random.default_rng(0).choice(paired, (2000, len(paired))).mean(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return [
-        *lines,
-        "",
-        f"Half masked words minus labelled alone: {100 * paired.mean():+.1f} [{100 * low:+.1f}, {100 * high:+.1f}], bootstrap over the 15 tasks.",
-    ]
+    return f"""\
+`+experiment=smlmt`: MiniLM with `protoanil`, {UPDATES} meta-updates of 4 episodes. Masked-word episodes come from the texts of 14 domains of
+ARSC, whose labels are not used by them; tested on 15 tasks (2-way 5-shot, 10 episodes each) of five domains that no training saw.
+
+{joined(lines)}
+
+Half masked words minus labelled alone: {paired("smlmt_half", "smlmt_labelled")}, bootstrap over the 15 tasks.
+
+What did not help: masked words. Alone they leave the encoder where it was, and in half of the episodes they take the place of labelled
+ones without harm or use."""
 
 
-def selection_table() -> list[str]:
+def beside() -> str:
+    lines = ["| with | meta-trained | minus labelled tasks alone |", "|---|---|---|"]
+    lines.append(f"| labelled tasks alone | {percent(results('smlmt_labelled')['arms']['meta_trained'])} | |")
+    for name, settings in BESIDE.items():
+        lines.append(f"| `{' '.join(settings)}` | {percent(results(name)['arms']['meta_trained'])} | {paired(name, 'smlmt_labelled')} |")
+    return f"""\
+The same labelled tasks of ARSC, the same test, {UPDATES} meta-updates; differences by bootstrap over the 15 tasks, one training seed each.
+
+{joined(lines)}"""
+
+
+def languages() -> str:
+    return f"""\
+`+experiment=cross_lingual`: meta-trained on sentiment in eight languages, tested on four others, 3-way 5-shot. The encoder is one of
+English.
+
+{arms_table("cross_lingual")}"""
+
+
+def domains() -> str:
+    return f"""\
+`+experiment=domain_adaptation`: meta-trained on the topics of AG News and the sentiment of Financial PhraseBank, tested on the sentiment of
+reviews (FDU-MTL), 2-way 5-shot.
+
+{arms_table("domain_adaptation")}"""
+
+
+def text_to_text() -> str:
+    steps = json.loads((RUNS / "text_to_text" / "analysis.json").read_text(encoding="utf-8"))["by_steps"]["by_shots"]["10"]
+    lines = ["| inner steps | score | log loss |", "|---|---|---|"]
+    lines += [f"| {count} | {100 * steps['steps'][count]:.1f} | {steps['losses'][count]:.2f} |" for count in steps["steps"]]
+    return f"""\
+`+experiment=text_to_text`: a T5 of 2 + 2 layers with random weights and first-order MAML, on captions from English into German, abstracts and
+reviews; tested on captions into French, other abstracts, other domains, 10-shot, 5 episodes each.
+
+{tasks_table("text_to_text")}
+
+Log loss of the same: of the tokens of a wanted text, or of the right label, in nats.
+
+{tasks_table("text_to_text", "loss")}
+
+All six tasks:
+
+{arms_table("text_to_text")}
+
+The meta-trained model after so many inner steps, mean over the six tasks; the experiment takes 4.
+
+{joined(lines)}
+
+These are small numbers: random weights and 1,800 episodes make no translator. Meta-validation, whose mean is over accuracy of sentiment, chrF and
+ROUGE-L, chose the model of step 150 of 450."""
+
+
+def alphabets() -> str:
+    return f"""\
+`+experiment=alphabets`: prototypes by a vision transformer of two layers with random weights, on pictures of letters that `scripts/alphabets.py`
+draws, nine scripts to train on; 5-way in three others, 100 episodes in each. 1-shot:
+
+{arms_table("alphabets", "1")}
+
+5-shot:
+
+{arms_table("alphabets", "5")}
+
+The other arms have an encoder that has learned nothing. Logistic regression on the pixels themselves, on other episodes of the same scripts
+(`python scripts/alphabets.py FOLDER --pixels armenian georgian hebrew`): 33.9 and 52.5."""
+
+
+def pictures_and_texts() -> str:
+    return f"""\
+`+experiment=pictures_and_texts`: the same letters and the reviews in the package, by a CLIP of two and two layers with random weights; 2-way
+5-shot, 100 episodes in each of three scripts and four products that meta-training never saw.
+
+{tasks_table("pictures_and_texts")}"""
+
+
+def same_request() -> str:
+    found = {name: results(f"same_request_valid_{name}")["by_shots"] for name in REQUESTS}
+    tried = "; ".join(
+        f"`{' '.join(REQUESTS[name])}` {', '.join(format(100 * part['arms']['meta_trained']['mean'], '.1f') for part in shots.values())}"
+        for name, shots in found.items()
+    )
+    return f"""\
+`+experiment=same_request`: do these two requests want the same? Pairs of requests of CLINC150, a task for each of its domains
+(`scripts/pairs.py` makes them), six to train on; tested in two others, 50 episodes in each. 5-shot:
+
+{arms_table("same_request", "5")}
+
+1-shot:
+
+{arms_table("same_request", "1")}
+
+Candidates on the meta-validation tasks, 5-shot, 1-shot: {tried}."""
+
+
+def nearness() -> str:
     lines = ["| target | nearest | at random | training tasks chosen by nearness |", "|---|---|---|---|"]
     for target in TARGETS:
         domain = target.split(".")[0]
@@ -132,112 +256,66 @@ def selection_table() -> list[str]:
         chosen = json.loads((RUNS / f"selection_{target}_nearest" / "tasks.json").read_text())
         randoms = ", ".join(f"{mean(f'random_{draw + 1}'):.1f}" for draw in range(DRAWS))
         lines.append(f"| {target} | {mean('nearest'):.1f} | {randoms} | {', '.join(chosen)} |")
-    return lines
-
-
-def section() -> str:
-    """What docs/results.md says of task distributions."""
-    lines = "\n".join
     return f"""\
-{HEADING}
-
-Runs by `python scripts/distributions.py`, one training seed each, in November 2026; intervals as above.
-
-### Masked words (SMLMT) on ARSC
-
-`+experiment=smlmt`: MiniLM with `protoanil`, {UPDATES} meta-updates of 4 episodes. Masked-word episodes come from the texts of 14 domains of
-ARSC, whose labels are not used by them; tested on 15 tasks (2-way 5-shot, 10 episodes each) of five domains that no training saw.
-
-{lines(smlmt_table())}
-
-What did not help: masked words. Alone they leave the encoder where it was, and in half of the episodes they take the place of labelled
-ones without harm or use.
-
-### Other languages: NusaX
-
-`+experiment=cross_lingual`: meta-trained on sentiment in eight languages, tested on four others, 3-way 5-shot. The encoder is one of
-English.
-
-{lines(arms_table("cross_lingual"))}
-
-### From news to product reviews
-
-`+experiment=domain_adaptation`: meta-trained on the topics of AG News and the sentiment of Financial PhraseBank, tested on the sentiment of
-reviews (FDU-MTL), 2-way 5-shot.
-
-{lines(arms_table("domain_adaptation"))}
-
-### Translation, summaries and sentiment in one run, from random weights
-
-`+experiment=text_to_text`: a T5 of 2 + 2 layers with random weights and first-order MAML, on captions from English into German, abstracts and
-reviews; tested on captions into French, other abstracts, other domains, 10-shot.
-
-{lines(tasks_table("text_to_text"))}
-
-Twenty steps of adaptation are too many. Of 0, 2, 4, 10 and 20 steps, four, as in training, were best on the meta-validation tasks; the same
-model with four:
-
-{lines(tasks_table(FEWER_STEPS))}
-
-{lines(arms_table(FEWER_STEPS))}
-
-These are small numbers: random weights and 1,800 episodes make no translator. The query loss on held-out tasks was not measured; on training tasks
-adaptation lowers it from 5.11 to 3.48 (last 50 meta-updates).
-
-### Pictures: letters of scripts that meta-training never saw
-
-`+experiment=alphabets`: prototypes by a vision transformer of two layers with random weights, on pictures of letters that `scripts/alphabets.py`
-draws, nine scripts to train on; 5-way in three others, 100 episodes in each. 1-shot:
-
-{lines(arms_table("alphabets", "1"))}
-
-5-shot:
-
-{lines(arms_table("alphabets", "5"))}
-
-The other arms have an encoder that has learned nothing. Logistic regression on the pixels themselves, on other episodes of the same scripts
-(`python scripts/alphabets.py FOLDER --pixels armenian georgian hebrew`): 33.9 and 52.5.
-
-### Pictures and texts in one run
-
-`+experiment=pictures_and_texts`: the same letters and the reviews in the package, by a CLIP of two and two layers with random weights; 2-way
-5-shot, 100 episodes in each of three scripts and four products that meta-training never saw.
-
-{lines(tasks_table("pictures_and_texts"))}
-
-### Choosing training tasks by nearness
-
 Meta-training as for ARSC above, without masked words, on {SELECTED} of the training tasks for 30 meta-updates; the target's domain alone is
 tested (its three tasks, 15 episodes each). The nearest are those that `metatrain tasks target=TARGET select={SELECTED} nearness=1` suggests.
 
-{lines(selection_table())}
+{joined(lines)}
 
-Choosing by nearness made no difference here: for one target it is ahead of both random choices by less than a point, for the other behind both.
-"""
-
-
-def write() -> None:
-    """Write the section; what was written stays where the runs are not there."""
-    if results("smlmt"):
-        put_section(HEADING, section())
+Choosing by nearness made no difference here: for one target it is ahead of both random choices by less than a point, for the other behind both."""
 
 
-def main(more: list[str]) -> None:
-    if more == ["--write"]:
-        write()
-        return
-    for name, settings in EXPERIMENTS.items():
-        run(name, settings, more)
-    fewer = [f"checkpoint={RUNS / 'text_to_text'}", "inner.steps=4", "evaluation.shots=[10]", "evaluation.episodes=5", "evaluation.queries=10"]
-    run_once(RUNS / FEWER_STEPS, "evaluate", [*fewer, *more])
+def select(settings: Sequence[str]) -> None:
+    """The runs of the selections."""
     for target in TARGETS:
         domain = target.split(".")[0]
         for choice, tasks in selections(target).items():
             name = f"selection_{target}_{choice}"
-            run(name, [*SELECTION, f"tasks.meta_train.tasks=[{','.join(tasks)}]", f"tasks.meta_test.tasks=[{domain}.*]"], more)
+            chosen = [f"tasks.meta_train.tasks=[{','.join(tasks)}]", f"tasks.meta_test.tasks=[{domain}.*]", "tracking=none"]
+            run_once(RUNS / name, "train", [*SELECTION, *chosen, *settings])
             (RUNS / name / "tasks.json").write_text(json.dumps(tasks))
-    write()
 
+
+SECTIONS = [
+    Section(
+        "Masked words (SMLMT) on ARSC",
+        smlmt,
+        {
+            "smlmt": train("+experiment=smlmt"),
+            "smlmt_half": train("+experiment=smlmt", "tasks.masked_words.share=0.5"),
+            "smlmt_labelled": train(*LABELLED),
+        },
+    ),
+    Section(
+        "What else may help, on ARSC",
+        beside,
+        {"smlmt_labelled": train(*LABELLED), **{name: train(*LABELLED, *settings) for name, settings in BESIDE.items()}},
+    ),
+    Section("Other languages: NusaX", languages, {"cross_lingual": train("+experiment=cross_lingual")}),
+    Section("From news to product reviews", domains, {"domain_adaptation": train("+experiment=domain_adaptation")}),
+    Section(
+        "Translation, summaries and sentiment in one run, from random weights",
+        text_to_text,
+        {"text_to_text": train("+experiment=text_to_text")},
+    ),
+    Section("Pictures: letters of scripts that meta-training never saw", alphabets, {"alphabets": train("+experiment=alphabets", PICTURE_ARMS)}),
+    Section("Pictures and texts in one run", pictures_and_texts, {"pictures_and_texts": train("+experiment=pictures_and_texts", PICTURE_ARMS)}),
+    Section(
+        "Pairs of texts: do two requests want the same?",
+        same_request,
+        {
+            **{f"same_request_valid_{name}": train("+experiment=same_request", *settings, *REQUESTS_ON_VALIDATION) for name, settings in REQUESTS.items()},
+            "same_request": train("+experiment=same_request"),
+        },
+    ),
+    Section(
+        "Choosing training tasks by nearness",
+        nearness,
+        {"smlmt_labelled": train(*LABELLED)},
+        select,
+        [f"selection_{target}_{choice}" for target in TARGETS for choice in ("nearest", *(f"random_{draw + 1}" for draw in range(DRAWS)))],
+    ),
+]
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    write_page(__doc__, HEADING, INTRODUCTION, RUNS, SECTIONS)
