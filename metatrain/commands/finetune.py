@@ -173,7 +173,7 @@ def _cross_validation(fit: Fit, labels: np.ndarray, say: Callable[[str], None]) 
     if fit.left_out is None:
         say("one example a class: the head is the meta-learned one, and nothing is left out to judge it by")
         return {"pull": None, "temperature": 1.0, "cross_validation": None}
-    logits = fit.left_out[: len(labels)].cpu()
+    logits = fit.left_out[: len(labels)]
     judged = ~logits.isnan().any(1)
     right = logits[judged].argmax(1).numpy() == labels[judged.numpy()]
     pull = "inf" if fit.pull == float("inf") else fit.pull
