@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Protocol
 
 import datasets
+from huggingface_hub import constants
 
 from metatrain import plugins
-from metatrain.errors import UserError
+from metatrain.errors import RestartableError, UserError
 from metatrain.tasks.config import EMBEDDED, SourceConfig
 from metatrain.tasks.files import BAD_ROWS, Columns, Table, dataset_rows, format_of, read_file, table_of
 from metatrain.tasks.reviews import corpus_path
@@ -100,8 +101,10 @@ class Hub:
             raise self._error(error) from error
         return table_of(source, dataset_rows(data), self.columns, self.name.rsplit("/", 1)[-1], self.config.bad_rows)
 
-    def _error(self, error: Exception) -> UserError:
+    def _error(self, error: Exception) -> UserError | RestartableError:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if isinstance(error, ConnectionError) and not constants.HF_HUB_OFFLINE:
+            return RestartableError(f"tasks.path={self.config.path}: the hub cannot be reached ({reason}); try again: what has come is kept")
         return UserError(f"tasks.path={self.config.path} cannot be loaded: {reason}")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, write_jsonl
 
-from metatrain.errors import UserError
+from metatrain.errors import RestartableError, UserError
 from metatrain.tasks.config import SourceConfig, SplitConfig, TasksConfig
 from metatrain.tasks.distribution import load_tasks
 
@@ -158,6 +158,16 @@ def test_a_hub_data_set_by_its_name(folder, monkeypatch):
 def test_a_hub_data_set_that_cannot_be_reached():
     with pytest.raises(UserError, match="tasks.path=hub:nobody/nothing cannot be loaded"):
         load_tasks(TasksConfig(name="hub", path="hub:nobody/nothing"), 0)
+
+
+def test_a_hub_that_cannot_be_reached_may_be_asked_again(monkeypatch):
+    def broken_off(*_, **__):
+        raise ConnectionError("Couldn't reach 'org/areas' on the Hub")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("datasets.get_dataset_split_names", broken_off)
+    with pytest.raises(RestartableError, match="tasks.path=hub:org/areas: the hub cannot be reached .*; try again"):
+        load_tasks(TasksConfig(name="hub", path="hub:org/areas"), 0)
 
 
 def third_party(name: str) -> str:
