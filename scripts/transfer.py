@@ -71,7 +71,7 @@ def sentences() -> str:
     arms = ("meta_trained", "no_meta_training", "joint_logistic_regression", "logistic_regression_with_names", "logistic_regression")
     return f"""\
 Three tasks of sentences, of which meta-training saw nothing: the sentiment of film reviews (MR), opinion or fact (Subj), what a question asks
-for (TREC, six classes, the official test file). Meta-training is on eleven domains of product reviews and nine of intents. Five support sets a
+for (TREC, six classes, the official test file). Meta-training is on ten domains of product reviews and nine of intents. Five support sets a
 task, of 16 or 5 examples a class, each with 500 other rows of each class as queries (TREC: the test file). Training seed 0, 16-shot:
 
 {table(RUNS / "mr_subj_trec_transfer_0", "16")}
@@ -88,7 +88,7 @@ By task, 16-shot:
 
 {per_task("mr_subj_trec_transfer_0", "5", arms)}
 
-Three training seeds (joint training has one):
+Three training seeds (joint training has one; of the other seeds not every interval of a difference leaves zero out):
 
 {by_seed("mr_subj_trec_transfer", SEEDS, ("16", "5"), arms)}
 
