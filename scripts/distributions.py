@@ -171,7 +171,7 @@ meta-validation domains. A quarter of the episodes are of clusters; the samplers
 {joined(lines)}
 
 None of them helped. The intervals are of the episodes alone: three training seeds of the recipe itself are two points apart (below), so that
-differences of that size say little; clusters and the samplers by hardness do harm."""
+differences of that size say little; clusters and the sampler by hardness do harm."""
 
 
 def languages() -> str:
