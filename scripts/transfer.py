@@ -22,7 +22,13 @@ JOINT = [
     *("algorithm=multitask", "algorithm.label_names=false", "inner.fit_head=false", "outer.blend=1.0", "outer.lr=1e-4", "episode.mix=0"),
     *("validation.every=0", "evaluation.arms=[meta_trained]", "evaluation.episodes=1", "evaluation.queries=5", "evaluation.shots=[5]", "report=false"),
 ]
-SLOW = ["evaluation.shots=[16]", "evaluation.queries=100", "evaluation.arms=[meta_trained,full_finetune]", "report=false"]
+SLOW = [
+    "evaluation.shots=[16]",
+    "evaluation.episodes=5",
+    "evaluation.queries=100",
+    "evaluation.arms=[meta_trained,full_finetune,full_finetune_of_trained]",
+    "report=false",
+]
 # Candidates, tested on the meta-validation tasks.
 SENTENCES_TRIED: dict[str, list[str]] = {"as_it_is": [], "blend_1.0": ["outer.blend=1.0"], "mix_0": ["episode.mix=0"]}
 SENTENCES_ON_VALIDATION = [
@@ -92,6 +98,11 @@ By task, 16-shot:
 Beside a full finetune, 16-shot, with 100 queries of each class:
 
 {table(RUNS / "mr_subj_trec_slow", "16", seconds=True)}
+
+{per_task("mr_subj_trec_slow", "16", ("meta_trained", "full_finetune", "full_finetune_of_trained"))}
+
+Where meta-training has seen nothing alike (TREC, Subj), 16 examples a class are enough for an encoder that adapts as a whole to do better, in thirty
+times the time; the recipe adapts its head alone.
 
 Three training seeds (joint training has one; of the other seeds not every interval of a difference leaves zero out):
 

@@ -151,11 +151,11 @@ class FrozenPrototypes(_Frozen):
         return lambda queries: softmax(-((queries[:, None] - means) ** 2).sum(-1), axis=1)
 
 
-def full_finetuning(untrained: Learner, config: EvaluationConfig) -> Adapted:
-    """Every parameter of the encoder before meta-training, and a head from zeros, trained on the support set alone."""
-    learner = EncoderLearner(untrained.model, AlgorithmConfig(name="full_finetune", head="zero", adapt="all"), config.full_finetune, way=None)
-    learner.load(untrained.of_model)
-    learner.memory = untrained.memory
+def full_finetuning(start: Learner, config: EvaluationConfig) -> Adapted:
+    """Every parameter of a learner's encoder, and a head from zeros, trained on the support set alone."""
+    learner = EncoderLearner(start.model, AlgorithmConfig(name="full_finetune", head="zero", adapt="all"), config.full_finetune, way=None)
+    learner.load(start.of_model)
+    learner.memory = start.memory
     return Adapted(learner)
 
 
@@ -204,6 +204,7 @@ def make_arms(names: Sequence[str], trained: Learner, untrained: Learner, config
         "logistic_regression_with_names": lambda: WithNames(regression),
         "prototypes": lambda: FrozenPrototypes(frozen),
         "full_finetune": lambda: full_finetuning(untrained, config),
+        "full_finetune_of_trained": lambda: full_finetuning(trained, config),
         "setfit": lambda: SetFit(untrained),
         "setfit_with_names": lambda: WithNames(SetFit(untrained)),
         "joint": lambda: Adapted(_there(joint)),

@@ -9,7 +9,8 @@ from metatrain.meta.config import InnerConfig
 JOINT = ("joint", "joint_logistic_regression")  # arms of a run of joint training
 # Arms that language models have not.
 ENCODINGS_ONLY = (
-    *("logistic_regression", "logistic_regression_with_names", "prototypes", "full_finetune", "setfit", "setfit_with_names", "names_only"),
+    *("logistic_regression", "logistic_regression_with_names", "prototypes", "names_only"),
+    *("full_finetune", "full_finetune_of_trained", "setfit", "setfit_with_names"),
     *JOINT,
 )
 OF_TRAINED = ("without_adaptation", "shuffled_labels", "names_only")  # arms that show what the meta-trained model learns from
@@ -26,10 +27,11 @@ class EvaluationConfig:
     queries: int | None = 50  # query examples per class, fewer where a class has no more; null: every row not in the support set
     # meta_trained; of the same encoder before meta-training: no_meta_training (the same method), logistic_regression, prototypes,
     # full_finetune, setfit (with the extra `compare`); of joint training: joint (its own head), joint_logistic_regression. To see what
-    # it learns from: shuffled_labels, names_only, without_adaptation. With the names of the classes as examples:
-    # logistic_regression_with_names, setfit_with_names. null: those of these that cost no training of their own. []: train does no meta-test.
+    # it learns from: shuffled_labels, names_only, without_adaptation. Of the meta-trained encoder too: full_finetune_of_trained. With the
+    # names of the classes as examples: logistic_regression_with_names, setfit_with_names. null: those of these that cost no training of
+    # their own. []: train does no meta-test.
     arms: list[str] | None = None
     joint: str | None = None  # a run of algorithm=multitask on the same tasks, for the arms of joint training
-    # The inner loop of the arm full_finetune.
+    # The inner loop of the arms full_finetune and full_finetune_of_trained.
     full_finetune: InnerConfig = field(default_factory=lambda: InnerConfig(rule="adam", lr=5e-5, head_lr=0.01, steps=20))
     resamples: int = 2000  # of the bootstrap

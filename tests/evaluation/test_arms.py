@@ -139,7 +139,7 @@ def tiny_episode(learner: EncoderLearner) -> EpisodeTexts:
     return EpisodeTexts(ids[:4], np.array([0, 0, 1, 1]), ids[4:], np.array([0, 1]), names, name_texts=tokens.names(names), written=written)
 
 
-def test_full_finetuning_starts_from_the_encoder_before_meta_training_and_learns_the_support_set():
+def test_full_finetuning_starts_from_an_encoder_and_learns_the_support_set():
     learner = tiny_learner()
     episode = tiny_episode(learner)
     arm = full_finetuning(learner, EvaluationConfig(full_finetune=InnerConfig(rule="adam", lr=1e-3, head_lr=0.1, steps=30)))
@@ -147,6 +147,14 @@ def test_full_finetuning_starts_from_the_encoder_before_meta_training_and_learns
         assert torch.equal(arm.learner.parameters[name], value)
     seen = EpisodeTexts(episode.support, episode.support_labels, episode.support, episode.support_labels, episode.names)
     assert arm.predict(seen).answers.tolist() == [0, 0, 1, 1]
+
+
+def test_full_finetuning_is_of_the_encoder_before_meta_training_or_after_it():
+    trained, untrained = tiny_learner(), tiny_learner()
+    trained.load({name: value + 1 for name, value in trained.of_model.items()})
+    arms = make_arms(["full_finetune", "full_finetune_of_trained"], trained, untrained, EvaluationConfig())
+    for arm, start in zip(arms.values(), (untrained, trained)):
+        assert all(torch.equal(arm.learner.parameters[name], value) for name, value in start.of_model.items())
 
 
 def test_a_learner_with_names_has_them_as_examples():
