@@ -150,8 +150,8 @@ def reviews() -> str:
         found = read_results(RUNS / f"arsc_{seed}")["arms"]
         lines.append(f"| {seed} | {' | '.join(both(found[arm]) for arm in arms)} |")
     return f"""\
-The published protocol: twelve target tasks, each with one fixed support set of 5 + 5. Accuracy / balanced accuracy, with the settings of
-`fdu_leave_domains_out`:
+The published protocol: twelve target tasks, each with one fixed support set of 5 + 5. Accuracy / balanced accuracy, with the rate
+and the blend of `fdu_leave_domains_out`:
 
 {chr(10).join(lines)}
 
@@ -165,7 +165,8 @@ By task:
 
 Always answering "positive" scores 78.1 / 50.0, a pooled word model that ignores the support set 86.2 / 70.3, and Induction Networks report 85.6
 (Geng et al. 2019; balanced accuracy not given). `algorithm=protoanil` with 500 updates, which does not read names, has 65.4 / 65.6 here, while on the
-meta-validation tasks it is as good (balanced 83.7 and 83.8): the fixed support sets of three target tasks mislead it. `arsc_linear` has 85.1 / 80.0."""
+meta-validation tasks it is as good (balanced 83.7 and 83.8): the fixed support sets of three target tasks mislead it. That the recipe took its place
+was decided with this known. `arsc_linear` has 85.1 / 80.0."""
 
 
 SECTIONS = [
