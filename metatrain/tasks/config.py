@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -77,7 +78,8 @@ class SourceConfig:
     pictures: bool = False  # `path` is a folder of pictures, TASK/LABEL/FILE or LABEL/FILE, and there are no columns
     pair: str | None = None  # column of a second text that belongs to the first (a premise and its hypothesis, say)
     label: str = "label"  # column of the labels
-    label_words: dict[str, str] = field(default_factory=dict)  # labels in other words, for methods that read them: {LOC: location}
+    # Labels in other words, for methods that read them: {LOC: location}, {1: bad, 2: bad, 5: good}; those of one word are one label.
+    label_words: dict[Any, str] = field(default_factory=dict)
     target: str | None = None  # text-to-text tasks: column of the wanted texts, in place of `label`
     bad_rows: str = "refuse"  # of files: refuse | skip (and count)
     score: str = "chrf"  # of text-to-text tasks: chrf | bleu | rouge1 | rouge2 | rougeL | exact_match

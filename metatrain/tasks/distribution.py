@@ -139,7 +139,7 @@ def _check_label_words(config: TasksConfig, tables: dict[str, Table]) -> None:
         there = set().union(*(table.labels for table in of_source))
         for label, word in words.items():
             if word not in there:
-                raise UserError(f"{where}: no row has the label {label!r}; there are {_few(sorted(there))}")
+                raise UserError(f"{where}: no row has the label {str(label)!r}; there are {_few(sorted(there))}")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import datasets
 from huggingface_hub import constants
@@ -138,8 +138,9 @@ class TextToText:
 class InWords:
     """A source with some labels in other words."""
 
-    def __init__(self, source: Source, words: Mapping[str, str]):
-        self.source, self.words = source, words
+    def __init__(self, source: Source, words: Mapping[Any, str]):
+        """`words`: a label may be written as a number."""
+        self.source, self.words = source, {str(label): word for label, word in words.items()}
 
     def files(self) -> list[str]:
         return self.source.files()

@@ -237,6 +237,13 @@ def test_labels_in_other_words(classes, one_file):
     assert by_name["more"] == tasks.meta_train[0].label_names and by_name["billing"] == ("angry", "happy")
 
 
+def test_labels_of_one_word_are_one_and_may_be_numbers(cli, tmp_path):
+    write_jsonl(tmp_path / "stars.jsonl", [{"text": f"text {n} of {area}", "label": str(n % 5 + 1), "area": area} for area in AREAS for n in range(20)])
+    found = cli("tasks", "tasks=files", "tasks.path=stars.jsonl", "tasks.task=area", "+tasks.label_words={1: bad, 2: bad, 4: good, 5: good}")
+    assert found.code == 0, found.err
+    assert found.out.count("3 4, bad 8, good 8") == len(AREAS)
+
+
 def test_words_for_a_label_that_no_row_has_are_refused(classes, one_file):
     with pytest.raises(UserError, match="tasks.label_words: no row has the label 'a3'; there are a1, a2"):
         load_tasks(by_labels(classes / "all.jsonl", label_words={"a3": "a third"}), 0)
