@@ -58,7 +58,8 @@ def _first_line(kind: Any) -> str:
 def _name(hint: Any) -> str:
     if dataclasses.is_dataclass(hint):
         return "group"
-    return (hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)).replace("typing.", "").replace("NoneType", "null").replace("None", "null")
+    name = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
+    return name.replace("typing.", "").replace("NoneType", "null").replace("None", "null")
 
 
 def _comments(schema: type) -> dict[str, str]:
