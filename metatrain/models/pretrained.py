@@ -129,12 +129,12 @@ def _in_words(config: ModelConfig, error: BaseException) -> UserError | Restarta
     def any_is(*kinds: type[BaseException]) -> bool:
         return any(isinstance(each, kinds) for each in found)
 
-    if not constants.HF_HUB_OFFLINE and (lost := next((each for each in found if _is_of_network(each)), None)):
-        return RestartableError(f"{where}: the hub cannot be reached, or breaks off ({_first_line(lost)}); try again: what has come is kept")
     if any_is(RepositoryNotFoundError):
         return UserError(f"{where}: no such folder, and no such model on the hub that you may read (of a private one: hf auth login)")
     if any_is(RevisionNotFoundError):
         return UserError(f"model.revision={config.revision}: {config.name} has no such revision on the hub")
+    if not constants.HF_HUB_OFFLINE and (lost := next((each for each in found if _is_of_network(each)), None)):
+        return RestartableError(f"{where}: the hub cannot be reached, or breaks off ({_first_line(lost)}); try again: what has come is kept")
     if constants.HF_HUB_OFFLINE and any_is(LocalEntryNotFoundError):
         return UserError(f"{where}: no such folder, and no such model in the hub's cache on this machine, where HF_HUB_OFFLINE=1 rules out fetching it")
     if "pytorch_model.bin" in _first_line(error):
@@ -150,8 +150,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _is_of_network(error: BaseException) -> bool:
-    # By name, since the hub's client has changed the library below it: httpx, and requests before.
-    return isinstance(error, (ConnectionError, TimeoutError)) or any(kind.__name__ in ("TransportError", "RequestException") for kind in type(error).__mro__)
+    # By name, since the hub's client has changed the library below it: httpx, and requests before. An answer (404, say) is none of these.
+    return any(kind.__name__ in ("TransportError", "ConnectionError", "Timeout", "TimeoutError") for kind in type(error).__mro__)
 
 
 def _first_line(error: BaseException) -> str:
