@@ -60,6 +60,7 @@ class ModelOverrides:
     pooling: str | None = None  # mean | first | last; null: mean
     normalize: bool | None = None  # encodings of length 1; null: no
     max_length: int | None = None  # longer texts are cut to this many tokens; null: 128
+    revision: str | None = None  # of a hub model
 
 
 @dataclass

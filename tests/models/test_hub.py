@@ -114,6 +114,7 @@ def test_a_model_of_the_hub_is_fetched_once(metatrain, hub, tmp_path):
     [
         (["finetune", "checkpoint=org/nothing", "data.train=rows.csv"], "model.name=org/nothing: no such folder, and no such model on the hub"),
         (["finetune", "checkpoint=org/pickled", "data.train=rows.csv"], "model.name=org/pickled has no weights in safetensors files"),
+        (["finetune", "checkpoint=org/whole", "data.train=rows.csv", "model.revision=v2"], "model.revision=v2: org/whole has no such revision"),
         (["train", "model=hub", "model.name=org/whole", "model.revision=v2"], "model.revision=v2: org/whole has no such revision"),
     ],
 )
