@@ -179,7 +179,7 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
     else:
         path, source = minilm.resolve() if config.name == "minilm" else (config.name, "")
         attention = "eager" if second_order else "sdpa"
-        tokenizer, backbone = load_tokenizer(path, config), load_backbone(path, config, partial(_auto, config), attention, dtype)
+        backbone, tokenizer = load_backbone(path, config, partial(_auto, config), attention, dtype), load_tokenizer(path, config)
         source = source or name_in_log(config)
     if config.pooling == "first" and backbone.config.model_type in CAUSAL:
         raise UserError(f"model.pooling=first: in {config.name} the first token sees no other; choose last or mean")

@@ -43,7 +43,7 @@ def load_language_model(
     elif config.name == "minilm":
         raise UserError(f"model.name={config.name} writes no texts; choose a language model (model=t5_small, model=scratch_t5 or model=scratch_gpt2)")
     else:
-        tokenizer, backbone = load_tokenizer(config.name, config), load_backbone(config.name, config, _auto, attention, dtype)
+        backbone, tokenizer = load_backbone(config.name, config, _auto, attention, dtype), load_tokenizer(config.name, config)
     if tokenizer.eos_token_id is None:
         raise UserError(f"model.name={config.name}: its tokenizer has no end-of-text token, so it cannot say where a target ends; choose another model")
     backbone = backbone.to(dtype)
