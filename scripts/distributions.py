@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
-from results_page import ROOT, Run, Section, difference, percent, read_results, run_once, write_page
+from results_page import ROOT, Section, candidates_table, difference, percent, read_results, run_once, train, write_page
 
 from metatrain.config.schema import TrainConfig
 from metatrain.evaluation.protocol import paired_difference
@@ -29,7 +29,7 @@ HEADING = "## Task distributions"
 INTRODUCTION = "Runs by `python scripts/distributions.py`, one training seed each, in November 2026; intervals as above."
 
 PICTURE_ARMS = "evaluation.arms=[meta_trained,no_meta_training,logistic_regression,prototypes]"
-LABELLED = ["+experiment=smlmt", "tasks.masked_words.share=0"]
+LABELLED = ["smlmt", "tasks.masked_words.share=0"]
 # What may help beside labelled tasks, in the recipe of sentiment_fewshot; tested on its meta-validation domains.
 BESIDE = {
     "as_it_is": [],
@@ -68,10 +68,6 @@ SELECTION = [
 ]
 
 
-def train(*settings: str) -> Run:
-    return Run("train", [*settings, "tracking=none"])
-
-
 def selections(target: str) -> dict[str, list[str]]:
     """Training tasks for a target: the nearest by `metatrain tasks`, and some at random."""
     command = [sys.executable, "-m", "metatrain", "tasks", "tasks=arsc", *_splits(), FILES, f"target={target}", f"select={SELECTED}", "nearness=1"]
@@ -95,9 +91,7 @@ def _splits() -> list[str]:
 
 
 def results(name: str) -> dict:
-    found = read_results(RUNS / name)
-    assert found is not None, name  # a section is written where all of its runs are there
-    return found
+    return read_results(RUNS / name)
 
 
 def joined(lines: Sequence[str]) -> str:
@@ -240,10 +234,6 @@ def pictures_and_texts() -> str:
 
 
 def same_request() -> str:
-    lines = ["| candidate | 1-shot | 5-shot |", "|---|---|---|"]
-    for name, settings in REQUESTS.items():
-        arms = [results(f"same_request_valid_{name}")["by_shots"][shots]["arms"]["meta_trained"] for shots in ("1", "5")]
-        lines.append(f"| `{' '.join(settings) or 'as it is'}` | {' | '.join(map(percent, arms))} |")
     return f"""\
 `+experiment=same_request`: do these two requests want the same? Pairs of requests of CLINC150, a task for each of its domains
 (`scripts/pairs.py` makes them), six to train on; tested in two others, 50 episodes in each. 5-shot:
@@ -257,7 +247,7 @@ def same_request() -> str:
 The names of the classes alone, which are those of every task, do nearly as well: the task was learned in meta-training, and examples add a little
 at 5 shots. Candidates on the meta-validation tasks, 20 episodes in each (those of other algorithms ran on one H100):
 
-{joined(lines)}"""
+{candidates_table(RUNS, "same_request_valid", REQUESTS, ("1", "5"), percent)}"""
 
 
 def nearness() -> str:
@@ -297,31 +287,31 @@ SECTIONS = [
         "Masked words (SMLMT) on ARSC",
         smlmt,
         {
-            "smlmt": train("+experiment=smlmt"),
-            "smlmt_half": train("+experiment=smlmt", "tasks.masked_words.share=0.5"),
+            "smlmt": train("smlmt"),
+            "smlmt_half": train("smlmt", "tasks.masked_words.share=0.5"),
             "smlmt_labelled": train(*LABELLED),
         },
     ),
     Section(
         "A contrastive term, clusters and samplers",
         beside,
-        {f"beside_{name}": train("+experiment=sentiment_fewshot", *settings, *BESIDE_ON_VALIDATION) for name, settings in BESIDE.items()},
+        {f"beside_{name}": train("sentiment_fewshot", *settings, *BESIDE_ON_VALIDATION) for name, settings in BESIDE.items()},
     ),
-    Section("Other languages: NusaX", languages, {"cross_lingual": train("+experiment=cross_lingual")}),
-    Section("From news to product reviews", domains, {"domain_adaptation": train("+experiment=domain_adaptation")}),
+    Section("Other languages: NusaX", languages, {"cross_lingual": train("cross_lingual")}),
+    Section("From news to product reviews", domains, {"domain_adaptation": train("domain_adaptation")}),
     Section(
         "Translation, summaries and sentiment in one run, from random weights",
         text_to_text,
-        {"text_to_text": train("+experiment=text_to_text")},
+        {"text_to_text": train("text_to_text")},
     ),
-    Section("Pictures: letters of scripts that meta-training never saw", alphabets, {"alphabets": train("+experiment=alphabets", PICTURE_ARMS)}),
-    Section("Pictures and texts in one run", pictures_and_texts, {"pictures_and_texts": train("+experiment=pictures_and_texts", PICTURE_ARMS)}),
+    Section("Pictures: letters of scripts that meta-training never saw", alphabets, {"alphabets": train("alphabets", PICTURE_ARMS)}),
+    Section("Pictures and texts in one run", pictures_and_texts, {"pictures_and_texts": train("pictures_and_texts", PICTURE_ARMS)}),
     Section(
         "Pairs of texts: do two requests want the same?",
         same_request,
         {
-            **{f"same_request_valid_{name}": train("+experiment=same_request", *settings, *REQUESTS_ON_VALIDATION) for name, settings in REQUESTS.items()},
-            "same_request": train("+experiment=same_request"),
+            **{f"same_request_valid_{name}": train("same_request", *settings, *REQUESTS_ON_VALIDATION) for name, settings in REQUESTS.items()},
+            "same_request": train("same_request"),
         },
     ),
     Section(

@@ -10,15 +10,12 @@ import json
 
 import numpy as np
 from recipe_search import FITTED, FOUND
-from results_page import ROOT, Run, Section, difference, read_results, table, write_page
+from results_page import JOINT, ROOT, Run, Section, candidates_table, difference, read_results, table, train, write_page
 
 RUNS = ROOT / "outputs" / "results" / "recommended"
 HEADING = "## The recommended recipe"
 SEEDS = (0, 1, 2)
 
-# Joint training on the same tasks, episodes and updates as an experiment.
-JOINT = ["algorithm=multitask", "algorithm.label_names=false", "inner.fit_head=false", "outer.blend=1.0", "outer.lr=1e-4", "episode.mix=0"]
-NO_MORE = ["validation.every=0", "evaluation.arms=[meta_trained]", "evaluation.episodes=1", "evaluation.queries=5", "evaluation.shots=[5]"]
 # Arms that train a model for every episode; on fewer episodes.
 SLOW = "[meta_trained,logistic_regression,logistic_regression_with_names,full_finetune,setfit,setfit_with_names,shuffled_labels,names_only]"
 FDU = "[meta_trained,no_meta_training,logistic_regression,logistic_regression_with_names,prototypes,names_only,shuffled_labels,joint_logistic_regression]"
@@ -62,10 +59,6 @@ Runs by `python scripts/recommended.py` in November 2026, all-MiniLM-L6-v2 (22.7
 class means, of which the name of the class is one example (`algorithm.label_names`); weights 0.6 of the way from the initial encoder
 to the trained one (`outer.blend`); a head fitted to the support set where it has two examples of a class or more (`inner.fit_head`).
 Every arm begins with the same encoder and sees the same episodes. Intervals are 95%, over tasks and episodes within them."""
-
-
-def train(experiment: str, *settings: str) -> Run:
-    return Run("train", [f"+experiment={experiment}", *settings, "tracking=none"])
 
 
 def joint_run(name: str) -> str:
@@ -206,16 +199,6 @@ Published results have no names of classes to read; the same without them (`algo
 {splits_table("clinc150_splits_unnamed", WITHOUT_NAMES)}"""
 
 
-def tried_table() -> str:
-    """Candidates for sentiment_fewshot on its meta-validation domains."""
-    lines = ["| candidate | 1-shot | 5-shot |", "|---|---|---|"]
-    for name in TRIED:
-        parts = read_results(RUNS / f"reviews_{name}")["by_shots"]
-        cells = [f"{100 * parts[shots]['arms']['meta_trained']['mean']:.1f}" for shots in ("1", "5")]
-        lines.append(f"| `{' '.join(TRIED[name]) or 'as it is'}` | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def reviews() -> str:
     return f"""\
 Training seed 0, 25 episodes in each domain; 5-shot:
@@ -237,7 +220,7 @@ Three training seeds, 5-shot:
 Every domain is the same task here, whose classes have the same names: the names alone do as well as any examples, and in seed 1 the examples
 make it worse. Candidates on the meta-validation domains, 40 episodes in each:
 
-{tried_table()}"""
+{candidates_table(RUNS, "reviews", TRIED, ("1", "5"))}"""
 
 
 def searched() -> str:
@@ -293,7 +276,7 @@ SECTIONS = [
         "CLINC150, two unseen domains, 5-way",
         cross_domain,
         {
-            "clinc150_cross_domain_joint": train("clinc150_cross_domain", *JOINT, *NO_MORE),
+            "clinc150_cross_domain_joint": train("clinc150_cross_domain", *JOINT),
             **seeds("clinc150_cross_domain", joint_run("clinc150_cross_domain")),
             "clinc150_slow": Run("evaluate", [*TRAINED, "evaluation.shots=[1,2]", "evaluation.episodes=10", f"evaluation.arms={SLOW}"]),
             "clinc150_slow_5": Run("evaluate", [*TRAINED, "evaluation.shots=[5]", "evaluation.episodes=8", f"evaluation.arms={SLOW_5}"]),
@@ -312,7 +295,7 @@ SECTIONS = [
         "FDU-MTL, four unseen review domains",
         domains,
         {
-            "fdu_leave_domains_out_joint": train("fdu_leave_domains_out", *JOINT, *NO_MORE),
+            "fdu_leave_domains_out_joint": train("fdu_leave_domains_out", *JOINT),
             **seeds("fdu_leave_domains_out", joint_run("fdu_leave_domains_out"), f"evaluation.arms={FDU}"),
         },
     ),

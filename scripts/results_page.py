@@ -7,13 +7,19 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
+
+# Joint training on the same tasks, episodes and updates as an experiment of the recommended recipe.
+JOINT = [
+    *("algorithm=multitask", "algorithm.label_names=false", "inner.fit_head=false", "outer.blend=1.0", "outer.lr=1e-4", "episode.mix=0"),
+    *("validation.every=0", "evaluation.arms=[meta_trained]", "evaluation.episodes=1", "evaluation.queries=5", "evaluation.shots=[5]", "report=false"),
+]
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,11 @@ class Run:
 
     command: str
     settings: Sequence[str]
+
+
+def train(experiment: str, *settings: str) -> Run:
+    """A training run of an experiment."""
+    return Run("train", [f"+experiment={experiment}", *settings, "tracking=none"])
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,10 @@ def percent(arm: dict) -> str:
     return f"{100 * arm['mean']:.1f} ± {100 * arm['ci95']:.1f}"
 
 
+def mean(arm: Mapping[str, float]) -> str:
+    return f"{100 * arm['mean']:.1f}"
+
+
 def difference(comparison: dict) -> str:
     low, high = (100 * bound for bound in comparison["ci95"])
     return f"{100 * comparison['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
@@ -99,6 +114,16 @@ def table(folder: Path, shots: str, seconds: bool = False) -> str:
     for arm, found in sorted(part["arms"].items(), key=lambda item: -item[1]["mean"]):
         line = f"| `{arm}` | {percent(found)} | {100 * found['calibration_error']:.1f} | {against.get(arm, '')} |"
         lines.append(line + (f" {found['adapt_seconds_per_episode']:.2f} |" if seconds else ""))
+    return "\n".join(lines)
+
+
+def candidates_table(folder: Path, prefix: str, candidates: Mapping[str, Sequence[str]], shots: Sequence[str], cell: Callable[[dict], str] = mean) -> str:
+    """A line for each candidate, by its settings: what the runs PREFIX_NAME have for the meta-trained arm."""
+    lines = [f"| candidate | {' | '.join(f'{count}-shot' for count in shots)} |", f"|---|{'---|' * len(shots)}"]
+    for name, settings in candidates.items():
+        parts = read_results(folder / f"{prefix}_{name}")["by_shots"]
+        cells = [cell(parts[count]["arms"]["meta_trained"]) for count in shots]
+        lines.append(f"| `{' '.join(settings) or 'as it is'}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

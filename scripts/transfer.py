@@ -6,9 +6,9 @@ the folder METATRAIN_DATA.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from results_page import ROOT, Run, Section, percent, read_results, table, write_page
+from results_page import JOINT, ROOT, Run, Section, candidates_table, mean, percent, read_results, table, train, write_page
 
 RUNS = ROOT / "outputs" / "results" / "transfer"
 HEADING = "## The recommended recipe on other tasks"
@@ -17,11 +17,6 @@ Runs by `python scripts/transfer.py` in November 2026, all-MiniLM-L6-v2 and `alg
 SEEDS = (0, 1, 2)
 ARMS = "[meta_trained,no_meta_training,logistic_regression,logistic_regression_with_names,prototypes,names_only,shuffled_labels]"
 JOINTLY = ARMS.replace("]", ",joint_logistic_regression]")
-# Joint training on the same tasks and updates.
-JOINT = [
-    *("algorithm=multitask", "algorithm.label_names=false", "inner.fit_head=false", "outer.blend=1.0", "outer.lr=1e-4", "episode.mix=0"),
-    *("validation.every=0", "evaluation.arms=[meta_trained]", "evaluation.episodes=1", "evaluation.queries=5", "evaluation.shots=[5]", "report=false"),
-]
 SLOW = [
     "evaluation.shots=[16]",
     "evaluation.episodes=5",
@@ -38,53 +33,27 @@ SENTENCES_ON_VALIDATION = [
 ]
 
 
-def train(experiment: str, *settings: str) -> Run:
-    return Run("train", [f"+experiment={experiment}", *settings, "tracking=none"])
-
-
-def per_task(name: str, shots: str, arms: Sequence[str]) -> str:
-    """A line for each task: the accuracies of some arms."""
-    found = read_results(RUNS / name)["by_shots"][shots]["arms"]
-    lines = [f"| task | {' | '.join(f'`{arm}`' for arm in arms)} |", f"|---|{'---|' * len(arms)}"]
-    for task in found[arms[0]]["per_task"]:
-        cells = [found[arm]["per_task"][task] for arm in arms]
-        lines.append(f"| {task} | {' | '.join(map(percent, cells))} |")
-    return "\n".join(lines)
-
-
-def tried(prefix: str, candidates: Mapping[str, Sequence[str]]) -> str:
-    """A line for each candidate, of the meta-validation tasks."""
-    parts = {name: read_results(RUNS / f"{prefix}_valid_{name}")["by_shots"] for name in candidates}
-    shots = list(next(iter(parts.values())))
-    lines = [f"| candidate | {' | '.join(f'{count}-shot' for count in shots)} |", f"|---|{'---|' * len(shots)}"]
-    for name, by_shots in parts.items():
-        cells = [f"{100 * by_shots[count]['arms']['meta_trained']['mean']:.1f}" for count in shots]
-        lines.append(f"| `{' '.join(candidates[name]) or 'as it is'}` | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def balanced_by_task(name: str, arms: Sequence[str]) -> str:
-    """A line for each task: accuracy / balanced accuracy of some arms."""
-    found = read_results(RUNS / name)["arms"]
-    lines = [f"| task | {' | '.join(f'`{arm}`' for arm in arms)} |", f"|---|{'---|' * len(arms)}"]
-    for task in found[arms[0]]["per_task"]:
-        cells = [found[arm]["per_task"][task] for arm in arms]
-        lines.append(f"| {task} | {' | '.join(both(cell) for cell in cells)} |")
-    return "\n".join(lines)
-
-
 def both(found: Mapping[str, float]) -> str:
+    """Accuracy / balanced accuracy."""
     return f"{100 * found['mean']:.1f} / {100 * found['balanced']:.1f}"
 
 
-def by_seed(experiment: str, seeds: Sequence[int], shots: Sequence[str], arms: Sequence[str]) -> str:
-    """A line for each training seed and number of shots."""
+def per_task(name: str, shots: str, arms: Sequence[str], cell: Callable[[dict], str] = percent) -> str:
+    """A line for each task: what some arms have."""
+    found = read_results(RUNS / name)["by_shots"][shots]["arms"]
+    lines = [f"| task | {' | '.join(f'`{arm}`' for arm in arms)} |", f"|---|{'---|' * len(arms)}"]
+    for task in found[arms[0]]["per_task"]:
+        lines.append(f"| {task} | {' | '.join(cell(found[arm]['per_task'][task]) for arm in arms)} |")
+    return "\n".join(lines)
+
+
+def by_seed(experiment: str, shots: Sequence[str], arms: Sequence[str], cell: Callable[[dict], str] = mean) -> str:
+    """A line for each number of shots and training seed."""
     lines = [f"| shots, training seed | {' | '.join(f'`{arm}`' for arm in arms)} |", f"|---|{'---|' * len(arms)}"]
     for count in shots:
-        for seed in seeds:
+        for seed in SEEDS:
             found = read_results(RUNS / f"{experiment}_{seed}")["by_shots"][count]["arms"]
-            means = [100 * found[arm]["mean"] for arm in arms]
-            lines.append(f"| {count}, {seed} | {' | '.join(f'{mean:.1f}' for mean in means)} |")
+            lines.append(f"| {count}, {seed} | {' | '.join(cell(found[arm]) for arm in arms)} |")
     return "\n".join(lines)
 
 
@@ -120,11 +89,11 @@ times the time; the recipe adapts its head alone. A full finetune that begins wi
 
 Three training seeds (joint training has one; of the other seeds not every interval of a difference leaves zero out):
 
-{by_seed("mr_subj_trec_transfer", SEEDS, ("16", "5"), arms)}
+{by_seed("mr_subj_trec_transfer", ("16", "5"), arms)}
 
 Candidates on the meta-validation tasks (news topics, financial news, one more domain of reviews and one of intents), 8 episodes each:
 
-{tried("sentences", SENTENCES_TRIED)}"""
+{candidates_table(RUNS, "sentences_valid", SENTENCES_TRIED, ("16", "5"))}"""
 
 
 def intents() -> str:
@@ -145,15 +114,11 @@ of money. Training seed 0, 20 episodes in each, with settings that were found on
 
 def reviews() -> str:
     arms = ("meta_trained", "no_meta_training", "names_only", "shuffled_labels", "logistic_regression_with_names", "logistic_regression", "prototypes")
-    lines = [f"| training seed | {' | '.join(f'`{arm}`' for arm in arms)} |", f"|---|{'---|' * len(arms)}"]
-    for seed in SEEDS:
-        found = read_results(RUNS / f"arsc_{seed}")["arms"]
-        lines.append(f"| {seed} | {' | '.join(both(found[arm]) for arm in arms)} |")
     return f"""\
 The published protocol: twelve target tasks, each with one fixed support set of 5 + 5. Accuracy / balanced accuracy, with the rate
 and the blend of `fdu_leave_domains_out`:
 
-{chr(10).join(lines)}
+{by_seed("arsc", ("5",), arms, both)}
 
 Intervals of training seed 0, in accuracy:
 
@@ -161,7 +126,7 @@ Intervals of training seed 0, in accuracy:
 
 By task:
 
-{balanced_by_task("arsc_0", ("meta_trained", "names_only", "no_meta_training", "logistic_regression"))}
+{per_task("arsc_0", "5", ("meta_trained", "names_only", "no_meta_training", "logistic_regression"), both)}
 
 Always answering "positive" scores 78.1 / 50.0, a pooled word model that ignores the support set 86.2 / 70.3, and Induction Networks report 85.6
 (Geng et al. 2019; balanced accuracy not given). `algorithm=protoanil` with 500 updates, which does not read names, has 65.4 / 65.6 here, while on the
