@@ -36,16 +36,18 @@ from metatrain.training.config import HardwareConfig
 _FORMAT = "metatrain task 1"
 
 
-def load(checkpoint: str | Path, device: str = "auto", fit_head: bool | None = None) -> FewShotModel:
+def load(checkpoint: str | Path, device: str = "auto", fit_head: bool | None = None, fit_encoder: bool | None = None) -> FewShotModel:
     """A run, `latest`, or a directory that `metatrain train` exported.
 
-    fit_head: whether heads are fitted to the examples (`inner.fit_head`); None: as the run has it.
+    fit_head: whether heads are fitted to the examples (`inner.fit_head`); fit_encoder: whether the whole encoder is trained on them too
+    (`inner.fit_encoder`), where that is of use: it pays with many examples, and takes minutes. None: as the run has it.
 
     Raises:
         UserError: there is no such thing, it cannot be read, or it is no classifier of texts.
     """
     where, dtype, _ = hardware.apply(HardwareConfig(device=device, threads=torch.get_num_threads()))
-    learner = open_checkpoint(str(checkpoint), InnerOverrides(fit_head=fit_head), ModelOverrides(), where, dtype, lambda line: None).learner
+    inner = InnerOverrides(fit_head=fit_head, fit_encoder=fit_encoder)
+    learner = open_checkpoint(str(checkpoint), inner, ModelOverrides(), where, dtype, lambda line: None).learner
     if not isinstance(learner, EncoderLearner) or learner.model.tokenizer is None:
         raise UserError(f"checkpoint={checkpoint}: metatrain.load serves classifiers of texts; use `metatrain finetune` and `predict` for other models")
     return FewShotModel(learner)

@@ -238,10 +238,10 @@ def check_none_of_these(share: float | None, learner: Learner) -> None:
         )
 
 
-def adapted_to(learner: Learner, texts: EpisodeTexts) -> tuple[Parameters, float, Fit | None]:
-    """(all parameters, the last support loss, what was chosen for the head if it is fitted) after adaptation to a support set."""
+def adapted_to(learner: Learner, texts: EpisodeTexts, say: Callable[[str], None] = lambda line: None) -> tuple[Parameters, float, Fit | None]:
+    """(all parameters, the last support loss, what was chosen where parameters are fitted) after adaptation to a support set."""
     if isinstance(learner, EncoderLearner) and learner.inner.fit_head:
-        adapted, fit = learner.fit(texts)
+        adapted, fit = learner.fit(texts, say)
         return adapted, fit.loss, fit
     return *learner.adapt(texts), None
 

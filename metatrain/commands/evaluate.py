@@ -34,6 +34,7 @@ SHOWN = (
     "evaluation.joint",
     "inner.steps",
     "inner.fit_head",
+    "inner.fit_encoder",
     "hardware.device",
     "report",
 )

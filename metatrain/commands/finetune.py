@@ -40,6 +40,7 @@ SHOWN = (
     "data.target",
     "none_of_these",
     "inner.fit_head",
+    "inner.fit_encoder",
     "inner.steps",
     "inner.lr",
     "hardware.device",
@@ -134,7 +135,7 @@ def _adapt(learner: Learner, examples: Examples, none: float | None, say: Callab
     tokens = learner.model.tokens()
     texts = texts_of(episode, tokens)
     begin = time.perf_counter()
-    adapted, loss, fit = adapted_to(learner, texts)
+    adapted, loss, fit = adapted_to(learner, texts, say)
     seconds = time.perf_counter() - begin
     steps, number = learner.steps(evaluation=True), len(episode.support)
     what = f"{number} examples" + (f" of {episode.way} classes" if episode.task.targets is None else "")
@@ -172,13 +173,17 @@ def _cross_validation(fit: Fit, labels: np.ndarray, say: Callable[[str], None]) 
     """What the fit found on the examples themselves."""
     if fit.left_out is None:
         say("one example a class: the head is the meta-learned one, and nothing is left out to judge it by")
-        return {"pull": None, "temperature": 1.0, "cross_validation": None}
+        return {"pull": None, "updates": 0, "temperature": 1.0, "cross_validation": None}
     logits = fit.left_out[: len(labels)]
     judged = ~logits.isnan().any(1)
     right = logits[judged].argmax(1).numpy() == labels[judged.numpy()]
     pull = "inf" if fit.pull == float("inf") else fit.pull
-    say(f"cross-validated accuracy on the examples: {right.mean():.3f} (head fitted with pull {pull}, temperature {fit.temperature:.2f})")
-    return {"pull": pull, "temperature": fit.temperature, "cross_validation": {"examples": len(right), "accuracy": float(right.mean())}}
+    trained = f", {fit.updates} updates of the whole encoder" if fit.updates else ""
+    say(f"cross-validated accuracy on the examples: {right.mean():.3f} (head fitted with pull {pull}{trained}, temperature {fit.temperature:.2f})")
+    return {
+        **{"pull": pull, "updates": fit.updates, "temperature": fit.temperature},
+        "cross_validation": {"examples": len(right), "accuracy": float(right.mean())},
+    }
 
 
 def _read(data: DataConfig, strangers: bool) -> Examples:

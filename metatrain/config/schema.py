@@ -51,6 +51,8 @@ class InnerOverrides:
     head_lr: float | None = None  # of the task's head; null: the checkpoint's
     steps: int | None = None  # inner steps; null: the checkpoint's
     fit_head: bool | None = None  # fit the head to the examples, where the head alone adapts; null: as the checkpoint says
+    # then train the whole encoder on them too, as long as cross-validation says, minutes in place of seconds; null: as the checkpoint says
+    fit_encoder: bool | None = None
 
 
 @dataclass

@@ -63,7 +63,7 @@ class Adapted:
         begin = time.perf_counter()
         parameters, _ = self.learner.adapt(episode, self.steps)
         seconds = time.perf_counter() - begin
-        if self._features is None:
+        if self._features is None or not self._features.learner.keeps_encoder(parameters):
             probabilities = self.learner.probabilities(parameters, episode)
         else:
             probabilities = _of_logits(self._features.known(episode.query), parameters)

@@ -48,6 +48,8 @@ def check_algorithm(algorithm: AlgorithmConfig, inner: InnerConfig, model: Model
 
 def _check_head(algorithm: AlgorithmConfig, inner: InnerConfig, model: ModelConfig) -> None:
     """The head has to tell the classes apart by the end of the inner loop."""
+    if inner.fit_encoder and not inner.fit_head:
+        raise UserError("inner.fit_encoder begins with a head that is fitted: set inner.fit_head=true too, or leave it out")
     if inner.fit_head and algorithm.adapt != "head":
         raise UserError(
             f"inner.fit_head is for methods whose head alone adapts, and algorithm.adapt={algorithm.adapt}; set algorithm.adapt=head, or leave it out"

@@ -52,4 +52,6 @@ class InnerConfig:
     steps: int = 5  # inner steps in meta-training
     # In evaluation and finetuning, where the head alone adapts: then fit it to the support set, as strongly as cross-validation there says.
     fit_head: bool = False
+    # Then train the whole encoder on the support set too, for as many updates as cross-validation there says, none among the choices.
+    fit_encoder: bool = False
     evaluation_steps: int | None = None  # inner steps in validation, evaluation and finetuning; null: the same as steps

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from metatrain.errors import UserError
 from metatrain.meta import noise
 from metatrain.meta.algorithm import method_at
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.meta.encoder_fit import fit_encoder
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.episodes_together import MODES, EpisodesTogether, Inputs, RuleOfEach, shape_of
 from metatrain.meta.head_fit import Fit, fit_head
@@ -80,10 +81,15 @@ class EncoderLearner(Learner):
         adapted, fit = self.fit(episode)
         return adapted, fit.loss
 
-    def fit(self, episode: EpisodeTexts) -> tuple[Parameters, Fit]:
-        """All parameters with a head fitted to an episode's support set (`inner.fit_head`), and what was chosen for it."""
+    def fit(self, episode: EpisodeTexts, say: Callable[[str], None] = lambda line: None) -> tuple[Parameters, Fit]:
+        """All parameters fitted to an episode's support set, and what was chosen; `say` is told how it goes where that takes long.
+
+        That is the head (`inner.fit_head`), and then the whole encoder, if that is wanted (`inner.fit_encoder`) and of use.
+        """
         support = self._read(episode.without_queries())
         features, labels = self.features(support.support), torch.from_numpy(np.asarray(support.support_labels, dtype=np.int64))
+        kept = np.arange(len(labels)) >= len(episode.support)  # the names of the classes
+        encoded = features.cpu()
 
         def start(rows: np.ndarray) -> Head:
             """The meta-learned head of some of the examples."""
@@ -92,10 +98,19 @@ class EncoderLearner(Learner):
             head, _ = self._adapted(TextLosses.of(self, part, None, encoded=True), theta, None)
             return {name: head[HEAD + name].cpu() for name in ("weight", "bias")}
 
-        examples = np.arange(len(labels)) < len(episode.support)  # before the names of the classes
-        # Thousands of small operations one after the other: a CPU has done them before a GPU has started them.
-        fit = fit_head(start, features.cpu(), labels, ~examples, episode.seed)
+        def head_of(rows: np.ndarray) -> Fit:
+            """The head that is fitted to some of the examples."""
+            # Thousands of small operations one after the other: a CPU has done them before a GPU has started them.
+            return fit_head(lambda part: start(rows[part]), encoded[rows], labels[rows], kept[rows], episode.seed)
+
+        if self.inner.fit_encoder and (trained := fit_encoder(self, support, kept, head_of, say)) is not None:
+            return trained
+        fit = head_of(np.arange(len(labels)))
         return {**self.parameters, **{HEAD + name: value.to(features.device) for name, value in fit.head.items()}}, fit
+
+    def keeps_encoder(self, parameters: Mapping[str, Tensor]) -> bool:
+        """Whether adapted parameters have the encoder as it was meta-trained."""
+        return all(value is self.parameters.get(name) for name, value in parameters.items() if name.startswith(self.prefix))
 
     def answers(self, parameters: Mapping[str, Tensor], episode: EpisodeTexts) -> np.ndarray:
         return self.logits(parameters, episode.query).argmax(1).cpu().numpy()

@@ -6,8 +6,8 @@ from is a prior for it. The fit minimises
     sum over examples of cross-entropy  +  pull / 2 |(W, b) - (W_0, b_0)|^2.
 
 An infinite pull keeps the meta-learned head, none is plain logistic regression. The pull, and then a temperature of the
-probabilities, are those with the least log loss on examples left out (cross-validation on the support set); with one example a
-class there is nothing to leave out, and the head stays as it is.
+probabilities, are those with the least log loss on examples left out (cross-validation on the support set). With one example a
+class the head stays as it is; what it makes of an example left out is known only where the class is known by its name too.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Fit:
     pull: float
     temperature: float
     left_out: Tensor | None  # logits [examples, way] of every example under heads that have not seen it; NaN where there is none
+    updates: int = 0  # of the whole encoder, which began with such a head (`encoder_fit`)
 
     def threshold(self, share: float) -> float:
         """What the highest logit falls below for this share of the examples that were left out: for that of other texts, one hopes, more.
@@ -50,7 +51,7 @@ class Fit:
             UserError: none was.
         """
         if self.left_out is None:
-            raise UserError("none_of_these is set by examples that are left out, and no class has two: add examples, or leave it out")
+            raise UserError("none_of_these is set by examples that are left out, and no class has two, or one beside a name: add examples, or leave it out")
         highest = self.left_out.amax(1)
         return float(highest[highest.isfinite()].double().quantile(share))
 
@@ -63,10 +64,10 @@ def fit_head(start: Start, features: Tensor, labels: Tensor, kept: np.ndarray, s
     """
     everything = np.arange(len(labels))
     extended = torch.cat([features, features.new_ones(len(features), 1)], dim=1)
-    folds = [fold for fold in _folds(labels.numpy(), kept, seed) if len(fold)]
+    folds = folds_of(labels.numpy(), kept, seed)
     whole = start(everything)
     if not folds:
-        return Fit(whole, _loss(_joined(whole), extended, labels), math.inf, 1.0, None)
+        return Fit(whole, _loss(_joined(whole), extended, labels), math.inf, 1.0, _by_names(start, extended, labels, kept))
     starts = [start(np.setdiff1d(everything, fold)) for fold in folds]
     first = torch.stack([_joined(head) for head in starts])  # [folds, way, H + 1]
     seen = torch.ones(len(folds), len(labels), dtype=features.dtype)
@@ -81,7 +82,7 @@ def fit_head(start: Start, features: Tensor, labels: Tensor, kept: np.ndarray, s
         loss = float(F.cross_entropy(logits, labels[rows]))
         tried.append((loss if math.isfinite(loss) else math.inf, pull, logits))
     _, pull, left_out = min(tried, key=lambda each: each[0])  # of equals, the strongest pull
-    temperature = _temperature(left_out, labels[rows]) if len(rows) >= _ENOUGH else 1.0
+    temperature = best_temperature(left_out, labels[rows])
     head = _joined(whole)[None]
     if not math.isinf(pull):
         head = _fitted(head, head, extended, labels, torch.ones_like(seen[:1]), pull)
@@ -89,6 +90,18 @@ def fit_head(start: Start, features: Tensor, labels: Tensor, kept: np.ndarray, s
     logits = torch.full((len(labels), head.shape[0]), math.nan, dtype=head.dtype)
     logits[rows] = left_out / temperature
     return Fit({"weight": head[:, :-1].contiguous(), "bias": head[:, -1].contiguous()}, _loss(head, extended, labels), pull, temperature, logits)
+
+
+def _by_names(start: Start, features: Tensor, labels: Tensor, kept: np.ndarray) -> Tensor | None:
+    """Logits of the only example of each class under a head that knows the class by its name; None where no class has one."""
+    named = np.isin(labels.numpy(), labels.numpy()[kept])
+    rows = np.flatnonzero(named & ~kept)
+    if not len(rows):
+        return None
+    logits = torch.full((len(labels), int(labels.max()) + 1), math.nan, dtype=features.dtype)
+    for row in rows:
+        logits[row] = _joined(start(np.delete(np.arange(len(labels)), row))) @ features[row]
+    return logits
 
 
 def _loss(head: Tensor, features: Tensor, labels: Tensor) -> float:
@@ -100,7 +113,7 @@ def _joined(head: Head) -> Tensor:
     return torch.cat([head["weight"], head["bias"][:, None]], dim=1)
 
 
-def _folds(labels: np.ndarray, kept: np.ndarray, seed: int) -> list[np.ndarray]:
+def folds_of(labels: np.ndarray, kept: np.ndarray, seed: int) -> list[np.ndarray]:
     """Examples to leave out together, of each class at most a FOLDS-th, rounded up; the only example of a class is in no fold."""
     rng = np.random.default_rng(seed)
     folds: list[list[int]] = [[] for _ in range(FOLDS)]
@@ -109,7 +122,7 @@ def _folds(labels: np.ndarray, kept: np.ndarray, seed: int) -> list[np.ndarray]:
         if len(rows) > 1:
             for place, row in enumerate(rows):
                 folds[place % FOLDS].append(int(row))
-    return [np.array(sorted(fold), dtype=np.int64) for fold in folds]
+    return [np.array(sorted(fold), dtype=np.int64) for fold in folds if fold]
 
 
 def _fitted(begin: Tensor, first: Tensor, features: Tensor, labels: Tensor, seen: Tensor, pull: float) -> Tensor:
@@ -130,9 +143,12 @@ def _fitted(begin: Tensor, first: Tensor, features: Tensor, labels: Tensor, seen
     return weights.detach()
 
 
-def _temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature with the least log loss (Guo et al. 2017, section 4.2)."""
+def best_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The temperature with the least log loss (Guo et al. 2017, section 4.2); 1 where the examples are too few to say."""
     from scipy.optimize import minimize_scalar
+
+    if len(labels) < _ENOUGH:
+        return 1.0
 
     logits = logits.double()
     bounds = (math.log(_COOLEST), math.log(_HOTTEST))

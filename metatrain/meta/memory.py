@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metatrain.meta import encoder_fit, head_fit
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.meta_gradient import LEARNED, SECOND_ORDER, Method, has_recursion
 from metatrain.meta.parameters import leaves
@@ -116,6 +117,10 @@ class Footprint:
 
     def adaptation(self, largest: Largest, use: MemoryUse) -> int:
         """The most that adaptation for use and prediction need, beside the learner itself."""
+        if self.learner.inner.fit_encoder:
+            model = sum(value.nbytes for value in self.learner.model.parameters())
+            graph = self.episode * min(max(use.part_tokens, largest.text), encoder_fit.BATCH * largest.text)
+            return int((encoder_fit.COPIES * head_fit.FOLDS + 1) * model + _WALKED_ELSE * graph)
         return int(4 * self.copy(largest.support) + _WALKED_ELSE * self.loss * min(max(use.part_tokens, largest.text), max(largest.support, largest.query)))
 
     def copy(self, tokens: int) -> int:

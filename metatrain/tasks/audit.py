@@ -57,12 +57,24 @@ def check_overlap(tasks: TaskDistribution, policy: str, notes: list[str]) -> Tas
 
 
 def without_seen(tasks: Sequence[Task], seen: Sequence[Task]) -> tuple[tuple[Task, ...], list[str]]:
-    """Test tasks without the texts of the tasks that a model was trained on, and a note if there were any."""
+    """Test tasks without the texts of the tasks that a model was trained on, and a note if there were any.
+
+    Raises:
+        UserError: nothing is left of a class.
+    """
     known = np.unique(np.concatenate([task.keys for task in seen])) if seen else np.zeros(0, dtype=np.uint64)
     shared = sum(int(np.isin(task.keys, known).sum()) for task in tasks)
     if not shared:
         return tuple(tasks), []
-    return tuple(task.without(known) for task in tasks), [f"{shared} texts left out of the test tasks: the model was trained on them"]
+    kept = tuple(task.without(known) for task in tasks)
+    for before, after in zip(tasks, kept):
+        gone = [name for label, name in enumerate(before.label_names) if (before.labels == label).any() and not (after.labels == label).any()]
+        if gone:
+            raise UserError(
+                f"task '{before.name}': the run's own training or validation tasks have every text of '{gone[0]}', so that a score would prove nothing; "
+                "choose other tasks by tasks.meta_test.tasks"
+            )
+    return kept, [f"{shared} texts left out of the test tasks: the model was trained on them"]
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,7 @@ def finetuned_card(checkpoint: str, results: Mapping[str, Any], library: str, se
         *([] if labels is None else [f"| labels | {len(labels)}: {_some(labels)} |"]),
         f"| examples | {results['examples']} |",
         f"| inner steps | {results['steps']} |",
+        *([f"| updates of the whole encoder | {results['updates']} |"] if results.get("updates") else []),
         *([f"| accuracy on examples left out (cross-validation) | {folds['accuracy']:.3f} of {folds['examples']} |"] if folds else []),
         *(f"| held-out {key.replace('_', ' ')} | {value:.3f} of {test['examples']} |" for key, value in test.items() if isinstance(value, float)),
         f"| seed | {seed} |",

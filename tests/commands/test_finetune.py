@@ -168,6 +168,32 @@ def test_none_of_these_is_set_by_the_examples_and_kept_with_the_model(cli, tmp_p
     assert found.code == 2 and "test.jsonl:3: label 'odd'" in found.err
 
 
+def test_the_whole_encoder_is_trained_where_that_is_asked_for(cli, tmp_path, monkeypatch):
+    from metatrain.meta.encoder_learner import EncoderLearner
+    from metatrain.models.export import Classifier
+
+    monkeypatch.setattr("metatrain.meta.encoder_fit._numbers", lambda examples: [20])  # among which is not none
+    assert cli("train", "debug=fast", "algorithm=recommended", "tracking=none", "hydra.run.dir=run").code == 0
+    rows = [*((f"good tool number {i}", "good") for i in range(6)), *((f"bad film number {i}", "bad") for i in range(6))]
+    write_jsonl(tmp_path / "train.jsonl", [{"text": text, "label": label} for text, label in rows])
+    seen, scores = [], EncoderLearner.logits
+    monkeypatch.setattr(EncoderLearner, "logits", lambda self, parameters, texts: seen.append(scores(self, parameters, texts)) or seen[-1])
+    settings = ["checkpoint=run", "data.train=train.jsonl", "data.test=train.jsonl"]
+    found = cli("finetune", *settings, "inner.fit_encoder=true", "none_of_these=0.2", "hydra.run.dir=tuned")
+    assert found.code == 0, found.err
+    assert "of 12 examples left out are right" in found.out and "20 updates of the whole encoder" in found.out
+    results = json.loads((tmp_path / "tuned" / "results.json").read_text())
+    assert results["updates"] == 20 and results["cross_validation"]["examples"] == 12
+    card = (tmp_path / "tuned" / "model" / "README.md").read_text()
+    assert "| updates of the whole encoder | 20 |" in card
+    # What is written is the encoder that was tested, and not the one that it began with.
+    classifier = Classifier(tmp_path / "tuned" / "model", torch.device("cpu"))
+    torch.testing.assert_close(classifier.scores([text for text, _ in rows]), seen[0], rtol=0, atol=1e-5)
+    assert cli("finetune", *settings, "hydra.run.dir=plain").code == 0
+    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("tuned", "plain")]
+    assert weights[0] != weights[1]
+
+
 def test_none_of_these_needs_examples_to_leave_out(cli, tiny_run, examples):
     found = cli("finetune", f"checkpoint={tiny_run}", f"data.train={examples}", "none_of_these=0.05")
     assert found.code == 2 and "inner.fit_head=true" in found.err

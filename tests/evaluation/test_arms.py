@@ -157,6 +157,18 @@ def test_full_finetuning_is_of_the_encoder_before_meta_training_or_after_it():
         assert all(torch.equal(arm.learner.parameters[name], value) for name, value in start.of_model.items())
 
 
+def test_a_trained_encoder_answers_and_not_what_is_known_of_the_frozen_one(monkeypatch):
+    monkeypatch.setattr("metatrain.meta.encoder_fit._numbers", lambda examples: [20])  # among which is not none
+    learner = tiny_learner()
+    episode, features = tiny_episode(learner), FrozenFeatures(learner)
+    learner.inner = InnerConfig(steps=0, fit_head=True, fit_encoder=True)
+    features.known(episode.query)
+    found = Adapted(learner, features=features).predict(episode)
+    own, fit = learner.fit(episode)
+    assert fit.updates == 20
+    np.testing.assert_array_equal(found.probabilities, learner.probabilities(own, episode))
+
+
 def test_a_learner_with_names_has_them_as_examples():
     learner, plain = tiny_learner(label_names=True), tiny_learner()
     episode = tiny_episode(learner)

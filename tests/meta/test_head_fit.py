@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from metatrain.errors import UserError
 from metatrain.meta import head_fit
 from metatrain.meta.head_fit import fit_head
 
@@ -71,6 +72,21 @@ def test_one_example_a_class_leaves_the_head_as_it_is():
     fit = fit_head(start, features, labels, none_kept(labels), 0)
     assert torch.equal(fit.head["weight"], start(np.arange(3))["weight"])
     assert (fit.pull, fit.temperature, fit.left_out) == (math.inf, 1.0, None)
+    with pytest.raises(UserError, match="no class has two"):
+        fit.threshold(0.05)
+
+
+def test_one_example_a_class_beside_its_name_is_judged_by_the_name():
+    features, labels = blobs(2)
+    kept = np.arange(len(labels)) >= 3
+    start = means_of(features, labels)
+    fit = fit_head(start, features, labels, kept, 0)
+    assert torch.equal(fit.head["weight"], start(np.arange(6))["weight"]) and (fit.pull, fit.temperature) == (math.inf, 1.0)
+    assert fit.left_out.isnan().any(1).tolist() == kept.tolist()
+    names = features[3:].clone()  # in the order of the classes: what is left of class 1 without its example is its name
+    expected = features[1] @ torch.stack([(features[0] + names[0]) / 2, names[1], (features[2] + names[2]) / 2]).T
+    torch.testing.assert_close(fit.left_out[1], expected)
+    assert fit.left_out[:3].amax(1).min() <= fit.threshold(0.5) <= fit.left_out[:3].amax(1).max()
 
 
 def test_names_are_never_left_out():

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from metatrain.errors import UserError
 from metatrain.tasks.audit import named_labels, near_duplicates, without_seen
 from metatrain.tasks.config import EMBEDDED, SplitConfig, TasksConfig
 from metatrain.tasks.distribution import load_tasks
@@ -20,6 +21,8 @@ def test_texts_seen_in_training_are_left_out_and_counted():
     kept, notes = without_seen([task("one", "two", "three")], [task("TWO!", "four")])
     assert kept[0].texts == ("one", "three")
     assert notes == ["1 texts left out of the test tasks: the model was trained on them"]
+    with pytest.raises(UserError, match="task 't': the run's own training or validation tasks have every text of 'a'"):
+        without_seen([task("one", "two")], [task("two", "ONE")])
     kept, notes = without_seen([task("one")], [task("four")])
     assert kept[0].texts == ("one",) and notes == []
 

@@ -1,0 +1,149 @@
+"""Training the whole encoder on a support set, for as long as the support set itself says.
+
+It begins with the meta-trained encoder and the head that was fitted to its encodings, so that what the encoder knows is not lost to a head
+that knows nothing yet (Kumar et al. 2022: linear probing, then fine-tuning). The number of updates, none among the choices, is the one
+with the least log loss on examples left out, each answered by an encoder and a head that have not seen it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from metatrain.meta.episode_texts import EpisodeTexts
+from metatrain.meta.head_fit import Fit, best_temperature, folds_of
+from metatrain.meta.inner import HEAD
+from metatrain.meta.parameters import Parameters
+from metatrain.models.batches import chunks
+from metatrain.models.heads import Head
+
+if TYPE_CHECKING:
+    from metatrain.meta.encoder_learner import EncoderLearner
+
+LR, HEAD_LR = 5e-5, 1e-3  # of Adam
+WARMUP = 20  # updates in which the rates rise
+BATCH = 16  # texts an update
+UPDATES = (0, 20, 40, 80, 160, 320, 640, 1280, 2560)  # numbers of updates that are looked at
+COPIES = 3  # of the encoder that a fold holds: its parameters and the two moments of Adam
+_FEWEST, _EPOCHS = 80, 10  # looked at are so many updates, or so many times through the examples
+_LEFT_OUT = 100  # examples left out are enough: no more folds than that takes
+_PATIENCE = 2  # looks in a row that are no better, and it ends
+
+
+@dataclass(frozen=True)
+class _Support:
+    """A support set over the word-embedding rows that occur in it."""
+
+    texts: Sequence[np.ndarray]
+    labels: Tensor
+    rows: Tensor | None  # of the word embeddings, as `EncoderLearner.occurring`
+
+
+class _Training:
+    """An encoder and its head in training on some of the examples."""
+
+    def __init__(self, learner: EncoderLearner, support: _Support, examples: np.ndarray, head: Head, seed: int):
+        self.learner, self.support, self.examples = learner, support, examples
+        module = {learner.prefix + name: value for name, value in learner.model.named_parameters() if name not in learner.unreached}
+        view = {name: value for name, value in learner.view(support.rows).items() if name.startswith(learner.prefix)}
+        start = {**module, **view, **{HEAD + name: value.to(learner.model.device) for name, value in head.items()}}
+        self.parameters: Parameters = {name: value.detach().clone().requires_grad_() for name, value in start.items()}
+        rates = ((False, LR), (True, HEAD_LR))
+        groups = [{"params": [value for name, value in self.parameters.items() if name.startswith(HEAD) == of_head], "lr": lr} for of_head, lr in rates]
+        self.optimizer = torch.optim.Adam(groups)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda done: min(1.0, (done + 1) / WARMUP))
+        self.rng, self.order, self.done = np.random.default_rng(seed), np.zeros(0, np.int64), 0
+
+    def go_on(self, until: int) -> None:
+        """Take updates until so many are done, each on the next examples of an order that is drawn anew when it is at its end."""
+        with torch.enable_grad():
+            while self.done < until:
+                if len(self.order) == 0:
+                    self.order = self.rng.permutation(self.examples)
+                batch, self.order = self.order[:BATCH], self.order[BATCH:]
+                texts, labels = [self.support.texts[row] for row in batch], self.support.labels[torch.from_numpy(batch)]
+                for part in chunks(texts, self.learner.memory.part_tokens):
+                    (F.cross_entropy(self._scores(texts[part]), labels[part], reduction="sum") / len(texts)).backward()
+                self.optimizer.step()
+                self.schedule.step()
+                self.optimizer.zero_grad()  # here: gradients would lie about while another fold is in training
+                self.done += 1
+
+    def logits(self, rows: np.ndarray) -> Tensor:
+        """Scores [rows, way] of examples, on the CPU."""
+        texts = [self.support.texts[row] for row in rows]
+        with torch.no_grad():
+            return torch.cat([self._scores(texts[part]) for part in chunks(texts, self.learner.memory.part_tokens)]).cpu()
+
+    def _scores(self, texts: Sequence[np.ndarray]) -> Tensor:
+        features = self.learner.encode(self.parameters, self.learner.model.batch(texts))
+        return F.linear(features, self.parameters[HEAD + "weight"], self.parameters[HEAD + "bias"])
+
+    def result(self, temperature: float) -> Parameters:
+        """All parameters, the word embeddings whole again, and the head divided by a temperature."""
+        found = {name: value.detach() / (temperature if name.startswith(HEAD) else 1.0) for name, value in self.parameters.items()}
+        if self.support.rows is not None:
+            name = str(self.learner.embedding)
+            found[name] = self.learner.parameters[name].index_copy(0, self.support.rows, found[name])
+        return {**self.learner.parameters, **found}
+
+
+def fit_encoder(
+    learner: EncoderLearner, episode: EpisodeTexts, kept: np.ndarray, head_of: Callable[[np.ndarray], Fit], say: Callable[[str], None]
+) -> tuple[Parameters, Fit] | None:
+    """All parameters after training on the support set of an episode without queries, and what was chosen; None: the head alone does as well.
+
+    kept: examples that are never left out, as in `fit_head`; head_of: the head that is fitted to these examples alone.
+    """
+    labels = torch.from_numpy(np.asarray(episode.support_labels, dtype=np.int64))
+    texts, rows = learner.occurring(episode.support)
+    support = _Support(texts, labels.to(learner.model.device), rows)
+    everything = np.arange(len(labels))
+    folds, left_out = [], np.zeros(0, np.int64)
+    for fold in folds_of(labels.numpy(), kept, episode.seed):
+        if len(left_out) < _LEFT_OUT:
+            folds.append(fold)
+            left_out = np.concatenate([left_out, fold])
+    if not folds:
+        return None
+    seen = [np.setdiff1d(everything, fold) for fold in folds]
+    trainings = [_Training(learner, support, examples, head_of(examples).head, episode.seed) for examples in seen]
+    looks: list[tuple[float, int, float, Tensor]] = []  # (log loss, updates, temperature, logits)
+    for updates in _numbers(len(labels)):
+        for training in trainings:
+            training.go_on(updates)
+        logits = torch.cat([training.logits(fold) for training, fold in zip(trainings, folds)])
+        temperature = best_temperature(logits, labels[left_out])
+        loss = float(F.cross_entropy(logits.double() / temperature, labels[left_out]))
+        looks.append((loss, updates, temperature, logits))
+        right = int((logits.argmax(1) == labels[left_out]).sum())
+        say(f"the whole encoder after {updates} updates: log loss {loss:.3f}, {right} of {len(left_out)} examples left out are right")
+        best = min(looks, key=lambda look: look[0])
+        if len(looks) - looks.index(best) > _PATIENCE:
+            break
+    _, updates, temperature, logits = best
+    if updates == 0:
+        say("the encoder stays as it is: the head alone does as well")
+        return None
+    del trainings  # and what they hold, before the next
+    fit = head_of(everything)
+    training = _Training(learner, support, everything, fit.head, episode.seed)
+    training.go_on(updates)
+    found = training.result(temperature)
+    judged = torch.full((len(labels), logits.shape[1]), math.nan, dtype=logits.dtype)
+    judged[torch.from_numpy(left_out)] = logits / temperature
+    loss = float(F.cross_entropy(training.logits(everything) / temperature, labels))
+    return found, replace(fit, loss=loss, temperature=temperature, left_out=judged, updates=updates)
+
+
+def _numbers(examples: int) -> list[int]:
+    """Numbers of updates that are looked at for so many examples."""
+    most = max(_FEWEST, _EPOCHS * math.ceil(examples / BATCH))
+    return [number for number in UPDATES if number <= most]
