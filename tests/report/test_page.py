@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from html import unescape
+from importlib.resources import files
 
 import made_up
 import pytest
@@ -45,10 +46,25 @@ const ready = setInterval(async () => {
 """
 
 
-def open_in_browser(path, width: int = 1000, *flags: str) -> tuple[dict, list[str]]:
+# Lets axe look at the page with everything unfolded; what it cannot decide (contrast within pictures, say) is left out.
+ACCESSIBILITY = """
+<script>
+const ready = setInterval(async () => {
+  if (![...document.querySelectorAll(".chart")].every((place) => place.dataset.drawn)) return;
+  clearInterval(ready);
+  document.querySelectorAll("details").forEach((part) => { part.open = true; });
+  const found = await axe.run();
+  const wrong = found.violations.map((rule) => [rule.id, rule.help, rule.nodes.map((node) => node.html.slice(0, 200))]);
+  document.title = JSON.stringify({ wrong, right: found.passes.map((rule) => rule.id) });
+}, 20);
+</script>
+"""
+
+
+def open_in_browser(path, width: int = 1000, *flags: str, probe: str = PROBE) -> tuple[dict, list[str]]:
     """(what the probe saw, what the console says)."""
     html, _, end = path.read_text().rpartition("</body>")
-    path.write_text(f"{html}{PROBE}</body>{end}")
+    path.write_text(f"{html}{probe}</body>{end}")
     command = [
         BROWSER,
         "--headless",
@@ -86,6 +102,27 @@ def test_in_a_browser(page, width, scheme):
     assert seen["nameless"] == 0
     assert not seen["wide"]
     assert seen["scheme"] == ("rgb(255, 255, 255)" if scheme else "rgb(20, 23, 26)")
+
+
+def accessibility() -> str:
+    """The rules of axe-core for screen readers, keyboards and contrast, and what asks them."""
+    return f"<script>{(files('axe_core_python') / 'axe.min.js').read_text(encoding='utf-8')}</script>{ACCESSIBILITY}"
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+@pytest.mark.parametrize(("width", "scheme"), [(1000, 1), (500, 0)])
+def test_axe_finds_nothing_wrong(page, width, scheme):
+    seen, _ = open_in_browser(page, width, f"--blink-settings=preferredColorScheme={scheme}", probe=accessibility())
+    assert seen["wrong"] == []
+    assert {"color-contrast", "label", "region", "landmark-unique", "svg-img-alt", "bypass"} <= set(seen["right"])
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+def test_axe_finds_nothing_wrong_with_a_comparison(cli, tmp_path):
+    run = made_up.run(tmp_path / "run")
+    assert cli("compare", str(run), f"{run}:prototypes", "html=compared.html").code == 0
+    seen, _ = open_in_browser(tmp_path / "compared.html", probe=accessibility())
+    assert seen["wrong"] == [] and "landmark-unique" in seen["right"]
 
 
 def test_texts_stand_there_as_they_are_and_nothing_is_loaded(page):
