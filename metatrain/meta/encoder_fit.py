@@ -8,7 +8,7 @@ with the least log loss on examples left out, each answered by an encoder and a 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metatrain.meta.episode_texts import EpisodeTexts
-from metatrain.meta.head_fit import Fit, best_temperature, folds_of
+from metatrain.meta.head_fit import Fit, Fold, best_temperature
 from metatrain.meta.inner import HEAD
 from metatrain.meta.parameters import Parameters
 from metatrain.models.batches import chunks
@@ -95,32 +95,26 @@ class _Training:
         return {**self.learner.parameters, **found}
 
 
-def fit_encoder(
-    learner: EncoderLearner, episode: EpisodeTexts, kept: np.ndarray, head_of: Callable[[np.ndarray], Fit], say: Callable[[str], None]
-) -> tuple[Parameters, Fit] | None:
+def fit_encoder(learner: EncoderLearner, episode: EpisodeTexts, fit: Fit, say: Callable[[str], None]) -> tuple[Parameters, Fit] | None:
     """All parameters after training on the support set of an episode without queries, and what was chosen; None: the head alone does as well.
 
-    kept: examples that are never left out, as in `fit_head`; head_of: the head that is fitted to these examples alone.
+    fit: the head that was fitted to this support set.
     """
     labels = torch.from_numpy(np.asarray(episode.support_labels, dtype=np.int64))
     texts, rows = learner.occurring(episode.support)
     support = _Support(texts, labels.to(learner.model.device), rows)
-    everything = np.arange(len(labels))
-    folds, left_out = [], np.zeros(0, np.int64)
-    for fold in folds_of(labels.numpy(), kept, episode.seed):
-        if len(left_out) < _LEFT_OUT:
-            folds.append(fold)
-            left_out = np.concatenate([left_out, fold])
+    everything, folds = np.arange(len(labels)), list(_enough(fit.folds))
     if not folds:
         return None
-    seen = [np.setdiff1d(everything, fold) for fold in folds]
-    trainings = [_Training(learner, support, examples, head_of(examples).head, episode.seed) for examples in seen]
+    left_out = np.concatenate([fold.left_out for fold in folds])
+    trainings = [_Training(learner, support, np.setdiff1d(everything, fold.left_out), fold.head, episode.seed) for fold in folds]
     looks: list[tuple[float, int, float, Tensor]] = []  # (log loss, updates, temperature, logits)
     for updates in _numbers(len(labels)):
         for training in trainings:
             training.go_on(updates)
-        logits = torch.cat([training.logits(fold) for training, fold in zip(trainings, folds)])
-        temperature = best_temperature(logits, labels[left_out])
+        logits = torch.cat([training.logits(fold.left_out) for training, fold in zip(trainings, folds)])
+        # Where all are right, the best temperature is the coolest, and nothing says so: as if one more were wrong (Platt 1999, section 2.2).
+        temperature = best_temperature(logits, labels[left_out], smoothing=1 / (len(left_out) + 2))
         loss = float(F.cross_entropy(logits.double() / temperature, labels[left_out]))
         looks.append((loss, updates, temperature, logits))
         right = int((logits.argmax(1) == labels[left_out]).sum())
@@ -132,15 +126,23 @@ def fit_encoder(
     if updates == 0:
         say("the encoder stays as it is: the head alone does as well")
         return None
-    del trainings  # and what they hold, before the next
-    fit = head_of(everything)
+    del trainings, training  # and what they hold, before the next
     training = _Training(learner, support, everything, fit.head, episode.seed)
     training.go_on(updates)
     found = training.result(temperature)
     judged = torch.full((len(labels), logits.shape[1]), math.nan, dtype=logits.dtype)
     judged[torch.from_numpy(left_out)] = logits / temperature
-    loss = float(F.cross_entropy(training.logits(everything) / temperature, labels))
+    loss = float(F.cross_entropy(training.logits(everything) / temperature, labels.to(logits.device)))
     return found, replace(fit, loss=loss, temperature=temperature, left_out=judged, updates=updates)
+
+
+def _enough(folds: Sequence[Fold]) -> Iterator[Fold]:
+    """Folds until enough examples are left out."""
+    count = 0
+    for fold in folds:
+        if count < _LEFT_OUT:
+            count += len(fold.left_out)
+            yield fold
 
 
 def _numbers(examples: int) -> list[int]:

@@ -88,8 +88,7 @@ class EncoderLearner(Learner):
         """
         support = self._read(episode.without_queries())
         features, labels = self.features(support.support), torch.from_numpy(np.asarray(support.support_labels, dtype=np.int64))
-        kept = np.arange(len(labels)) >= len(episode.support)  # the names of the classes
-        encoded = features.cpu()
+        examples = np.arange(len(labels)) < len(episode.support)  # before the names of the classes
 
         def start(rows: np.ndarray) -> Head:
             """The meta-learned head of some of the examples."""
@@ -98,14 +97,10 @@ class EncoderLearner(Learner):
             head, _ = self._adapted(TextLosses.of(self, part, None, encoded=True), theta, None)
             return {name: head[HEAD + name].cpu() for name in ("weight", "bias")}
 
-        def head_of(rows: np.ndarray) -> Fit:
-            """The head that is fitted to some of the examples."""
-            # Thousands of small operations one after the other: a CPU has done them before a GPU has started them.
-            return fit_head(lambda part: start(rows[part]), encoded[rows], labels[rows], kept[rows], episode.seed)
-
-        if self.inner.fit_encoder and (trained := fit_encoder(self, support, kept, head_of, say)) is not None:
+        # Thousands of small operations one after the other: a CPU has done them before a GPU has started them.
+        fit = fit_head(start, features.cpu(), labels, ~examples, episode.seed)
+        if self.inner.fit_encoder and (trained := fit_encoder(self, support, fit, say)) is not None:
             return trained
-        fit = head_of(np.arange(len(labels)))
         return {**self.parameters, **{HEAD + name: value.to(features.device) for name, value in fit.head.items()}}, fit
 
     def keeps_encoder(self, parameters: Mapping[str, Tensor]) -> bool:

@@ -34,6 +34,14 @@ Start = Callable[[np.ndarray], Head]  # the head that is made of these examples 
 
 
 @dataclass(frozen=True)
+class Fold:
+    """Examples that were left out, and the head that is fitted to all others."""
+
+    left_out: np.ndarray
+    head: Head
+
+
+@dataclass(frozen=True)
 class Fit:
     """A head, and what was chosen for it."""
 
@@ -42,6 +50,7 @@ class Fit:
     pull: float
     temperature: float
     left_out: Tensor | None  # logits [examples, way] of every example under heads that have not seen it; NaN where there is none
+    folds: tuple[Fold, ...] = ()
     updates: int = 0  # of the whole encoder, which began with such a head (`encoder_fit`)
 
     def threshold(self, share: float) -> float:
@@ -64,7 +73,7 @@ def fit_head(start: Start, features: Tensor, labels: Tensor, kept: np.ndarray, s
     """
     everything = np.arange(len(labels))
     extended = torch.cat([features, features.new_ones(len(features), 1)], dim=1)
-    folds = folds_of(labels.numpy(), kept, seed)
+    folds = _folds(labels.numpy(), kept, seed)
     whole = start(everything)
     if not folds:
         return Fit(whole, _loss(_joined(whole), extended, labels), math.inf, 1.0, _by_names(start, extended, labels, kept))
@@ -80,8 +89,8 @@ def fit_head(start: Start, features: Tensor, labels: Tensor, kept: np.ndarray, s
         weights = weights if math.isinf(pull) else _fitted(weights, first, extended, labels, seen, pull)
         logits = torch.einsum("nh,nwh->nw", extended[rows], weights[of_fold])
         loss = float(F.cross_entropy(logits, labels[rows]))
-        tried.append((loss if math.isfinite(loss) else math.inf, pull, logits))
-    _, pull, left_out = min(tried, key=lambda each: each[0])  # of equals, the strongest pull
+        tried.append((loss if math.isfinite(loss) else math.inf, pull, logits, weights))
+    _, pull, left_out, of_folds = min(tried, key=lambda each: each[0])  # of equals, the strongest pull
     temperature = best_temperature(left_out, labels[rows])
     head = _joined(whole)[None]
     if not math.isinf(pull):
@@ -89,7 +98,8 @@ def fit_head(start: Start, features: Tensor, labels: Tensor, kept: np.ndarray, s
     head = head[0] / temperature
     logits = torch.full((len(labels), head.shape[0]), math.nan, dtype=head.dtype)
     logits[rows] = left_out / temperature
-    return Fit({"weight": head[:, :-1].contiguous(), "bias": head[:, -1].contiguous()}, _loss(head, extended, labels), pull, temperature, logits)
+    judged = tuple(Fold(fold, _parted(weight / temperature)) for fold, weight in zip(folds, of_folds))
+    return Fit(_parted(head), _loss(head, extended, labels), pull, temperature, logits, judged)
 
 
 def _by_names(start: Start, features: Tensor, labels: Tensor, kept: np.ndarray) -> Tensor | None:
@@ -113,7 +123,11 @@ def _joined(head: Head) -> Tensor:
     return torch.cat([head["weight"], head["bias"][:, None]], dim=1)
 
 
-def folds_of(labels: np.ndarray, kept: np.ndarray, seed: int) -> list[np.ndarray]:
+def _parted(head: Tensor) -> Head:
+    return {"weight": head[:, :-1].contiguous(), "bias": head[:, -1].contiguous()}
+
+
+def _folds(labels: np.ndarray, kept: np.ndarray, seed: int) -> list[np.ndarray]:
     """Examples to leave out together, of each class at most a FOLDS-th, rounded up; the only example of a class is in no fold."""
     rng = np.random.default_rng(seed)
     folds: list[list[int]] = [[] for _ in range(FOLDS)]
@@ -143,13 +157,18 @@ def _fitted(begin: Tensor, first: Tensor, features: Tensor, labels: Tensor, seen
     return weights.detach()
 
 
-def best_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature with the least log loss (Guo et al. 2017, section 4.2); 1 where the examples are too few to say."""
+def best_temperature(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> float:
+    """The temperature with the least log loss (Guo et al. 2017, section 4.2); 1 where the examples are too few to say.
+
+    smoothing: the share of an answer's probability that is spread over all labels.
+    """
     from scipy.optimize import minimize_scalar
 
     if len(labels) < _ENOUGH:
         return 1.0
-
     logits = logits.double()
-    bounds = (math.log(_COOLEST), math.log(_HOTTEST))
-    return math.exp(minimize_scalar(lambda log: float(F.cross_entropy(logits / math.exp(log), labels)), bounds=bounds, method="bounded").x)
+
+    def loss(log: float) -> float:
+        return float(F.cross_entropy(logits / math.exp(log), labels, label_smoothing=smoothing))
+
+    return math.exp(minimize_scalar(loss, bounds=(math.log(_COOLEST), math.log(_HOTTEST)), method="bounded").x)
