@@ -13,10 +13,9 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
-from results_page import ROOT, Section, candidates_table, difference, percent, read_results, run_once, train, write_page
+from results_page import ROOT, Section, candidates_table, difference, mean, paired, percent, read_results, run_once, train, write_page
 
 from metatrain.config.schema import TrainConfig
-from metatrain.evaluation.protocol import paired_difference
 from metatrain.tasks.distribution import load_tasks
 from metatrain.training.run_directory import RunDirectory
 
@@ -29,6 +28,7 @@ HEADING = "## Task distributions"
 INTRODUCTION = "Runs by `python scripts/distributions.py`, one training seed each, in November 2026; intervals as above."
 
 PICTURE_ARMS = "evaluation.arms=[meta_trained,no_meta_training,logistic_regression,prototypes]"
+OF_SENTENCES = ("sentence_order", "same_text")
 LABELLED = ["smlmt", "tasks.masked_words.share=0"]
 # What may help beside labelled tasks, in the recipe of sentiment_fewshot; tested on its meta-validation domains.
 BESIDE = {
@@ -51,6 +51,7 @@ REQUESTS = {
     "fomaml_1e-4": ["algorithm=fomaml"],
     "recommended_1e-4": [],
 }
+MORE_SEEDS = (1, 2)
 REQUESTS_ON_VALIDATION = [
     *("tasks.meta_validation.tasks=[]", "validation.every=0", "tasks.meta_test.tasks=[small_talk,work]", "report=false"),
     *("evaluation.episodes=20", "evaluation.queries=50", "evaluation.arms=[meta_trained,logistic_regression]"),
@@ -120,14 +121,6 @@ def tasks_table(name: str, key: str = "mean") -> str:
     return joined(lines)
 
 
-def paired(name: str, other: str, shots: str = "5") -> str:
-    """The meta-trained arm of one run minus that of another on the same episodes, with an interval over tasks and episodes within them."""
-    ours, theirs = (
-        {task: found["scores"] for task, found in results(run)["by_shots"][shots]["arms"]["meta_trained"]["per_task"].items()} for run in (name, other)
-    )
-    return difference(paired_difference(ours, theirs, resamples=2000, seed=0))
-
-
 def smlmt() -> str:
     names = {"smlmt": "masked words alone", "smlmt_half": "half masked words, half labelled tasks", "smlmt_labelled": "labelled tasks alone"}
     lines = ["| training episodes | meta-trained | gain over the untouched encoder |", "|---|---|---|"]
@@ -144,7 +137,7 @@ ARSC, whose labels are not used by them; tested on 15 tasks (2-way 5-shot, 10 ep
 
 {joined(lines)}
 
-Half masked words minus labelled alone: {paired("smlmt_half", "smlmt_labelled")}.
+Half masked words minus labelled alone: {paired(RUNS / "smlmt_half", RUNS / "smlmt_labelled", "5")}.
 
 What did not help: masked words. Alone they leave the encoder where it was, and in half of the episodes they take the place of labelled
 ones without harm or use."""
@@ -156,7 +149,7 @@ def beside() -> str:
         cells = []
         for shots in ("1", "5"):
             score = percent(results(f"beside_{name}")["by_shots"][shots]["arms"]["meta_trained"])
-            cells += [score, "" if name == "as_it_is" else paired(f"beside_{name}", "beside_as_it_is", shots)]
+            cells += [score, "" if name == "as_it_is" else paired(RUNS / f"beside_{name}", RUNS / "beside_as_it_is", shots)]
         lines.append(f"| `{' '.join(settings) or 'as it is'}` | {' | '.join(cells)} |")
     return f"""\
 The recipe of `sentiment_fewshot` on the reviews in the package, each time with one thing more; one training seed, 40 episodes in each of three
@@ -166,6 +159,27 @@ meta-validation domains. A quarter of the episodes are of clusters; the samplers
 
 None of them helped. The intervals are of the episodes alone: three training seeds of the recipe itself are two points apart (below), so that
 differences of that size say little; clusters and the sampler by hardness do harm."""
+
+
+def sentences() -> str:
+    lines = [
+        "| beside the labelled tasks | meta-trained | minus the labelled tasks alone |",
+        "|---|---|---|",
+        f"| nothing | {percent(_trained('smlmt_labelled'))} | |",
+    ]
+    for kind in OF_SENTENCES:
+        lines.append(f"| `tasks.{kind}.share=0.25` | {percent(_trained(f'smlmt_{kind}'))} | {paired(RUNS / f'smlmt_{kind}', RUNS / 'smlmt_labelled', '5')} |")
+    return f"""\
+Tasks of two sentences from the texts themselves in a quarter of the episodes, in place of masked words, everything else as above: does the second
+follow the first (`sentence_order`), are both of one text (`same_text`)?
+
+{joined(lines)}
+
+@@SENTENCES@@"""
+
+
+def _trained(name: str) -> dict:
+    return results(name)["arms"]["meta_trained"]
 
 
 def languages() -> str:
@@ -234,6 +248,11 @@ def pictures_and_texts() -> str:
 
 
 def same_request() -> str:
+    runs = [results(name)["by_shots"] for name in ("same_request", *(f"same_request_{seed}" for seed in MORE_SEEDS))]
+
+    def seeds(shots: str) -> str:
+        return ", ".join(mean(each[shots]["arms"]["meta_trained"]) for each in runs)
+
     return f"""\
 `+experiment=same_request`: do these two requests want the same? Pairs of requests of CLINC150, a task for each of its domains
 (`scripts/pairs.py` makes them), six to train on; tested in two others, 50 episodes in each. 5-shot:
@@ -243,6 +262,8 @@ def same_request() -> str:
 1-shot:
 
 {arms_table("same_request", "1")}
+
+Training seeds 0, 1, 2, 5-shot and 1-shot: {seeds("5")}; {seeds("1")}.
 
 The names of the classes alone, which are those of every task, do nearly as well: the task was learned in meta-training, and examples add a little
 at 5 shots. Candidates on the meta-validation tasks, 20 episodes in each (those of other algorithms ran on one H100):
@@ -293,6 +314,11 @@ SECTIONS = [
         },
     ),
     Section(
+        "Tasks of two sentences, on ARSC",
+        sentences,
+        {"smlmt_labelled": train(*LABELLED), **{f"smlmt_{kind}": train(*LABELLED, f"tasks.{kind}.share=0.25") for kind in OF_SENTENCES}},
+    ),
+    Section(
         "A contrastive term, clusters and samplers",
         beside,
         {f"beside_{name}": train("sentiment_fewshot", *settings, *BESIDE_ON_VALIDATION) for name, settings in BESIDE.items()},
@@ -312,6 +338,7 @@ SECTIONS = [
         {
             **{f"same_request_valid_{name}": train("same_request", *settings, *REQUESTS_ON_VALIDATION) for name, settings in REQUESTS.items()},
             "same_request": train("same_request"),
+            **{f"same_request_{seed}": train("same_request", f"seed={seed}") for seed in MORE_SEEDS},
         },
     ),
     Section(

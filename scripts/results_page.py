@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from metatrain.evaluation.protocol import paired_difference
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
 
@@ -101,6 +103,14 @@ def mean(arm: Mapping[str, float]) -> str:
 def difference(comparison: dict) -> str:
     low, high = (100 * bound for bound in comparison["ci95"])
     return f"{100 * comparison['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def paired(ours: Path, theirs: Path, shots: str) -> str:
+    """The meta-trained arm of one run minus that of another on the same episodes, with an interval over tasks and episodes within them."""
+    one, other = (
+        {task: found["scores"] for task, found in read_results(run)["by_shots"][shots]["arms"]["meta_trained"]["per_task"].items()} for run in (ours, theirs)
+    )
+    return difference(paired_difference(one, other, resamples=2000, seed=0))
 
 
 def table(folder: Path, shots: str, seconds: bool = False) -> str:

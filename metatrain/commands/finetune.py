@@ -46,6 +46,7 @@ SHOWN = (
     "hardware.device",
     "report",
 )
+_MANY = 32  # examples a class from which the whole encoder may be worth its time
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,8 @@ def _adapt(learner: Learner, examples: Examples, none: float | None, say: Callab
     results: dict[str, Any] = {"examples": number, "steps": steps, "seconds": round(seconds, 3)}
     if fit is not None:
         results.update(_cross_validation(fit, texts.support_labels, say))
+        if not learner.inner.fit_encoder and number >= _MANY * episode.way:
+            say(f"with {_MANY} examples a class or more, inner.fit_encoder=true may do better: it trains the whole encoder on them, in minutes")
         if none is not None:
             threshold = fit.threshold(none)
     if examples.tested:

@@ -154,6 +154,7 @@ def test_none_of_these_is_set_by_the_examples_and_kept_with_the_model(cli, tmp_p
     assert found.code == 0, found.err
     results = json.loads((tmp_path / "tuned" / "results.json").read_text())
     assert results["cross_validation"]["examples"] == 12 and results["test"]["examples"] == 2
+    assert "inner.fit_encoder=true may do better" not in found.out  # of so few
     assert results["test"]["strangers"]["examples"] == 2
     # A threshold below every score and one above every score, to see predictions follow it.
     kept = json.loads((tmp_path / "tuned" / "model" / "finetuned.json").read_text())
@@ -166,6 +167,13 @@ def test_none_of_these_is_set_by_the_examples_and_kept_with_the_model(cli, tmp_p
     # Without it, labels that training does not have are a mistake.
     found = cli("finetune", *settings)
     assert found.code == 2 and "test.jsonl:3: label 'odd'" in found.err
+
+
+def test_many_examples_could_train_the_whole_encoder(cli, tmp_path):
+    assert cli("train", "debug=fast", "algorithm=recommended", "tracking=none", "hydra.run.dir=run").code == 0
+    rows = [{"text": f"{word} number {number}", "label": label} for number in range(32) for word, label in (("good", "good"), ("bad", "bad"))]
+    write_jsonl(tmp_path / "train.jsonl", rows)
+    assert "inner.fit_encoder=true may do better" in cli("finetune", "checkpoint=run", "data.train=train.jsonl").out
 
 
 def test_the_whole_encoder_is_trained_where_that_is_asked_for(cli, tmp_path, monkeypatch):
