@@ -1,0 +1,92 @@
+"""How well texts of no class are told: python scripts/none_of_these.py RUN
+
+RUN is one of `intent_fewshot`. Support sets of its two test domains are drawn from CLINC150's training file; asked are the test file of the
+domain and the 1,000 out-of-scope test texts, with `none_of_these=0.05`. Beside it, logistic regression on the frozen encoder, which answers
+none_of_these where its highest probability is below what 5% of the examples have in cross-validation. Prints what it found as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
+
+from metatrain.commands.building import open_checkpoint
+from metatrain.config.schema import InnerOverrides, ModelOverrides
+from metatrain.evaluation.protocol import texts_of
+from metatrain.meta.encoder_learner import EncoderLearner
+from metatrain.meta.inner import HEAD
+from metatrain.models.export import is_none
+from metatrain.tasks.episodes import given_episode
+from metatrain.training import hardware
+from metatrain.training.config import HardwareConfig
+
+DOMAINS = ("banking", "credit_cards")
+SHOTS = (1, 2, 5, 10)
+DRAWS, SHARE = 10, 0.05
+FIGURES = ("lost", "found", "auroc")  # share of known texts taken for none, share of out-of-scope texts taken for none, area under the curve
+
+
+def measure(run: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """By number of shots and method: the figures, means over domains and draws."""
+    device, dtype, _ = hardware.apply(HardwareConfig())
+    opened = open_checkpoint(str(run), InnerOverrides(), ModelOverrides(), device, dtype, lambda line: None)
+    learner, frozen = opened.learner, opened.untrained()
+    assert isinstance(learner, EncoderLearner) and isinstance(frozen, EncoderLearner)
+    data = Path(os.environ.get("METATRAIN_DATA", "data")) / "clinc150"
+    train, test, strangers = (_read(data / name) for name in ("train.jsonl", "test.jsonl", "oos.jsonl"))
+    strangers = [row for row in strangers if row["split"] == "oos_test"]
+    found: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
+    for domain in DOMAINS:
+        pool, known = ([row for row in rows if row["domain"] == domain] for rows in (train, test))
+        asked = [row["text"] for row in (*known, *strangers)]
+        names, ours, theirs = sorted({row["label"] for row in pool}), learner.features(learner.model.tokens().encode(asked)), _vectors(frozen, asked)
+        for shots in SHOTS:
+            for draw in range(DRAWS):
+                rng = np.random.default_rng([shots, draw])
+                rows = [row for name in names for row in rng.permutation([row for row in pool if row["label"] == name])[:shots]]
+                texts, labels = [row["text"] for row in rows], [row["label"] for row in rows]
+                methods = found.setdefault(str(shots), {})
+                methods.setdefault("metatrain", []).append(_ours(learner, texts, labels, ours, len(known)))
+                if shots > 1:
+                    methods.setdefault("logistic regression", []).append(_regression(_vectors(frozen, texts), labels, theirs, len(known)))
+    return {shots: {method: dict(zip(FIGURES, np.mean(each, axis=0).tolist())) for method, each in methods.items()} for shots, methods in found.items()}
+
+
+def _ours(learner: EncoderLearner, texts: Sequence[str], labels: Sequence[str], asked: torch.Tensor, known: int) -> tuple[float, float, float]:
+    adapted, fit = learner.fit(texts_of(given_episode(texts, labels, len(texts)), learner.model.tokens()))
+    logits = (asked @ adapted[HEAD + "weight"].T + adapted[HEAD + "bias"]).cpu()
+    return _figures(is_none(logits, fit.threshold(SHARE)).numpy(), logits.amax(1).numpy(), known)
+
+
+def _regression(features: np.ndarray, labels: Sequence[str], asked: np.ndarray, known: int) -> tuple[float, float, float]:
+    model, folds = LogisticRegression(max_iter=1000), StratifiedKFold(min(5, len(labels) // len(set(labels))), shuffle=True, random_state=0)
+    surest = cross_val_predict(model, features, labels, cv=folds, method="predict_proba").max(1)
+    probabilities = model.fit(features, labels).predict_proba(asked).max(1)
+    return _figures(probabilities < np.quantile(surest, SHARE), probabilities, known)
+
+
+def _figures(none: np.ndarray, sure: np.ndarray, known: int) -> tuple[float, float, float]:
+    """Of answers to texts of which the first so many are of a class."""
+    return float(none[:known].mean()), float(none[known:].mean()), float(roc_auc_score(np.arange(len(sure)) < known, sure))
+
+
+def _vectors(learner: EncoderLearner, texts: Sequence[str]) -> np.ndarray:
+    return learner.features(learner.model.tokens().encode(texts)).double().cpu().numpy()
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(Path(sys.argv[1])), indent=1))
