@@ -12,6 +12,8 @@ import numpy as np
 from recipe_search import FITTED, FOUND
 from results_page import JOINT, ROOT, Run, Section, candidates_table, difference, read_results, table, train, write_page
 
+from metatrain.tracking.metrics import read_metrics
+
 RUNS = ROOT / "outputs" / "results" / "recommended"
 HEADING = "## The recommended recipe"
 SEEDS = (0, 1, 2)
@@ -182,7 +184,7 @@ The names of the classes alone do as well as any examples: every domain is the s
 
 def more_of_it() -> str:
     longer, everything = (read_results(RUNS / name)["by_shots"] for name in ("fdu_longer", "fdu_all_examples"))
-    curve = [event for event in read_events(RUNS / "fdu_longer" / "metrics.jsonl") if event["split"] == "meta_validation"]
+    curve = [event for event in read_metrics(RUNS / "fdu_longer" / "metrics.jsonl") if event["split"] == "meta_validation"]
     short, best = (max(event["accuracy"] for event in curve if event["step"] <= steps) for steps in (180, LONGER_STEPS))
     chosen = curve[-1]["best_step"]
 
