@@ -213,6 +213,22 @@ MUTATIONS = [
         "chosen_by_the_likelihood",
     ),
     Mutation(
+        "An encoder is trained on what is left out to judge it",
+        "meta/encoder_fit.py",
+        "self.rng.permutation(self.examples)",
+        "self.rng.permutation(len(self.support.texts))",
+        "meta/test_encoder_fit.py",
+        "left_out_has_no_part",
+    ),
+    Mutation(
+        "Embedding rows of a trained encoder are lost",
+        "meta/encoder_fit.py",
+        "index_copy(0, self.support.rows, found[name])",
+        "clone()",
+        "meta/test_encoder_fit.py",
+        "adam_on_the_whole_model",
+    ),
+    Mutation(
         "a fitted head has seen the examples that it is judged on",
         "meta/head_fit.py",
         "seen[number, torch.from_numpy(fold)] = 0",

@@ -95,6 +95,16 @@ class _Training:
         return {**self.learner.parameters, **found}
 
 
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """What examples left out have after so many updates."""
+
+    updates: int
+    temperature: float  # the best
+    loss: float  # at it
+    logits: Tensor  # [left out, way]
+
+
 def fit_encoder(learner: EncoderLearner, episode: EpisodeTexts, fit: Fit, say: Callable[[str], None]) -> tuple[Parameters, Fit] | None:
     """All parameters after training on the support set of an episode without queries, and what was chosen; None: the head alone does as well.
 
@@ -108,7 +118,7 @@ def fit_encoder(learner: EncoderLearner, episode: EpisodeTexts, fit: Fit, say: C
         return None
     left_out = np.concatenate([fold.left_out for fold in folds])
     trainings = [_Training(learner, support, np.setdiff1d(everything, fold.left_out), fold.head, episode.seed) for fold in folds]
-    looks: list[tuple[float, int, float, Tensor]] = []  # (log loss, updates, temperature, logits)
+    looks: list[_Look] = []
     for updates in _numbers(len(labels)):
         for training in trainings:
             training.go_on(updates)
@@ -116,24 +126,22 @@ def fit_encoder(learner: EncoderLearner, episode: EpisodeTexts, fit: Fit, say: C
         # Where all are right, the best temperature is the coolest, and nothing says so: as if one more were wrong (Platt 1999, section 2.2).
         temperature = best_temperature(logits, labels[left_out], smoothing=1 / (len(left_out) + 2))
         loss = float(F.cross_entropy(logits.double() / temperature, labels[left_out]))
-        looks.append((loss, updates, temperature, logits))
+        looks.append(_Look(updates, temperature, loss, logits))
         right = int((logits.argmax(1) == labels[left_out]).sum())
         say(f"the whole encoder after {updates} updates: log loss {loss:.3f}, {right} of {len(left_out)} examples left out are right")
-        best = min(looks, key=lambda look: look[0])
+        best = min(looks, key=lambda look: look.loss)
         if len(looks) - looks.index(best) > _PATIENCE:
             break
-    _, updates, temperature, logits = best
-    if updates == 0:
+    if best.updates == 0:
         say("the encoder stays as it is: the head alone does as well")
         return None
     del trainings, training  # and what they hold, before the next
     training = _Training(learner, support, everything, fit.head, episode.seed)
-    training.go_on(updates)
-    found = training.result(temperature)
-    judged = torch.full((len(labels), logits.shape[1]), math.nan, dtype=logits.dtype)
-    judged[torch.from_numpy(left_out)] = logits / temperature
-    loss = float(F.cross_entropy(training.logits(everything) / temperature, labels.to(logits.device)))
-    return found, replace(fit, loss=loss, temperature=temperature, left_out=judged, updates=updates)
+    training.go_on(best.updates)
+    judged = torch.full((len(labels), best.logits.shape[1]), math.nan, dtype=best.logits.dtype)
+    judged[torch.from_numpy(left_out)] = best.logits / best.temperature
+    loss = float(F.cross_entropy(training.logits(everything) / best.temperature, labels))
+    return training.result(best.temperature), replace(fit, loss=loss, temperature=best.temperature, left_out=judged, updates=best.updates)
 
 
 def _enough(folds: Sequence[Fold]) -> Iterator[Fold]:

@@ -109,6 +109,20 @@ def test_examples_are_judged_by_an_encoder_that_has_not_seen_them(looks, monkeyp
     assert fit.left_out.isnan().any(1).tolist() == [False] * 14 + [True] * 2
 
 
+def test_what_is_left_out_has_no_part_in_training():
+    subject = learner()
+    support = episode(subject, 8)
+    head, examples = without_the_encoder(subject, support), np.arange(12)
+    found = []
+    for labels in (support.support_labels, np.where(np.arange(16) < 12, support.support_labels, 1 - support.support_labels)):
+        texts, rows = subject.occurring(support.support)
+        whole = encoder_fit._Support(texts, torch.from_numpy(labels), rows)
+        training = encoder_fit._Training(subject, whole, examples, {name: head[f"head.{name}"] for name in ("weight", "bias")}, 3)
+        training.go_on(10)
+        found.append(training.logits(np.arange(16)))
+    assert torch.equal(*found)
+
+
 def test_no_more_folds_than_it_takes(looks, monkeypatch):
     monkeypatch.setattr(encoder_fit, "_LEFT_OUT", 10)
     looks(20)

@@ -66,6 +66,15 @@ def test_fewer_texts_at_a_time_need_less(mode):
     assert needs[-1] < needs[0]
 
 
+def test_training_the_encoder_on_the_examples_needs_more_and_in_parts_less():
+    subject = learner("first_order", adapt="head", head="prototype")
+    plain = Footprint.of(subject, 64).adaptation(LARGEST, MemoryUse())
+    subject.inner = InnerConfig(steps=0, fit_head=True, fit_encoder=True)
+    needs = [Footprint.of(subject, 64).adaptation(LARGEST, MemoryUse(part_tokens=tokens)) for tokens in (8192, 512, 64)]
+    model = sum(value.nbytes for value in subject.model.parameters())
+    assert needs[0] > needs[1] > needs[2] > plain + 3 * model  # Adam's moments and the parameters, of one fold at least
+
+
 def test_graphs_are_given_up_before_parts():
     footprint = Footprint.of(learner(), 64)
     everything = footprint.meta_gradient(LARGEST, MemoryUse()) + 4 * footprint.kept(LARGEST, MemoryUse()) * LARGEST.support
