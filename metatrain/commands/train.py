@@ -12,9 +12,11 @@ from metatrain.config.schema import TrainConfig
 from metatrain.training.rank_environment import number_of_ranks
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
-    from metatrain.tasks.task import TaskDistribution
+    from metatrain.tasks.task import Task, TaskDistribution
     from metatrain.tracking.weights_and_biases import WandbRun
     from metatrain.training.run_directory import RunDirectory
 
@@ -224,7 +226,20 @@ def meta_train(job: Job) -> None:
             display.say(f"results: {run.results}")
             if config.report:
                 display.say(f"report: {run.report}")
-            display.say(f"next: metatrain finetune checkpoint={run.path} data.train=YOUR_EXAMPLES.csv")
+            display.say(f"next: metatrain finetune checkpoint={run.path} {_examples(tasks.meta_test)}")
+
+
+def _examples(tasks: Sequence[Task]) -> str:
+    """What `finetune` is told of examples for such a model."""
+    from metatrain.tasks.texts import PAIR
+
+    if all(task.of_pictures for task in tasks):
+        return "data.train=YOUR_PICTURES"  # a folder, LABEL/FILE
+    columns = {
+        " data.pair=COLUMN": all(not task.of_pictures and PAIR in task.texts[0] for task in tasks),
+        " data.target=COLUMN": all(task.targets is not None for task in tasks),
+    }
+    return "data.train=YOUR_EXAMPLES.csv" + "".join(setting for setting, is_so in columns.items() if is_so)
 
 
 def _report(config: TrainConfig, run: RunDirectory, wandb: WandbRun, numbers: dict[str, float]) -> None:

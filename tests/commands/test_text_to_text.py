@@ -44,7 +44,8 @@ def contents(run: Path) -> dict[str, bytes]:
 
 
 def test_two_kinds_of_tasks_in_one_run_that_is_resumed_evaluated_and_used(cli, sources, tmp_path):
-    assert cli("train", *MODEL, *SHORT, *sources, "hydra.run.dir=whole").code == 0
+    found = cli("train", *MODEL, *SHORT, *sources, "hydra.run.dir=whole")
+    assert found.code == 0 and found.out.rstrip().endswith("data.train=YOUR_EXAMPLES.csv data.target=COLUMN")
     results = json.loads(Path("whole/results.json").read_text())
     assert results["protocol"]["scores"] == {"late": "rouge1"}
     assert results["arms"].keys() == {"meta_trained", "no_meta_training", "without_adaptation"}

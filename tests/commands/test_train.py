@@ -149,6 +149,7 @@ def test_every_experiment_runs_in_debug_fast(cli, monkeypatch, tmp_path, name):
     found = cli("train", f"+experiment={name}", "debug=fast", *model, "hydra.run.dir=run")
     assert found.code == 0, found.err
     assert json.loads((tmp_path / "run" / "results.json").read_text())["arms"]["meta_trained"]["mean"] > 0
+    assert found.out.rstrip().endswith("data.pair=COLUMN") == (name == "same_request")
 
 
 @pytest.mark.slow

@@ -156,6 +156,7 @@ def test_a_model_of_pictures_is_finetuned_and_of_use(cli, folder, name):
     pictures = ["tasks=files", f"tasks.path={folder}", "tasks.pictures=true", "tasks.meta_test.tasks=[blue]", "tasks.meta_validation.tasks=[green]"]
     found = cli("train", f"model={name}", "algorithm=protonet", *pictures, *SETTINGS, "hydra.run.dir=run")
     assert found.code == 0, found.err
+    assert found.out.rstrip().endswith("data.train=YOUR_PICTURES")
     found = cli("finetune", "checkpoint=run", f"data.train={folder / 'red'}", f"data.test={folder / 'blue'}", "report=false", "hydra.run.dir=tuned")
     assert found.code == 0, found.err
     results = json.loads(Path("tuned/results.json").read_text())
