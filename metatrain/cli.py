@@ -146,9 +146,13 @@ def _help(command: str, module: ModuleType) -> str:
 
 
 def _quiet_libraries() -> None:
-    """Keep the libraries' own progress bars and advice out of our output; must happen before they are imported."""
+    """Keep the libraries' own progress bars and advice out of our output; must happen before they are imported.
+
+    A terminal shows how far a download from the hub has come.
+    """
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if not sys.stderr.isatty() or os.environ.get("METATRAIN_CONSOLE", "auto") != "auto":
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

@@ -13,11 +13,19 @@ from typing import Any
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
 from metatrain.errors import RestartableError, UserError
 from metatrain.models.config import ModelConfig
+
+# Loading weights that are here is a moment's work and needs no bar; transformers turns off those of downloads with its own.
+_downloads_are_shown = not are_progress_bars_disabled()
+disable_progress_bar()
+if _downloads_are_shown:
+    enable_progress_bars()
 
 Backbone = Any  # a module of transformers: what it holds is its architecture's own, and nothing that a type checker could know
 # From the settings of a model: the auto class that loads it, and options of that class.

@@ -1,12 +1,15 @@
 """Models from the hub: the real client against a small server on this machine that speaks as the hub does."""
 
+import contextlib
 import hashlib
 import http.server
 import json
 import os
+import pty
 import shutil
 import subprocess
 import sys
+import termios
 import threading
 from pathlib import Path
 
@@ -106,6 +109,25 @@ def test_a_model_of_the_hub_is_fetched_once(metatrain, hub, tmp_path):
     assert files[0].read_bytes() == files[1].read_bytes()
     other = metatrain("finetune", "checkpoint=org/pickled", "data.train=rows.csv", offline=True)
     assert other.returncode == 2 and "no such model in the hub's cache on this machine" in other.stderr
+
+
+@pytest.mark.slow
+def test_a_terminal_shows_how_far_a_download_is(hub, tmp_path):
+    (tmp_path / "rows.csv").write_text(ROWS)
+    shown = b""
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(tmp_path)
+        own = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "TERM": "xterm"}
+        settings = ["checkpoint=org/whole", "data.train=rows.csv", "report=false", "hardware.threads=1"]
+        kept = {key: value for key, value in os.environ.items() if key != "HF_HUB_DISABLE_PROGRESS_BARS"}
+        os.execve(sys.executable, [sys.executable, "-m", "metatrain", "finetune", *settings], {**kept, **own})
+    termios.tcsetwinsize(terminal, (40, 120))
+    with contextlib.suppress(OSError):  # which is how a terminal ends
+        while part := os.read(terminal, 65536):
+            shown += part
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, shown
+    assert b"model.safetensors: 100%" in shown and b"Loading weights" not in shown
 
 
 @pytest.mark.slow
