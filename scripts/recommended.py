@@ -45,6 +45,10 @@ ALL_ON_VALIDATION = ["tasks.meta_test.files=[clinc150/valid.jsonl]", "tasks.meta
 # Longer training for FDU-MTL, and then all the examples that two of its test domains have.
 LONGER_STEPS = 600
 LONGER = [f"outer.steps={LONGER_STEPS}", "hardware.precision=bf16", "evaluation.arms=[meta_trained,logistic_regression,names_only,shuffled_labels]"]
+FDU_SLOW = [
+    *("evaluation.shots=[5]", "evaluation.episodes=3", "evaluation.queries=100", "report=false"),
+    "evaluation.arms=[meta_trained,logistic_regression,full_finetune,setfit,setfit_with_names]",
+]
 ALL_EXAMPLES = [
     *("tasks=fdu_mtl", "tasks.meta_test.tasks=[MR,video]", "evaluation.shots=[700]", "evaluation.episodes=1", "evaluation.queries=null"),
     *("evaluation.arms=[meta_trained]", "inner.fit_encoder=true", "report=false"),
@@ -204,7 +208,12 @@ little about. What this encoder can do there at all, with 700 labelled examples 
 
 {chr(10).join(lines)}
 
-@@FDU@@"""
+@@FDU@@
+
+Arms that train a model for every episode, beside the model of {LONGER_STEPS} updates; 5-shot, three support sets in each of the four domains, 100 queries of
+each class:
+
+{table(RUNS / "fdu_slow", "5", seconds=True)}"""
 
 
 def splits_table(run: str, columns: dict[str, str]) -> str:
@@ -338,6 +347,7 @@ SECTIONS = [
         more_of_it,
         {
             "fdu_longer": train("fdu_leave_domains_out", *LONGER),
+            "fdu_slow": Run("evaluate", [f"checkpoint={RUNS / 'fdu_longer'}", *FDU_SLOW]),
             "fdu_all_examples": Run("evaluate", [f"checkpoint={RUNS / 'fdu_longer'}", *ALL_EXAMPLES]),
         },
     ),
