@@ -15,6 +15,7 @@ from metatrain.config.schema import InnerOverrides, ModelOverrides, TrainConfig
 from metatrain.errors import UserError
 from metatrain.meta.algorithm import check_algorithm
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.meta.encoder_fit import Watcher
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.head_fit import Fit
@@ -238,10 +239,10 @@ def check_none_of_these(share: float | None, learner: Learner) -> None:
         )
 
 
-def adapted_to(learner: Learner, texts: EpisodeTexts, say: Callable[[str], None] = lambda line: None) -> tuple[Parameters, float, Fit | None]:
+def adapted_to(learner: Learner, texts: EpisodeTexts, watcher: Watcher | None = None) -> tuple[Parameters, float, Fit | None]:
     """(all parameters, the last support loss, what was chosen where parameters are fitted) after adaptation to a support set."""
     if isinstance(learner, EncoderLearner) and learner.inner.fit_head:
-        adapted, fit = learner.fit(texts, say)
+        adapted, fit = learner.fit(texts, watcher)
         return adapted, fit.loss, fit
     return *learner.adapt(texts), None
 

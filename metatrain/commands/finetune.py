@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from metatrain.meta.learner import Learner
     from metatrain.meta.parameters import Parameters
     from metatrain.tasks.episodes import Episode
+    from metatrain.tracking.console import Display
 
 
 USAGE = """\
@@ -106,7 +107,7 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
         display.log_to(run.log)
         with recorded(run):
             labels = None if task.targets is not None else list(task.label_names)
-            found = _adapt(learner, examples, config.none_of_these, display.say)
+            found = _adapt(learner, examples, config.none_of_these, display)
             results = {"format": 1, "labels": labels, **found.results}
             with written_whole(run.model) as folder:
                 kind = save_finetuned(folder, learner.write_to_model(found.parameters), found.parameters, labels, found.threshold)
@@ -122,7 +123,7 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
             display.say(f"next: metatrain predict model={run.model} {what}")
 
 
-def _adapt(learner: Learner, examples: Examples, none: float | None, say: Callable[[str], None]) -> Adaptation:
+def _adapt(learner: Learner, examples: Examples, none: float | None, display: Display) -> Adaptation:
     """Adapt to the examples, and answer the test."""
     import time
 
@@ -136,16 +137,16 @@ def _adapt(learner: Learner, examples: Examples, none: float | None, say: Callab
     tokens = learner.model.tokens()
     texts = texts_of(episode, tokens)
     begin = time.perf_counter()
-    adapted, loss, fit = adapted_to(learner, texts, say)
+    adapted, loss, fit = adapted_to(learner, texts, display)
     seconds = time.perf_counter() - begin
     steps, number = learner.steps(evaluation=True), len(episode.support)
     what = f"{number} examples" + (f" of {episode.way} classes" if episode.task.targets is None else "")
-    say(f"adapted to {what} in {seconds:.1f} s ({steps} inner steps, last loss {loss:.3f})")
+    display.say(f"adapted to {what} in {seconds:.1f} s ({steps} inner steps, last loss {loss:.3f})")
     results: dict[str, Any] = {"examples": number, "steps": steps, "seconds": round(seconds, 3)}
     if fit is not None:
-        results.update(_cross_validation(fit, texts.support_labels, say))
+        results.update(_cross_validation(fit, texts.support_labels, display.say))
         if not learner.inner.fit_encoder and number >= _MANY * episode.way:
-            say(f"with {_MANY} examples a class or more, inner.fit_encoder=true may do better: it trains the whole encoder on them, in minutes")
+            display.say(f"with {_MANY} examples a class or more, inner.fit_encoder=true may do better: it trains the whole encoder on them, in minutes")
         if none is not None:
             threshold = fit.threshold(none)
     if examples.tested:
@@ -158,17 +159,17 @@ def _adapt(learner: Learner, examples: Examples, none: float | None, say: Callab
         results["test"] = {"examples": len(episode.query), name: accuracy}
         if episode.task.score is None:
             results["test"]["balanced_accuracy"] = balanced
-        say(f"held-out {name}: {accuracy:.3f}{'' if episode.task.score else f' (balanced {balanced:.3f})'} on {len(episode.query)} examples")
+        display.say(f"held-out {name}: {accuracy:.3f}{'' if episode.task.score else f' (balanced {balanced:.3f})'} on {len(episode.query)} examples")
         if threshold is not None:
             assert isinstance(learner, EncoderLearner)
             known = is_none(learner.logits(adapted, texts.query), threshold)
             results["test"]["known_texts_lost"] = float(known.double().mean())
-            say(f"of these, none_of_these takes {known.double().mean():.1%}")
+            display.say(f"of these, none_of_these takes {known.double().mean():.1%}")
     if threshold is not None and examples.strangers:
         assert isinstance(learner, EncoderLearner)
         found = float(is_none(learner.logits(adapted, tokens.encode(examples.strangers)), threshold).double().mean())
         results["test"]["strangers"] = {"examples": len(examples.strangers), "found": found}
-        say(f"of {len(examples.strangers)} test texts of no class, it takes {found:.1%}")
+        display.say(f"of {len(examples.strangers)} test texts of no class, it takes {found:.1%}")
     return Adaptation(adapted, results, threshold, wrong)
 
 

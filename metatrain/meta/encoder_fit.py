@@ -8,9 +8,9 @@ with the least log loss on examples left out, each answered by an encoder and a 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -37,6 +37,34 @@ _LEFT_OUT = 100  # examples left out are enough: no more folds than that takes
 _PATIENCE = 2  # looks in a row that are no better, and it ends
 
 
+class Watcher(Protocol):
+    """Is told how a training goes that may take minutes, as the console is."""
+
+    def say(self, line: str) -> None:
+        """What was found."""
+
+    def start(self, title: str, total: int) -> None:
+        """So many updates begin."""
+
+    def advance(self) -> None:
+        """One is done."""
+
+    def stop(self) -> None:
+        """There are no more."""
+
+
+class Unwatched:
+    """A watcher where nobody looks."""
+
+    def say(self, line: str) -> None: ...
+
+    def start(self, title: str, total: int) -> None: ...
+
+    def advance(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
 @dataclass(frozen=True)
 class _Support:
     """A support set over the word-embedding rows that occur in it."""
@@ -61,7 +89,7 @@ class _Training:
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda done: min(1.0, (done + 1) / WARMUP))
         self.rng, self.order, self.done = np.random.default_rng(seed), np.zeros(0, np.int64), 0
 
-    def go_on(self, until: int) -> None:
+    def go_on(self, until: int, watcher: Watcher) -> None:
         """Take updates until so many are done, each on the next examples of an order that is drawn anew when it is at its end."""
         with torch.enable_grad():
             while self.done < until:
@@ -75,6 +103,7 @@ class _Training:
                 self.schedule.step()
                 self.optimizer.zero_grad()  # here: gradients would lie about while another fold is in training
                 self.done += 1
+                watcher.advance()
 
     def logits(self, rows: np.ndarray) -> Tensor:
         """Scores [rows, way] of examples, on the CPU."""
@@ -105,7 +134,7 @@ class _Look:
     logits: Tensor  # [left out, way]
 
 
-def fit_encoder(learner: EncoderLearner, episode: EpisodeTexts, fit: Fit, say: Callable[[str], None]) -> tuple[Parameters, Fit] | None:
+def fit_encoder(learner: EncoderLearner, episode: EpisodeTexts, fit: Fit, watcher: Watcher) -> tuple[Parameters, Fit] | None:
     """All parameters after training on the support set of an episode without queries, and what was chosen; None: the head alone does as well.
 
     fit: the head that was fitted to this support set.
@@ -119,25 +148,30 @@ def fit_encoder(learner: EncoderLearner, episode: EpisodeTexts, fit: Fit, say: C
     left_out = np.concatenate([fold.left_out for fold in folds])
     trainings = [_Training(learner, support, np.setdiff1d(everything, fold.left_out), fold.head, episode.seed) for fold in folds]
     looks: list[_Look] = []
-    for updates in _numbers(len(labels)):
+    numbers = _numbers(len(labels))
+    watcher.start("training the encoder, examples left out", len(folds) * numbers[-1])
+    for updates in numbers:
         for training in trainings:
-            training.go_on(updates)
+            training.go_on(updates, watcher)
         logits = torch.cat([training.logits(fold.left_out) for training, fold in zip(trainings, folds)])
         # Where all are right, the best temperature is the coolest, and nothing says so: as if one more were wrong (Platt 1999, section 2.2).
         temperature = best_temperature(logits, labels[left_out], smoothing=1 / (len(left_out) + 2))
         loss = float(F.cross_entropy(logits.double() / temperature, labels[left_out]))
         looks.append(_Look(updates, temperature, loss, logits))
         right = int((logits.argmax(1) == labels[left_out]).sum())
-        say(f"the whole encoder after {updates} updates: log loss {loss:.3f}, {right} of {len(left_out)} examples left out are right")
+        watcher.say(f"the whole encoder after {updates} updates: log loss {loss:.3f}, {right} of {len(left_out)} examples left out are right")
         best = min(looks, key=lambda look: look.loss)
         if len(looks) - looks.index(best) > _PATIENCE:
             break
+    watcher.stop()
     if best.updates == 0:
-        say("the encoder stays as it is: the head alone does as well")
+        watcher.say("the encoder stays as it is: the head alone does as well")
         return None
     del trainings, training  # and what they hold, before the next
     training = _Training(learner, support, everything, fit.head, episode.seed)
-    training.go_on(best.updates)
+    watcher.start("training the encoder, all examples", best.updates)
+    training.go_on(best.updates, watcher)
+    watcher.stop()
     judged = torch.full((len(labels), best.logits.shape[1]), math.nan, dtype=best.logits.dtype)
     judged[torch.from_numpy(left_out)] = best.logits / best.temperature
     loss = float(F.cross_entropy(training.logits(everything) / best.temperature, labels))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from metatrain.errors import UserError
 from metatrain.meta import noise
 from metatrain.meta.algorithm import method_at
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
-from metatrain.meta.encoder_fit import fit_encoder
+from metatrain.meta.encoder_fit import Unwatched, Watcher, fit_encoder
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.episodes_together import MODES, EpisodesTogether, Inputs, RuleOfEach, shape_of
 from metatrain.meta.head_fit import Fit, fit_head
@@ -81,8 +81,8 @@ class EncoderLearner(Learner):
         adapted, fit = self.fit(episode)
         return adapted, fit.loss
 
-    def fit(self, episode: EpisodeTexts, say: Callable[[str], None] = lambda line: None) -> tuple[Parameters, Fit]:
-        """All parameters fitted to an episode's support set, and what was chosen; `say` is told how it goes where that takes long.
+    def fit(self, episode: EpisodeTexts, watcher: Watcher | None = None) -> tuple[Parameters, Fit]:
+        """All parameters fitted to an episode's support set, and what was chosen; a watcher is told how it goes where that takes long.
 
         That is the head (`inner.fit_head`), and then the whole encoder, if that is wanted (`inner.fit_encoder`) and of use.
         """
@@ -99,7 +99,7 @@ class EncoderLearner(Learner):
 
         # Thousands of small operations one after the other: a CPU has done them before a GPU has started them.
         fit = fit_head(start, features.cpu(), labels, ~examples, episode.seed)
-        if self.inner.fit_encoder and (trained := fit_encoder(self, support, fit, say)) is not None:
+        if self.inner.fit_encoder and (trained := fit_encoder(self, support, fit, watcher or Unwatched())) is not None:
             return trained
         return {**self.parameters, **{HEAD + name: value.to(features.device) for name, value in fit.head.items()}}, fit
 

@@ -50,6 +50,22 @@ def episode(subject: EncoderLearner, per_class: int, seed: int = 0) -> EpisodeTe
     return EpisodeTexts(ids, labels, (), labels[:0], ("no", "yes"), seed=3, name_texts=names)
 
 
+class Watching(encoder_fit.Unwatched):
+    """Remembers what it was told: lines, and of each job how many updates there were to be and were."""
+
+    def __init__(self):
+        self.lines, self.jobs = [], []
+
+    def say(self, line):
+        self.lines.append(line)
+
+    def start(self, title, total):
+        self.jobs.append([total, 0])
+
+    def advance(self):
+        self.jobs[-1][1] += 1
+
+
 @pytest.fixture
 def looks(monkeypatch):
     """Sets the numbers of updates that are looked at."""
@@ -118,7 +134,7 @@ def test_what_is_left_out_has_no_part_in_training():
         texts, rows = subject.occurring(support.support)
         whole = encoder_fit._Support(texts, torch.from_numpy(labels), rows)
         training = encoder_fit._Training(subject, whole, examples, {name: head[f"head.{name}"] for name in ("weight", "bias")}, 3)
-        training.go_on(10)
+        training.go_on(10, encoder_fit.Unwatched())
         found.append(training.logits(np.arange(16)))
     assert torch.equal(*found)
 
@@ -134,11 +150,12 @@ def test_no_more_folds_than_it_takes(looks, monkeypatch):
 def test_the_encoder_stays_where_training_is_of_no_use(monkeypatch):
     monkeypatch.setattr(encoder_fit, "LR", 0.0)
     monkeypatch.setattr(encoder_fit, "HEAD_LR", 0.0)
-    subject, lines = learner(), []
-    found, fit = subject.fit(episode(subject, 6), lines.append)
+    subject, watcher = learner(), Watching()
+    found, fit = subject.fit(episode(subject, 6), watcher)
     assert fit.updates == 0 and subject.keeps_encoder(found)
-    assert "the head alone does as well" in lines[-1]
-    assert len(lines) == 1 + encoder_fit._PATIENCE + 1  # it did not go on to the end
+    assert "the head alone does as well" in watcher.lines[-1]
+    assert len(watcher.lines) == 1 + encoder_fit._PATIENCE + 1  # it did not go on to the end
+    assert watcher.jobs == [[5 * 80, 5 * 40]]
 
 
 def test_what_the_frozen_encoder_cannot_tell_is_learned(monkeypatch):
@@ -149,7 +166,9 @@ def test_what_the_frozen_encoder_cannot_tell_is_learned(monkeypatch):
     def right(parameters) -> float:
         return float((subject.logits(parameters, unseen.support).argmax(1).numpy() == unseen.support_labels).mean())
 
-    found, fit = subject.fit(support)
+    watcher = Watching()
+    found, fit = subject.fit(support, watcher)
+    assert watcher.jobs[-1] == [fit.updates, fit.updates]
     assert fit.updates > 0 and right(found) > right(without_the_encoder(subject, support)) + 0.2
 
 
