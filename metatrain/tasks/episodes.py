@@ -154,11 +154,12 @@ def check_tasks(tasks: Sequence[Task], settings: EpisodeConfig, split: str) -> N
         for label in range(len(task.label_names)):
             support = task.support_rows[label]
             every = support if task.query_rows is task.support_rows else np.union1d(support, task.query_rows[label])
-            if len(support) < settings.shots or len(every) <= settings.shots:
+            if len(every) <= settings.shots:
                 raise UserError(_too_few(task, label, len(every), settings))
+            if len(support) < settings.shots:
+                raise UserError(_too_few(task, label, len(support), settings, " for support sets"))
 
 
-def _too_few(task: Task, label: int, rows: int, settings: EpisodeConfig) -> str:
-    return (
-        f"task '{task.name}' has {rows} rows of class {task.label_names[label]!r}; {settings.shots} shots and a query need more: lower the shots, or add rows"
-    )
+def _too_few(task: Task, label: int, rows: int, settings: EpisodeConfig, use: str = "") -> str:
+    found = f"task '{task.name}' has {rows} rows of class {task.label_names[label]!r}{use}"
+    return f"{found}; {settings.shots} shots and a query need more: lower the shots, or add rows"

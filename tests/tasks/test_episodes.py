@@ -88,6 +88,8 @@ def test_fixed_support_rows_are_kept_apart_from_the_queries():
     episode = draw(fixed, EpisodeConfig(shots=4, queries=None), np.random.default_rng(0))
     assert sorted(episode.support.tolist()) == list(range(8))
     assert sorted(episode.query.tolist()) == list(range(8, 20))
+    with pytest.raises(UserError, match="has 4 rows of class 'a' for support sets; 5 shots"):  # of 10 in all
+        check_tasks([fixed], EpisodeConfig(shots=5, queries=None), "meta_test")
 
 
 @pytest.mark.parametrize(
