@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
-from results_page import ROOT, Run, Section, candidates_table, difference, mean, paired, percent, read_results, run_once, train, write_page
+from results_page import ROOT, Section, candidates_table, difference, mean, paired, percent, read_results, run_once, train, write_page
 
 from metatrain.config.schema import TrainConfig
 from metatrain.tasks.distribution import load_tasks
@@ -40,12 +40,6 @@ BESIDE = {
     "hardness": ["tasks.sampling.by=hardness"],
     "bandit": ["tasks.sampling.by=bandit"],
 }
-IN_CONTEXT = [
-    *("tasks=clinc150", "algorithm=in_context", "model=scratch_gpt2", "episode.way=5", "episode.shots=1", "episode.queries=3"),
-    *("outer.steps=800", "outer.meta_batch=8", "outer.lr=1e-3", "validation.every=200", "validation.episodes=10"),
-    *("evaluation.arms=[meta_trained,no_meta_training]", "evaluation.episodes=50", "evaluation.shots=[1]", "evaluation.queries=5"),
-    *("report=false", "tracking=none"),
-]
 BESIDE_ON_VALIDATION = [
     *("tasks.meta_test.tasks=[clothing,garden,software]", "tasks.meta_validation.tasks=[delivery]", "validation.every=0", "report=false"),
     *("evaluation.episodes=40", "evaluation.shots=[5,1]", "evaluation.arms=[meta_trained]"),
@@ -189,16 +183,6 @@ def _trained(name: str) -> dict:
     return results(name)["arms"]["meta_trained"]
 
 
-def in_context() -> str:
-    return f"""\
-`metatrain train {" ".join(IN_CONTEXT[:-1])}`: a GPT-2 of two layers with random weights reads one example of each of five intents of
-CLINC150 before a query; two domains that it never saw, 50 episodes in each. Chance is 20.
-
-{arms_table("in_context", "1")}
-
-@@CONTEXT@@"""
-
-
 def languages() -> str:
     return f"""\
 `+experiment=cross_lingual`: meta-trained on sentiment in eight languages, tested on four others, 3-way 5-shot. The encoder is one of
@@ -340,7 +324,6 @@ SECTIONS = [
         beside,
         {f"beside_{name}": train("sentiment_fewshot", *settings, *BESIDE_ON_VALIDATION) for name, settings in BESIDE.items()},
     ),
-    Section("In-context (MetaICL), from random weights", in_context, {"in_context": Run("train", IN_CONTEXT)}),
     Section("Other languages: NusaX", languages, {"cross_lingual": train("cross_lingual")}),
     Section("From news to product reviews", domains, {"domain_adaptation": train("domain_adaptation")}),
     Section(
