@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
-from results_page import ROOT, Section, candidates_table, difference, mean, paired, percent, read_results, run_once, train, write_page
+from results_page import ROOT, Section, candidates_table, difference, mean, meta_trained, paired, percent, read_results, run_once, train, write_page
 
 from metatrain.config.schema import TrainConfig
 from metatrain.tasks.distribution import load_tasks
@@ -162,13 +162,12 @@ differences of that size say little; clusters and the sampler by hardness do har
 
 
 def sentences() -> str:
-    lines = [
-        "| beside the labelled tasks | meta-trained | minus the labelled tasks alone |",
-        "|---|---|---|",
-        f"| nothing | {percent(_trained('smlmt_labelled'))} | |",
-    ]
+    alone = RUNS / "smlmt_labelled"
+    lines = ["| beside the labelled tasks | meta-trained | minus the labelled tasks alone |", "|---|---|---|"]
+    lines.append(f"| nothing | {percent(meta_trained(alone, '5'))} | |")
     for kind in OF_SENTENCES:
-        lines.append(f"| `tasks.{kind}.share=0.25` | {percent(_trained(f'smlmt_{kind}'))} | {paired(RUNS / f'smlmt_{kind}', RUNS / 'smlmt_labelled', '5')} |")
+        run = RUNS / f"smlmt_{kind}"
+        lines.append(f"| `tasks.{kind}.share=0.25` | {percent(meta_trained(run, '5'))} | {paired(run, alone, '5')} |")
     return f"""\
 Tasks of two sentences from the texts themselves in a quarter of the episodes, everything else as for masked words on ARSC: does the second
 follow the first (`sentence_order`), are both of one text (`same_text`)?
@@ -177,10 +176,6 @@ follow the first (`sentence_order`), are both of one text (`same_text`)?
 
 Neither can be told from the labelled tasks alone (one training seed), though a quarter of their episodes is gone: they cost nothing, and that they
 help was not shown."""
-
-
-def _trained(name: str) -> dict:
-    return results(name)["arms"]["meta_trained"]
 
 
 def languages() -> str:
@@ -249,10 +244,8 @@ def pictures_and_texts() -> str:
 
 
 def same_request() -> str:
-    runs = [results(name)["by_shots"] for name in ("same_request", *(f"same_request_{seed}" for seed in MORE_SEEDS))]
-
     def seeds(shots: str) -> str:
-        return ", ".join(mean(each[shots]["arms"]["meta_trained"]) for each in runs)
+        return ", ".join(mean(meta_trained(RUNS / name, shots)) for name in ("same_request", *(f"same_request_{seed}" for seed in MORE_SEEDS)))
 
     return f"""\
 `+experiment=same_request`: do these two requests want the same? Pairs of requests of CLINC150, a task for each of its domains

@@ -10,7 +10,7 @@ import json
 
 import numpy as np
 from recipe_search import FITTED, FOUND
-from results_page import JOINT, ROOT, Run, Section, candidates_table, difference, mean, read_results, table, train, write_page
+from results_page import JOINT, ROOT, Run, Section, candidates_table, difference, mean, meta_trained, read_results, table, train, write_page
 
 from metatrain.tracking.metrics import read_metrics
 
@@ -126,6 +126,11 @@ Arms that train a model for every episode, on 10 episodes in each domain, 1-shot
 Seconds are of one thread, with another run on the other core."""
 
 
+def errors_gone(arms: dict[str, dict]) -> float:
+    """The share of logistic regression's errors that the meta-trained arm does not make."""
+    return 1 - (1 - arms["meta_trained"]["mean"]) / (1 - arms["logistic_regression"]["mean"])
+
+
 def seeds_table(experiment: str, shots: str) -> str:
     """One line a training seed: the recipe, logistic regression, and the share of its errors that are gone."""
     lines = ["| training seed | meta-trained | logistic regression | with names | errors of logistic regression that are gone |", "|---|---|---|---|---|"]
@@ -133,7 +138,7 @@ def seeds_table(experiment: str, shots: str) -> str:
     for seed in SEEDS:
         arms = read_results(RUNS / f"{experiment}_{seed}")["by_shots"][shots]["arms"]
         ours, theirs, names = (arms[arm]["mean"] for arm in ("meta_trained", "logistic_regression", "logistic_regression_with_names"))
-        gone.append(1 - (1 - ours) / (1 - theirs))
+        gone.append(errors_gone(arms))
         lines.append(f"| {seed} | {100 * ours:.1f} | {100 * theirs:.1f} | {100 * names:.1f} | {100 * gone[-1]:.0f}% |")
     lines.append(f"| mean | | | | {100 * np.mean(gone):.0f}% |")
     return "\n".join(lines)
@@ -174,7 +179,7 @@ def fdu_table(shots: str) -> str:
     for seed in SEEDS:
         part = read_results(RUNS / f"fdu_leave_domains_out_{seed}")["by_shots"][shots]
         means = {arm: part["arms"][arm]["mean"] for arm in arms}
-        gone = 1 - (1 - means["meta_trained"]) / (1 - means["logistic_regression"])
+        gone = errors_gone(part["arms"])
         against = next(difference(each) for each in part["comparisons"] if each["against"] == "joint_logistic_regression")
         lines.append(f"| {seed} | {' | '.join(f'{100 * mean:.1f}' for mean in means.values())} | {100 * gone:.0f}% | {against} |")
     return "\n".join(lines)
@@ -202,32 +207,31 @@ The names of the classes alone do as well as any examples: every domain is the s
 
 
 def more_of_it() -> str:
-    def meta_trained(name: str, shots: str = "5") -> dict:
-        return read_results(RUNS / name)["by_shots"][shots]["arms"]["meta_trained"]
-
     def both(name: str) -> str:
-        return f"{mean(meta_trained(name, '5'))}, {mean(meta_trained(name, '1'))}"
+        return f"{mean(meta_trained(RUNS / name, '5'))}, {mean(meta_trained(RUNS / name, '1'))}"
 
-    curve = [event for event in read_metrics(RUNS / "fdu_longer" / "metrics.jsonl") if event["split"] == "meta_validation"]
-    short, best = (max(event["accuracy"] for event in curve if event["step"] <= steps) for steps in (180, LONGER_STEPS))
-    lengths = ", ".join(f"{length} tokens {mean(meta_trained(f'fdu_valid_length_{length}'))}" for length in LENGTHS)
-    names = {"5 examples": "fdu_longer", "5 examples, 256 tokens": "fdu_longer_256", f"{MANY_EXAMPLES} examples, the whole encoder": "fdu_all_examples"}
-    names["5 examples, trained with 256 tokens too"] = "fdu_length_256"
-    tasks = list(meta_trained("fdu_longer")["per_task"])
-    validated = max(event["accuracy"] for event in read_metrics(RUNS / "fdu_length_256" / "metrics.jsonl") if event["split"] == "meta_validation")
-    at_256 = read_results(RUNS / "fdu_length_256")["by_shots"]
-    against_names = next(difference(each) for each in at_256["5"]["comparisons"] if each["against"] == "names_only")
-    many = {task: found["mean"] for task, found in meta_trained("fdu_all_examples", str(MANY_EXAMPLES))["per_task"].items()}
-    bound = 100 * float(np.mean([many.get(task, found["mean"]) for task, found in meta_trained("fdu_longer")["per_task"].items()]))
+    def validation(name: str) -> list[dict]:
+        return [event for event in read_metrics(RUNS / name / "metrics.jsonl") if event["split"] == "meta_validation"]
 
     def gone(shots: str) -> str:
-        ours, theirs = (at_256[shots]["arms"][arm]["mean"] for arm in ("meta_trained", "logistic_regression"))
-        return f"{100 * (1 - (1 - ours) / (1 - theirs)):.0f}%"
+        return f"{100 * errors_gone(at_256[shots]['arms']):.0f}%"
 
-    lines = [f"| a class | {' | '.join(tasks)} |", f"|---|{'---|' * len(tasks)}"]
-    for what, name in names.items():
-        found = meta_trained(name, str(MANY_EXAMPLES) if name == "fdu_all_examples" else "5")["per_task"]
-        lines.append(f"| {what} | {' | '.join(mean(found[task]) if task in found else '' for task in tasks)} |")
+    curve, at_256 = validation("fdu_longer"), read_results(RUNS / "fdu_length_256")["by_shots"]
+    short, best = (max(event["accuracy"] for event in curve if event["step"] <= steps) for steps in (180, LONGER_STEPS))
+    validated = max(event["accuracy"] for event in validation("fdu_length_256"))
+    against_names = next(difference(each) for each in at_256["5"]["comparisons"] if each["against"] == "names_only")
+    lengths = ", ".join(f"{length} tokens {mean(meta_trained(RUNS / f'fdu_valid_length_{length}', '5'))}" for length in LENGTHS)
+    rows = {
+        "5 examples": ("fdu_longer", "5"),
+        "5 examples, 256 tokens": ("fdu_longer_256", "5"),
+        f"{MANY_EXAMPLES} examples, the whole encoder": ("fdu_all_examples", str(MANY_EXAMPLES)),
+        "5 examples, trained with 256 tokens too": ("fdu_length_256", "5"),
+    }
+    found = {what: meta_trained(RUNS / name, shots)["per_task"] for what, (name, shots) in rows.items()}
+    few, _, many, _ = found.values()
+    bound = 100 * float(np.mean([many.get(task, few[task])["mean"] for task in few]))
+    lines = [f"| a class | {' | '.join(few)} |", f"|---|{'---|' * len(few)}"]
+    lines += [f"| {what} | {' | '.join(mean(each[task]) if task in each else '' for task in few)} |" for what, each in found.items()]
     return f"""\
 What was tried to come nearer to the aim of 70% of the errors (88 points), one training seed:
 

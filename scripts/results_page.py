@@ -105,11 +105,14 @@ def difference(comparison: dict) -> str:
     return f"{100 * comparison['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
+def meta_trained(folder: Path, shots: str) -> dict[str, Any]:
+    """What a run has for the meta-trained arm with so many examples a class."""
+    return read_results(folder)["by_shots"][shots]["arms"]["meta_trained"]
+
+
 def paired(ours: Path, theirs: Path, shots: str) -> str:
     """The meta-trained arm of one run minus that of another on the same episodes, with an interval over tasks and episodes within them."""
-    one, other = (
-        {task: found["scores"] for task, found in read_results(run)["by_shots"][shots]["arms"]["meta_trained"]["per_task"].items()} for run in (ours, theirs)
-    )
+    one, other = ({task: found["scores"] for task, found in meta_trained(run, shots)["per_task"].items()} for run in (ours, theirs))
     return difference(paired_difference(one, other, resamples=2000, seed=0))
 
 
@@ -131,8 +134,7 @@ def candidates_table(folder: Path, prefix: str, candidates: Mapping[str, Sequenc
     """A line for each candidate, by its settings: what the runs PREFIX_NAME have for the meta-trained arm."""
     lines = [f"| candidate | {' | '.join(f'{count}-shot' for count in shots)} |", f"|---|{'---|' * len(shots)}"]
     for name, settings in candidates.items():
-        parts = read_results(folder / f"{prefix}_{name}")["by_shots"]
-        cells = [cell(parts[count]["arms"]["meta_trained"]) for count in shots]
+        cells = [cell(meta_trained(folder / f"{prefix}_{name}", count)) for count in shots]
         lines.append(f"| `{' '.join(settings) or 'as it is'}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 
 import none_of_these
-from results_page import JOINT, ROOT, Run, Section, candidates_table, is_made, mean, paired, percent, read_results, table, train, write_page
+from results_page import JOINT, ROOT, Run, Section, candidates_table, is_made, mean, meta_trained, paired, percent, read_results, table, train, write_page
 
 RUNS = ROOT / "outputs" / "results" / "transfer"
 HEADING = "## The recommended recipe on other tasks"
@@ -21,20 +21,22 @@ ARMS = "[meta_trained,no_meta_training,logistic_regression,logistic_regression_w
 JOINTLY = ARMS.replace("]", ",joint_logistic_regression]")
 SLOW = ["evaluation.shots=[16]", "evaluation.episodes=5", "evaluation.queries=100", "report=false"]
 SLOW_ARMS = "evaluation.arms=[meta_trained,full_finetune,full_finetune_of_trained]"
+BESIDE_FULL_FINETUNES = {"mr_subj_trec_slow": Run("evaluate", [f"checkpoint={RUNS / 'mr_subj_trec_transfer_0'}", *SLOW, SLOW_ARMS])}
 # Candidates, tested on the meta-validation tasks.
+VALIDATION_FILES = "tasks.meta_test.files=[train.jsonl.gz,clinc150/train.jsonl,agnews/*,phrasebank/*]"
 SENTENCES_TRIED: dict[str, list[str]] = {"as_it_is": [], "blend_1.0": ["outer.blend=1.0"], "mix_0": ["episode.mix=0"]}
 SENTENCES_ON_VALIDATION = [
-    *("tasks.meta_validation.tasks=[]", "validation.every=0", "tasks.meta_test.files=[train.jsonl.gz,clinc150/train.jsonl,agnews/*,phrasebank/*]"),
+    *("tasks.meta_validation.tasks=[]", "validation.every=0", VALIDATION_FILES),
     *("tasks.meta_test.support_files=[]", "tasks.meta_test.tasks=[camera_photo,work,agnews,phrasebank]", "evaluation.episodes=8", "report=false"),
     *("evaluation.queries=25", "evaluation.arms=[meta_trained,no_meta_training,logistic_regression_with_names,logistic_regression]"),
 ]
 
 # What the choice between a head and the whole encoder is worth there; number of examples a class, and of support sets a task.
 FIT_ENCODER = "inner.fit_encoder=true"
-ENCODER = {shots: [f"evaluation.shots=[{shots}]", f"evaluation.episodes={episodes}"] for shots, episodes in (("16", 3), ("64", 1))}
+ENCODER = {"16": 3, "64": 1}
 ENCODER_ON_VALIDATION = [
     *(f"checkpoint={RUNS / 'sentences_valid_as_it_is'}", "tasks=mr_subj_trec", "tasks.meta_validation.tasks=[]", "tasks.meta_test.support_files=[]"),
-    *("tasks.meta_test.files=[train.jsonl.gz,clinc150/train.jsonl,agnews/*,phrasebank/*]", "tasks.meta_test.tasks=[camera_photo,agnews,phrasebank]"),
+    *(VALIDATION_FILES, "tasks.meta_test.tasks=[camera_photo,agnews,phrasebank]"),
     *("evaluation.queries=50", "evaluation.arms=[meta_trained]", "report=false"),
 ]
 
@@ -146,15 +148,12 @@ def find_strangers(settings: Sequence[str]) -> None:
 
 
 def whole_encoder() -> str:
-    def meta_trained(name: str, shots: str) -> dict:
-        return read_results(RUNS / name)["by_shots"][shots]["arms"]["meta_trained"]
-
     def line(head: str, whole: str, shots: str, task: str) -> str:
-        one, other = (meta_trained(name, shots)["per_task"][task] for name in (head, whole))
+        one, other = (meta_trained(RUNS / name, shots)["per_task"][task] for name in (head, whole))
         return f"| {task}, {shots} | {mean(one)} | {mean(other)} | {one['loss']:.3f} | {other['loss']:.3f} |"
 
     def seconds(name: str, shots: str) -> str:
-        return f"{meta_trained(name, shots)['adapt_seconds_per_episode']:.0f}"
+        return f"{meta_trained(RUNS / name, shots)['adapt_seconds_per_episode']:.0f}"
 
     top = ["| task, examples a class | head alone | whole encoder | log loss, head alone | log loss, whole encoder |", "|---|---|---|---|---|"]
     chosen = [
@@ -164,8 +163,8 @@ def whole_encoder() -> str:
     differences = ", ".join(f"{shots}-shot {paired(RUNS / f'encoder_valid_{shots}', RUNS / f'encoder_valid_head_{shots}', shots)}" for shots in ENCODER)
     return f"""\
 After the head is fitted, the whole encoder goes on from there (Adam, batches of 16), for as many updates as are best on examples left out, none among the
-choices. On meta-validation tasks, where the rate was chosen (of 5e-5, 1e-4 and 2e-4, on other support sets); {ENCODER["16"][1].split("=")[1]} support sets
-a task with 16 examples a class, {ENCODER["64"][1].split("=")[1]} with 64:
+choices. On meta-validation tasks, where the rate was chosen (of 5e-5, 1e-4 and 2e-4, on other support sets); {ENCODER["16"]} support sets
+a task with 16 examples a class, {ENCODER["64"]} with 64:
 
 {chr(10).join([*top, *chosen])}
 
@@ -179,8 +178,8 @@ The three tasks of sentences, the support sets that a full finetune was compared
 Minus head alone: {paired(RUNS / "encoder", RUNS / "mr_subj_trec_slow", "16")}; {seconds("encoder", "16")} seconds a task.
 
 Where the frozen encoder knows the kind of task (MR, and other reviews), nothing is gained, and where it does not, most of what a full finetune has over
-the head alone: {mean(meta_trained("encoder", "16"))} over all three tasks is the highest of the arms that were run there, and its calibration error,
-{100 * meta_trained("encoder", "16")["calibration_error"]:.1f}, the lowest. Cross-validation on 32 examples can be wrong about it: with one of the three
+the head alone: {mean(meta_trained(RUNS / "encoder", "16"))} over all three tasks is the highest of the arms that were run there, and its calibration error,
+{100 * meta_trained(RUNS / "encoder", "16")["calibration_error"]:.1f}, the lowest. Cross-validation on 32 examples can be wrong about it: with one of the three
 support sets of `camera_photo` it was. It is off unless it is asked for, since the head alone takes less than a second."""
 
 
@@ -206,6 +205,10 @@ meta-validation tasks it is as good (balanced 83.7 and 83.8): the fixed support 
 was decided with this known. `arsc_linear` has 85.1 / 80.0."""
 
 
+def encoder_on_validation(shots: str, *settings: str) -> Run:
+    return Run("evaluate", [*ENCODER_ON_VALIDATION, f"evaluation.shots=[{shots}]", f"evaluation.episodes={ENCODER[shots]}", *settings])
+
+
 SECTIONS = [
     Section(
         "MR, Subj and TREC (`mr_subj_trec_transfer`)",
@@ -219,7 +222,7 @@ SECTIONS = [
                 )
                 for seed in SEEDS
             },
-            "mr_subj_trec_slow": Run("evaluate", [f"checkpoint={RUNS / 'mr_subj_trec_transfer_0'}", *SLOW, SLOW_ARMS]),
+            **BESIDE_FULL_FINETUNES,
         },
     ),
     Section(
@@ -227,9 +230,9 @@ SECTIONS = [
         whole_encoder,
         {
             "sentences_valid_as_it_is": train("mr_subj_trec_transfer", *SENTENCES_ON_VALIDATION),
-            **{f"encoder_valid_head_{shots}": Run("evaluate", [*ENCODER_ON_VALIDATION, *some]) for shots, some in ENCODER.items()},
-            **{f"encoder_valid_{shots}": Run("evaluate", [*ENCODER_ON_VALIDATION, *some, FIT_ENCODER]) for shots, some in ENCODER.items()},
-            "mr_subj_trec_slow": Run("evaluate", [f"checkpoint={RUNS / 'mr_subj_trec_transfer_0'}", *SLOW, SLOW_ARMS]),
+            **{f"encoder_valid_head_{shots}": encoder_on_validation(shots) for shots in ENCODER},
+            **{f"encoder_valid_{shots}": encoder_on_validation(shots, FIT_ENCODER) for shots in ENCODER},
+            **BESIDE_FULL_FINETUNES,
             "encoder": Run("evaluate", [f"checkpoint={RUNS / 'mr_subj_trec_transfer_0'}", *SLOW, "evaluation.arms=[meta_trained]", FIT_ENCODER]),
         },
     ),

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metatrain.meta.episode_texts import EpisodeTexts
-from metatrain.meta.head_fit import Fit, Fold, best_temperature
+from metatrain.meta.head_fit import Fit, Fold, best_temperature, of_all
 from metatrain.meta.inner import HEAD
 from metatrain.meta.parameters import Parameters
 from metatrain.models.batches import chunks
@@ -98,7 +98,8 @@ class _Training:
                 batch, self.order = self.order[:BATCH], self.order[BATCH:]
                 texts, labels = [self.support.texts[row] for row in batch], self.support.labels[torch.from_numpy(batch)]
                 for part in chunks(texts, self.learner.memory.part_tokens):
-                    (F.cross_entropy(self._scores(texts[part]), labels[part], reduction="sum") / len(texts)).backward()
+                    scores = self.learner.scores(self.parameters, self.learner.model.batch(texts[part]))
+                    (F.cross_entropy(scores, labels[part], reduction="sum") / len(texts)).backward()
                 self.optimizer.step()
                 self.schedule.step()
                 self.optimizer.zero_grad()  # here: gradients would lie about while another fold is in training
@@ -107,13 +108,7 @@ class _Training:
 
     def logits(self, rows: np.ndarray) -> Tensor:
         """Scores [rows, way] of examples, on the CPU."""
-        texts = [self.support.texts[row] for row in rows]
-        with torch.no_grad():
-            return torch.cat([self._scores(texts[part]) for part in chunks(texts, self.learner.memory.part_tokens)]).cpu()
-
-    def _scores(self, texts: Sequence[np.ndarray]) -> Tensor:
-        features = self.learner.encode(self.parameters, self.learner.model.batch(texts))
-        return F.linear(features, self.parameters[HEAD + "weight"], self.parameters[HEAD + "bias"])
+        return self.learner.logits(self.parameters, [self.support.texts[row] for row in rows]).cpu()
 
     def result(self, temperature: float) -> Parameters:
         """All parameters, the word embeddings whole again, and the head divided by a temperature."""
@@ -172,8 +167,7 @@ def fit_encoder(learner: EncoderLearner, episode: EpisodeTexts, fit: Fit, watche
     watcher.start("training the encoder, all examples", best.updates)
     training.go_on(best.updates, watcher)
     watcher.stop()
-    judged = torch.full((len(labels), best.logits.shape[1]), math.nan, dtype=best.logits.dtype)
-    judged[torch.from_numpy(left_out)] = best.logits / best.temperature
+    judged = of_all(len(labels), left_out, best.logits / best.temperature)
     loss = float(F.cross_entropy(training.logits(everything) / best.temperature, labels))
     return training.result(best.temperature), replace(fit, loss=loss, temperature=best.temperature, left_out=judged, updates=best.updates)
 

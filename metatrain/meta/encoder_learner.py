@@ -221,7 +221,7 @@ class EncoderLearner(Learner):
     def logits(self, parameters: Mapping[str, Tensor], texts: Sequence[np.ndarray]) -> Tensor:
         """Scores of shape [texts, way] under adapted parameters, without a graph."""
         with torch.no_grad():
-            parts = [self._scores(parameters, self.model.batch(texts[part])) for part in chunks(texts, self.memory.part_tokens)]
+            parts = [self.scores(parameters, self.model.batch(texts[part])) for part in chunks(texts, self.memory.part_tokens)]
         return torch.cat(parts)
 
     def features(self, texts: Sequence[np.ndarray]) -> Tensor:
@@ -243,5 +243,6 @@ class EncoderLearner(Learner):
             return self.encode(parameters, batch, seed=seed)
         return frozen if self.cut is None else self.encode(parameters, batch, hidden=frozen, start=self.cut, seed=seed)
 
-    def _scores(self, parameters: Mapping[str, Tensor], batch: Batch) -> Tensor:
+    def scores(self, parameters: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """Scores of shape [texts, way] under parameters that have a head."""
         return F.linear(self.encode(parameters, batch), parameters[HEAD + "weight"], parameters[HEAD + "bias"])

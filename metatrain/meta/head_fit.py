@@ -96,10 +96,9 @@ def fit_head(start: Start, features: Tensor, labels: Tensor, kept: np.ndarray, s
     if not math.isinf(pull):
         head = _fitted(head, head, extended, labels, torch.ones_like(seen[:1]), pull)
     head = head[0] / temperature
-    logits = torch.full((len(labels), head.shape[0]), math.nan, dtype=head.dtype)
-    logits[rows] = left_out / temperature
-    judged = tuple(Fold(fold, _parted(weight / temperature)) for fold, weight in zip(folds, of_folds))
-    return Fit(_parted(head), _loss(head, extended, labels), pull, temperature, logits, judged)
+    judged = of_all(len(labels), rows.numpy(), left_out / temperature)
+    heads = tuple(Fold(fold, _parted(weight / temperature)) for fold, weight in zip(folds, of_folds))
+    return Fit(_parted(head), _loss(head, extended, labels), pull, temperature, judged, heads)
 
 
 def _by_names(start: Start, features: Tensor, labels: Tensor, kept: np.ndarray) -> Tensor | None:
@@ -108,10 +107,15 @@ def _by_names(start: Start, features: Tensor, labels: Tensor, kept: np.ndarray) 
     rows = np.flatnonzero(named & ~kept)
     if not len(rows):
         return None
-    logits = torch.full((len(labels), int(labels.max()) + 1), math.nan, dtype=features.dtype)
-    for row in rows:
-        logits[row] = _joined(start(np.delete(np.arange(len(labels)), row))) @ features[row]
-    return logits
+    logits = [_joined(start(np.delete(np.arange(len(labels)), row))) @ features[row] for row in rows]
+    return of_all(len(labels), rows, torch.stack(logits))
+
+
+def of_all(examples: int, rows: np.ndarray, logits: Tensor) -> Tensor:
+    """The logits [rows, way] of some examples among those of all, NaN for the others."""
+    found = torch.full((examples, logits.shape[1]), math.nan, dtype=logits.dtype)
+    found[torch.from_numpy(rows)] = logits
+    return found
 
 
 def _loss(head: Tensor, features: Tensor, labels: Tensor) -> float:
