@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from metatrain.config.compose import quoted, run_under_hydra
 from metatrain.config.schema import SweepConfig, TrainConfig
-from metatrain.errors import Stopped, UserError
+from metatrain.errors import RestartableError, Stopped, UserError
 
 if TYPE_CHECKING:
     from metatrain.search.study import Study, Taken
@@ -44,10 +44,15 @@ def main(arguments: list[str]) -> None:
     """Entry point; arguments are Hydra's, and a sweep of a setting says that it is to be searched."""
     _check_optuna()
     from metatrain.search.space import split_sweeps
+    from metatrain.search.study import DATABASE_ERRORS
 
     sweeps, others = split_sweeps(arguments)
     space = [f"++search.space={{{', '.join(f'{key}: {quoted(sweep)}' for key, sweep in sweeps.items())}}}"] if sweeps else []
-    run_under_hydra("sweep", [*others, *space], SweepConfig, start)
+    try:
+        run_under_hydra("sweep", [*others, *space], SweepConfig, start)
+    except DATABASE_ERRORS as error:
+        why = str(error.__cause__ or error).splitlines()[0]  # Optuna's own words guess at a reason
+        raise RestartableError(f"search.storage: the database does not answer: {why}; the same command goes on with the search") from error
 
 
 def start(config: SweepConfig, path: Path, overrides: list[str]) -> None:

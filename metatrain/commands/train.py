@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from metatrain.config.compose import is_of_grid, run_under_hydra
 from metatrain.config.schema import TrainConfig
+from metatrain.errors import Stopped
+from metatrain.training import slurm
 from metatrain.training.rank_environment import number_of_ranks
 
 if TYPE_CHECKING:
@@ -90,18 +92,23 @@ def main(arguments: list[str]) -> None:
         from metatrain.training.ranks import share_run_id
 
         share_run_id()
+    slurm.announce_ends_by_preemption_signal()
     run_under_hydra("train", arguments, TrainConfig, start)
 
 
 def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
     """A new run in `path`; of a grid, which is named by its settings, the one that is there already goes on."""
-    if is_of_grid() and (path / "config.yaml").exists():
-        from metatrain.commands.resume import go_on
-        from metatrain.training.run_directory import RunDirectory
+    try:
+        if is_of_grid() and (path / "config.yaml").exists():
+            from metatrain.commands.resume import go_on
+            from metatrain.training.run_directory import RunDirectory
 
-        go_on(RunDirectory(path.resolve()), config, [])
-    else:
-        run_job(Job(config, path, overrides))
+            go_on(RunDirectory(path.resolve()), config, [])
+        else:
+            run_job(Job(config, path, overrides))
+    except Stopped as stop:
+        slurm.hand_over(stop)
+        raise
 
 
 def run_job(job: Job) -> None:

@@ -19,4 +19,4 @@ class SearchConfig:
     pruner: str = "halving"
     reduction: int = 3  # of the trials at a rung, one of so many goes on to the next, which is so many times as far
     first_rung: float = 0.2  # how far into its validations a trial is judged for the first time
-    storage: str | None = None  # a database, as an URL of SQLAlchemy (sqlite:///..., postgresql://...); null: a journal in the search's directory
+    storage: str | None = None  # a database, as an URL of SQLAlchemy (sqlite:///..., postgresql+psycopg://...); null: a journal in the search's directory

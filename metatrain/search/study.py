@@ -20,11 +20,13 @@ import numpy as np
 import optuna
 from filelock import FileLock, Timeout
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.pruners import BasePruner, HyperbandPruner, NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from metatrain.errors import UserError
@@ -32,6 +34,7 @@ from metatrain.search.config import SearchConfig
 
 SAMPLERS = ("tpe", "random")
 PRUNERS = ("halving", "hyperband", "none")
+DATABASE_ERRORS = (StorageInternalError, SQLAlchemyError)  # what comes of any use of a study whose database does not answer
 _ERROR = "error"  # attribute of a trial that has failed: why
 _NUMBER, _FROM = "number", "from"  # attributes of one that goes on: whose run it has, and the rung it comes from
 
@@ -79,7 +82,7 @@ class Study:
                 storage = config.storage or JournalStorage(JournalFileBackend(str(folder / "study.journal")))
                 self.study = optuna.create_study(storage=storage, study_name=name, direction="maximize", pruner=self._pruner(), load_if_exists=True)
             except (ImportError, ValueError, OSError, SQLAlchemyError) as error:
-                raise UserError(f"search.storage={config.storage}: {str(error).splitlines()[0]}") from error
+                raise UserError(f"search.storage={_shown(config.storage)}: {_why(error)}") from error
 
     def take(self) -> Taken | None:
         """The next trial: one that its process has left, one that may go on, or a new one; None: there is none."""
@@ -239,3 +242,17 @@ def rows(trials: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
         record = {"trial": number, "state": trial.state.name.lower(), "score": score, "validations": len(scores), "seconds": seconds}
         found.append({**record, **trial.params})
     return found
+
+
+def _shown(storage: str | None) -> str:
+    """A database's URL without its password."""
+    try:
+        return str(make_url(storage)) if storage else "null"
+    except SQLAlchemyError:
+        return "(an URL that SQLAlchemy does not understand)"
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ImportError):
+        return "the driver of this database is not installed; for postgresql+psycopg://...: pip install 'metatrain-nlp[postgresql]'"
+    return str(error).splitlines()[0]

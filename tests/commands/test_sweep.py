@@ -10,9 +10,11 @@ import pytest
 from config.test_compose import composed
 from conftest import spawn
 
+from metatrain.commands import sweep
 from metatrain.config.compose import settings_hash
+from metatrain.errors import RestartableError
 
-pytest.importorskip("optuna")
+optuna = pytest.importorskip("optuna")
 
 SEARCH = [
     "debug=fast", "hardware.threads=1", "validation.every=1", "outer.steps=3", "outer.lr=tag(log,interval(1e-5,1e-2))", "inner.steps=choice(1,2)",
@@ -97,3 +99,12 @@ def test_the_directory_says_what_is_searched():
 
     assert name("search=rates") == name("search=rates", "search.trials=99", "hardware.threads=1", "tracking=offline")
     assert len({name("search=rates"), name("search=rates", "seed=1"), name("search=rates", "outer.steps=3"), name()}) == 4
+
+
+def test_a_database_that_is_gone_is_a_fault_that_a_restart_can_heal(monkeypatch):
+    def gone(*_arguments) -> None:
+        raise optuna.exceptions.StorageInternalError("a guess") from ConnectionError("terminating connection\nand more")
+
+    monkeypatch.setattr(sweep, "run_under_hydra", gone)
+    with pytest.raises(RestartableError, match=r"search\.storage: the database does not answer: terminating connection; the same command goes on"):
+        sweep.main(["search=rates"])

@@ -185,6 +185,13 @@ def test_a_database_may_hold_the_study(tmp_path):
         opened(tmp_path, storage="nothing://here")
 
 
+@pytest.mark.parametrize("storage", ["nothing://me:hidden@here", "hidden"])
+def test_a_database_that_cannot_be_opened_is_named_without_its_password(tmp_path, storage):
+    with pytest.raises(UserError, match=r"search\.storage=") as refusal:
+        opened(tmp_path, storage=storage)
+    assert "hidden" not in str(refusal.value)
+
+
 @pytest.mark.parametrize(("key", "value"), [("trials", 0), ("reduction", 1), ("first_rung", 0.0), ("sampler", "grid"), ("pruner", "median")])
 def test_settings_that_make_no_sense_are_refused(key, value):
     with pytest.raises(UserError, match=rf"search\.{key}={value}"):
