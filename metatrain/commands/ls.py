@@ -15,18 +15,21 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 USAGE = """\
-usage: metatrain ls [experiments|algorithms|models|tasks|runs]
+usage: metatrain ls [experiments|algorithms|models|tasks|runs] [NAME]
 
-Lists experiments with what they showed and cost, methods with their papers, models, task distributions, or the runs below outputs/
-with their state and score. Without a kind: the names of all of them, and the newest runs.
+Lists experiments with their measured score and cost, methods with their papers, models, task distributions, or the runs below outputs/
+with their state and score. With a name: all that is known of it. Without a kind: the names of all of them, and the newest runs.
 
 examples:
   metatrain ls experiments
+  metatrain ls experiments sentiment_fewshot
   metatrain ls runs
 """
 
 _GROUPS = {"experiments": "experiment", "algorithms": "algorithm", "models": "model", "tasks": "tasks"}
 _NEWEST = 5
+_SHORT = "In short: "  # what an experiment's comment begins with,
+_PARTS = "(?:Shows|Result|Cost|Equation|Check)"  # and what else comments have
 
 
 def main(arguments: list[str]) -> None:
@@ -34,36 +37,48 @@ def main(arguments: list[str]) -> None:
     from rich.console import Console
 
     kinds: dict[str, Callable[[], Table]] = {**{kind: partial(_options, kind) for kind in _GROUPS}, "runs": _runs}
-    if len(arguments) > 1 or (arguments and arguments[0] not in kinds):
+    if arguments and arguments[0] not in kinds:
         raise UserError(f"metatrain ls lists one of {', '.join(kinds)}, not {' '.join(arguments)}")
+    if len(arguments) > 2 or (len(arguments) == 2 and arguments[0] not in _GROUPS):
+        raise UserError(f"metatrain ls {arguments[0]} is all there is to ask, not {' '.join(arguments)}")
     console = Console(highlight=False, markup=False)
+    if len(arguments) == 2:
+        console.print(re.sub(rf" (?={_PARTS}: )", "\n", _head(_option(*arguments))))
+        return
     if arguments:
         console.print(kinds[arguments[0]]())
         return
-    from metatrain.config.compose import conf_dir
-
-    for kind, group in _GROUPS.items():
-        console.print(f"{kind}: {', '.join(sorted(path.stem for path in (conf_dir() / group).glob('*.yaml')))}", soft_wrap=True)
+    for kind in _GROUPS:
+        console.print(f"{kind}: {', '.join(_names(kind))}", soft_wrap=True)
     console.print(_runs(_NEWEST))
 
 
-def _options(kind: str) -> Table:
-    """The files of a config group, with what their first comments say."""
-    from rich.table import Table
-
+def _folder(kind: str) -> Path:
     from metatrain.config.compose import conf_dir
 
-    table = Table(box=None, padding=(0, 2, 1, 0))
-    columns = ("shows", "result", "cost") if kind == "experiments" else ("what",)
-    for column in (kind, *columns):
-        table.add_column(column, overflow="fold", no_wrap=column == kind, ratio=None if column in (kind, "cost") else 2)
-    for path in sorted((conf_dir() / _GROUPS[kind]).glob("*.yaml")):
-        head = _head(path)
-        if kind == "experiments":
-            parts = dict(re.findall(r"(Shows|Result|Cost): (.*?)(?= (?:Result|Cost): |$)", head))
-            table.add_row(path.stem, *(_sentence(parts.get(part, "")) for part in ("Shows", "Result", "Cost")))
-        else:
-            table.add_row(path.stem, _sentence(re.sub(r"(Equation|Check): .*", "", head)))
+    return conf_dir() / _GROUPS[kind]
+
+
+def _names(kind: str) -> list[str]:
+    return sorted(path.stem for path in _folder(kind).glob("*.yaml"))
+
+
+def _option(kind: str, name: str) -> Path:
+    """Raises: UserError: there is no file of that name."""
+    if name not in _names(kind):
+        raise UserError(f"there is no {name} among the {kind}: {', '.join(_names(kind))}")
+    return _folder(kind) / f"{name}.yaml"
+
+
+def _options(kind: str) -> Table:
+    """The files of a config group, with the first sentence of their first comments."""
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column(kind, no_wrap=True)
+    table.add_column("in short; more: metatrain ls experiments NAME" if kind == "experiments" else "what", overflow="fold")
+    for name in _names(kind):
+        table.add_row(name, _sentence(re.sub(rf" {_PARTS}: .*", "", _head(_option(kind, name)))).removeprefix(_SHORT))
     return table
 
 

@@ -16,13 +16,19 @@ def test_everything_on_one_page(cli):
     assert "none yet below outputs/" in found.out
 
 
-def test_experiments_with_what_they_measured(cli, monkeypatch):
+def test_experiments_in_short_and_each_in_full(cli, monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")
     found = cli("ls", "experiments")
     for path in (ROOT / "conf" / "experiment").glob("*.yaml"):
         (line,) = [line for line in found.out.splitlines() if line.startswith(f"{path.stem} ")]
-        head = path.read_text()
-        assert head.split("Shows: ")[1][:20] in line and head.split("Result: ")[1][:15] in line and head.split("Cost: ")[1][:10] in line
+        assert path.read_text().split("In short: ")[1].split("\n")[0] in line
+    parts = cli("ls", "experiments", "arsc").out.split("\n")
+    assert [part.split(":")[0] for part in parts[:-1] if ":" in part[:10]] == ["In short", "Shows", "Result", "Cost"]
+
+
+def test_a_name_that_is_not_there_and_more_than_a_name(cli):
+    assert "there is no arsk among the experiments: alphabets, arsc" in cli("ls", "experiments", "arsk").err
+    assert cli("ls", "runs", "x").code == cli("ls", "models", "minilm", "x").code == 2
 
 
 def test_methods_with_their_papers(cli, monkeypatch):

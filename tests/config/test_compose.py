@@ -62,6 +62,10 @@ def test_an_experiment_begins_with_its_command_and_what_it_measured(path):
     assert head[1] == f"# metatrain train +experiment={path.stem}"
     for words in ("Shows:", "Result:", "Cost:", "95%", "GB"):
         assert words in text, words
+    short, rest = head[2], "\n".join(head[3:])
+    assert short.startswith("# In short: ") and len(short) <= 125
+    for number in re.findall(r"\d+\.\d+", short):
+        assert number in rest, f"{number} is measured nowhere"
 
 
 def test_debug_wins_over_an_experiment_and_an_explicit_setting_over_both():
