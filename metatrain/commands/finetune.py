@@ -110,7 +110,7 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
             found = _adapt(learner, examples, config.none_of_these, display)
             results = {"format": 1, "labels": labels, **found.results}
             with written_whole(run.model) as folder:
-                kind = save_finetuned(folder, learner.write_to_model(found.parameters), found.parameters, labels, found.threshold)
+                kind = save_finetuned(folder, learner.write_to_model(found.parameters), found.parameters, labels, found.threshold, config.data.pair)
                 (folder / "README.md").write_text(finetuned_card(config.checkpoint, results, kind, config.seed, __version__), encoding="utf-8")
             write_json(run.results, results)
             if config.report:
@@ -119,7 +119,7 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
             display.say(f"model: {run.model} (loads with {kind})")
             if config.report:
                 display.say(f"report: {run.report}")
-            what = "data=PICTURE" if task.of_pictures else 'text="..."'
+            what = "data=PICTURE" if task.of_pictures else "data=FILE" if config.data.pair else 'text="..."'
             display.say(f"next: metatrain predict model={run.model} {what}")
 
 

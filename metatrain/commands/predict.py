@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> None:
 def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
     """Print a line per label for a text, or the answer; a JSON line per text for a file or a pipe."""
     from metatrain.errors import UserError
-    from metatrain.models.export import Classifier
+    from metatrain.models.export import Classifier, read_facts
     from metatrain.models.writer import TASK, Writer
     from metatrain.tasks.files import Columns, read_file
     from metatrain.tasks.sources import pictures_in
@@ -61,8 +61,13 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
 
     if (config.text is None) == (config.data is None):
         raise UserError('give either text="..." or data=FILE')
-    if config.data == _PIPE and config.pair is not None:
-        raise UserError(f"pair={config.pair}: a line of standard input is one text; put pairs into a file")
+    name = config.model.path
+    folder = RunDirectory.find(name, "finetune").path if name == "latest" else Path(name).expanduser()
+    if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
+        folder = folder / "model"
+    pair = config.pair or read_facts(folder).get("pair")
+    if pair is not None and (config.text is not None or config.data == _PIPE):
+        raise UserError(f"pair={pair}: this model reads two texts, and here is one; put pairs into a file, with the columns {config.column} and {pair}")
     texts: Iterable[str]
     if config.text is not None:
         texts = [plain(config.text)]
@@ -70,12 +75,8 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
         texts = (plain(line.strip()) for line in sys.stdin if line.strip())
     else:
         data = Path(str(config.data)).expanduser()
-        texts = pictures_in(data) or read_file(data, Columns(config.column, pair=config.pair)).texts
+        texts = pictures_in(data) or read_file(data, Columns(config.column, pair=pair)).texts
     device, _, _ = hardware.apply(config.hardware)
-    name = config.model.path
-    folder = RunDirectory.find(name, "finetune").path if name == "latest" else Path(name).expanduser()
-    if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
-        folder = folder / "model"
     model = Writer(folder, device) if (folder / TASK).is_file() else Classifier(folder, device)
     if config.text is not None:
         print(_shown(model, list(texts)))

@@ -110,15 +110,21 @@ def is_none(logits: Tensor, threshold: float | None) -> Tensor:
     return logits.amax(1) < (-math.inf if threshold is None else threshold)
 
 
-def save_finetuned(folder: Path, model: Model, adapted: Mapping[str, Tensor], labels: Sequence[str] | None, threshold: float | None = None) -> str:
+def save_finetuned(
+    folder: Path, model: Model, adapted: Mapping[str, Tensor], labels: Sequence[str] | None, threshold: float | None = None, pair: str | None = None
+) -> str:
     """Write a finetuned model of any kind; adapted: its parameters, an encoder's head among them. Returns who loads it.
 
-    threshold: of a classifier, below which the highest score means none of the labels.
+    threshold: of a classifier, below which the highest score means none of the labels; pair: the column of the second texts, if it reads pairs.
     """
-    if isinstance(model, LanguageModel):
-        return save_writer(folder, model, labels)
-    assert labels is not None  # an encoder's task has some
     facts: dict[str, Any] = {} if threshold is None else {"none_of_these": {"highest_score_below": threshold}}
+    if pair is not None:
+        facts["pair"] = pair
+    if isinstance(model, LanguageModel):
+        kind = save_writer(folder, model, labels)
+        _write_facts(folder, facts)
+        return kind
+    assert labels is not None  # an encoder's task has some
     weight, bias = adapted["head.weight"], adapted["head.bias"]
     if isinstance(model, PictureEncoder):
         kind = "metatrain"  # no class of others computes the same of all that are supported
@@ -127,9 +133,27 @@ def save_finetuned(folder: Path, model: Model, adapted: Mapping[str, Tensor], la
         facts["labels"], facts["encoder"] = list(labels), {"pooling": model.pooling, "normalize": model.normalize, "max_length": model.max_length}
     else:
         kind = save_classifier(folder, model, weight, bias, labels)
+    _write_facts(folder, facts)
+    return kind
+
+
+def _write_facts(folder: Path, facts: dict[str, Any]) -> None:
     if facts:
         _write_json(folder / _FINETUNED, {"format": 1, **facts})
-    return kind
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """What `save_finetuned` wrote of a model beside its weights: `none_of_these`, `pair`, `labels` and `encoder`, those that it has.
+
+    Raises: UserError: it cannot be read.
+    """
+    path = folder / _FINETUNED
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
 
 
 class Classifier:
@@ -141,7 +165,7 @@ class Classifier:
             raise UserError(f"model={folder}: not a model directory (no config.json); give what `metatrain finetune` wrote")
         try:
             config: Any = read_settings(folder)
-            facts = json.loads((folder / _FINETUNED).read_text(encoding="utf-8")) if (folder / _FINETUNED).is_file() else {}
+            facts = read_facts(folder)
             if "encoder" in facts:
                 self._model: Any = load_picture_encoder(ModelConfig(name=str(folder), **facts["encoder"]), second_order=False)[0]
                 head = safetensors.torch.load_file(folder / _HEAD)

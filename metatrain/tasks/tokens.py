@@ -82,6 +82,8 @@ class TargetEncoding:
     alone: bool  # of a decoder alone: with no other special token
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
+        if not texts:
+            return []  # which tokenizers do not take
         if not self.alone:
             encoded = self.tokenizer(text_target=list(texts), truncation=True, max_length=self.max_length)["input_ids"]
         else:

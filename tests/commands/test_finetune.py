@@ -78,7 +78,7 @@ def test_predict_the_lines_of_standard_input(cli, finetuned, tmp_path, monkeypat
     found = cli("predict", f"model={finetuned}", "data=-", "output=predicted.jsonl")
     assert found.out == "150 predictions: predicted.jsonl\n" and (tmp_path / "predicted.jsonl").read_text() == expected
     refused = cli("predict", f"model={finetuned}", "data=-", "pair=other")
-    assert refused.code == 2 and "pair=other: a line of standard input is one text" in refused.err
+    assert refused.code == 2 and "pair=other: this model reads two texts, and here is one" in refused.err
 
 
 def test_predictions_are_those_of_the_model_that_was_tested(cli, finetuned, tmp_path):

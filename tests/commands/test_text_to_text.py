@@ -74,6 +74,29 @@ def test_two_kinds_of_tasks_in_one_run_that_is_resumed_evaluated_and_used(cli, s
     assert answers == [{"text": "the red house", "answer": "rot"}, {"text": "the blue tree", "answer": "blau"}]
 
 
+def test_questions_about_a_text_are_answered(cli):
+    people, places = ("ann", "bob", "eva", "gus"), ("rome", "oslo", "lima", "cairo")
+    rows = [
+        {"question": f"where is {who}", "context": f"{who} is in {place}", "answer": place, "task": task}
+        for task, found in (("some", places[:2]), ("others", places[2:]))
+        for who in people
+        for place in found
+    ]
+    write_jsonl(Path("answers.jsonl"), rows)
+    columns = ["tasks=files", "tasks.path=answers.jsonl", "tasks.task=task", "tasks.text=question", "tasks.pair=context", "tasks.target=answer"]
+    split = ["tasks.meta_train.tasks=[some]", "tasks.meta_test.tasks=[others]", "tasks.meta_validation.tasks=[]", "validation.every=0"]
+    found = cli("train", *MODEL, *SHORT, *columns, *split, "tasks.score=exact_match", "hydra.run.dir=run", "outer.steps=1")
+    assert found.code == 0, found.err
+    assert found.out.rstrip().endswith("data.train=YOUR_EXAMPLES.csv data.pair=COLUMN data.target=COLUMN")
+    write_jsonl(Path("new.jsonl"), [{"text": "where is ann", "context": f"ann is in {place}", "answer": place} for place in places[:2]])
+    tuned = ["data.train=new.jsonl", "data.pair=context", "data.target=answer", "inner.steps=150", "hydra.run.dir=tuned"]
+    assert cli("finetune", "checkpoint=run", *tuned).code == 0
+    # The question is the same: the answer comes of the context.
+    answers = [json.loads(line)["answer"] for line in cli("predict", "model=tuned", "data=new.jsonl").out.splitlines()]
+    assert answers == ["rome", "oslo"]
+    assert "with the columns text and context" in cli("predict", "model=tuned", "text=where is ann").err
+
+
 def test_a_language_model_classifies_by_the_names_of_labels(cli, tmp_path):
     rows = [{"text": f"{word} {n}", "label": label} for n in range(4) for word, label in (("fine", "yes"), ("awful", "no_way"))]
     write_jsonl(Path("labelled.jsonl"), rows)
