@@ -66,6 +66,7 @@ class Adaptation:
     parameters: Parameters
     results: dict[str, Any]  # what results.json says
     threshold: float | None  # of none_of_these
+    context: np.ndarray | None  # token ids that a language model reads before every text
     mistakes: dict[str, Any] | None  # in the test, if there is one of labels
 
 
@@ -110,7 +111,8 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
             found = _adapt(learner, examples, config.none_of_these, display)
             results = {"format": 1, "labels": labels, **found.results}
             with written_whole(run.model) as folder:
-                kind = save_finetuned(folder, learner.write_to_model(found.parameters), found.parameters, labels, found.threshold, config.data.pair)
+                model = learner.write_to_model(found.parameters)
+                kind = save_finetuned(folder, model, found.parameters, labels, found.threshold, config.data.pair, found.context)
                 (folder / "README.md").write_text(finetuned_card(config.checkpoint, results, kind, config.seed, __version__), encoding="utf-8")
             write_json(run.results, results)
             if config.report:
@@ -131,17 +133,25 @@ def _adapt(learner: Learner, examples: Examples, none: float | None, display: Di
     from metatrain.evaluation.analysis import mistakes_in
     from metatrain.evaluation.protocol import scored, texts_of
     from metatrain.meta.encoder_learner import EncoderLearner
+    from metatrain.meta.language_learner import LanguageLearner
     from metatrain.models.export import is_none
+    from metatrain.models.writer import after_context
 
-    episode, threshold, wrong = examples.episode, None, None
+    episode, threshold, context, wrong = examples.episode, None, None, None
     tokens = learner.model.tokens()
     texts = texts_of(episode, tokens)
+    if isinstance(learner, LanguageLearner):
+        context = learner.context(texts)
+        after_context(learner.model, context, texts.support)  # texts to come are about as long: what does not fit is said now
     begin = time.perf_counter()
     adapted, loss, fit = adapted_to(learner, texts, display)
     seconds = time.perf_counter() - begin
     steps, number = learner.steps(evaluation=True), len(episode.support)
     what = f"{number} examples" + (f" of {episode.way} classes" if episode.task.targets is None else "")
-    display.say(f"adapted to {what} in {seconds:.1f} s ({steps} inner steps, last loss {loss:.3f})")
+    if context is not None and len(context):
+        display.say(f"{what}, {len(context)} tokens, are read before every text; nothing adapts")
+    else:
+        display.say(f"adapted to {what} in {seconds:.1f} s ({steps} inner steps, last loss {loss:.3f})")
     results: dict[str, Any] = {"examples": number, "steps": steps, "seconds": round(seconds, 3)}
     if fit is not None:
         results.update(_cross_validation(fit, texts.support_labels, display.say))
@@ -170,7 +180,7 @@ def _adapt(learner: Learner, examples: Examples, none: float | None, display: Di
         found = float(is_none(learner.logits(adapted, tokens.encode(examples.strangers)), threshold).double().mean())
         results["test"]["strangers"] = {"examples": len(examples.strangers), "found": found}
         display.say(f"of {len(examples.strangers)} test texts of no class, it takes {found:.1%}")
-    return Adaptation(adapted, results, threshold, wrong)
+    return Adaptation(adapted, results, threshold, context, wrong)
 
 
 def _cross_validation(fit: Fit, labels: np.ndarray, say: Callable[[str], None]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from metatrain.meta.parameters import Parameters
 from metatrain.models.batches import chunks
 from metatrain.models.heads import IN_CONTEXT
 from metatrain.models.language_model import LanguageModel
-from metatrain.models.writer import losses_of_choices
+from metatrain.models.writer import after_context, losses_of_choices
 
 
 class LanguageLearner(Learner):
@@ -65,20 +65,15 @@ class LanguageLearner(Learner):
 
     def prompts(self, episode: EpisodeTexts) -> Sequence[np.ndarray]:
         """What is read before an answer is written: the queries, after the support set if it is read too."""
-        if not self.reads_support or not len(episode.query):
-            return episode.query
-        between = self.model.separator
+        return after_context(self.model, self.context(episode), episode.query)
+
+    def context(self, episode: EpisodeTexts) -> np.ndarray:
+        """The support set as it is read before each query, token ids; none, where the model adapts instead."""
+        if not self.reads_support:
+            return np.zeros(0, dtype=np.int64)
         # In an order of the episode's own, else the last class would always be the nearest. An example ends as its target does.
         order = np.random.default_rng(episode.seed).permutation(len(episode.support))
-        shown = [piece for row in order for piece in (episode.support[row], between, wanted(episode).support[row])]
-        prompts = [np.concatenate([*shown, query]) for query in episode.query]
-        longest, room = self.model.positions, len(between) + self.model.max_target_length
-        if longest and max(map(len, prompts)) + room > longest:
-            raise UserError(
-                f"a support set and a query have {max(map(len, prompts))} tokens, with room for {room} more, and the model reads {longest}; "
-                "lower episode.shots, evaluation.shots or model.max_length"
-            )
-        return prompts
+        return np.concatenate([piece for row in order for piece in (episode.support[row], self.model.separator, wanted(episode).support[row])])
 
     def reached(self, parameters: Parameters) -> Tensor:
         text = np.array(self.model.tokenizer("a")["input_ids"])

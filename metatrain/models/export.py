@@ -111,17 +111,24 @@ def is_none(logits: Tensor, threshold: float | None) -> Tensor:
 
 
 def save_finetuned(
-    folder: Path, model: Model, adapted: Mapping[str, Tensor], labels: Sequence[str] | None, threshold: float | None = None, pair: str | None = None
+    folder: Path,
+    model: Model,
+    adapted: Mapping[str, Tensor],
+    labels: Sequence[str] | None,
+    threshold: float | None = None,
+    pair: str | None = None,
+    context: np.ndarray | None = None,
 ) -> str:
     """Write a finetuned model of any kind; adapted: its parameters, an encoder's head among them. Returns who loads it.
 
-    threshold: of a classifier, below which the highest score means none of the labels; pair: the column of the second texts, if it reads pairs.
+    threshold: of a classifier, below which the highest score means none of the labels; pair: the column of the second texts, if it reads pairs;
+    context: token ids that a language model reads before every text, if there are any.
     """
     facts: dict[str, Any] = {} if threshold is None else {"none_of_these": {"highest_score_below": threshold}}
     if pair is not None:
         facts["pair"] = pair
     if isinstance(model, LanguageModel):
-        kind = save_writer(folder, model, labels)
+        kind = save_writer(folder, model, labels, context)
         _write_facts(folder, facts)
         return kind
     assert labels is not None  # an encoder's task has some

@@ -23,11 +23,17 @@ TASK = "task.json"  # what beside the model is needed to answer as in finetuning
 _PART_TOKENS = 4096
 
 
-def save_writer(folder: Path, model: LanguageModel, labels: Sequence[str] | None) -> str:
-    """Write a finetuned language model; labels: names that answers are chosen from, None: any text. Returns who loads it."""
+def save_writer(folder: Path, model: LanguageModel, labels: Sequence[str] | None, context: np.ndarray | None = None) -> str:
+    """Write a finetuned language model. Returns who loads it.
+
+    labels: names that answers are chosen from, None: any text; context: token ids that are read before every text, if there are any.
+    """
     folded(model.backbone).save_pretrained(folder)
     save_tokenizer(model.tokenizer, folder)
-    task = {"format": 1, "labels": labels, "max_length": model.max_length, "max_target_length": model.max_target_length}
+    task = {
+        **{"format": 1, "labels": labels, "max_length": model.max_length, "max_target_length": model.max_target_length},
+        "context": [] if context is None else context.tolist(),
+    }
     (folder / TASK).write_text(json.dumps(task, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return "transformers"
 
@@ -43,6 +49,7 @@ class Writer:
             task = json.loads((folder / TASK).read_text(encoding="utf-8"))
             settings = ModelConfig(name=str(folder), max_length=task["max_length"], max_target_length=task["max_target_length"])
             self.labels: list[str] | None = task["labels"]
+            self._context = np.array(task.get("context", []), dtype=np.int64)
         except (ValueError, KeyError) as error:
             raise UserError(f"{folder / TASK} cannot be read: {error}") from error
         model, _ = load_language_model(settings, second_order=False, dtype=torch.float32, texts=())
@@ -51,7 +58,7 @@ class Writer:
 
     def answers(self, texts: Sequence[str]) -> list[str]:
         """What the model writes after each text."""
-        ids = self._tokens.encode(texts)
+        ids = after_context(self._model, self._context, self._tokens.encode(texts))
         with torch.no_grad():
             return [answer for part in chunks(ids, _PART_TOKENS) for answer in self._model.write(ids[part])]
 
@@ -59,8 +66,25 @@ class Writer:
         """Log-likelihoods of the labels, [texts, labels]."""
         assert self.labels is not None and self._tokens.encode_targets is not None
         choices = self._tokens.encode_targets([plain_name(label) for label in self.labels])
+        ids = after_context(self._model, self._context, self._tokens.encode(texts))
         with torch.no_grad():
-            return -losses_of_choices(self._model, self._tokens.encode(texts), choices, _PART_TOKENS).cpu()
+            return -losses_of_choices(self._model, ids, choices, _PART_TOKENS).cpu()
+
+
+def after_context(model: LanguageModel, context: np.ndarray, texts: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+    """Texts, each after the context, as token ids.
+
+    Raises: UserError: the model does not read as much.
+    """
+    if not len(context) or not len(texts):
+        return texts
+    longest, room = len(context) + max(map(len, texts)), len(model.separator) + model.max_target_length
+    if model.positions and longest + room > model.positions:
+        raise UserError(
+            f"a support set and a query have {longest} tokens, with room for {room} more, and the model reads {model.positions}; "
+            "take fewer examples (episode.shots, evaluation.shots), or lower model.max_length"
+        )
+    return [np.concatenate([context, text]) for text in texts]
 
 
 def losses_of_choices(model: LanguageModel, texts: Sequence[np.ndarray], choices: Sequence[np.ndarray], part_tokens: int) -> Tensor:

@@ -109,6 +109,25 @@ def test_a_language_model_classifies_by_the_names_of_labels(cli, tmp_path):
     assert json.loads(cli("predict", "model=tuned", "data=labelled.jsonl").out.splitlines()[0])["label"] == "yes"
 
 
+def test_examples_that_are_read_in_context_are_read_by_predict_too(cli):
+    model = ["algorithm=in_context", "model=scratch_gpt2", "model.scratch.layers=1", "model.scratch.hidden=32", "model.scratch.vocabulary=300"]
+    assert cli("train", *model, *SHORT, "tasks=reviews", "validation.every=0", "hydra.run.dir=run", "outer.steps=1", "evaluation.arms=[]").code == 0
+    rows = [{"text": f"{word} {n}", "label": label} for n in range(2) for word, label in (("fine", "yes"), ("awful", "no"))]
+    write_jsonl(Path("examples.jsonl"), rows)
+    write_jsonl(Path("other.jsonl"), [{**row, "text": row["text"].upper()} for row in rows])
+    said = {}
+    for examples in ("examples", "other"):
+        found = cli("finetune", "checkpoint=run", f"data.train={examples}.jsonl", "data.test=examples.jsonl", f"hydra.run.dir={examples}")
+        assert found.code == 0 and "are read before every text" in found.out
+        said[examples] = [json.loads(line) for line in cli("predict", f"model={examples}", "data=examples.jsonl").out.splitlines()]
+        right = [answer["label"] == row["label"] for answer, row in zip(said[examples], rows)]
+        assert json.loads(Path(examples, "results.json").read_text())["test"]["accuracy"] == sum(right) / len(right)
+    assert said["examples"] != said["other"]
+    write_jsonl(Path("many.jsonl"), rows * 100)
+    refused = cli("finetune", "checkpoint=run", "data.train=many.jsonl", "hydra.run.dir=many")
+    assert refused.code == 2 and "take fewer examples" in refused.err and not Path("many/model").exists()
+
+
 @pytest.mark.parametrize(
     "changes, expected",
     [

@@ -126,7 +126,7 @@ def test_in_context_reads_the_support_set_before_each_query():
 def test_a_support_set_that_is_too_long_to_be_read_is_refused():
     learner = made("scratch:gpt2", head="in_context", meta_gradient="first_order", steps=0)
     learner.model.backbone.config.n_positions = 40
-    with pytest.raises(UserError, match="the model reads 40; lower episode.shots"):
+    with pytest.raises(UserError, match="the model reads 40; take fewer examples"):
         learner.prompts(episode_of(learner))
 
 
