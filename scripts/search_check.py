@@ -1,8 +1,11 @@
-"""What metatrain sweep promises, tried out: python scripts/search_check.py [PART ...]      parts: killed pruned whole two random random_pruned
+"""What metatrain sweep promises, tried out: python scripts/search_check.py [PART ...]
+
+Parts: killed pruned whole two random random_pruned steady steady_pruned.
 
 The same search of 16 trials (all-MiniLM-L6-v2 on the embedded reviews, protoanil) in a folder of its own for each part, below
 outputs/search_check: `whole`, by one process; `killed`, by one that is killed twice; `two`, by two processes at once; `pruned`, with trials
-ended early; `random` and `random_pruned`, with trials of twice the length whose settings are drawn at random, so that both have the same.
+ended early; `random` and `random_pruned`, with trials of twice the length whose settings are drawn at random, so that both have the same;
+`steady` and `steady_pruned`, the same with ten validations of five times the episodes, whose scores depend less on which they are.
 A part that is there is not done again. Prints what docs/scaling.md says of it. Seconds are only worth something with nothing beside: run
 `whole` and `two` alone.
 """
@@ -21,12 +24,14 @@ from pathlib import Path
 FOLDER = Path("outputs/search_check")
 TRIALS = 16
 META_BATCH = 4
+VALIDATION_EPISODES = 4  # of each task
 SEARCH = [
     *("sweep", "search=rates", f"search.trials={TRIALS}", "algorithm=protoanil", "outer.steps=18", "outer.warmup=2", f"outer.meta_batch={META_BATCH}"),
-    *("validation.every=2", "validation.episodes=4", "hardware.threads=1"),
+    *("validation.every=2", f"validation.episodes={VALIDATION_EPISODES}", "hardware.threads=1"),
 ]
 LONGER = ["search.sampler=random", "outer.steps=36", "validation.every=4"]
-PARTS = ("killed", "pruned", "whole", "two", "random", "random_pruned")
+STEADY = ["search.sampler=random", "outer.steps=40", "validation.every=4", f"validation.episodes={5 * VALIDATION_EPISODES}"]
+PARTS = ("killed", "pruned", "whole", "two", "random", "random_pruned", "steady", "steady_pruned")
 
 
 def start(folder: Path, *more: str) -> subprocess.Popen[bytes]:
@@ -69,17 +74,18 @@ def make(part: str) -> None:
         wait(one, start(folder, "search.pruner=none"))
     else:
         pruner = "halving" if part.endswith("pruned") else "none"
-        wait(start(folder, f"search.pruner={pruner}", *(LONGER if part.startswith("random") else [])))
+        more = {"random": LONGER, "steady": STEADY}.get(part.removesuffix("_pruned"), [])
+        wait(start(folder, f"search.pruner={pruner}", *more))
     facts["seconds"] = round(time.monotonic() - begin, 1)
     (folder / "facts.json").write_text(json.dumps(facts))
 
 
 def episodes(folder: Path) -> int:
     """Of meta-training and validation, in all trials."""
-    found = 0
+    found, validated = 0, VALIDATION_EPISODES * (5 if folder.name.startswith("steady") else 1)
     for path in folder.glob("trials/*/metrics.jsonl"):
         records = [json.loads(line) for line in path.read_text().splitlines()]
-        found += sum(META_BATCH if record["split"] == "meta_train" else 4 * len(record["per_task"]) for record in records)
+        found += sum(META_BATCH if record["split"] == "meta_train" else validated * len(record["per_task"]) for record in records)
     return found
 
 
