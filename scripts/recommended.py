@@ -234,8 +234,8 @@ What was tried to come nearer to the aim of 70% of the errors (88 points), train
   test domains {both("fdu_longer")} (5-shot, 1-shot).
 - **Longer texts** when that model is used: 5-shot on the test files of the two meta-validation domains
   {lengths}; on the test domains with 256 {both("fdu_longer_256")}.
-  Hence the 256 tokens in training too, with 400 updates, of the runs above ({100 * chosen:.1f} on the meta-validation domains, {both("fdu_leave_domains_out_0")} on
-  the test domains).
+  Hence the 256 tokens in training too, with 400 updates, of the runs above ({100 * chosen:.1f} on the meta-validation domains,
+  {both("fdu_leave_domains_out_0")} on the test domains).
 - **Many examples**, {MANY_EXAMPLES} of each class, on which the whole encoder of the run above is trained (`inner.fit_encoder`): what this encoder can do
   there at all.
 
