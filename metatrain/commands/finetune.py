@@ -112,7 +112,8 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
             results = {"format": 1, "labels": labels, **found.results}
             with written_whole(run.model) as folder:
                 model = learner.write_to_model(found.parameters)
-                kind = save_finetuned(folder, model, found.parameters, labels, found.threshold, config.data.pair, found.context)
+                columns = {"text": config.data.text, **({"pair": config.data.pair} if config.data.pair else {})}
+                kind = save_finetuned(folder, model, found.parameters, labels, found.threshold, None if task.of_pictures else columns, found.context)
                 (folder / "README.md").write_text(finetuned_card(config.checkpoint, results, kind, config.seed, __version__), encoding="utf-8")
             write_json(run.results, results)
             if config.report:

@@ -65,9 +65,10 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
     folder = RunDirectory.find(name, "finetune").path if name == "latest" else Path(name).expanduser()
     if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
         folder = folder / "model"
-    pair = config.pair or read_facts(folder).get("pair")
+    columns = read_facts(folder).get("columns", {})
+    column, pair = config.column or columns.get("text", "text"), config.pair or columns.get("pair")
     if pair is not None and (config.text is not None or config.data == _PIPE):
-        raise UserError(f"pair={pair}: this model reads two texts, and here is one; put pairs into a file, with the columns {config.column} and {pair}")
+        raise UserError(f"pair={pair}: this model reads two texts, and here is one; put pairs into a file, with the columns {column} and {pair}")
     texts: Iterable[str]
     if config.text is not None:
         texts = [plain(config.text)]
@@ -75,7 +76,7 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
         texts = (plain(line.strip()) for line in sys.stdin if line.strip())
     else:
         data = Path(str(config.data)).expanduser()
-        texts = pictures_in(data) or read_file(data, Columns(config.column, pair=pair)).texts
+        texts = pictures_in(data) or read_file(data, Columns(column, pair=pair)).texts
     device, _, _ = hardware.apply(config.hardware)
     model = Writer(folder, device) if (folder / TASK).is_file() else Classifier(folder, device)
     if config.text is not None:

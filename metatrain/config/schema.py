@@ -125,7 +125,7 @@ class PredictConfig:
     model: FinetunedModelConfig = field(default_factory=FinetunedModelConfig)  # model=DIR is short for model.path=DIR
     text: str | None = None  # one text; or
     data: str | None = None  # csv, tsv, jsonl or parquet; a picture, or a folder of them; -: a text a line, from standard input
-    column: str = "text"  # column of the texts in `data`
+    column: str | None = None  # column of the texts in `data`; null: the one that `finetune` read
     pair: str | None = None  # column of the second texts, for a model of pairs; null: the one that `finetune` read
     output: str | None = None  # where to write predictions of `data` (jsonl); null: to standard output
     hardware: HardwareConfig = field(default_factory=HardwareConfig)

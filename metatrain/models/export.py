@@ -116,17 +116,17 @@ def save_finetuned(
     adapted: Mapping[str, Tensor],
     labels: Sequence[str] | None,
     threshold: float | None = None,
-    pair: str | None = None,
+    columns: Mapping[str, str] | None = None,
     context: np.ndarray | None = None,
 ) -> str:
     """Write a finetuned model of any kind; adapted: its parameters, an encoder's head among them. Returns who loads it.
 
-    threshold: of a classifier, below which the highest score means none of the labels; pair: the column of the second texts, if it reads pairs;
-    context: token ids that a language model reads before every text, if there are any.
+    threshold: of a classifier, below which the highest score means none of the labels; columns: of the examples' file, `text`, and `pair` if it
+    has one; context: token ids that a language model reads before every text, if there are any.
     """
     facts: dict[str, Any] = {} if threshold is None else {"none_of_these": {"highest_score_below": threshold}}
-    if pair is not None:
-        facts["pair"] = pair
+    if columns is not None:
+        facts["columns"] = dict(columns)
     if isinstance(model, LanguageModel):
         kind = save_writer(folder, model, labels, context)
         _write_facts(folder, facts)
@@ -150,7 +150,7 @@ def _write_facts(folder: Path, facts: dict[str, Any]) -> None:
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """What `save_finetuned` wrote of a model beside its weights: `none_of_these`, `pair`, `labels` and `encoder`, those that it has.
+    """What `save_finetuned` wrote of a model beside its weights: `none_of_these`, `columns`, `labels` and `encoder`, those that it has.
 
     Raises: UserError: it cannot be read.
     """

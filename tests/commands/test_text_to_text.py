@@ -88,13 +88,13 @@ def test_questions_about_a_text_are_answered(cli):
     found = cli("train", *MODEL, *SHORT, *columns, *split, "tasks.score=exact_match", "hydra.run.dir=run", "outer.steps=1")
     assert found.code == 0, found.err
     assert found.out.rstrip().endswith("data.train=YOUR_EXAMPLES.csv data.pair=COLUMN data.target=COLUMN")
-    write_jsonl(Path("new.jsonl"), [{"text": "where is ann", "context": f"ann is in {place}", "answer": place} for place in places[:2]])
-    tuned = ["data.train=new.jsonl", "data.pair=context", "data.target=answer", "inner.steps=150", "hydra.run.dir=tuned"]
+    write_jsonl(Path("new.jsonl"), [{"question": "where is ann", "context": f"ann is in {place}", "answer": place} for place in places[:2]])
+    tuned = ["data.train=new.jsonl", "data.text=question", "data.pair=context", "data.target=answer", "inner.steps=150", "hydra.run.dir=tuned"]
     assert cli("finetune", "checkpoint=run", *tuned).code == 0
     # The question is the same: the answer comes of the context.
     answers = [json.loads(line)["answer"] for line in cli("predict", "model=tuned", "data=new.jsonl").out.splitlines()]
     assert answers == ["rome", "oslo"]
-    assert "with the columns text and context" in cli("predict", "model=tuned", "text=where is ann").err
+    assert "with the columns question and context" in cli("predict", "model=tuned", "text=where is ann").err
 
 
 def test_a_language_model_classifies_by_the_names_of_labels(cli, tmp_path):
