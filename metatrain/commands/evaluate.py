@@ -72,7 +72,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
         check_learner(names, opened.learner)
         tokens = opened.learner.model.tokens()
         tokens.check(tasks)
-        for note in (*notes, *task_notes):
+        for note in (*notes, *task_notes, *tokens.notes(tasks)):
             display.say(note)
 
         run = RunDirectory.create(path, config, overrides, "evaluate")

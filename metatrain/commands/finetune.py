@@ -96,7 +96,10 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
         for note in notes:
             display.say(note)
         learner = open_checkpoint(config.checkpoint, config.inner, config.model, device, dtype, display.say).learner
-        learner.model.tokens().check([task])
+        tokens = learner.model.tokens()
+        tokens.check([task])
+        for note in tokens.notes([task]):
+            display.say(note)
         check_answers([task], learner.algorithm)
         check_none_of_these(config.none_of_these, learner)
         nameless = [name for name in task.label_names if not any(letter.isalpha() for letter in name)]

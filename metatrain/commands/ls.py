@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> None:
     if arguments and arguments[0] not in kinds:
         raise UserError(f"metatrain ls lists one of {', '.join(kinds)}, not {' '.join(arguments)}")
     if len(arguments) > 2 or (len(arguments) == 2 and arguments[0] not in _GROUPS):
-        raise UserError(f"metatrain ls {arguments[0]} is all there is to ask, not {' '.join(arguments)}")
+        raise UserError(f"metatrain ls takes a kind, and a name of one of {', '.join(_GROUPS)}, not {' '.join(arguments)}")
     console = Console(highlight=False, markup=False)
     if len(arguments) == 2:
         console.print(re.sub(rf" (?={_PARTS}: )", "\n", _head(_option(*arguments))))

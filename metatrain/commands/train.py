@@ -172,6 +172,8 @@ def meta_train(job: Job) -> None:
         tokens = learner.model.tokens()
         everything = (*tasks.meta_train, *tasks.meta_validation, *tasks.meta_test)
         tokens.check(everything)
+        for note in tokens.notes(tasks.meta_train):
+            display.say(note)
         if sum(len(task.texts) for task in everything) > _MANY_TEXTS:
             display.start("tokenising tasks", len(everything))
             tokens.prepare(everything, display.advance)

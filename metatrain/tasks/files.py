@@ -273,7 +273,7 @@ def _check_columns(source: str, row: dict[str, Any], columns: Columns) -> None:
     for name in columns.names():
         if name not in row:
             there = ", ".join(" ".join(str(each)[:40].split()) for each in itertools.islice(row, 12))
-            raise UserError(f"{source}: no column {name!r}; the file has {there} (the settings text, label and task name columns)")
+            raise UserError(f"{source}: no column {name!r}; the file has {there} (the settings text, label and task name columns, of predict column and pair)")
 
 
 def _problem(row: dict[str, Any], names: Sequence[str]) -> str | None:

@@ -22,6 +22,8 @@ from metatrain.tasks.task import Task, plain_name
 from metatrain.tasks.texts import MASK, PAIR, is_picture, path_of
 
 _PICTURES = 2000  # that are kept in memory
+_LOOKED_AT = 200  # texts, to say how many are cut
+_MANY_CUT = 0.1  # of them, from which it is said
 _AT_A_TIME = 5000  # texts that are tokenised together
 CACHE = "METATRAIN_CACHE"  # the folder of the cache; empty: there is none
 
@@ -111,6 +113,19 @@ class Tokens:
                 raise UserError(f"task '{task.name}' is of pictures, and the model reads texts; choose a model of pictures (model=scratch_vit, say)")
             if not task.of_pictures and self.tokenizer is None:
                 raise UserError(f"task '{task.name}' is of texts, and the model is of pictures alone; choose a model of both (model=scratch_clip, say)")
+
+    def notes(self, tasks: Iterable[Task]) -> tuple[str, ...]:
+        """What there is to say about the lengths of texts: that many are cut, if so. Judged by a few of each task."""
+        of_texts = [task for task in tasks if not task.of_pictures and len(task.texts)]
+        each = max(1, _LOOKED_AT // max(1, len(of_texts)))
+        texts = [task.texts[row] for task in of_texts for row in range(0, len(task.texts), -(-len(task.texts) // each))]
+        lengths = [length for _, part in encoded(self.tokenizer, texts, 2 * self.max_length) for length in part]
+        share = sum(length > self.max_length for length in lengths) / max(1, len(lengths))
+        if share < _MANY_CUT:
+            return ()
+        more = f"; model.max_length={2 * self.max_length} reads more of them, in more time and memory"
+        told = more if 2 * self.max_length <= self.tokenizer.model_max_length else ""
+        return (f"about {share:.0%} of the texts are longer than {self.max_length} tokens, and what is behind these is not read{told}",)
 
     def of(self, task: Task, rows: Sequence[int] | np.ndarray) -> list[np.ndarray]:
         """What the model reads of these rows."""

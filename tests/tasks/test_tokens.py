@@ -150,3 +150,18 @@ def test_preparing_tokenises_each_task_once():
     tokens.prepare(tasks, lambda: done.append(words.calls))
     assert done == [1, 2]
     assert lists(tokens.of(tasks[0], [1])) == [expected()[1]] and words.calls == 2
+
+
+@pytest.mark.parametrize(("long", "short", "said"), [(0, 10, []), (1, 10, []), (4, 6, ["about 40% of the texts are longer than 8 tokens"])])
+def test_that_many_texts_are_cut_is_said(long, short, said):
+    texts = [*["the book is long and dull and heavy and old"] * long, *["a book"] * short]
+    notes = Tokens(tokenizer(), 8).notes([task(*texts)])
+    assert [note.split(", and")[0] for note in notes] == said
+    assert all(note.endswith("model.max_length=16 reads more of them, in more time and memory") for note in notes)
+
+
+def test_no_length_is_named_that_the_model_does_not_have():
+    limited = tokenizer()
+    limited.model_max_length = 12
+    (note,) = Tokens(limited, 8).notes([task("the book is long and dull and heavy and old")])
+    assert note.endswith("is not read")
