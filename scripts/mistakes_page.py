@@ -32,6 +32,7 @@ MISTAKES = [
     ("several values without `-m`", "train seed=0,1"),
     ("tasks without a path", "train tasks=files"),
     ("a path that is not there", "train tasks=files tasks.path=my_task/"),
+    ("one task of one's own, for meta-training", "train tasks=files tasks.path=examples.csv"),
     ("a column that is called otherwise", "train tasks=files tasks.path=tickets.csv tasks.task=team"),
     ("a row without a label", "finetune checkpoint=tiny data.train=gap.csv"),
     ("examples of one class alone", "finetune checkpoint=tiny data.train=one.csv"),

@@ -174,3 +174,11 @@ def test_no_model_directory(cli, tmp_path):
 @pytest.mark.skipif(not os.path.isdir("/proc/1"), reason="needs a file system that refuses directories")
 def test_no_write_permission(cli):
     refused(cli("train", "debug=fast", "hydra.run.dir=/proc/metatrain"), "hydra.run.dir", "cannot")
+
+
+def test_one_file_of_ones_own_is_for_another_command(cli, examples, tmp_path):
+    refused(cli("train", "tasks=files", f"tasks.path={examples}"), "has 1 task", "tasks.task=COLUMN", "metatrain finetune data.train=FILE")
+    nothing_left(tmp_path)
+    # Who neither chooses nor tests may train on one.
+    settings = ["debug=fast", "validation.every=0", "evaluation.arms=[]", "episode.shots=1", "episode.queries=1", "outer.steps=1", "hardware.threads=1"]
+    assert cli("train", "tasks=files", f"tasks.path={examples}", *settings).code == 0

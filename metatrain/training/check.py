@@ -31,6 +31,7 @@ def check_training(config: TrainConfig, tasks: TaskDistribution) -> None:
     if config.validation.score not in SCORES:
         raise UserError(f"validation.score={config.validation.score} is unknown; choose one of {', '.join(SCORES)}")
     check_sampling(config.tasks.sampling)
+    _check_number(config, tasks)
     check_tasks(tasks.meta_train, config.episode, "meta_train")
     if config.episode.mix and config.algorithm.head == "joint":
         raise UserError("episode.mix makes classes that algorithm.head=joint has no row for; choose one of the two")
@@ -39,6 +40,18 @@ def check_training(config: TrainConfig, tasks: TaskDistribution) -> None:
     check_answers((*tasks.meta_train, *tasks.meta_validation), config.algorithm)
     if config.validation.every:
         check_tasks(tasks.meta_validation, validation_settings(config), "meta_validation")
+
+
+def _check_number(config: TrainConfig, tasks: TaskDistribution) -> None:
+    """Who brings one file has one task, most likely, and wants another command."""
+    number = len(tasks.meta_train) + len(tasks.meta_validation) + len(tasks.meta_test)
+    lacking = not tasks.meta_train or (config.validation.every and not tasks.meta_validation) or (config.evaluation.arms != [] and not tasks.meta_test)
+    if number < 3 and lacking:
+        raise UserError(
+            f"tasks.path={config.tasks.path} has {number} task{'s' * (number != 1)}, and meta-training wants 3 or more: to train on, to choose by, to test on; "
+            "give a folder with a file for each, or name the column that tells them apart (tasks.task=COLUMN); "
+            "one task of your own is for metatrain finetune data.train=FILE"
+        )
 
 
 def validation_settings(config: TrainConfig) -> EpisodeConfig:
