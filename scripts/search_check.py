@@ -1,11 +1,12 @@
 """What metatrain sweep promises, tried out: python scripts/search_check.py [PART ...]
 
-Parts: killed pruned whole two random random_pruned steady steady_pruned.
+Parts: killed pruned whole two random random_pruned steady steady_pruned steady_again.
 
 The same search of 16 trials (all-MiniLM-L6-v2 on the embedded reviews, protoanil) in a folder of its own for each part, below
 outputs/search_check: `whole`, by one process; `killed`, by one that is killed twice; `two`, by two processes at once; `pruned`, with trials
 ended early; `random` and `random_pruned`, with trials of twice the length whose settings are drawn at random, so that both have the same;
-`steady` and `steady_pruned`, the same with ten validations of five times the episodes, whose scores depend less on which they are.
+`steady` and `steady_pruned`, the same with ten validations of five times the episodes, whose scores depend less on which they are;
+`steady_again`, 16 other settings, whose curves say what halving would have found.
 A part that is there is not done again. Prints what docs/scaling.md says of it. Seconds are only worth something with nothing beside: run
 `whole` and `two` alone.
 """
@@ -14,12 +15,15 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from metatrain.search.config import SearchConfig
 
 FOLDER = Path("outputs/search_check")
 TRIALS = 16
@@ -31,7 +35,7 @@ SEARCH = [
 ]
 LONGER = ["search.sampler=random", "outer.steps=36", "validation.every=4"]
 STEADY = ["search.sampler=random", "outer.steps=40", "validation.every=4", f"validation.episodes={5 * VALIDATION_EPISODES}"]
-PARTS = ("killed", "pruned", "whole", "two", "random", "random_pruned", "steady", "steady_pruned")
+PARTS = ("killed", "pruned", "whole", "two", "random", "random_pruned", "steady", "steady_pruned", "steady_again")
 
 
 def start(folder: Path, *more: str) -> subprocess.Popen[bytes]:
@@ -74,7 +78,7 @@ def make(part: str) -> None:
         wait(one, start(folder, "search.pruner=none"))
     else:
         pruner = "halving" if part.endswith("pruned") else "none"
-        more = {"random": LONGER, "steady": STEADY}.get(part.removesuffix("_pruned"), [])
+        more = {"random": LONGER, "steady": STEADY, "steady_again": [*STEADY, "seed=1"]}.get(part.removesuffix("_pruned"), [])
         wait(start(folder, f"search.pruner={pruner}", *more))
     facts["seconds"] = round(time.monotonic() - begin, 1)
     (folder / "facts.json").write_text(json.dumps(facts))
@@ -89,6 +93,19 @@ def episodes(folder: Path) -> int:
     return found
 
 
+def halved(folder: Path) -> tuple[float, float]:
+    """What the default pruner would have made of trials that all came to their end: the best score, and the share of the validations."""
+    records = [[json.loads(line) for line in path.read_text().splitlines()] for path in sorted(folder.glob("trials/*/metrics.jsonl"))]
+    curves = [[each["accuracy"] for each in lines if each["split"] == "meta_validation"] for lines in records]
+    settings, length, left, done, cost = SearchConfig(), len(curves[0]), list(range(len(curves))), 0, 0
+    rung = math.ceil(settings.first_rung * length)
+    while done < length:
+        cost, done = cost + len(left) * (rung - done), rung
+        left = sorted(left, key=lambda trial: (-max(curves[trial][:done]), trial))[: max(1, len(left) // settings.reduction)]
+        rung = min(length, rung * settings.reduction)
+    return max(curves[left[0]]), cost / (len(curves) * length)
+
+
 def main() -> None:
     wanted = sys.argv[1:] or PARTS
     for part in wanted:
@@ -99,6 +116,8 @@ def main() -> None:
             rows = list(csv.DictReader((FOLDER / part / "trials.csv").open()))
             best = max((row for row in rows if row["state"] == "complete"), key=lambda row: float(row["score"]))
             facts = json.loads((FOLDER / part / "facts.json").read_text())
+            if part.startswith("steady") and not part.endswith("_pruned"):
+                facts["halved"] = halved(FOLDER / part)
             print(json.dumps({"part": part, **facts, "trials": len(rows), "episodes": episodes(FOLDER / part), "best": best}))
 
 
