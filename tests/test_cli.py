@@ -1,6 +1,7 @@
 """The front door: help, versions, unknown commands, exit codes."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -60,3 +61,11 @@ def test_quiet_and_json_modes(cli, monkeypatch, tiny_run):
     lines = [json.loads(line) for line in cli("--json", "evaluate", *settings).out.splitlines()]
     assert any("line" in line for line in lines) and any(line.get("table", "").startswith("1-shot") for line in lines)
     assert cli("--quiet", "evaluate").code == 2
+
+
+@pytest.mark.parametrize(("given", "found"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")])
+def test_threads_do_not_wait_long_for_a_core_unless_the_user_has_said_so(given, found):
+    script = "import os, sys; sys.argv = ['metatrain', '-V']; from metatrain.cli import main\ntry: main()\nfinally: print(os.environ.get('GOMP_SPINCOUNT'))"
+    environment = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    answer = subprocess.run([sys.executable, "-c", script], env={**environment, **given}, capture_output=True, text=True, check=True)
+    assert answer.stdout.splitlines()[-1] == found
