@@ -47,10 +47,10 @@ def test_what_is_no_job_of_slurm_ends_by_itself(monkeypatch):
 def test_a_job_that_is_to_be_preempted_waits_to_be_killed():
     """Its handler of SIGTERM, as submitit's, does nothing."""
     script = """
-import signal
+import os, signal
 from metatrain.errors import Stopped
 from metatrain.training.slurm import hand_over
-signal.signal(signal.SIGTERM, lambda *_: print("passed over", flush=True))
+signal.signal(signal.SIGTERM, lambda *_: os.write(1, b"passed over\\n"))
 hand_over(Stopped(signal.SIGTERM, "stopped at step 3"))
 """
     environment = {**os.environ, "SUBMITIT_EXECUTOR": "slurm"}
