@@ -1,7 +1,7 @@
 """A run beside another busy process, with threads that wait as libgomp has it and as metatrain does: python scripts/benchmark/beside.py [--rounds 3]
 
 Prints seconds per meta-update of `sentiment_fewshot` on all cores (the first left out; medians over rounds, in turn), quiet and beside one process that
-does nothing but count.
+does nothing but count, in a session of its own as from another terminal: kernels share cores among sessions.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ WAITS = {"libgomp's own": {"GOMP_SPINCOUNT": "300000"}, "metatrain's": {}}  # wh
 
 def seconds(environment: dict[str, str], busy: bool) -> float:
     """Of a meta-update."""
-    other = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if busy else None
+    other = subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True) if busy else None
     try:
         with tempfile.TemporaryDirectory() as folder:
             found = {key: value for key, value in os.environ.items() if key not in ("OMP_NUM_THREADS", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
