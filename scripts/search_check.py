@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import os
 import signal
 import subprocess
@@ -24,6 +23,8 @@ import time
 from pathlib import Path
 
 from metatrain.search.config import SearchConfig
+from metatrain.search.study import rungs
+from metatrain.tracking.metrics import read_metrics, validation_scores
 
 FOLDER = Path("outputs/search_check")
 TRIALS = 16
@@ -95,14 +96,11 @@ def episodes(folder: Path) -> int:
 
 def halved(folder: Path) -> tuple[float, float]:
     """What the default pruner would have made of trials that all came to their end: the best score, and the share of the validations."""
-    records = [[json.loads(line) for line in path.read_text().splitlines()] for path in sorted(folder.glob("trials/*/metrics.jsonl"))]
-    curves = [[each["accuracy"] for each in lines if each["split"] == "meta_validation"] for lines in records]
+    curves = [validation_scores(read_metrics(path)) for path in sorted(folder.glob("trials/*/metrics.jsonl"))]
     settings, length, left, done, cost = SearchConfig(), len(curves[0]), list(range(len(curves))), 0, 0
-    rung = math.ceil(settings.first_rung * length)
-    while done < length:
+    for rung in (*rungs(settings, length), length):
         cost, done = cost + len(left) * (rung - done), rung
         left = sorted(left, key=lambda trial: (-max(curves[trial][:done]), trial))[: max(1, len(left) // settings.reduction)]
-        rung = min(length, rung * settings.reduction)
     return max(curves[left[0]]), cost / (len(curves) * length)
 
 

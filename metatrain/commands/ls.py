@@ -49,25 +49,23 @@ def main(arguments: list[str]) -> None:
         console.print(kinds[arguments[0]]())
         return
     for kind in _GROUPS:
-        console.print(f"{kind}: {', '.join(_names(kind))}", soft_wrap=True)
+        console.print(f"{kind}: {', '.join(_files(kind))}", soft_wrap=True)
     console.print(_runs(_NEWEST))
 
 
-def _folder(kind: str) -> Path:
+def _files(kind: str) -> dict[str, Path]:
+    """The files of a config group by their names, in order."""
     from metatrain.config.compose import conf_dir
 
-    return conf_dir() / _GROUPS[kind]
-
-
-def _names(kind: str) -> list[str]:
-    return sorted(path.stem for path in _folder(kind).glob("*.yaml"))
+    return {path.stem: path for path in sorted((conf_dir() / _GROUPS[kind]).glob("*.yaml"), key=lambda path: path.stem)}
 
 
 def _option(kind: str, name: str) -> Path:
     """Raises: UserError: there is no file of that name."""
-    if name not in _names(kind):
-        raise UserError(f"there is no {name} among the {kind}: {', '.join(_names(kind))}")
-    return _folder(kind) / f"{name}.yaml"
+    files = _files(kind)
+    if name not in files:
+        raise UserError(f"there is no {name} among the {kind}: {', '.join(files)}")
+    return files[name]
 
 
 def _options(kind: str) -> Table:
@@ -77,8 +75,8 @@ def _options(kind: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column(kind, no_wrap=True)
     table.add_column("in short; more: metatrain ls experiments NAME" if kind == "experiments" else "what", overflow="fold")
-    for name in _names(kind):
-        table.add_row(name, _sentence(re.sub(rf" {_PARTS}: .*", "", _head(_option(kind, name)))).removeprefix(_SHORT))
+    for name, path in _files(kind).items():
+        table.add_row(name, _sentence(re.sub(rf" {_PARTS}: .*", "", _head(path))).removeprefix(_SHORT))
     return table
 
 

@@ -129,24 +129,19 @@ def save_finetuned(
         facts["columns"] = dict(columns)
     if isinstance(model, LanguageModel):
         kind = save_writer(folder, model, labels, context)
-        _write_facts(folder, facts)
-        return kind
-    assert labels is not None  # an encoder's task has some
-    weight, bias = adapted["head.weight"], adapted["head.bias"]
-    if isinstance(model, PictureEncoder):
+    elif isinstance(model, PictureEncoder):
+        assert labels is not None
         kind = "metatrain"  # no class of others computes the same of all that are supported
         _save_model(folder, model)
-        safetensors.torch.save_file({"weight": weight.detach().contiguous(), "bias": bias.detach().contiguous()}, folder / _HEAD)
+        head = {name: adapted[f"head.{name}"].detach().contiguous() for name in ("weight", "bias")}
+        safetensors.torch.save_file(head, folder / _HEAD)
         facts["labels"], facts["encoder"] = list(labels), {"pooling": model.pooling, "normalize": model.normalize, "max_length": model.max_length}
     else:
-        kind = save_classifier(folder, model, weight, bias, labels)
-    _write_facts(folder, facts)
-    return kind
-
-
-def _write_facts(folder: Path, facts: dict[str, Any]) -> None:
+        assert labels is not None  # an encoder's task has some
+        kind = save_classifier(folder, model, adapted["head.weight"], adapted["head.bias"], labels)
     if facts:
         _write_json(folder / _FINETUNED, {"format": 1, **facts})
+    return kind
 
 
 def read_facts(folder: Path) -> dict[str, Any]:

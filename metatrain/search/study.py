@@ -73,7 +73,7 @@ class Study:
             UserError: the storage cannot be opened.
         """
         self.folder, self._config, self._space, self._seed, self._validations = folder, config, space, seed, validations
-        self.rungs = _rungs(config, validations) if config.pruner == "halving" else []
+        self.rungs = rungs(config, validations) if config.pruner == "halving" else []
         (folder / "trials").mkdir(parents=True, exist_ok=True)
         self._taking = FileLock(folder / ".taking.lock")
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -218,7 +218,7 @@ def _chains(trials: Sequence[FrozenTrial]) -> list[list[FrozenTrial]]:
     return found
 
 
-def _rungs(config: SearchConfig, validations: int) -> list[int]:
+def rungs(config: SearchConfig, validations: int) -> list[int]:
     """The validations after which trials wait; after the last of all a trial is at its end."""
     found, rung = [], math.ceil(config.first_rung * validations)
     while rung < validations:

@@ -15,6 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from metatrain.tracking.metrics import read_metrics
+
 UPDATES = 4
 RUN = [
     *("train", "+experiment=sentiment_fewshot", f"outer.steps={UPDATES}", "validation.every=0", "evaluation.arms=[]", "report=false", "tracking=none"),
@@ -31,7 +33,7 @@ def seconds(environment: dict[str, str], busy: bool) -> float:
             found = {key: value for key, value in os.environ.items() if key not in ("OMP_NUM_THREADS", "GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
             command = [sys.executable, "-m", "metatrain", *RUN, f"hydra.run.dir={folder}/run"]
             subprocess.run(command, env={**found, **environment}, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            records = [json.loads(line) for line in Path(folder, "run", "timings.jsonl").read_text().splitlines()]
+            records = read_metrics(Path(folder, "run", "timings.jsonl"))
         return statistics.median(each["seconds"] for each in records[1:])
     finally:
         if other is not None:

@@ -33,6 +33,7 @@ from metatrain.config.schema import TrainConfig, register
 from metatrain.evaluation.protocol import texts_of
 from metatrain.tasks.distribution import load_tasks
 from metatrain.tasks.episodes import training_episode
+from metatrain.tracking.metrics import read_metrics
 
 _OUTER = 14  # zeroed, added to, scaled, its norm, clipped, and what AdamW reads and writes
 UPDATES = 4
@@ -84,7 +85,7 @@ def seconds(arguments: list[str], processes: int) -> tuple[float, float]:
         hardware = [f"hardware.processes={processes}", f"hardware.threads={CORES // processes}"]
         command = [sys.executable, "-m", "metatrain", "train", *arguments, *SAME, *hardware, f"hydra.run.dir={folder}/run"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        records = [json.loads(line) for line in (Path(folder) / "run/timings.jsonl").read_text().splitlines()][1:]
+        records = read_metrics(Path(folder) / "run/timings.jsonl")[1:]
     return statistics.mean(each["seconds"] for each in records), statistics.mean(each.get("with_other_ranks", 0.0) for each in records)
 
 

@@ -27,6 +27,7 @@ from metatrain.config.schema import TrainConfig, register
 from metatrain.evaluation.protocol import texts_of
 from metatrain.tasks.distribution import load_tasks
 from metatrain.tasks.episodes import training_episode
+from metatrain.tracking.metrics import read_metrics
 
 RANKS, UPDATES = 4, 6
 RATES = {"as it is": None, "2 Gbit/s": 2e9, "1 Gbit/s": 1e9, "0.5 Gbit/s": 5e8}
@@ -42,7 +43,7 @@ RUN = [
 
 def updates(run: Path) -> float:
     """Seconds of a meta-update, the first left out."""
-    return statistics.median(json.loads(line)["seconds"] for line in (run / "timings.jsonl").read_text().splitlines()[1:])
+    return statistics.median(each["seconds"] for each in read_metrics(run / "timings.jsonl")[1:])
 
 
 def weights(run: Path) -> str:

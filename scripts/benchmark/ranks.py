@@ -16,6 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from metatrain.tracking.metrics import read_metrics
+
 CORES = len(os.sched_getaffinity(0))
 WAYS = {
     "one process": {"hardware.processes": 1, "hardware.threads": CORES},
@@ -38,7 +40,7 @@ def seconds(method: str, settings: dict[str, object]) -> tuple[float, float]:
             *(f"{key}={value}" for key, value in settings.items()),
         ]
         subprocess.run([sys.executable, "-m", "metatrain", "train", *arguments], check=True, stdout=subprocess.DEVNULL)
-        records = [json.loads(line) for line in (run / "timings.jsonl").read_text().splitlines()][1:]
+        records = read_metrics(run / "timings.jsonl")[1:]
     return statistics.median(each["seconds"] for each in records), statistics.median(each.get("with_other_ranks", 0.0) for each in records)
 
 
