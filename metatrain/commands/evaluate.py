@@ -115,5 +115,5 @@ def _test_tasks(config: EvaluateConfig, trained: TrainConfig | None) -> tuple[tu
         own = load_tasks(trained.tasks, trained.seed)
     except UserError as error:
         return tasks.meta_test, (*tasks.notes, f"warning: texts seen in training cannot be left out, because the run's tasks cannot be read: {error}")
-    kept, notes = without_seen(tasks.meta_test, (*own.meta_train, *own.meta_validation))
+    kept, notes = without_seen(tasks.meta_test, (*own.meta_train, *own.meta_validation), config.tasks.overlap)
     return kept, (*tasks.notes, *notes)

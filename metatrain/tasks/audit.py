@@ -56,24 +56,28 @@ def check_overlap(tasks: TaskDistribution, policy: str, notes: list[str]) -> Tas
     return replace(tasks, **splits, notes=tuple(notes))
 
 
-def without_seen(tasks: Sequence[Task], seen: Sequence[Task]) -> tuple[tuple[Task, ...], list[str]]:
+def without_seen(tasks: Sequence[Task], seen: Sequence[Task], policy: str = "refuse") -> tuple[tuple[Task, ...], list[str]]:
     """Test tasks without the texts of the tasks that a model was trained on, and a note if there were any.
 
+    With the policy `drop_queries`, rows that support sets alone may draw stay.
+
     Raises:
-        UserError: nothing is left of a class.
+        UserError: nothing is left of a class, for support sets or for queries.
     """
     known = np.unique(np.concatenate([task.keys for task in seen])) if seen else np.zeros(0, dtype=np.uint64)
-    shared = sum(int(np.isin(task.keys, known).sum()) for task in tasks)
+    unfit = [np.isin(task.keys, known) & (task.query_pool if policy == "drop_queries" else True) for task in tasks]
+    shared = sum(int(rows.sum()) for rows in unfit)
     if not shared:
         return tuple(tasks), []
-    kept = tuple(task.without(known) for task in tasks)
+    kept = tuple(task.subset(~rows) for task, rows in zip(tasks, unfit))
     for before, after in zip(tasks, kept):
-        gone = [name for label, name in enumerate(before.label_names) if (before.labels == label).any() and not (after.labels == label).any()]
-        if gone:
-            raise UserError(
-                f"task '{before.name}': the run's own training or validation tasks have every text of '{gone[0]}', so that a score would prove nothing; "
-                "choose other tasks by tasks.meta_test.tasks"
-            )
+        for use in ("support_rows", "query_rows"):
+            gone = [name for name, had, has in zip(before.label_names, getattr(before, use), getattr(after, use)) if len(had) and not len(has)]
+            if gone:
+                raise UserError(
+                    f"task '{before.name}': the run's own training or validation tasks have every {use.removesuffix('_rows')} text of '{gone[0]}', so that a "
+                    "score would prove nothing; choose other tasks by tasks.meta_test.tasks"
+                )
     return kept, [f"{shared} texts left out of the test tasks: the model was trained on them"]
 
 

@@ -21,10 +21,23 @@ def test_texts_seen_in_training_are_left_out_and_counted():
     kept, notes = without_seen([task("one", "two", "three")], [task("TWO!", "four")])
     assert kept[0].texts == ("one", "three")
     assert notes == ["1 texts left out of the test tasks: the model was trained on them"]
-    with pytest.raises(UserError, match="task 't': the run's own training or validation tasks have every text of 'a'"):
+    with pytest.raises(UserError, match="task 't': the run's own training or validation tasks have every support text of 'a'"):
         without_seen([task("one", "two")], [task("two", "ONE")])
     kept, notes = without_seen([task("one")], [task("four")])
     assert kept[0].texts == ("one",) and notes == []
+
+
+def test_support_rows_that_training_may_have_stay_and_queries_do_not():
+    support = np.array([True, True, False, False])
+    fixed = Task("t", ("one", "two", "three", "four"), np.zeros(4, dtype=int), ("a",), support, ~support)
+    (kept,), notes = without_seen([fixed], [task("one", "two", "three")], "drop_queries")
+    assert kept.texts == ("one", "two", "four")
+    assert notes == ["1 texts left out of the test tasks: the model was trained on them"]
+    for seen, use in ((("one", "two"), "support"), (("three", "four"), "query")):
+        with pytest.raises(UserError, match=f"have every {use} text of 'a'"):
+            without_seen([fixed], [task(*seen)])
+    with pytest.raises(UserError, match="every query text of 'a'"):
+        without_seen([fixed], [task("three", "four")], "drop_queries")
 
 
 LONG = "the hinge came loose after a week and the shop would not take the laptop back without its box"
