@@ -199,10 +199,18 @@ MUTATIONS = [
     Mutation(
         "a language model's target is scored one token late",
         "models/language_model.py",
-        "answers.append(answer[:, 1:] if self.decoder_alone else answer)",
-        "answers.append(answer[:, :-1] if self.decoder_alone else answer)",
+        "- sizes - 1  # what",
+        "- sizes  # what",
         "models/test_language_model.py",
         "losses_are_those and gpt2",
+    ),
+    Mutation(
+        "choices are read as if texts of a batch were as long as each other",
+        "models/choices.py",
+        "before.tokens[:, None] + position",
+        "before.mask.shape[1] + position",
+        "models/test_choices.py",
+        "each_pair_alone and gpt2 and once",
     ),
     Mutation(
         "the least likely label is chosen",

@@ -16,9 +16,10 @@ from metatrain.meta.language_losses import LanguageLosses
 from metatrain.meta.learner import Learner
 from metatrain.meta.parameters import Parameters
 from metatrain.models.batches import chunks
+from metatrain.models.choices import losses_of_choices
 from metatrain.models.heads import IN_CONTEXT
 from metatrain.models.language_model import LanguageModel
-from metatrain.models.writer import after_context, losses_of_choices
+from metatrain.models.writer import after_context
 
 
 class LanguageLearner(Learner):

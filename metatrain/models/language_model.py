@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,24 +13,34 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from metatrain.models.batches import longest_first
+from metatrain.models.batches import longest_first, on_device
 from metatrain.models.config import ModelConfig
 from metatrain.models.dropout import dropout, set_dropout
 from metatrain.models.pretrained import Backbone
 from metatrain.tasks.tokens import TargetEncoding, Tokens
 
-_IGNORED = -100  # in place of a wanted token: none is wanted here
+IGNORED = -100  # in place of a wanted token: none is wanted here
+
+
+@dataclass(frozen=True)
+class WrittenGroup:
+    """Texts of similar length and what is to be written after them, padded.
+
+    Shapes: B texts, L the longest input, D the longest output, N tokens of the targets. For a decoder alone, text and target are one input.
+    """
+
+    inputs: dict[str, Tensor]  # input_ids, attention_mask [B, L]; for an encoder-decoder decoder_input_ids [B, D]
+    last: int  # positions at the end within which every target is predicted: the vocabulary is by far the widest dimension
+    places: Tensor  # of what predicts the targets among [B, last], flat, [N]
+    targets: Tensor  # [N]
+    tokens: Tensor  # of each text's target, [B]
 
 
 @dataclass(frozen=True)
 class Written:
-    """Texts and what is to be written after them, padded, in groups of similar length.
+    """Texts and what is to be written after them, in groups of similar length."""
 
-    Shapes: B texts of a group, L its longest input, D its longest output. For a decoder alone, text and target are one input.
-    """
-
-    groups: tuple[dict[str, Tensor], ...]  # input_ids, attention_mask [B, L]; for an encoder-decoder decoder_input_ids [B, D]
-    wanted: tuple[Tensor, ...]  # the token after each, [B, D] or [B, L]
+    groups: tuple[WrittenGroup, ...]
     order: Tensor  # where each text of the caller is among the groups' texts, [texts]
 
 
@@ -52,6 +64,7 @@ class LanguageModel(nn.Module):
         self.tokenizer = tokenizer
         self.max_length, self.max_target_length = config.max_length, config.max_target_length
         self.decoder_alone = not backbone.config.is_encoder_decoder
+        self.arguments = frozenset(inspect.signature(backbone.forward).parameters)
         # Between a text and its target, where both are one input.
         self.separator = np.array(tokenizer("\n", add_special_tokens=False)["input_ids"] or [tokenizer.eos_token_id], dtype=np.int64)
 
@@ -77,19 +90,10 @@ class LanguageModel(nn.Module):
 
     def batch(self, texts: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> Written:
         """Model inputs for token ids and what is to be written after them."""
-        if self.decoder_alone:
-            inputs = [np.concatenate([text, self.separator, target]) for text, target in zip(texts, targets)]
-            wanted = [np.concatenate([np.full(len(text) + len(self.separator), _IGNORED), target]) for text, target in zip(texts, targets)]
-        else:
-            inputs, wanted = list(texts), list(targets)
+        inputs = [np.concatenate([text, self.separator, target]) for text, target in zip(texts, targets)] if self.decoder_alone else list(texts)
         _, order, groups = longest_first(inputs)
-        made, answers = [], []
-        for group in groups:
-            rows = order[group]
-            answer = self._padded([wanted[row] for row in rows], _IGNORED)
-            made.append(self._group([inputs[row] for row in rows], answer))
-            answers.append(answer[:, 1:] if self.decoder_alone else answer)
-        return Written(tuple(made), tuple(answers), torch.from_numpy(np.argsort(order)).to(self.device))
+        made = tuple(self._group([inputs[row] for row in order[group]], [targets[row] for row in order[group]]) for group in groups)
+        return Written(made, on_device(np.argsort(order), self.device))
 
     def forward(self, batch: Written, seed: int | None = None) -> Likelihood:
         """How likely the targets are. With a `seed`, dropout is on: the same seed, the same masks."""
@@ -97,18 +101,22 @@ class LanguageModel(nn.Module):
             with dropout(self.backbone, seed, self.device):
                 return self(batch)
         parts = []
-        for inputs, wanted in zip(batch.groups, batch.wanted):
-            logits = self.backbone(**inputs, use_cache=False).logits
-            logits = logits[:, :-1] if self.decoder_alone else logits
-            there = wanted != _IGNORED  # [B, D]
-            # Only where a token is wanted: the vocabulary is by far the widest dimension.
-            found, truth = logits[there], wanted[there]
-            text = torch.arange(len(wanted), device=wanted.device)[:, None].expand_as(wanted)[there]
-            losses = F.cross_entropy(found, truth, reduction="none")
-            zeros = losses.new_zeros(len(wanted))
-            right = zeros.index_add(0, text, (found.detach().argmax(-1) == truth).to(losses.dtype))
-            parts.append((zeros.index_add(0, text, losses), right, there.sum(1)))
+        for group in batch.groups:
+            logits, _ = self.predicted(group.last, use_cache=False, **group.inputs)
+            texts, last, _ = logits.shape
+            found = logits.flatten(0, 1).index_select(0, group.places)  # [N, vocabulary]
+            losses = F.cross_entropy(found, group.targets, reduction="none")
+            right = (found.detach().argmax(-1) == group.targets).to(losses.dtype)
+            # Each has a place of its own: a sum over a GPU's atomic additions would have other bits each time.
+            spread = (losses.new_zeros(texts * last).index_copy(0, group.places, each).view(texts, last).sum(1) for each in (losses, right))
+            parts.append((*spread, group.tokens))
         return Likelihood(*(torch.cat(each).index_select(0, batch.order) for each in zip(*parts)))
+
+    def predicted(self, last: int, **inputs: Any) -> tuple[Tensor, Any]:
+        """What the backbone predicts at so many last positions, [B, last, vocabulary], and all that it gives."""
+        keep = {"logits_to_keep": last} if "logits_to_keep" in self.arguments else {}
+        output = self.backbone(**inputs, **keep)
+        return output.logits[:, -last:], output
 
     def write(self, texts: Sequence[np.ndarray]) -> list[str]:
         """What the model writes after each text, always taking the likeliest token."""
@@ -117,7 +125,7 @@ class LanguageModel(nn.Module):
         _, order, groups = longest_first(begun)
         for group in groups:
             rows = order[group]
-            ids, mask = self._ids([begun[row] for row in rows], left=self.decoder_alone)
+            ids, mask = self.padded([begun[row] for row in rows], left=self.decoder_alone)
             out = self.backbone.generate(
                 input_ids=ids,
                 attention_mask=mask,
@@ -136,21 +144,35 @@ class LanguageModel(nn.Module):
     def _padding_id(self) -> int:
         return self.tokenizer.pad_token_id or 0
 
-    def _group(self, inputs: list[np.ndarray], answer: Tensor) -> dict[str, Tensor]:
-        ids, mask = self._ids(inputs)
-        group = {"input_ids": ids, "attention_mask": mask}
-        if not self.decoder_alone:
-            group["decoder_input_ids"] = self.backbone.prepare_decoder_input_ids_from_labels(answer.clone())
-        return group
+    def _group(self, inputs: list[np.ndarray], targets: list[np.ndarray]) -> WrittenGroup:
+        ids, mask = self.padded(inputs)
+        made = {"input_ids": ids, "attention_mask": mask}
+        sizes = np.array([len(target) for target in targets])
+        longest = int(sizes.max())
+        if self.decoder_alone:
+            begins = np.array([len(text) for text in inputs]) - sizes - 1  # what comes before a token predicts it
+            last = ids.shape[1] - int(begins.min())
+            begins -= begins.min()
+        else:
+            begins, last = np.zeros(len(targets), dtype=np.int64), longest
+            made["decoder_input_ids"] = self.decoder_inputs(targets)
+        within = np.arange(longest)[None] < sizes[:, None]  # [B, D]
+        places = (np.arange(len(targets))[:, None] * last + begins[:, None] + np.arange(longest))[within]
+        return WrittenGroup(made, last, *(on_device(each, self.device) for each in (places, np.concatenate(targets).astype(np.int64), sizes)))
 
-    def _ids(self, texts: list[np.ndarray], left: bool = False) -> tuple[Tensor, Tensor]:
+    def decoder_inputs(self, targets: Sequence[np.ndarray]) -> Tensor:
+        """What an encoder-decoder's decoder is given to write targets, [B, D]."""
+        return self.backbone.prepare_decoder_input_ids_from_labels(self._padded(targets, IGNORED))
+
+    def padded(self, texts: Sequence[np.ndarray], left: bool = False) -> tuple[Tensor, Tensor]:
+        """Token ids and attention mask, [B, L], with padding on the right or on the left."""
         ids = self._padded(texts, self._padding_id, left)
         mask = self._padded([np.ones(len(text), dtype=np.int64) for text in texts], 0, left)
         return ids, mask
 
-    def _padded(self, rows: list[np.ndarray], value: int, left: bool = False) -> Tensor:
+    def _padded(self, rows: Sequence[np.ndarray], value: int, left: bool = False) -> Tensor:
         longest = max(map(len, rows))
         table = np.full((len(rows), longest), value, dtype=np.int64)
         for number, row in enumerate(rows):
             table[number, longest - len(row) if left else 0 :][: len(row)] = row
-        return torch.from_numpy(table).to(self.device)
+        return on_device(table, self.device)

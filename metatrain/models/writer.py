@@ -13,6 +13,7 @@ from torch import Tensor
 from metatrain.errors import UserError
 from metatrain.models.adapters import folded
 from metatrain.models.batches import chunks
+from metatrain.models.choices import losses_of_choices
 from metatrain.models.config import ModelConfig
 from metatrain.models.language_loading import load_language_model
 from metatrain.models.language_model import LanguageModel
@@ -85,10 +86,3 @@ def after_context(model: LanguageModel, context: np.ndarray, texts: Sequence[np.
             "take fewer examples (episode.shots, evaluation.shots), or lower model.max_length"
         )
     return [np.concatenate([context, text]) for text in texts]
-
-
-def losses_of_choices(model: LanguageModel, texts: Sequence[np.ndarray], choices: Sequence[np.ndarray], part_tokens: int) -> Tensor:
-    """Negative log-likelihoods of every choice after every text, [texts, choices]."""
-    pairs = [(text, choice) for text in texts for choice in choices]
-    parts = chunks([np.concatenate(pair) for pair in pairs], part_tokens)
-    return torch.cat([model(model.batch(*zip(*pairs[part]))).loss for part in parts]).view(len(texts), len(choices))

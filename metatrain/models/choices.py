@@ -1,0 +1,147 @@
+"""How likely each of several choices is after a text, with everything read once that inputs have in common.
+
+What texts begin with alike (a support set that is read before each of them, say) is read once for all of them, and a text once for all
+of its choices: a decoder's keys and values of it are kept, or what an encoder has made of it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from metatrain.models.batches import chunks, longest_first, on_device
+from metatrain.models.language_model import IGNORED, LanguageModel
+
+
+def losses_of_choices(model: LanguageModel, texts: Sequence[np.ndarray], choices: Sequence[np.ndarray], part_tokens: int) -> Tensor:
+    """Negative log-likelihoods of every choice after every text, [texts, choices]; about so many tokens are held at a time."""
+    if not model.decoder_alone:
+        return _after_encoder(model, texts, choices, part_tokens)
+    if "past_key_values" not in model.arguments:
+        return _one_by_one(model, texts, choices, part_tokens)
+    return _after_decoder(model, [np.concatenate([text, model.separator]) for text in texts], choices, part_tokens)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What a decoder has read: B inputs of which some end in padding."""
+
+    kept: Any  # keys and values, a `transformers.Cache`
+    mask: Tensor  # 1 where a token is, [B, tokens]
+    tokens: Tensor  # of each input, [B]
+
+    def repeated(self, times: int) -> _Read:
+        """Each input so many times in a row."""
+        kept = copy.deepcopy(self.kept)  # which grows with what is read after it
+        kept.batch_repeat_interleave(times)
+        return _Read(kept, *(each.repeat_interleave(times, 0) for each in (self.mask, self.tokens)))
+
+
+def _after_decoder(model: LanguageModel, texts: Sequence[np.ndarray], choices: Sequence[np.ndarray], part_tokens: int) -> Tensor:
+    # The last token of a text is read with the choices, whose first it predicts.
+    alike = _alike(texts)
+    begin = _read(model, [texts[0][:alike]]) if alike else None
+    found = _nothing(model, texts, choices)
+    for rows, columns in _parts([len(text) - alike for text in texts], choices, part_tokens, kept=alike):
+        between = [texts[row][alike:-1] for row in rows]
+        read = begin.repeated(len(rows)) if begin else None
+        if any(map(len, between)):
+            read = _read(model, between, read)
+        for part in columns:
+            wanted = _table([choices[column] for column in part], IGNORED)
+            first = np.array([texts[row][-1] for row in rows]).repeat(len(part))[:, None]
+            given = np.concatenate([first, np.tile(np.where(wanted == IGNORED, 0, wanted)[:, :-1], (len(rows), 1))], 1)
+            mask = np.tile(wanted != IGNORED, (len(rows), 1))
+            logits, _ = _go_on(model, given, mask, read.repeated(len(part)) if read else None, last=given.shape[1])
+            _fill(found, rows, part, logits, np.tile(wanted, (len(rows), 1)))
+    return found
+
+
+def _after_encoder(model: LanguageModel, texts: Sequence[np.ndarray], choices: Sequence[np.ndarray], part_tokens: int) -> Tensor:
+    found = _nothing(model, texts, choices)
+    for rows, columns in _parts([len(text) for text in texts], choices, part_tokens):
+        ids, mask = model.padded([texts[row] for row in rows])
+        encoded = model.backbone.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
+        for part in columns:
+            wanted = np.tile(_table([choices[column] for column in part], IGNORED), (len(rows), 1))
+            hidden, seen = (each.repeat_interleave(len(part), 0) for each in (encoded, mask))
+            given = model.decoder_inputs([choices[column] for column in part]).repeat(len(rows), 1)
+            logits, _ = model.predicted(given.shape[1], encoder_outputs=(hidden,), attention_mask=seen, decoder_input_ids=given, use_cache=False)
+            _fill(found, rows, part, logits, wanted)
+    return found
+
+
+def _one_by_one(model: LanguageModel, texts: Sequence[np.ndarray], choices: Sequence[np.ndarray], part_tokens: int) -> Tensor:
+    """Of a decoder that keeps no keys and values (Mamba)."""
+    pairs = [(text, choice) for text in texts for choice in choices]
+    parts = chunks([np.concatenate(pair) for pair in pairs], part_tokens)
+    return torch.cat([model(model.batch(*zip(*pairs[part]))).loss for part in parts]).view(len(texts), len(choices))
+
+
+def _read(model: LanguageModel, texts: Sequence[np.ndarray], before: _Read | None = None) -> _Read:
+    """What a decoder keeps of texts, each after what it has read before."""
+    ids = _table(texts, 0)
+    _, read = _go_on(model, ids, np.arange(ids.shape[1]) < np.array([len(text) for text in texts])[:, None], before, last=1)
+    return read
+
+
+def _go_on(model: LanguageModel, ids: np.ndarray, filled: np.ndarray, before: _Read | None, last: int) -> tuple[Tensor, _Read]:
+    """Read so many tokens [B, L] more: what is predicted at the last positions, and what is kept then."""
+    given, mask = on_device(ids.astype(np.int64), model.device), on_device(filled.astype(np.int64), model.device)
+    position, tokens, kept = torch.arange(ids.shape[1], device=model.device)[None], mask.sum(1), None
+    if before is not None:
+        mask, position, tokens, kept = torch.cat([before.mask, mask], 1), before.tokens[:, None] + position, before.tokens + tokens, before.kept
+    # A model without such an argument counts positions by the mask.
+    positions = {"position_ids": position.expand(len(ids), -1)} if "position_ids" in model.arguments else {}
+    logits, output = model.predicted(last, input_ids=given, attention_mask=mask, past_key_values=kept, use_cache=True, **positions)
+    return logits, _Read(output.past_key_values, mask, tokens)
+
+
+def _parts(lengths: Sequence[int], choices: Sequence[np.ndarray], part_tokens: int, kept: int = 0) -> Iterator[tuple[np.ndarray, list[range]]]:
+    """Rows of texts that are of similar length, with the choices that are taken at a time after them.
+
+    kept: tokens of each that are read already.
+    """
+    longest = kept + max(map(len, choices))
+    _, order, groups = longest_first([np.empty(length) for length in lengths])
+    for group in groups:
+        rows = order[group]
+        each = max(lengths[rows[0]] + longest, 1)
+        texts = max(1, part_tokens // (each * len(choices)))
+        number = max(1, part_tokens // (each * texts))
+        columns = [range(begin, min(begin + number, len(choices))) for begin in range(0, len(choices), number)]
+        for begin in range(0, len(rows), texts):
+            yield rows[begin : begin + texts], columns
+
+
+def _fill(found: Tensor, rows: np.ndarray, columns: range, logits: Tensor, wanted: np.ndarray) -> None:
+    """Put the losses of logits [rows x columns, D, vocabulary] where they belong."""
+    targets = on_device(wanted, logits.device)
+    losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none", ignore_index=IGNORED).view(targets.shape).sum(1)
+    found[on_device(rows, logits.device), columns.start : columns.stop] = losses.view(len(rows), len(columns)).to(found.dtype)
+
+
+def _nothing(model: LanguageModel, texts: Sequence[np.ndarray], choices: Sequence[np.ndarray]) -> Tensor:
+    return torch.zeros(len(texts), len(choices), device=model.device, dtype=next(model.parameters()).dtype)
+
+
+def _alike(texts: Sequence[np.ndarray]) -> int:
+    """How many tokens all texts begin with alike; each has one more at least."""
+    shortest = min(map(len, texts)) - 1
+    table = np.stack([text[:shortest] for text in texts])
+    return int(np.logical_and.accumulate((table == table[:1]).all(0)).sum())
+
+
+def _table(rows: Sequence[np.ndarray], filling: int) -> np.ndarray:
+    """Rows of different lengths as a table."""
+    table = np.full((len(rows), max(map(len, rows))), filling, dtype=np.int64)
+    for number, row in enumerate(rows):
+        table[number, : len(row)] = row
+    return table
