@@ -69,7 +69,6 @@ def fit_training(hardware: HardwareConfig, learner: Learner, largest: Largest, d
     assert found is not None  # or one of the two ways above has ended
     learner.recorded = Recorded() if device.type == "cuda" and hardware.fast_kernels else None
     if room is not None:
-        # What is recorded has memory of its own, beside that of what is not.
         found = side_by_side(footprint, largest, room / 2 if learner.recorded else room, found, together)
     learner.memory = found
     return _line(footprint, largest, learner.memory)
@@ -151,6 +150,8 @@ def _line(footprint: Footprint, largest: Largest, use: MemoryUse) -> str:
     kept = footprint.kept(largest, use)
     graphs = steps if use.graph_tokens == float("inf") else use.graph_tokens / largest.support
     bytes_ = use.together * (footprint.meta_gradient(largest, use) + kept * graphs * largest.support)
+    if footprint.learner.recorded:
+        bytes_ *= 2  # what is recorded has memory of its own
     said = f"memory: about {_SPARE * bytes_ / 1e9:.1f} GB beside the model for the largest episodes"
     if kept and graphs < steps:
         said += f"; graphs of {int(graphs)} of {steps} inner steps are kept there, the others rebuilt"
