@@ -85,7 +85,7 @@ class _Training:
         self.parameters: Parameters = {name: value.detach().clone().requires_grad_() for name, value in start.items()}
         rates = ((False, LR), (True, HEAD_LR))
         groups = [{"params": [value for name, value in self.parameters.items() if name.startswith(HEAD) == of_head], "lr": lr} for of_head, lr in rates]
-        self.optimizer = torch.optim.Adam(groups)
+        self.optimizer = torch.optim.Adam(groups, fused=learner.model.device.type == "cpu" or None)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda done: min(1.0, (done + 1) / WARMUP))
         self.rng, self.order, self.done = np.random.default_rng(seed), np.zeros(0, np.int64), 0
 

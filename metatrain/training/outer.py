@@ -61,7 +61,10 @@ class OuterOptimizer:
             own = {"head": config.head_lr, "rule": config.rule_lr}.get(part)
             decay = config.weight_decay if value.dim() > 1 and part != "rule" else 0.0
             groups.setdefault((config.lr if own is None else own, decay), []).append(value)
-        self.adamw = torch.optim.AdamW([{"params": values, "lr": lr, "base_lr": lr, "weight_decay": decay} for (lr, decay), values in groups.items()])
+        # On a CPU an update is a matter of how often memory is gone through: once, where torch by itself goes through it operation by operation.
+        once = all(value.device.type == "cpu" for value in parameters.values()) or None
+        made = [{"params": values, "lr": lr, "base_lr": lr, "weight_decay": decay} for (lr, decay), values in groups.items()]
+        self.adamw = torch.optim.AdamW(made, fused=once)
 
     def step(self, gradient: Parameters, step: int, largest: float = math.inf) -> float:
         """One meta-update; returns the norm of the meta-gradient before clipping.
