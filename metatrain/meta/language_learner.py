@@ -48,8 +48,7 @@ class LanguageLearner(Learner):
         if choices is None:
             return None
         model = self.write_to_model(parameters)
-        with torch.no_grad():
-            losses = losses_of_choices(model, self.prompts(episode), choices, self.memory.part_tokens)
+        losses = losses_of_choices(model, self.prompts(episode), choices, self.memory.part_tokens)
         return (-losses.double()).softmax(1).cpu().numpy()
 
     def answers(self, parameters: Mapping[str, Tensor], episode: EpisodeTexts) -> Sequence[str] | np.ndarray:
@@ -57,8 +56,7 @@ class LanguageLearner(Learner):
         if probabilities is not None:
             return probabilities.argmax(1)
         prompts, model = self.prompts(episode), self.write_to_model(parameters)
-        with torch.no_grad():
-            return [answer for part in chunks(prompts, self.memory.part_tokens) for answer in model.write(prompts[part])]
+        return [answer for part in chunks(prompts, self.memory.part_tokens) for answer in model.write(prompts[part])]
 
     def target_loss(self, parameters: Mapping[str, Tensor], episode: EpisodeTexts) -> float:
         with torch.no_grad():

@@ -143,6 +143,13 @@ def longest_first(texts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, 
     return lengths, order, groups
 
 
+def tokens_alike(texts: Sequence[np.ndarray]) -> int:
+    """How many tokens all texts begin with alike, where each has one more at least."""
+    shortest = min(map(len, texts)) - 1
+    table = np.stack([text[:shortest] for text in texts])
+    return int(np.logical_and.accumulate((table == table[:1]).all(0)).sum())
+
+
 def _attention_group(lengths: np.ndarray, device: torch.device, causal: bool) -> AttentionGroup:
     texts, longest, tokens = len(lengths), int(lengths[0]), int(lengths.sum())
     full = tokens == texts * longest

@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metatrain.models.batches import chunks, longest_first, on_device
+from metatrain.models.batches import chunks, longest_first, on_device, tokens_alike
 from metatrain.models.language_model import IGNORED, LanguageModel
 
 
+@torch.no_grad()
 def losses_of_choices(model: LanguageModel, texts: Sequence[np.ndarray], choices: Sequence[np.ndarray], part_tokens: int) -> Tensor:
     """Negative log-likelihoods of every choice after every text, [texts, choices]; about so many tokens are held at a time."""
     if not model.decoder_alone:
@@ -46,7 +47,7 @@ class _Read:
 
 def _after_decoder(model: LanguageModel, texts: Sequence[np.ndarray], choices: Sequence[np.ndarray], part_tokens: int) -> Tensor:
     # The last token of a text is read with the choices, whose first it predicts.
-    alike = _alike(texts)
+    alike = tokens_alike(texts)
     begin = _read(model, [texts[0][:alike]]) if alike else None
     found = _nothing(model, texts, choices)
     for rows, columns in _parts([len(text) - alike for text in texts], choices, part_tokens, kept=alike):
@@ -130,13 +131,6 @@ def _fill(found: Tensor, rows: np.ndarray, columns: range, logits: Tensor, wante
 
 def _nothing(model: LanguageModel, texts: Sequence[np.ndarray], choices: Sequence[np.ndarray]) -> Tensor:
     return torch.zeros(len(texts), len(choices), device=model.device, dtype=next(model.parameters()).dtype)
-
-
-def _alike(texts: Sequence[np.ndarray]) -> int:
-    """How many tokens all texts begin with alike; each has one more at least."""
-    shortest = min(map(len, texts)) - 1
-    table = np.stack([text[:shortest] for text in texts])
-    return int(np.logical_and.accumulate((table == table[:1]).all(0)).sum())
 
 
 def _table(rows: Sequence[np.ndarray], filling: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from metatrain.models.batches import longest_first, on_device
+from metatrain.models.batches import longest_first, on_device, tokens_alike
 from metatrain.models.config import ModelConfig
 from metatrain.models.dropout import dropout, set_dropout
 from metatrain.models.pretrained import Backbone
@@ -118,14 +119,26 @@ class LanguageModel(nn.Module):
         output = self.backbone(**inputs, **keep)
         return output.logits[:, -last:], output
 
+    @torch.no_grad()
     def write(self, texts: Sequence[np.ndarray]) -> list[str]:
-        """What the model writes after each text, always taking the likeliest token."""
+        """What the model writes after each text, always taking the likeliest token.
+
+        What all texts begin with alike (a support set that is read before each of them, say) is read once for all.
+        """
         answers: list[str] = [""] * len(texts)
         begun = [np.concatenate([text, self.separator]) for text in texts] if self.decoder_alone else list(texts)
+        alike = tokens_alike(begun) if self.decoder_alone and "past_key_values" in self.arguments and len(texts) > 1 else 0
+        begin = on_device(begun[0][None, :alike].astype(np.int64), self.device) if alike else None
+        read = None if begin is None else self.backbone(input_ids=begin, use_cache=True).past_key_values
         _, order, groups = longest_first(begun)
         for group in groups:
             rows = order[group]
-            ids, mask = self.padded([begun[row] for row in rows], left=self.decoder_alone)
+            ids, mask = self.padded([begun[row][alike:] for row in rows], left=self.decoder_alone)
+            kept: dict[str, Any] = {}
+            if begin is not None:
+                kept["past_key_values"] = copy.deepcopy(read)  # which grows with what is written
+                kept["past_key_values"].batch_repeat_interleave(len(rows))
+                ids, mask = (torch.cat([each.expand(len(rows), -1), more], 1) for each, more in ((begin, ids), (torch.ones_like(begin), mask)))
             out = self.backbone.generate(
                 input_ids=ids,
                 attention_mask=mask,
@@ -134,6 +147,7 @@ class LanguageModel(nn.Module):
                 max_new_tokens=self.max_target_length,
                 pad_token_id=self._padding_id,
                 eos_token_id=self.tokenizer.eos_token_id,
+                **kept,
             )
             out = out[:, ids.shape[1] :] if self.decoder_alone else out
             for row, text in zip(rows, self.tokenizer.batch_decode(out, skip_special_tokens=True)):

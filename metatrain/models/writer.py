@@ -60,16 +60,14 @@ class Writer:
     def answers(self, texts: Sequence[str]) -> list[str]:
         """What the model writes after each text."""
         ids = after_context(self._model, self._context, self._tokens.encode(texts))
-        with torch.no_grad():
-            return [answer for part in chunks(ids, _PART_TOKENS) for answer in self._model.write(ids[part])]
+        return [answer for part in chunks(ids, _PART_TOKENS) for answer in self._model.write(ids[part])]
 
     def scores(self, texts: Sequence[str]) -> Tensor:
         """Log-likelihoods of the labels, [texts, labels]."""
         assert self.labels is not None and self._tokens.encode_targets is not None
         choices = self._tokens.encode_targets([plain_name(label) for label in self.labels])
         ids = after_context(self._model, self._context, self._tokens.encode(texts))
-        with torch.no_grad():
-            return -losses_of_choices(self._model, ids, choices, _PART_TOKENS).cpu()
+        return -losses_of_choices(self._model, ids, choices, _PART_TOKENS).cpu()
 
 
 def after_context(model: LanguageModel, context: np.ndarray, texts: Sequence[np.ndarray]) -> Sequence[np.ndarray]:

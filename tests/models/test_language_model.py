@@ -1,5 +1,7 @@
 """Language models give the likelihoods and write the texts that transformers does."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -82,6 +84,23 @@ def test_what_is_written_does_not_depend_on_the_batch(family):
     together = model.write(texts)
     assert together == [model.write([text])[0] for text in texts]
     assert any(together)
+
+
+@pytest.mark.parametrize("family", ("gpt2", "llama"))
+def test_what_all_texts_begin_with_is_read_once_and_changes_nothing(family, monkeypatch):
+    model = language_model(family)
+    tokens = model.tokens()
+    context = np.concatenate([*tokens.encode(TEXTS), model.separator])
+    texts = [np.concatenate([context, text]) for text in tokens.encode(TEXTS)]
+    alone = [model.write([text])[0] for text in texts]
+    read: list[int] = []
+    forward = model.backbone.forward
+    monkeypatch.setattr(model.backbone, "forward", lambda *args, **kwargs: (read.append(kwargs["input_ids"].shape[1]), forward(*args, **kwargs))[1])
+    monkeypatch.setattr(model.backbone.forward, "__signature__", inspect.signature(forward), raising=False)
+    assert model.write(texts) == alone
+    assert len(set(alone)) > 1
+    assert read[0] == len(context)
+    assert max(read[1:]) <= max(map(len, texts)) + len(model.separator) - len(context)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
