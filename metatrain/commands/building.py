@@ -147,6 +147,8 @@ def open_checkpoint(
         return _open_run(RunDirectory.find(reference), None, inner, model, device, dtype, say)
     if not path.is_dir() and reference not in _BUILT_IN and (path.is_absolute() or reference.startswith((".", "~", "outputs"))):
         raise UserError(f"checkpoint={reference}: no such run or model directory")
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise UserError(f"checkpoint={reference}: a directory with neither a run of metatrain train (config.yaml) nor a model (config.json)")
     found = read_recipe(path)
     saved, learned = found if found else ({}, {})
     recipe = Recipe(

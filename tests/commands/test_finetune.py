@@ -27,6 +27,13 @@ def test_finetune_reports_held_out_accuracy_and_writes_a_model(finetuned):
     assert "held-out accuracy" in (finetuned / "run.log").read_text()
 
 
+def test_a_directory_that_is_neither_a_run_nor_a_model_is_refused(cli, examples, tmp_path):
+    (tmp_path / "empty").mkdir()
+    found = cli("finetune", "checkpoint=empty", f"data.train={examples}")
+    assert found.code == 2
+    assert "checkpoint=empty: a directory with neither a run of metatrain train (config.yaml) nor a model (config.json)" in found.err
+
+
 def test_it_uses_the_best_checkpoint_of_the_run(cli, tiny_run, examples):
     found = cli("finetune", f"checkpoint={tiny_run}", f"data.train={examples}")
     assert f"weights: {tiny_run}/checkpoints/step-00000002" in found.out  # the first of two equal validation scores
