@@ -202,7 +202,9 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
 
 def _auto(config: ModelConfig, settings: PretrainedConfig) -> tuple[Any, dict[str, Any]]:
     pooler = {"add_pooling_layer": _uses_pooler(config, settings.model_type)} if settings.model_type in _OPTIONAL_POOLERS else {}
-    return (AutoModelForTextEncoding if settings.is_encoder_decoder else AutoModel), pooler  # of T5 and the like their encoder alone
+    # Of T5 and the like their encoder alone, which by itself is saved as one that has no decoder.
+    encoder = settings.is_encoder_decoder or any(name.endswith("EncoderModel") for name in settings.architectures or ())
+    return (AutoModelForTextEncoding if encoder else AutoModel), pooler
 
 
 def _uses_pooler(config: ModelConfig, architecture: str) -> bool:

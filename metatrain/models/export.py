@@ -27,7 +27,7 @@ from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder, load_encoder
 from metatrain.models.language_model import LanguageModel
 from metatrain.models.pictures import PictureEncoder, load_picture_encoder
-from metatrain.models.pretrained import read_settings, save_tokenizer
+from metatrain.models.pretrained import lost_weights, read_settings, save_tokenizer
 from metatrain.models.writer import save_writer
 from metatrain.tasks.tokens import Tokens
 
@@ -165,6 +165,7 @@ class Classifier:
         """Raises: UserError: the directory is not a finetuned model, or cannot be read."""
         if not (folder / "config.json").is_file():
             raise UserError(f"model={folder}: not a model directory (no config.json); give what `metatrain finetune` wrote")
+        no_head = f"model={folder} is a model that gives no labels; give what `metatrain finetune` wrote"
         try:
             config: Any = read_settings(folder)
             facts = read_facts(folder)
@@ -174,6 +175,8 @@ class Classifier:
                 self._scores: Callable[[list[np.ndarray]], Tensor] = partial(self._encoded, head["weight"].to(device), head["bias"].to(device))
                 self._tokens = self._model.tokens()
             elif (folder / "modules.json").is_file():
+                if not (folder / _DENSE).is_dir():
+                    raise UserError(no_head)
                 settings, (weight, bias) = _pipeline(folder)
                 self._model = load_encoder(settings, second_order=False)[0]
                 self._tokens = self._model.tokens()
@@ -181,7 +184,10 @@ class Classifier:
             else:
                 tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
                 self._tokens = Tokens(tokenizer, min(tokenizer.model_max_length, config.max_position_embeddings))
-                self._model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
+                options: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
+                self._model, found = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True, **options)
+                if lost_weights(found):
+                    raise UserError(no_head)
                 self._scores = self._classified
         except (OSError, ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
             raise UserError(f"model={folder} cannot be read: {str(error).strip().splitlines()[0]}") from error

@@ -66,13 +66,25 @@ def load_backbone(path: str, config: ModelConfig, choose: Choice, attention: str
     """The model of a hub id or a directory.
 
     Raises:
-        UserError: it does not exist, or cannot be read as what `choose` says.
+        UserError: it does not exist, cannot be read as what `choose` says, or lacks weights that are used.
         RestartableError: the hub cannot be reached.
     """
     with _explained(config):
         auto, more = choose(read_settings(path, config))
         # The checkpoint's own dtype would be taken otherwise, and an inner loop in bf16 is noise.
-        return auto.from_pretrained(path, dtype=dtype, attn_implementation=attention, use_safetensors=True, **more, **_options(path, config))
+        options = {"dtype": dtype, "attn_implementation": attention, "use_safetensors": True, **more, **_options(path, config)}
+        backbone, found = auto.from_pretrained(path, output_loading_info=True, **options)
+    # A pooler that nobody asked for does not matter.
+    lost = lost_weights(found, () if more.get("add_pooling_layer") else ("pooler.",))
+    if lost:
+        raise UserError(f"model.name={config.name} {lost}" + ("; set model.pooling=mean, which needs none" if "(pooler." in lost else ""))
+    return backbone
+
+
+def lost_weights(found: dict[str, Any], unused: tuple[str, ...] = ()) -> str | None:
+    """What to say of weights that are not there, which transformers begins at random; `unused`: parts of names that do not matter."""
+    lost = sorted(key for key in found["missing_keys"] if not any(part in key for part in unused))
+    return f"has no weights for {len(lost)} of its parameters ({lost[0]}{', ...' * (len(lost) > 1)})" if lost else None
 
 
 def name_in_log(config: ModelConfig) -> str:
