@@ -16,7 +16,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundEr
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import disable_progress_bar, get_verbosity, set_verbosity, set_verbosity_error
 
 from metatrain.errors import RestartableError, UserError
 from metatrain.models.config import ModelConfig
@@ -73,7 +73,12 @@ def load_backbone(path: str, config: ModelConfig, choose: Choice, attention: str
         auto, more = choose(read_settings(path, config))
         # The checkpoint's own dtype would be taken otherwise, and an inner loop in bf16 is noise.
         options = {"dtype": dtype, "attn_implementation": attention, "use_safetensors": True, **more, **_options(path, config)}
-        backbone, found = auto.from_pretrained(path, output_loading_info=True, **options)
+        said = get_verbosity()
+        set_verbosity_error()  # what it would say of weights is said below
+        try:
+            backbone, found = auto.from_pretrained(path, output_loading_info=True, **options)
+        finally:
+            set_verbosity(said)
     # A pooler that nobody asked for does not matter.
     lost = lost_weights(found, () if more.get("add_pooling_layer") else ("pooler.",))
     if lost:
