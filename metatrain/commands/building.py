@@ -242,11 +242,23 @@ def check_none_of_these(share: float | None, learner: Learner) -> None:
 
 
 def adapted_to(learner: Learner, texts: EpisodeTexts, watcher: Watcher | None = None) -> tuple[Parameters, float, Fit | None]:
-    """(all parameters, the last support loss, what was chosen where parameters are fitted) after adaptation to a support set."""
+    """(all parameters, the last support loss, what was chosen where parameters are fitted) after adaptation to a support set.
+
+    Raises:
+        UserError: it does not stay finite.
+    """
+    found: tuple[Parameters, float, Fit | None]
     if isinstance(learner, EncoderLearner) and learner.inner.fit_head:
         adapted, fit = learner.fit(texts, watcher)
-        return adapted, fit.loss, fit
-    return *learner.adapt(texts), None
+        found = adapted, fit.loss, fit
+    else:
+        adapted, loss = learner.adapt(texts)
+        found = adapted, loss, None
+    if not all(bool(value.isfinite().all()) for name, value in adapted.items() if value is not learner.parameters.get(name)):
+        raise UserError(
+            f"adaptation to these examples does not stay finite; lower inner.lr={learner.inner.lr:g} or inner.steps, or see whether the model is sound"
+        )
+    return found
 
 
 def default_inner() -> InnerConfig:

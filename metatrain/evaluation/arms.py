@@ -33,8 +33,14 @@ class FrozenFeatures:
         self._known: dict[bytes, np.ndarray] = {}
 
     def new(self, texts: Sequence[np.ndarray]) -> np.ndarray:
-        """Vectors [texts, H], computed now."""
-        return self.learner.features(texts).double().cpu().numpy()
+        """Vectors [texts, H], computed now.
+
+        Raises: UserError: the model has no finite ones.
+        """
+        found = self.learner.features(texts).double().cpu().numpy()
+        if not np.isfinite(found).all():
+            raise UserError("the model's encodings of texts are not finite numbers; its weights are broken")
+        return found
 
     def known(self, texts: Sequence[np.ndarray]) -> np.ndarray:
         """Vectors [texts, H], computed at most once for each text."""

@@ -42,6 +42,7 @@ class Scores:
     answers: dict[str, list[list[int]]] = field(default_factory=dict)  # by task, of each episode: labels as positions in its classes, if it has labels
     loss: dict[str, list[float]] = field(default_factory=dict)  # by task: the log loss of each episode's answers, if they have one
     seconds: list[float] = field(default_factory=list)
+    diverged: int = 0  # episodes in which adaptation did not stay finite
 
     def add(
         self,
@@ -53,8 +54,10 @@ class Scores:
         confidence: list[float] | None,
         right: list[bool] | None,
         answers: list[int] | None,
+        diverged: bool = False,
     ) -> None:
         """Those of an episode."""
+        self.diverged += diverged
         self.accuracy.setdefault(task, []).append(accuracy)
         self.balanced.setdefault(task, []).append(balanced)
         self.seconds.append(seconds)
@@ -152,7 +155,9 @@ def _outcome(episode: Episode, texts: EpisodeTexts, prediction: Prediction) -> d
     if episode.task.targets is None:
         found["answers"] = [int(answer) for answer in prediction.answers]
     if prediction.probabilities is not None:
-        found["confidence"] = prediction.probabilities.max(1).tolist()
+        # Where there is no probability, the first class is answered, with no confidence.
+        found["diverged"] = not bool(np.isfinite(prediction.probabilities).all())
+        found["confidence"] = np.nan_to_num(prediction.probabilities.max(1)).tolist()
         found["loss"] = statistics.log_loss(prediction.probabilities, texts.query_labels)
         found["right"] = (np.asarray(prediction.answers) == texts.query_labels).tolist()
     return found
@@ -285,6 +290,7 @@ def summarise(scores: Mapping[str, Scores], resamples: int, seed: int) -> dict[s
             },
             "calibration_error": mine.calibration_error(),
             "adapt_seconds_per_episode": float(np.mean(mine.seconds)),
+            "diverged_episodes": mine.diverged,
         }
     for other in scores:
         if SUBJECT in scores and other != SUBJECT:

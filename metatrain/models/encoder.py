@@ -18,7 +18,7 @@ from metatrain.models.architectures import CAUSAL, architecture_of
 from metatrain.models.batches import Packed, Padded, TextBatch, pack, pad
 from metatrain.models.config import ModelConfig
 from metatrain.models.dropout import dropout, set_dropout
-from metatrain.models.pretrained import Backbone, load_backbone, load_tokenizer, name_in_log
+from metatrain.models.pretrained import Backbone, check_vocabulary, load_backbone, load_tokenizer, name_in_log
 from metatrain.tasks.tokens import Tokens
 
 POOLINGS = ("mean", "first", "last")
@@ -180,6 +180,7 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
         path, source = minilm.resolve() if config.name == "minilm" else (config.name, "")
         attention = "eager" if second_order else "sdpa"
         backbone, tokenizer = load_backbone(path, config, partial(_auto, config), attention, dtype), load_tokenizer(path, config)
+        check_vocabulary(config, tokenizer, backbone)
         source = source or name_in_log(config)
     if config.pooling == "first" and backbone.config.model_type in CAUSAL:
         raise UserError(f"model.pooling=first: in {config.name} the first token sees no other; choose last or mean")

@@ -13,7 +13,7 @@ from metatrain.errors import UserError
 from metatrain.models import scratch
 from metatrain.models.config import ModelConfig, ScratchConfig
 from metatrain.models.language_model import LanguageModel
-from metatrain.models.pretrained import load_backbone, load_tokenizer, name_in_log
+from metatrain.models.pretrained import check_vocabulary, load_backbone, load_tokenizer, name_in_log
 
 _TINY = ScratchConfig(layers=1, hidden=32, heads=2, vocabulary=1000)
 _LONGEST_CONTEXT = 2048  # positions of a decoder with random weights
@@ -44,6 +44,7 @@ def load_language_model(
         raise UserError(f"model.name={config.name} writes no texts; choose a language model (model=t5_small, model=scratch_t5 or model=scratch_gpt2)")
     else:
         backbone, tokenizer = load_backbone(config.name, config, _auto, attention, dtype), load_tokenizer(config.name, config)
+        check_vocabulary(config, tokenizer, backbone)
     if tokenizer.eos_token_id is None:
         raise UserError(f"model.name={config.name}: its tokenizer has no end-of-text token, so it cannot say where a target ends; choose another model")
     backbone = backbone.to(dtype)

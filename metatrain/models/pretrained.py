@@ -113,6 +113,14 @@ def load_tokenizer(path: str, config: ModelConfig) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def check_vocabulary(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, backbone: Backbone) -> None:
+    """Raises: UserError: the tokenizer has tokens that the model has no embedding for."""
+    rows = backbone.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        has = f"its tokenizer has {len(tokenizer):,} tokens and the model {rows:,} embeddings"
+        raise UserError(f"model.name={config.name}: {has}; give it the tokenizer that is its own")
+
+
 def model_type(config: ModelConfig) -> str:
     """The architecture of `model.name`, a hub id or a directory.
 

@@ -217,7 +217,12 @@ def verdict_lines(results: Mapping[str, Any], shots: str) -> list[str]:
     """The comparisons in words; those of balanced accuracy too, where classes are unbalanced and it differs."""
     part = results["by_shots"][shots]
     unbalanced = _is_unbalanced(part)
-    lines = []
+    lines = [
+        f"warning: {shots}-shot: adaptation of {name} does not stay finite in {arm['diverged_episodes']} episodes, "
+        "where the first class is answered; lower inner.lr"
+        for name, arm in part["arms"].items()
+        if arm.get("diverged_episodes")
+    ]
     for item in part["comparisons"]:
         for score, found in ((score_name(results["protocol"]), item), ("balanced accuracy", item["balanced"]))[: 2 if unbalanced else 1]:
             lines.append(

@@ -38,3 +38,13 @@ def test_other_tasks_without_texts_that_were_trained_on(cli, tiny_run, tmp_path)
 def test_a_plain_model_needs_tasks(cli):
     found = cli("evaluate", "checkpoint=tiny")
     assert found.code == 2 and "add tasks=reviews" in found.err
+
+
+def test_adaptation_that_does_not_stay_finite_is_counted_and_said(cli, tiny_run, tmp_path):
+    settings = ["evaluation.shots=[2]", "evaluation.episodes=2", "evaluation.queries=4", "inner.lr=1e30"]
+    found = cli("evaluate", f"checkpoint={tiny_run}", *settings, "evaluation.arms=[meta_trained,prototypes]", "hydra.run.dir=out")
+    assert found.code == 0, found.err
+    arms = json.loads((tmp_path / "out" / "results.json").read_text())["arms"]
+    assert (arms["meta_trained"]["diverged_episodes"], arms["prototypes"]["diverged_episodes"]) == (8, 0)
+    assert arms["meta_trained"]["mean"] == 0.5  # the first of two classes, always
+    assert "adaptation of meta_trained does not stay finite in 8 episodes" in found.out

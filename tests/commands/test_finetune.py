@@ -145,6 +145,13 @@ def test_learned_rates_go_on_with_more_steps_and_cannot_be_set(cli, examples):
     assert found.code == 2 and "inner.lr" in found.err and "learned its rates" in found.err
 
 
+def test_adaptation_that_does_not_stay_finite_is_refused(cli, tiny_run, examples, tmp_path):
+    found = cli("finetune", f"checkpoint={tiny_run}", f"data.train={examples}", "inner.lr=1e30", "hydra.run.dir=out")
+    assert found.code == 2
+    assert "does not stay finite; lower inner.lr=1e+30 or inner.steps" in found.err
+    assert not (tmp_path / "out" / "model").exists()
+
+
 def test_adaptation_that_cannot_be_is_refused(cli, tiny_run, examples):
     found = cli("finetune", f"checkpoint={tiny_run}", f"data.train={examples}", "inner.steps=0")
     assert found.code == 2 and "knows the classes only by inner steps" in found.err

@@ -39,6 +39,12 @@ def test_a_pooler_is_missed_only_where_it_is_used(tmp_path):
         load_encoder(ModelConfig(name=name, max_length=16, pooling="first"), second_order=True)
 
 
+def test_a_tokenizer_of_another_model_is_refused(tmp_path):
+    name = saved(tmp_path, model=BertModel(BertConfig(**{**SIZE, "vocab_size": 100})))
+    with pytest.raises(UserError, match=r"its tokenizer has \d+ tokens and the model 100 embeddings"):
+        load_encoder(ModelConfig(name=name, max_length=16), second_order=True)
+
+
 def test_an_encoder_of_t5_by_itself_gets_no_decoder(tmp_path):
     size = {"vocab_size": 300, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
     model = T5EncoderModel(T5Config(**size))
