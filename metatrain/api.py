@@ -66,7 +66,8 @@ class FewShotModel:
         none_of_these: the share of texts of the labels that may be taken for none of them; None: every text is of one of the labels.
 
         Raises:
-            UserError: there are fewer than two labels, or `none_of_these` is no share or needs more than one example of a label.
+            UserError: there are fewer than two labels, `none_of_these` is no share or needs more than one example of a label, or
+                adaptation does not stay finite.
         """
         check_none_of_these(none_of_these, self._learner)
         pairs = list(examples)

@@ -62,9 +62,11 @@ def _files(kind: str) -> dict[str, Path]:
 
 def _option(kind: str, name: str) -> Path:
     """Raises: UserError: there is no file of that name."""
+    from metatrain.config.explain import suggestion
+
     files = _files(kind)
     if name not in files:
-        raise UserError(f"there is no {name} among the {kind}: {', '.join(files)}")
+        raise UserError(f"there is no {name} among the {kind}: {', '.join(files)}{suggestion(name, files)}")
     return files[name]
 
 

@@ -27,7 +27,8 @@ def test_experiments_in_short_and_each_in_full(cli, monkeypatch):
 
 
 def test_a_name_that_is_not_there_and_more_than_a_name(cli):
-    assert "there is no arsk among the experiments: alphabets, arsc" in cli("ls", "experiments", "arsk").err
+    refused = cli("ls", "experiments", "arsk").err
+    assert "there is no arsk among the experiments: alphabets, arsc" in refused and refused.strip().endswith("did you mean 'arsc'?")
     assert cli("ls", "runs", "x").code == cli("ls", "models", "minilm", "x").code == 2
 
 
