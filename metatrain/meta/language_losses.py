@@ -35,7 +35,7 @@ class LanguageLosses:
         self.query_accuracies: list[Tensor] = []
         self._wanted = {SUPPORT: _size(targets.support), QUERY: _size(targets.query)}
         self._support = self._batches(episode.support, targets.support)
-        self._query = self._batches(learner.prompts(episode), targets.query)
+        self._query = self._batches(learner.prompts(episode), targets.query, alike=len(learner.context(episode)))
 
     def start(self, theta: Mapping[str, Tensor]) -> tuple[Parameters, Parameters]:
         begin = {**theta, **self.learner.anew}
@@ -55,9 +55,9 @@ class LanguageLosses:
             yield found.loss.sum() / self._wanted[QUERY]
         self.query_accuracies.append(torch.stack(right).sum() / self._wanted[QUERY])
 
-    def _batches(self, texts: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> list[Written]:
+    def _batches(self, texts: Sequence[np.ndarray], targets: Sequence[np.ndarray], alike: int = 0) -> list[Written]:
         both = [np.concatenate([text, target]) for text, target in zip(texts, targets)]
-        return [self.learner.model.batch(texts[part], targets[part]) for part in chunks(both, self.learner.memory.part_tokens)]
+        return [self.learner.model.batch(texts[part], targets[part], alike) for part in chunks(both, self.learner.memory.part_tokens)]
 
 
 def _size(texts: Sequence[np.ndarray]) -> int:

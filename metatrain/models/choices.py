@@ -25,7 +25,7 @@ def losses_of_choices(model: LanguageModel, texts: Sequence[np.ndarray], choices
     """Negative log-likelihoods of every choice after every text, [texts, choices]; about so many tokens are held at a time."""
     if not model.decoder_alone:
         return _after_encoder(model, texts, choices, part_tokens)
-    if "past_key_values" not in model.arguments:
+    if not model.keeps:
         return _one_by_one(model, texts, choices, part_tokens)
     return _after_decoder(model, [np.concatenate([text, model.separator]) for text in texts], choices, part_tokens)
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from metatrain.models.batches import longest_first, on_device, tokens_alike
 from metatrain.models.config import ModelConfig
@@ -43,6 +43,7 @@ class Written:
 
     groups: tuple[WrittenGroup, ...]
     order: Tensor  # where each text of the caller is among the groups' texts, [texts]
+    begin: Tensor | None = None  # token ids that a decoder reads before each text, [1, P]; the groups' inputs go on from there
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,11 @@ class LanguageModel(nn.Module):
         self.separator = np.array(tokenizer("\n", add_special_tokens=False)["input_ids"] or [tokenizer.eos_token_id], dtype=np.int64)
 
     @property
+    def keeps(self) -> bool:
+        """Whether it can read on from what it has read before."""
+        return self.decoder_alone and "past_key_values" in self.arguments
+
+    @property
     def device(self) -> torch.device:
         return next(self.backbone.parameters()).device
 
@@ -89,12 +95,17 @@ class LanguageModel(nn.Module):
     def set_dropout(self, rate: float) -> None:
         set_dropout(self.backbone, rate)
 
-    def batch(self, texts: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> Written:
-        """Model inputs for token ids and what is to be written after them."""
-        inputs = [np.concatenate([text, self.separator, target]) for text, target in zip(texts, targets)] if self.decoder_alone else list(texts)
+    def batch(self, texts: Sequence[np.ndarray], targets: Sequence[np.ndarray], alike: int = 0) -> Written:
+        """Model inputs for token ids and what is to be written after them.
+
+        alike: so many tokens are those that all texts begin with; a decoder alone that keeps keys and values reads them once.
+        """
+        alike = alike if self.keeps else 0
+        inputs = [np.concatenate([text[alike:], self.separator, target]) for text, target in zip(texts, targets)] if self.decoder_alone else list(texts)
         _, order, groups = longest_first(inputs)
-        made = tuple(self._group([inputs[row] for row in order[group]], [targets[row] for row in order[group]]) for group in groups)
-        return Written(made, on_device(np.argsort(order), self.device))
+        made = tuple(self._group([inputs[row] for row in order[group]], [targets[row] for row in order[group]], alike) for group in groups)
+        begin = on_device(texts[0][None, :alike].astype(np.int64), self.device) if alike else None
+        return Written(made, on_device(np.argsort(order), self.device), begin)
 
     def forward(self, batch: Written, seed: int | None = None) -> Likelihood:
         """How likely the targets are. With a `seed`, dropout is on: the same seed, the same masks."""
@@ -102,8 +113,10 @@ class LanguageModel(nn.Module):
             with dropout(self.backbone, seed, self.device):
                 return self(batch)
         parts = []
+        read = None if batch.begin is None else self.predicted(1, input_ids=batch.begin, use_cache=True)[1].past_key_values
         for group in batch.groups:
-            logits, _ = self.predicted(group.last, use_cache=False, **group.inputs)
+            kept: dict[str, Any] = {"use_cache": False} if read is None else {"use_cache": True, "past_key_values": _for_each(read, len(group.tokens))}
+            logits, _ = self.predicted(group.last, **group.inputs, **kept)
             texts, last, _ = logits.shape
             found = logits.flatten(0, 1).index_select(0, group.places)  # [N, vocabulary]
             losses = F.cross_entropy(found, group.targets, reduction="none")
@@ -127,7 +140,7 @@ class LanguageModel(nn.Module):
         """
         answers: list[str] = [""] * len(texts)
         begun = [np.concatenate([text, self.separator]) for text in texts] if self.decoder_alone else list(texts)
-        alike = tokens_alike(begun) if self.decoder_alone and "past_key_values" in self.arguments and len(texts) > 1 else 0
+        alike = tokens_alike(begun) if self.keeps and len(texts) > 1 else 0
         begin = on_device(begun[0][None, :alike].astype(np.int64), self.device) if alike else None
         read = None if begin is None else self.backbone(input_ids=begin, use_cache=True).past_key_values
         _, order, groups = longest_first(begun)
@@ -158,9 +171,11 @@ class LanguageModel(nn.Module):
     def _padding_id(self) -> int:
         return self.tokenizer.pad_token_id or 0
 
-    def _group(self, inputs: list[np.ndarray], targets: list[np.ndarray]) -> WrittenGroup:
+    def _group(self, inputs: list[np.ndarray], targets: list[np.ndarray], alike: int) -> WrittenGroup:
         ids, mask = self.padded(inputs)
         made = {"input_ids": ids, "attention_mask": mask}
+        if alike:
+            made["attention_mask"] = torch.cat([mask.new_ones(len(inputs), alike), mask], 1)
         sizes = np.array([len(target) for target in targets])
         longest = int(sizes.max())
         if self.decoder_alone:
@@ -190,3 +205,8 @@ class LanguageModel(nn.Module):
         for number, row in enumerate(rows):
             table[number, longest - len(row) if left else 0 :][: len(row)] = row
         return on_device(table, self.device)
+
+
+def _for_each(read: Any, number: int) -> DynamicCache:
+    """Keys and values of one input for so many, with their graph."""
+    return DynamicCache([(layer.keys.expand(number, -1, -1, -1), layer.values.expand(number, -1, -1, -1)) for layer in read.layers])

@@ -86,6 +86,27 @@ def test_what_is_written_does_not_depend_on_the_batch(family):
     assert any(together)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_losses_and_gradients_are_the_same_where_what_is_alike_is_read_once(family):
+    model = language_model(family)
+    tokens = model.tokens()
+    context = np.concatenate([*tokens.encode(TEXTS), model.separator])
+    texts, targets = [np.concatenate([context, text]) for text in tokens.encode(TEXTS)], tokens.encode_targets(TARGETS)
+    found = []
+    for alike in (0, len(context)):
+        batch = model.batch(texts, targets, alike)
+        assert (batch.begin is not None) == (alike > 0 and model.decoder_alone)
+        loss = model(batch).loss
+        found.append(
+            (loss, torch.autograd.grad((loss * torch.arange(1, 5)).sum(), [value for value in model.parameters() if value.requires_grad], allow_unused=True))
+        )
+    (loss, gradient), (shared_loss, shared_gradient) = found
+    torch.testing.assert_close(shared_loss, loss, rtol=1e-6, atol=1e-6)
+    for one, other in zip(gradient, shared_gradient):
+        if one is not None:
+            torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-4)  # T5 and Llama take their norms in float32
+
+
 @pytest.mark.parametrize("family", ("gpt2", "llama"))
 def test_what_all_texts_begin_with_is_read_once_and_changes_nothing(family, monkeypatch):
     model = language_model(family)
