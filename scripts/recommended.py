@@ -206,7 +206,7 @@ Published, with encoders of 110M to 355M parameters: DNNC 91.0 and 93.8 (Zhang e
 This encoder has 22M and is **behind them**, by 1.5 points and more from 5 examples, by 2.0 and more from 10. On the validation file, 5 examples (a
 difference of 0.5 is chance): {all_tried()}.
 Nothing tried moves it up, and more training on the texts that are the support set does harm: after a quarter of the updates all of them are right.
-`inner.fit_encoder` chose no update, since the examples left out are texts that the encoder was meta-trained on."""
+`inner.fit_encoder` chose no update."""
 
 
 def seeds_of_all(shots: str) -> str:
