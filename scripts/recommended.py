@@ -172,6 +172,13 @@ def seeds_table(experiment: str, shots: str) -> str:
     return "\n".join(lines)
 
 
+def setfit_at_one_shot() -> str:
+    return f"""\
+Training seed 0, 1-shot, all 50 episodes in each domain, where the table above has 10:
+
+{table(RUNS / "clinc150_setfit", "1", seconds=True)}"""
+
+
 def all_intents_table() -> str:
     """Arms on all 150 intents, without intervals: there is one support set, and the file of queries is what it is."""
     arms = {shots: read_results(RUNS / f"clinc150_all_{shots}_0")["by_shots"][shots]["arms"] for shots in ("5", "10")}
@@ -411,6 +418,10 @@ def seeds(experiment: str, *settings: str) -> dict[str, Run]:
     return {f"{experiment}_{seed}": train(experiment, f"seed={seed}", *settings) for seed in SEEDS}
 
 
+SETFIT = [
+    *(f"checkpoint={RUNS / 'clinc150_setfit_base'}", *WAY, "evaluation.shots=[1]", "evaluation.episodes=50"),
+    *("evaluation.arms=[meta_trained,setfit,setfit_with_names]", "report=false"),
+]
 TRAINED = [f"checkpoint={RUNS / 'clinc150_cross_domain_0'}", *WAY]
 SECTIONS = [
     Section(
@@ -421,6 +432,14 @@ SECTIONS = [
             **seeds("clinc150_cross_domain", joint_run("clinc150_cross_domain")),
             "clinc150_slow": Run("evaluate", [*TRAINED, "evaluation.shots=[1,2]", "evaluation.episodes=10", f"evaluation.arms={SLOW}"]),
             "clinc150_slow_5": Run("evaluate", [*TRAINED, "evaluation.shots=[5]", "evaluation.episodes=8", f"evaluation.arms={SLOW_5}"]),
+        },
+    ),
+    Section(
+        "CLINC150, two unseen domains, SetFit at one shot",
+        setfit_at_one_shot,
+        {
+            "clinc150_setfit_base": train("clinc150_cross_domain", "evaluation.arms=[meta_trained]", "report=false"),
+            "clinc150_setfit": Run("evaluate", SETFIT),
         },
     ),
     Section(
