@@ -42,6 +42,7 @@ MISTAKES = [
     ("a value for a config group", "train outer=300"),
     ("examples left out", "finetune checkpoint=tiny"),
     ("the newest run where there is none yet", "finetune checkpoint=latest data.train=examples.csv"),
+    ("a folder that is neither a run nor a model", "finetune checkpoint=. data.train=examples.csv"),
     ("more classes than the tasks have", "train episode.way=5"),
     ("more examples than the tasks have", "train episode.shots=5000"),
     ("several processes for a command of one", "finetune checkpoint=tiny data.train=examples.csv hardware.processes=2"),

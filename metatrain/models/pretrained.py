@@ -114,10 +114,10 @@ def load_tokenizer(path: str, config: ModelConfig) -> PreTrainedTokenizerBase:
 
 
 def check_vocabulary(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, backbone: Backbone) -> None:
-    """Raises: UserError: the tokenizer has tokens that the model has no embedding for."""
+    """Raises: UserError: the tokenizer has tokens that the model has no embedding for, beside special ones, which texts may never have."""
     rows = backbone.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
-        has = f"its tokenizer has {len(tokenizer):,} tokens and the model {rows:,} embeddings"
+    if tokenizer.vocab_size > rows:
+        has = f"its tokenizer has {tokenizer.vocab_size:,} tokens and the model {rows:,} embeddings"
         raise UserError(f"model.name={config.name}: {has}; give it the tokenizer that is its own")
 
 
