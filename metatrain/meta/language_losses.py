@@ -14,6 +14,7 @@ from metatrain.meta.noise import QUERY, SUPPORT, Noise
 from metatrain.meta.parameters import Parameters
 from metatrain.models.batches import chunks
 from metatrain.models.language_model import Written
+from metatrain.models.writer import after_context
 
 if TYPE_CHECKING:
     from metatrain.meta.language_learner import LanguageLearner
@@ -35,7 +36,8 @@ class LanguageLosses:
         self.query_accuracies: list[Tensor] = []
         self._wanted = {SUPPORT: _size(targets.support), QUERY: _size(targets.query)}
         self._support = self._batches(episode.support, targets.support)
-        self._query = self._batches(learner.prompts(episode), targets.query, alike=len(learner.context(episode)))
+        context = learner.context(episode)
+        self._query = self._batches(after_context(learner.model, context, episode.query), targets.query, alike=len(context))
 
     def start(self, theta: Mapping[str, Tensor]) -> tuple[Parameters, Parameters]:
         begin = {**theta, **self.learner.anew}

@@ -143,11 +143,20 @@ def longest_first(texts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, 
     return lengths, order, groups
 
 
+def table(rows: Sequence[np.ndarray], filling: int, left: bool = False) -> np.ndarray:
+    """Rows of different lengths as a table, filled up on the right or on the left."""
+    longest = max(map(len, rows))
+    found = np.full((len(rows), longest), filling, dtype=np.int64)
+    for number, row in enumerate(rows):
+        found[number, longest - len(row) if left else 0 :][: len(row)] = row
+    return found
+
+
 def tokens_alike(texts: Sequence[np.ndarray]) -> int:
     """How many tokens all texts begin with alike, where each has one more at least."""
     shortest = min(map(len, texts)) - 1
-    table = np.stack([text[:shortest] for text in texts])
-    return int(np.logical_and.accumulate((table == table[:1]).all(0)).sum())
+    begins = np.stack([text[:shortest] for text in texts])
+    return int(np.logical_and.accumulate((begins == begins[:1]).all(0)).sum())
 
 
 def _attention_group(lengths: np.ndarray, device: torch.device, causal: bool) -> AttentionGroup:

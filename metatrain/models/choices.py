@@ -6,7 +6,6 @@ of its choices: a decoder's keys and values of it are kept, or what an encoder h
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metatrain.models.batches import chunks, longest_first, on_device, tokens_alike
-from metatrain.models.language_model import IGNORED, LanguageModel
+from metatrain.models.batches import chunks, longest_first, on_device, table, tokens_alike
+from metatrain.models.language_model import IGNORED, LanguageModel, repeated
 
 
 @torch.no_grad()
@@ -40,23 +39,21 @@ class _Read:
 
     def repeated(self, times: int) -> _Read:
         """Each input so many times in a row."""
-        kept = copy.deepcopy(self.kept)  # which grows with what is read after it
-        kept.batch_repeat_interleave(times)
-        return _Read(kept, *(each.repeat_interleave(times, 0) for each in (self.mask, self.tokens)))
+        return _Read(repeated(self.kept, times), *(each.repeat_interleave(times, 0) for each in (self.mask, self.tokens)))
 
 
 def _after_decoder(model: LanguageModel, texts: Sequence[np.ndarray], choices: Sequence[np.ndarray], part_tokens: int) -> Tensor:
     # The last token of a text is read with the choices, whose first it predicts.
     alike = tokens_alike(texts)
     begin = _read(model, [texts[0][:alike]]) if alike else None
-    found = _nothing(model, texts, choices)
-    for rows, columns in _parts([len(text) - alike for text in texts], choices, part_tokens, kept=alike):
-        between = [texts[row][alike:-1] for row in rows]
+    found, rests = _nothing(model, texts, choices), [text[alike:] for text in texts]
+    for rows, columns in _parts(rests, choices, part_tokens, kept=alike):
+        between = [rests[row][:-1] for row in rows]
         read = begin.repeated(len(rows)) if begin else None
         if any(map(len, between)):
             read = _read(model, between, read)
         for part in columns:
-            wanted = _table([choices[column] for column in part], IGNORED)
+            wanted = table([choices[column] for column in part], IGNORED)
             first = np.array([texts[row][-1] for row in rows]).repeat(len(part))[:, None]
             given = np.concatenate([first, np.tile(np.where(wanted == IGNORED, 0, wanted)[:, :-1], (len(rows), 1))], 1)
             mask = np.tile(wanted != IGNORED, (len(rows), 1))
@@ -67,11 +64,11 @@ def _after_decoder(model: LanguageModel, texts: Sequence[np.ndarray], choices: S
 
 def _after_encoder(model: LanguageModel, texts: Sequence[np.ndarray], choices: Sequence[np.ndarray], part_tokens: int) -> Tensor:
     found = _nothing(model, texts, choices)
-    for rows, columns in _parts([len(text) for text in texts], choices, part_tokens):
+    for rows, columns in _parts(texts, choices, part_tokens):
         ids, mask = model.padded([texts[row] for row in rows])
         encoded = model.backbone.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
         for part in columns:
-            wanted = np.tile(_table([choices[column] for column in part], IGNORED), (len(rows), 1))
+            wanted = np.tile(table([choices[column] for column in part], IGNORED), (len(rows), 1))
             hidden, seen = (each.repeat_interleave(len(part), 0) for each in (encoded, mask))
             given = model.decoder_inputs([choices[column] for column in part]).repeat(len(rows), 1)
             logits, _ = model.predicted(given.shape[1], encoder_outputs=(hidden,), attention_mask=seen, decoder_input_ids=given, use_cache=False)
@@ -88,8 +85,8 @@ def _one_by_one(model: LanguageModel, texts: Sequence[np.ndarray], choices: Sequ
 
 def _read(model: LanguageModel, texts: Sequence[np.ndarray], before: _Read | None = None) -> _Read:
     """What a decoder keeps of texts, each after what it has read before."""
-    ids = _table(texts, 0)
-    _, read = _go_on(model, ids, np.arange(ids.shape[1]) < np.array([len(text) for text in texts])[:, None], before, last=1)
+    ids, filled = table(texts, 0), table([np.ones(len(text)) for text in texts], 0)
+    _, read = _go_on(model, ids, filled, before, last=1)
     return read
 
 
@@ -105,21 +102,21 @@ def _go_on(model: LanguageModel, ids: np.ndarray, filled: np.ndarray, before: _R
     return logits, _Read(output.past_key_values, mask, tokens)
 
 
-def _parts(lengths: Sequence[int], choices: Sequence[np.ndarray], part_tokens: int, kept: int = 0) -> Iterator[tuple[np.ndarray, list[range]]]:
+def _parts(texts: Sequence[np.ndarray], choices: Sequence[np.ndarray], part_tokens: int, kept: int = 0) -> Iterator[tuple[np.ndarray, list[range]]]:
     """Rows of texts that are of similar length, with the choices that are taken at a time after them.
 
     kept: tokens of each that are read already.
     """
     longest = kept + max(map(len, choices))
-    _, order, groups = longest_first([np.empty(length) for length in lengths])
+    lengths, order, groups = longest_first(texts)
     for group in groups:
         rows = order[group]
-        each = max(lengths[rows[0]] + longest, 1)
-        texts = max(1, part_tokens // (each * len(choices)))
-        number = max(1, part_tokens // (each * texts))
+        each = int(lengths[rows[0]]) + longest
+        together = max(1, part_tokens // (each * len(choices)))
+        number = max(1, part_tokens // (each * together))
         columns = [range(begin, min(begin + number, len(choices))) for begin in range(0, len(choices), number)]
-        for begin in range(0, len(rows), texts):
-            yield rows[begin : begin + texts], columns
+        for begin in range(0, len(rows), together):
+            yield rows[begin : begin + together], columns
 
 
 def _fill(found: Tensor, rows: np.ndarray, columns: range, logits: Tensor, wanted: np.ndarray) -> None:
@@ -131,11 +128,3 @@ def _fill(found: Tensor, rows: np.ndarray, columns: range, logits: Tensor, wante
 
 def _nothing(model: LanguageModel, texts: Sequence[np.ndarray], choices: Sequence[np.ndarray]) -> Tensor:
     return torch.zeros(len(texts), len(choices), device=model.device, dtype=next(model.parameters()).dtype)
-
-
-def _table(rows: Sequence[np.ndarray], filling: int) -> np.ndarray:
-    """Rows of different lengths as a table."""
-    table = np.full((len(rows), max(map(len, rows))), filling, dtype=np.int64)
-    for number, row in enumerate(rows):
-        table[number, : len(row)] = row
-    return table

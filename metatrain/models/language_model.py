@@ -12,9 +12,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import DynamicCache, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from metatrain.models.batches import longest_first, on_device, tokens_alike
+from metatrain.models.batches import longest_first, on_device, table, tokens_alike
 from metatrain.models.config import ModelConfig
 from metatrain.models.dropout import dropout, set_dropout
 from metatrain.models.pretrained import Backbone
@@ -104,8 +104,7 @@ class LanguageModel(nn.Module):
         inputs = [np.concatenate([text[alike:], self.separator, target]) for text, target in zip(texts, targets)] if self.decoder_alone else list(texts)
         _, order, groups = longest_first(inputs)
         made = tuple(self._group([inputs[row] for row in order[group]], [targets[row] for row in order[group]], alike) for group in groups)
-        begin = on_device(texts[0][None, :alike].astype(np.int64), self.device) if alike else None
-        return Written(made, on_device(np.argsort(order), self.device), begin)
+        return Written(made, on_device(np.argsort(order), self.device), self._begin(texts, alike))
 
     def forward(self, batch: Written, seed: int | None = None) -> Likelihood:
         """How likely the targets are. With a `seed`, dropout is on: the same seed, the same masks."""
@@ -113,10 +112,10 @@ class LanguageModel(nn.Module):
             with dropout(self.backbone, seed, self.device):
                 return self(batch)
         parts = []
-        read = None if batch.begin is None else self.predicted(1, input_ids=batch.begin, use_cache=True)[1].past_key_values
+        read = self._read(batch.begin)
         for group in batch.groups:
-            kept: dict[str, Any] = {"use_cache": False} if read is None else {"use_cache": True, "past_key_values": _for_each(read, len(group.tokens))}
-            logits, _ = self.predicted(group.last, **group.inputs, **kept)
+            kept = {} if read is None else {"past_key_values": repeated(read, len(group.tokens))}
+            logits, _ = self.predicted(group.last, **group.inputs, **kept, use_cache=read is not None)
             texts, last, _ = logits.shape
             found = logits.flatten(0, 1).index_select(0, group.places)  # [N, vocabulary]
             losses = F.cross_entropy(found, group.targets, reduction="none")
@@ -141,16 +140,14 @@ class LanguageModel(nn.Module):
         answers: list[str] = [""] * len(texts)
         begun = [np.concatenate([text, self.separator]) for text in texts] if self.decoder_alone else list(texts)
         alike = tokens_alike(begun) if self.keeps and len(texts) > 1 else 0
-        begin = on_device(begun[0][None, :alike].astype(np.int64), self.device) if alike else None
-        read = None if begin is None else self.backbone(input_ids=begin, use_cache=True).past_key_values
+        begin = self._begin(begun, alike)
+        read = self._read(begin)
         _, order, groups = longest_first(begun)
         for group in groups:
             rows = order[group]
             ids, mask = self.padded([begun[row][alike:] for row in rows], left=self.decoder_alone)
-            kept: dict[str, Any] = {}
+            kept = {} if read is None else {"past_key_values": repeated(read, len(rows))}
             if begin is not None:
-                kept["past_key_values"] = copy.deepcopy(read)  # which grows with what is written
-                kept["past_key_values"].batch_repeat_interleave(len(rows))
                 ids, mask = (torch.cat([each.expand(len(rows), -1), more], 1) for each, more in ((begin, ids), (torch.ones_like(begin), mask)))
             out = self.backbone.generate(
                 input_ids=ids,
@@ -166,6 +163,14 @@ class LanguageModel(nn.Module):
             for row, text in zip(rows, self.tokenizer.batch_decode(out, skip_special_tokens=True)):
                 answers[row] = text.strip()
         return answers
+
+    def _begin(self, texts: Sequence[np.ndarray], alike: int) -> Tensor | None:
+        """The tokens that all texts begin with, [1, alike]; None: there are none."""
+        return on_device(texts[0][None, :alike].astype(np.int64), self.device) if alike else None
+
+    def _read(self, begin: Tensor | None) -> Any:
+        """Keys and values of what texts begin with; None: of nothing."""
+        return None if begin is None else self.predicted(1, input_ids=begin, use_cache=True)[1].past_key_values
 
     @property
     def _padding_id(self) -> int:
@@ -200,13 +205,12 @@ class LanguageModel(nn.Module):
         return ids, mask
 
     def _padded(self, rows: Sequence[np.ndarray], value: int, left: bool = False) -> Tensor:
-        longest = max(map(len, rows))
-        table = np.full((len(rows), longest), value, dtype=np.int64)
-        for number, row in enumerate(rows):
-            table[number, longest - len(row) if left else 0 :][: len(row)] = row
-        return on_device(table, self.device)
+        return on_device(table(rows, value, left), self.device)
 
 
-def _for_each(read: Any, number: int) -> DynamicCache:
-    """Keys and values of one input for so many, with their graph."""
-    return DynamicCache([(layer.keys.expand(number, -1, -1, -1), layer.values.expand(number, -1, -1, -1)) for layer in read.layers])
+def repeated(kept: Any, times: int) -> Any:
+    """Keys and values (a `transformers.Cache`) of each input so many times in a row, with their graph; what is read on grows these alone."""
+    found = copy.copy(kept)
+    found.layers = [copy.copy(layer) for layer in kept.layers]
+    found.batch_repeat_interleave(times)
+    return found

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from test_language_model import FAMILIES, TEXTS, language_model
+from test_language_model import FAMILIES, TEXTS, after_a_context, language_model, read_by
 from transformers import MambaConfig, MambaForCausalLM
 
 from metatrain.models.choices import losses_of_choices
@@ -37,18 +37,15 @@ def test_choices_are_as_likely_as_each_pair_alone(family, context, way):
 def test_what_all_texts_begin_with_is_read_once(family, monkeypatch):
     model = language_model(family)
     tokens = model.tokens()
-    context = np.concatenate([*tokens.encode(TEXTS), model.separator])
-    texts = [np.concatenate([context, text]) for text in tokens.encode(TEXTS)]
+    context, texts = after_a_context(model)
     choices = tokens.encode_targets(CHOICES)
-    read: list[int] = []
-    forward = model.backbone.forward
-    monkeypatch.setattr(model.backbone, "forward", lambda *args, **kwargs: (read.append(kwargs["input_ids"].numel()), forward(*args, **kwargs))[1])
+    read = read_by(model, monkeypatch)
     with torch.no_grad():
         found = losses_of_choices(model, texts, choices, 8192)
-        number = sum(read)
+        number = sum(rows * tokens for rows, tokens in read)
         torch.testing.assert_close(found, apart(model, texts, choices), rtol=1e-6, atol=1e-6)
     pairs = sum(len(text) + len(choice) for text in texts for choice in choices)
-    assert read[0] == len(context)
+    assert read[0] == (1, len(context))
     assert number < pairs / 3
 
 

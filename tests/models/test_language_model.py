@@ -1,6 +1,6 @@
 """Language models give the likelihoods and write the texts that transformers does."""
 
-import inspect
+import functools
 
 import numpy as np
 import pytest
@@ -57,6 +57,27 @@ def language_model(family: str) -> LanguageModel:
     return model
 
 
+def after_a_context(model: LanguageModel) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Token ids that all texts begin with, and such texts."""
+    texts = model.tokens().encode(TEXTS)
+    context = np.concatenate([*texts, model.separator])
+    return context, [np.concatenate([context, text]) for text in texts]
+
+
+def read_by(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """The shapes of what its backbone reads from now on."""
+    read: list[tuple[int, int]] = []
+    forward = model.backbone.forward
+
+    @functools.wraps(forward)
+    def recording(*args, **kwargs):
+        read.append(tuple(kwargs["input_ids"].shape))
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(model.backbone, "forward", recording)
+    return read
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_losses_are_those_of_transformers_one_text_at_a_time(family):
     model = language_model(family)
@@ -89,9 +110,7 @@ def test_what_is_written_does_not_depend_on_the_batch(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_losses_and_gradients_are_the_same_where_what_is_alike_is_read_once(family):
     model = language_model(family)
-    tokens = model.tokens()
-    context = np.concatenate([*tokens.encode(TEXTS), model.separator])
-    texts, targets = [np.concatenate([context, text]) for text in tokens.encode(TEXTS)], tokens.encode_targets(TARGETS)
+    (context, texts), targets = after_a_context(model), model.tokens().encode_targets(TARGETS)
     found = []
     for alike in (0, len(context)):
         batch = model.batch(texts, targets, alike)
@@ -110,18 +129,13 @@ def test_losses_and_gradients_are_the_same_where_what_is_alike_is_read_once(fami
 @pytest.mark.parametrize("family", ("gpt2", "llama"))
 def test_what_all_texts_begin_with_is_read_once_and_changes_nothing(family, monkeypatch):
     model = language_model(family)
-    tokens = model.tokens()
-    context = np.concatenate([*tokens.encode(TEXTS), model.separator])
-    texts = [np.concatenate([context, text]) for text in tokens.encode(TEXTS)]
+    context, texts = after_a_context(model)
     alone = [model.write([text])[0] for text in texts]
-    read: list[int] = []
-    forward = model.backbone.forward
-    monkeypatch.setattr(model.backbone, "forward", lambda *args, **kwargs: (read.append(kwargs["input_ids"].shape[1]), forward(*args, **kwargs))[1])
-    monkeypatch.setattr(model.backbone.forward, "__signature__", inspect.signature(forward), raising=False)
+    read = read_by(model, monkeypatch)
     assert model.write(texts) == alone
     assert len(set(alone)) > 1
-    assert read[0] == len(context)
-    assert max(read[1:]) <= max(map(len, texts)) + len(model.separator) - len(context)
+    assert read[0] == (1, len(context))
+    assert max(tokens for _, tokens in read[1:]) <= max(map(len, texts)) + len(model.separator) - len(context)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
