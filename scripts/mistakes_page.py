@@ -38,6 +38,8 @@ MISTAKES = [
     ("examples of one class alone", "finetune checkpoint=tiny data.train=one.csv"),
     ("a file misspelt", "finetune checkpoint=tiny data.train=exampels.csv"),
     ("a column of texts that is called otherwise", "finetune checkpoint=tiny data.train=reviews.csv"),
+    ("columns that semicolons separate", "finetune checkpoint=tiny data.train=semicolons.csv"),
+    ("a JSON array in place of JSON lines", "finetune checkpoint=tiny data.train=array.json"),
     ("a file for a group of settings", "finetune checkpoint=tiny data=examples.csv"),
     ("a value for a config group", "train outer=300"),
     ("examples left out", "finetune checkpoint=tiny"),
@@ -56,6 +58,8 @@ FILES = {
     "tickets.csv": "department,text,label\nbilling,I was charged twice,refund\nbilling,where is my bill,question\n",
     "gap.csv": "text,label\nit broke,bad\nI love it,\n",
     "one.csv": "text,label\nit broke,bad\nnever again,bad\n",
+    "semicolons.csv": "text;label\nit broke;bad\nI love it;good\n",
+    "array.json": '[{"text": "it broke", "label": "bad"},\n {"text": "I love it", "label": "good"}]\n',
     "reviews.csv": "review,label\nit broke,bad\nI love it,good\n",
 }
 

@@ -1,7 +1,7 @@
 """Writes those sections of docs/performance.md of which the files are given: python scripts/performance_page.py FILE ...
 
-The files are what the scripts in scripts/benchmark/ printed. Each is known by what is in it: times of all contenders, one contender alone,
-growth, a profile, the start-up, or a GPU. The other sections, and what was written by hand, stay as they are.
+The files are what the scripts in scripts/benchmark/ printed. Each is known by what is in it: times of all contenders, growth,
+a profile, the start-up, or a GPU. The other sections, and what was written by hand, stay as they are.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EXACT = (
     "metatrain exact_recomputed",
     "metatrain forward_over_reverse",
     "metatrain exact, bf16",
-    "metatrain exact, 512 tokens at a time",
+    "metatrain exact, 256 tokens at a time",
 )
 OTHERS = {"first order": ("learn2learn first order", "metatrain first_order"), "ANIL": ("learn2learn ANIL", "metatrain ANIL")}
 GROWTH = """\
@@ -39,49 +39,45 @@ _UNITS = {"steps": "inner steps", "episodes": "episodes", "length": "tokens a te
 COMES, SAME = "as it comes", "fast"
 
 
-def _cpu(times: dict, alone: list[dict]) -> str:
+def _cpu(times: dict) -> str:
     """The beginning: one meta-gradient on the CPU."""
-    median = {name: found["median"] for name, found in times["seconds"].items()}
+    median, memory = ({name: found["median"] for name, found in times[key].items()} for key in ("seconds", "peak_mb"))
     peers = [name for name in EXACT if not name.startswith("metatrain") and f"{name}, {COMES}" in median]
     best = {kind: min((median[f"{name}, {kind}"], name) for name in peers) for kind in (COMES, SAME)}
     (slow_best, slow_name), (fast_best, fast_name) = best[COMES], best[SAME]
-    memory = {each["contender"]: each["peak_mb"] for each in alone}
-    seconds_alone = {each["contender"]: each["seconds"] for each in alone}
     ours, tokens = median["metatrain exact, fast"], times["tokens"]
     comes, same = (times["peak_gflops"][kind] for kind in (COMES, SAME))
     rounds = {len(found["all"]) for found in times["seconds"].values()}
     first, anil = (median[f"{theirs}, {COMES}"] / median[f"{mine}, {SAME}"] for theirs, mine in OTHERS.values())
     first_same, anil_same = (median[f"{theirs}, {SAME}"] / median[f"{mine}, {SAME}"] for theirs, mine in OTHERS.values())
-    least = min((name for name in memory if name.startswith("metatrain exact")), key=lambda name: memory[name])
-    both_alone = seconds_alone[slow_name] / seconds_alone["metatrain exact"]
+    least = min((name for name in EXACT if name.startswith("metatrain")), key=lambda name: memory[f"{name}, {SAME}"])
+    needed, theirs = memory[f"{least}, {SAME}"], memory[f"{slow_name}, {COMES}"]
+    lean = slow_best / median[f"{least}, {SAME}"]
     return f"""\
 # Performance
 
 One meta-gradient of {times["episodes"]} episodes, 2-way 5-shot, 10 support and 10 query reviews each (FDU-MTL, at most
 {times["length"]} tokens; {tokens["support"]:,} support and {tokens["query"]:,} query tokens in all), {times["steps"]} inner steps of SGD on all parameters of
 all-MiniLM-L6-v2 with its pooler and a linear head, float32. {times["processor"]}, {times["threads"]} threads. Medians of {max(rounds)} rounds ({min(rounds)} of
-the slower peers); contenders take turns within a round.
+the slower peers), in which contenders take turns, each time in a process of its own that is warm.
 
     python scripts/benchmark/meta_step.py --learn2learn FOLDER > times.json
-    python scripts/benchmark/meta_step.py --learn2learn FOLDER --alone "metatrain exact" > alone-1.json   # and so on
     python scripts/benchmark/meta_step.py --learn2learn FOLDER --grow > growth.json
     python scripts/benchmark/meta_step.py --profile "metatrain exact" > profile-1.json                    # and so on
     python scripts/benchmark/start_up.py > start.json
     python scripts/benchmark/gpu.py --learn2learn FOLDER > gpu.jsonl
-    python scripts/performance_page.py times.json alone-*.json growth.json profile-*.json start.json gpu.jsonl
+    python scripts/performance_page.py times.json growth.json profile-*.json start.json gpu.jsonl
 
-"As it comes" is torch as it starts; "same settings" gives every library those that metatrain makes at the start
-(`hardware.fast_kernels`): the oneDNN float32 product ({same:.0f} against {comes:.0f} GFLOP/s in a product of 2048 x 2048 matrices in the
-same run) and an allocator that keeps freed memory. Gradients: distance to the plain loop's, as a share of its length. Memory: peak
-above the loaded model, in a process of its own, others with torch's allocator, ours with its own.
+"As it comes" is torch, and the C library's allocator, as they start; "same settings" gives every library those that metatrain makes at the
+start (`hardware.fast_kernels`): the oneDNN float32 product ({same:.0f} against {comes:.0f} GFLOP/s in a product of 2048 x 2048 matrices in the
+same processes) and an allocator that keeps freed memory. Gradients: distance to the plain loop's, as a share of its length. Memory: peak
+above the loaded model.
 
-{_exact(times, median, slow_best, memory, seconds_alone)}
+{_exact(times, median, memory, slow_best)}
 
 metatrain's exact meta-gradient takes {ours:.1f} s: **{slow_best / ours:.1f} times** as fast as the fastest peer as it comes ({slow_name}),
-**{fast_best / ours:.1f} times** as fast as the fastest with the same settings ({fast_name}). Each in a process of its own, it is
-**{both_alone:.1f} times** as fast as {slow_name}; why that is faster among the others, where memory has been in use before, was not
-looked into. With graphs rebuilt and texts in parts metatrain needs {memory[least]:,} MB, **{memory[least] / memory[slow_name]:.0%}** of {slow_name}'s
-{memory[slow_name]:,} ({least}).
+**{fast_best / ours:.1f} times** as fast as the fastest with the same settings ({fast_name}). With graphs rebuilt and texts in parts it needs
+{needed:,.0f} MB, **{needed / theirs:.0%}** of the {theirs:,.0f} of {slow_name} as it comes ({least}), and is {lean:.1f} times as fast.
 
 {_others(median)}
 
@@ -105,19 +101,20 @@ tokens of an earlier run: {_list(updates)}. Drawing, tokenising (from memory) an
 episodes of a meta-update takes {_list(sampling)} of its meta-gradient (what adapts, ...)."""
 
 
-def _exact(times: dict, median: dict[str, float], slow_best: float, memory: dict[str, int], alone: dict[str, float]) -> str:
+def _exact(times: dict, median: dict[str, float], memory: dict[str, float], slow_best: float) -> str:
     lines = [
-        "| exact second order | s, as it comes | s, same settings | times the best peer as it comes | gradient | s, alone | memory MB, alone |",
+        "| exact second order | s, as it comes | s, same settings | times the best peer as it comes | gradient | MB, as it comes | MB, same settings |",
         "|---|---|---|---|---|---|---|",
     ]
     for name in EXACT:
-        comes, same = median.get(f"{name}, {COMES}"), median.get(f"{name}, {SAME}")
-        if same is None and name not in alone:
+        keys = [f"{name}, {kind}" for kind in (COMES, SAME)]
+        if keys[1] not in median:
             continue
-        fastest = same if comes is None else comes
-        cells = [name, *("" if value is None else f"{value:.1f}" for value in (comes, same)), f"{slow_best / fastest:.2f}" if fastest else ""]
-        cells += ["the reference" if name == "plain" else f"{times['gradient_error'][name]:.0e}" if same else ""]
-        lines.append("| " + " | ".join([*cells, f"{alone[name]:.1f}" if name in alone else "", _number(memory.get(name))]) + " |")
+        fastest = median.get(keys[0], median[keys[1]])
+        cells = [name, *(f"{median[key]:.1f}" if key in median else "" for key in keys), f"{slow_best / fastest:.2f}"]
+        cells += ["the reference" if name == "plain" else f"{times['gradient_error'][name]:.0e}"]
+        cells += [f"{memory[key]:,.0f}" if key in memory else "" for key in keys]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -226,10 +223,6 @@ def _list(values: dict[str, str]) -> str:
     return ", ".join(f"{value} ({name})" for name, value in values.items())
 
 
-def _number(value: int | None) -> str:
-    return "" if value is None else f"{value:,}"
-
-
 def _read(file: str) -> list[dict]:
     """One JSON value, or one a line."""
     text = Path(file).read_text(encoding="utf-8")
@@ -247,8 +240,8 @@ def main(files: list[str]) -> None:
 
     growth = [line for each in having("growth") for line in each["growth"]]
     gpu = [*having("gpu"), *having("gpu_contender")]
-    if having("gradient_error") and having("contender"):
-        put_section(PAGE, "# Performance", _cpu(having("seconds")[0], having("contender")), inner=False)
+    if having("peak_mb"):
+        put_section(PAGE, "# Performance", _cpu(having("peak_mb")[0]), inner=False)
     for heading, text in (
         ("## On a GPU", _gpu(gpu) if gpu else None),
         ("## Where the time goes, on the CPU", _profiles(having("profiled")) if having("profiled") else None),

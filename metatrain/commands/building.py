@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from metatrain.config.compose import conf_dir, escaped
+from metatrain.config.explain import explain
 from metatrain.config.schema import InnerOverrides, ModelOverrides, TrainConfig
 from metatrain.errors import UserError
 from metatrain.meta.algorithm import check_algorithm
@@ -25,9 +29,9 @@ from metatrain.meta.learner import Learner
 from metatrain.meta.meta_gradient import SECOND_ORDER
 from metatrain.meta.parameters import Parameters
 from metatrain.models import adapters
-from metatrain.models.config import ModelConfig, ScratchConfig
+from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder, load_encoder
-from metatrain.models.export import read_recipe, save_meta_trained
+from metatrain.models.export import RECIPE, read_recipe, save_meta_trained
 from metatrain.models.heads import IN_CONTEXT, LANGUAGE, ROW
 from metatrain.models.language_loading import load_language_model
 from metatrain.models.language_model import LanguageModel
@@ -66,6 +70,19 @@ class Recipe:
         """The recipe of a run on these training tasks; without them, until `labels` are known from a checkpoint."""
         labels = tuple(sorted({label for task in tasks for label in task.label_names}))
         return cls(config.model, config.algorithm, config.inner, config.episode, config.seed, labels)
+
+
+@dataclass
+class SavedRecipe:
+    """What a model's directory says of its recipe (adaptation.json); what is not there is as it is for a model that was not meta-trained."""
+
+    format: int = RECIPE_FORMAT
+    base: str | None = None  # the model that was meta-trained
+    model: ModelConfig = field(default_factory=lambda: ModelConfig(name=""))  # its name is the directory's
+    algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
+    inner: InnerConfig = field(default_factory=lambda: default_inner())
+    episode: EpisodeConfig = field(default_factory=EpisodeConfig)
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -149,20 +166,13 @@ def open_checkpoint(
         raise UserError(f"checkpoint={reference}: no such run or model directory")
     if path.is_dir() and not (path / "config.json").is_file():
         raise UserError(f"checkpoint={reference}: a directory with neither a run of metatrain train (config.yaml) nor a model (config.json)")
-    found = read_recipe(path)
-    saved, learned = found if found else ({}, {})
-    recipe = Recipe(
-        _with(_saved_model(reference, saved.get("model", {})), model),
-        AlgorithmConfig(**saved.get("algorithm", {})),
-        _overridden(InnerConfig(**saved["inner"]) if saved else default_inner(), inner),
-        EpisodeConfig(**saved.get("episode", {})),
-        saved.get("seed", 0),
-        _labels(learned),
-    )
+    saved, learned = _saved(path)
+    own = replace(saved.model, name=reference)
+    recipe = Recipe(_with(own, model), saved.algorithm, _overridden(saved.inner, inner), saved.episode, saved.seed, _labels(learned))
     check_algorithm(recipe.algorithm, recipe.inner, recipe.model)
     learner = build_learner(recipe, device, dtype, say)
     learner.load(learned)
-    base = replace(recipe, model=replace(recipe.model, name=saved.get("base", reference), tokenizer=reference))
+    base = replace(recipe, model=replace(recipe.model, name=saved.base or reference, tokenizer=reference))
     return Opened(learner, lambda: build_learner(base, device, dtype), recipe.episode, None, reference)
 
 
@@ -188,8 +198,21 @@ def open_joint(reference: str | None, trained: TrainConfig | None, device: torch
     return opened.learner
 
 
-def _saved_model(name: str, settings: dict[str, Any]) -> ModelConfig:
-    return ModelConfig(name=name, **{**settings, "scratch": ScratchConfig(**settings.get("scratch", {}))})
+def _saved(folder: Path) -> tuple[SavedRecipe, dict[str, torch.Tensor]]:
+    """The recipe of a model's directory, and what has been learned beside the model.
+
+    Raises:
+        UserError: it cannot be read, or this version does not know it.
+    """
+    found = read_recipe(folder)
+    settings, learned = found if found else ({}, {})
+    if settings.get("format", RECIPE_FORMAT) != RECIPE_FORMAT:
+        raise UserError(f"{folder / RECIPE} has format {settings['format']}, and this version of metatrain knows {RECIPE_FORMAT}; use the one that wrote it")
+    try:
+        recipe: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SavedRecipe), escaped(settings)))
+    except OmegaConfBaseException as error:
+        raise UserError(f"{folder / RECIPE}: {explain(error)}; another version of metatrain may have written it") from error
+    return recipe, learned
 
 
 def _open_run(
@@ -263,10 +286,6 @@ def adapted_to(learner: Learner, texts: EpisodeTexts, watcher: Watcher | None = 
 
 def default_inner() -> InnerConfig:
     """The inner loop for a model that brings no recipe: conf/inner/sgd.yaml."""
-    from omegaconf import OmegaConf
-
-    from metatrain.config.compose import conf_dir
-
     settings: Any = OmegaConf.to_container(OmegaConf.load(conf_dir() / "inner" / "sgd.yaml"))
     return InnerConfig(**settings)
 

@@ -25,6 +25,9 @@ from metatrain.models.batches import MOST_TOKENS
 if TYPE_CHECKING:
     from metatrain.meta.learner import Learner
 
+# Tokens of several episodes whose texts are encoded together: with more it is not faster, and there are fewer parts for ranks to share.
+TOGETHER_TOKENS = 4096
+
 _WALKED = {"forward_over_reverse": 3.0}  # how many times its size a graph takes while it is walked
 _WALKED_ELSE = 1.5
 
@@ -105,7 +108,7 @@ class Footprint:
         walked = max(_WALKED.get(mode, _WALKED_ELSE) * graph * support, _WALKED_ELSE * self.loss * query)
         held = largest.support + largest.query
         if learner.cut is None:
-            held = max(held, use.part_tokens)  # several episodes may be encoded together
+            held = max(held, min(use.part_tokens, TOGETHER_TOKENS))  # several episodes may be encoded together
         return int(trajectory + 6 * copy + self.episode * held + walked)
 
     def kept(self, largest: Largest, use: MemoryUse) -> float:

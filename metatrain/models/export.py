@@ -31,7 +31,7 @@ from metatrain.models.pretrained import lost_weights, read_settings, save_tokeni
 from metatrain.models.writer import save_writer
 from metatrain.tasks.tokens import Tokens
 
-_RECIPE, _LEARNED = "adaptation.json", "adaptation.safetensors"
+RECIPE, _LEARNED = "adaptation.json", "adaptation.safetensors"
 _FINETUNED, _HEAD = "finetuned.json", "head.safetensors"
 NONE = "none_of_these"
 _POOLING, _NORMALIZE, _DENSE = "1_Pooling", "2_Normalize", "3_Dense"
@@ -54,18 +54,25 @@ def save_meta_trained(folder: Path, model: Model, prefix: str, learned: Mapping[
     learned = {**lost, **learned}
     if learned:
         safetensors.torch.save_file({name: value.detach().contiguous() for name, value in learned.items()}, folder / _LEARNED)
-    _write_json(folder / _RECIPE, recipe)
+    _write_json(folder / RECIPE, recipe)
 
 
 def read_recipe(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """(recipe, tensors of adaptation.safetensors) of a directory that `save_meta_trained` wrote, or None for any other model directory."""
-    if not (folder / _RECIPE).is_file():
+    """(recipe, tensors of adaptation.safetensors) of a directory that `save_meta_trained` wrote, or None for any other model directory.
+
+    Raises: UserError: one of the files cannot be read.
+    """
+    if not (folder / RECIPE).is_file():
         return None
+    path = folder / RECIPE
     try:
-        recipe = json.loads((folder / _RECIPE).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{folder / _RECIPE} is not valid JSON: {error.msg}") from error
-    return recipe, safetensors.torch.load_file(folder / _LEARNED) if (folder / _LEARNED).is_file() else {}
+        recipe = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(recipe, dict):
+            raise ValueError("no object of settings")
+        path = folder / _LEARNED
+        return recipe, safetensors.torch.load_file(path) if path.is_file() else {}
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
 
 
 def save_classifier(folder: Path, encoder: Encoder, weight: Tensor, bias: Tensor, labels: Sequence[str]) -> str:

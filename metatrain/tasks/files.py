@@ -228,6 +228,9 @@ def _json_rows(path: Path) -> Iterator[Row]:
         if line is None:
             yield number, _NOT_UTF8
         elif line.strip():
+            if number == 1 and line.lstrip().startswith("["):
+                yield number, "a JSON array; write one object a line (jq -c '.[]' FILE > FILE.jsonl)"
+                return
             try:
                 row = json.loads(line, parse_int=str, parse_float=str, parse_constant=lambda name: None)  # numbers as they are written
             except json.JSONDecodeError as error:
@@ -273,6 +276,9 @@ def _check_columns(source: str, row: dict[str, Any], columns: Columns) -> None:
     for name in columns.names():
         if name not in row:
             there = ", ".join(" ".join(str(each)[:40].split()) for each in itertools.islice(row, 12))
+            separator = next((each for each in (";", "\t") if len(row) == 1 and each in next(iter(row))), None)
+            if separator:
+                raise UserError(f"{source}: the columns are separated by {separator!r}; save them with commas, or with tabs in a file that ends in .tsv")
             raise UserError(f"{source}: no column {name!r}; the file has {there} (the settings text, label and task name columns, of predict column and pair)")
 
 

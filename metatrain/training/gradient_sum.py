@@ -9,7 +9,7 @@ all-reduce; with `fast` there is one of those for the whole meta-batch, and noth
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -30,12 +30,19 @@ def rounds(learner: Learner, episodes: Sequence[EpisodeTexts], ranks: Ranks, red
     cost = {place: learner.cost(episode) for place, episode in enumerate(episodes)}
     if reduce == "fast" and ranks.size > 1:
         # What can be taken together depends on what a rank has, which does not matter here.
-        order = sorted(cost, key=lambda place: -cost[place])
-        shares = [_units(learner, episodes, order[rank :: ranks.size]) for rank in range(ranks.size)]
+        shares = [_units(learner, episodes, places) for places in _shared_out(cost, ranks.size)]
         number = max(map(len, shares))
         return [[share[index] if index < len(share) else [] for share in shares] for index in range(number)]
     units = sorted(_units(learner, episodes, list(cost)), key=lambda unit: -sum(cost[place] for place in unit))
     return [units[begin : begin + ranks.size] for begin in range(0, len(units), ranks.size)]
+
+
+def _shared_out(cost: Mapping[int, float], among: int) -> list[list[int]]:
+    """Shares of about the same cost: the next most costly one goes to whoever has least (Graham 1969, LPT)."""
+    shares: list[list[int]] = [[] for _ in range(among)]
+    for place in sorted(cost, key=lambda place: -cost[place]):
+        min(shares, key=lambda share: sum(cost[each] for each in share)).append(place)
+    return shares
 
 
 def _units(learner: Learner, episodes: Sequence[EpisodeTexts], places: Sequence[int]) -> list[Unit]:
@@ -47,39 +54,36 @@ class GradientSum:
     """Adds up, round by round."""
 
     def __init__(self, learner: Learner, episodes: Sequence[EpisodeTexts], ranks: Ranks, reduce: str):
-        self._learner, self._ranks = learner, ranks
-        self._ordered = reduce == "ordered" and ranks.size > 1
-        if ranks.size > 1:
-            self._packing = _Packing(learner, learner.rows(episodes))
-        if self._ordered:
-            self._slice = self._packing.zeros(math.ceil(self._packing.length / ranks.size))
-        else:
+        self._learner, self._ranks, self._ordered = learner, ranks, reduce == "ordered"
+        if ranks.size == 1:
             self._sum = {name: torch.zeros_like(value) for name, value in learner.parameters.items()}
+        else:
+            self._packing = _Packing(learner, learner.rows(episodes))
+            length = self._packing.length
+            self._numbers = self._packing.zeros(math.ceil(length / ranks.size) if self._ordered else length)  # this rank's slice, or its own sum
 
     def add(self, parts: Sequence[Gradient], units: int) -> None:
         """Add the meta-gradients of this rank's unit, if it has one in a round that has so many. All ranks have to come here."""
-        if not self._ordered:
-            if parts:
-                self._learner.add_gradient(self._sum, _joined(self._learner, parts), 1.0)
+        if self._ranks.size == 1:
+            self._learner.add_gradient(self._sum, _joined(self._learner, parts), 1.0)
             return
-        numbers = self._packing.zeros(self._ranks.size * len(self._slice))
-        if parts:
-            self._packing.write(numbers, _joined(self._learner, parts))
-        self._ranks.add_slices(self._slice, numbers, units)
+        numbers = self._packing.zeros(self._ranks.size * len(self._numbers)) if self._ordered else self._numbers
+        for part in parts:
+            self._packing.add(numbers, part)
+        if self._ordered:
+            self._ranks.add_slices(self._numbers, numbers, units)
 
     def mean(self, episodes: int) -> Parameters:
         """The sum over that of so many episodes. All ranks have to come here."""
+        if self._ranks.size == 1:
+            torch._foreach_mul_(list(self._sum.values()), 1.0 / episodes)
+            return self._sum
         if self._ordered:
-            total = self._packing.read(self._ranks.join_slices(self._slice))
-        elif self._ranks.size > 1:
-            numbers = self._packing.zeros(self._packing.length)
-            self._packing.write(numbers, Gradient(self._sum, None))
-            self._ranks.add_up(numbers)
-            total = self._packing.read(numbers)
+            numbers = self._ranks.join_slices(self._numbers)
         else:
-            total = self._sum
-        torch._foreach_mul_(list(total.values()), 1.0 / episodes)
-        return total
+            numbers = self._numbers
+            self._ranks.add_up(numbers)
+        return self._packing.read(numbers.mul_(1.0 / episodes))
 
 
 class _Packing:
@@ -94,18 +98,18 @@ class _Packing:
     def zeros(self, length: int) -> Tensor:
         return next(iter(self._parameters.values())).new_zeros(length)
 
-    def write(self, numbers: Tensor, part: Gradient) -> None:
-        """A gradient into zeros."""
+    def add(self, numbers: Tensor, part: Gradient) -> None:
+        """Add a gradient to the numbers, in place."""
         for name, place in self._places(numbers).items():
             if name not in part.gradient:
                 continue
             value = part.gradient[name]
             if name not in self._by_row:
-                place.copy_(value)
+                place.add_(value)
             elif part.rows is None:
-                place.copy_(value.index_select(0, self._rows))
+                place.add_(value.index_select(0, self._rows))
             else:
-                place.index_copy_(0, torch.searchsorted(self._rows, part.rows), value)
+                place.index_add_(0, torch.searchsorted(self._rows, part.rows), value)
 
     def read(self, numbers: Tensor) -> Parameters:
         """The gradient of all parameters, which shares memory with the numbers."""

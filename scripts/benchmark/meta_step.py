@@ -1,25 +1,26 @@
-"""Times one meta-gradient by metatrain and by other libraries, interleaved in one process on the same episodes.
+"""Times one meta-gradient by metatrain and by other libraries on the same episodes, each time in a process of its own.
 
     python scripts/benchmark/meta_step.py [--learn2learn FOLDER] [--rounds 5] [--steps 5] [--episodes 4] [--length 128]
-    python scripts/benchmark/meta_step.py --alone CONTENDER ...    # time and peak memory of one, in this process
+    python scripts/benchmark/meta_step.py --alone CONTENDER ...    # one of them once, in this process
     python scripts/benchmark/meta_step.py --profile CONTENDER ...  # its floating point operations, and seconds by operation
     python scripts/benchmark/meta_step.py --grow ...               # the same for two, as steps, episodes and length grow
 
-Work: all-MiniLM-L6-v2 with a linear head, 2-way 5-shot, 10 support and 10 query reviews of FDU-MTL ($METATRAIN_DATA/fdu_mtl). Each
-contender is timed with torch's own settings and with those that metatrain makes (the faster float32 product, an
-allocator that keeps memory); the order of a round is the same in all. Gradients are compared with the plain unrolled
-loop's. Writes JSON to standard output; scripts/performance_page.py makes docs/performance.md of it.
+Work: all-MiniLM-L6-v2 with a linear head, 2-way 5-shot, 10 support and 10 query reviews of FDU-MTL ($METATRAIN_DATA/fdu_mtl). Contenders
+take turns. Others run as they come, with torch's and the C library's own settings, and with those that metatrain makes (the faster
+float32 product, an allocator that keeps memory). A process each, because an allocator that was set once is never again as it comes.
+Gradients are compared with the plain unrolled loop's. Writes JSON to standard output; scripts/performance_page.py makes
+docs/performance.md of it.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from dataclasses import replace
@@ -29,6 +30,7 @@ import contenders
 import numpy as np
 import torch
 from contenders import Step, Work
+from safetensors.torch import load_file, save_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from metatrain.meta.episode_texts import EpisodeTexts
@@ -40,7 +42,7 @@ from metatrain.training import hardware
 from metatrain.training.config import HardwareConfig
 
 AS_IT_COMES, FAST = "as it comes", "fast"
-LEAN = "metatrain exact, 512 tokens at a time"
+LEAN = "metatrain exact, 256 tokens at a time"
 SLOW = ("plain", "higher", "torchopt")  # slower than learn2learn whenever they were measured
 GROWTH = {"steps": (1, 5, 10, 20), "episodes": (1, 4), "length": (32, 64, 128, 256)}
 
@@ -77,21 +79,9 @@ def makers(work: Work, learn2learn: Path | None) -> dict[str, object]:
     for mode in contenders.OURS:
         made[f"metatrain {mode}"] = lambda mode=mode: contenders.metatrain(work, mode)
     made["metatrain exact, bf16"] = lambda: contenders.metatrain(work, dtype=torch.bfloat16)
-    made[LEAN] = lambda: contenders.metatrain(work, memory=MemoryUse(part_tokens=512, graph_tokens=0))
+    made[LEAN] = lambda: contenders.metatrain(work, memory=MemoryUse(part_tokens=256, graph_tokens=0))
     made["metatrain ANIL"] = lambda: contenders.metatrain(work, adapt="head")
     return made
-
-
-def settings(kind: str) -> None:
-    """Torch's own settings, or metatrain's."""
-    libc = ctypes.CDLL(None)
-    if kind == FAST:
-        hardware.apply(HardwareConfig())
-        return
-    torch.set_float32_matmul_precision("highest")
-    libc.mallopt(-3, 128 * 1024)  # glibc's thresholds as they are at first
-    libc.mallopt(-1, 128 * 1024)
-    libc.malloc_trim(0)
 
 
 def distance(found: dict, reference: dict) -> float:
@@ -117,45 +107,64 @@ def timed(step: Step) -> tuple[float, dict]:
     return time.perf_counter() - begin, gradient
 
 
-def compare(work: Work, learn2learn: Path | None, rounds: int, slow_rounds: int, only: list[str]) -> dict:
-    """Seconds of every contender in every round, and how far its gradient is from the first's; SLOW ones take part in fewer."""
-    chosen = {name: make() for name, make in makers(work, learn2learn).items() if not only or name in only}
-    seconds, error, reference, peaks = defaultdict(list), {}, None, defaultdict(list)
-    for number in range(rounds):
-        for kind in (AS_IT_COMES, FAST):
-            settings(kind)
-            peaks[kind].append(peak())
-            for name, step in chosen.items():
-                if (name.startswith("metatrain") and kind == AS_IT_COMES) or (name in SLOW and number >= slow_rounds):
-                    continue  # ours comes with the fast settings
-                took, gradient = timed(step)
-                seconds[f"{name}, {kind}"].append(took)
-                print(f"round {number + 1} of {rounds}: {name}, {kind}: {took:.2f} s", file=sys.stderr, flush=True)
-                if reference is None:
-                    reference = {key: value.clone() for key, value in gradient.items()}
-                if number == 0:
-                    error[name] = distance(gradient, {key: reference[key] for key in gradient})
-                del gradient
-    return {
-        "seconds": {name: {"median": statistics.median(values), "all": values} for name, values in seconds.items()},
-        "gradient_error": error,
-        "peak_gflops": {kind: max(values) for kind, values in peaks.items()},
-    }
+def compare(names: list[str], arguments: argparse.Namespace, sizes: dict[str, int]) -> dict:
+    """Seconds and memory of every contender in every round, and how far its gradient is from the first's; SLOW ones take part in fewer."""
+    found, error, peaks = defaultdict(list), {}, defaultdict(list)
+    with tempfile.TemporaryDirectory() as folder:
+        gradients = {name: Path(folder) / f"{number}.safetensors" for number, name in enumerate(names)}
+        for number in range(arguments.rounds):
+            for kind in (AS_IT_COMES, FAST):
+                for name in names:
+                    if (is_ours(name) and kind == AS_IT_COMES) or (name in SLOW and number >= arguments.slow_rounds):
+                        continue  # ours comes with the fast settings
+                    wanted = ["--gradient", str(gradients[name])] if not number and not gradients[name].exists() else []
+                    each = in_its_own_process(name, arguments.learn2learn, sizes, ["--settings", kind, *wanted])
+                    found[f"{name}, {kind}"].append(each)
+                    peaks[kind].append(each["gflops"])
+                    print(
+                        f"round {number + 1} of {arguments.rounds}: {name}, {kind}: {each['seconds']:.2f} s, {each['peak_mb']} MB", file=sys.stderr, flush=True
+                    )
+                    if wanted:
+                        gradient, reference = load_file(gradients[name]), load_file(gradients[names[0]])
+                        error[name] = distance(gradient, {key: reference[key] for key in gradient})
+
+    def of(key: str) -> dict[str, dict]:
+        values = {name: [each[key] for each in rounds] for name, rounds in found.items()}
+        return {name: {"median": statistics.median(numbers), "all": numbers} for name, numbers in values.items()}
+
+    best = {kind: max(values) for kind, values in peaks.items()}
+    return {"seconds": of("seconds"), "peak_mb": of("peak_mb"), "gradient_error": error, "peak_gflops": best}
 
 
-def alone(work: Work, learn2learn: Path | None, name: str) -> dict:
-    """Seconds and peak memory in MB of one contender above the loaded model, once warm; ours with metatrain's settings, others with torch's."""
-    settings(FAST if name.startswith("metatrain") else AS_IT_COMES)
+def is_ours(name: str) -> bool:
+    return name.startswith("metatrain")
+
+
+def in_its_own_process(name: str, learn2learn: Path | None, sizes: dict[str, int], more: list[str]) -> dict:
+    """What `--alone` prints."""
+    command = [sys.executable, __file__, "--alone", name, *(["--learn2learn", str(learn2learn)] if learn2learn else []), *more]
+    command += [word for size, number in sizes.items() for word in (f"--{size}", str(number))]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+
+
+def alone(work: Work, learn2learn: Path | None, name: str, kind: str | None, gradient: Path | None) -> dict:
+    """Seconds and peak memory in MB of one contender above the loaded model, once warm; by itself ours has metatrain's settings, others have torch's."""
+    kind = kind or (FAST if is_ours(name) else AS_IT_COMES)
+    if kind == FAST:
+        hardware.apply(HardwareConfig())
     makers(replace(work, episodes=work.episodes[:1], steps=1), learn2learn)[name]()()
     step = makers(work, learn2learn)[name]()
     with hardware.measured_memory(torch.device("cpu")) as used:
-        seconds, _ = timed(step)
-    return {"contender": name, "peak_mb": round(used() / 1e6), "seconds": round(seconds, 2)}
+        seconds, found = timed(step)
+    if gradient:
+        save_file({name: value.contiguous() for name, value in found.items()}, gradient)
+    return {"contender": name, "settings": kind, "peak_mb": round(used() / 1e6), "seconds": round(seconds, 2), "gflops": round(peak(), 1)}
 
 
 def profiled(work: Work, learn2learn: Path | None, name: str) -> dict:
     """Floating point operations of one contender, its seconds and the float32 peak in the same process, and seconds by operation."""
-    settings(FAST if name.startswith("metatrain") else AS_IT_COMES)
+    if is_ours(name):
+        hardware.apply(HardwareConfig())
     step = makers(work, learn2learn)[name]()
     step()
     with FlopCounterMode(display=False) as counter:
@@ -185,10 +194,7 @@ def grow(learn2learn: Path | None, length: int) -> list[dict]:
             # The first episode has short texts, which no limit cuts.
             sizes = {"steps": 5, "episodes": 4 if key == "length" else 1, "length": length, key: value}
             for name in ("learn2learn", "metatrain exact", "metatrain exact_recomputed"):
-                command = [sys.executable, __file__, "--alone", name, *(["--learn2learn", str(learn2learn)] if learn2learn else [])]
-                command += [word for size, number in sizes.items() for word in (f"--{size}", str(number))]
-                line = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-                found.append({"grows": key, **json.loads(line)})
+                found.append({"grows": key, **in_its_own_process(name, learn2learn, sizes, [])})
                 print(found[-1], file=sys.stderr, flush=True)
     return found
 
@@ -203,6 +209,8 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[], help="a contender; may be given more than once")
     parser.add_argument("--slow-rounds", type=int, default=2, help=f"rounds of {', '.join(SLOW)}")
     parser.add_argument("--alone", metavar="CONTENDER")
+    parser.add_argument("--settings", choices=(AS_IT_COMES, FAST), help="of a contender alone")
+    parser.add_argument("--gradient", type=Path, help="the file for the gradient of a contender alone")
     parser.add_argument("--profile", metavar="CONTENDER")
     parser.add_argument("--grow", action="store_true")
     arguments = parser.parse_args()
@@ -215,9 +223,10 @@ def main() -> None:
     elif arguments.profile:
         found = profiled(work, arguments.learn2learn, arguments.profile)
     elif arguments.alone:
-        found = alone(work, arguments.learn2learn, arguments.alone)
+        found = alone(work, arguments.learn2learn, arguments.alone, arguments.settings, arguments.gradient)
     else:
-        found = compare(work, arguments.learn2learn, arguments.rounds, arguments.slow_rounds, arguments.only)
+        names = [name for name in makers(work, arguments.learn2learn) if not arguments.only or name in arguments.only]
+        found = compare(names, arguments, {"steps": work.steps, "episodes": len(work.episodes), "length": arguments.length})
     print(json.dumps({**facts, **hardware.describe(), **found}))
 
 

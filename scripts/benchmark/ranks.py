@@ -24,7 +24,13 @@ WAYS = {
     "a process a core, ordered": {"hardware.processes": CORES, "hardware.threads": 1},
     "a process a core, fast": {"hardware.processes": CORES, "hardware.threads": 1, "hardware.reduce": "fast"},
 }
-METHODS = {"maml": 3, "fomaml": 4, "anil": 8}  # and how many meta-updates of each
+REVIEWS = ["tasks=fdu_mtl", "episode.shots=5", "episode.queries=5"]  # some 80 tokens a text, where the embedded ones have some 15
+METHODS = {  # the settings of each, and how many meta-updates
+    "maml": (["algorithm=maml"], 3),
+    "fomaml": (["algorithm=fomaml"], 4),
+    "anil": (["algorithm=anil"], 8),
+    "anil, FDU-MTL": (["algorithm=anil", *REVIEWS], 5),
+}
 SAME = ["tracking=none", "validation.every=0", "evaluation.episodes=1", "evaluation.arms=[meta_trained]", "outer.warmup=1", "checkpoint.every=1000"]
 
 
@@ -32,9 +38,10 @@ def seconds(method: str, settings: dict[str, object]) -> tuple[float, float]:
     """(seconds per meta-update, of which with other ranks): medians over a run's meta-updates."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
+        own, updates = METHODS[method]
         arguments = [
-            f"algorithm={method}",
-            f"outer.steps={METHODS[method]}",
+            *own,
+            f"outer.steps={updates}",
             *SAME,
             f"hydra.run.dir={run}",
             *(f"{key}={value}" for key, value in settings.items()),
@@ -47,8 +54,10 @@ def seconds(method: str, settings: dict[str, object]) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
-    found: dict[str, dict[str, list[tuple[float, float]]]] = {method: {way: [] for way in WAYS} for method in METHODS}
+    parser.add_argument("--method", action="append", choices=METHODS)
+    arguments = parser.parse_args()
+    rounds = arguments.rounds
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {method: {way: [] for way in WAYS} for method in arguments.method or METHODS}
     for _ in range(rounds):
         for method, ways in found.items():
             for way, times in ways.items():

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,25 @@ def test_the_exported_model_adapts_to_the_same_classifier_as_the_run(cli, tiny_r
     assert found.code == 0, found.err
     for name in ("model.safetensors", "3_Dense/model.safetensors"):
         assert (tmp_path / "exported" / "model" / name).read_bytes() == (finetuned / "model" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"format": 2}, "adaptation.json has format 2, and this version of metatrain knows 1"),
+        ({"inner": {"steps": "many"}}, "inner.steps"),
+        ({"algorithm": {"from_the_future": 1}}, "algorithm.from_the_future"),
+        ({"episode": 5}, "EpisodeConfig"),
+    ],
+)
+def test_a_recipe_of_another_version_is_refused_in_one_line(cli, tiny_run, examples, tmp_path, change, said):
+    shutil.copytree(tiny_run / "model", tmp_path / "model")
+    path = tmp_path / "model" / "adaptation.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    found = cli("finetune", "checkpoint=model", f"data.train={examples}", "hydra.run.dir=tuned")
+    assert found.code == 2 and len(found.err.strip().splitlines()) == 1, found.err
+    assert "adaptation.json" in found.err and said in found.err
+    assert not any((tmp_path / "tuned").iterdir())  # nothing is written
 
 
 def test_predict_a_text(cli, finetuned):

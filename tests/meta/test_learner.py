@@ -14,7 +14,7 @@ from metatrain.errors import UserError
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
 from metatrain.meta.encoder_learner import EncoderLearner, OuterGradient
 from metatrain.meta.episode_texts import EpisodeTexts
-from metatrain.meta.memory import MemoryUse
+from metatrain.meta.memory import TOGETHER_TOKENS, MemoryUse
 from metatrain.meta.parameters import dot
 from metatrain.meta.text_losses import TextLosses
 from metatrain.models.adapters import KINDS, attach
@@ -424,6 +424,16 @@ def test_episodes_encoded_together_give_the_same(encoder, episode, head, more, m
     for one, other in zip(parts, joint, strict=True):
         assert (one.loss_before, one.loss_after) == pytest.approx((float(other.loss_before), float(other.loss_after)), abs=1e-11)
         assert (one.accuracy_before, one.accuracy_after) == (other.accuracy_before, other.accuracy_after)
+
+
+def test_so_many_episodes_are_encoded_together_that_ranks_have_something_to_share(encoder, episode):
+    subject = learner(encoder, "prototype", "head")
+    tokens = sum(map(len, (*episode.support, *episode.query)))
+    fitting = TOGETHER_TOKENS // tokens
+    assert [len(group) for group in subject.groups([episode] * (2 * fitting + 1))] == [fitting, fitting, 1]
+    subject.memory = MemoryUse(part_tokens=3 * tokens)
+    assert [len(group) for group in subject.groups([episode] * 4)] == [3, 1]
+    assert [len(group) for group in learner(encoder, "prototype", "all").groups([episode] * 2)] == [1, 1]
 
 
 def test_any_number_of_classes_without_a_learned_head(encoder, episode):

@@ -105,8 +105,13 @@ def test_a_meta_trained_directory_carries_its_recipe(tmp_path):
 
 def test_other_directories_have_no_recipe_and_broken_ones_say_so(tmp_path):
     assert read_recipe(tmp_path) is None
-    (tmp_path / "adaptation.json").write_text("{")
-    with pytest.raises(UserError, match="not valid JSON"):
+    for broken in ("{", "[]"):
+        (tmp_path / "adaptation.json").write_text(broken)
+        with pytest.raises(UserError, match="adaptation.json cannot be read"):
+            read_recipe(tmp_path)
+    (tmp_path / "adaptation.json").write_text("{}")
+    (tmp_path / "adaptation.safetensors").write_bytes(b"cut off")
+    with pytest.raises(UserError, match="adaptation.safetensors cannot be read"):
         read_recipe(tmp_path)
 
 

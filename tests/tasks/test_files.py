@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 
 import pytest
 
@@ -66,6 +67,7 @@ def test_numbers_as_labels(tmp_path):
         ("a.jsonl", b'{"text": "a", "label": "x"}\n{"text": "b"}\n', 2, "'label'"),
         ("a.jsonl", b'{"text": "a", "label": "x"}\n[1]\n', 2, "not a JSON object"),
         ("a.jsonl", b'{"text": "a", "label": "x"}\n\n{"text": 1, \n', 3, "not valid JSON"),
+        ("a.json", b' [{"text": "a", "label": "x"}]\n', 1, "a JSON array; write one object a line"),
         ("a.jsonl", b'{"text": "a", "label": "x"}\n{"text": ["b"], "label": "x"}\n', 2, "is a list"),
         ("a.jsonl", b'{"text": "a", "label": "x"}\n{"text": null, "label": "x"}\n', 2, "'text' is empty"),
     ],
@@ -89,6 +91,13 @@ def test_a_broken_gzip_file(tmp_path):
 def test_a_missing_column_lists_those_there_are(tmp_path):
     with pytest.raises(UserError, match="no column 'domain'; the file has text, label, area"):
         read_file(write(tmp_path / "a.csv", ROWS), Columns("text", "label", "domain"))
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_columns_that_something_else_separates(tmp_path, separator):
+    (tmp_path / "a.csv").write_text(f"text{separator}label\nx{separator}y\n")
+    with pytest.raises(UserError, match=re.escape(f"a.csv: the columns are separated by {separator!r}; save them with commas")):
+        read_file(tmp_path / "a.csv", Columns("text", "label"))
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])

@@ -49,8 +49,8 @@ def test_costly_episodes_come_first_and_the_order_is_the_same_for_any_number_of_
 
 def test_what_is_encoded_together_is_one_unit_unless_bits_do_not_matter():
     assert rounds(Stub(together=5), COSTS, Ranks(0, 2), "ordered") == [[[0, 1, 2, 3, 4]]]
-    assert rounds(Stub(together=5), COSTS, Ranks(0, 2), "fast") == [[[1, 4, 2], [3, 0]]]
-    assert rounds(Stub(together=2), COSTS, Ranks(0, 2), "fast") == [[[1, 4], [3, 0]], [[2], []]]
+    assert rounds(Stub(together=5), COSTS, Ranks(0, 2), "fast") == [[[1, 0, 2], [3, 4]]]  # 13 and 12
+    assert rounds(Stub(together=2), COSTS, Ranks(0, 2), "fast") == [[[1, 0], [3, 4]], [[2], []]]
     assert rounds(Stub(together=5), COSTS, Ranks(0, 1), "fast") == [[[0, 1, 2, 3, 4]]]
 
 
@@ -60,14 +60,14 @@ def test_a_gradient_travels_as_one_row_of_numbers():
     assert packing.length == 4 * 2 + 3 + 1
     part = Gradient({"encoder.words": torch.tensor([[1.0, 2.0], [3.0, 4.0]]), "head.scale": torch.tensor(5.0)}, rows=torch.tensor([2, 5]))
     numbers = packing.zeros(packing.length + 2)  # the last rank's slice may be longer than what is left
-    packing.write(numbers, part)
+    packing.add(numbers, part)
     found = packing.read(numbers)
     expected = {name: torch.zeros_like(value) for name, value in learner.parameters.items()}
     learner.add_gradient(expected, part, 1.0)
     assert {name: value.tolist() for name, value in found.items()} == {name: value.tolist() for name, value in expected.items()}
 
     dense = packing.zeros(packing.length)
-    packing.write(dense, Gradient(expected, None))
+    packing.add(dense, Gradient(expected, None))
     assert torch.equal(dense, numbers[: packing.length])
 
 
