@@ -294,15 +294,8 @@ def save_model(folder: Path, learner: Learner, recipe: Recipe) -> None:
     """Write the meta-trained model with everything `finetune` needs to adapt it."""
     learned = {name: value for name, value in learner.parameters.items() if not name.startswith(learner.prefix)}
     kept = ("pooling", "normalize", "max_length", "max_target_length", "scratch")
-    facts: dict[str, Any] = {
-        "format": RECIPE_FORMAT,
-        "base": recipe.model.name,
-        "model": {key: value for key, value in asdict(recipe.model).items() if key in kept},
-        "algorithm": asdict(recipe.algorithm),
-        "inner": asdict(recipe.inner),
-        "episode": asdict(recipe.episode),
-        "seed": recipe.seed,
-    }
+    facts = asdict(SavedRecipe(RECIPE_FORMAT, recipe.model.name, recipe.model, recipe.algorithm, recipe.inner, recipe.episode, recipe.seed))
+    facts["model"] = {key: value for key, value in facts["model"].items() if key in kept}
     with written_whole(folder) as temporary:
         save_meta_trained(temporary, learner.load_model(), learner.prefix, learned, facts)
 

@@ -22,7 +22,6 @@ from metatrain.meta.episodes_together import MODES, EpisodesTogether, Inputs, Ru
 from metatrain.meta.head_fit import Fit, fit_head
 from metatrain.meta.inner import HEAD
 from metatrain.meta.learner import Learner, OuterGradient
-from metatrain.meta.memory import TOGETHER_TOKENS
 from metatrain.meta.meta_gradient import LEARNED, SECOND_ORDER, meta_gradient
 from metatrain.meta.parameters import Parameters, leaves, vjp
 from metatrain.meta.text_losses import ENCODINGS, TextLosses
@@ -126,7 +125,7 @@ class EncoderLearner(Learner):
                 fits = len(last) < self.memory.together and self._go_together([*last, episode])
             else:
                 tokens = sum(len(text) for each in [*last, episode] for text in (*each.support, *each.query))
-                fits = self.cut is None and not self.algorithm.dropout and tokens <= min(self.memory.part_tokens, TOGETHER_TOKENS)
+                fits = self.cut is None and not self.algorithm.dropout and tokens <= self.memory.joint_tokens
             if last and fits:
                 last.append(episode)
             else:

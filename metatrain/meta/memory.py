@@ -40,6 +40,11 @@ class MemoryUse:
     graph_tokens: float = math.inf  # exact: support tokens, over all inner steps, whose graphs are kept rather than rebuilt
     together: int = 1  # episodes whose meta-gradients are taken in one pass
 
+    @property
+    def joint_tokens(self) -> int:
+        """Of several episodes whose texts are encoded together, where nothing of the encoder adapts."""
+        return min(self.part_tokens, TOGETHER_TOKENS)
+
     def graphs(self, support_tokens: int) -> int | None:
         """How many inner steps' graphs are kept; None: all."""
         return None if self.graph_tokens == math.inf else int(self.graph_tokens // support_tokens)
@@ -108,7 +113,7 @@ class Footprint:
         walked = max(_WALKED.get(mode, _WALKED_ELSE) * graph * support, _WALKED_ELSE * self.loss * query)
         held = largest.support + largest.query
         if learner.cut is None:
-            held = max(held, min(use.part_tokens, TOGETHER_TOKENS))  # several episodes may be encoded together
+            held = max(held, use.joint_tokens)  # several episodes may be encoded together
         return int(trajectory + 6 * copy + self.episode * held + walked)
 
     def kept(self, largest: Largest, use: MemoryUse) -> float:

@@ -64,13 +64,9 @@ def read_recipe(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None
     """
     if not (folder / RECIPE).is_file():
         return None
-    path = folder / RECIPE
+    path = folder / _LEARNED
     try:
-        recipe = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(recipe, dict):
-            raise ValueError("no object of settings")
-        path = folder / _LEARNED
-        return recipe, safetensors.torch.load_file(path) if path.is_file() else {}
+        return _read_object(folder / RECIPE), safetensors.torch.load_file(path) if path.is_file() else {}
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
 
@@ -157,11 +153,17 @@ def read_facts(folder: Path) -> dict[str, Any]:
     Raises: UserError: it cannot be read.
     """
     path = folder / _FINETUNED
-    if not path.is_file():
-        return {}
+    return _read_object(path) if path.is_file() else {}
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    """Raises: UserError: the file cannot be read, or holds no JSON object."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("no object of settings")
+        return found
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
 
 
