@@ -149,6 +149,7 @@ class Learner:
         for group in self.groups(episodes):
             for part in self.outer_gradients(group, step):
                 self.add_gradient(total, part, 1.0 / len(episodes))
+            del part  # not there while the next is taken
         return total
 
     def _outer_gradient(self, losses: Losses, theta: Parameters, rows: Tensor | None, step: int) -> OuterGradient:

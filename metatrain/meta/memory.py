@@ -30,6 +30,10 @@ TOGETHER_TOKENS = 4096
 
 _WALKED = {"forward_over_reverse": 3.0}  # how many times its size a graph takes while it is walked
 _WALKED_ELSE = 1.5
+# Copies of what adapts beside the trajectory: the gradient in phi, a direction, products; in conjugate gradients and with dual numbers more.
+_COPIES = {"forward_over_reverse": 14, "implicit": 8, "finite_difference": 5}
+_COPIES_ELSE = 4
+_COPIES_THROUGH_UPDATE = 3  # more of them where derivatives are taken through an update that is not linear
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class Footprint:
     adapted: int  # a copy of what adapts, but for the word embeddings
     row: int  # of the word embeddings, if they adapt
     rows: int  # of these at most
+    state: float  # of the inner rule, as a share of what adapts
     loss: float  # per token: the graph of a loss
     gradient: float  # per token: the graph of its gradient
     episode: float  # per token: what is held from an episode's start to its end
@@ -97,7 +102,9 @@ class Footprint:
         adapted = sum(value.nbytes for name, value in phi.items() if name != learner.embedding)
         rows = learner.parameters[words].shape[0] if words else 0
         tokens = text * (4 if learner.algorithm.label_names else 2)
-        return cls(learner, adapted, row, rows, of_loss / tokens, graph() / tokens, episode() / tokens)
+        size = sum(value.nbytes for value in phi.values())
+        state = sum(value.nbytes for value in learner.rule.state(phi).values()) / size if size else 0.0
+        return cls(learner, adapted, row, rows, state, of_loss / tokens, graph() / tokens, episode() / tokens)
 
     def meta_gradient(self, largest: Largest, use: MemoryUse) -> int:
         """The most that the meta-gradient of an episode needs, beside the learner itself."""
@@ -107,21 +114,21 @@ class Footprint:
         # As in most of the run; the multi-step loss, if there is one, is only in its beginning, but has to fit there.
         method = Method(mode, weights=[1.0] if learner.algorithm.multi_step_until else None)
         recursion = has_recursion(method, any(name.startswith(LEARNED) for name in learner.parameters))
-        trajectory = steps * copy * (1 if learner.rule.is_linear else 2) if recursion else copy
+        point = copy * (1 if learner.rule.is_linear else 2 + self.state)  # a rule that is not linear needs the gradients again
+        trajectory = steps * point if recursion else copy * (1 + self.state)
+        copies = _COPIES.get(mode, _COPIES_ELSE) + (0 if learner.rule.is_linear else _COPIES_THROUGH_UPDATE + self.state)
         support, query = (min(max(use.part_tokens, largest.text), tokens) for tokens in (largest.support, largest.query))
         graph = self.gradient if mode in SECOND_ORDER and mode != "forward_over_reverse" else self.loss
         walked = max(_WALKED.get(mode, _WALKED_ELSE) * graph * support, _WALKED_ELSE * self.loss * query)
         held = largest.support + largest.query
         if learner.cut is None:
             held = max(held, use.joint_tokens)  # several episodes may be encoded together
-        return int(trajectory + 6 * copy + self.episode * held + walked)
+        return int(trajectory + copies * copy + self.episode * held + walked)
 
-    def kept(self, largest: Largest, use: MemoryUse) -> float:
+    @property
+    def kept(self) -> float:
         """What the graph of a gradient takes per support token where it is kept; 0: none is, whatever there is room for."""
-        if self.learner.algorithm.meta_gradient != "exact":
-            return 0.0
-        parts = math.ceil(largest.support / max(use.part_tokens, largest.text))  # each with gradients of its own
-        return self.gradient + parts * self.copy(largest.support + largest.query) / largest.support
+        return self.gradient if self.learner.algorithm.meta_gradient == "exact" else 0.0
 
     def adaptation(self, largest: Largest, use: MemoryUse) -> int:
         """The most that adaptation for use and prediction need, beside the learner itself."""
@@ -129,7 +136,8 @@ class Footprint:
             model = sum(value.nbytes for value in self.learner.model.parameters())
             graph = self.episode * min(max(use.part_tokens, largest.text), encoder_fit.BATCH * largest.text)
             return int((encoder_fit.COPIES * head_fit.FOLDS + 1) * model + _WALKED_ELSE * graph)
-        return int(4 * self.copy(largest.support) + _WALKED_ELSE * self.loss * min(max(use.part_tokens, largest.text), max(largest.support, largest.query)))
+        texts = min(max(use.part_tokens, largest.text), max(largest.support, largest.query))
+        return int((4 + 2 * self.state) * self.copy(largest.support) + _WALKED_ELSE * self.loss * texts)
 
     def copy(self, tokens: int) -> int:
         """A copy of what adapts, for an episode of so many tokens."""
@@ -141,8 +149,7 @@ def fit(footprint: Footprint, largest: Largest, room: float, uses: Iterable[Memo
     for use in uses:
         rest = room - footprint.meta_gradient(largest, use)
         if rest >= 0:
-            kept = footprint.kept(largest, use)
-            tokens = rest / kept if kept else math.inf
+            tokens = rest / footprint.kept if footprint.kept else math.inf
             every = footprint.learner.inner.steps * largest.support
             return replace(use, graph_tokens=math.inf if tokens >= every else tokens)
     return None
@@ -150,10 +157,9 @@ def fit(footprint: Footprint, largest: Largest, room: float, uses: Iterable[Memo
 
 def side_by_side(footprint: Footprint, largest: Largest, room: float, use: MemoryUse, most: int) -> MemoryUse:
     """The same use for as many episodes in one pass as there is room for beside the learner, at most so many; graphs come before episodes."""
-    kept = footprint.kept(largest, use)
-    if kept and use.graph_tokens < math.inf:
+    if footprint.kept and use.graph_tokens < math.inf:
         return use
-    one = footprint.meta_gradient(largest, use) + kept * footprint.learner.inner.steps * largest.support
+    one = footprint.meta_gradient(largest, use) + footprint.kept * footprint.learner.inner.steps * largest.support
     return replace(use, together=max(1, min(most, int(room // one))))
 
 

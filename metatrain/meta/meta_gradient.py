@@ -9,12 +9,13 @@ The exact gradient comes from the reverse recursion (Maclaurin et al. 2015, reve
 
     v_K = dQ/dphi_K;   v_k = (d phi_{k+1} / d phi_k)' v_{k+1};   theta gets (d phi_0 / d theta)' v_0 + direct terms
 
-so that at no time the graph of more than one inner step has to be walked, and none has to be kept.
+so that at no time the graph of more than one inner step has to be walked, and none has to be kept. On the way, w's share of
+the gradient gathers in the dictionary that holds v.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -24,8 +25,8 @@ from torch import Tensor
 
 from metatrain.errors import UserError
 from metatrain.meta.inner import InnerRule
-from metatrain.meta.parameters import Parameters, add_to, added, detached, dot, leaves, scaled, vjp
-from metatrain.meta.second_order import GradientGraph, Loss, finite_difference, forward_over_reverse, reverse_over_reverse, sum_of_products
+from metatrain.meta.parameters import Parameters, add_to, detached, dot, leaves, scaled, vjp
+from metatrain.meta.second_order import GradientGraph, Loss, finite_difference, forward_over_reverse, reverse_over_reverse
 
 MODES = ("exact", "exact_recomputed", "forward_over_reverse", "finite_difference", "first_order", "implicit", "reptile")
 SECOND_ORDER = ("exact", "exact_recomputed", "forward_over_reverse", "implicit")  # need twice differentiable operations
@@ -33,7 +34,7 @@ LEARNED = "rule."  # what names of the inner rule's meta-parameters begin with
 _STATE = "state."
 
 # How second derivatives of an inner step are taken whose graph is not kept.
-Products = Callable[[Loss, Parameters, Parameters, Parameters], Parameters] | None
+Products = Callable[[Loss, Parameters, Parameters, Parameters, Parameters], None] | None
 _PRODUCTS: dict[str, Products] = {
     "exact": reverse_over_reverse,
     "exact_recomputed": reverse_over_reverse,
@@ -73,10 +74,9 @@ class Method:
 
 @dataclass(frozen=True)
 class MetaGradient:
-    """The meta-gradient of one episode and the adapted parameters it was taken at."""
+    """The meta-gradient of one episode."""
 
     gradient: Parameters  # one entry per meta-parameter that got any
-    adapted: Parameters
     query_loss_before: Tensor  # Q(phi_0, w)
     query_loss: Tensor  # Q(phi_K, w)
     support_losses: tuple[Tensor, ...]  # before each inner step
@@ -116,42 +116,37 @@ def meta_gradient(episode: EpisodeLosses, theta: Mapping[str, Tensor], rule: Inn
     graphs = (steps if method.graphs is None else method.graphs) if method.mode == "exact" else 0
     support_losses = tuple(tape.step(recursion, with_graph=k >= steps - graphs)[1] for k in range(steps))
 
-    total: Parameters = {}  # gradient with respect to w
     residual = None
-    phi = detached(tape.phi)
     if method.mode == "reptile":
         with torch.no_grad():
-            query_loss = torch.stack(list(episode.query_parts(phi, detached(fixed)))).sum()
-        cotangent = {name: start[name].detach() - phi[name] for name in phi}
+            query_loss = torch.stack(list(episode.query_parts(tape.phi, detached(fixed)))).sum()
+        cotangent = {name: start[name].detach() - value for name, value in tape.phi.items()}
     else:
         weights = [0.0] * (steps - 1) + [1.0] if method.weights is None else list(method.weights)
-        query_loss, cotangent = _query_gradient(episode, phi, fixed, weights[-1] if weights else 1.0, total)
+        query_loss, cotangent = _query_gradient(episode, tape.phi, fixed, weights[-1] if weights else 1.0)
         if method.mode == "implicit":
-            cotangent, residual = _solve(episode, tape.phi, fixed, cotangent, method, total)
+            cotangent, residual = _solve(episode, tape.phi, fixed, cotangent, method)
         elif recursion:
             for k in reversed(range(steps)):
-                point = tape.at(k)
-                cotangent = tape.back(k, cotangent, _PRODUCTS[method.mode], total)
+                cotangent = tape.back(cotangent, _PRODUCTS[method.mode])
                 if k and weights[k - 1]:
-                    _, more = _query_gradient(episode, point, fixed, weights[k - 1], total)
-                    cotangent = added(cotangent, more)
+                    add_to(cotangent, _query_gradient(episode, tape.phi, fixed, weights[k - 1])[1])
 
     outputs = {**start, **derived}
-    cotangent = {**{name: value for name, value in cotangent.items() if name in start}, **total}
     wanted = [name for name, value in outputs.items() if value.requires_grad and name in cotangent]
     found = torch.autograd.grad([outputs[name] for name in wanted], list(theta.values()), [cotangent[name] for name in wanted], allow_unused=True)
     gradient = {name: value for name, value in zip(theta, found) if value is not None}
-    return MetaGradient(gradient, phi, before, query_loss, support_losses, residual)
+    return MetaGradient(gradient, before, query_loss, support_losses, residual)
 
 
-def _query_gradient(episode: EpisodeLosses, phi: Parameters, fixed: Parameters, weight: float, total: Parameters) -> tuple[Tensor, Parameters]:
-    """(Q, weight times dQ/dphi) at phi; weight times dQ/dw goes to `total`."""
+def _query_gradient(episode: EpisodeLosses, phi: Parameters, fixed: Parameters, weight: float) -> tuple[Tensor, Parameters]:
+    """(Q, weight times its gradient in phi and w) at phi."""
     phi, losses = leaves(phi), []
     found: Parameters = {}
     for part in episode.query_parts(phi, fixed):
         losses.append(part.detach())
         add_to(found, vjp([part * weight], None, {**phi, **fixed}))
-    return torch.stack(losses).sum(), _filled(_split(found, phi, total), phi)
+    return torch.stack(losses).sum(), _filled(found, phi)
 
 
 def has_recursion(method: Method, learns_rates: bool) -> bool:
@@ -210,15 +205,16 @@ class _Tape:
         """One inner step; returns (phi_{k+1}, S at phi_k). `keep`: what `back` needs, `with_graph` with the gradient's graph."""
         k, graphs, losses = self._steps, [], []
         gradients: Parameters = {}
-        parts: Iterable[tuple[Tensor, Sequence[Tensor]]]
-        if with_graph:
-            graphs = list(GradientGraph.of_parts(self._support(k), self.phi, self.fixed))
-            parts = ((graph.loss, [gradient.detach() for gradient in graph.gradient]) for graph in graphs)
-        else:
-            parts = self._gradients(k)
-        for loss, found in parts:
-            losses.append(loss)
-            add_to(gradients, dict(zip(self._names, found)))
+        phi, fixed = leaves(self.phi), (leaves if with_graph else detached)(self.fixed)
+        for part in self._support(k)(phi, fixed):
+            losses.append(part.detach())
+            if with_graph:
+                found, graph = GradientGraph.of(part, phi, fixed)
+                graphs.append(graph)
+            else:
+                found = dict(zip(phi, torch.autograd.grad(part, list(phi.values()), materialize_grads=True)))
+            add_to(gradients, found)
+            del found  # a copy of phi, which would be there while the next part is made
         if self._start is not None:
             gradients = {name: value + self._proximal * (self._point[name] - self._start[name]) for name, value in gradients.items()}
         if keep:
@@ -228,47 +224,42 @@ class _Tape:
         self._steps += 1
         return self.phi, torch.stack(losses).sum()
 
-    def at(self, k: int) -> Parameters:
-        """phi_k, of a step that is kept."""
-        return {name: self._kept[k].before[name] for name in self._names}
+    def back(self, cotangent: Parameters, products: Products) -> Parameters:
+        """Undo the last step, which is kept: from the gradient in (phi_{k+1}, state, w) to that in (phi_k, state, w).
 
-    def back(self, k: int, cotangent: Parameters, products: Products, total: Parameters) -> Parameters:
-        """From dQ/d(phi_{k+1}, state) to dQ/d(phi_k, state), of the last step that is kept, which is then forgotten.
-
-        What w gets on the way goes to `total`. First through the update alone, its gradient taken for an input; then through
-        that gradient, if second derivatives count.
+        First through the update alone, its gradient taken for an input; then through that gradient, if second derivatives
+        count. The dictionary that is given is of no use afterwards.
         """
+        self._steps -= 1
         kept = self._kept.pop()
-        phi = {name: kept.before[name] for name in self._names}
+        self._point = kept.before
         if self.rule.is_linear:
-            result, direction = cotangent, scaled(cotangent, lambda name: -self.rule.rate(name))
+            direction = scaled({name: cotangent[name] for name in self._names}, lambda name: -self.rule.rate(name))
         else:
-            result, direction = self._through_update(kept, cotangent, k, total)
-        if products is None:
-            return result
-        more = sum_of_products(kept.graphs, direction) if kept.graphs else products(self._support(k), phi, self.fixed, direction)
-        return added(result, _split(more, phi, total))
+            cotangent, direction = self._through_update(kept, cotangent)
+        if products is not None and kept.graphs:
+            for graph in kept.graphs:
+                add_to(cotangent, graph.products(direction))
+        elif products is not None:
+            products(self._support(self._steps), self.phi, self.fixed, direction, cotangent)
+        return cotangent
 
-    def _through_update(self, kept: _Kept, cotangent: Parameters, k: int, total: Parameters) -> tuple[Parameters, Parameters]:
-        """The cotangents of (phi_k, state) and of the gradient, through the update alone."""
+    def _through_update(self, kept: _Kept, cotangent: Parameters) -> tuple[Parameters, Parameters]:
+        """The gradient in (phi_k, state, w), and that in the gradient of S, through the update alone."""
         before, gradients = leaves(kept.before), leaves(kept.gradients)
-        after = self._update(before, gradients, k)
+        after = self._update(before, gradients, self._steps)
         outputs = {name: value for name, value in after.items() if name in cotangent}
         rates = {LEARNED + name: value for name, value in self._learned.items()}
         inputs = {**before, **{f"gradient {name}": value for name, value in gradients.items()}, **rates}
         found = vjp(list(outputs.values()), [cotangent[name] for name in outputs], inputs)
         direction = {name: found.pop(f"gradient {name}") for name in self._names if f"gradient {name}" in found}
-        return _filled(_split(found, before, total), before), _filled(direction, {name: before[name] for name in self._names})
+        result = {name: value for name, value in cotangent.items() if name not in outputs}
+        add_to(result, found)
+        return _filled(result, before), _filled(direction, {name: before[name] for name in self._names})
 
     def _support(self, k: int) -> Loss:
         # A proximal objective is minimised, so it has to be the same in every step.
         return partial(self.episode.support_parts, step=k if self._start is None else 0)
-
-    def _gradients(self, k: int) -> Iterator[tuple[Tensor, Sequence[Tensor]]]:
-        """(loss, gradient) of each part of S at phi_k, without a graph."""
-        phi, fixed = leaves(self.phi), detached(self.fixed)
-        for part in self._support(k)(phi, fixed):
-            yield part.detach(), torch.autograd.grad(part, list(phi.values()), materialize_grads=True)
 
     def _update(self, point: Parameters, gradients: Parameters, k: int) -> Parameters:
         phi = {name: point[name] for name in self._names}
@@ -277,15 +268,18 @@ class _Tape:
         return {**moved, **{_STATE + name: value for name, value in after.items()}}
 
 
-def _solve(episode: EpisodeLosses, phi: Parameters, fixed: Parameters, right: Parameters, method: Method, total: Parameters) -> tuple[Parameters, float]:
+def _solve(episode: EpisodeLosses, phi: Parameters, fixed: Parameters, gradient: Parameters, method: Method) -> tuple[Parameters, float]:
     """v of (I + H / lambda) v = dQ/dphi at phi, by conjugate gradients, and the share of the right-hand side that is left.
 
-    w gets -(d^2 S / dw dphi) v / lambda, since the minimum moves with w.
+    `gradient`: of Q in phi and w. v comes with w's, which gets -(d^2 S / dw dphi) v / lambda, since the minimum moves with w.
     """
     names = list(phi)
+    right, rest_of_it = ({name: value for name, value in gradient.items() if (name in phi) == of_phi} for of_phi in (True, False))
 
     def products(direction: Parameters) -> Parameters:
-        return reverse_over_reverse(partial(episode.support_parts, step=0), phi, fixed, direction)
+        total: Parameters = {}
+        reverse_over_reverse(partial(episode.support_parts, step=0), phi, fixed, direction, total)
+        return total
 
     def times(v: Parameters) -> Parameters:
         found = products(v)
@@ -306,16 +300,10 @@ def _solve(episode: EpisodeLosses, phi: Parameters, fixed: Parameters, right: Pa
         rest = {name: rest[name] - length * ahead[name] for name in names}
         size, before = dot(rest, rest), size
         direction = {name: rest[name] + size / before * direction[name] for name in names}
-    add_to(total, {name: -value / method.proximal for name, value in products(v).items() if name not in phi})
-    return v, (size / first) ** 0.5 if first else 0.0
-
-
-def _split(found: Parameters, phi: Parameters, total: Parameters) -> Parameters:
-    """Keep phi's entries, for the next cotangent; add the rest to the gradient with respect to w."""
-    add_to(total, {name: value for name, value in found.items() if name not in phi})
-    return {name: value for name, value in found.items() if name in phi}
+    add_to(rest_of_it, {name: -value / method.proximal for name, value in products(v).items() if name not in phi})
+    return {**v, **rest_of_it}, (size / first) ** 0.5 if first else 0.0
 
 
 def _filled(found: Parameters, like: Parameters) -> Parameters:
-    """What was found, and zeros for the rest of `like`."""
-    return {name: found[name] if name in found else torch.zeros_like(value) for name, value in like.items()}
+    """What was found, and zeros for what is missing of `like`."""
+    return {**{name: torch.zeros_like(value) for name, value in like.items() if name not in found}, **found}

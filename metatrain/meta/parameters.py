@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 Parameters = dict[str, Tensor]
 
@@ -59,7 +60,7 @@ def _by_factor(names: Sequence[str], factor: Callable[[str], float]) -> dict[flo
     return groups
 
 
-def vjp(outputs: list[Tensor], cotangents: list[Tensor] | None, inputs: Mapping[str, Tensor]) -> Parameters:
+def vjp(outputs: Sequence[Tensor] | Sequence[GradientEdge], cotangents: list[Tensor] | None, inputs: Mapping[str, Tensor]) -> Parameters:
     """Vector-Jacobian products, without the inputs that the outputs do not depend on."""
     found = torch.autograd.grad(outputs, list(inputs.values()), cotangents, allow_unused=True)
     return {name: value for name, value in zip(inputs, found) if value is not None}

@@ -2,16 +2,18 @@
 
 Three ways to the same numbers: two reverse passes, a forward pass over a reverse one (Pearlmutter 1994; as in MixFlow-MG,
 Kemaev et al. 2025), and differences of gradients, which are no derivatives but need no second derivative of any operation.
+Each adds them to a dictionary that has phi's entries and w's, part of S by part, so that those of no other part are alive.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from metatrain.errors import UserError
 from metatrain.meta.parameters import Parameters, add_to, dot, leaves, vjp
@@ -25,81 +27,62 @@ _DISTANCE = {torch.float64: 1e-5, torch.float32: 3e-3}
 
 @dataclass(frozen=True)
 class GradientGraph:
-    """The gradient of S in phi with the graph that leads to it: what a second reverse pass goes through."""
+    """The graph that leads to the gradient of a part of S in phi: what a second reverse pass goes through."""
 
-    loss: Tensor  # without a graph
-    phi: Parameters  # leaves
-    fixed: Parameters  # leaves
-    gradient: Sequence[Tensor]  # in the order of phi
+    inputs: Parameters  # phi and w, leaves
+    gradient: Mapping[str, GradientEdge]  # where it depends on them; without the values, which nothing here needs and which take a copy of phi
 
     @classmethod
-    def of_parts(cls, loss: Loss, phi: Parameters, fixed: Parameters) -> Iterator[GradientGraph]:
-        """The graph of each part of S."""
-        phi = leaves(phi)
-        for part in loss(phi, fixed):
-            # Zeros for what takes no part in this episode: a model of pictures and texts has parameters for either.
-            gradient = torch.autograd.grad(part, list(phi.values()), create_graph=True, materialize_grads=True)
-            yield cls(part.detach(), phi, fixed, gradient)
+    def of(cls, part: Tensor, phi: Parameters, fixed: Parameters) -> tuple[Parameters, GradientGraph]:
+        """The gradient of a part of S, and its graph; phi and fixed are the leaves that the part was made from."""
+        # Zeros for what takes no part in this episode: a model of pictures and texts has parameters for either.
+        found = dict(zip(phi, torch.autograd.grad(part, list(phi.values()), create_graph=True, materialize_grads=True)))
+        edges = {name: get_gradient_edge(value) for name, value in found.items() if value.requires_grad}
+        return {name: value.detach() for name, value in found.items()}, cls({**phi, **fixed}, edges)
 
     def products(self, direction: Parameters) -> Parameters:
         """Products by differentiating the gradient, which frees the graph."""
-        curved = [(gradient, direction[name]) for name, gradient in zip(self.phi, self.gradient) if gradient.requires_grad]
-        if not curved:
-            return {}
-        return vjp([gradient for gradient, _ in curved], [along for _, along in curved], {**self.phi, **self.fixed})
+        return vjp(list(self.gradient.values()), [direction[name] for name in self.gradient], self.inputs) if self.gradient else {}
 
 
-def reverse_over_reverse(loss: Loss, phi: Parameters, fixed: Parameters, direction: Parameters) -> Parameters:
+def reverse_over_reverse(loss: Loss, phi: Parameters, fixed: Parameters, direction: Parameters, total: Parameters) -> None:
     """Products by differentiating the gradient; the graph of one part of S is alive at a time."""
-    return sum_of_products(GradientGraph.of_parts(loss, phi, fixed), direction)
+    phi, fixed = leaves(phi), leaves(fixed)
+    for part in loss(phi, fixed):
+        add_to(total, GradientGraph.of(part, phi, fixed)[1].products(direction))
 
 
-def sum_of_products(graphs: Iterable[GradientGraph], direction: Parameters) -> Parameters:
-    """Products of S from the graphs of its parts."""
-    total: Parameters = {}
-    for graph in graphs:
-        add_to(total, graph.products(direction))
-        del graph
-    return total
-
-
-def forward_over_reverse(loss: Loss, phi: Parameters, fixed: Parameters, direction: Parameters) -> Parameters:
+def forward_over_reverse(loss: Loss, phi: Parameters, fixed: Parameters, direction: Parameters, total: Parameters) -> None:
     """Products as the tangent of the gradient along u.
 
     Raises:
         UserError: the model has an operation whose gradient has no forward derivative (SiLU, say).
     """
     try:
-        return _forward_over_reverse(loss, phi, fixed, direction)
+        with forward_ad.dual_level():
+            duals = {name: forward_ad.make_dual(value.detach().requires_grad_(), direction[name]) for name, value in phi.items()}
+            for part in loss(duals, fixed):
+                add_to(total, _tangents(vjp([part], None, {**duals, **fixed})))
     except NotImplementedError as error:
         raise UserError(f"algorithm.meta_gradient=forward_over_reverse does not fit this model ({error}); choose exact_recomputed") from error
 
 
-def _forward_over_reverse(loss: Loss, phi: Parameters, fixed: Parameters, direction: Parameters) -> Parameters:
-    total: Parameters = {}
-    with forward_ad.dual_level():
-        duals = {name: forward_ad.make_dual(value.detach().requires_grad_(), direction[name]) for name, value in phi.items()}
-        for part in loss(duals, fixed):
-            found = torch.autograd.grad(part, [*duals.values(), *fixed.values()], allow_unused=True)
-            tangents = {}
-            for name, gradient in zip([*duals, *fixed], found):
-                tangent = None if gradient is None else forward_ad.unpack_dual(gradient).tangent
-                if tangent is not None:
-                    tangents[name] = tangent
-            add_to(total, tangents)
-    return total
+def _tangents(values: Parameters) -> Parameters:
+    """Of those that have one."""
+    found = {name: forward_ad.unpack_dual(value).tangent for name, value in values.items()}
+    return {name: tangent for name, tangent in found.items() if tangent is not None}
 
 
-def finite_difference(loss: Loss, phi: Parameters, fixed: Parameters, direction: Parameters) -> Parameters:
+def finite_difference(loss: Loss, phi: Parameters, fixed: Parameters, direction: Parameters, total: Parameters) -> None:
     """Central differences of the gradient along u: an approximation."""
     size = dot(direction, direction) ** 0.5
     if size == 0:
-        return {}
+        return
     step = _DISTANCE[next(iter(phi.values())).dtype] * max(dot(phi, phi) ** 0.5, 1.0) / size
-    total: Parameters = {}
+    difference: Parameters = {}
     for sign in (1.0, -1.0):
         point = leaves({name: value + sign * step * direction[name] for name, value in phi.items()})
         for part in loss(point, fixed):
             found = vjp([part], None, {**point, **fixed})
-            add_to(total, {name: gradient * (sign / (2 * step)) for name, gradient in found.items()})
-    return total
+            add_to(difference, {name: gradient * (sign / (2 * step)) for name, gradient in found.items()})
+    add_to(total, difference)

@@ -147,13 +147,12 @@ def _trained(learner: Learner) -> int:
 
 def _line(footprint: Footprint, largest: Largest, use: MemoryUse) -> str:
     steps = footprint.learner.inner.steps
-    kept = footprint.kept(largest, use)
     graphs = steps if use.graph_tokens == float("inf") else use.graph_tokens / largest.support
-    bytes_ = use.together * (footprint.meta_gradient(largest, use) + kept * graphs * largest.support)
+    bytes_ = use.together * (footprint.meta_gradient(largest, use) + footprint.kept * graphs * largest.support)
     if footprint.learner.recorded:
         bytes_ *= 2  # what is recorded has memory of its own
     said = f"memory: about {_SPARE * bytes_ / 1e9:.1f} GB beside the model for the largest episodes"
-    if kept and graphs < steps:
+    if footprint.kept and graphs < steps:
         said += f"; graphs of {int(graphs)} of {steps} inner steps are kept there, the others rebuilt"
     if use.together > 1:
         said += f"; up to {use.together} episodes in one pass"

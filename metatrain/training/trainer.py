@@ -231,6 +231,7 @@ class Trainer:
             parts = self._outer_gradients([episodes[place] for place in unit], step) if unit else []
             total.add(parts, len(units))
             taken += [(place, replace(part, gradient={})) for place, part in zip(unit, parts)]
+            del parts  # their gradients, which would be there while the next are taken
         # Here a GPU is waited for, not before.
         mine = [[place, part.residual, *(float(getattr(part, key)) for key in FIGURES)] for place, part in taken]
         found = self._ranks.gather({"part_tokens": self.state.part_tokens, "rows": mine})

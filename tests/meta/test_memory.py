@@ -11,6 +11,7 @@ from metatrain.meta.config import AlgorithmConfig, InnerConfig
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.memory import Footprint, Largest, MemoryUse, fit, halvings
+from metatrain.meta.parameters import leaves
 from metatrain.meta.second_order import GradientGraph
 from metatrain.meta.text_losses import TextLosses
 from metatrain.models.config import ModelConfig
@@ -48,13 +49,13 @@ def test_a_graph_holds_what_is_said():
     episode = EpisodeTexts(texts, np.arange(10) % 2, texts[:5], np.arange(5) % 2, ("a", "b"))
     footprint = Footprint.of(subject, 64)
     losses = TextLosses.of(subject, episode, seed=None)
-    start, fixed = losses.start(subject.view(losses.rows))
+    phi, fixed = map(leaves, losses.start(subject.view(losses.rows)))
     gc.collect()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        graphs = list(GradientGraph.of_parts(lambda phi, w: losses.support_parts(phi, w, 0), start, fixed))
+        graphs = [GradientGraph.of(part, phi, fixed)[1] for part in losses.support_parts(phi, fixed, 0)]
     assert graphs
     held = sum(event.self_cpu_memory_usage for event in profile.events())
-    said = footprint.kept(LARGEST, MemoryUse()) * LARGEST.support
+    said = footprint.kept * LARGEST.support
     assert held == pytest.approx(said, rel=0.1)
 
 
@@ -77,7 +78,7 @@ def test_training_the_encoder_on_the_examples_needs_more_and_in_parts_less():
 
 def test_graphs_are_given_up_before_parts():
     footprint = Footprint.of(learner(), 64)
-    everything = footprint.meta_gradient(LARGEST, MemoryUse()) + 4 * footprint.kept(LARGEST, MemoryUse()) * LARGEST.support
+    everything = footprint.meta_gradient(LARGEST, MemoryUse()) + 4 * footprint.kept * LARGEST.support
     least = footprint.meta_gradient(LARGEST, MemoryUse())
     uses = halvings(64)
     assert [use.part_tokens for use in uses] == [8192, 4096, 2048, 1024, 512, 256, 128, 64]
@@ -95,4 +96,4 @@ def test_graphs_are_given_up_before_parts():
 def test_only_the_exact_mode_keeps_graphs():
     footprint = Footprint.of(learner("first_order"), 64)
     assert fit(footprint, LARGEST, 1e12, halvings(64)).graph_tokens == math.inf
-    assert footprint.kept(LARGEST, MemoryUse()) == 0
+    assert footprint.kept == 0
