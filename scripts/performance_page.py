@@ -59,7 +59,7 @@ def _cpu(times: dict) -> str:
 One meta-gradient of {times["episodes"]} episodes, 2-way 5-shot, 10 support and 10 query reviews each (FDU-MTL, at most
 {times["length"]} tokens; {tokens["support"]:,} support and {tokens["query"]:,} query tokens in all), {times["steps"]} inner steps of SGD on all parameters of
 all-MiniLM-L6-v2 with its pooler and a linear head, float32. {times["processor"]}, {times["threads"]} threads. Medians of {max(rounds)} rounds ({min(rounds)} of
-the slower peers), in which contenders take turns, each time in a process of its own that has made a small one before.
+the slower peers), in which contenders take turns, each time in a process of its own that has made the same once before.
 
     python scripts/benchmark/meta_step.py --learn2learn FOLDER > times.json
     python scripts/benchmark/meta_step.py --learn2learn FOLDER --grow > growth.json

@@ -55,7 +55,7 @@ class Architecture:
 
     def run(self, layer: Backbone, hidden: Tensor, shared: dict[str, Any]) -> Tensor:
         """Hidden states after a layer."""
-        return layer(hidden[None], **shared)[0]
+        return layer(hidden[None], **shared).squeeze(0)
 
     def first_tokens(self, layer: Backbone, hidden: Tensor, batch: Packed, shared: dict[str, Any]) -> Tensor:
         """What a layer makes of each text's first token, [B, H], in the caller's order."""
@@ -74,7 +74,7 @@ class Bert(Architecture):
         hidden = self.backbone.embeddings(input_ids=batch.input_ids, token_type_ids=types, position_ids=positions)
         if hasattr(self.backbone, "embeddings_project"):  # ELECTRA's narrower embeddings
             hidden = self.backbone.embeddings_project(hidden)
-        return hidden[0]
+        return hidden.squeeze(0)
 
     def first_tokens(self, layer: Backbone, hidden: Tensor, batch: Packed, shared: dict[str, Any]) -> Tensor:
         # Keys and values are all that the layer needs of other tokens.
@@ -96,7 +96,7 @@ class DistilBert(Architecture):
     stack = "transformer.layer"
 
     def embed(self, batch: Packed) -> Tensor:
-        return self.backbone.embeddings(batch.input_ids, position_ids=batch.position_ids)[0]
+        return self.backbone.embeddings(batch.input_ids, position_ids=batch.position_ids).squeeze(0)
 
 
 class MPNet(Architecture):
@@ -106,7 +106,7 @@ class MPNet(Architecture):
     counts_from_padding = True
 
     def embed(self, batch: Packed) -> Tensor:
-        return self.backbone.embeddings(batch.input_ids, position_ids=batch.position_ids + self.first_position)[0]
+        return self.backbone.embeddings(batch.input_ids, position_ids=batch.position_ids + self.first_position).squeeze(0)
 
     def shared(self, batch: Packed, hidden: Tensor) -> dict[str, Any]:
         bias = [self.backbone.encoder.compute_position_bias(hidden[None, : group.length]) for group in batch.groups]
@@ -118,7 +118,7 @@ class MPNet(Architecture):
         query, key, value = (module(hidden).view(1, -1, mixer.num_attention_heads, size).transpose(1, 2) for module in (mixer.q, mixer.k, mixer.v))
         dropout = mixer.dropout.p if mixer.training else 0.0
         mixed, _ = packed_attention(mixer, query, key, value, None, size**-0.5, dropout, **shared)
-        attended = layer.attention.LayerNorm(layer.attention.dropout(mixer.o(mixed.flatten(2)[0])) + hidden)
+        attended = layer.attention.LayerNorm(layer.attention.dropout(mixer.o(mixed.flatten(2).squeeze(0))) + hidden)
         return layer.output(layer.intermediate(attended), attended)
 
 
@@ -127,7 +127,7 @@ class GPT2(Architecture):
     causal = True
 
     def embed(self, batch: Packed) -> Tensor:
-        return self.backbone.drop(self.backbone.wte(batch.input_ids) + self.backbone.wpe(batch.position_ids))[0]
+        return self.backbone.drop(self.backbone.wte(batch.input_ids) + self.backbone.wpe(batch.position_ids)).squeeze(0)
 
     def finish(self, hidden: Tensor) -> Tensor:
         return self.backbone.ln_f(hidden)
@@ -140,7 +140,7 @@ class Llama(Architecture):
     causal = True
 
     def embed(self, batch: Packed) -> Tensor:
-        return self.backbone.embed_tokens(batch.input_ids)[0]
+        return self.backbone.embed_tokens(batch.input_ids).squeeze(0)
 
     def shared(self, batch: Packed, hidden: Tensor) -> dict[str, Any]:
         return {"groups": batch.groups, "position_embeddings": self.backbone.rotary_emb(hidden[None], position_ids=batch.position_ids)}
@@ -155,14 +155,14 @@ class T5(Architecture):
     stack = "encoder.block"
 
     def embed(self, batch: Packed) -> Tensor:
-        return self.backbone.encoder.dropout(self.backbone.encoder.embed_tokens(batch.input_ids))[0]
+        return self.backbone.encoder.dropout(self.backbone.encoder.embed_tokens(batch.input_ids)).squeeze(0)
 
     def shared(self, batch: Packed, hidden: Tensor) -> dict[str, Any]:
         positions = self.backbone.encoder.block[0].layer[0].SelfAttention
         return {"groups": batch.groups, "position_bias": [positions.compute_bias(group.length, group.length) for group in batch.groups]}
 
     def run(self, layer: Backbone, hidden: Tensor, shared: dict[str, Any]) -> Tensor:
-        return layer(hidden[None], **shared)[0][0]
+        return layer(hidden[None], **shared)[0].squeeze(0)
 
     def finish(self, hidden: Tensor) -> Tensor:
         return self.backbone.encoder.dropout(self.backbone.encoder.final_layer_norm(hidden))

@@ -202,7 +202,7 @@ def packed_attention(
     """
     _, heads, tokens, size = query.shape
     sizes = [group.tokens for group in groups]
-    parts = [x[0].transpose(0, 1).reshape(tokens, -1).split(sizes) for x in (query, key, value)]
+    parts = [x.squeeze(0).transpose(0, 1).reshape(tokens, -1).split(sizes) for x in (query, key, value)]
     outputs = []
     for number, (group, q, k, v) in enumerate(zip(groups, *parts)):
         bias = None if position_bias is None else position_bias[number]

@@ -148,17 +148,22 @@ def in_its_own_process(name: str, learn2learn: Path | None, sizes: dict[str, int
 
 
 def alone(work: Work, learn2learn: Path | None, name: str, kind: str | None, gradient: Path | None) -> dict:
-    """Seconds and peak memory in MB of one contender above the loaded model, once warm; by itself ours has metatrain's settings, others have torch's."""
+    """Peak memory of one contender in MB above the loaded model, and its seconds for the same once more, as in every step of a run but the first.
+
+    By itself ours has metatrain's settings, others have torch's.
+    """
     kind = kind or (FAST if is_ours(name) else AS_IT_COMES)
     if kind == FAST:
         hardware.apply(HardwareConfig())
     makers(replace(work, episodes=work.episodes[:1], steps=1), learn2learn)[name]()()
     step = makers(work, learn2learn)[name]()
-    with hardware.measured_memory(torch.device("cpu")) as used:
-        seconds, found = timed(step)
+    with hardware.measured_memory(torch.device("cpu")) as used:  # hands memory back before, which would cost the time to have it again
+        step()
+    memory = used()
+    seconds, found = timed(step)
     if gradient:
         save_file({name: value.contiguous() for name, value in found.items()}, gradient)
-    return {"contender": name, "settings": kind, "peak_mb": round(used() / 1e6), "seconds": round(seconds, 2), "gflops": round(peak(), 1)}
+    return {"contender": name, "settings": kind, "peak_mb": round(memory / 1e6), "seconds": round(seconds, 3), "gflops": round(peak(), 1)}
 
 
 def profiled(work: Work, learn2learn: Path | None, name: str) -> dict:
