@@ -32,6 +32,7 @@ from metatrain.models.export import NONE, is_none
 from metatrain.tasks.episodes import given_episode
 from metatrain.training import hardware
 from metatrain.training.config import HardwareConfig
+from metatrain.training.whole_files import whole_file
 
 _FORMAT = "metatrain task 1"
 
@@ -66,11 +67,14 @@ class FewShotModel:
         none_of_these: the share of texts of the labels that may be taken for none of them; None: every text is of one of the labels.
 
         Raises:
-            UserError: there are fewer than two labels, `none_of_these` is no share or needs more than one example of a label, or
-                adaptation does not stay finite.
+            UserError: an example is no such pair, there are fewer than two labels, `none_of_these` is no share or needs more than one
+                example of a label, or adaptation does not stay finite.
         """
         check_none_of_these(none_of_these, self._learner)
         pairs = list(examples)
+        for number, pair in enumerate(pairs):
+            if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and all(isinstance(part, str) for part in pair)):
+                raise UserError(f"examples[{number}] must be a pair of strings, (text, label), and is {pair!r}")
         if len({label for _, label in pairs}) < 2:
             raise UserError("examples of one label or none: a classifier needs two labels or more")
         episode = given_episode([text for text, _ in pairs], [label for _, label in pairs], len(pairs))
@@ -106,6 +110,8 @@ class FewShotModel:
         return f"{sum(float(value.double().sum()) for value in self._learner.parameters.values()):.9e}"
 
     def _logits(self, own: Mapping[str, Tensor], texts: Sequence[str]) -> Tensor:
+        if isinstance(texts, str):
+            raise UserError("texts must be a list of strings, and is one string; put it into a list: [text]")
         parameters: Parameters = {**self._learner.initial, **own}
         return self._learner.logits(parameters, self._tokens.encode(texts)).cpu()
 
@@ -120,7 +126,11 @@ class Task:
     threshold: float | None  # a text whose highest logit is below it is of none of the labels
 
     def predict(self, texts: Sequence[str]) -> list[str]:
-        """A label for each text; `none_of_these` where the task allows it."""
+        """A label for each text; `none_of_these` where the task allows it.
+
+        Raises:
+            UserError: it is one text instead of a list.
+        """
         if not texts:
             return []
         logits = self.model._logits(self.own, texts)
@@ -135,4 +145,5 @@ class Task:
         """Write the task beside the model: nothing but tensors and the names of the labels."""
         facts = {"format": _FORMAT, "labels": self.labels, "threshold": self.threshold, "model": self.model._fingerprint()}
         tensors = {name: value.contiguous().cpu() for name, value in self.own.items()}
-        safetensors.torch.save_file(tensors, str(path), metadata={"metatrain": json.dumps(facts, ensure_ascii=False)})
+        with whole_file(Path(path)) as temporary:
+            safetensors.torch.save_file(tensors, temporary, metadata={"metatrain": json.dumps(facts, ensure_ascii=False)})

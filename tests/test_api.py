@@ -34,6 +34,17 @@ def test_five_lines(run, tmp_path):
     assert task.predict([]) == []
 
 
+def test_what_is_no_list_of_examples_or_texts_is_refused(run):
+    model = metatrain.load(run)
+    for wrong in ([("a", "x"), "by"], [("a", "x"), ("b", 1)], {"ab": "x", "b": "y"}, [("a", "x", "y")]):
+        with pytest.raises(UserError, match=r"examples\[\d\] must be a pair of strings, \(text, label\), and is "):
+            model.adapt(wrong)
+    task = model.adapt(EXAMPLES)
+    for asked in (task.predict, task.probabilities):
+        with pytest.raises(UserError, match=r"put it into a list: \[text\]"):
+            asked("good film")
+
+
 def test_tasks_keep_what_changed_and_do_not_touch_each_other(run):
     model = metatrain.load(run)
     first = model.adapt(EXAMPLES)
@@ -47,6 +58,8 @@ def test_tasks_keep_what_changed_and_do_not_touch_each_other(run):
 def test_a_saved_task_answers_as_before_and_belongs_to_its_model(run, tmp_path):
     task = metatrain.load(run).adapt(EXAMPLES, none_of_these=0.2)
     task.save(tmp_path / "task.safetensors")
+    (tmp_path / "other").touch()
+    assert (tmp_path / "task.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode  # others may read it too
     again = metatrain.load(run / "model").load_task(tmp_path / "task.safetensors")  # the export has the same weights
     assert again.labels == task.labels and again.threshold == task.threshold
     np.testing.assert_allclose(again.probabilities(TEXTS), task.probabilities(TEXTS), atol=1e-6)

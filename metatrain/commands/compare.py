@@ -75,7 +75,9 @@ def main(arguments: list[str]) -> None:
 
     from metatrain.tracking.console import sparkline
     from metatrain.tracking.metrics import validation_scores
+    from metatrain.training.whole_files import place_for
 
+    paths = [place_for("html", page) for page in pages]
     runs = [_read(argument, _letter(number)) for number, argument in enumerate(named)]
     console = Console(highlight=False, markup=False)
     for run in runs:
@@ -92,9 +94,9 @@ def main(arguments: list[str]) -> None:
         console.print("scores: the runs have no number of shots in common; metatrain evaluate checkpoint=RUN evaluation.shots=[...] makes them comparable")
     for table in scores:
         console.print(table.drawn())
-    for page in pages:
-        _write(runs, settings, scores, Path(page).expanduser())
-        console.print(f"page: {page}", soft_wrap=True)
+    for path in paths:
+        _write(runs, settings, scores, path)
+        console.print(f"page: {path}", soft_wrap=True)
 
 
 def _read(argument: str, letter: str) -> Compared:

@@ -57,10 +57,11 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.tasks.texts import plain
     from metatrain.training import hardware
     from metatrain.training.run_directory import RunDirectory
-    from metatrain.training.whole_files import write_lines
+    from metatrain.training.whole_files import place_for, write_lines
 
     if (config.text is None) == (config.data is None):
         raise UserError('give either text="..." or data=FILE')
+    output = None if config.output is None else place_for("output", config.output)
     name = config.model.path
     folder = RunDirectory.find(name, "finetune").path if name == "latest" else Path(name).expanduser()
     if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
@@ -83,12 +84,12 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
         print(_shown(model, list(texts)))
         return
     lines = _lines(model, texts, _LINES if config.data == _PIPE else _AT_A_TIME)
-    if config.output is None:
+    if output is None:
         for line in lines:
             sys.stdout.write(line)
     else:
-        number = write_lines(Path(config.output).expanduser(), lines)
-        print(f"{number} predictions: {config.output}")
+        number = write_lines(output, lines)
+        print(f"{number} predictions: {output}")
 
 
 def _shown(model: Classifier | Writer, texts: Sequence[str]) -> str:

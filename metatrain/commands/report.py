@@ -37,8 +37,9 @@ def main(arguments: list[str]) -> None:
     from metatrain.report.charts import charts
     from metatrain.report.page import pictures, write_report
     from metatrain.report.record import read
+    from metatrain.training.whole_files import place_for
 
-    page = Path(options.get("out") or run / "report.html").expanduser()
+    page = place_for("out", options["out"]) if options.get("out") else run / "report.html"
     write_report(run, page)
     print(f"report: {page}")
     if options.get("pictures"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -134,6 +135,7 @@ def _compare(config: TasksCommandConfig, tasks: TaskDistribution, display: Displ
         raise UserError(f"nearness={config.nearness} must be between 0 (tasks unlike each other) and 1 (tasks like the target)")
     if config.select is not None and not 1 <= config.select <= len(tasks.meta_train):
         raise UserError(f"select={config.select} must be between 1 and the number of training tasks, {len(tasks.meta_train)}")
+    drawing = None if config.map is None else _place_for_map(config.map)
     everything = [(split, task) for split in SPLITS for task in tasks.split(split) if task.way is None and not task.of_pictures]
     training = [row for row, (split, _) in enumerate(everything) if split == "meta_train"]
     target = None
@@ -160,9 +162,21 @@ def _compare(config: TasksCommandConfig, tasks: TaskDistribution, display: Displ
         chosen = select(found, training, target, config.select, config.nearness)
         display.say(f"diversity of those suggested: {found.diversity(chosen):.3f}")
         display.say(f"suggestion: tasks.meta_train.tasks=[{','.join(found.names[row] for row in chosen)}]")
-    if config.map is not None:
-        draw_map(found, [split for split, _ in everything], Path(config.map).expanduser())
-        display.say(f"map: {config.map}")
+    if drawing is not None:
+        draw_map(found, [split for split, _ in everything], drawing)
+        display.say(f"map: {drawing}")
+
+
+def _place_for_map(name: str) -> Path:
+    """Raises: UserError: `matplotlib` is missing, the kind of picture is unknown, or no file can be there."""
+    from metatrain.errors import UserError
+    from metatrain.training.whole_files import place_for
+
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UserError("map=FILE needs matplotlib, which is not installed; run: pip install 'metatrain-nlp[explore]'")
+    if Path(name).suffix not in (".png", ".svg", ".pdf"):
+        raise UserError(f"map={name}: unknown kind of picture; use .png, .svg or .pdf")
+    return place_for("map", name)
 
 
 def _target(config: TasksCommandConfig, wanted: str, everything: Sequence[tuple[str, Task]]) -> tuple[int, list[tuple[str, Task]]]:

@@ -99,17 +99,9 @@ def coordinates(similarity: Similarity) -> np.ndarray:
 
 
 def draw_map(similarity: Similarity, splits: Sequence[str], path: Path) -> None:
-    """Write a picture (png, svg or pdf) of the tasks on their two principal components, colours for the splits.
+    """Write a picture (png, svg or pdf) of the tasks on their two principal components, colours for the splits."""
+    from matplotlib.figure import Figure
 
-    Raises:
-        UserError: `matplotlib` is missing, or the kind of picture is unknown.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError("map=FILE needs matplotlib, which is not installed; run: pip install 'metatrain-nlp[explore]'") from error
-    if path.suffix not in (".png", ".svg", ".pdf"):
-        raise UserError(f"map={path}: unknown kind of picture; use .png, .svg or .pdf")
     points = coordinates(similarity)
     figure = Figure(figsize=(9, 7), layout="constrained")
     axes = figure.add_subplot()
@@ -121,7 +113,6 @@ def draw_map(similarity: Similarity, splits: Sequence[str], path: Path) -> None:
     axes.set_xlabel("first principal component of the tasks")
     axes.set_ylabel("second")
     axes.legend(frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 
 

@@ -116,7 +116,7 @@ class EncoderLearner(Learner):
     def groups(self, episodes: Sequence[EpisodeTexts]) -> list[list[EpisodeTexts]]:
         """Episodes in groups for `outer_gradients`.
 
-        Of one shape, as many as `memory` says; else as many as fit where nothing of the encoder adapts or is dropped.
+        Of one shape, as many as `memory` says; else as many as are encoded at once.
         """
         groups: list[list[EpisodeTexts]] = []
         for episode in episodes:
@@ -124,13 +124,17 @@ class EncoderLearner(Learner):
             if self._go_together([episode]):
                 fits = len(last) < self.memory.together and self._go_together([*last, episode])
             else:
-                tokens = sum(len(text) for each in [*last, episode] for text in (*each.support, *each.query))
-                fits = self.cut is None and not self.algorithm.dropout and tokens <= self.memory.joint_tokens
+                fits = self._encoded_together([*last, episode])
             if last and fits:
                 last.append(episode)
             else:
                 groups.append([episode])
         return groups
+
+    def _encoded_together(self, episodes: Sequence[EpisodeTexts]) -> bool:
+        """Whether all texts of these episodes are encoded at once: where nothing of the encoder adapts or is dropped, as many as fit."""
+        tokens = sum(len(text) for episode in episodes for text in (*episode.support, *episode.query))
+        return self.cut is None and not self.algorithm.dropout and tokens <= self.memory.joint_tokens
 
     def _go_together(self, episodes: Sequence[EpisodeTexts]) -> bool:
         """Whether the meta-gradients of these episodes are taken in one pass."""
@@ -149,11 +153,11 @@ class EncoderLearner(Learner):
     def outer_gradients(self, episodes: Sequence[EpisodeTexts], step: int = 0) -> list[OuterGradient]:
         """Meta-gradients of a group of episodes whose sum is wanted, in order.
 
-        If there are several, their texts are encoded together, and the encoder's share of the sum is in the last one.
+        Where their texts are encoded at once, the encoder's share of the sum is in the last one.
         """
         if self._go_together(episodes):
             return self._together(episodes, step)
-        if len(episodes) == 1:
+        if not self._encoded_together(episodes):
             return [self.outer_gradient(episode, step) for episode in episodes]
         episodes = [self._read(episode) for episode in episodes]
         texts, rows = self.occurring([text for episode in episodes for text in (*episode.support, *episode.query)])

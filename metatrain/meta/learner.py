@@ -6,6 +6,7 @@ choice of four (see conf/algorithm/). Here is what learners of every kind of mod
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -188,7 +189,7 @@ class Learner:
             start, fixed = losses.start(theta)
         steps = self.steps(evaluation=True) if steps is None else steps
         moves = adapt(losses, start, fixed, self.rule, steps, self.algorithm.proximal)
-        *_, (phi, loss) = [(start, torch.tensor(float("nan")))] if steps == 0 else moves
+        ((phi, loss),) = deque(moves, maxlen=1) or [(start, torch.tensor(float("nan")))]  # nothing is kept of the moves before the last
         return {**{name: value for name, value in fixed.items() if name.startswith(HEAD)}, **phi}, float(loss)
 
     def load(self, values: Mapping[str, Tensor]) -> None:

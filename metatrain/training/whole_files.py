@@ -11,10 +11,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from metatrain.errors import UserError
 from metatrain.training.failpoints import failpoint
 
 _ASIDE = ".old-"
 _UNFINISHED = ".tmp-"
+
+
+def place_for(setting: str, name: str) -> Path:
+    """Where a file is to be written whose name is the value of a setting; its directory is made.
+
+    Raises:
+        UserError: no file can be there.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        raise UserError(f"{setting}={name} is a directory; name a file in it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"{setting}={name}: {error.filename} is a file, and no directory; name another place") from error
+    return path
 
 
 def write_text(path: Path, text: str) -> None:
@@ -24,23 +41,36 @@ def write_text(path: Path, text: str) -> None:
 
 def write_lines(path: Path, lines: Iterable[str]) -> int:
     """As `write_text`, line by line; each brings its end. Returns how many there were."""
-    temporary, number = path.with_name(f".{path.name}.tmp"), 0
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            for line in lines:
-                file.write(line)
-                number += 1
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    number = 0
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        for line in lines:
+            file.write(line)
+            number += 1
     return number
 
 
 def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A file to write into, which takes the place of `path` only when the work inside has succeeded."""
+    if path.exists() and not path.is_file():  # a terminal or a pipe (/dev/stdout, say), whose place nothing can take
+        yield path
+        return
+    path = path.resolve()  # of a link, what it points to
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.touch()
+    allowed = temporary.stat().st_mode  # what the umask leaves; safetensors makes files for their owner's eyes alone
+    try:
+        yield temporary
+        temporary.chmod(allowed)
+        flush(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

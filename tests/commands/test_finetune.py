@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -93,6 +94,27 @@ def test_predict_a_file_in_order(cli, finetuned, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "predicted.jsonl").read_text().splitlines()]
     assert [row["text"] for row in rows] == texts
     assert cli("predict", f"model={finetuned}", "data=texts.jsonl").out == (tmp_path / "predicted.jsonl").read_text()
+
+
+def test_predictions_go_where_they_are_wanted_or_the_place_is_refused_before(cli, finetuned, tmp_path):
+    (tmp_path / "texts.jsonl").write_text('{"text": "good"}\n')
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "target.jsonl").write_text("old")
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "elsewhere" / "target.jsonl")
+    wanted = cli("predict", f"model={finetuned}", "data=texts.jsonl").out
+    assert cli("predict", f"model={finetuned}", "data=texts.jsonl", "output=link.jsonl").code == 0
+    assert (tmp_path / "link.jsonl").is_symlink() and (tmp_path / "elsewhere" / "target.jsonl").read_text() == wanted
+    # A pipe is written to, not replaced by a file.
+    os.mkfifo(tmp_path / "pipe")
+    end = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    assert cli("predict", f"model={finetuned}", "data=texts.jsonl", "output=pipe").code == 0
+    assert os.read(end, 1 << 16).decode() == wanted and (tmp_path / "pipe").is_fifo()
+    os.close(end)
+    assert cli("predict", f"model={finetuned}", "data=texts.jsonl", "output=new/folder/found.jsonl").code == 0
+    assert (tmp_path / "new" / "folder" / "found.jsonl").read_text() == wanted
+    for place, why in (("elsewhere", "is a directory; name a file"), ("texts.jsonl/a", "texts.jsonl is a file"), ("texts.jsonl/a/b", "is a file, and no")):
+        refused = cli("predict", f"model={finetuned}", "data=texts.jsonl", f"output={place}")
+        assert refused.code == 2 and why in refused.err, refused.err
 
 
 def test_predict_the_lines_of_standard_input(cli, finetuned, tmp_path, monkeypatch):

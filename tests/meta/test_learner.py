@@ -1,6 +1,7 @@
 """The learner on a tiny BERT in float64 against a plain unrolled autograd graph."""
 
 import copy
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -331,6 +332,21 @@ def test_adaptation_equals_what_the_meta_gradient_saw(encoder, episode):
     logits = subject.logits(parameters, episode.query)
     loss = F.cross_entropy(logits, torch.from_numpy(episode.query_labels)).item()
     assert loss == pytest.approx(float(subject.outer_gradient(episode).loss_after), abs=1e-12)
+
+
+def test_adaptation_for_use_keeps_no_trajectory(encoder, episode, monkeypatch):
+    subject = learner(encoder, "linear", "all")
+    update, made, alive = subject.rule.update, [], []
+
+    def watched(*arguments):
+        alive.append(sum(reference() is not None for reference in made))
+        moved, state = update(*arguments)
+        made.append(weakref.ref(moved["head.weight"]))
+        return moved, state
+
+    monkeypatch.setattr(subject.rule, "update", watched)
+    subject.adapt(episode, steps=6)
+    assert alive == [0, 1, 1, 1, 1, 1]
 
 
 def test_adaptation_changes_no_meta_parameter_and_only_occurring_embeddings(encoder, episode):
