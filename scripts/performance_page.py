@@ -51,7 +51,7 @@ def _cpu(times: dict) -> str:
     first, anil = (median[f"{theirs}, {COMES}"] / median[f"{mine}, {SAME}"] for theirs, mine in OTHERS.values())
     first_same, anil_same = (median[f"{theirs}, {SAME}"] / median[f"{mine}, {SAME}"] for theirs, mine in OTHERS.values())
     least = min((name for name in EXACT if name.startswith("metatrain")), key=lambda name: memory[f"{name}, {SAME}"])
-    needed, theirs = memory[f"{least}, {SAME}"], memory[f"{slow_name}, {COMES}"]
+    needed, (theirs, lean_name) = memory[f"{least}, {SAME}"], min((memory[f"{name}, {COMES}"], name) for name in peers)
     lean = slow_best / median[f"{least}, {SAME}"]
     return f"""\
 # Performance
@@ -77,11 +77,12 @@ above the loaded model.
 
 metatrain's exact meta-gradient takes {ours:.1f} s: **{slow_best / ours:.1f} times** as fast as the fastest peer as it comes ({slow_name}),
 **{fast_best / ours:.1f} times** as fast as the fastest with the same settings ({fast_name}). With graphs rebuilt and texts in parts it needs
-{needed:,.0f} MB, **{needed / theirs:.0%}** of the {theirs:,.0f} of {slow_name} as it comes ({least}), and is {lean:.1f} times as fast.
+{needed:,.0f} MB ({least}), **{needed / theirs:.0%}** of the {theirs:,.0f} of the leanest peer as it comes ({lean_name}), and is {lean:.1f} times as
+fast as the fastest.
 
 {_others(median)}
 
-First order is **{first:.1f} times** as fast as the peer as it comes ({first_same:.1f} with the same settings), ANIL **{anil:.1f} times** ({anil_same:.1f}).
+First order is **{first:.2f} times** as fast as the peer as it comes ({first_same:.2f} with the same settings), ANIL **{anil:.2f} times** ({anil_same:.2f}).
 
 With `hardware.precision=bf16` the model's matrix products are taken in bf16 (float32 parameters, inner loop and gradients), on
 processors that have them; the column "gradient" says what that costs in precision: a distance d is a cosine of about 1 - d^2/2.
