@@ -62,8 +62,8 @@ MUTATIONS = [
     Mutation(
         "Reptile's sign",
         "meta/meta_gradient.py",
-        "start[name].detach() - phi[name]",
-        "phi[name] - start[name].detach()",
+        "start[name].detach() - value",
+        "value - start[name].detach()",
         "meta/test_meta_gradient.py",
         "reptile",
     ),
@@ -78,13 +78,21 @@ MUTATIONS = [
     Mutation(
         "second derivatives left out where they are products",
         "meta/meta_gradient.py",
-        "return added(result, _split(more, phi, total))",
-        "return result",
+        "products(self._support(self._steps), self.phi, self.fixed, direction, cotangent)",
+        "pass",
         "meta/test_meta_gradient.py",
         "test_maml",
     ),
     Mutation(
-        "forward over reverse", "meta/second_order.py", "tangents[name] = tangent", "tangents[name] = 1.01 * tangent", "meta/test_meta_gradient.py", "test_maml"
+        "second derivatives left out where graphs are kept",
+        "meta/meta_gradient.py",
+        "add_to(cotangent, graph.products(direction))",
+        "pass",
+        "meta/test_meta_gradient.py",
+        "test_maml",
+    ),
+    Mutation(
+        "forward over reverse", "meta/second_order.py", "{name: tangent for name", "{name: 1.01 * tangent for name", "meta/test_meta_gradient.py", "test_maml"
     ),
     Mutation(
         "finite differences",
@@ -97,8 +105,8 @@ MUTATIONS = [
     Mutation(
         "losses along the way: the next step's weight",
         "meta/meta_gradient.py",
-        "_query_gradient(episode, point, fixed, weights[k - 1], total)",
-        "_query_gradient(episode, point, fixed, weights[k], total)",
+        "_query_gradient(episode, tape.phi, fixed, weights[k - 1])",
+        "_query_gradient(episode, tape.phi, fixed, weights[k])",
         "meta/test_meta_gradient.py",
         "along_the_way",
     ),
