@@ -25,12 +25,12 @@ def test_it_says_what_is_wrong(cli, tmp_path):
 
 
 def test_it_finds_the_tasks_that_are_like_a_target_and_draws_a_map(cli, tmp_path):
-    found = cli("tasks", "target=films", "select=2", "nearness=1", "map=map.png", "model=tiny", "model.max_length=32")
+    found = cli("tasks", "target=films", "select=2", "nearness=1", "map=new/map.png", "model=tiny", "model.max_length=32")
     assert found.code == 0, found.err
     assert "Training tasks, by their likeness to films" in found.out
     suggested = found.out.split("suggestion: tasks.meta_train.tasks=[")[1].split("]")[0].split(",")
     assert len(suggested) == 2
-    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "new" / "map.png").read_bytes().startswith(b"\x89PNG")
     rows = [{"text": f"the plot and the actors {n}", "label": "ab"[n % 2]} for n in range(10)]
     write_jsonl(tmp_path / "mine.jsonl", rows)
     found = cli(
