@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -172,7 +172,7 @@ def _place_for_map(name: str) -> Path:
     from metatrain.errors import UserError
     from metatrain.training.whole_files import place_for
 
-    if importlib.util.find_spec("matplotlib") is None:
+    if find_spec("matplotlib") is None:
         raise UserError("map=FILE needs matplotlib, which is not installed; run: pip install 'metatrain-nlp[explore]'")
     if Path(name).suffix not in (".png", ".svg", ".pdf"):
         raise UserError(f"map={name}: unknown kind of picture; use .png, .svg or .pdf")

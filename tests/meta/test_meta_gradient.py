@@ -232,6 +232,7 @@ def test_imaml_at_the_minimum_of_the_proximal_objective():
     found = meta_gradient(WithFixed(), {"w": w, "c": c}, rule(lr=0.2), 400, method)
     minimum = torch.linalg.solve(A + strength * EYE, A @ (a + c) + strength * 3 * w)
     upstream = B @ (minimum - b + 2 * c)
+    close(found.query_loss, (minimum - b + 2 * c) @ upstream / 2, 1e-11)
     close(found.gradient["w"], 3 * torch.linalg.solve(EYE + A / strength, upstream))
     close(found.gradient["c"], 2 * upstream + A @ torch.linalg.solve(A + strength * EYE, upstream))
     assert found.residual < 1e-12
