@@ -17,6 +17,7 @@ from torch import Tensor
 
 MOST_TOKENS = 8192  # of texts that are encoded together
 _GROUP_FILL = 0.75  # a group of texts is closed when the next one is shorter than this share of its longest
+_ALIKE = 256  # tokens of texts of the greatest length, from which on attending to them without padding pays
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ def pad(texts: Sequence[np.ndarray], padding_id: int, device: torch.device) -> P
 def pack(texts: Sequence[np.ndarray], device: torch.device, causal: bool = False) -> Packed:
     """Token ids end to end, with an attention plan that pads only within groups of similar length."""
     lengths, order, groups = longest_first(texts)
+    groups = _longest_apart(lengths[order], groups)
     starts = np.zeros(len(texts), dtype=np.int64)
     starts[order] = np.concatenate([[0], np.cumsum(lengths[order])[:-1]])
     ids = np.concatenate([texts[i] for i in order]).astype(np.int64)
@@ -141,6 +143,17 @@ def longest_first(texts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, 
             groups.append(slice(begin, end))
             begin = end
     return lengths, order, groups
+
+
+def _longest_apart(lengths: np.ndarray, groups: list[slice]) -> list[slice]:
+    """The groups of texts of falling length, with those of the greatest length, where they are many, in one of their own, which needs no padding.
+
+    Many texts are as long as the longest where they are cut at the most tokens that the model takes.
+    """
+    first, alike = groups[0], int((lengths == lengths[0]).sum())
+    if alike == first.stop or alike * lengths[0] < _ALIKE:
+        return groups
+    return [slice(0, alike), slice(alike, first.stop), *groups[1:]]
 
 
 def table(rows: Sequence[np.ndarray], filling: int, left: bool = False) -> np.ndarray:
@@ -242,7 +255,7 @@ def _mixed(query: Tensor, key: Tensor, value: Tensor, group: AttentionGroup, sca
         return F.scaled_dot_product_attention(query, key, value, mask, dropout, scale=scaling)
     scores = torch.matmul(query * scaling, key.transpose(-1, -2))
     for more in added:
-        scores = scores + more
+        scores.add_(more)  # the product's derivatives do not need it
     shares = F.dropout(F.softmax(scores, dim=-1), dropout, training=dropout > 0)
     return torch.matmul(shares, value)
 

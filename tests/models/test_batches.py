@@ -29,6 +29,23 @@ def test_packed_attention_is_twice_differentiable():
     assert torch.autograd.gradgradcheck(attend, inputs)
 
 
+def test_texts_cut_at_the_same_length_are_attended_to_without_padding():
+    lengths = (120, 128, 128, 30, 128, 127)
+    batch = pack([np.zeros(length, dtype=np.int64) for length in lengths], CPU)
+    assert [(group.texts, group.length, group.mask is None, group.gather is None) for group in batch.groups] == [
+        (3, 128, True, True),
+        (2, 127, False, False),
+        (1, 30, True, True),
+    ]
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, 2, sum(lengths), 4, dtype=torch.float64) for _ in range(3))
+    found = packed_attention(None, query, key, value, None, scaling=0.5, groups=batch.groups)[0]
+    for start, length in zip(batch.starts.tolist(), lengths):
+        text = slice(start, start + length)
+        alone = torch.nn.functional.scaled_dot_product_attention(query[:, :, text], key[:, :, text], value[:, :, text], scale=0.5)
+        torch.testing.assert_close(found[:, text], alone.transpose(1, 2))
+
+
 def test_padding_is_in_groups_of_similar_length():
     texts = random_texts(20)
     batch = pad(texts, 0, CPU)
