@@ -110,8 +110,6 @@ class FewShotModel:
         return f"{sum(float(value.double().sum()) for value in self._learner.parameters.values()):.9e}"
 
     def _logits(self, own: Mapping[str, Tensor], texts: Sequence[str]) -> Tensor:
-        if isinstance(texts, str):
-            raise UserError("texts must be a list of strings, and is one string; put it into a list: [text]")
         parameters: Parameters = {**self._learner.initial, **own}
         return self._learner.logits(parameters, self._tokens.encode(texts)).cpu()
 
@@ -125,20 +123,21 @@ class Task:
     own: Parameters  # what adaptation changed, the head among it
     threshold: float | None  # a text whose highest logit is below it is of none of the labels
 
-    def predict(self, texts: Sequence[str]) -> list[str]:
+    def predict(self, texts: Iterable[str]) -> list[str]:
         """A label for each text; `none_of_these` where the task allows it.
 
         Raises:
-            UserError: it is one text instead of a list.
+            UserError: it is one text instead of several, or one of them is no text.
         """
-        if not texts:
+        if not (texts := _listed(texts)):
             return []
         logits = self.model._logits(self.own, texts)
         none = is_none(logits, self.threshold).tolist()
         return [NONE if unlike else self.labels[label] for unlike, label in zip(none, logits.argmax(1).tolist())]
 
-    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
-        """Of the labels, shape [texts, labels]."""
+    def probabilities(self, texts: Iterable[str]) -> np.ndarray:
+        """Of the labels, shape [texts, labels]; raises what `predict` does."""
+        texts = _listed(texts)
         return self.model._logits(self.own, texts).softmax(1).numpy() if texts else np.zeros((0, len(self.labels)))
 
     def save(self, path: str | Path) -> None:
@@ -147,3 +146,14 @@ class Task:
         tensors = {name: value.contiguous().cpu() for name, value in self.own.items()}
         with whole_file(Path(path)) as temporary:
             safetensors.torch.save_file(tensors, temporary, metadata={"metatrain": json.dumps(facts, ensure_ascii=False)})
+
+
+def _listed(texts: Iterable[str]) -> list[str]:
+    """The texts, of a column of a table, say."""
+    if isinstance(texts, str):
+        raise UserError("texts must be a list of strings, and is one string; put it into a list: [text]")
+    listed = list(texts)
+    for number, text in enumerate(listed):
+        if not isinstance(text, str):
+            raise UserError(f"texts[{number}] must be a string, and is {text!r}")
+    return listed

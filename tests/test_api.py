@@ -43,6 +43,15 @@ def test_what_is_no_list_of_examples_or_texts_is_refused(run):
     for asked in (task.predict, task.probabilities):
         with pytest.raises(UserError, match=r"put it into a list: \[text\]"):
             asked("good film")
+        with pytest.raises(UserError, match=r"texts\[1\] must be a string, and is None"):
+            asked(["good film", None])
+
+
+def test_texts_may_be_a_column_of_a_table(run):
+    task = metatrain.load(run).adapt(EXAMPLES)
+    wanted = task.predict(TEXTS)
+    assert task.predict(np.array(TEXTS)) == task.predict(iter(TEXTS)) == wanted
+    assert task.probabilities(np.array(TEXTS)).argmax(1).tolist() == [task.labels.index(label) for label in wanted]
 
 
 def test_tasks_keep_what_changed_and_do_not_touch_each_other(run):

@@ -64,7 +64,7 @@ def test_examples_run(cli, monkeypatch, command):
     for example in examples(command):
         arguments = shlex.split(example)[1:]
         if "<" in arguments:
-            monkeypatch.setattr("sys.stdin", io.StringIO(Path(arguments.pop()).read_text()))
+            monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(Path(arguments.pop()).read_bytes())))
             arguments.remove("<")
         of_command = [] if arguments[:2] == ["tasks", "add"] else _SHORTER.get(arguments[0], [])
         if "checkpoint=minilm" in arguments:

@@ -52,7 +52,7 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.errors import UserError
     from metatrain.models.export import Classifier, read_facts
     from metatrain.models.writer import TASK, Writer
-    from metatrain.tasks.files import Columns, read_file
+    from metatrain.tasks.files import Columns, piped_texts, read_file
     from metatrain.tasks.sources import pictures_in
     from metatrain.tasks.texts import plain
     from metatrain.training import hardware
@@ -74,7 +74,7 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
     if config.text is not None:
         texts = [plain(config.text)]
     elif config.data == _PIPE:
-        texts = (plain(line.strip()) for line in sys.stdin if line.strip())
+        texts = piped_texts(sys.stdin.buffer)
     else:
         data = Path(str(config.data)).expanduser()
         texts = pictures_in(data) or read_file(data, Columns(column, pair=pair)).texts

@@ -11,6 +11,7 @@ import gzip
 import itertools
 import json
 import sys
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,15 +153,28 @@ def read_texts(path: Path, column: str) -> Iterator[str]:
         return
     if not path.is_file():
         raise UserError(f"{path}: no such file")
-    empty = True
-    for line, text in _lines(path):
-        if text is None:
-            raise UserError(f"{path}:{line}: {_NOT_UTF8}")
-        if text := plain(text).strip():
-            empty = False
-            yield text
-    if empty:
+    number = 0
+    for number, text in enumerate(_filled(str(path), _lines(path)), start=1):
+        yield text
+    if not number:
         raise UserError(f"{path}: the file is empty")
+
+
+def piped_texts(pipe: Iterable[bytes]) -> Iterator[str]:
+    """The lines of standard input, as they come, without empty ones.
+
+    Raises:
+        UserError: one is not valid UTF-8; the message says which.
+    """
+    return _filled("standard input", _decoded(pipe))
+
+
+def _filled(source: str, lines: Iterable[tuple[int, str | None]]) -> Iterator[str]:
+    for number, line in lines:
+        if line is None:
+            raise UserError(f"{source}:{number}: {_NOT_UTF8}")
+        if text := plain(line).strip():
+            yield text
 
 
 def line_of(path: Path, row: int) -> int:
@@ -211,16 +225,21 @@ def dataset_rows(data: datasets.Dataset) -> Iterator[Row]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str | None]]:
-    """Line numbers and lines, None in place of one that is not valid UTF-8."""
+    """Line numbers and lines of a file, as `_decoded` gives them."""
     try:
         with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError:
-                    yield number, None
-    except (EOFError, gzip.BadGzipFile) as error:
+            yield from _decoded(file)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{path}: the gzip file is broken: {error}") from error
+
+
+def _decoded(lines: Iterable[bytes]) -> Iterator[tuple[int, str | None]]:
+    """Line numbers and lines, None in place of one that is not valid UTF-8."""
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError:
+            yield number, None
 
 
 def _json_rows(path: Path) -> Iterator[Row]:

@@ -121,11 +121,19 @@ def test_predict_the_lines_of_standard_input(cli, finetuned, tmp_path, monkeypat
     texts = [f"tool number {n}, good" for n in range(150)]  # more than are taken at a time
     write_jsonl(tmp_path / "texts.jsonl", [{"text": text} for text in texts])
     expected = cli("predict", f"model={finetuned}", "data=texts.jsonl").out
-    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{text}\n\n" for text in texts)))  # empty lines are no texts
+
+    def piped(content: bytes) -> None:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+
+    piped("".join(f"{text}\n\n" for text in texts).encode())  # empty lines are no texts
     assert cli("predict", f"model={finetuned}", "data=-").out == expected
-    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(texts)))
+    piped("\n".join(texts).encode())
     found = cli("predict", f"model={finetuned}", "data=-", "output=predicted.jsonl")
     assert found.out == "150 predictions: predicted.jsonl\n" and (tmp_path / "predicted.jsonl").read_text() == expected
+    piped(b"a good tool\nna\xefve\n")
+    refused = cli("predict", f"model={finetuned}", "data=-", "output=predicted.jsonl")
+    assert refused.code == 2 and "standard input:2: not valid UTF-8" in refused.err
+    assert (tmp_path / "predicted.jsonl").read_text() == expected
     refused = cli("predict", f"model={finetuned}", "data=-", "pair=other")
     assert refused.code == 2 and "pair=other: this model reads two texts, and here is one" in refused.err
 

@@ -83,9 +83,11 @@ def test_bad_rows_are_named(tmp_path, name, content, line, words):
 
 def test_a_broken_gzip_file(tmp_path):
     path = write(tmp_path / "a.csv.gz", ROWS)
-    path.write_bytes(path.read_bytes()[:-12])
-    with pytest.raises(UserError, match="a.csv.gz"):
-        read_file(path, COLUMNS)
+    whole = path.read_bytes()
+    for broken in (whole[:-12], whole[:20] + bytes(4) + whole[24:], b"text,label\n"):
+        path.write_bytes(broken)
+        with pytest.raises(UserError, match=r"a\.csv\.gz: the gzip file is broken"):
+            read_file(path, COLUMNS)
 
 
 def test_a_missing_column_lists_those_there_are(tmp_path):
