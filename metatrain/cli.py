@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -66,6 +67,9 @@ def main() -> None:
         # Read when torch is loaded. By default threads wait so long that one busy process beside them makes a run twenty times slower.
         os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
     stop_on_signals()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8")  # what it prints, JSON lines and texts of any language, is the same whatever the locale
     try:
         code = run(sys.argv[1:])
         sys.stdout.flush()

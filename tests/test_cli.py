@@ -69,3 +69,9 @@ def test_threads_do_not_wait_long_for_a_core_unless_the_user_has_said_so(given, 
     environment = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
     answer = subprocess.run([sys.executable, "-c", script], env={**environment, **given}, capture_output=True, text=True, check=True)
     assert answer.stdout.splitlines()[-1] == found
+
+
+def test_letters_that_the_locale_does_not_have_are_printed():
+    script = "import sys; sys.argv = ['metatrain', 'ls', 'experiments', 'arsc']; from metatrain.cli import main\nmain()"
+    answer = subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, check=True)
+    assert "± 4.6" in answer.stdout.decode("utf-8")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metatrain.errors import UserError
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
 USAGE = """\
@@ -28,6 +28,7 @@ examples:
 
 _GROUPS = {"experiments": "experiment", "algorithms": "algorithm", "models": "model", "tasks": "tasks"}
 _NEWEST = 5
+_WIDEST = 10_000
 _SHORT = "In short: "  # what an experiment's comment begins with,
 _PARTS = "(?:Shows|Result|Cost|Equation|Check)"  # and what else comments have
 
@@ -36,21 +37,31 @@ def main(arguments: list[str]) -> None:
     """Entry point."""
     from rich.console import Console
 
-    kinds: dict[str, Callable[[], Table]] = {**{kind: partial(_options, kind) for kind in _GROUPS}, "runs": _runs}
-    if arguments and arguments[0] not in kinds:
-        raise UserError(f"metatrain ls lists one of {', '.join(kinds)}, not {' '.join(arguments)}")
+    if arguments and arguments[0] not in (*_GROUPS, "runs"):
+        raise UserError(f"metatrain ls lists one of {', '.join(_GROUPS)}, runs, not {' '.join(arguments)}")
     if len(arguments) > 2 or (len(arguments) == 2 and arguments[0] not in _GROUPS):
         raise UserError(f"metatrain ls takes a kind, and a name of one of {', '.join(_GROUPS)}, not {' '.join(arguments)}")
     console = Console(highlight=False, markup=False)
     if len(arguments) == 2:
         console.print(re.sub(rf" (?={_PARTS}: )", "\n", _head(_option(*arguments))))
         return
+    if arguments == ["runs"]:
+        _print_whole(console, _runs())
+        return
     if arguments:
-        console.print(kinds[arguments[0]]())
+        console.print(_options(arguments[0]))
         return
     for kind in _GROUPS:
         console.print(f"{kind}: {', '.join(_files(kind))}", soft_wrap=True)
-    console.print(_runs(_NEWEST))
+    _print_whole(console, _runs(_NEWEST))
+
+
+def _print_whole(console: Console, table: Table) -> None:
+    """A line for each row, also where the terminal is narrower: a run's name can be copied, and `grep` finds its state."""
+    from rich.measure import Measurement
+
+    console.width = max(console.width, Measurement.get(console, console.options.update(max_width=_WIDEST), table).maximum)
+    console.print(table)
 
 
 def _files(kind: str) -> dict[str, Path]:
@@ -108,7 +119,7 @@ def _runs(most: int | None = None) -> Table:
     caption = None if most is None or len(found) <= most else f"{len(found) - most} more: metatrain ls runs"
     table = Table(box=None, padding=(0, 2, 0, 0), caption=caption, caption_justify="left")
     for column in ("run", "command", "started", "state", "score"):
-        table.add_column(column, no_wrap=column in ("run", "started"), overflow="fold")
+        table.add_column(column, no_wrap=True)
     for run in found[:most]:
         table.add_row(*(run[key] for key in ("path", "command", "started", "state", "score")))
     if not found:

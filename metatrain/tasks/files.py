@@ -153,10 +153,11 @@ def read_texts(path: Path, column: str) -> Iterator[str]:
         return
     if not path.is_file():
         raise UserError(f"{path}: no such file")
-    number = 0
-    for number, text in enumerate(_filled(str(path), _lines(path)), start=1):
+    empty = True
+    for text in _filled(str(path), _lines(path)):
+        empty = False
         yield text
-    if not number:
+    if empty:
         raise UserError(f"{path}: the file is empty")
 
 

@@ -41,7 +41,7 @@ def test_methods_with_their_papers(cli, monkeypatch):
 
 @pytest.mark.parametrize(("state", "said"), [("done", "done"), ("stopped", "stopped"), ("running", "killed; metatrain resume goes on")])
 def test_runs_with_their_state_and_score(cli, tiny_run, tmp_path, monkeypatch, state, said):
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "40")
     run = shutil.copytree(tiny_run, tmp_path / "outputs" / "train" / "maml" / "a")
     record = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps({**record, "state": state}))
@@ -56,7 +56,7 @@ def test_runs_with_their_state_and_score(cli, tiny_run, tmp_path, monkeypatch, s
 def test_a_run_that_a_process_has(cli, tiny_run, tmp_path, monkeypatch):
     from filelock import FileLock
 
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "40")
     run = shutil.copytree(tiny_run, tmp_path / "outputs" / "train" / "maml" / "a")
     record = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps({**record, "state": "running"}))
@@ -65,7 +65,7 @@ def test_a_run_that_a_process_has(cli, tiny_run, tmp_path, monkeypatch):
 
 
 def test_a_run_that_cannot_be_read_is_listed(cli, tmp_path, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "40")
     (tmp_path / "outputs" / "x").mkdir(parents=True)
     (tmp_path / "outputs" / "x" / "run.json").write_text("{")
     assert "unreadable" in cli("ls", "runs").out
