@@ -56,7 +56,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.tracking.console import Display
     from metatrain.training import hardware
     from metatrain.training.memory_limit import fit_adaptation
-    from metatrain.training.run_directory import RunDirectory, recorded
+    from metatrain.training.run_directory import RunDirectory, recorded, shown
     from metatrain.training.signals import StopRequest
 
     with Display() as display:
@@ -87,11 +87,11 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
             setup = Setup(tasks, tokens, opened.episode, config.evaluation, config.seed)
             test = MetaTest(arms, setup, run, display, give_way)
             _, scores = test.results(checkpoint=opened.name)
-            display.say(f"results: {run.results}")
+            display.say(f"results: {shown(run.results)}")
             if config.report:
                 test.analyse(scores)
                 write_report(run.path, run.report)
-                display.say(f"report: {run.report}")
+                display.say(f"report: {shown(run.report)}")
 
 
 def _test_tasks(config: EvaluateConfig, trained: TrainConfig | None) -> tuple[tuple[Task, ...], tuple[str, ...]]:

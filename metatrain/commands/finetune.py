@@ -86,7 +86,7 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.tracking.model_card import finetuned_card
     from metatrain.training import hardware
     from metatrain.training.memory_limit import fit_adaptation
-    from metatrain.training.run_directory import RunDirectory, recorded
+    from metatrain.training.run_directory import RunDirectory, recorded, shown, typed_setting
     from metatrain.training.whole_files import write_json, written_whole
 
     with Display() as display:
@@ -122,11 +122,11 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
             if config.report:
                 write_json(run.analysis, {"format": 1, "mistakes": [found.mistakes] if found.mistakes else []})
                 write_report(run.path, run.report)
-            display.say(f"model: {run.model} (loads with {kind})")
+            display.say(f"model: {shown(run.model)} (loads with {kind})")
             if config.report:
-                display.say(f"report: {run.report}")
+                display.say(f"report: {shown(run.report)}")
             what = "data=PICTURE" if task.of_pictures else "data=FILE" if config.data.pair else 'text="..."'
-            display.say(f"next: metatrain predict model={run.model} {what}")
+            display.say(f"next: metatrain predict {typed_setting('model', run.model)} {what}")
 
 
 def _adapt(learner: Learner, examples: Examples, none: float | None, display: Display) -> Adaptation:

@@ -23,8 +23,8 @@ _OPTIONS = ("out", "pictures")
 
 def main(arguments: list[str]) -> None:
     """Entry point."""
-    options = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    named = [argument for argument in arguments if "=" not in argument]
+    named = [argument for argument in arguments if "=" not in argument or Path(argument).is_dir()]
+    options = dict(argument.split("=", 1) for argument in arguments if argument not in named)
     for key in options:
         if key not in _OPTIONS:
             raise UserError(f"metatrain report has no {key}=; it takes {' and '.join(f'{each}=' for each in _OPTIONS)}")

@@ -23,15 +23,15 @@ newest run below outputs/. Settings replace the run's own from here on.
 
 examples:
   metatrain resume
-  metatrain resume outputs/latest outer.steps=200
+  metatrain resume latest outer.steps=200
 """
 
 
 def main(arguments: list[str]) -> None:
-    """Entry point; the first argument without '=' names the run."""
+    """Entry point; the first argument that is no setting names the run."""
     from metatrain.training.run_directory import RunDirectory
 
-    names = [item for item in arguments if "=" not in item and not item.startswith("-")]
+    names = [item for item in arguments if not item.startswith("-") and ("=" not in item or Path(item).is_dir())]
     run = RunDirectory.find(names[0] if names else "latest")
     overrides = [item for item in arguments if item not in names[:1]]
     run.load_config(TrainConfig)  # a damaged config.yaml is named before Hydra sees it
@@ -54,12 +54,13 @@ def go_on(run: RunDirectory, config: TrainConfig, overrides: list[str]) -> None:
     from metatrain.commands.meta_test import show
     from metatrain.commands.train import Job, run_job
     from metatrain.tracking.console import Display
+    from metatrain.training.run_directory import shown
 
     if overrides or run.read_record().get("state") != "done":
         run_job(Job(config, run.path, overrides, changes=_changes(run.load_config(TrainConfig), config)))
         return
     with Display() as display:
-        display.say(f"{run.path} is finished; to train longer: metatrain resume {run.path} outer.steps=...")
+        display.say(f"{shown(run.path)} is finished; to train longer: metatrain resume {shown(run.path)} outer.steps=...")
         if run.results.exists():
             show(json.loads(run.results.read_text()), display)
 

@@ -140,7 +140,7 @@ def meta_train(job: Job) -> None:
     from metatrain.training.check import check_training
     from metatrain.training.failpoints import failpoint
     from metatrain.training.ranks import join
-    from metatrain.training.run_directory import RunDirectory, recorded
+    from metatrain.training.run_directory import RunDirectory, recorded, shown, typed_setting
     from metatrain.training.signals import StopRequest
     from metatrain.training.trainer import Trainer
     from metatrain.training.whole_files import write_text, written_whole
@@ -231,11 +231,11 @@ def meta_train(job: Job) -> None:
             display.say(f"peak memory: {hardware.peak_memory(device) / 1e9:.2f} GB")
             if gained := gain_line(results):
                 display.say(gained)
-            display.say(f"model: {run.model}")
-            display.say(f"results: {run.results}")
+            display.say(f"model: {shown(run.model)}")
+            display.say(f"results: {shown(run.results)}")
             if config.report:
-                display.say(f"report: {run.report}")
-            display.say(f"next: metatrain finetune checkpoint={run.path} {_examples(tasks.meta_test)}")
+                display.say(f"report: {shown(run.report)}")
+            display.say(f"next: metatrain finetune {typed_setting('checkpoint', run.path)} {_examples(tasks.meta_test)}")
 
 
 def _examples(tasks: Sequence[Task]) -> str:

@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import platform
+import re
+import shlex
 import socket
 import subprocess
 import time
@@ -146,11 +148,14 @@ class RunDirectory:
         write_json(self.record, {**self.read_record(), **facts})
 
     def load_config(self, schema: type) -> Any:
-        """The run's saved configuration as an object of `schema`.
+        """The saved configuration of a run of `train`, as an object of `schema`.
 
         Raises:
-            UserError: it cannot be read or does not fit.
+            UserError: it is a run of another command, or its configuration cannot be read or does not fit.
         """
+        command = self.read_record().get("command", "train")
+        if command != "train":
+            raise UserError(f"{shown(self.path)} is a run of metatrain {command}; one of metatrain train is wanted: metatrain ls runs shows yours")
         try:
             return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.load(self.config)))
         except (OmegaConfBaseException, YAMLError) as error:
@@ -178,6 +183,17 @@ def recorded(run: RunDirectory) -> Iterator[None]:
     finally:
         run.update(state=state, exit=code, ended=_now())
         run.unlock()
+
+
+def shown(path: Path) -> str:
+    """The path as one would type it: from the working directory, if it is below that."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def typed_setting(key: str, path: Path) -> str:
+    """KEY=PATH as it can be pasted into a shell."""
+    name = shown(path)
+    return f"{key}={name}" if re.fullmatch(r"[\w./-]+", name) else shlex.quote(f'{key}="{name}"')
 
 
 def _remedy(command: str, path: Path) -> str:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,7 +39,7 @@ from metatrain.training.hardware import give_back, peak_memory
 from metatrain.training.memory_limit import gradients_within_memory
 from metatrain.training.outer import OuterOptimizer, blended
 from metatrain.training.ranks import Ranks
-from metatrain.training.run_directory import RunDirectory
+from metatrain.training.run_directory import RunDirectory, shown
 from metatrain.training.signals import StopRequest
 from metatrain.training.update_policy import UpdatePolicy
 from metatrain.training.whole_files import clear_away
@@ -341,7 +340,7 @@ class Trainer:
         self._saved_step = self.state.step
 
     def _stopped(self) -> Stopped:
-        return Stopped(self._stop.signal_number or signal.SIGTERM, f"stopped at step {self.state.step}; go on with: metatrain resume {_shown(self.run.path)}")
+        return Stopped(self._stop.signal_number or signal.SIGTERM, f"stopped at step {self.state.step}; go on with: metatrain resume {shown(self.run.path)}")
 
 
 class _StopNow(Exception):
@@ -365,7 +364,3 @@ def load_parameters(learner: Learner, found: checkpoint.Checkpoint) -> None:
     with torch.no_grad():
         for name, value in wanted.items():
             value.copy_(saved[name])
-
-
-def _shown(path: Path) -> str:
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -124,6 +124,9 @@ def test_a_finished_run_says_so_and_shows_its_results(cli, copied):
     found = cli("resume", str(copied))
     assert found.code == 0
     assert "is finished" in found.out and "meta_trained" in found.out
+    named = copied.rename(copied.with_name("seed=0,outer.lr=0.001"))  # as Hydra's multirun may call it
+    assert "is finished" in cli("resume", str(named)).out
+    assert cli("report", str(named)).out == f"report: {named}/report.html\n"
 
 
 def test_a_finished_run_can_be_trained_longer(cli, copied):

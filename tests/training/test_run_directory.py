@@ -1,13 +1,15 @@
 import json
 import os
+import shlex
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from metatrain.errors import Stopped, UserError
-from metatrain.training.run_directory import RunDirectory, recorded
+from metatrain.training.run_directory import RunDirectory, recorded, shown, typed_setting
 from metatrain.training.whole_files import write_text, written_whole
 
 
@@ -54,6 +56,19 @@ def test_a_saved_configuration_is_checked_when_it_is_read():
     write_text(run.config, "seed: [\n")
     with pytest.raises(UserError, match=r"config\.yaml"):
         run.load_config(Config)
+
+
+def test_only_training_has_what_training_goes_on_with():
+    with pytest.raises(UserError, match="outputs/finetune/a is a run of metatrain finetune; one of metatrain train is wanted"):
+        create("a", "finetune").load_config(Config)
+
+
+def test_paths_are_shown_as_one_types_them(tmp_path):
+    assert shown(tmp_path / "a" / "b") == os.path.join("a", "b") and shown(Path("/x/y")) == "/x/y"
+    assert typed_setting("checkpoint", tmp_path / "runs" / "maml-1_0.5") == "checkpoint=runs/maml-1_0.5"
+    for name in ("my run", "lr=1,2", "it's (a) run"):
+        (word,) = shlex.split(typed_setting("checkpoint", tmp_path / name))
+        assert OverridesParser.create().parse_override(word).value() == name
 
 
 @pytest.mark.parametrize(
