@@ -62,7 +62,7 @@ def pixels(folder: Path, scripts: list[str], shots: int, episodes: int, rng: np.
             for path in sorted((folder / script).iterdir())
         }
         for _ in range(episodes):
-            chosen = [rng.permutation(classes[path]) for path in rng.choice(list(classes), 5, replace=False)]
+            chosen = [rng.permutation(classes[path]) for path in rng.choice(np.array(list(classes)), 5, replace=False)]
             support, query = (np.concatenate([each[part] for each in chosen]) for part in (slice(shots), slice(shots, shots + 10)))
             model = LogisticRegression(max_iter=500).fit(support, np.repeat(range(5), shots))
             scores.append(model.score(query, np.repeat(range(5), 10)))

@@ -11,6 +11,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from results_page import ROOT, Run, Section, candidates_table, difference, mean, meta_trained, paired, percent, read_results, run_once, train, write_page
@@ -98,7 +99,7 @@ def _splits() -> list[str]:
     return [f"tasks.{split}.{key}=[{','.join(value)}]" for split, key, value in keys]
 
 
-def results(name: str) -> dict:
+def results(name: str) -> dict[str, Any]:
     return read_results(RUNS / name)
 
 
@@ -119,7 +120,7 @@ def tasks_table(name: str, key: str = "mean") -> str:
     found = results(name)
     arms, scores = found["arms"], found["protocol"]["scores"]
 
-    def cell(task: dict) -> str:
+    def cell(task: dict[str, Any]) -> str:
         return f"{task['loss']:.2f}" if key == "loss" else percent(task)
 
     lines = ["| task | score | " + " | ".join(arm.replace("_", " ") for arm in arms) + " |", "|---|---|" + "---|" * len(arms)]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -55,7 +57,7 @@ def methods() -> str:
     lines = ["| method | head | adapts | inner rule | meta-gradient |", "|---|---|---|---|---|"]
     entries = []
     for path in sorted((ROOT / "conf" / "algorithm").glob("*.yaml")):
-        config = OmegaConf.load(path)
+        config: Any = OmegaConf.load(path)
         for base in config.pop("defaults", []):
             config = OmegaConf.merge(OmegaConf.load(path.with_name(f"{base}.yaml")), config)
         words, equation, check = preset(path)
@@ -67,18 +69,18 @@ def methods() -> str:
     return "\n".join([*lines, "", NOTATION, "", *entries])
 
 
-def registry(setting: str, choices: dict[str, object], check: str) -> str:
+def registry(setting: str, choices: Mapping[str, object], check: str) -> str:
     """A section for one axis: each choice with its docstring."""
     lines = [f"## `{setting}`", "", f"Checked by `{check}`.", ""]
     for name, made in choices.items():
-        lines.append(f"- **`{name}`**: {' '.join(inspect.getdoc(made).split())}")
+        lines.append(f"- **`{name}`**: {' '.join((inspect.getdoc(made) or '').split())}")
     return "\n".join(lines)
 
 
 def page() -> str:
     """The whole page."""
     rules = {name: type(make(1.0, ())) for name, make in heads.RULES.items()}
-    modes = inspect.getdoc(meta_gradient.meta_gradient)
+    modes = inspect.getdoc(meta_gradient.meta_gradient) or ""
     modes = re.sub(r"\n  +", " ", modes[modes.index("- `exact`") :])
     where = "tests/meta/test_meta_gradient.py` (closed forms and unrolled graphs) and `tests/meta/test_learner.py` (a small BERT)"
     kinds = {
@@ -111,7 +113,7 @@ def page() -> str:
         "",
         f"## `algorithm.meta_gradient`\n\nChecked by `{where}.\n\n{modes}",
         "",
-        NOISE + "\n".join(f"- **`{name}`**: {' '.join(inspect.getdoc(made).split())}" for name, made in noises.items()),
+        NOISE + "\n".join(f"- **`{name}`**: {' '.join((inspect.getdoc(made) or '').split())}" for name, made in noises.items()),
     ]
     return "\n".join(sections) + "\n"
 

@@ -52,7 +52,7 @@ def measure(run: Path) -> dict[str, dict[str, dict[str, float]]]:
         for shots in SHOTS:
             for draw in range(DRAWS):
                 rng = np.random.default_rng([shots, draw])
-                rows = [row for name in names for row in rng.permutation([row for row in pool if row["label"] == name])[:shots]]
+                rows = [row for name in names for row in rng.permutation(np.array([row for row in pool if row["label"] == name]))[:shots]]
                 texts, labels = [row["text"] for row in rows], [row["label"] for row in rows]
                 methods = found.setdefault(str(shots), {})
                 methods.setdefault("metatrain", []).append(_ours(learner, texts, labels, ours, len(known)))

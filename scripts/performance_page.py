@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from results_page import ROOT, put_section
 
@@ -39,7 +40,7 @@ _UNITS = {"steps": "inner steps", "episodes": "episodes", "length": "tokens a te
 COMES, SAME = "as it comes", "fast"
 
 
-def _cpu(times: dict) -> str:
+def _cpu(times: dict[str, Any]) -> str:
     """The beginning: one meta-gradient on the CPU."""
     median, memory = ({name: found["median"] for name, found in times[key].items()} for key in ("seconds", "peak_mb"))
     peers = [name for name in EXACT if not name.startswith("metatrain") and f"{name}, {COMES}" in median]
@@ -92,7 +93,7 @@ each inner step has a graph of its own, only the embedding rows that occur take 
 is asked for (`model.pooling=first`, as here) the last layer computes no other. With `model.pooling=mean` that last saving is not there."""
 
 
-def _start(start: dict) -> str:
+def _start(start: dict[str, Any]) -> str:
     """What is before and between meta-updates."""
     sampling = {name: f"{value['sampling'] / value['meta_gradient']:.2%}" for name, value in start["episodes"].items()}
     updates = {name: f"{value:.1f} s" for name, value in start["first_update"].items()}
@@ -102,7 +103,7 @@ tokens of an earlier run: {_list(updates)}. Drawing, tokenising (from memory) an
 episodes of a meta-update takes {_list(sampling)} of its meta-gradient (what adapts, ...)."""
 
 
-def _exact(times: dict, median: dict[str, float], memory: dict[str, float], slow_best: float) -> str:
+def _exact(times: dict[str, Any], median: dict[str, float], memory: dict[str, float], slow_best: float) -> str:
     lines = [
         "| exact second order | s, as it comes | s, same settings | times the best peer as it comes | gradient | MB, as it comes | MB, same settings |",
         "|---|---|---|---|---|---|---|",
@@ -119,8 +120,9 @@ def _exact(times: dict, median: dict[str, float], memory: dict[str, float], slow
     return "\n".join(lines)
 
 
-def _gpu(lines: list[dict]) -> str:
-    machine, cases = lines[0], {}
+def _gpu(lines: list[dict[str, Any]]) -> str:
+    machine = lines[0]
+    cases: dict[str, dict[str, dict[str, Any]]] = {}
     for line in lines[1:]:
         cases.setdefault(line["case"], {})[line["gpu_contender"]] = line
     case, peaks = cases["minilm,5,4"], machine["peak_tflops"]
@@ -192,7 +194,7 @@ def _others(median: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
-def _profiles(profiles: list[dict]) -> str:
+def _profiles(profiles: list[dict[str, Any]]) -> str:
     """Operations by name, with the share of time that each takes, and the share of the machine's peak."""
     parts = []
     for found in profiles:
@@ -207,10 +209,10 @@ def _profiles(profiles: list[dict]) -> str:
     return "\n".join(parts)
 
 
-def _growth(growth: list[dict]) -> str:
+def _growth(growth: list[dict[str, Any]]) -> str:
     names = list(dict.fromkeys(each["contender"] for each in growth))
     lines = ["| | " + " | ".join(f"{name}, s | MB" for name in names) + " |", "|---" * (1 + 2 * len(names)) + "|"]
-    cells: dict[str, dict[str, dict]] = {}
+    cells: dict[str, dict[str, dict[str, Any]]] = {}
     for each in growth:
         key, number = each["grows"], each[each["grows"]]
         what = f"{number} {_UNITS[key] if number != 1 else _UNITS[key].removesuffix('s')}"
@@ -224,7 +226,7 @@ def _list(values: dict[str, str]) -> str:
     return ", ".join(f"{value} ({name})" for name, value in values.items())
 
 
-def _read(file: str) -> list[dict]:
+def _read(file: str) -> list[dict[str, Any]]:
     """One JSON value, or one a line."""
     text = Path(file).read_text(encoding="utf-8")
     try:
@@ -236,7 +238,7 @@ def _read(file: str) -> list[dict]:
 def main(files: list[str]) -> None:
     found = [value for file in files for value in _read(file)]
 
-    def having(key: str) -> list[dict]:
+    def having(key: str) -> list[dict[str, Any]]:
         return [each for each in found if key in each]
 
     growth = [line for each in having("growth") for line in each["growth"]]

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from metatrain.meta.head_fit import fit_head
 from metatrain.models.batches import chunks
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder, load_encoder
+from metatrain.models.heads import Head
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.distribution import load_tasks
 from metatrain.tasks.episodes import Episode, task_episode
@@ -154,9 +156,9 @@ class Measure:
                     features = torch.cat([texts[episode.support], names[list(episode.classes)]])
                     labels = torch.from_numpy(np.concatenate([episode.support_labels, np.arange(episode.way)]))
 
-                    def start(rows: np.ndarray, features=features, labels=labels, way=episode.way):
-                        rows = torch.from_numpy(rows)
-                        return _head(torch.zeros(way, features.shape[1]).index_add_(0, labels[rows], features[rows]))
+                    def start(rows: np.ndarray, features: torch.Tensor = features, labels: torch.Tensor = labels, way: int = episode.way) -> Head:
+                        own = torch.from_numpy(rows)
+                        return _head(torch.zeros(way, features.shape[1]).index_add_(0, labels[own], features[own]))
 
                     fit = fit_head(start, features, labels, np.arange(len(labels)) >= len(episode.support), 0)
                     right["prototypes"].append(_accuracy(start(np.arange(len(labels))), texts, episode))
@@ -171,7 +173,7 @@ def _encode(encoder: Encoder, texts: Sequence[str]) -> torch.Tensor:
         return torch.cat([encoder(encoder.batch(ids[part])) for part in chunks(ids)])
 
 
-def _head(centres: torch.Tensor) -> dict[str, torch.Tensor]:
+def _head(centres: torch.Tensor) -> Head:
     return {"weight": SCALE * torch.nn.functional.normalize(centres, dim=1), "bias": torch.zeros(len(centres))}
 
 
@@ -185,7 +187,7 @@ def main(more: list[str]) -> None:
         for name, search in SEARCHES.items():
             for candidate, settings in search.candidates.items():
                 run_once(folder(name, candidate), "train", [*search.settings, *settings, *more])
-    found: dict[str, dict] = {}
+    found: dict[str, dict[str, Any]] = {}
     for name, search in SEARCHES.items():
         measure = Measure(search, name)
         found[name] = {"before": measure.prototypes()}

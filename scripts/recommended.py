@@ -7,6 +7,7 @@ from the folder METATRAIN_DATA; the arm setfit needs the extra `compare`.
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 from recipe_search import FITTED, FOUND
@@ -154,7 +155,7 @@ Arms that train a model for every episode, on 10 episodes in each domain, 1-shot
 Seconds are of one thread, with another run on the other core."""
 
 
-def errors_gone(arms: dict[str, dict]) -> float:
+def errors_gone(arms: dict[str, dict[str, Any]]) -> float:
     """The share of logistic regression's errors that the meta-trained arm does not make."""
     return 1 - (1 - arms["meta_trained"]["mean"]) / (1 - arms["logistic_regression"]["mean"])
 
@@ -259,7 +260,7 @@ def more_of_it() -> str:
     def both(name: str) -> str:
         return f"{mean(meta_trained(RUNS / name, '5'))}, {mean(meta_trained(RUNS / name, '1'))}"
 
-    def validation(name: str) -> list[dict]:
+    def validation(name: str) -> list[dict[str, Any]]:
         return [event for event in read_metrics(RUNS / name / "metrics.jsonl") if event["split"] == "meta_validation"]
 
     curve = validation("fdu_longer")
@@ -398,10 +399,10 @@ def also_tried() -> str:
 1-shot, minus as it is: {"; ".join(against)}. Distillation was not tried: there was no larger encoder to learn from."""
 
 
-def _candidates(found: dict[str, dict], shots: tuple[str, str], kinds: tuple[str, ...]) -> str:
+def _candidates(found: dict[str, dict[str, Any]], shots: tuple[str, str], kinds: tuple[str, ...]) -> str:
     """A line for each candidate, and one for the encoder before meta-training; the columns are blends."""
 
-    def cell(scores: dict, kind: str) -> str:
+    def cell(scores: dict[str, Any], kind: str) -> str:
         return ", ".join(f"{scores[count][kind]:.1f}" for count in shots)
 
     before = found["before"]

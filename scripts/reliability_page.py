@@ -7,6 +7,7 @@ import platform
 import time
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "reliability.md"
@@ -14,19 +15,19 @@ FOUND = ROOT / "outputs" / "soak"
 BEGIN, END = "<!-- figures: scripts/soak.sh -->\n", "<!-- end of figures -->\n"
 
 
-def figures(faults: list[dict], soak: dict | None) -> str:
+def figures(faults: list[dict[str, Any]], soak: dict[str, Any] | None) -> str:
     """The table of injections, and what the soak has found."""
-    by_test: dict[str, list[dict]] = {}
+    by_test: dict[str, list[dict[str, Any]]] = {}
     for fault in faults:
         by_test.setdefault(fault["test"], []).append(fault)
 
     def total(test: str, key: str) -> int:
         return sum(fault.get(key, 0) for fault in by_test.get(test, []))
 
-    def lost(how: str) -> list[dict]:
+    def lost(how: str) -> list[dict[str, Any]]:
         return [fault for fault in by_test.get("lost_rank", []) if fault["how"] == how]
 
-    def ended(ranks: list[dict]) -> str:
+    def ended(ranks: list[dict[str, Any]]) -> str:
         slowest = max((fault["seconds"] for fault in ranks), default=0.0)
         return f"the other gone within {slowest} s, with `hardware.timeout={ranks[0]['timeout'] if ranks else 0}`; exit code 75; byte-identical after resume"
 

@@ -92,7 +92,7 @@ def read_results(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 
-def percent(arm: dict) -> str:
+def percent(arm: dict[str, Any]) -> str:
     return f"{100 * arm['mean']:.1f} ± {100 * arm['ci95']:.1f}"
 
 
@@ -100,7 +100,7 @@ def mean(arm: Mapping[str, float]) -> str:
     return f"{100 * arm['mean']:.1f}"
 
 
-def difference(comparison: dict) -> str:
+def difference(comparison: dict[str, Any]) -> str:
     low, high = (100 * bound for bound in comparison["ci95"])
     return f"{100 * comparison['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
 
@@ -130,7 +130,9 @@ def table(folder: Path, shots: str, seconds: bool = False) -> str:
     return "\n".join(lines)
 
 
-def candidates_table(folder: Path, prefix: str, candidates: Mapping[str, Sequence[str]], shots: Sequence[str], cell: Callable[[dict], str] = mean) -> str:
+def candidates_table(
+    folder: Path, prefix: str, candidates: Mapping[str, Sequence[str]], shots: Sequence[str], cell: Callable[[dict[str, Any]], str] = mean
+) -> str:
     """A line for each candidate, by its settings: what the runs PREFIX_NAME have for the meta-trained arm."""
     lines = [f"| candidate | {' | '.join(f'{count}-shot' for count in shots)} |", f"|---|{'---|' * len(shots)}"]
     for name, settings in candidates.items():

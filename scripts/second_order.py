@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,7 @@ from torch import Tensor
 from metatrain.meta.config import InnerConfig
 from metatrain.meta.inner import SGD
 from metatrain.meta.meta_gradient import Method, adapt, meta_gradient
+from metatrain.meta.parameters import Parameters
 
 SHOTS, QUERIES, LENGTH, TOPICS, FILLERS, SIZE = 4, 8, 8, 40, 40, 24
 NOT = TOPICS + FILLERS  # word ids: topics, fillers, "not", and the beginning of a text
@@ -62,28 +64,28 @@ class Topics:
 
         self.support, self.query = rows(SHOTS, True), rows(QUERIES, False)
 
-    def start(self, theta):
+    def start(self, theta: Mapping[str, Tensor]) -> tuple[Parameters, Parameters]:
         head = theta["vectors"].new_zeros(self.tasks, 2, SIZE)
         return {**{name: value.expand(self.tasks, *value.shape) for name, value in theta.items()}, "head": head}, {}
 
-    def support_parts(self, phi, fixed, step):
+    def support_parts(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor], step: int) -> Iterator[Tensor]:
         yield self._loss(phi, self.support) * self.tasks
 
-    def query_parts(self, phi, fixed):
+    def query_parts(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Iterator[Tensor]:
         yield self._loss(phi, self.query)
 
-    def _loss(self, phi, words: Tensor) -> Tensor:
+    def _loss(self, phi: Mapping[str, Tensor], words: Tensor) -> Tensor:
         logits = self._logits(phi, words)
         return F.cross_entropy(logits.flatten(0, 1), self._labels(words).flatten())
 
-    def accuracies(self, phi) -> Tensor:
+    def accuracies(self, phi: Mapping[str, Tensor]) -> Tensor:
         """Of the queries of each task, shape [tasks]."""
         return (self._logits(phi, self.query).argmax(2) == self._labels(self.query)).float().mean(1)
 
     def _labels(self, words: Tensor) -> Tensor:
         return torch.arange(2).repeat_interleave(words.shape[1] // 2).expand(self.tasks, -1)
 
-    def _logits(self, phi, words: Tensor) -> Tensor:
+    def _logits(self, phi: Mapping[str, Tensor], words: Tensor) -> Tensor:
         """[tasks, texts, 2]. A word's share in the encoding depends on itself and on the word before it."""
         task = torch.arange(self.tasks)[:, None, None]
         vectors = phi["vectors"][task, words]  # [tasks, texts, LENGTH, SIZE]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from torch import Tensor
 from metatrain.meta.config import InnerConfig
 from metatrain.meta.inner import SGD
 from metatrain.meta.meta_gradient import Method, adapt, meta_gradient
+from metatrain.meta.parameters import Parameters
 
 SHOTS, TASKS, UPDATES, TEST_TASKS, WIDTH = 10, 25, 14_000, 600, 40
 RULE = SGD(InnerConfig(lr=0.01, steps=1))
@@ -34,16 +36,16 @@ class Sinusoids:
         self.x = uniform(-5, 5, tasks, 2 * SHOTS, 1)
         self.y = amplitude * torch.sin(self.x - phase)
 
-    def start(self, theta):
+    def start(self, theta: Mapping[str, Tensor]) -> tuple[Parameters, Parameters]:
         return {name: value.expand(self.tasks, *value.shape) for name, value in theta.items()}, {}
 
-    def support_parts(self, phi, fixed, step):
+    def support_parts(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor], step: int) -> Iterator[Tensor]:
         yield self.errors(phi, slice(0, SHOTS)).sum()
 
-    def query_parts(self, phi, fixed):
+    def query_parts(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Iterator[Tensor]:
         yield self.errors(phi, slice(SHOTS, None)).mean()
 
-    def errors(self, phi, rows: slice) -> Tensor:
+    def errors(self, phi: Mapping[str, Tensor], rows: slice) -> Tensor:
         """Mean squared error of each task, shape [tasks]."""
         hidden = torch.relu(torch.baddbmm(phi["b1"], self.x[:, rows], phi["w1"]))
         hidden = torch.relu(torch.baddbmm(phi["b2"], hidden, phi["w2"]))

@@ -17,6 +17,7 @@ import threading
 import time
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -58,7 +59,7 @@ def standing() -> dict[str, float]:
     }
 
 
-def summary(turns: list[dict]) -> dict[str, float]:
+def summary(turns: list[dict[str, Any]]) -> dict[str, float]:
     """Slopes after the first tenth, by least squares."""
     late = [each for each in turns if each["minutes"] >= turns[-1]["minutes"] / 10]
     hours, numbers = np.array([each["minutes"] / 60 for each in late]), np.array([each["turn"] for each in late])
@@ -74,7 +75,8 @@ def summary(turns: list[dict]) -> dict[str, float]:
 def main(minutes: float, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
-    begin, turns = time.monotonic(), []
+    begin = time.monotonic()
+    turns: list[dict[str, Any]] = []
     while time.monotonic() - begin < 60 * minutes:
         folder = Path(tempfile.mkdtemp(prefix="soak-"))
         os.chdir(folder)

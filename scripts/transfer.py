@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import none_of_these
 from results_page import JOINT, ROOT, Run, Section, candidates_table, is_made, mean, meta_trained, paired, percent, read_results, table, train, write_page
@@ -46,7 +47,7 @@ def both(found: Mapping[str, float]) -> str:
     return f"{100 * found['mean']:.1f} / {100 * found['balanced']:.1f}"
 
 
-def per_task(name: str, shots: str, arms: Sequence[str], cell: Callable[[dict], str] = percent) -> str:
+def per_task(name: str, shots: str, arms: Sequence[str], cell: Callable[[dict[str, Any]], str] = percent) -> str:
     """A line for each task: what some arms have."""
     found = read_results(RUNS / name)["by_shots"][shots]["arms"]
     lines = [f"| task | {' | '.join(f'`{arm}`' for arm in arms)} |", f"|---|{'---|' * len(arms)}"]
@@ -55,7 +56,7 @@ def per_task(name: str, shots: str, arms: Sequence[str], cell: Callable[[dict], 
     return "\n".join(lines)
 
 
-def by_seed(experiment: str, shots: Sequence[str], arms: Sequence[str], cell: Callable[[dict], str] = mean) -> str:
+def by_seed(experiment: str, shots: Sequence[str], arms: Sequence[str], cell: Callable[[dict[str, Any]], str] = mean) -> str:
     """A line for each number of shots and training seed."""
     lines = [f"| shots, training seed | {' | '.join(f'`{arm}`' for arm in arms)} |", f"|---|{'---|' * len(arms)}"]
     for count in shots:

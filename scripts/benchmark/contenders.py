@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from metatrain.models.encoder import load_encoder
 
 Gradient = dict[str, Tensor]
 Step = Callable[[], Gradient]
+Inputs = tuple[dict[str, Tensor], Tensor]  # texts and their labels
 OURS = ("exact", "exact_recomputed", "forward_over_reverse", "first_order")
 
 
@@ -67,7 +69,7 @@ def head(hidden: int) -> tuple[Tensor, Tensor]:
     return torch.randn(2, hidden, generator=torch.Generator().manual_seed(0)) * 0.02, torch.zeros(2)
 
 
-def classifier(work: Work, attention: str = "eager") -> nn.Module:
+def classifier(work: Work, attention: str = "eager") -> Any:
     """The same model for the others, as transformers has it."""
     from transformers import AutoModelForSequenceClassification
 
@@ -80,12 +82,12 @@ def classifier(work: Work, attention: str = "eager") -> nn.Module:
     return model.to(work.device)
 
 
-def padded(texts: list[np.ndarray], device: str) -> dict[str, Tensor]:
+def padded(texts: Sequence[np.ndarray], device: str) -> dict[str, Tensor]:
     batch = pad_sequence([torch.from_numpy(text) for text in texts], batch_first=True).to(device)
     return {"input_ids": batch, "attention_mask": (batch != 0).long()}  # 0 is BERT's [PAD]
 
 
-def batches(work: Work) -> list[tuple[tuple, tuple]]:
+def batches(work: Work) -> list[tuple[Inputs, Inputs]]:
     """((support inputs, labels), (query inputs, labels)) of each episode."""
     return [
         (

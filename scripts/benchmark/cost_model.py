@@ -21,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ def work_of(arguments: list[str]) -> tuple[float, int, float]:
     shape = learner.model.backbone.config
     tokens, batch = learner.model.tokens(), config.outer.meta_batch
 
-    def forward(texts) -> float:
+    def forward(texts: Sequence[np.ndarray]) -> float:
         lengths = np.array([len(text) for text in texts], dtype=float)
         products = 2 * lengths.sum() * (4 * shape.hidden_size**2 + 2 * shape.hidden_size * shape.intermediate_size)
         return shape.num_hidden_layers * (products + 4 * (lengths**2).sum() * shape.hidden_size)

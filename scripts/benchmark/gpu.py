@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import contenders
 import torch
@@ -79,7 +80,10 @@ def base(folder: Path) -> str:
     return str(folder)
 
 
-def timed(step: Step) -> tuple[float, contenders.Gradient]:
+Made = TypeVar("Made")
+
+
+def timed(step: Callable[[], Made]) -> tuple[float, Made]:
     torch.cuda.synchronize()
     begin = time.perf_counter()
     gradient = step()
@@ -116,7 +120,7 @@ def kernels(step: Step) -> dict[str, float]:
     return {kind: round(value, 5) for kind, value in found.items()}
 
 
-def measured(make: Callable[[], Step], recorded: bool, rounds: int, reference: contenders.Gradient | None) -> tuple[dict, contenders.Gradient]:
+def measured(make: Callable[[], Step], recorded: bool, rounds: int, reference: contenders.Gradient | None) -> tuple[dict[str, Any], contenders.Gradient]:
     """Seconds, memory, operations and distance to the reference of one contender, and its gradient."""
     step = make()
     torch.cuda.empty_cache()

@@ -23,8 +23,11 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import contenders
 import numpy as np
@@ -57,7 +60,7 @@ def episodes(count: int, length: int) -> list[EpisodeTexts]:
     tokenizer = load_encoder(ModelConfig(name="minilm"), second_order=False)[0].tokenizer
     rng, made = np.random.default_rng(0), []
 
-    def tokens(chosen) -> list[np.ndarray]:
+    def tokens(chosen: np.ndarray) -> list[np.ndarray]:
         return [np.array(tokenizer(table.texts[row], truncation=True, max_length=length)["input_ids"]) for row in chosen]
 
     for number in range(count):
@@ -67,9 +70,9 @@ def episodes(count: int, length: int) -> list[EpisodeTexts]:
     return made
 
 
-def makers(work: Work, learn2learn: Path | None) -> dict[str, object]:
+def makers(work: Work, learn2learn: Path | None) -> dict[str, Callable[[], Step]]:
     """Functions that build each contender, by name; the first is what gradients are compared with."""
-    made = {"plain": lambda: contenders.plain(work)}
+    made: dict[str, Callable[[], Step]] = {"plain": lambda: contenders.plain(work)}
     if learn2learn:
         made["learn2learn"] = lambda: contenders.learn2learn(work, learn2learn)
         made["learn2learn first order"] = lambda: contenders.learn2learn(work, learn2learn, first_order=True)
@@ -77,14 +80,14 @@ def makers(work: Work, learn2learn: Path | None) -> dict[str, object]:
     made["higher"] = lambda: contenders.higher(work)
     made["torchopt"] = lambda: contenders.torchopt(work)
     for mode in contenders.OURS:
-        made[f"metatrain {mode}"] = lambda mode=mode: contenders.metatrain(work, mode)
+        made[f"metatrain {mode}"] = partial(contenders.metatrain, work, mode)
     made["metatrain exact, bf16"] = lambda: contenders.metatrain(work, dtype=torch.bfloat16)
     made[LEAN] = lambda: contenders.metatrain(work, memory=MemoryUse(part_tokens=256, graph_tokens=0))
     made["metatrain ANIL"] = lambda: contenders.metatrain(work, adapt="head")
     return made
 
 
-def distance(found: dict, reference: dict) -> float:
+def distance(found: dict[str, Any], reference: dict[str, Any]) -> float:
     """|found - reference| / |reference| over all parameters."""
     square = sum(float((found[name].double() - value.double()).square().sum()) for name, value in reference.items())
     return (square / sum(float(value.double().square().sum()) for value in reference.values())) ** 0.5
@@ -101,13 +104,13 @@ def peak(size: int = 2048) -> float:
     return 2 * size**3 / min(seconds) / 1e9
 
 
-def timed(step: Step) -> tuple[float, dict]:
+def timed(step: Step) -> tuple[float, dict[str, Any]]:
     begin = time.perf_counter()
     gradient = step()
     return time.perf_counter() - begin, gradient
 
 
-def compare(names: list[str], arguments: argparse.Namespace, sizes: dict[str, int]) -> dict:
+def compare(names: list[str], arguments: argparse.Namespace, sizes: dict[str, int]) -> dict[str, Any]:
     """Seconds and memory of every contender in every round, and how far its gradient is from the first's; SLOW ones take part in fewer."""
     found, error, peaks = defaultdict(list), {}, defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
@@ -128,7 +131,7 @@ def compare(names: list[str], arguments: argparse.Namespace, sizes: dict[str, in
                         gradient, reference = load_file(gradients[name]), load_file(gradients[names[0]])
                         error[name] = distance(gradient, {key: reference[key] for key in gradient})
 
-    def of(key: str) -> dict[str, dict]:
+    def of(key: str) -> dict[str, dict[str, Any]]:
         values = {name: [each[key] for each in rounds] for name, rounds in found.items()}
         return {name: {"median": statistics.median(numbers), "all": numbers} for name, numbers in values.items()}
 
@@ -140,14 +143,14 @@ def is_ours(name: str) -> bool:
     return name.startswith("metatrain")
 
 
-def in_its_own_process(name: str, learn2learn: Path | None, sizes: dict[str, int], more: list[str]) -> dict:
+def in_its_own_process(name: str, learn2learn: Path | None, sizes: dict[str, int], more: list[str]) -> dict[str, Any]:
     """What `--alone` prints."""
     command = [sys.executable, __file__, "--alone", name, *(["--learn2learn", str(learn2learn)] if learn2learn else []), *more]
     command += [word for size, number in sizes.items() for word in (f"--{size}", str(number))]
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
 
-def alone(work: Work, learn2learn: Path | None, name: str, kind: str | None, gradient: Path | None) -> dict:
+def alone(work: Work, learn2learn: Path | None, name: str, kind: str | None, gradient: Path | None) -> dict[str, Any]:
     """Peak memory of one contender in MB above the loaded model, and its seconds for the same once more, as in every step of a run but the first.
 
     By itself ours has metatrain's settings, others have torch's.
@@ -166,7 +169,7 @@ def alone(work: Work, learn2learn: Path | None, name: str, kind: str | None, gra
     return {"contender": name, "settings": kind, "peak_mb": round(memory / 1e6), "seconds": round(seconds, 3), "gflops": round(peak(), 1)}
 
 
-def profiled(work: Work, learn2learn: Path | None, name: str) -> dict:
+def profiled(work: Work, learn2learn: Path | None, name: str) -> dict[str, Any]:
     """Floating point operations of one contender, its seconds and the float32 peak in the same process, and seconds by operation."""
     if is_ours(name):
         hardware.apply(HardwareConfig())
@@ -191,7 +194,7 @@ def profiled(work: Work, learn2learn: Path | None, name: str) -> dict:
     }
 
 
-def grow(learn2learn: Path | None, length: int) -> list[dict]:
+def grow(learn2learn: Path | None, length: int) -> list[dict[str, Any]]:
     """What `alone` finds for one peer and for ours, each in a process of its own, as one size grows and the others stay."""
     found = []
     for key, values in GROWTH.items():

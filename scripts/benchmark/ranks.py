@@ -14,12 +14,13 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from metatrain.tracking.metrics import read_metrics
 
 CORES = len(os.sched_getaffinity(0))
-WAYS = {
+WAYS: dict[str, Mapping[str, object]] = {
     "one process": {"hardware.processes": 1, "hardware.threads": CORES},
     "a process a core, ordered": {"hardware.processes": CORES, "hardware.threads": 1},
     "a process a core, fast": {"hardware.processes": CORES, "hardware.threads": 1, "hardware.reduce": "fast"},
@@ -34,7 +35,7 @@ METHODS = {  # the settings of each, and how many meta-updates
 SAME = ["tracking=none", "validation.every=0", "evaluation.episodes=1", "evaluation.arms=[meta_trained]", "outer.warmup=1", "checkpoint.every=1000"]
 
 
-def seconds(method: str, settings: dict[str, object]) -> tuple[float, float]:
+def seconds(method: str, settings: Mapping[str, object]) -> tuple[float, float]:
     """(seconds per meta-update, of which with other ranks): medians over a run's meta-updates."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"

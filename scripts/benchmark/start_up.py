@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -71,7 +72,7 @@ def first_update_seconds(rounds: int, algorithm: str) -> list[float]:
     return found[1:]
 
 
-def sampling(updates: int, adapt: str) -> dict:
+def sampling(updates: int, adapt: str) -> dict[str, Any]:
     """Seconds of drawing and batching, and of the meta-gradient, in each of some meta-updates."""
     tasks = load_tasks(TasksConfig(path="metatrain:reviews", task="domain", meta_train=SplitConfig(tasks=["*"])), 0)
     encoder, _ = load_encoder(ModelConfig(name="minilm"), second_order=True)
@@ -92,7 +93,7 @@ def sampling(updates: int, adapt: str) -> dict:
 
 def main() -> None:
     hardware.apply(HardwareConfig())
-    found = {"help": statistics.median(help_seconds(10))}
+    found: dict[str, object] = {"help": statistics.median(help_seconds(10))}
     found["first_update"] = {name: statistics.median(first_update_seconds(3, name)) for name in ("maml", "protoanil")}
     found["episodes"] = {adapt: sampling(10, adapt) for adapt in ("all", "head")}
     print(json.dumps({**hardware.describe(), "torch": torch.__version__, "cores_used": len(os.sched_getaffinity(0)), **found}))
