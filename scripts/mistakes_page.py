@@ -29,6 +29,7 @@ MISTAKES = [
     ("a word where a number belongs", "train outer.steps=many"),
     ("a number that makes no sense", "train inner.lr=-1"),
     ("a space within brackets", "train 'evaluation.shots=[1,' '5]'"),
+    ("one value where a list belongs", "train evaluation.shots=5"),
     ("several values without `-m`", "train seed=0,1"),
     ("tasks without a path", "train tasks=files"),
     ("a path that is not there", "train tasks=files tasks.path=my_task/"),

@@ -44,6 +44,7 @@ def nothing_left(folder):
         (["train", "model=hub"], ["model.name is not set"]),
         (["train", "tasks=files"], ["tasks.path is not set"]),
         (["finetune", "checkpoint=tiny"], ["data.train is not set"]),
+        (["evaluate", "checkpoint=tiny", "evaluation.shots=5"], ["evaluation.shots is a list; write evaluation.shots=[VALUE]"]),
         (["finetune", "checkpoint=tiny", "data=rows.csv"], ["data is a group of settings", "data.train, data.test"]),
         (["train", "outer=3"], ["GROUP=OPTION", "GROUP.SETTING=VALUE"]),
         (["finetune", "model=tiny"], ["metatrain finetune has no setting 'model'"]),

@@ -37,11 +37,12 @@ def main(arguments: list[str]) -> None:
     from metatrain.report.charts import charts
     from metatrain.report.page import pictures, write_report
     from metatrain.report.record import read
-    from metatrain.training.whole_files import place_for
+    from metatrain.training.whole_files import folder_for, place_for
 
     page = place_for("out", options["out"]) if options.get("out") else run / "report.html"
+    figures = folder_for("pictures", options["pictures"]) if options.get("pictures") else None
     write_report(run, page)
     print(f"report: {page}")
-    if options.get("pictures"):
-        for picture in pictures(charts(read(run)), Path(options["pictures"]).expanduser()):
+    if figures is not None:
+        for picture in pictures(charts(read(run)), figures):
             print(f"picture: {picture}")

@@ -20,6 +20,7 @@ _CHOSEN_TWICE = re.compile(r"Multiple values for ([\w/@]+)")
 _SWEEP = re.compile(r"Ambiguous value for argument '([^']+)'")
 _GROUP_IS_NO_NAME = "Config group override must be"
 _NOT_A_SETTING = "is not a subclass of"
+_NOT_A_LIST = "is not a ListConfig"
 _PART_OF_AN_ENTRY = "dict is not a subclass of SourceConfig"
 _NOT_AN_OVERRIDE = ("mismatched input", "no viable alternative", "token recognition", "extraneous input", "missing EQUAL")
 
@@ -58,6 +59,8 @@ def explain(error: Exception, command: str = "", folder: Path | None = None) -> 
         message = str(cause).splitlines()[0]
         if _PART_OF_AN_ENTRY in message:
             return "tasks.sources: a new source is added as a whole: '+tasks.sources={NAME: {path: FILE}}'"
+        if _NOT_A_LIST in message and key:
+            return f"{key} is a list; write {key}=[VALUE], or {key}=[VALUE,VALUE]"
         if _NOT_A_SETTING in message and key:
             parent = getattr(cause, "parent_node", None)
             group = parent._get_node(key.rpartition(".")[2]) if isinstance(parent, DictConfig) else None

@@ -27,11 +27,26 @@ def place_for(setting: str, name: str) -> Path:
     path = Path(name).expanduser()
     if path.is_dir():
         raise UserError(f"{setting}={name} is a directory; name a file in it")
+    _make(path.parent, setting, name)
+    return path
+
+
+def folder_for(setting: str, name: str) -> Path:
+    """The directory whose name is the value of a setting, made if it is not there.
+
+    Raises:
+        UserError: none can be there.
+    """
+    path = Path(name).expanduser()
+    _make(path, setting, name)
+    return path
+
+
+def _make(folder: Path, setting: str, name: str) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise UserError(f"{setting}={name}: {error.filename} is a file, and no directory; name another place") from error
-    return path
 
 
 def write_text(path: Path, text: str) -> None:

@@ -44,9 +44,13 @@ def test_what_it_does_not_understand(cli, tiny_run, tmp_path):
         ("report", str(tiny_run), "format=pdf"): "metatrain report has no format=; it takes out= and pictures=",
         ("report", str(tiny_run), str(tiny_run)): "metatrain compare A B html=FILE",
     }
+    (tmp_path / "taken").write_text("")
+    for name in ("taken", "taken/figures"):
+        cases["report", str(tiny_run), f"pictures={name}"] = f"pictures={name}: taken"
     for arguments, words in cases.items():
         found = cli(*arguments)
         assert found.code == 2 and words in found.err and len(found.err.splitlines()) == 1
+    assert not (tiny_run / "report.html").exists()
 
 
 def test_a_file_that_is_cut_short_is_named(cli, tiny_run, tmp_path):
