@@ -30,6 +30,7 @@ def nothing_left(folder):
         (["train", "iner.lr=1"], ["'iner.lr'", "did you mean 'inner.lr'?"]),
         (["train", "modle=tiny"], ["'modle'", "did you mean 'model'?"]),
         (["train", "++inner.foo=1"], ["'inner.foo'"]),
+        (["train", "hydra.job.chdir=true"], ["hydra.job.chdir=true", "leave it out"]),
         (["train", "hydra.rn.dir=x"], ["did you mean 'hydra.run.dir'?"]),
         (["train", "outer.steps=many"], ["outer.steps", "Integer"]),
         (["train", "outer.steps=2.5"], ["outer.steps", "Integer"]),

@@ -124,9 +124,11 @@ def run_under_hydra(
         hydra_config = HydraConfig.get()
         folder = Path(hydra_config.runtime.output_dir)
         try:
+            if hydra_config.job.chdir:
+                raise UserError("hydra.job.chdir=true would look for data in the run's directory; leave it out (hydra.run.dir=DIR says where a run goes)")
             task(typed(config, schema), folder, list(hydra_config.overrides.task))
         except BaseException as error:
-            if folder.resolve().is_relative_to(Path("outputs").resolve()):
+            if folder.resolve().is_relative_to(Path(hydra_config.runtime.cwd, "outputs").resolve()):
                 with suppress(OSError):
                     folder.rmdir()  # which Hydra made; only if nothing is in it
             if is_of_grid():
