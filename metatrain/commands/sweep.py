@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -62,6 +63,7 @@ def start(config: SweepConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.search.space import distributions
     from metatrain.search.study import Study, check_search, error_of, rows
     from metatrain.tracking.console import Display
+    from metatrain.training.run_directory import shown
 
     check_search(config.search)
     space = distributions(config.search.space)
@@ -115,7 +117,7 @@ def start(config: SweepConfig, path: Path, overrides: list[str]) -> None:
         name = f"{config.name}_{report.BEST}".replace("/", "_")
         (folder / f"{name}.yaml").write_text(report.experiment(base, _overrides(best.params), _groups(), best.value or 0.0, name), encoding="utf-8")
         display.say(f"best: trial {number}, validation {config.validation.score.replace('_', ' ')} {best.value:.3f}: {' '.join(_overrides(best.params))}")
-        display.say(f"next: metatrain train --config-dir {path / 'conf'} +experiment={name}")
+        display.say(f"next: metatrain train --config-dir {shlex.quote(shown(path / 'conf'))} +experiment={name}")
 
 
 def _run(study: Study, taken: Taken, settings: Callable[[Taken], TrainConfig], display: Display) -> None:

@@ -178,7 +178,8 @@ def typed(config: DictConfig, schema: type) -> Any:
     try:
         missing = OmegaConf.missing_keys(config)
         if missing:
-            key = min(missing)
+            found = min(missing)
+            key = next((short for names in SHORTHANDS.values() for short, full in names.items() if full == found), found)
             raise UserError(f"{key} is not set; add {key}=... to the command")
         # As plain values first: `++` puts keys into a typed config that its type does not have, and a reference may bring any type.
         plain = OmegaConf.create(escaped(OmegaConf.to_container(config, resolve=True)))
