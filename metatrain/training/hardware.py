@@ -21,6 +21,10 @@ from metatrain.training.config import HardwareConfig
 if TYPE_CHECKING:
     from metatrain.training.ranks import Ranks
 
+# What Linux says of this process. (Its `getrusage` has the memory of the process that started this one too, which may be more.)
+_STATUS = Path("/proc/self/status")
+_earlier_peaks = [0]  # before the kernel's mark was set back
+
 
 def apply(config: HardwareConfig, ranks: Ranks | None = None) -> tuple[torch.device, torch.dtype, list[str]]:
     """Apply the settings to this process; returns the device, the dtype (as `load_encoder` takes it) and lines for the log.
@@ -79,8 +83,15 @@ def peak_memory(device: torch.device) -> int:
     """Largest memory taken so far, in bytes: of the device where it counts, else by the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
+    if _STATUS.exists():
+        return max(_of_process("VmHWM"), *_earlier_peaks)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _of_process(key: str) -> int:
+    """A size that `_STATUS` has, in bytes."""
+    return next(1024 * int(line.split()[1]) for line in _STATUS.read_text().splitlines() if line.startswith(f"{key}:"))
 
 
 def free_memory(device: torch.device) -> int | None:
@@ -123,18 +134,15 @@ def measured_memory(device: torch.device) -> Iterator[Callable[[], int]]:
         before = torch.cuda.memory_reserved(device)
         yield lambda: torch.cuda.max_memory_reserved(device) - before
         return
-    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    reset = Path("/proc/self/clear_refs")
     if not reset.exists():
         yield lambda: 0
         return
-
-    def kilobytes(key: str) -> int:
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith(f"{key}:"))
-
     give_back()  # freed memory that the process still holds would hide the next rise
+    _earlier_peaks.append(_of_process("VmHWM"))
     reset.write_text("5")
-    before = kilobytes("VmRSS")
-    yield lambda: 1024 * max(0, kilobytes("VmHWM") - before)
+    before = _of_process("VmRSS")
+    yield lambda: max(0, _of_process("VmHWM") - before)
 
 
 def describe() -> dict[str, str | int]:

@@ -1,6 +1,9 @@
 """What a command takes of the machine."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -41,3 +44,25 @@ def test_processes_of_one_machine_share_its_cores(monkeypatch):
 def test_no_threads_are_refused():
     with pytest.raises(UserError, match="hardware.threads=0 must be 1 or more"):
         hardware.apply(HardwareConfig(device="cpu", threads=0))
+
+
+linux = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="asks Linux")
+ASKS = "import torch; from metatrain.training.hardware import peak_memory; print(peak_memory(torch.device('cpu')))"
+
+
+@linux
+def test_peak_memory_is_not_that_of_the_process_that_started_this_one():
+    large = f"import subprocess, sys; held = b'x' * 1_500_000_000; subprocess.run([sys.executable, '-c', {ASKS!r}], check=True)"
+    found = subprocess.run([sys.executable, "-c", large], capture_output=True, text=True, check=True)
+    assert int(found.stdout) < 1_500_000_000
+
+
+@linux
+def test_measuring_a_part_does_not_make_the_peak_forgotten():
+    cpu = torch.device("cpu")
+    del [torch.ones(100_000_000)][:]  # 400 MB
+    before = hardware.peak_memory(cpu)
+    with hardware.measured_memory(cpu) as used:
+        held = torch.ones(50_000_000)
+    assert 150e6 < used() < 350e6 and len(held)
+    assert hardware.peak_memory(cpu) > 0.99 * before  # the kernel counts some pages late
