@@ -69,7 +69,8 @@ def main() -> None:
     stop_on_signals()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8")  # what it prints, JSON lines and texts of any language, is the same whatever the locale
+            # JSON lines and texts of any language are the same whatever the locale; names of files may hold what is no text.
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         code = run(sys.argv[1:])
         sys.stdout.flush()

@@ -75,3 +75,8 @@ def test_letters_that_the_locale_does_not_have_are_printed():
     script = "import sys; sys.argv = ['metatrain', 'ls', 'experiments', 'arsc']; from metatrain.cli import main\nmain()"
     answer = subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True, check=True)
     assert "± 4.6" in answer.stdout.decode("utf-8")
+
+
+def test_a_name_that_is_no_text_is_named_all_the_same():
+    answer = subprocess.run([sys.executable, "-m", "metatrain", "report", b"no\xffthing"], capture_output=True, check=False)
+    assert answer.returncode == 2 and answer.stderr.startswith(b"metatrain: error: no\\udcffthing is not a run directory")

@@ -19,7 +19,7 @@ usage: metatrain resume [RUN|latest] [SETTING=VALUE ...]
 
 Goes on with a stopped or killed run from its newest checkpoint. Without settings the result equals that of a run that
 was never interrupted, bit for bit (on CPUs, with the same number of threads). RUN is a run directory; without it, the
-newest run below outputs/. Settings replace the run's own from here on.
+newest run of train below outputs/. Settings replace the run's own from here on.
 
 examples:
   metatrain resume
