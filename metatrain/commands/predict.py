@@ -7,24 +7,25 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from metatrain.config.compose import run_under_hydra
 from metatrain.config.schema import PredictConfig
 
 if TYPE_CHECKING:
+    from io import BufferedReader
+
     from metatrain.models.export import Classifier
     from metatrain.models.writer import Writer
 
 _AT_A_TIME = 5000  # texts of a file
 _PIPE = "-"  # data=-: standard input
-_LINES = 64  # of standard input, whose end may be far
 
 
 USAGE = """\
 usage: metatrain predict model=DIR|latest text="..."|data=FILE|data=- [output=FILE]
 
-Labels a text, the texts of a file, the lines of standard input, a picture or a folder of them, with what `metatrain finetune` wrote.
+Labels a text, the texts of a file, the lines of standard input as they come, a picture or a folder of them, with what `metatrain finetune` wrote.
 
 examples:
   metatrain predict model=latest text="The strap broke on the first day."
@@ -70,23 +71,21 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
     column, pair = config.column or columns.get("text", "text"), config.pair or columns.get("pair")
     if pair is not None and (config.text is not None or config.data == _PIPE):
         raise UserError(f"pair={pair}: this model reads two texts, and here is one; put pairs into a file, with the columns {column} and {pair}")
-    texts: Iterable[str]
-    if config.text is not None:
-        texts = [plain(config.text)]
-    elif config.data == _PIPE:
-        texts = piped_texts(sys.stdin.buffer)
-    else:
-        data = Path(str(config.data)).expanduser()
-        texts = pictures_in(data) or read_file(data, Columns(column, pair=pair)).texts
+    parts: Iterable[Sequence[str]] = ()
+    if config.data == _PIPE:
+        parts = piped_texts(cast("BufferedReader", sys.stdin.buffer))
+    elif config.data is not None:
+        data = Path(config.data).expanduser()
+        parts = _parts(pictures_in(data) or read_file(data, Columns(column, pair=pair)).texts)
     device, _, _ = hardware.apply(config.hardware)
     model = Writer(folder, device) if (folder / TASK).is_file() else Classifier(folder, device)
     if config.text is not None:
-        print(_shown(model, list(texts)))
+        print(_shown(model, [plain(config.text)]))
         return
-    lines = _lines(model, texts, _LINES if config.data == _PIPE else _AT_A_TIME)
+    lines = _lines(model, parts)
     if output is None:
         for line in lines:
-            sys.stdout.write(line)
+            print(line, end="", flush=config.data == _PIPE)  # whose other end may wait for the answer
     else:
         number = write_lines(output, lines)
         print(f"{number} predictions: {output}")
@@ -104,13 +103,18 @@ def _shown(model: Classifier | Writer, texts: Sequence[str]) -> str:
     return "\n".join([*none, *(f"{label}\t{value:.4f}" for value, label in ranked)])
 
 
-def _lines(model: Classifier | Writer, texts: Iterable[str], at_a_time: int) -> Iterator[str]:
-    """A JSON line per text, so many texts at a time."""
+def _parts(texts: Iterable[str]) -> Iterator[list[str]]:
+    waiting = iter(texts)
+    while part := list(itertools.islice(waiting, _AT_A_TIME)):
+        yield part
+
+
+def _lines(model: Classifier | Writer, parts: Iterable[Sequence[str]]) -> Iterator[str]:
+    """A JSON line per text."""
     from metatrain.models.export import NONE, is_none
     from metatrain.tasks.texts import PAIR, is_picture, path_of
 
-    waiting = iter(texts)
-    while part := list(itertools.islice(waiting, at_a_time)):
+    for part in filter(None, parts):
         if model.labels is None:
             answers = [{"answer": answer} for answer in model.answers(part)]
         else:

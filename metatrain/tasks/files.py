@@ -14,6 +14,7 @@ import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from metatrain.tasks.texts import PAIR, TextStore, plain
 
 BAD_ROWS = ("refuse", "skip")
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
+_COME = 1 << 16  # bytes of a pipe that are taken at a time, at most
 Row = tuple[int, dict[str, Any] | str]  # a line number (from 1), and the row or what is wrong with it
 _LOST = "not valid CSV"  # from such a line on, nobody knows where a field ends
 _NOT_UTF8 = "not valid UTF-8; save the file as UTF-8"
@@ -161,13 +163,18 @@ def read_texts(path: Path, column: str) -> Iterator[str]:
         raise UserError(f"{path}: the file is empty")
 
 
-def piped_texts(pipe: Iterable[bytes]) -> Iterator[str]:
-    """The lines of standard input, as they come, without empty ones.
+def piped_texts(pipe: BufferedReader) -> Iterator[list[str]]:
+    """The lines of standard input, each time those that have come, without empty ones.
 
     Raises:
         UserError: one is not valid UTF-8; the message says which.
     """
-    return _filled("standard input", _decoded(pipe))
+    first, rest = 1, b""
+    while come := pipe.read1(_COME):
+        *lines, rest = (rest + come).split(b"\n")
+        yield list(_filled("standard input", _decoded(lines, first)))
+        first += len(lines)
+    yield list(_filled("standard input", _decoded([rest], first)))
 
 
 def _filled(source: str, lines: Iterable[tuple[int, str | None]]) -> Iterator[str]:
@@ -234,9 +241,9 @@ def _lines(path: Path) -> Iterator[tuple[int, str | None]]:
         raise UserError(f"{path}: the gzip file is broken: {error}") from error
 
 
-def _decoded(lines: Iterable[bytes]) -> Iterator[tuple[int, str | None]]:
-    """Line numbers and lines, None in place of one that is not valid UTF-8."""
-    for number, line in enumerate(lines, start=1):
+def _decoded(lines: Iterable[bytes], first: int = 1) -> Iterator[tuple[int, str | None]]:
+    """Line numbers, from `first`, and lines, None in place of one that is not valid UTF-8."""
+    for number, line in enumerate(lines, start=first):
         try:
             yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError:

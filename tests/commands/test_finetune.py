@@ -138,6 +138,17 @@ def test_predict_the_lines_of_standard_input(cli, finetuned, tmp_path, monkeypat
     assert refused.code == 2 and "pair=other: this model reads two texts, and here is one" in refused.err
 
 
+@pytest.mark.slow
+def test_a_program_that_waits_for_each_answer_gets_it(finetuned):
+    command = [sys.executable, "-m", "metatrain", "predict", f"model={finetuned}", "data=-", "hardware.threads=1"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+        for text in ("a good tool", "it broke", "good"):
+            print(text, file=process.stdin)
+            assert json.loads(process.stdout.readline())["text"] == text
+        process.stdin.close()
+        assert process.wait() == 0
+
+
 def test_predictions_are_those_of_the_model_that_was_tested(cli, finetuned, tmp_path):
     """The accuracy reported by finetune, computed again from predict's answers."""
     found = cli("predict", f"model={finetuned}", "data=test.csv")
