@@ -69,18 +69,24 @@ def methods() -> str:
     return "\n".join([*lines, "", NOTATION, "", *entries])
 
 
+def docstring(made: object) -> str:
+    found = inspect.getdoc(made)
+    assert found, f"{made} has no docstring"
+    return found
+
+
 def registry(setting: str, choices: Mapping[str, object], check: str) -> str:
     """A section for one axis: each choice with its docstring."""
     lines = [f"## `{setting}`", "", f"Checked by `{check}`.", ""]
     for name, made in choices.items():
-        lines.append(f"- **`{name}`**: {' '.join((inspect.getdoc(made) or '').split())}")
+        lines.append(f"- **`{name}`**: {' '.join(docstring(made).split())}")
     return "\n".join(lines)
 
 
 def page() -> str:
     """The whole page."""
     rules = {name: type(make(1.0, ())) for name, make in heads.RULES.items()}
-    modes = inspect.getdoc(meta_gradient.meta_gradient) or ""
+    modes = docstring(meta_gradient.meta_gradient)
     modes = re.sub(r"\n  +", " ", modes[modes.index("- `exact`") :])
     where = "tests/meta/test_meta_gradient.py` (closed forms and unrolled graphs) and `tests/meta/test_learner.py` (a small BERT)"
     kinds = {
@@ -113,7 +119,7 @@ def page() -> str:
         "",
         f"## `algorithm.meta_gradient`\n\nChecked by `{where}.\n\n{modes}",
         "",
-        NOISE + "\n".join(f"- **`{name}`**: {' '.join((inspect.getdoc(made) or '').split())}" for name, made in noises.items()),
+        NOISE + "\n".join(f"- **`{name}`**: {' '.join(docstring(made).split())}" for name, made in noises.items()),
     ]
     return "\n".join(sections) + "\n"
 

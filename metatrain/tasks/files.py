@@ -25,7 +25,7 @@ from metatrain.tasks.texts import PAIR, TextStore, plain
 
 BAD_ROWS = ("refuse", "skip")
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
-_COME = 1 << 16  # bytes of a pipe that are taken at a time, at most
+_CHUNK = 1 << 16  # bytes of a pipe that are taken at a time, at most
 Row = tuple[int, dict[str, Any] | str]  # a line number (from 1), and the row or what is wrong with it
 _LOST = "not valid CSV"  # from such a line on, nobody knows where a field ends
 _NOT_UTF8 = "not valid UTF-8; save the file as UTF-8"
@@ -170,7 +170,7 @@ def piped_texts(pipe: BufferedReader) -> Iterator[list[str]]:
         UserError: one is not valid UTF-8; the message says which.
     """
     first, rest = 1, b""
-    while come := pipe.read1(_COME):
+    while come := pipe.read1(_CHUNK):
         *lines, rest = (rest + come).split(b"\n")
         yield list(_filled("standard input", _decoded(lines, first)))
         first += len(lines)

@@ -32,7 +32,7 @@ from typing import Any
 import contenders
 import numpy as np
 import torch
-from contenders import Step, Work
+from contenders import Gradient, Step, Work
 from safetensors.torch import load_file, save_file
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -87,7 +87,7 @@ def makers(work: Work, learn2learn: Path | None) -> dict[str, Callable[[], Step]
     return made
 
 
-def distance(found: dict[str, Any], reference: dict[str, Any]) -> float:
+def distance(found: Gradient, reference: Gradient) -> float:
     """|found - reference| / |reference| over all parameters."""
     square = sum(float((found[name].double() - value.double()).square().sum()) for name, value in reference.items())
     return (square / sum(float(value.double().square().sum()) for value in reference.values())) ** 0.5
@@ -104,7 +104,7 @@ def peak(size: int = 2048) -> float:
     return 2 * size**3 / min(seconds) / 1e9
 
 
-def timed(step: Step) -> tuple[float, dict[str, Any]]:
+def timed(step: Step) -> tuple[float, Gradient]:
     begin = time.perf_counter()
     gradient = step()
     return time.perf_counter() - begin, gradient

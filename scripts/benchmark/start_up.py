@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -72,7 +71,7 @@ def first_update_seconds(rounds: int, algorithm: str) -> list[float]:
     return found[1:]
 
 
-def sampling(updates: int, adapt: str) -> dict[str, Any]:
+def sampling(updates: int, adapt: str) -> dict[str, float]:
     """Seconds of drawing and batching, and of the meta-gradient, in each of some meta-updates."""
     tasks = load_tasks(TasksConfig(path="metatrain:reviews", task="domain", meta_train=SplitConfig(tasks=["*"])), 0)
     encoder, _ = load_encoder(ModelConfig(name="minilm"), second_order=True)
