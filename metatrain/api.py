@@ -30,11 +30,13 @@ from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.parameters import Parameters
 from metatrain.models.export import NONE, is_none
 from metatrain.tasks.episodes import given_episode
+from metatrain.tasks.texts import PAIR, has_lone_surrogate, plain
 from metatrain.training import hardware
 from metatrain.training.config import HardwareConfig
 from metatrain.training.whole_files import whole_file
 
 _FORMAT = "metatrain task 1"
+Text = str | tuple[str, str]  # a tuple: two texts that belong together, a premise and a hypothesis, say
 
 
 def load(checkpoint: str | Path, device: str = "auto", fit_head: bool | None = None, fit_encoder: bool | None = None) -> FewShotModel:
@@ -61,8 +63,10 @@ class FewShotModel:
         self._learner = learner
         self._tokens = learner.model.tokens()
 
-    def adapt(self, examples: Iterable[tuple[str, str]], none_of_these: float | None = None) -> Task:
+    def adapt(self, examples: Iterable[tuple[Text, str]], none_of_these: float | None = None) -> Task:
         """Learn a task from pairs (text, label), some of every label.
+
+        A text is read as `metatrain finetune` reads it from a file: without the blanks around it.
 
         none_of_these: the share of texts of the labels that may be taken for none of them; None: every text is of one of the labels.
 
@@ -71,13 +75,10 @@ class FewShotModel:
                 example of a label, or adaptation does not stay finite.
         """
         check_none_of_these(none_of_these, self._learner)
-        pairs = list(examples)
-        for number, pair in enumerate(pairs):
-            if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and all(isinstance(part, str) for part in pair)):
-                raise UserError(f"examples[{number}] must be a pair of strings, (text, label), and is {pair!r}")
-        if len({label for _, label in pairs}) < 2:
+        read = [_example(example, f"examples[{number}]") for number, example in enumerate(examples)]
+        if len({label for _, label in read}) < 2:
             raise UserError("examples of one label or none: a classifier needs two labels or more")
-        episode = given_episode([text for text, _ in pairs], [label for _, label in pairs], len(pairs))
+        episode = given_episode([text for text, _ in read], [label for _, label in read], len(read))
         texts = texts_of(episode, self._tokens)
         adapted, _, fit = adapted_to(self._learner, texts)
         threshold = None
@@ -123,11 +124,11 @@ class Task:
     own: Parameters  # what adaptation changed, the head among it
     threshold: float | None  # a text whose highest logit is below it is of none of the labels
 
-    def predict(self, texts: Iterable[str]) -> list[str]:
-        """A label for each text; `none_of_these` where the task allows it.
+    def predict(self, texts: Iterable[Text]) -> list[str]:
+        """A label for each text, which is read as `metatrain predict` reads it; `none_of_these` where the task allows it.
 
         Raises:
-            UserError: it is one text instead of several, or one of them is no text.
+            UserError: it is one text instead of several, or one of them is no text that a tokenizer can read.
         """
         if not (texts := _listed(texts)):
             return []
@@ -135,7 +136,7 @@ class Task:
         none = is_none(logits, self.threshold).tolist()
         return [NONE if unlike else self.labels[label] for unlike, label in zip(none, logits.argmax(1).tolist())]
 
-    def probabilities(self, texts: Iterable[str]) -> np.ndarray:
+    def probabilities(self, texts: Iterable[Text]) -> np.ndarray:
         """Of the labels, shape [texts, labels]; raises what `predict` does."""
         texts = _listed(texts)
         return self.model._logits(self.own, texts).softmax(1).numpy() if texts else np.zeros((0, len(self.labels)))
@@ -148,12 +149,33 @@ class Task:
             safetensors.torch.save_file(tensors, temporary, metadata={"metatrain": json.dumps(facts, ensure_ascii=False)})
 
 
-def _listed(texts: Iterable[str]) -> list[str]:
-    """The texts, of a column of a table, say."""
+def _example(example: object, where: str) -> tuple[str, str]:
+    """An example as it is learned from: (text, label)."""
+    if isinstance(example, (tuple, list)) and len(example) == 2:
+        text, label = example
+        if _is_text(text) and isinstance(label, str):
+            if has_lone_surrogate(label):
+                raise UserError(f"{where}: the label {label!r} has half a character (a lone surrogate)")
+            return _read(text, where), label
+    raise UserError(f"{where} must be a pair of strings, (text, label), and is {example!r}")
+
+
+def _listed(texts: Iterable[Text]) -> list[str]:
+    """The texts, of a column of a table, say, as they are read."""
     if isinstance(texts, str):
         raise UserError("texts must be a list of strings, and is one string; put it into a list: [text]")
-    listed = list(texts)
-    for number, text in enumerate(listed):
-        if not isinstance(text, str):
-            raise UserError(f"texts[{number}] must be a string, and is {text!r}")
-    return listed
+    return [_read(text, f"texts[{number}]") for number, text in enumerate(texts)]
+
+
+def _read(text: Text, where: str) -> str:
+    """A text, or two that belong together, as the tokenizer is given it."""
+    if not _is_text(text):
+        raise UserError(f"{where} must be a string, and is {text!r}")
+    parts = (text,) if isinstance(text, str) else text
+    if any(map(has_lone_surrogate, parts)):
+        raise UserError(f"{where} has half a character (a lone surrogate): {text!r}")
+    return PAIR.join(map(plain, parts))
+
+
+def _is_text(text: object) -> bool:
+    return isinstance(text, str) or (isinstance(text, tuple) and len(text) == 2 and all(isinstance(part, str) for part in text))

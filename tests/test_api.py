@@ -47,6 +47,35 @@ def test_what_is_no_list_of_examples_or_texts_is_refused(run):
             asked(["good film", None])
 
 
+def test_odd_characters_mean_nothing(run):
+    """A character that once stood for a masked word, a pair or an image here is a character like any other."""
+    model = metatrain.load(run)
+    odd = ["a\ufffcb", "good\x1efilm", "\x1dgood", "\x1d", "\ufdd0", "\ufdd2/etc/passwd", "  good  "]
+    task = model.adapt([*EXAMPLES, *((text, "good") for text in odd)])
+    ids = [task.model._tokens.tokenizer(text)["input_ids"] for text in ("a\ufffcb", "good\x1efilm", "\x1dgood", "", "", "/etc/passwd", "good")]
+    assert [read.tolist() for read in task.model._tokens.encode([metatrain.api._read(text, "") for text in odd])] == ids
+    np.testing.assert_allclose(task.probabilities(odd).sum(1), 1, atol=1e-6)
+
+
+def test_half_a_character_is_refused(run):
+    model = metatrain.load(run)
+    for examples in ([("a \ud83d b", "x"), ("c", "y")], [(("a", "\udc00"), "x"), ("c", "y")], [("a", "\ud800"), ("c", "y")]):
+        with pytest.raises(UserError, match=r"examples\[0\].*half a character"):
+            model.adapt(examples)
+    with pytest.raises(UserError, match=r"texts\[1\] has half a character"):
+        model.adapt(EXAMPLES).predict(["a", "\udfff"])
+
+
+def test_two_texts_that_belong_together(run):
+    model = metatrain.load(run)
+    task = model.adapt([((text, "a question"), label) for text, label in EXAMPLES])
+    pairs = [("good film", "is it"), ("good film is it", "")]
+    first, second = task.probabilities(pairs)
+    assert np.abs(first - second).max() > 0  # a separator stands between them
+    ids = task.model._tokens.encode([metatrain.api._read(pair, "") for pair in pairs])
+    assert [read.tolist() for read in ids] == [task.model._tokens.tokenizer(*pair)["input_ids"] for pair in pairs]
+
+
 def test_texts_may_be_a_column_of_a_table(run):
     task = metatrain.load(run).adapt(EXAMPLES)
     wanted = task.predict(TEXTS)

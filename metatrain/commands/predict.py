@@ -55,13 +55,15 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.models.writer import TASK, Writer
     from metatrain.tasks.files import Columns, piped_texts, read_file
     from metatrain.tasks.sources import pictures_in
-    from metatrain.tasks.texts import plain
+    from metatrain.tasks.texts import has_lone_surrogate, plain
     from metatrain.training import hardware
     from metatrain.training.run_directory import RunDirectory
     from metatrain.training.whole_files import place_for, write_lines
 
     if (config.text is None) == (config.data is None):
         raise UserError('give either text="..." or data=FILE')
+    if config.text is not None and has_lone_surrogate(config.text):
+        raise UserError(f"text={ascii(config.text)} is not valid UTF-8, or has half a character (a lone surrogate)")
     output = None if config.output is None else place_for("output", config.output)
     name = config.model.path
     folder = RunDirectory.find(name, "finetune").path if name == "latest" else Path(name).expanduser()

@@ -21,7 +21,7 @@ from typing import Any
 import datasets
 
 from metatrain.errors import UserError
-from metatrain.tasks.texts import PAIR, TextStore, plain
+from metatrain.tasks.texts import PAIR, TextStore, has_lone_surrogate, plain
 
 BAD_ROWS = ("refuse", "skip")
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -109,8 +109,8 @@ def table_of(source: str, rows: Iterable[Row], columns: Columns, task: str, bad_
                 raise UserError(f"{source}:{line}: {problem}")
             bad, first_bad = bad + 1, first_bad or (line, problem)
             continue
-        text = plain(_string(row[columns.text])).strip()
-        texts.add(f"{text}{PAIR}{plain(_string(row[columns.pair])).strip()}" if columns.pair else text)
+        text = plain(_string(row[columns.text]))
+        texts.add(f"{text}{PAIR}{plain(_string(row[columns.pair]))}" if columns.pair else text)
         if columns.target:
             targets.add(_string(row[columns.target]).strip())
         elif columns.label:
@@ -181,7 +181,7 @@ def _filled(source: str, lines: Iterable[tuple[int, str | None]]) -> Iterator[st
     for number, line in lines:
         if line is None:
             raise UserError(f"{source}:{number}: {_NOT_UTF8}")
-        if text := plain(line).strip():
+        if text := plain(line):
             yield text
 
 
@@ -318,7 +318,7 @@ def _problem(row: dict[str, Any], names: Sequence[str]) -> str | None:
         value = "" if row[name] is None else _string(row[name]).strip()
         if value in ("", "nan"):
             return f"field {name!r} is empty"
-        if any("\ud800" <= letter <= "\udfff" for letter in value):
+        if has_lone_surrogate(value):
             return f"field {name!r} has half a character (a lone surrogate)"
     return None
 

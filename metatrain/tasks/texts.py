@@ -13,16 +13,22 @@ import numpy as np
 import pyarrow
 import pyarrow.ipc
 
-MASK = "\ufffc"  # stands for a masked word in a text; the tokenizer's own mask takes its place
-PAIR = "\x1e"  # stands between the two texts of a pair; the tokenizer's own separator takes its place
-PICTURE = "\x1d"  # begins what stands for a picture: the path of its file follows
+# Noncharacters, which Unicode reserves for use inside a program: what a user's text may hold stands for itself.
+MASK = "\ufdd0"  # stands for a masked word in a text; the tokenizer's own mask takes its place
+PAIR = "\ufdd1"  # stands between the two texts of a pair; the tokenizer's own separator takes its place
+PICTURE = "\ufdd2"  # begins what stands for an image: the path of its file follows
 _READ = 10_000  # texts that are read at a time
 _IN_MEMORY = 50_000  # texts of a file with fewer are held in memory
 
 
 def plain(text: str) -> str:
-    """A user's text without the characters that mean something here."""
-    return text.replace(MASK, " ").replace(PAIR, " ").replace(PICTURE, " ")
+    """Return a user's text without the characters that mean something here, and without the blanks around it."""
+    return text.replace(MASK, " ").replace(PAIR, " ").replace(PICTURE, " ").strip()
+
+
+def has_lone_surrogate(text: str) -> bool:
+    """Whether a text holds a lone surrogate, which no tokenizer can read."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def readable(text: str) -> str:
