@@ -176,12 +176,26 @@ More inner steps, and a larger model (the size of BERT-base, with random weights
 Of the kernels of 20 inner steps in TF32, about {number / 1000:.0f} thousand, by time: {shares}. What is left to gain are fewer
 and larger operations between the products. Four times the episodes take 3.3 times as long. With random
 weights BERT-base's meta-gradient in TF32 has nothing to do with the one in float32 (learn2learn's own differ by 86% of their length), so its seconds
-alone say something; with 20 inner steps it was timed in learn2learn alone.
+alone say something.
+
+{_larger_machine()}
 
 In a run (`metatrain train tasks=fdu_mtl algorithm=maml episode.shots=5 episode.queries=5 outer.meta_batch=4 hardware=gpu`) a meta-update takes 0.11 s once
 the kernels of its sizes are recorded, which costs 0.3 to 1 s for each of the few sizes; with `hardware.together=1 hardware.fast_kernels=false`
-in float32, 1.2 s. The tests of `tests/training/test_gpu.py` passed there (20, again on 27 November 2026): float64
+in float32, 1.2 s. The tests of `tests/training/test_gpu.py` passed there, and on an H200 (20, on 27 November 2026): float64
 meta-gradients equal to a CPU's, the same bits again and after a resumption, no waiting within a meta-gradient."""
+
+
+def _larger_machine() -> str:
+    """The paragraph on BERT-base with 20 inner steps, from scripts/benchmark/measured/h200.jsonl."""
+    machine, *lines = (json.loads(line) for line in (ROOT / "scripts/benchmark/measured/h200.jsonl").read_text().splitlines())
+    case = {line["gpu_contender"]: line for line in lines}
+    peer, exact, first = case["learn2learn"], case["exact_recomputed, TF32"], case["first order, TF32"]
+    return f"""\
+BERT-base with 20 inner steps was measured with all contenders on one {machine["gpu"]} (`gpu.py --no-profile --case base,20,4`, medians of
+{machine["rounds"]} rounds; `scripts/benchmark/measured/h200.jsonl`): learn2learn {peer["seconds"]:.2f} s and {peer["memory_mb"]:,} MB, metatrain
+exact_recomputed in TF32 {exact["seconds"]:.2f} s ({peer["seconds"] / exact["seconds"]:.1f} times as fast) and {exact["memory_mb"]:,} MB, first order in
+TF32 {first["seconds"]:.2f} s and {first["memory_mb"]:,} MB."""
 
 
 def _others(median: dict[str, float]) -> str:

@@ -120,7 +120,7 @@ def kernels(step: Step) -> dict[str, float]:
     return {kind: round(value, 5) for kind, value in found.items()}
 
 
-def measured(make: Callable[[], Step], recorded: bool, rounds: int, reference: contenders.Gradient | None) -> tuple[dict[str, Any], contenders.Gradient]:
+def measured(make: Callable[[], Step], recorded: bool, rounds: int, reference: contenders.Gradient | None, profile: bool) -> tuple[dict[str, Any], contenders.Gradient]:
     """Seconds, memory, operations and distance to the reference of one contender, and its gradient."""
     step = make()
     torch.cuda.empty_cache()
@@ -138,14 +138,14 @@ def measured(make: Callable[[], Step], recorded: bool, rounds: int, reference: c
         "memory_mb": round((torch.cuda.max_memory_reserved() - before) / 1e6),
         "tflop": round(counter.get_total_flops() / 1e12, 3),
     }
-    if recorded:
+    if recorded and profile:
         found["kernels"] = kernels(step)
     if reference is not None:
         found["gradient_error"] = distance(gradient, {key: reference[key] for key in gradient})
     return found, gradient
 
 
-def case(name_of_case: str, work: Work, names: Sequence[str], learn2learn: Path | None, rounds: int) -> None:
+def case(name_of_case: str, work: Work, names: Sequence[str], learn2learn: Path | None, rounds: int, profile: bool) -> None:
     """Print what is measured of each contender, one after the other."""
     reference = None
     for name in names:
@@ -154,7 +154,7 @@ def case(name_of_case: str, work: Work, names: Sequence[str], learn2learn: Path 
             continue
         torch.set_float32_matmul_precision("high" if name.endswith("TF32") else "highest")
         try:
-            found, gradient = measured(make, name in RECORDED, rounds, reference)
+            found, gradient = measured(make, name in RECORDED, rounds, reference, profile)
         except torch.OutOfMemoryError:
             found = {"out_of_memory": True}
         else:
@@ -170,6 +170,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--case", action="append", default=[], metavar="MODEL,STEPS,EPISODES")
     parser.add_argument("--only", action="append", default=[], help=f"a contender, of {', '.join(PEERS + OURS)}; may be given more than once")
+    parser.add_argument("--no-profile", action="store_true", help="do not count kernels by kind; with 20 inner steps of the larger model that takes minutes")
     arguments = parser.parse_args()
     machine = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "rounds": arguments.rounds, "peak_tflops": peaks(), **hardware.describe()}
     print(json.dumps(machine), flush=True)
@@ -179,7 +180,7 @@ def main() -> None:
             chosen = episodes(int(count), 128)
             work = Work(chosen, int(steps), model=base(Path(folder) / "base") if model == "base" else model, device="cuda")
             names = [each for each in CASES.get(name, FEW) if not arguments.only or each in arguments.only]
-            case(name, work, names, arguments.learn2learn, arguments.rounds)
+            case(name, work, names, arguments.learn2learn, arguments.rounds, not arguments.no_profile)
 
 
 if __name__ == "__main__":
