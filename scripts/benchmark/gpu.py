@@ -120,7 +120,9 @@ def kernels(step: Step) -> dict[str, float]:
     return {kind: round(value, 5) for kind, value in found.items()}
 
 
-def measured(make: Callable[[], Step], recorded: bool, rounds: int, reference: contenders.Gradient | None, profile: bool) -> tuple[dict[str, Any], contenders.Gradient]:
+def measured(
+    make: Callable[[], Step], recorded: bool, rounds: int, reference: contenders.Gradient | None, profile: bool
+) -> tuple[dict[str, Any], contenders.Gradient]:
     """Seconds, memory, operations and distance to the reference of one contender, and its gradient."""
     step = make()
     torch.cuda.empty_cache()
