@@ -18,7 +18,7 @@ from metatrain.models.architectures import CAUSAL, architecture_of
 from metatrain.models.batches import Packed, Padded, TextBatch, pack, pad
 from metatrain.models.config import ModelConfig
 from metatrain.models.dropout import dropout, set_dropout
-from metatrain.models.pretrained import Backbone, check_vocabulary, load_backbone, load_tokenizer, name_in_log
+from metatrain.models.pretrained import Backbone, attention_for, attention_in_log, check_vocabulary, load_backbone, load_tokenizer, name_in_log
 from metatrain.tasks.tokens import Tokens
 
 POOLINGS = ("mean", "first", "last")
@@ -178,8 +178,8 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
         source = "a from-scratch 2-layer BERT"
     else:
         path, source = minilm.resolve() if config.name == "minilm" else (config.name, "")
-        attention = "eager" if second_order else "sdpa"
-        backbone, tokenizer = load_backbone(path, config, partial(_auto, config), attention, dtype), load_tokenizer(path, config)
+        backbone = load_backbone(path, config, partial(_auto, config), attention_for(second_order), dtype)
+        tokenizer = load_tokenizer(path, config)
         check_vocabulary(config, tokenizer, backbone)
         source = source or name_in_log(config)
     if config.pooling == "first" and backbone.config.model_type in CAUSAL:
@@ -194,10 +194,8 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
     notes.append(f"model: {source}, {size / 1e6:.1f}M parameters, {config.pooling} pooling{', normalized' if config.normalize else ''}")
     if encoder.architecture is not None:
         notes.append("attention: packed without padding, twice differentiable")
-    elif second_order:
-        notes.append("attention: eager, because the fused kernel has no second derivative; texts are padded in groups of similar length")
     else:
-        notes.append("attention: fused (sdpa), first derivatives only; texts are padded in groups of similar length")
+        notes.append(f"{attention_in_log(backbone, second_order)}; texts are padded in groups of similar length")
     return encoder, notes
 
 

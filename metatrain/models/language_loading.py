@@ -13,7 +13,7 @@ from metatrain.errors import UserError
 from metatrain.models import scratch
 from metatrain.models.config import ModelConfig, ScratchConfig
 from metatrain.models.language_model import LanguageModel
-from metatrain.models.pretrained import check_vocabulary, load_backbone, load_tokenizer, name_in_log
+from metatrain.models.pretrained import attention_for, attention_in_log, check_vocabulary, load_backbone, load_tokenizer, name_in_log
 
 _TINY = ScratchConfig(layers=1, hidden=32, heads=2, vocabulary=1000)
 _LONGEST_CONTEXT = 2048  # positions of a decoder with random weights
@@ -34,7 +34,7 @@ def load_language_model(
     for key in ("max_length", "max_target_length"):
         if getattr(config, key) < 2:
             raise UserError(f"model.{key}={getattr(config, key)} must be 2 or more")
-    attention = "eager" if second_order else "sdpa"
+    attention = attention_for(second_order)
     if config.name == "tiny":
         config = replace(config, name=f"{scratch.PREFIX}{'gpt2' if decoder_alone else 't5'}", scratch=_TINY)
     is_new = config.name.startswith(scratch.PREFIX)
@@ -58,11 +58,11 @@ def load_language_model(
     kind = "a decoder alone" if model.decoder_alone else "an encoder-decoder"
     return model, [
         f"model: {name_in_log(config)}, {kind}, {size / 1e6:.1f}M parameters, {len(tokenizer):,} pieces",
-        f"attention: {'eager, because the fused kernel has no second derivative' if second_order else 'fused (sdpa), first derivatives only'}",
+        attention_in_log(backbone, second_order),
     ]
 
 
-def _from_scratch(config: ModelConfig, attention: str, texts: Iterable[str]) -> tuple[PreTrainedTokenizerBase, Any]:
+def _from_scratch(config: ModelConfig, attention: str | None, texts: Iterable[str]) -> tuple[PreTrainedTokenizerBase, Any]:
     name = config.name[len(scratch.PREFIX) :]
     scratch.check_scratch(name, config.scratch)
     tokenizer = scratch.scratch_tokenizer(config, texts, scratch.ends_texts(name))

@@ -20,7 +20,7 @@ from metatrain.errors import UserError
 from metatrain.models.batches import Mixed, Padded, pad
 from metatrain.models.config import ModelConfig
 from metatrain.models.dropout import dropout, set_dropout
-from metatrain.models.pretrained import Backbone, load_backbone, load_image_processor, load_tokenizer, model_type, name_in_log
+from metatrain.models.pretrained import Backbone, attention_for, attention_in_log, load_backbone, load_image_processor, load_tokenizer, model_type, name_in_log
 from metatrain.models.scratch import check_size, scratch_tokenizer
 from metatrain.tasks.tokens import Tokens
 
@@ -160,7 +160,7 @@ def load_picture_encoder(
         raise UserError("hardware.precision=bf16 is for encoders of texts for now; choose hardware.precision=float32")
     if config.pooling == "last":
         raise UserError("model.pooling=last: a picture has no last token that has seen the others; choose mean or first")
-    attention = "eager" if second_order else "sdpa"
+    attention = attention_for(second_order)
     if config.name in SCRATCH:
         backbone, tokenizer, processor = _from_scratch(config, texts, attention)
     else:
@@ -174,11 +174,11 @@ def load_picture_encoder(
     what = "pictures" if tokenizer is None else "pictures and texts"
     return encoder, [
         f"model: {name_in_log(config)}, of {what}, {size / 1e6:.1f}M parameters{', normalized' if config.normalize else ''}",
-        f"attention: {'eager, because the fused kernel has no second derivative' if second_order else 'fused (sdpa), first derivatives only'}",
+        attention_in_log(encoder.backbone, second_order),
     ]
 
 
-def _from_scratch(config: ModelConfig, texts: Iterable[str], attention: str) -> tuple[Backbone, PreTrainedTokenizerBase | None, Any]:
+def _from_scratch(config: ModelConfig, texts: Iterable[str], attention: str | None) -> tuple[Backbone, PreTrainedTokenizerBase | None, Any]:
     """A small model with random weights, which depend on the global seed."""
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 

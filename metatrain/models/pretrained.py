@@ -62,8 +62,22 @@ def _entries(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
-def load_backbone(path: str, config: ModelConfig, choose: Choice, attention: str, dtype: torch.dtype) -> Backbone:
-    """The model of a hub id or a directory.
+def attention_for(second_order: bool) -> str | None:
+    """The attention implementation to load a model with: eager, which is twice differentiable; None: the fused kernel where the architecture has it."""
+    return "eager" if second_order else None
+
+
+def attention_in_log(backbone: Backbone, second_order: bool) -> str:
+    """Which attention implementation a loaded model uses, and why."""
+    if second_order:
+        return "attention: eager, because the fused kernel has no second derivative"
+    if backbone.config._attn_implementation == "eager":
+        return "attention: eager, because this architecture has no fused kernel"
+    return "attention: fused (sdpa), first derivatives only"
+
+
+def load_backbone(path: str, config: ModelConfig, choose: Choice, attention: str | None, dtype: torch.dtype) -> Backbone:
+    """The model of a hub id or a directory; attention: as `attention_for` returns it.
 
     Raises:
         UserError: it does not exist, cannot be read as what `choose` says, or lacks weights that are used.

@@ -76,12 +76,12 @@ def ends_texts(name: str) -> bool:
     return name == "t5"
 
 
-def backbone(name: str, config: ScratchConfig, tokenizer: PreTrainedTokenizerBase, positions: int, attention: str) -> PreTrainedModel:
+def backbone(name: str, config: ScratchConfig, tokenizer: PreTrainedTokenizerBase, positions: int, attention: str | None) -> PreTrainedModel:
     """A model with random weights, which depend on the global seed; positions: the longest input of a decoder alone."""
     return _BACKBONES[name](config, tokenizer, positions, attention)
 
 
-def _t5(config: ScratchConfig, tokenizer: PreTrainedTokenizerBase, positions: int, attention: str) -> T5ForConditionalGeneration:
+def _t5(config: ScratchConfig, tokenizer: PreTrainedTokenizerBase, positions: int, attention: str | None) -> T5ForConditionalGeneration:
     return T5ForConditionalGeneration(
         T5Config(  # type: ignore[call-arg]  # takes what every configuration takes
             vocab_size=len(tokenizer),
@@ -100,7 +100,7 @@ def _t5(config: ScratchConfig, tokenizer: PreTrainedTokenizerBase, positions: in
     )
 
 
-def _gpt2(config: ScratchConfig, tokenizer: PreTrainedTokenizerBase, positions: int, attention: str) -> GPT2LMHeadModel:
+def _gpt2(config: ScratchConfig, tokenizer: PreTrainedTokenizerBase, positions: int, attention: str | None) -> GPT2LMHeadModel:
     return GPT2LMHeadModel(
         GPT2Config(  # type: ignore[call-arg]
             vocab_size=len(tokenizer),

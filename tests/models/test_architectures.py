@@ -101,6 +101,17 @@ def test_texts_together_give_what_each_gives_alone(tmp_path, name):
         torch.testing.assert_close(found, expected, rtol=0, atol=tolerance(name), msg=pooling)
 
 
+@pytest.mark.parametrize(("name", "kernel"), [("deberta-v2", "this architecture has no fused kernel"), ("albert", "fused (sdpa)"), ("mpnet", "packed")])
+def test_the_fused_kernel_is_used_only_where_the_architecture_has_it(tmp_path, name, kernel):
+    encoder = {}
+    for second_order in (False, True):
+        folder = saved(tmp_path, *{**PACKED, **PADDED}[name])
+        encoder[second_order], notes = load_encoder(ModelConfig(name=folder, max_length=16), second_order, torch.float64)
+        assert second_order or any(kernel in note for note in notes)
+    found, expected = (each(each.batch(texts())) for each in (encoder[False], encoder[True]))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", PACKED)
 def test_running_in_two_parts_equals_running_at_once(tmp_path, name):
     for pooling in poolings(name):
