@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from metatrain.evaluation.protocol import paired_difference
+from metatrain.evaluation.protocol import compared, paired_difference
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
@@ -113,7 +113,8 @@ def meta_trained(folder: Path, shots: str) -> dict[str, Any]:
 def paired(ours: Path, theirs: Path, shots: str) -> str:
     """The meta-trained arm of one run minus that of another on the same episodes, with an interval over tasks and episodes within them."""
     one, other = ({task: found["scores"] for task, found in meta_trained(run, shots)["per_task"].items()} for run in (ours, theirs))
-    return difference(paired_difference(one, other, resamples=2000, seed=0))
+    (found,) = compared([paired_difference(one, other)])
+    return difference(found)
 
 
 def table(folder: Path, shots: str, seconds: bool = False) -> str:

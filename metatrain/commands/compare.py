@@ -2,67 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from metatrain.commands.seed_tables import Rows, comparison_cells, points, reading, same_but_for_seeds, seed_tables, trains
 from metatrain.errors import UserError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from metatrain.evaluation.over_seeds import Trainings
     from metatrain.report.record import Record
 
 USAGE = """\
 usage: metatrain compare RUN[:ARM] RUN[:ARM] ... [html=FILE]
 
 Compares runs of train or evaluate with the first: the settings that differ, validation over time, and the differences of their scores,
-paired by episode where both saw the same episodes, with 95% intervals. ARM is meta_trained if it is left out. With html=FILE as a page
-with charts too.
+paired by episode where both saw the same episodes, with 95% intervals. Runs of train that differ in their seed only are one: their
+intervals are over seeds too. ARM is meta_trained if it is left out. With html=FILE as a page with charts too.
 
 examples:
   metatrain compare outputs/train/maml/A outputs/train/protonet/B html=comparison.html
   metatrain compare outputs/latest outputs/latest:logistic_regression
+  metatrain compare maml_0 maml_1 maml_2 protonet_0 protonet_1 protonet_2
 """
-
-_RESAMPLES = 2000
-_SAME = ("split", "tasks", "way", "queries_per_class", "episodes_per_task", "seed")  # of a protocol: then the episodes are the same
-_NOT_TOLD = ("name", "evaluation", "validation", "checkpoint", "tracking", "hardware", "report")  # settings that change no training
 
 
 @dataclass(frozen=True)
-class Compared:
-    """One of the runs."""
+class Run:
+    """One run, and the arm of it that is compared."""
 
-    letter: str
     name: str
     record: Record
     settings: dict[str, Any]
     arm: str
 
     @property
-    def results(self) -> dict[str, Any]:
-        return self.record.results
+    def seed(self) -> int:
+        return int(self.settings.get("seed", 0))
 
 
 @dataclass(frozen=True)
-class Rows:
-    """A table of the comparison."""
+class Compared:
+    """A run, or several that differ in their training seed only, in the order of their seeds."""
 
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    letter: str
+    runs: tuple[Run, ...]
 
-    def drawn(self) -> Table:
-        from rich.table import Table
+    @property
+    def arm(self) -> str:
+        return self.runs[0].arm
 
-        table = Table(box=None, padding=(0, 2, 0, 0), title=self.title, title_justify="left")
-        for column in self.columns:
-            table.add_column(column, overflow="fold")
-        for row in self.rows:
-            table.add_row(*row)
-        return table
+    @property
+    def name(self) -> str:
+        names = ", ".join(run.name for run in self.runs)
+        return f"{names} (training seeds {', '.join(str(run.seed) for run in self.runs)})" if len(self.runs) > 1 else names
+
+    @property
+    def named(self) -> list[tuple[str, Run]]:
+        """Each run with what charts call it."""
+        return [(f"{self.letter}, seed {run.seed}" if len(self.runs) > 1 else self.letter, run) for run in self.runs]
+
+    @property
+    def trainings(self) -> Trainings:
+        from metatrain.evaluation.over_seeds import Trainings
+
+        return Trainings(tuple(run.seed for run in self.runs), tuple(run.record.results for run in self.runs))
+
+    def setting(self, key: str) -> str:
+        """Its value, or those of its runs."""
+        return ", ".join(dict.fromkeys("null" if (value := run.settings.get(key)) is None else str(value) for run in self.runs))
 
 
 def main(arguments: list[str]) -> None:
@@ -78,28 +87,30 @@ def main(arguments: list[str]) -> None:
     from metatrain.training.whole_files import place_for
 
     paths = [place_for("html", page) for page in pages]
-    runs = [_read(argument, _letter(number)) for number, argument in enumerate(named)]
+    compared = _grouped([_read(argument) for argument in named])
     console = Console(highlight=False, markup=False)
-    for run in runs:
-        console.print(f"{run.letter} = {run.name}", soft_wrap=True)
-    settings, scores = _settings(runs), _scores(runs)
+    for each in compared:
+        console.print(f"{each.letter} = {each.name}", soft_wrap=True)
+    settings, scores, notes = _settings(compared), list(_scores(compared)), _notes(compared)
     if settings.rows:
         console.print(settings.drawn())
     else:
         console.print("settings: the same, but for those of evaluation, hardware and the like")
-    for run in runs:
+    for name, run in (pair for each in compared for pair in each.named):
         if curve := validation_scores(run.record.metrics):
-            console.print(f"validation of {run.letter}: {sparkline(curve)} {curve[0]:.3f} to {curve[-1]:.3f}, best {max(curve):.3f}")
+            console.print(f"validation of {name}: {sparkline(curve)} {curve[0]:.3f} to {curve[-1]:.3f}, best {max(curve):.3f}")
     if not scores:
         console.print("scores: the runs have no number of shots in common; metatrain evaluate checkpoint=RUN evaluation.shots=[...] makes them comparable")
     for table in scores:
         console.print(table.drawn())
+    for note in notes:
+        console.print(note, soft_wrap=True)
     for path in paths:
-        _write(runs, settings, scores, path)
+        _write(compared, settings, scores, notes, path)
         console.print(f"page: {path}", soft_wrap=True)
 
 
-def _read(argument: str, letter: str) -> Compared:
+def _read(argument: str) -> Run:
     """Raises: UserError: it is no run, has no results, or not this arm."""
     from metatrain.config.settings import leaves
     from metatrain.report.record import read
@@ -110,54 +121,73 @@ def _read(argument: str, letter: str) -> Compared:
         raise UserError(f"{reference} has no results.json: give a run of train or evaluate that has ended")
     if arm not in record.results.get("arms", {}):
         raise UserError(f"{reference} has no arm '{arm}'; there are {', '.join(record.results.get('arms', {})) or 'none'}")
-    return Compared(letter, argument, record, dict(leaves(record.settings)), arm)
+    return Run(argument, record, dict(leaves(record.settings)), arm)
 
 
-def _settings(runs: Sequence[Compared]) -> Rows:
+def _grouped(runs: Sequence[Run]) -> list[Compared]:
+    """Runs of `train` that differ in their seed only as one; the seed of `evaluate` is none of training."""
+    alone = {id(run): number for number, run in enumerate(runs) if run.record.command != "train"}
+    groups = same_but_for_seeds([(run, run.settings, (run.arm, alone.get(id(run)))) for run in runs])
+    return [Compared(_letter(number), tuple(group)) for number, group in enumerate(groups)]
+
+
+def _settings(compared: Sequence[Compared]) -> Rows:
     """Those that differ."""
-    keys = [key for key in dict.fromkeys(key for run in runs for key in run.settings) if key.split(".")[0] not in _NOT_TOLD]
-    different = [key for key in keys if len({str(run.settings.get(key)) for run in runs}) > 1]
-    rows = [[key, *("null" if (value := run.settings.get(key)) is None else str(value) for run in runs)] for key in different]
-    return Rows("", ["setting", *(run.letter for run in runs)], rows)
+    keys = [key for key in dict.fromkeys(key for each in compared for run in each.runs for key in run.settings) if trains(key)]
+    different = [key for key in keys if len({each.setting(key) for each in compared}) > 1]
+    return Rows("", ["setting", *(each.letter for each in compared)], [[key, *(each.setting(key) for each in compared)] for key in different])
 
 
-def _scores(runs: Sequence[Compared]) -> list[Rows]:
-    """One table for each number of shots that all have."""
-    first, tables = runs[0], []
-    for shots in first.results["by_shots"]:
-        if not all(shots in run.results["by_shots"] for run in runs):
-            continue
-        rows = []
-        for run in runs:
-            arm = run.results["by_shots"][shots]["arms"][run.arm]
-            paired = ("", "") if run is first else _paired(run, first, shots)
-            rows.append([run.letter, run.arm, f"{100 * arm['mean']:.1f} ± {100 * arm['ci95']:.1f}", *paired])
-        tables.append(Rows(f"{shots}-shot", ["run", "arm", "score", "minus A", "which is"], rows))
-    return tables
+def _scores(compared: Sequence[Compared]) -> Iterator[Rows]:
+    """A table for each number of shots that all have; of one group of seeds, all its arms."""
+    if len(compared) == 1 and compared[0].trainings.problem() is None:
+        yield from seed_tables(compared[0].trainings)
+        return
+    for shots in compared[0].trainings.results[0]["by_shots"]:
+        if all(each.trainings.has(shots, each.arm) for each in compared):
+            yield Rows(f"{shots}-shot", ["run", "arm", "score", "sd of seeds", "minus A", "p", "which is"], list(_rows(compared, shots)))
 
 
-def _paired(run: Compared, first: Compared, shots: str) -> tuple[str, str]:
-    """(difference and interval, verdict), or why there is none."""
-    from metatrain.evaluation.protocol import paired_difference
+def _rows(compared: Sequence[Compared], shots: str) -> Iterator[list[str]]:
+    """A line for each, the first without a comparison; p is adjusted for all of them."""
+    from metatrain.evaluation import protocol
+    from metatrain.evaluation.over_seeds import difference, spread
+    from metatrain.evaluation.statistics import Estimate, estimate
 
-    other = [key for key in _SAME if run.results["protocol"].get(key) != first.results["protocol"].get(key)]
-    if other:
-        return "", f"not paired: another {', '.join(other)}"
-    ours, theirs = (each.results["by_shots"][shots]["arms"][each.arm]["per_task"] for each in (run, first))
-    if any("scores" not in task for task in (*ours.values(), *theirs.values())):
-        return "", "not paired: a run of an earlier version; metatrain evaluate checkpoint=RUN makes its scores anew"
-    mine, other_scores = ({task: found["scores"] for task, found in tasks.items()} for tasks in (ours, theirs))
-    found = paired_difference(mine, other_scores, _RESAMPLES, run.results["protocol"]["seed"])
-    low, high = found["ci95"]
-    return f"{100 * found['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]", found["verdict"]
+    first = compared[0]
+    found = [difference(each.trainings, each.arm, first.trainings, first.arm, shots) for each in compared[1:]]
+    known = iter(protocol.compared([each for each in found if isinstance(each, Estimate)]))
+    cells = [["", "", ""], *(comparison_cells(next(known)) if isinstance(each, Estimate) else ["", "", f"not paired: {each}"] for each in found)]
+    for each, comparison in zip(compared, cells):
+        if len(each.runs) == 1 or each.trainings.problem():
+            arms = [results["by_shots"][shots]["arms"][each.arm] for results in each.trainings.results]
+            score, of_seeds = ", ".join(points(arm["mean"], arm["ci95"]) for arm in arms), ""
+        else:
+            values = each.trainings.scores(shots, each.arm)
+            mean, (seeds, _) = estimate(values), spread(values)
+            score, of_seeds = points(mean.mean, mean.half_width), "" if seeds is None else f"{100 * seeds:.1f}"
+        yield [each.letter, each.arm, score, of_seeds, *comparison]
 
 
-def _write(runs: Sequence[Compared], settings: Rows, scores: Sequence[Rows], path: Path) -> None:
+def _notes(compared: Sequence[Compared]) -> list[str]:
+    """How the tables are to be read."""
+    notes = [f"{each.letter}: {note}" for each in compared if len(each.runs) > 1 and not each.trainings.problem() for note in reading(each.trainings)]
+    for each in compared:
+        if len(each.runs) > 1 and (problem := each.trainings.problem()):
+            notes.append(f"{each.letter}: the seeds cannot be taken together: {problem}")
+    if single := [each.letter for each in compared if len(each.runs) == 1 and each.runs[0].record.command == "train"]:
+        notes.append(f"{', '.join(single)}: one training seed; how far another would be from it is in no interval")
+    return notes
+
+
+def _write(compared: Sequence[Compared], settings: Rows, scores: Sequence[Rows], notes: Sequence[str], path: Path) -> None:
     from metatrain.report.charts import compared_tasks, curves
     from metatrain.report.page import write_comparison
 
-    found = [curves([(run.letter, run.record) for run in runs]), compared_tasks([(run.letter, run.record, run.arm) for run in runs])]
-    context = {"title": f"{len(runs)} runs compared", "runs": [(run.letter, run.name) for run in runs], "settings": settings, "scores": scores}
+    named = [pair for each in compared for pair in each.named]
+    found = [curves([(name, run.record) for name, run in named]), compared_tasks([(name, run.record, run.arm) for name, run in named])]
+    names = [(each.letter, each.name) for each in compared]
+    context = {"title": f"{len(named)} runs compared", "runs": names, "settings": settings, "scores": scores, "notes": notes}
     write_comparison(context, [chart for chart in found if chart is not None], path)
 
 

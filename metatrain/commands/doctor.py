@@ -58,7 +58,7 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
             display.say(finding.line)
         check_algorithm(config.algorithm, config.inner, config.model)
         device, _, notes = hardware.apply(config.hardware, Ranks())
-        tasks = load_tasks(config.tasks, config.seed)
+        tasks = load_tasks(config.tasks, config.seed, hold_out_seed=config.evaluation.seed_of(config.seed))
         check_tasks(tasks.meta_train, config.episode, "meta_train")
         for note in notes:
             display.say(note)

@@ -84,7 +84,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
                 if stop:
                     raise Stopped(stop.signal_number or signal.SIGTERM, "stopped; evaluations are short and start anew")
 
-            setup = Setup(tasks, tokens, opened.episode, config.evaluation, config.seed)
+            setup = Setup(tasks, tokens, opened.episode, config.evaluation, config.evaluation.seed_of(config.seed))
             test = MetaTest(arms, setup, run, display, give_way)
             _, scores = test.results(checkpoint=opened.name)
             display.say(f"results: {shown(run.results)}")
@@ -102,7 +102,7 @@ def _test_tasks(config: EvaluateConfig, trained: TrainConfig | None) -> tuple[tu
 
     if config.tasks is None:
         if trained is not None:
-            own = load_tasks(trained.tasks, trained.seed)
+            own = load_tasks(trained.tasks, trained.seed, hold_out_seed=trained.evaluation.seed_of(trained.seed))
             return own.meta_test, own.notes
         raise UserError(f"checkpoint={config.checkpoint} is no run and brings no tasks; add tasks=reviews, or tasks=files tasks.path=...")
     named = config.tasks.meta_test
@@ -112,7 +112,7 @@ def _test_tasks(config: EvaluateConfig, trained: TrainConfig | None) -> tuple[tu
     if trained is None:
         return tasks.meta_test, tasks.notes
     try:
-        own = load_tasks(trained.tasks, trained.seed)
+        own = load_tasks(trained.tasks, trained.seed, hold_out_seed=trained.evaluation.seed_of(trained.seed))
     except UserError as error:
         return tasks.meta_test, (*tasks.notes, f"warning: texts seen in training cannot be left out, because the run's tasks cannot be read: {error}")
     kept, notes = without_seen(tasks.meta_test, (*own.meta_train, *own.meta_validation), config.tasks.overlap)

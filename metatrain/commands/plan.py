@@ -79,7 +79,7 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
         check_algorithm(config.algorithm, config.inner, config.model)
         ranks = Ranks(local_size=config.hardware.processes)
         device, dtype, notes = hardware.apply(config.hardware, ranks)
-        tasks = load_tasks(config.tasks, config.seed)
+        tasks = load_tasks(config.tasks, config.seed, hold_out_seed=config.evaluation.seed_of(config.seed))
         check_training(config, tasks)
         check_evaluation(config.evaluation, tasks.meta_test, config.episode, config.algorithm)
         for note in notes:
@@ -154,7 +154,7 @@ def _evaluation(config: TrainConfig, learner: Learner, tasks: TaskDistribution, 
     def seconds_of(names: list[str], settings: EpisodeConfig, split: str) -> float:
         arms = make_arms(names, learner, learner, config.evaluation, learner)
         begin = time.perf_counter()
-        run_arms(arms, tasks.split(split)[:1], tokens, settings, 1, config.seed, split)
+        run_arms(arms, tasks.split(split)[:1], tokens, settings, 1, config.evaluation.seed_of(config.seed), split)
         return time.perf_counter() - begin
 
     total = 0.0

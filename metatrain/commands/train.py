@@ -83,7 +83,7 @@ class Job:
     @property
     def same_tasks(self) -> bool:
         """Whether the run goes on with the tasks that it has."""
-        return not any(line.startswith(("tasks.", "seed:")) for line in self.changes or ())
+        return not any(line.startswith(("tasks.", "seed:", "evaluation.seed:")) for line in self.changes or ())
 
 
 def main(arguments: list[str]) -> None:
@@ -156,7 +156,8 @@ def meta_train(job: Job) -> None:
         check_algorithm(config.algorithm, config.inner, config.model)
         check_tracking(config.tracking)
         device, dtype, notes = hardware.apply(config.hardware, ranks)
-        tasks = load_tasks(config.tasks, config.seed)
+        test_seed = config.evaluation.seed_of(config.seed)
+        tasks = load_tasks(config.tasks, config.seed, hold_out_seed=test_seed)
         check_training(config, tasks)
         check_evaluation(config.evaluation, tasks.meta_test, config.episode, config.algorithm)
         for note in (*notes, *tasks.notes):
@@ -217,7 +218,7 @@ def meta_train(job: Job) -> None:
             if config.hardware.max_memory is not None:
                 hardware.give_back()
             arms = make_arms(names, learner, build_learner(recipe, device, dtype), config.evaluation, joint)
-            setup = Setup(tasks.meta_test, tokens, config.episode, config.evaluation, config.seed)
+            setup = Setup(tasks.meta_test, tokens, config.episode, config.evaluation, test_seed)
             test = MetaTest(arms, setup, run, display, trainer.stop_evaluation, ranks)
             results, scores = test.results()
             failpoint("results")

@@ -21,6 +21,9 @@ ARMS = ("meta_trained", "no_meta_training", "without_adaptation", "shuffled_labe
 class EvaluationConfig:
     """Comparison of arms on the same meta-test episodes (config node `evaluation`)."""
 
+    # Seed of the test episodes, and of which tasks are held out by chance (tasks.holdout); null: the run's own seed. Set it where seeds
+    # are compared, so that only training varies: metatrain train evaluation.seed=0 -m seed=0,1,2
+    seed: int | None = None
     episodes: int = 50  # per meta-test task and number of shots
     shots: list[int] = field(default_factory=lambda: [5])  # support examples per class; results.json's `arms` are of the first
     way: int | None = None  # classes per episode; null: as many as in training (episode.way)
@@ -34,4 +37,8 @@ class EvaluationConfig:
     joint: str | None = None  # a run of algorithm=multitask on the same tasks, for the arms of joint training
     # The inner loop of the arms full_finetune and full_finetune_of_trained.
     full_finetune: InnerConfig = field(default_factory=lambda: InnerConfig(rule="adam", lr=5e-5, head_lr=0.01, steps=20))
-    resamples: int = 2000  # of the bootstrap
+    resamples: int | None = None  # not used: intervals are in closed form; accepted because configurations of earlier versions have it
+
+    def seed_of(self, seed: int) -> int:
+        """The seed of the test episodes of a run with this seed."""
+        return seed if self.seed is None else self.seed

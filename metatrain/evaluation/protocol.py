@@ -191,9 +191,10 @@ def check_evaluation(config: EvaluationConfig, tasks: Sequence[Task], episode: E
         raise UserError("evaluation.arms: setfit reads single texts, and the tasks are of pairs; leave it out")
     if algorithm.head == "linear" and config.way not in (None, episode.way):
         raise UserError(f"evaluation.way={config.way}, but algorithm.head=linear has a row for each of {episode.way} classes; leave evaluation.way null")
-    for key in ("episodes", "resamples"):
-        if getattr(config, key) < 1:
-            raise UserError(f"evaluation.{key}={getattr(config, key)} must be 1 or more")
+    if config.seed is not None and not 0 <= config.seed < 2**32:
+        raise UserError(f"evaluation.seed={config.seed} must be between 0 and {2**32 - 1}, or null")
+    if config.episodes < 1:
+        raise UserError(f"evaluation.episodes={config.episodes} must be 1 or more")
     for key, least in (("way", 2), ("queries", 1)):
         value = getattr(config, key)
         if value is not None and value < least:
@@ -248,7 +249,7 @@ def evaluate(
     scores, by_shots = {}, {}
     for shots in config.shots:
         scores[str(shots)] = run_arms(arms, setup.tasks, setup.tokens, setup.settings(shots), config.episodes, seed, "meta_test", between, workers)
-        by_shots[str(shots)] = summarise(scores[str(shots)], config.resamples, seed)
+        by_shots[str(shots)] = summarise(scores[str(shots)])
     protocol = {
         "split": "meta_test",
         "tasks": [task.name for task in setup.tasks],
@@ -258,23 +259,30 @@ def evaluate(
         "queries_per_class": config.queries,
         "episodes_per_task": config.episodes,
         "seed": seed,
-        "interval": f"95% percentile bootstrap, {config.resamples} resamples of tasks and of episodes within them",
+        "interval": _interval_of(len(setup.tasks)),
+        "verdict": "where p, adjusted for all comparisons in a table (Holm), is below 0.05; intervals are not adjusted",
     }
     return {"format": FORMAT, "protocol": protocol, **by_shots[str(config.shots[0])], "by_shots": by_shots}, scores
 
 
-def summarise(scores: Mapping[str, Scores], resamples: int, seed: int) -> dict[str, Any]:
+def _interval_of(tasks: int) -> str:
+    """How the intervals came about."""
+    if tasks >= statistics.FEWEST_TASKS:
+        return f"95%, t with {tasks - 1} degrees of freedom over {tasks} tasks; a claim about tasks like these, of one training seed"
+    return "95%, t over the episodes of each task; a claim about these tasks, not about others, of one training seed"
+
+
+def summarise(scores: Mapping[str, Scores]) -> dict[str, Any]:
     """Means, intervals and paired comparisons of arms that were run on the same episodes.
 
     Comparisons are of accuracy, and again, under `balanced`, of balanced accuracy.
     """
-    arms, comparisons = {}, []
+    arms = {}
     for name, mine in scores.items():
-        values = [np.array(task) for task in mine.accuracy.values()]
-        low, high = statistics.interval(statistics.nested_bootstrap(values, resamples, np.random.default_rng([seed, 11])))
+        found = statistics.estimate([np.array(task) for task in mine.accuracy.values()])
         arms[name] = {
-            "mean": statistics.mean_over_tasks(values),
-            "ci95": (high - low) / 2,
+            "mean": found.mean,
+            "ci95": found.half_width if np.isfinite(found.half_width) else 0.0,  # as of a task with one episode
             "balanced": statistics.mean_over_tasks([np.array(task) for task in mine.balanced.values()]),
             "loss": statistics.mean_over_tasks(mine.loss.values()) if mine.loss else None,
             "per_task": {
@@ -292,17 +300,31 @@ def summarise(scores: Mapping[str, Scores], resamples: int, seed: int) -> dict[s
             "adapt_seconds_per_episode": float(np.mean(mine.seconds)),
             "diverged_episodes": mine.diverged,
         }
-    for other in scores:
-        if SUBJECT in scores and other != SUBJECT:
-            ours, theirs = scores[SUBJECT], scores[other]
-            comparison = paired_difference(ours.accuracy, theirs.accuracy, resamples, seed)
-            balanced = paired_difference(ours.balanced, theirs.balanced, resamples, seed)
-            comparisons.append({"arm": SUBJECT, "against": other, **comparison, "balanced": balanced})
+    others = [other for other in scores if SUBJECT in scores and other != SUBJECT]
+    of_accuracy = compared([paired_difference(scores[SUBJECT].accuracy, scores[other].accuracy) for other in others])
+    of_balanced = compared([paired_difference(scores[SUBJECT].balanced, scores[other].balanced) for other in others])
+    comparisons = [
+        {"arm": SUBJECT, "against": other, **found, "balanced": balanced} for other, found, balanced in zip(others, of_accuracy, of_balanced, strict=True)
+    ]
     return {"arms": arms, "comparisons": comparisons}
 
 
-def paired_difference(ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]], resamples: int, seed: int) -> dict[str, Any]:
-    """The mean difference, its 95% interval and what that says; both by task, the scores of the same episodes in the same order."""
-    differences = [np.array(ours[task]) - np.array(theirs[task]) for task in ours]
-    low, high = statistics.interval(statistics.nested_bootstrap(differences, resamples, np.random.default_rng([seed, 13])))
-    return {"difference": statistics.mean_over_tasks(differences), "ci95": [low, high], "verdict": statistics.verdict(low, high)}
+def paired_difference(ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]]) -> statistics.Estimate:
+    """The mean difference between two methods; both by task, the scores of the same episodes in the same order."""
+    return statistics.estimate([np.array(ours[task]) - np.array(theirs[task]) for task in ours])
+
+
+def compared(differences: Sequence[statistics.Estimate]) -> list[dict[str, Any]]:
+    """The differences in one table, as results.json has them: each with its own interval and p, and a verdict that follows the adjusted p."""
+    adjusted = statistics.holm([found.p for found in differences])
+    return [
+        {
+            "difference": found.mean,
+            "ci95": list(found.interval),
+            "p": found.p,
+            "p_adjusted": p,
+            "verdict": statistics.verdict(found.mean, p),
+            "about": found.about,
+        }
+        for found, p in zip(differences, adjusted, strict=True)
+    ]

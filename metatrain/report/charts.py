@@ -47,7 +47,7 @@ def of_arms(record: Record) -> Chart | None:
         return None
     score = _score(record)
     spec = {"vconcat": parts, "resolve": {"scale": {"x": "shared"}}}
-    text = "Mean over the meta-test tasks, with the 95% interval of resampled tasks and episodes. Every arm saw the same episodes."
+    text = "Mean over the meta-test tasks, with its 95% t interval over tasks (of one or two tasks: over their episodes). Every arm saw the same episodes."
     return Chart("arms", "Arms", text, spec, ("shots", "arm", score, "± 95%"), [(shots, name, _one(mean), _one(half)) for shots, name, mean, half in rows])
 
 

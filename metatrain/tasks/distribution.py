@@ -27,8 +27,10 @@ SPLITS = ("meta_test", "meta_validation", "meta_train")  # in the order in which
 _MOST_NOTES = 5  # tasks with repeated texts that are named one by one
 
 
-def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = SPLITS) -> TaskDistribution:
+def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = SPLITS, hold_out_seed: int | None = None) -> TaskDistribution:
     """Load the tasks of the wanted splits; the others stay empty.
+
+    hold_out_seed: of which tasks are held out, where no split is named; None: `seed`, which self-supervised tasks depend on.
 
     Raises:
         UserError: nothing is there, a file or row is bad, a pattern matches nothing, or splits share texts.
@@ -49,7 +51,7 @@ def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = SPLITS) -
     notes = [table.note for table in tables.values() if table.note]
     repeats: dict[str, tuple[int, int]] = {}
     if not chosen["meta_validation"].tasks and not chosen["meta_test"].tasks and len(splits) > 1:
-        chosen = _hold_out(config, rows_of, seed, notes)
+        chosen = _hold_out(config, rows_of, seed if hold_out_seed is None else hold_out_seed, notes)
     claimed: dict[tuple[str, str], np.ndarray] = {}
     built: dict[str, Any] = {}
     for name in SPLITS:

@@ -227,9 +227,26 @@ def verdict_lines(results: Mapping[str, Any], shots: str) -> list[str]:
         for score, found in ((score_name(results["protocol"]), item), ("balanced accuracy", item["balanced"]))[: 2 if unbalanced else 1]:
             lines.append(
                 f"{shots}-shot: {item['arm']} {_VERDICTS[found['verdict']]} {item['against']}: "
-                f"{100 * found['difference']:+.1f} points of {score}, 95% interval {_interval(found)}"
+                f"{100 * found['difference']:+.1f} points of {score}, 95% interval {_interval(found)}{_adjusted(found)}"
             )
-    return lines
+    return [*lines, *_what_verdicts_mean(part["comparisons"], len(results["protocol"]["tasks"]))]
+
+
+def _adjusted(comparison: Mapping[str, Any]) -> str:
+    """p after correction; results of earlier versions have none."""
+    p = comparison.get("p_adjusted")
+    return "" if p is None else ", p < 0.001" if p < 0.001 else f", p = {p:.3f}"
+
+
+def _what_verdicts_mean(comparisons: Sequence[Mapping[str, Any]], tasks: int) -> list[str]:
+    """How far the verdicts of a table reach, and what they follow."""
+    known = [item for item in comparisons if "p_adjusted" in item]
+    if not known:
+        return []
+    corrected = f", corrected for {len(known)} comparisons (Holm); each interval is plain" if len(known) > 1 else ""
+    unknown = [item["against"] for item in known if item["ci95"] == [-1.0, 1.0]]
+    silent = ["one episode of each task does not show how far chance goes: raise evaluation.episodes"] if unknown else []
+    return [f"verdicts are about {known[0]['about']} ({tasks}) and follow p{corrected}", *silent]
 
 
 def _is_unbalanced(part: Mapping[str, Any]) -> bool:

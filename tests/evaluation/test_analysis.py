@@ -36,7 +36,7 @@ def learner(rule: str = "sgd", **inner) -> EncoderLearner:
 
 def test_after_as_many_steps_as_are_taken_the_accuracy_is_that_of_the_arm(tasks):
     trained = Adapted(learner(steps=4))
-    episode, config = EpisodeConfig(), EvaluationConfig(episodes=7, shots=[2, 1], queries=5, resamples=20)
+    episode, config = EpisodeConfig(), EvaluationConfig(episodes=7, shots=[2, 1], queries=5)
     assert step_counts(trained.learner) == [0, 1, 2, 4, 8]
     setup = Setup(tasks, trained.learner.model.tokens(), episode, config, seed=0)
     _, scores = evaluate({"meta_trained": trained}, setup)

@@ -58,7 +58,7 @@ def test_every_arm_sees_the_same_episodes():
 
 def test_results_have_the_promised_shape():
     arms = {"meta_trained": Recorder(0), "prototypes": Recorder(2)}
-    config = EvaluationConfig(episodes=3, shots=[2, 1], queries=4, arms=list(arms), resamples=50)
+    config = EvaluationConfig(episodes=3, shots=[2, 1], queries=4, arms=list(arms))
     results, scores = evaluate(arms, Setup(TASKS, tokens(), EpisodeConfig(), config, seed=0))
     assert results["format"] == 1
     arm = results["arms"]["prototypes"]

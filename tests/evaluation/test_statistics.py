@@ -1,15 +1,23 @@
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 
 from metatrain.evaluation.statistics import (
+    TASKS_LIKE_THESE,
+    THESE_TASKS,
     accuracy,
     balanced_accuracy,
     calibration_error,
+    difference_of_seeds,
+    estimate,
     half_width,
-    interval,
+    holm,
     log_loss,
     mean_over_tasks,
-    nested_bootstrap,
+    p_values,
     verdict,
 )
 
@@ -32,37 +40,83 @@ def test_tasks_count_alike_however_many_episodes_they_have():
     assert mean_over_tasks([np.array([1.0]), np.zeros(99)]) == 0.5
 
 
-def test_nested_bootstrap_has_the_variance_of_two_levels():
-    """With T tasks of E episodes: Var = between / T + within / (T E), with the plug-in variances of the sample."""
-    rng = np.random.default_rng(1)
-    values = [rng.normal(task, 0.5, size=20) for task in rng.normal(0, 1, size=6)]
-    found = nested_bootstrap(values, 40_000, np.random.default_rng(2))
-    means = np.array([scores.mean() for scores in values])
-    expected = means.var() / 6 + np.mean([scores.var() for scores in values]) / (6 * 20)
-    assert found.mean() == pytest.approx(means.mean(), abs=0.01)
-    assert found.var() == pytest.approx(expected, rel=0.05)
+def test_from_three_tasks_on_the_interval_is_students_over_tasks():
+    """Of the means .1, .2 and .6: mean .3, standard error .1528, t with 2 degrees of freedom 4.3027."""
+    found = estimate([np.array([0.0, 0.2]), np.array([0.2, 0.2]), np.array([0.5, 0.7])])
+    assert (found.mean, found.about) == (pytest.approx(0.3), TASKS_LIKE_THESE)
+    assert found.half_width == pytest.approx(4.302653 * np.std([0.1, 0.2, 0.6], ddof=1) / np.sqrt(3), rel=1e-6)
+    assert found.interval == pytest.approx((0.3 - found.half_width, 0.3 + found.half_width))
+    assert found.p == pytest.approx(ttest_1samp([0.1, 0.2, 0.6], 0).pvalue)
 
 
-def test_an_interval_covers_a_known_mean_about_as_often_as_it_says():
-    rng = np.random.default_rng(3)
-    covered = 0
-    for _ in range(200):
-        values = [rng.normal(0.7 + shift, 0.1, size=10) for shift in rng.normal(0, 0.05, size=12)]
-        low, high = interval(nested_bootstrap(values, 300, rng))
-        covered += low <= 0.7 <= high
-    assert covered >= 0.88 * 200  # a percentile bootstrap over few tasks falls a little short of 95%
+def test_one_task_is_judged_by_its_episodes_and_says_nothing_about_others():
+    scores = np.array([0.1, -0.05, 0.2, 0.1])
+    found = estimate([scores])
+    assert found.about == THESE_TASKS
+    assert found.p == pytest.approx(ttest_1samp(scores, 0).pvalue)
+    assert found.half_width == pytest.approx(half_width(scores)) == pytest.approx(3.182446 * scores.std(ddof=1) / 2, rel=1e-6)
 
 
-def test_one_episode_has_no_interval_of_its_own():
+def test_of_two_tasks_the_squares_of_their_half_widths_add_up():
+    one, other = np.array([0.1, 0.3, 0.2]), np.array([0.0, 0.4, 0.1, 0.1])
+    found = estimate([one, other])
+    assert found.about == THESE_TASKS and found.mean == pytest.approx((one.mean() + other.mean()) / 2)
+    assert found.half_width == pytest.approx(np.hypot(half_width(one) / 2, half_width(other) / 2))
+
+
+def test_training_seeds_are_a_source_of_their_own():
+    """Of each task, [seeds, episodes]: tasks have the means .1, .2, .3, seeds .15 and .25."""
+    tasks = [np.array([[mean - 0.05] * 4, [mean + 0.05] * 4]) for mean in (0.1, 0.2, 0.3)]
+    found = estimate(tasks)
+    of_tasks, of_seeds = 4.302653 * 0.1 / np.sqrt(3), 12.7062 * np.std([0.15, 0.25], ddof=1) / np.sqrt(2)
+    assert found.mean == pytest.approx(0.2) and found.half_width == pytest.approx(np.hypot(of_tasks, of_seeds), rel=1e-5)
+    assert float(p_values(np.array(found.half_width), *found._arrays)) == pytest.approx(0.05)  # the interval and p are of one rule
+
+
+def test_methods_with_other_seeds_have_a_source_each():
+    ours, theirs = ([np.array([[mean + seed] for seed in seeds]) for mean in (0.5, 0.6, 0.7)] for seeds in ((0.0, 0.1), (0.2, 0.0, 0.1)))
+    found = difference_of_seeds(ours, theirs)
+    assert found.mean == pytest.approx(-0.05) and [source.df for source in found.sources] == [2, 1, 2]
+    assert [source.variance for source in found.sources] == pytest.approx([0, np.var([0, 0.1], ddof=1) / 2, np.var([0, 0.1, 0.2], ddof=1) / 3])
+    assert len(difference_of_seeds(ours, [values[:1] for values in theirs]).sources) == 2  # one seed tells nothing of its spread
+
+
+def test_nothing_is_claimed_of_a_single_episode():
+    found = estimate([np.array([0.9])])
+    assert found.interval == (-1.0, 1.0) and found.p == 1.0 and verdict(found.mean, found.p) == "not distinguishable"
     assert half_width(np.array([0.8])) == 0.0
-    assert half_width(np.array([0.0, 1.0])) == pytest.approx(1.96 * np.sqrt(0.5) / np.sqrt(2))
+
+
+def test_holm_on_a_worked_example():
+    """Holm (1979): the least p times 4, the next times 3, ...; never below the one before."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.6]) == [1.0, 1.0] and holm([]) == []
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "words"), [(0.01, 0.2, "better"), (-0.2, -0.01, "worse"), (-0.1, 0.1, "not distinguishable"), (0.0, 0.0, "not distinguishable")]
+    ("difference", "p", "words"), [(0.1, 0.049, "better"), (-0.1, 0.001, "worse"), (0.1, 0.05, "not distinguishable"), (0.0, 1.0, "not distinguishable")]
 )
-def test_verdicts(low, high, words):
-    assert verdict(low, high) == words
+def test_verdicts(difference, p, words):
+    assert verdict(difference, p) == words
+
+
+@pytest.mark.parametrize(("tasks", "seeds"), [(1, 1), (2, 1), (3, 1), (4, 1), (8, 1), (1, 2), (2, 3), (3, 2), (4, 3), (8, 2), (8, 5)])
+def test_a_difference_of_zero_gets_a_verdict_in_five_percent_of_cases_at_most(tasks, seeds):
+    """Whole samples, in points: standard deviations of 2 over tasks, 1 over seeds, 5 over episodes. `scripts/benchmark/verdicts.py` has many more."""
+    rng, number, episodes = np.random.default_rng(tasks), 600, 5
+    effects = rng.normal(0, 2, (number, tasks, 1, 1))
+    effects -= effects.mean(1, keepdims=True) if tasks < 3 else 0  # on these tasks the difference is zero
+    of_seeds = rng.normal(0, 1, (number, 1, seeds, 1)) if seeds > 1 else 0
+    scores = (effects + of_seeds + rng.normal(0, 5, (number, tasks, 1, episodes)) + rng.normal(0, 1, (number, tasks, seeds, episodes))) / 100
+    wrong = sum(estimate(list(sample)).p < 0.05 for sample in scores)
+    assert wrong <= 600 * 0.05 + 3 * np.sqrt(600 * 0.05 * 0.95)
+
+
+def test_the_benchmark_finds_no_cell_with_more_than_six_percent():
+    script = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "benchmark" / "verdicts.py"))
+    rng = np.random.default_rng(0)
+    for tasks, episodes, seeds in ((1, 50, 1), (2, 5, 2), (3, 500, 1), (4, 50, 3), (20, 5, 5)):
+        assert script["false_verdicts"](rng, tasks, episodes, seeds) <= 0.06
 
 
 def test_calibration_error_by_hand():

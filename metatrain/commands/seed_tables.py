@@ -1,0 +1,99 @@
+"""Tables of runs that differ in their training seed only: the end of `metatrain train -m seed=0,1,2`, and a part of `metatrain compare`."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from metatrain.evaluation.over_seeds import ArmOverSeeds, Trainings
+
+_NOT_TOLD = ("name", "evaluation", "validation", "checkpoint", "tracking", "hardware", "report")  # settings that change no training
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A table, to be drawn on the console or on a page."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def drawn(self) -> Table:
+        from rich.table import Table
+
+        table = Table(box=None, padding=(0, 2, 0, 0), title=self.title, title_justify="left")
+        for column in self.columns:
+            table.add_column(column, overflow="fold")
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+
+def trains(key: str) -> bool:
+    """Whether a setting changes what is trained."""
+    return key.split(".")[0] not in _NOT_TOLD
+
+
+def same_but_for_seeds(items: Iterable[tuple[_T, Mapping[str, Any], Hashable]]) -> list[list[_T]]:
+    """Runs (run, settings, what else must be equal) in groups that differ in their seed only, in the order in which they come.
+
+    Of runs with the same seed none is grouped: they are one training, or something else than the seed makes them differ.
+    """
+    groups: dict[Any, dict[int, list[_T]]] = {}
+    for item, settings, other in items:
+        key = other, tuple(sorted((name, str(value)) for name, value in settings.items() if trains(name) and name != "seed"))
+        groups.setdefault(key, {}).setdefault(int(settings.get("seed", 0)), []).append(item)
+    found: list[list[_T]] = []
+    for seeds in groups.values():
+        if len(seeds) > 1 and all(len(each) == 1 for each in seeds.values()):
+            found.append([seeds[seed][0] for seed in sorted(seeds)])
+        else:
+            found += [[item] for each in seeds.values() for item in each]
+    return found
+
+
+def seed_tables(trainings: Trainings) -> Iterator[Rows]:
+    """A table of the arms for each number of shots."""
+    from metatrain.evaluation.over_seeds import over_seeds
+
+    first = trainings.results[0]
+    seeds, tasks = ", ".join(map(str, trainings.seeds)), len(first["protocol"]["tasks"])
+    columns = ["arm", "score", "sd of seeds", "sd of tasks", "meta_trained minus it", "p", "which is"]
+    for shots in first["by_shots"]:
+        if all(shots in results["by_shots"] for results in trainings.results):
+            title = f"{shots}-shot, training seeds {seeds}, {tasks} meta-test task{'s' if tasks > 1 else ''}"
+            yield Rows(title, columns, [_row(line) for line in over_seeds(trainings, shots)])
+
+
+def reading(trainings: Trainings) -> list[str]:
+    """How the tables are to be read."""
+    tasks, seeds = len(trainings.results[0]["protocol"]["tasks"]), len(trainings.seeds)
+    over = f"{tasks} tasks ({tasks - 1} degrees of freedom)" if tasks > 2 else "the episodes of these tasks"
+    lines = [f"95% intervals are over {over} and {seeds} training seeds ({seeds - 1}); p is corrected for the comparisons of its table (Holm)"]
+    if len({results["protocol"].get("seed") for results in trainings.results}) > 1:
+        lines.append("the runs have test episodes of their own, whose chance is in the spread of seeds; evaluation.seed=0 gives all the same")
+    return lines
+
+
+def _row(line: ArmOverSeeds) -> list[str]:
+    spreads = ["" if value is None else f"{100 * value:.1f}" for value in (line.of_seeds, line.of_tasks)]
+    return [line.arm, points(line.mean, line.half_width), *spreads, *comparison_cells(line.comparison)]
+
+
+def points(mean: float, half_width: float) -> str:
+    """A score with its interval, in percent; a single episode has none."""
+    return f"{100 * mean:.1f}" if half_width == float("inf") else f"{100 * mean:.1f} ± {100 * half_width:.1f}"
+
+
+def comparison_cells(found: Mapping[str, Any] | None) -> list[str]:
+    """[difference and interval, adjusted p, verdict], empty where there is no comparison."""
+    if found is None:
+        return ["", "", ""]
+    low, high = found["ci95"]
+    p = "< 0.001" if found["p_adjusted"] < 0.001 else f"{found['p_adjusted']:.3f}"
+    return [f"{100 * found['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]", p, found["verdict"]]
