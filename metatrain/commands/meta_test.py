@@ -30,6 +30,8 @@ class MetaTest:
 
     def results(self, **facts: Any) -> tuple[dict[str, Any], dict[str, dict[str, Scores]]]:
         """Run the arms, write results.json with `facts` beside the results, show them; returns them and the scores behind them."""
+        if self.setup.config.resamples is not None:
+            self.display.say("evaluation.resamples is no longer used: intervals are in closed form; leave it out")
         self.display.start("meta-test", self._episodes(self.setup.config.episodes))
         results, scores = evaluate(self.arms, self.setup, self._between, self._workers)
         if self._writes:

@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from metatrain.commands.grid import add_run, grid_runs, show_seeds
 from metatrain.config.compose import is_of_grid, run_under_hydra
 from metatrain.config.schema import TrainConfig
 from metatrain.errors import Stopped
 from metatrain.training import slurm
-from metatrain.training.rank_environment import number_of_ranks
+from metatrain.training.rank_environment import is_first_rank, number_of_ranks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,12 +31,13 @@ USAGE = """\
 usage: metatrain train [+experiment=NAME] [GROUP=OPTION ...] [SETTING=VALUE ...] [-m]
 
 Meta-pre-trains a model over the training tasks, chooses the best checkpoint on the validation tasks, and compares it with the baseline
-arms on the test tasks. -m runs every combination of values with commas. debug=fast makes every part of a run once, in seconds.
+arms on the test tasks. -m runs every combination of values with commas; runs that differ in their seed only end in one table over seeds.
+debug=fast makes every part of a run once, in seconds.
 
 examples:
   metatrain train +experiment=sentiment_fewshot
   metatrain train algorithm=recommended tasks=files tasks.path=my_tasks/
-  metatrain train algorithm=protomaml inner.steps=3 outer.lr=1e-4 -m seed=0,1
+  metatrain train algorithm=protomaml inner.steps=3 outer.lr=1e-4 evaluation.seed=0 -m seed=0,1,2
 """
 SHOWN = (
     "name",
@@ -93,12 +95,17 @@ def main(arguments: list[str]) -> None:
 
         share_run_id()
     slurm.announce_ends_by_preemption_signal()
-    run_under_hydra("train", arguments, TrainConfig, start)
+    with grid_runs(arguments) as runs:
+        run_under_hydra("train", arguments, TrainConfig, start)
+    if is_first_rank():
+        show_seeds(runs)
 
 
 def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
     """A new run in `path`; of a grid, which is named by its settings, the one that is there already goes on."""
     try:
+        if is_of_grid():
+            add_run(path)
         if is_of_grid() and (path / "config.yaml").exists():
             from metatrain.commands.resume import go_on
             from metatrain.training.run_directory import RunDirectory

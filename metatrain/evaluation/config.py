@@ -37,7 +37,7 @@ class EvaluationConfig:
     joint: str | None = None  # a run of algorithm=multitask on the same tasks, for the arms of joint training
     # The inner loop of the arms full_finetune and full_finetune_of_trained.
     full_finetune: InnerConfig = field(default_factory=lambda: InnerConfig(rule="adam", lr=5e-5, head_lr=0.01, steps=20))
-    resamples: int | None = None  # not used: intervals are in closed form; accepted because configurations of earlier versions have it
+    resamples: int | None = None  # no longer used, since intervals are in closed form; configurations of earlier versions have it
 
     def seed_of(self, seed: int) -> int:
         """The seed of the test episodes of a run with this seed."""

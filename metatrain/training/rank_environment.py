@@ -18,6 +18,11 @@ def number_of_ranks() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def is_first_rank() -> bool:
+    """Whether this process is the one of its run that tells and writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def environment(folder: Path, rank: int, size: int) -> Mapping[str, str]:
     """Of one of `size` processes on this machine that find each other by a file in `folder`."""
     found = {

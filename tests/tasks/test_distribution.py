@@ -64,6 +64,7 @@ def test_without_named_splits_tasks_are_held_out_by_chance_and_said_so(one_file)
     assert any("held out by chance" in note for note in tasks.notes)
     assert names(load_tasks(config, 0)) == split
     assert any(names(load_tasks(config, seed)) != split for seed in range(1, 9))
+    assert all(names(load_tasks(config, seed, hold_out_seed=0)) == split for seed in range(1, 9))  # so that seeds of training are tested alike
 
 
 def test_support_rows_from_one_file_and_queries_from_another(tmp_path):
