@@ -102,6 +102,7 @@ def _audit(tasks: TaskDistribution, display: Display) -> None:
     """Say which texts name their label, and which held-out texts are nearly those of another split."""
     from metatrain.tasks.audit import named_labels, near_duplicates
     from metatrain.tasks.episodes import SPLITS
+    from metatrain.tasks.texts import beginning
 
     for task in (task for split in SPLITS for task in tasks.split(split) if task.is_labelled and not task.of_pictures):
         own, others = named_labels(task)
@@ -112,7 +113,7 @@ def _audit(tasks: TaskDistribution, display: Display) -> None:
     for pair in pairs[:_SHOWN]:
         display.say(
             f"warning: nearly the same text in {pair.split} ({pair.task}) and {pair.other_split} ({pair.other_task}), similarity {pair.similarity:.2f}: "
-            f"{_begin(pair.text)!r} and {_begin(pair.other_text)!r}"
+            f"{beginning(pair.text)!r} and {beginning(pair.other_text)!r}"
         )
     if pairs:
         display.say(f"{len(pairs)} texts of held-out tasks are nearly those of another split")
@@ -195,7 +196,3 @@ def _target(config: TasksCommandConfig, wanted: str, everything: Sequence[tuple[
         raise UserError(f"target={wanted} is no task of {config.tasks.name} and no data file{suggestion(wanted, names)}")
     # Held out or not, by the last of that name: a target is what one will be tested on.
     return len(names) - 1 - names[::-1].index(wanted), list(everything)
-
-
-def _begin(text: str, most: int = 60) -> str:
-    return text if len(text) <= most else text[: most - 3] + "..."

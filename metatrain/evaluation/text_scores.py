@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 
 from metatrain.errors import UserError
-from metatrain.tasks.task import text_key
+from metatrain.tasks.keys import same_form
+
+_SENTENCE_PUNCTUATION = dict.fromkeys(map(ord, ".,;:!?\"'…。、，；：！？“”‘’«»"), " ")
 
 
 def _chrf(answers: Sequence[str], targets: Sequence[str]) -> float:
@@ -32,8 +34,12 @@ def _rouge(kind: str, answers: Sequence[str], targets: Sequence[str]) -> float:
 
 
 def _exact_match(answers: Sequence[str], targets: Sequence[str]) -> float:
-    """The share of answers that are their target, whatever their case, punctuation and spacing."""
-    return sum(text_key(answer) == text_key(target) for answer, target in zip(answers, targets)) / len(targets)
+    """The share of answers that are their target, whatever their case, blanks and sentence punctuation; symbols count: "-5" is not "5"."""
+    return sum(_unpunctuated(answer) == _unpunctuated(target) for answer, target in zip(answers, targets)) / len(targets)
+
+
+def _unpunctuated(text: str) -> str:
+    return same_form(text.translate(_SENTENCE_PUNCTUATION))
 
 
 SCORES: dict[str, Callable[[Sequence[str], Sequence[str]], float]] = {

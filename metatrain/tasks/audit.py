@@ -11,7 +11,9 @@ import numpy as np
 
 from metatrain.errors import UserError
 from metatrain.tasks.episodes import SPLITS
-from metatrain.tasks.task import Task, TaskDistribution
+from metatrain.tasks.keys import word_form
+from metatrain.tasks.near_repeats import near_shared
+from metatrain.tasks.task import Task, TaskDistribution, plain_name
 
 POLICIES = ("refuse", "drop", "drop_queries", "keep")
 _NEAR = 0.8  # cosine of sets of word triples above which texts count as nearly the same
@@ -35,6 +37,7 @@ def check_overlap(tasks: TaskDistribution, policy: str, notes: list[str]) -> Tas
     if policy == "keep":
         return replace(tasks, notes=(*notes, "tasks.overlap=keep: splits may share texts, so the scores prove nothing"))
     protected = np.zeros(0, dtype=np.uint64)
+    held_out: list[Task] = []
     kept = {}
     for name in ("meta_test", "meta_validation", "meta_train"):
         split = tasks.split(name)
@@ -49,9 +52,10 @@ def check_overlap(tasks: TaskDistribution, policy: str, notes: list[str]) -> Tas
             notes.append(f"{shared} texts left out of {name}: they are also in a held-out split")
             split = tuple(task.without(protected) for task in split)
         kept[name] = split
+        notes += near_shared(f"texts of {name}", split, "held-out texts", held_out)
         if name != "meta_train":
-            rows = [task.keys[task.query_pool] if policy == "drop_queries" else task.keys for task in split]
-            protected = np.union1d(protected, np.concatenate([protected, *rows]))
+            held_out += [task.subset(task.query_pool) if policy == "drop_queries" else task for task in split]
+            protected = np.unique(np.concatenate([protected, *(task.keys for task in held_out)]))
     splits: dict[str, Any] = kept
     return replace(tasks, **splits, notes=tuple(notes))
 
@@ -67,8 +71,9 @@ def without_seen(tasks: Sequence[Task], seen: Sequence[Task], policy: str = "ref
     known = np.unique(np.concatenate([task.keys for task in seen])) if seen else np.zeros(0, dtype=np.uint64)
     unfit = [np.isin(task.keys, known) & (task.query_pool if policy == "drop_queries" else True) for task in tasks]
     shared = sum(int(rows.sum()) for rows in unfit)
+    near = near_shared("test texts", tasks, "texts that the model was trained on", seen)
     if not shared:
-        return tuple(tasks), []
+        return tuple(tasks), near
     kept = tuple(task.subset(~rows) for task, rows in zip(tasks, unfit))
     for before, after in zip(tasks, kept):
         for use in ("support_rows", "query_rows"):
@@ -78,7 +83,7 @@ def without_seen(tasks: Sequence[Task], seen: Sequence[Task], policy: str = "ref
                     f"task '{before.name}': the run's own training or validation tasks have every {use.removesuffix('_rows')} text of '{gone[0]}', so that a "
                     "score would prove nothing; choose other tasks by tasks.meta_test.tasks"
                 )
-    return kept, [f"{shared} texts left out of the test tasks: the model was trained on them"]
+    return kept, [f"{shared} texts left out of the test tasks: the model was trained on them", *near]
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,9 @@ def near_duplicates(
     from sklearn.feature_extraction.text import HashingVectorizer  # costs half a second
 
     # A hash as long as this one has hardly a collision among a few million triples.
-    triples = HashingVectorizer(ngram_range=(3, 3), token_pattern=r"\w+", binary=True, alternate_sign=False, n_features=1 << 26)
+    triples = HashingVectorizer(
+        ngram_range=(3, 3), preprocessor=word_form, tokenizer=str.split, token_pattern=None, binary=True, alternate_sign=False, n_features=1 << 26
+    )
     parts: list[tuple[Any, list[tuple[str, str, str]], np.ndarray]] = []  # of each split: its matrix, where its rows are from, and the queries among them
     for split in SPLITS:
         rows = [(task, row) for task in tasks.split(split) if task.way is None and not task.of_pictures for row in range(len(task.texts))]
@@ -145,5 +152,5 @@ def named_labels(task: Task) -> tuple[float, float]:
 
 def _patterns(names: Sequence[str]) -> Iterator[re.Pattern[str]]:
     for name in names:
-        words = re.findall(r"\w+", name.replace("_", " "))
-        yield re.compile(r"\b" + r"\W+".join(map(re.escape, words)) + r"\b" if words else r"(?!)", re.IGNORECASE)
+        words = plain_name(name).split()
+        yield re.compile(r"(?<!\w)" + r"\W+".join(map(re.escape, words)) + r"(?!\w)" if words else r"(?!)", re.IGNORECASE)

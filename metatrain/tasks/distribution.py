@@ -17,10 +17,12 @@ from metatrain.errors import UserError
 from metatrain.tasks.audit import check_overlap, check_policy
 from metatrain.tasks.config import ClustersConfig, MaskedWordsConfig, PairsConfig, SplitConfig, TasksConfig
 from metatrain.tasks.files import Columns, Table, read_file, read_texts, stem
+from metatrain.tasks.keys import near_key
 from metatrain.tasks.masked_words import check_masked_words, masked_words
+from metatrain.tasks.near_repeats import near_repeats
 from metatrain.tasks.self_supervised import clusters, same_text, sentence_order
 from metatrain.tasks.sources import make_source
-from metatrain.tasks.task import Task, TaskDistribution, text_key
+from metatrain.tasks.task import Task, TaskDistribution
 from metatrain.tasks.texts import Chained, sample, subset
 
 SPLITS = ("meta_test", "meta_validation", "meta_train")  # in the order in which they claim tasks
@@ -60,7 +62,7 @@ def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = SPLITS, h
             claimed.clear()
         if name in splits:
             built[name] = tuple(_task(task, parts, repeats) for task, parts in sorted(rows.items()))
-    notes += _repeat_notes(repeats)
+    notes += [*_repeat_notes(repeats), *near_repeats([task for name in SPLITS for task in built.get(name, ())])]
     distribution = check_overlap(TaskDistribution(config.name, **built), config.overlap, notes)
     return _with_weights(distribution, config, seed) if "meta_train" in splits else distribution
 
@@ -107,8 +109,9 @@ def _raw_texts(tasks: TaskDistribution, config: MaskedWordsConfig | ClustersConf
     if config.path is None:
         texts: Iterable[str] = (text for task in tasks.meta_train for text in task.texts)
     else:
-        held_out = {text_key(text) for task in (*tasks.meta_validation, *tasks.meta_test) for text in task.texts}
-        texts = (text for text in read_texts(Path(config.path).expanduser(), column) if text_key(text) not in held_out)
+        # Other copies of a held-out text may be punctuated differently; raw text has no labels, and loses little with them.
+        held_out = {near_key(text, None) for task in (*tasks.meta_validation, *tasks.meta_test) for text in task.texts}
+        texts = (text for text in read_texts(Path(config.path).expanduser(), column) if near_key(text, None) not in held_out)
     return sample(texts, config.most_texts, np.random.default_rng([seed, 41]))
 
 

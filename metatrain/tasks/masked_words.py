@@ -15,7 +15,8 @@ import numpy as np
 
 from metatrain.errors import UserError
 from metatrain.tasks.config import MaskedWordsConfig
-from metatrain.tasks.task import Task, text_key
+from metatrain.tasks.keys import text_key
+from metatrain.tasks.task import Task
 from metatrain.tasks.texts import MASK, PAIR
 
 NAME = "masked words"

@@ -11,8 +11,9 @@ import numpy as np
 
 from metatrain.errors import UserError
 from metatrain.tasks.config import ClustersConfig, PairsConfig
+from metatrain.tasks.keys import text_key
 from metatrain.tasks.masked_words import sentences_of
-from metatrain.tasks.task import Task, text_key
+from metatrain.tasks.task import Task
 from metatrain.tasks.texts import PAIR
 
 CLUSTERS, SENTENCE_ORDER, SAME_TEXT = "clusters", "sentence order", "same text"

@@ -6,31 +6,15 @@ import functools
 import hashlib
 import itertools
 import json
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 
-from metatrain.tasks.texts import is_picture, path_of, subset
+from metatrain.tasks.keys import first_row_key, near_key, row_key
+from metatrain.tasks.texts import is_picture, subset
 
-_NOT_A_WORD = re.compile(r"\W+")
-
-
-def text_key(text: str) -> bytes:
-    """Hash of the text without case, punctuation and spacing: equal keys count as the same text."""
-    return hashlib.blake2b(_NOT_A_WORD.sub(" ", text.casefold()).strip().encode(), digest_size=8).digest()
-
-
-def row_key(text: str, target: str | None) -> int:
-    """The key of a text and its target, if it has one: one sentence may go into two languages. Of a picture, that of its file's content.
-
-    Of 64 bits: among a million rows, two that differ share one with a probability of 3 in 100 million.
-    """
-    if is_picture(text):
-        return int.from_bytes(hashlib.blake2b(Path(path_of(text)).read_bytes(), digest_size=8).digest(), "little")
-    return int.from_bytes(text_key(text if target is None else f"{text}\n{target}"), "little")
+_RULE = "keys-2:"  # begins a fingerprint; those of the first rule for keys have no such beginning
 
 
 def plain_name(label: str) -> str:
@@ -83,8 +67,17 @@ class Task:
     @functools.cached_property
     def keys(self) -> np.ndarray:
         """A number for each row, shape [rows]; rows of the same number count as the same row."""
+        return self.numbers(row_key)
+
+    @functools.cached_property
+    def near_keys(self) -> np.ndarray:
+        """As `keys`; rows of the same number have at least the same words."""
+        return self.numbers(near_key)
+
+    def numbers(self, key: Callable[[str, str | None], int]) -> np.ndarray:
+        """Of each row, what `key` says of its text and target (None: it has none); shape [rows]."""
         targets = itertools.repeat(None) if self.targets is None else self.targets
-        return np.fromiter(map(row_key, self.texts, targets), dtype=np.uint64, count=len(self.texts))
+        return np.fromiter(map(key, self.texts, targets), dtype=np.uint64, count=len(self.texts))
 
     def without(self, keys: np.ndarray) -> Task:
         """The same task without the rows that have these keys."""
@@ -124,12 +117,19 @@ class TaskDistribution:
 
     def fingerprint(self) -> str:
         """A hash of the labelled and text-to-text tasks' rows, labels and pools: episodes of two distributions are the same if theirs are."""
+        return _RULE + self._digest(lambda task: task.keys)
+
+    def has_fingerprint(self, found: str) -> bool:
+        """Whether this distribution has a fingerprint, which an earlier version may have taken."""
+        return found == (self.fingerprint() if found.startswith(_RULE) else self._digest(lambda task: task.numbers(first_row_key)))
+
+    def _digest(self, keys: Callable[[Task], np.ndarray]) -> str:
         digest = hashlib.sha256()
         for name in ("meta_train", "meta_validation", "meta_test"):
             for task in self.split(name):
                 if task.way is None:
                     digest.update(json.dumps([name, task.name, task.label_names, len(task.texts)]).encode())
-                    for values in (task.keys, task.labels, np.packbits(task.support_pool), np.packbits(task.query_pool)):
+                    for values in (keys(task), task.labels, np.packbits(task.support_pool), np.packbits(task.query_pool)):
                         digest.update(np.ascontiguousarray(values).data)
         return digest.hexdigest()
 

@@ -36,6 +36,12 @@ def readable(text: str) -> str:
     return text.replace(MASK, "[masked]").replace(PAIR, " | ").replace(PICTURE, "")
 
 
+def beginning(text: str, most: int = 60) -> str:
+    """The first characters of a text, for people to read."""
+    text = readable(text)
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
 def is_picture(text: str) -> bool:
     """Whether this stands for a picture."""
     return text.startswith(PICTURE)

@@ -107,7 +107,7 @@ class Trainer:
         torch.set_rng_state(found.tensors["rng"]["torch"])
         known, tasks = asdict(TrainState()), self.state.tasks
         self.state = TrainState(**{key: value for key, value in found.state.items() if key in known})
-        if same_tasks and self.state.tasks not in (None, tasks):
+        if same_tasks and self.state.tasks is not None and not self.tasks.has_fingerprint(self.state.tasks):
             raise UserError(f"{self.run.path}: the tasks' data is not what it was when the run was saved; restore it, or start a new run")
         self.state.tasks = tasks
         self.state.policy = UpdatePolicy(**found.state.get("policy", {}))

@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT, write_jsonl
 
 from metatrain.errors import RestartableError, UserError
-from metatrain.tasks.config import SourceConfig, SplitConfig, TasksConfig
+from metatrain.tasks.config import EMBEDDED, SourceConfig, SplitConfig, TasksConfig
 from metatrain.tasks.distribution import load_tasks
 
 AREAS = ("billing", "returns", "shipping", "sizes", "spares")
@@ -103,10 +103,74 @@ def test_only_limits_a_file_to_some_tasks(one_file):
 
 
 def test_repeated_texts_are_left_out_and_counted(tmp_path):
-    path = write_jsonl(tmp_path / "a.jsonl", [*rows("x"), {"text": "X  Text number 0!", "label": "happy"}, {"text": "x text number 1", "label": "happy"}])
+    path = write_jsonl(tmp_path / "a.jsonl", [*rows("x"), {"text": "X  Text number 0", "label": "happy"}, {"text": "x text number 1", "label": "happy"}])
     tasks = load_tasks(files_config(path, holdout=0.0), 0)
     assert len(tasks.meta_train[0].texts) == 8
     assert tasks.notes == ("task 'a': 2 repeated texts left out, 1 with another label",)
+
+
+PAIRS = [
+    ("👍", "👎"), (":)", ":("), ("C", "C++"), ("C++", "C#"), ("a + b", "a - b"), ("की", "का"), ("มา", "ม้า"), ("5", "-5"), ("x²", "x2"), ("You go.", "You go?"),
+    ("in Maßen", "in Massen"), ("λόγος", "λογος"), ("می‌خواهم", "میخواهم"), ("❤", "💔"), ("1 < 2", "1 > 2"), ("«да»", "да"), ("שלום", "שָׁלוֹם"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_letters_marks_symbols_and_punctuation_make_another_text(tmp_path, pair):
+    rows = [{"text": text, "label": label, "area": area} for area in ("x", "y") for text, label in zip(pair, ("one", "two"))]
+    write_jsonl(tmp_path / "a.jsonl", rows[:2])
+    (task,) = load_tasks(files_config(tmp_path, holdout=0.0), 0).meta_train
+    assert task.texts == pair and task.label_names == ("one", "two")
+    rows = [{"text": text, "label": "one", "area": area} for text, area in zip(pair, "xy")]
+    write_jsonl(tmp_path / "a.jsonl", rows)
+    split = {"meta_train": SplitConfig(tasks=["x"]), "meta_test": SplitConfig(tasks=["y"])}
+    assert names(load_tasks(files_config(tmp_path, task="area", **split), 0))["meta_train"] == ["x"]  # not refused as shared
+
+
+def test_case_blanks_and_unicode_form_do_not_make_another_text(tmp_path):
+    texts = ["It's  FINE ", "it's\u00a0fine", "un café", "UN CAFE\u0301", "한국", "\u1112\u1161\u11ab\u1100\u116e\u11a8"]
+    write_jsonl(tmp_path / "a.jsonl", [{"text": text, "label": "one"} for text in texts])
+    (task,) = load_tasks(files_config(tmp_path, holdout=0.0), 0).meta_train
+    assert task.texts == ("It's  FINE", "un café", "한국")
+
+
+def test_the_two_texts_of_a_pair_and_a_text_and_its_target_are_not_run_together(tmp_path):
+    write_jsonl(tmp_path / "a.jsonl", [{"text": "a b", "pair": "c", "label": "x"}, {"text": "a", "pair": "b c", "label": "y"}])
+    assert len(load_tasks(files_config(tmp_path, pair="pair"), 0).meta_train[0].texts) == 2
+    assert len(load_tasks(files_config(tmp_path, target="pair"), 0).meta_train[0].texts) == 2
+
+
+def test_near_repeats_are_kept_with_a_warning_that_shows_them(tmp_path):
+    few = [
+        {"text": "I like C++", "label": "yes"},
+        {"text": "i like C", "label": "yes"},
+        {"text": "I like C#", "label": "no"},
+        {"text": "Nor this", "label": "no"},
+    ]
+    write_jsonl(tmp_path / "a.jsonl", few)
+    tasks = load_tasks(files_config(tmp_path, holdout=0.0), 0)
+    assert len(tasks.meta_train[0].texts) == 4
+    assert tasks.notes == (
+        "warning: task 'a': 2 texts have the words of another text, with other punctuation or symbols, 1 of them with another label; all are kept: "
+        "'I like C++' (yes) and 'I like C#' (no); 'I like C++' (yes) and 'i like C' (yes)",
+    )
+    write_jsonl(tmp_path / "b.jsonl", [{"text": "I like c!", "label": "no"}])
+    split = {"meta_train": SplitConfig(tasks=["a"]), "meta_test": SplitConfig(tasks=["b"])}
+    for policy in ("refuse", "drop"):
+        tasks = load_tasks(files_config(tmp_path, overlap=policy, **split), 0)
+        assert len(tasks.meta_train[0].texts) == 4
+        said = (
+            "warning: 3 texts of meta_train have the words of held-out texts, with other punctuation or symbols; they are kept: 'I like C++' (yes) in 'a' and "
+        )
+        assert said + "'I like c!' (no) in 'b'; " in tasks.notes[-1]
+
+
+def test_checkpoints_of_the_first_rule_for_repeats_know_their_tasks():
+    tasks = load_tasks(TasksConfig(path=EMBEDDED, task="domain"), 0)
+    assert tasks.has_fingerprint(tasks.fingerprint())
+    earlier = "f05a9a8a2d355dda78a6817adcba969e3ecca577444f418248904f7bfbfab49f"  # of the same tasks, by the version before the change
+    assert tasks.has_fingerprint(earlier)
+    assert not load_tasks(TasksConfig(path=EMBEDDED, task="domain"), 1).has_fingerprint(earlier)
 
 
 def test_texts_shared_between_splits_are_refused_or_dropped(tmp_path):

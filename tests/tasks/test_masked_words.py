@@ -12,9 +12,9 @@ from metatrain.tasks.config import EMBEDDED, EpisodeConfig, MaskedWordsConfig, S
 from metatrain.tasks.distribution import load_tasks
 from metatrain.tasks.episodes import draw, training_episode
 from metatrain.tasks.files import Columns, read_file
+from metatrain.tasks.keys import text_key
 from metatrain.tasks.masked_words import masked, masked_words
 from metatrain.tasks.reviews import corpus_path
-from metatrain.tasks.task import text_key
 from metatrain.tasks.texts import MASK
 from metatrain.tasks.tokens import Tokens
 

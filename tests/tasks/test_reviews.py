@@ -6,8 +6,8 @@ from collections import Counter
 import numpy as np
 from sklearn.feature_extraction.text import CountVectorizer
 
+from metatrain.tasks.keys import text_key
 from metatrain.tasks.reviews import corpus_path
-from metatrain.tasks.task import text_key
 
 ROWS = [json.loads(line) for line in corpus_path().read_text(encoding="utf-8").splitlines()]
 

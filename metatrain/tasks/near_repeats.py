@@ -1,0 +1,73 @@
+"""Texts with the words of another text and other punctuation or symbols: all are kept, and a warning shows some of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from metatrain.tasks.task import Task
+from metatrain.tasks.texts import beginning, readable
+
+_SAME_WORDS = "with other punctuation or symbols"
+_EXAMPLES = 3  # pairs that a warning shows
+_BEFORE = 20  # characters before the first difference of a pair that it shows
+_MOST_TASKS = 5  # with a warning of their own
+
+
+def near_repeats(tasks: Sequence[Task]) -> list[str]:
+    """A warning for each task, or for many together, that has texts with the same words."""
+    found = {task.name: pairs for task in tasks if len(pairs := list(_pairs(task)))}
+    groups = {f"task '{name}'": pairs for name, pairs in found.items()}
+    if len(found) > _MOST_TASKS:
+        groups = {f"{len(found)} tasks": [pair for pairs in found.values() for pair in pairs]}
+    return [_warning(where, pairs) for where, pairs in groups.items()]
+
+
+def _pairs(task: Task) -> Iterator[tuple[bool, str]]:
+    """(whether their labels differ, both as people read them) of rows with the same words."""
+    _, first, same = np.unique(task.near_keys, return_index=True, return_inverse=True)
+    for row in np.flatnonzero(first[same] != np.arange(len(task.texts))):
+        one = first[same[row]]
+        yield bool(task.labels[one] != task.labels[row]), _pair(task, int(one), task, int(row))
+
+
+def _warning(where: str, pairs: list[tuple[bool, str]]) -> str:
+    differing = sum(differ for differ, _ in pairs)
+    examples = [pair for _, pair in sorted(pairs, key=lambda pair: not pair[0])[:_EXAMPLES]]
+    labels = f", {differing} of them with another label" if differing else ""
+    return f"warning: {where}: {len(pairs)} texts have the words of another text, {_SAME_WORDS}{labels}; all are kept: {'; '.join(examples)}"
+
+
+def near_shared(what: str, tasks: Sequence[Task], other: str, others: Sequence[Task]) -> list[str]:
+    """A warning if `tasks` have texts with the words of texts of `others` that are not the same texts.
+
+    what, other: what the warning calls the texts of either.
+    """
+    if not others:
+        return []
+    ends = np.cumsum([len(task.texts) for task in others])
+    theirs, first = np.unique(np.concatenate([task.near_keys for task in others]), return_index=True)
+    same = np.concatenate([task.keys for task in others])
+    found, examples = 0, list[str]()
+    for task in tasks:
+        rows = np.flatnonzero(np.isin(task.near_keys, theirs) & ~np.isin(task.keys, same))
+        found += len(rows)
+        for row in rows[: _EXAMPLES - len(examples)]:
+            place = first[np.searchsorted(theirs, task.near_keys[row])]
+            number = int(np.searchsorted(ends, place, side="right"))
+            examples.append(_pair(task, row, others[number], place - ends[number] + len(others[number].texts)))
+    return [f"warning: {found} {what} have the words of {other}, {_SAME_WORDS}; they are kept: {'; '.join(examples)}"] if found else []
+
+
+def _pair(task: Task, row: int, other: Task, other_row: int) -> str:
+    """Two rows as people read them, from just before the first difference."""
+    texts = [readable(task.texts[row]), readable(other.texts[other_row])]
+    begin = max(0, len(os.path.commonprefix(texts)) - _BEFORE)
+    return " and ".join(
+        repr(("..." if begin else "") + beginning(text[begin:]))
+        + (f" ({of.label_names[of.labels[place]]})" if of.targets is None else "")
+        + (f" in '{of.name}'" if of is not task or other is not task else "")
+        for text, of, place in zip(texts, (task, other), (row, other_row))
+    )
