@@ -31,12 +31,14 @@ from metatrain.meta.parameters import Parameters
 from metatrain.models import adapters
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder, load_encoder
-from metatrain.models.export import RECIPE, read_recipe, save_meta_trained
+from metatrain.models.export import RECIPE, read_facts, read_recipe, save_meta_trained
+from metatrain.models.folders import is_model
 from metatrain.models.heads import IN_CONTEXT, LANGUAGE, ROW
 from metatrain.models.language_loading import load_language_model
 from metatrain.models.language_model import LanguageModel
 from metatrain.models.pictures import PictureEncoder, is_of_pictures, load_picture_encoder
 from metatrain.models.pretrained import check_remote_code
+from metatrain.models.sentence_pipeline import read_pipeline
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.episodes import way_of
 from metatrain.training import checkpoint
@@ -164,10 +166,11 @@ def open_checkpoint(
         return _open_run(RunDirectory.find(reference), None, inner, model, device, dtype, say)
     if not path.is_dir() and reference not in _BUILT_IN and (path.is_absolute() or reference.startswith((".", "~", "outputs"))):
         raise UserError(f"checkpoint={reference}: no such run or model directory")
-    if path.is_dir() and not (path / "config.json").is_file():
+    if path.is_dir() and not is_model(path):
         raise UserError(f"checkpoint={reference}: a directory with neither a run of metatrain train (config.yaml) nor a model (config.json)")
     saved, learned = _saved(path)
-    own = replace(saved.model, name=reference)
+    encoding = {} if (path / RECIPE).is_file() else _encoding(reference, model, say)
+    own = replace(saved.model, name=reference, **encoding)
     recipe = Recipe(_with(own, model), saved.algorithm, _overridden(saved.inner, inner), saved.episode, saved.seed, _labels(learned))
     check_algorithm(recipe.algorithm, recipe.inner, recipe.model)
     learner = build_learner(recipe, device, dtype, say)
@@ -196,6 +199,26 @@ def open_joint(reference: str | None, trained: TrainConfig | None, device: torch
         if mine != other:
             raise UserError(f"evaluation.joint={reference} was trained with another `{what}` than the run it is compared with; train both with the same")
     return opened.learner
+
+
+def _encoding(reference: str, overrides: ModelOverrides, say: Callable[[str], None]) -> dict[str, Any]:
+    """Pooling, normalization and length of a model that was not meta-trained, as far as its directory says.
+
+    Raises:
+        UserError: it is a sentence-transformers pipeline that an encoder here cannot compute, and the settings do not say what to do instead.
+    """
+    pipeline = None if reference in _BUILT_IN else read_pipeline(reference, overrides.revision)
+    if pipeline is None:
+        found = read_facts(Path(reference).expanduser()).get("encoding", {})
+        return {key: found[key] for key in ("pooling", "normalize", "max_length") if key in found}
+    if pipeline.unknown and None in (overrides.pooling, overrides.normalize):
+        raise UserError(
+            f"checkpoint={reference} is a sentence-transformers pipeline {pipeline.unknown}; choose another model, "
+            "or set model.pooling and model.normalize to use only its transformer"
+        )
+    if pipeline.labels:
+        say(f"model: {reference} is a classifier; its encoder is used, and a new head learned")
+    return pipeline.encoding
 
 
 def _saved(folder: Path) -> tuple[SavedRecipe, dict[str, torch.Tensor]]:

@@ -52,6 +52,7 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
     """Print a line per label for a text, or the answer; a JSON line per text for a file or a pipe."""
     from metatrain.errors import UserError
     from metatrain.models.export import Classifier, read_facts
+    from metatrain.models.folders import model_folder
     from metatrain.models.writer import TASK, Writer
     from metatrain.tasks.files import Columns, piped_texts, read_file
     from metatrain.tasks.sources import pictures_in
@@ -66,9 +67,7 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
         raise UserError(f"text={ascii(config.text)} is not valid UTF-8, or has half a character (a lone surrogate)")
     output = None if config.output is None else place_for("output", config.output)
     name = config.model.path
-    folder = RunDirectory.find(name, "finetune").path if name == "latest" else Path(name).expanduser()
-    if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
-        folder = folder / "model"
+    folder = model_folder(RunDirectory.find(name, "finetune").path if name == "latest" else Path(name).expanduser())
     columns = read_facts(folder).get("columns", {})
     column, pair = config.column or columns.get("text", "text"), config.pair or columns.get("pair")
     if pair is not None and (config.text is not None or config.data == _PIPE):

@@ -34,11 +34,10 @@ def start(config: PushConfig, path: Path, overrides: list[str]) -> None:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
     from metatrain.errors import UserError
+    from metatrain.models.folders import is_model, model_folder
 
-    folder = Path(config.model.path).expanduser()
-    if not (folder / "config.json").is_file() and (folder / "model" / "config.json").is_file():
-        folder = folder / "model"
-    if not (folder / "config.json").is_file():
+    folder = model_folder(Path(config.model.path).expanduser())
+    if not is_model(folder):
         raise UserError(f"model={config.model.path}: not a model directory (no config.json); give a run of train or finetune, or its model/")
     api = HfApi()
     try:

@@ -57,11 +57,11 @@ class InnerOverrides:
 
 @dataclass
 class ModelOverrides:
-    """Settings for a plain Hugging Face model; a run brings its own."""
+    """Settings for a plain Hugging Face model; a run brings its own, as does a sentence-transformers pipeline."""
 
-    pooling: str | None = None  # mean | first | last; null: mean
-    normalize: bool | None = None  # encodings of length 1; null: no
-    max_length: int | None = None  # longer texts are cut to this many tokens; null: 128
+    pooling: str | None = None  # mean | first (BERT: through its pooler) | cls (first, without it) | last; null: the model's own, else mean
+    normalize: bool | None = None  # encodings of length 1; null: as the model's own pipeline does, else no
+    max_length: int | None = None  # longer texts are cut to this many tokens; null: the model's own, else 128
     revision: str | None = None  # of a hub model
 
 

@@ -15,7 +15,7 @@ from metatrain.meta.learner import Learner
 from metatrain.models.encoder import Encoder
 from metatrain.models.export import Model
 
-_POOLING = {"mean": "mean", "first": "cls", "last": "lasttoken"}
+_POOLING = {"mean": "mean", "first": "cls", "cls": "cls", "last": "lasttoken"}
 
 
 def check_setfit(encoder: Model) -> None:

@@ -178,7 +178,6 @@ _FAMILIES: dict[str, type[Architecture]] = {
     **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), Llama),
     **dict.fromkeys(("t5", "mt5"), T5),
 }
-CAUSAL = tuple(name for name, family in _FAMILIES.items() if family.causal)
 
 
 def architecture_of(backbone: Backbone, max_length: int) -> Architecture | None:

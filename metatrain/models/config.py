@@ -22,7 +22,7 @@ class ModelConfig:
     """The language model to meta-train (config group `model`)."""
 
     name: str = MISSING  # minilm | tiny | scratch:t5 | scratch:gpt2 | a hub id | a directory with a Hugging Face model
-    pooling: str = "mean"  # mean over tokens | first token (BERT: through its pooler) | last token
+    pooling: str = "mean"  # mean over tokens | first token (BERT: through its pooler) | cls (first token, never through a pooler) | last token
     normalize: bool = False  # encodings of length 1, so that their products are cosines
     max_length: int = 128  # longer texts are cut to this many tokens
     max_target_length: int = 48  # language models: what they write, and what they learn to write, is cut to this many tokens

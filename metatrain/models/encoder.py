@@ -14,14 +14,17 @@ from transformers import AutoModel, AutoModelForTextEncoding, PretrainedConfig, 
 
 from metatrain.errors import UserError
 from metatrain.models import minilm, tiny
-from metatrain.models.architectures import CAUSAL, architecture_of
+from metatrain.models.architectures import architecture_of
 from metatrain.models.batches import Packed, Padded, TextBatch, pack, pad
 from metatrain.models.config import ModelConfig
 from metatrain.models.dropout import dropout, set_dropout
+from metatrain.models.folders import folder_of_transformer
 from metatrain.models.pretrained import Backbone, attention_for, attention_in_log, check_vocabulary, load_backbone, load_tokenizer, name_in_log
+from metatrain.models.sentence_pipeline import read_pipeline
 from metatrain.tasks.tokens import Tokens
 
-POOLINGS = ("mean", "first", "last")
+POOLINGS = ("mean", "first", "cls", "last")
+_FIRST_TOKEN = ("first", "cls")
 POOLER_ARCHITECTURES = ("bert",)  # first-token pooling goes through the model's own pooler, as its classifier does
 
 # Classes that take `add_pooling_layer`; an unused pooler would be a parameter without a gradient.
@@ -118,7 +121,7 @@ class Encoder(nn.Module):
         if hidden is None:
             hidden = model.embed(batch)
         shared, layers = {**model.shared(batch, hidden), "fused": fused}, model.layers[start:stop]
-        first_alone = stop is None and self.pooling == "first" and len(layers) > 0
+        first_alone = stop is None and self.pooling in _FIRST_TOKEN and len(layers) > 0
         for layer in layers[:-1] if first_alone else layers:
             hidden = model.run(layer, hidden, shared)  # [T, H]
         if stop is not None:
@@ -132,7 +135,7 @@ class Encoder(nn.Module):
     def _pooled(self, hidden: Tensor, batch: Packed) -> Tensor:
         """From hidden states [T, H] to encodings [B, H]."""
         if self.pooling != "mean":
-            return hidden.index_select(0, batch.starts if self.pooling == "first" else batch.starts + batch.lengths - 1)
+            return hidden.index_select(0, batch.starts if self.pooling in _FIRST_TOKEN else batch.starts + batch.lengths - 1)
         token = torch.arange(hidden.shape[0], device=hidden.device)[None]
         begin, length = batch.starts[:, None], batch.lengths[:, None]
         weights = ((token >= begin) & (token < begin + length)).to(hidden.dtype) / length  # [B, T]
@@ -168,7 +171,7 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
         raise UserError(f"model.max_length={config.max_length} must be 3 or more: a text's begin, one token and its end")
     tokenizer: PreTrainedTokenizerBase
     backbone: Backbone
-    notes = []
+    notes: list[str] = []
     half_products = dtype == torch.bfloat16
     dtype = torch.float32 if half_products else dtype
     if config.name == "tiny":
@@ -177,14 +180,15 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
         backbone = backbone.to(dtype)
         source = "a from-scratch 2-layer BERT"
     else:
-        path, source = minilm.resolve() if config.name == "minilm" else (config.name, "")
+        path, source = minilm.resolve() if config.name == "minilm" else (folder_of_transformer(config.name), "")
         backbone = load_backbone(path, config, partial(_auto, config), attention_for(second_order), dtype)
         tokenizer = load_tokenizer(path, config)
         check_vocabulary(config, tokenizer, backbone)
+        notes += [] if source else _otherwise(config, backbone.config.model_type)
         source = source or name_in_log(config)
-    if config.pooling == "first" and backbone.config.model_type in CAUSAL:
-        raise UserError(f"model.pooling=first: in {config.name} the first token sees no other; choose last or mean")
     encoder = Encoder(backbone, tokenizer, config)
+    if config.pooling in _FIRST_TOKEN and not _first_token_sees_others(encoder):
+        raise UserError(f"model.pooling={config.pooling}: in {config.name} the first token sees no other, so that all texts look alike; choose last or mean")
     positions = getattr(backbone.config, "max_position_embeddings", None)
     longest = None if positions is None else positions - (encoder.architecture.first_position if encoder.architecture else 0)
     if longest and config.max_length > longest:
@@ -204,6 +208,25 @@ def _auto(config: ModelConfig, settings: PretrainedConfig) -> tuple[Any, dict[st
     # Of T5 and the like their encoder alone, which by itself is saved as one that has no decoder.
     encoder = settings.is_encoder_decoder or any(name.endswith("EncoderModel") for name in settings.architectures or ())
     return (AutoModelForTextEncoding if encoder else AutoModel), pooler
+
+
+def _otherwise(config: ModelConfig, architecture: str) -> list[str]:
+    """A warning where a sentence-transformers pipeline makes one vector of a text in another way than the settings say."""
+    pipeline = read_pipeline(config.name, config.revision)
+    pooling = "cls" if config.pooling == "first" and not _uses_pooler(config, architecture) else config.pooling
+    if pipeline is None or (pipeline.unknown is None and (pipeline.pooling, pipeline.normalize) == (pooling, config.normalize)):
+        return []
+    here = f"model.pooling={config.pooling} and model.normalize={str(config.normalize).lower()}"
+    return [f"warning: {config.name} is a sentence-transformers pipeline {pipeline.described}, and is used with {here}"]
+
+
+@torch.no_grad()
+def _first_token_sees_others(encoder: Encoder) -> bool:
+    """Whether two texts that differ in their second token only differ in what is made of the first; in a causal model they do not."""
+    first, special = encoder.example()[0][0], set(encoder.tokenizer.all_special_ids)
+    others = [number for number in range(encoder.tokenizer.vocab_size) if number != first and number not in special][:2]
+    one, two = (encoder(encoder.batch([np.array([first, other])])) for other in others)
+    return not torch.equal(one, two)
 
 
 def _uses_pooler(config: ModelConfig, architecture: str) -> bool:

@@ -1,11 +1,13 @@
 """Writing models that others can load: meta-trained models, and finetuned classifiers.
 
 A finetuned classifier of texts loads without metatrain: as a `transformers` sequence classifier where the architecture computes
-the same function (BERT with its own pooler), else as a `sentence-transformers` pipeline whose output is the label scores.
+the same function (BERT with its own pooler), else as a `sentence-transformers` pipeline whose output is the label scores. Such a
+pipeline is no model of `transformers`, which would put a random classifier on top of it.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -25,17 +27,17 @@ from metatrain.models.adapters import folded, is_lost_by_folding
 from metatrain.models.batches import chunks, pad
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder, load_encoder
+from metatrain.models.folders import folder_of_transformer, is_model
 from metatrain.models.language_model import LanguageModel
 from metatrain.models.pictures import PictureEncoder, load_picture_encoder
-from metatrain.models.pretrained import lost_weights, read_settings, save_tokenizer
+from metatrain.models.pretrained import lost_weights, read_settings, save_tokenizer, tokenizer_as_read
+from metatrain.models.sentence_pipeline import TRANSFORMER, read_linear, read_pipeline, write_modules
 from metatrain.models.writer import save_writer
 from metatrain.tasks.tokens import Tokens
 
 RECIPE, _LEARNED = "adaptation.json", "adaptation.safetensors"
 _FINETUNED, _HEAD = "finetuned.json", "head.safetensors"
 NONE = "none_of_these"
-_POOLING, _NORMALIZE, _DENSE = "1_Pooling", "2_Normalize", "3_Dense"
-_POOLING_MODES = {"first": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens", "last": "pooling_mode_lasttoken"}
 _SEQUENCE_CLASSIFIERS = {"bert": "classifier"}  # architectures whose classifier is pooler, then one linear layer
 
 
@@ -49,6 +51,8 @@ def save_meta_trained(folder: Path, model: Model, prefix: str, learned: Mapping[
     anything, under the names of `learned`. Adapters are folded into the model, and what that loses stands there too,
     under `prefix`.
     """
+    if not isinstance(model, LanguageModel):
+        _set_labels(model.backbone.config, None)
     _save_model(folder, model)
     lost = {f"{prefix}{name}": value for name, value in model.named_parameters() if is_lost_by_folding(name)}
     learned = {**lost, **learned}
@@ -74,8 +78,7 @@ def read_recipe(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None
 def save_classifier(folder: Path, encoder: Encoder, weight: Tensor, bias: Tensor, labels: Sequence[str]) -> str:
     """Write a finetuned classifier; weight [labels, H], bias [labels]. Returns `transformers` or `sentence-transformers`."""
     config = encoder.backbone.config
-    config.id2label = dict(enumerate(labels))
-    config.label2id = {label: number for number, label in enumerate(labels)}
+    _set_labels(config, labels)
     if encoder.uses_pooler:
         classifier = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager")
         getattr(classifier, classifier.base_model_prefix).load_state_dict(folded(encoder.backbone).state_dict())
@@ -83,29 +86,26 @@ def save_classifier(folder: Path, encoder: Encoder, weight: Tensor, bias: Tensor
         linear.weight.data.copy_(weight)
         linear.bias.data.copy_(bias)
         classifier.to(weight.dtype).save_pretrained(folder)
-        save_tokenizer(encoder.tokenizer, folder)
+        save_tokenizer(tokenizer_as_read(encoder.tokenizer, encoder.max_length), folder)
         return "transformers"
-    _save_model(folder, encoder)
-    hidden, kind = encoder.hidden_size, "sentence_transformers.models."
-    modules = [("", "Transformer"), (_POOLING, "Pooling"), *([(_NORMALIZE, "Normalize")] if encoder.normalize else []), (_DENSE, "Dense")]
-    for path, _ in modules:
-        (folder / path).mkdir(exist_ok=True)
-    _write_json(folder / "modules.json", [{"idx": i, "name": str(i), "path": path, "type": kind + name} for i, (path, name) in enumerate(modules)])
-    _write_json(folder / "sentence_bert_config.json", {"max_seq_length": encoder.max_length, "do_lower_case": False})
-    _write_json(
-        folder / _POOLING / "config.json",
-        {
-            "word_embedding_dimension": hidden,
-            **{key: encoder.pooling == name for name, key in _POOLING_MODES.items()},
-        },
-    )
-    _write_json(
-        folder / _DENSE / "config.json",
-        {"in_features": hidden, "out_features": len(labels), "bias": True, "activation_function": "torch.nn.modules.linear.Identity"},
-    )
-    dense = {"linear.weight": weight.detach().float().contiguous(), "linear.bias": bias.detach().float().contiguous()}
-    safetensors.torch.save_file(dense, folder / _DENSE / "model.safetensors")
+    # The transformer has a folder of its own: beside the names of the labels, transformers would make up a classifier for it.
+    _save_model(folder / TRANSFORMER, encoder, encoder.max_length)
+    write_modules(folder, encoding_of(encoder), weight, bias)
+    _write_json(folder / "config.json", {"id2label": config.id2label, "label2id": config.label2id})
     return "sentence-transformers"
+
+
+def _set_labels(config: Any, labels: Sequence[str] | None) -> None:
+    """Give a model's settings these labels, of which one is right for a text, in place of whatever its base was for; None: it has none."""
+    names = ("LABEL_0", "LABEL_1") if labels is None else labels  # transformers' default
+    config.id2label = dict(enumerate(names))
+    config.label2id = {label: number for number, label in enumerate(names)}
+    config.problem_type = None if labels is None else "single_label_classification"
+
+
+def encoding_of(encoder: Encoder | PictureEncoder) -> dict[str, Any]:
+    """The settings of `ModelConfig` that say how an encoder makes one vector of an input."""
+    return {"pooling": encoder.pooling, "normalize": encoder.normalize, "max_length": encoder.max_length}
 
 
 def is_none(logits: Tensor, threshold: float | None) -> Tensor:
@@ -135,13 +135,15 @@ def save_finetuned(
     elif isinstance(model, PictureEncoder):
         assert labels is not None
         kind = "metatrain"  # no class of others computes the same of all that are supported
+        _set_labels(model.backbone.config, None)
         _save_model(folder, model)
         head = {name: adapted[f"head.{name}"].detach().contiguous() for name in ("weight", "bias")}
         safetensors.torch.save_file(head, folder / _HEAD)
-        facts["labels"], facts["encoder"] = list(labels), {"pooling": model.pooling, "normalize": model.normalize, "max_length": model.max_length}
+        facts["labels"], facts["encoder"] = list(labels), encoding_of(model)
     else:
         assert labels is not None  # an encoder's task has some
         kind = save_classifier(folder, model, adapted["head.weight"], adapted["head.bias"], labels)
+        facts["encoding"] = encoding_of(model)
     if facts:
         _write_json(folder / _FINETUNED, {"format": 1, **facts})
     return kind
@@ -172,22 +174,23 @@ class Classifier:
 
     def __init__(self, folder: Path, device: torch.device):
         """Raises: UserError: the directory is not a finetuned model, or cannot be read."""
-        if not (folder / "config.json").is_file():
+        if not is_model(folder):
             raise UserError(f"model={folder}: not a model directory (no config.json); give what `metatrain finetune` wrote")
         no_head = f"model={folder} is a model that gives no labels; give what `metatrain finetune` wrote"
         try:
-            config: Any = read_settings(folder)
+            config: Any = read_settings(folder_of_transformer(str(folder)))
             facts = read_facts(folder)
             if "encoder" in facts:
                 self._model: Any = load_picture_encoder(ModelConfig(name=str(folder), **facts["encoder"]), second_order=False)[0]
                 head = safetensors.torch.load_file(folder / _HEAD)
                 self._scores: Callable[[list[np.ndarray]], Tensor] = partial(self._encoded, head["weight"].to(device), head["bias"].to(device))
                 self._tokens = self._model.tokens()
-            elif (folder / "modules.json").is_file():
-                if not (folder / _DENSE).is_dir():
+            elif (pipeline := read_pipeline(str(folder))) is not None:
+                linear = read_linear(folder, pipeline)
+                if linear is None:
                     raise UserError(no_head)
-                settings, (weight, bias) = _pipeline(folder)
-                self._model = load_encoder(settings, second_order=False)[0]
+                weight, bias = linear
+                self._model = load_encoder(ModelConfig(name=str(folder), **pipeline.encoding), second_order=False)[0]
                 self._tokens = self._model.tokens()
                 self._scores = partial(self._encoded, weight.to(device), bias.to(device))
             else:
@@ -224,26 +227,18 @@ class Classifier:
         return torch.cat(parts).index_select(0, batch.order)
 
 
-def _pipeline(folder: Path) -> tuple[ModelConfig, list[Tensor]]:
-    """How the encoder of a sentence-transformers pipeline that `save_classifier` wrote is to be loaded, and the weight and bias after it."""
-    pooling = json.loads((folder / _POOLING / "config.json").read_text(encoding="utf-8"))
-    length = json.loads((folder / "sentence_bert_config.json").read_text(encoding="utf-8"))["max_seq_length"]
-    dense = safetensors.torch.load_file(folder / _DENSE / "model.safetensors")
-    settings = ModelConfig(
-        name=str(folder),
-        pooling=next((name for name, key in _POOLING_MODES.items() if pooling.get(key)), "of another kind"),
-        normalize=(folder / _NORMALIZE).is_dir(),
-        max_length=length,
-    )
-    return settings, [dense["linear.weight"], dense["linear.bias"]]
-
-
-def _save_model(folder: Path, model: Model) -> None:
-    """The model's own weights, adapters folded in, and what makes its inputs."""
+def _save_model(folder: Path, model: Model, max_length: int | None = None) -> None:
+    """The model's own weights, adapters folded in, and what makes its inputs; max_length: that its tokenizer is to know, None: its own."""
     folder.mkdir(parents=True, exist_ok=True)
-    folded(model.backbone).save_pretrained(folder)
-    if model.tokenizer is not None:
-        save_tokenizer(model.tokenizer, folder)
+    backbone, tokenizer = folded(model.backbone), model.tokenizer
+    if tokenizer is not None:
+        if not isinstance(model, LanguageModel):
+            tokenizer = tokenizer_as_read(tokenizer, max_length)
+        save_tokenizer(tokenizer, folder)
+    if tokenizer is not None and tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= len(backbone.get_input_embeddings().weight):
+        backbone = copy.deepcopy(backbone)
+        backbone.resize_token_embeddings(tokenizer.pad_token_id + 1)  # a row for padding, which nothing attends to
+    backbone.save_pretrained(folder)
     if isinstance(model, PictureEncoder):
         model.reader.processor.save_pretrained(folder)
 

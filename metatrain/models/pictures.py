@@ -129,7 +129,7 @@ class PictureEncoder(nn.Module):
         if self.tokenizer is not None:
             return self.backbone.get_image_features(pixel_values=pictures).pooler_output
         hidden = self.backbone(pixel_values=pictures).last_hidden_state  # [pictures, 1 + patches, H]
-        return hidden[:, 0] if self.pooling == "first" else hidden.mean(1)
+        return hidden.mean(1) if self.pooling == "mean" else hidden[:, 0]
 
 
 def is_of_pictures(config: ModelConfig) -> bool:

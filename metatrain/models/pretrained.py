@@ -5,6 +5,7 @@ Weights are read from safetensors files alone, never from pickles, which can hol
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,12 +21,15 @@ from transformers.utils.logging import disable_progress_bar, get_verbosity, set_
 
 from metatrain.errors import RestartableError, UserError
 from metatrain.models.config import ModelConfig
+from metatrain.models.folders import folder_of_transformer
 
 # Loading weights that are here is a moment's work and needs no bar; transformers turns off those of downloads with its own.
 _downloads_are_shown = not are_progress_bars_disabled()
 disable_progress_bar()
 if _downloads_are_shown:
     enable_progress_bars()
+
+_PADDING = "<|padding|>"  # of a tokenizer that has no token for it
 
 Backbone = Any  # a module of transformers: what it holds is its architecture's own, and nothing that a type checker could know
 # From the settings of a model: the auto class that loads it, and options of that class.
@@ -142,7 +146,7 @@ def model_type(config: ModelConfig) -> str:
         UserError: it does not exist.
     """
     with _explained(config):
-        return read_settings(config.name, config).model_type
+        return read_settings(folder_of_transformer(config.name), config).model_type
 
 
 def load_image_processor(config: ModelConfig) -> Any:
@@ -207,6 +211,22 @@ def _first_line(error: BaseException) -> str:
 
 def _is_commit(revision: str | None) -> bool:
     return revision is not None and len(revision) == 40 and all(c in "0123456789abcdef" for c in revision)
+
+
+def tokenizer_as_read(tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> PreTrainedTokenizerBase:
+    """A copy of an encoder's tokenizer, with which any library gives a model what it is given here.
+
+    That is token ids and their mask, padded on the right, without token types: the two texts of a pair are told apart by the separator
+    between them. max_length: the most tokens that it is to know of; None: its own.
+    """
+    made = copy.deepcopy(tokenizer)
+    made.model_input_names = made.init_kwargs["model_input_names"] = ["input_ids", "attention_mask"]  # the latter is what is saved
+    made.padding_side = "right"
+    if max_length is not None:
+        made.model_max_length = max_length
+    if made.pad_token is None:  # which padding it is does not matter, since it is masked; but there has to be some
+        made.add_special_tokens({"pad_token": made.unk_token or made.bos_token or _PADDING})
+    return made
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

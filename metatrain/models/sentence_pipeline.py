@@ -1,0 +1,154 @@
+"""Sentence-transformers pipelines: a folder whose modules.json lists a transformer, its pooling, and what comes after."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+from transformers.utils.hub import cached_file
+
+from metatrain.errors import UserError
+from metatrain.models.folders import MODULES
+
+TRANSFORMER, _POOLING, _NORMALIZE, _DENSE = "0_Transformer", "1_Pooling", "2_Normalize", "3_Dense"
+_LENGTH = "sentence_bert_config.json"
+# From our names of poolings to theirs, and to the keys that their versions before 6 wrote.
+_MODES = {"mean": "mean", "first": "cls", "cls": "cls", "last": "lasttoken"}
+_KEYS = {
+    "cls": "pooling_mode_cls_token",
+    "max": "pooling_mode_max_tokens",
+    "mean": "pooling_mode_mean_tokens",
+    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+    "lasttoken": "pooling_mode_lasttoken",
+}
+_POOLINGS = {"mean": "mean", "cls": "cls", "lasttoken": "last"}  # those of theirs that are ours
+_IDENTITY = "torch.nn.modules.linear.Identity"
+_NO_LIMIT = 10**6  # tokens; a tokenizer without a limit names a number beyond
+
+FindFile = Callable[[str], Path | None]  # from a file's place in a pipeline to where it is on this machine
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """How a pipeline encodes texts, in the settings of `ModelConfig`, and what comes after."""
+
+    transformer: str  # the folder of its transformer within the pipeline's; empty: the same
+    pooling: str
+    normalize: bool
+    max_length: int | None  # None: the pipeline does not say
+    labels: str | None  # the folder of a linear layer that gives a score for each label, within the pipeline's
+    unknown: str | None  # what an encoder here cannot compute of it, in words
+
+    @property
+    def encoding(self) -> dict[str, Any]:
+        """Settings of `ModelConfig` with which an encoder computes the same."""
+        length = {} if self.max_length is None else {"max_length": self.max_length}
+        return {"pooling": self.pooling, "normalize": self.normalize, **length}
+
+    @property
+    def described(self) -> str:
+        """How it makes one vector of a text, in words."""
+        return self.unknown or f"with {self.pooling} pooling{', normalized' if self.normalize else ''}"
+
+
+def read_pipeline(name: str, revision: str | None = None) -> Pipeline | None:
+    """The pipeline in a folder, or of a hub id; None if it is none.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    find = _finder(name, revision)
+    if find(MODULES) is None:
+        return None
+    try:
+        return _read(find)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{name}: its sentence-transformers pipeline ({MODULES}) cannot be read: {error}") from error
+
+
+def _finder(name: str, revision: str | None) -> FindFile:
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return lambda file: folder / file if (folder / file).is_file() else None
+
+    def of_hub(file: str) -> Path | None:
+        # A hub that cannot be reached is reported where the model itself is loaded.
+        silent: dict[str, Any] = {f"_raise_exceptions_for_{what}": False for what in ("gated_repo", "missing_entries", "connection_errors")}
+        found = cached_file(name, file, revision=revision, **silent)
+        return None if found is None else Path(found)
+
+    return of_hub
+
+
+def _read(find: FindFile) -> Pipeline:
+    def settings(file: str) -> Any:
+        path = find(file)
+        return {} if path is None else json.loads(path.read_text(encoding="utf-8"))
+
+    modules = [(each["type"].rsplit(".", 1)[-1], each["path"]) for each in settings(MODULES)]
+    places, unknown = dict(modules), None
+    transformer = places.get("Transformer", "")
+    beside = f"{transformer}/" if transformer else ""
+
+    linear = settings(f"{places['Dense']}/config.json") if "Dense" in places else {}
+    labels = len(settings(beside + "config.json").get("id2label") or ("LABEL_0", "LABEL_1"))  # transformers writes no names that are its default
+    gives_labels = linear.get("out_features") == labels and linear.get("activation_function") == _IDENTITY and linear.get("bias") is True
+    kinds = [kind for kind, _ in modules if kind != "Dropout"]  # which is off where texts are encoded
+    if kinds[:2] != ["Transformer", "Pooling"] or kinds[2:] not in ([], ["Normalize"], *([["Dense"], ["Normalize", "Dense"]] if gives_labels else [])):
+        unknown = f"of the modules {', '.join(kinds) or 'none'}, which cannot be computed here"
+
+    pooling = settings(f"{places['Pooling']}/config.json") if "Pooling" in places else {}
+    modes = pooling.get("pooling_mode") or [mode for mode, key in _KEYS.items() if pooling.get(key)] or ["mean"]
+    modes = [modes] if isinstance(modes, str) else modes
+    if len(modes) > 1 or modes[0] not in _POOLINGS:
+        unknown = unknown or f"with {' and '.join(modes)} pooling, which cannot be computed here"
+
+    prompts = settings("config_sentence_transformers.json")
+    if prompt := prompts.get("prompts", {}).get(prompts.get("default_prompt_name")):
+        unknown = unknown or f"that puts {prompt!r} before every text, which is not done here"
+
+    own = settings(beside + "tokenizer_config.json").get("model_max_length")
+    length = settings(beside + _LENGTH).get("max_seq_length") or (own if isinstance(own, int) and own < _NO_LIMIT else None)
+    return Pipeline(transformer, _POOLINGS.get(modes[0], "mean"), "Normalize" in places, length, places.get("Dense") if gives_labels else None, unknown)
+
+
+def read_linear(folder: Path, pipeline: Pipeline) -> tuple[Tensor, Tensor] | None:
+    """Weight [labels, H] and bias [labels] of the linear layer that gives a score for each label; None: there is none.
+
+    Raises:
+        OSError, KeyError, safetensors.SafetensorError: it cannot be read.
+    """
+    if pipeline.labels is None:
+        return None
+    linear = safetensors.torch.load_file(folder / pipeline.labels / "model.safetensors")
+    return linear["linear.weight"], linear["linear.bias"]
+
+
+def write_modules(folder: Path, encoding: Mapping[str, Any], weight: Tensor, bias: Tensor) -> None:
+    """Write all of a pipeline but its transformer, which is to stand in `TRANSFORMER`.
+
+    encoding: pooling, normalize and max_length of the encoder; weight [labels, H], bias [labels]: of the linear layer at its end.
+    """
+    labels, hidden = weight.shape
+    kind = "sentence_transformers.models."
+    modules = [(TRANSFORMER, "Transformer"), (_POOLING, "Pooling"), *([(_NORMALIZE, "Normalize")] if encoding["normalize"] else []), (_DENSE, "Dense")]
+    for path, _ in modules:
+        (folder / path).mkdir(parents=True, exist_ok=True)
+    _write(folder / MODULES, [{"idx": i, "name": str(i), "path": path, "type": kind + name} for i, (path, name) in enumerate(modules)])
+    _write(folder / TRANSFORMER / _LENGTH, {"max_seq_length": encoding["max_length"], "do_lower_case": False})
+    chosen = _MODES[encoding["pooling"]]
+    _write(folder / _POOLING / "config.json", {"word_embedding_dimension": hidden, **{key: mode == chosen for mode, key in _KEYS.items()}})
+    linear = {"in_features": hidden, "out_features": labels, "bias": True, "activation_function": _IDENTITY}
+    _write(folder / _DENSE / "config.json", linear)
+    dense = {"linear.weight": weight.detach().float().contiguous(), "linear.bias": bias.detach().float().contiguous()}
+    safetensors.torch.save_file(dense, folder / _DENSE / "model.safetensors")
+
+
+def _write(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
