@@ -184,4 +184,5 @@ def architecture_of(backbone: Backbone, max_length: int) -> Architecture | None:
     """The backbone's architecture; None if it cannot run on packed texts of up to `max_length` tokens."""
     family = _FAMILIES.get(backbone.config.model_type)
     window = getattr(backbone.config, "sliding_window", None)  # of attention; packed attention has none
-    return None if family is None or (window is not None and window < max_length) else family(backbone)
+    is_decoder = getattr(backbone.config, "is_decoder", False)  # a BERT can be one, and is causal then
+    return None if family is None or is_decoder or (window is not None and window < max_length) else family(backbone)
