@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from metatrain.commands.building import adapted_to, check_none_of_these, open_checkpoint
-from metatrain.config.schema import InnerOverrides, ModelOverrides
+from metatrain.config.schema import AlgorithmOverrides, InnerOverrides, Overrides
 from metatrain.errors import UserError
 from metatrain.evaluation.protocol import texts_of
 from metatrain.meta.encoder_learner import EncoderLearner
@@ -39,18 +39,26 @@ _FORMAT = "metatrain task 1"
 Text = str | tuple[str, str]  # a tuple: two texts that belong together, a premise and a hypothesis, say
 
 
-def load(checkpoint: str | Path, device: str = "auto", fit_head: bool | None = None, fit_encoder: bool | None = None) -> FewShotModel:
-    """A run, `latest`, or a directory that `metatrain train` exported.
+def load(
+    checkpoint: str | Path,
+    device: str = "auto",
+    fit_head: bool | None = None,
+    fit_encoder: bool | None = None,
+    algorithm: str | None = None,
+    adapt: str | None = None,
+) -> FewShotModel:
+    """Load a run, `latest`, a directory that `metatrain train` exported, or a plain Hugging Face encoder.
 
     fit_head: whether heads are fitted to the examples (`inner.fit_head`); fit_encoder: whether the whole encoder is trained on them too
-    (`inner.fit_encoder`), where that is of use: it pays with many examples, and takes minutes. None: as the run has it.
+    (`inner.fit_encoder`), where that is of use: it pays with many examples, and takes minutes. algorithm: the method for a plain encoder, such as
+    "recommended" (`metatrain ls algorithms`). adapt: which parameters adapt (`algorithm.adapt`). None: as the run has it.
 
     Raises:
         UserError: there is no such thing, it cannot be read, or it is no classifier of texts.
     """
     where, dtype, _ = hardware.apply(HardwareConfig(device=device, threads=torch.get_num_threads()))
-    inner = InnerOverrides(fit_head=fit_head, fit_encoder=fit_encoder)
-    learner = open_checkpoint(str(checkpoint), inner, ModelOverrides(), where, dtype, lambda line: None).learner
+    settings = Overrides(AlgorithmOverrides(name=algorithm, adapt=adapt), InnerOverrides(fit_head=fit_head, fit_encoder=fit_encoder))
+    learner = open_checkpoint(str(checkpoint), settings, where, dtype, lambda line: None).learner
     if not isinstance(learner, EncoderLearner) or learner.model.tokenizer is None:
         raise UserError(f"checkpoint={checkpoint}: metatrain.load serves classifiers of texts; use `metatrain finetune` and `predict` for other models")
     return FewShotModel(learner)

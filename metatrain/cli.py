@@ -7,7 +7,7 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
 # What each command does, and the module whose `main(arguments)` does it, imported only when it is called.
@@ -101,7 +101,7 @@ def run(arguments: Sequence[str]) -> int:
     if arguments[:1] in (["-sc"], ["--shell-completion"]):
         from metatrain.config.completion import complete
 
-        return complete(arguments[1:], COMMANDS)
+        return complete(arguments[1:], COMMANDS, _completer)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP.format(commands="\n".join(f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items())))
         return 0
@@ -118,6 +118,11 @@ def run(arguments: Sequence[str]) -> int:
         hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(COMMANDS)}"
         return _complain(f"unknown command '{command}'; {hint}", 2)
     return _run_command(command, arguments[1:])
+
+
+def _completer(command: str) -> Callable[[list[str]], list[str]] | None:
+    """What a command whose settings Hydra does not compose proposes as its next word."""
+    return getattr(importlib.import_module(COMMANDS[command][0]), "completions", None) if command in COMMANDS else None
 
 
 def _run_command(command: str, arguments: list[str]) -> int:

@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from metatrain.commands.building import open_checkpoint
-from metatrain.config.schema import InnerOverrides, ModelOverrides
+from metatrain.config.schema import Overrides
 from metatrain.evaluation.protocol import texts_of
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.inner import HEAD
@@ -38,7 +38,7 @@ FIGURES = ("lost", "found", "auroc")  # share of known texts taken for none, sha
 def measure(run: Path) -> dict[str, dict[str, dict[str, float]]]:
     """By number of shots and method: the figures, means over domains and draws."""
     device, dtype, _ = hardware.apply(HardwareConfig())
-    opened = open_checkpoint(str(run), InnerOverrides(), ModelOverrides(), device, dtype, lambda line: None)
+    opened = open_checkpoint(str(run), Overrides(), device, dtype, lambda line: None)
     learner, frozen = opened.learner, opened.untrained()
     assert isinstance(learner, EncoderLearner) and isinstance(frozen, EncoderLearner)
     data = Path(os.environ.get("METATRAIN_DATA", "data")) / "clinc150"

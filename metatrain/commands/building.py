@@ -13,9 +13,9 @@ import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from metatrain.config.compose import conf_dir, escaped
+from metatrain.config.compose import composed, conf_dir, escaped, quoted
 from metatrain.config.explain import explain
-from metatrain.config.schema import InnerOverrides, ModelOverrides, TrainConfig
+from metatrain.config.schema import AlgorithmOverrides, InnerOverrides, ModelOverrides, Overrides, TrainConfig
 from metatrain.errors import UserError
 from metatrain.meta.algorithm import check_algorithm
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
@@ -151,29 +151,31 @@ def fit_memory(config: TrainConfig, learner: Learner, tasks: Sequence[Task], dev
     return fit_training(config.hardware, learner, largest, device, ranks.local_size, math.ceil(config.outer.meta_batch / ranks.size))
 
 
-def open_checkpoint(
-    reference: str, inner: InnerOverrides, model: ModelOverrides, device: torch.device, dtype: torch.dtype, say: Callable[[str], None]
-) -> Opened:
+def open_checkpoint(reference: str, settings: Overrides, device: torch.device, dtype: torch.dtype, say: Callable[[str], None]) -> Opened:
     """A run (directory, one of its checkpoints, or `latest`) or a Hugging Face model, as a learner.
 
     Raises:
-        UserError: there is no such thing, or it cannot be read.
+        UserError: there is no such thing, it cannot be read, or the settings do not fit it.
     """
     path = Path(reference).expanduser()
     if (path / checkpoint.MANIFEST).is_file():
-        return _open_run(RunDirectory.find(str(path.parent.parent)), path, inner, model, device, dtype, say)
+        return _open_run(RunDirectory.find(str(path.parent.parent)), path, settings, device, dtype, say)
     if reference == "latest" or (path / "config.yaml").is_file():
-        return _open_run(RunDirectory.find(reference), None, inner, model, device, dtype, say)
+        return _open_run(RunDirectory.find(reference), None, settings, device, dtype, say)
     if not path.is_dir() and reference not in _BUILT_IN and (path.is_absolute() or reference.startswith((".", "~", "outputs"))):
         raise UserError(f"checkpoint={reference}: no such run or model directory")
     if path.is_dir() and not is_model(path):
         raise UserError(f"checkpoint={reference}: a directory with neither a run of metatrain train (config.yaml) nor a model (config.json)")
-    saved, learned = _saved(path)
-    encoding = {} if (path / RECIPE).is_file() else _encoding(reference, model, say)
+    found = read_recipe(path)
+    saved, learned = (_plain(reference, settings.algorithm), {}) if found is None else (_saved(path, found[0]), found[1])
+    encoding = {} if found is not None else _encoding(reference, settings.model, say)
+    if saved.model.normalize:  # the method compares directions
+        encoding["normalize"] = True
     own = replace(saved.model, name=reference, **encoding)
-    recipe = Recipe(_with(own, model), saved.algorithm, _overridden(saved.inner, inner), saved.episode, saved.seed, _labels(learned))
-    check_algorithm(recipe.algorithm, recipe.inner, recipe.model)
+    recipe = _overridden(Recipe(own, saved.algorithm, saved.inner, saved.episode, saved.seed, _labels(learned)), settings, plain=found is None)
     learner = build_learner(recipe, device, dtype, say)
+    if found is not None:
+        _check_learned(reference, settings.algorithm, {name for name in learner.parameters if not name.startswith(learner.prefix)}, learned)
     learner.load(learned)
     base = replace(recipe, model=replace(recipe.model, name=saved.base or reference, tokenizer=reference))
     return Opened(learner, lambda: build_learner(base, device, dtype), recipe.episode, None, reference)
@@ -187,7 +189,7 @@ def open_joint(reference: str | None, trained: TrainConfig | None, device: torch
     """
     if reference is None:
         return None
-    opened = open_checkpoint(reference, InnerOverrides(), ModelOverrides(), device, dtype, say)
+    opened = open_checkpoint(reference, Overrides(), device, dtype, say)
     if opened.config is None or opened.config.algorithm.head != "joint":
         raise UserError(f"evaluation.joint={reference} is no run of joint training; make one with: metatrain train algorithm=multitask")
     if trained is None:
@@ -221,32 +223,40 @@ def _encoding(reference: str, overrides: ModelOverrides, say: Callable[[str], No
     return pipeline.encoding
 
 
-def _saved(folder: Path) -> tuple[SavedRecipe, dict[str, torch.Tensor]]:
-    """The recipe of a model's directory, and what has been learned beside the model.
+def _plain(reference: str, algorithm: AlgorithmOverrides) -> SavedRecipe:
+    """The recipe for a model that was not meta-trained: that of a method, as `metatrain train` would begin with it, or the default.
+
+    Raises:
+        UserError: there is no such method.
+    """
+    if algorithm.name is None:
+        return SavedRecipe()
+    found: TrainConfig = composed("train", [f"algorithm={algorithm.name}", "model=hub", f"model.name={quoted(reference)}"], TrainConfig)
+    return SavedRecipe(model=found.model, algorithm=found.algorithm, inner=found.inner, episode=found.episode)
+
+
+def _saved(folder: Path, settings: dict[str, Any]) -> SavedRecipe:
+    """The recipe of a meta-trained model's directory.
 
     Raises:
         UserError: it cannot be read, or this version does not know it.
     """
-    found = read_recipe(folder)
-    settings, learned = found if found else ({}, {})
     if settings.get("format", RECIPE_FORMAT) != RECIPE_FORMAT:
         raise UserError(f"{folder / RECIPE} has format {settings['format']}, and this version of metatrain knows {RECIPE_FORMAT}; use the one that wrote it")
     try:
-        recipe: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SavedRecipe), escaped(settings)))
+        recipe: SavedRecipe = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SavedRecipe), escaped(settings)))  # type: ignore[assignment]
     except OmegaConfBaseException as error:
         raise UserError(f"{folder / RECIPE}: {explain(error)}; another version of metatrain may have written it") from error
-    return recipe, learned
+    return recipe
 
 
-def _open_run(
-    run: RunDirectory, wanted: Path | None, inner: InnerOverrides, model: ModelOverrides, device: torch.device, dtype: torch.dtype, say: Callable[[str], None]
-) -> Opened:
+def _open_run(run: RunDirectory, wanted: Path | None, settings: Overrides, device: torch.device, dtype: torch.dtype, say: Callable[[str], None]) -> Opened:
     config: TrainConfig = run.load_config(TrainConfig)
     recipe = Recipe.of_run(run.with_tokenizer(config))
     found = _read_checkpoint(run, wanted, say)
-    recipe = replace(recipe, inner=_overridden(recipe.inner, inner), model=_with(recipe.model, model), labels=_labels(found.tensors["model"]))
-    check_algorithm(recipe.algorithm, recipe.inner, recipe.model)
+    recipe = _overridden(replace(recipe, labels=_labels(found.tensors["model"])), settings, plain=False)
     learner = build_learner(recipe, device, dtype, say)
+    _check_learned(str(run.path), settings.algorithm, learner.parameters, found.tensors["model"])
     start, share = learner.of_model, config.outer.blend
     load_parameters(learner, found)
     learner.load(blended(start, learner.parameters, share))
@@ -283,7 +293,8 @@ def check_none_of_these(share: float | None, learner: Learner) -> None:
         raise UserError(f"none_of_these={share} is the share of texts of the classes that may be taken for none of them: set one between 0 and 1, 0.05 say")
     if not learner.inner.fit_head:
         raise UserError(
-            "none_of_these needs a head that is fitted to the examples: set inner.fit_head=true (Python: fit_head=True), with a model whose head alone adapts"
+            "none_of_these needs a head that is fitted to the examples, and nothing else that adapts: set inner.fit_head=true algorithm.adapt=head "
+            '(Python: fit_head=True, adapt="head")'
         )
 
 
@@ -329,14 +340,41 @@ def _labels(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(name[len(prefix) :] for name in names if name.startswith(prefix)))
 
 
-def _overridden(inner: InnerConfig, overrides: InnerOverrides) -> InnerConfig:
-    """The inner loop of a trained model with other rates or another number of steps for adaptation.
+def _overridden(recipe: Recipe, settings: Overrides, plain: bool) -> Recipe:
+    """A checkpoint's recipe with other settings; `plain`: it was not meta-trained, so that `algorithm.name` has its effect already.
+
+    Raises:
+        UserError: the settings make no sense together, or do not fit a meta-trained model.
+    """
+    if settings.algorithm.name is not None and not plain:
+        raise UserError(
+            f"algorithm={settings.algorithm.name} is for a plain model, and this checkpoint was meta-trained with algorithm={recipe.algorithm.name}; "
+            "leave it out"
+        )
+    algorithm, model = _with(recipe.algorithm, settings.algorithm), _with(recipe.model, settings.model)
+    found = replace(recipe, algorithm=algorithm, inner=_inner(recipe.inner, settings.inner, plain), model=model)
+    check_algorithm(found.algorithm, found.inner, found.model)
+    return found
+
+
+def _check_learned(reference: str, given: AlgorithmOverrides, ours: Iterable[str], learned: Iterable[str]) -> None:
+    """Raises: UserError: with settings of its own the algorithm needs other learned parameters than the checkpoint has."""
+    chosen = [f"algorithm.{key}={value}" for key, value in asdict(given).items() if value is not None]
+    differing = set(ours) ^ set(learned)
+    if chosen and differing:
+        raise UserError(
+            f"{' '.join(chosen)} does not fit checkpoint={reference}, which was meta-trained with other parameters ({min(differing)}); leave it out"
+        )
+
+
+def _inner(inner: InnerConfig, overrides: InnerOverrides, plain: bool) -> InnerConfig:
+    """The inner loop of a checkpoint with other rates or another number of steps for adaptation.
 
     Raises:
         UserError: the rates were learned.
     """
     for key in ("lr", "head_lr"):
-        if getattr(overrides, key) is not None and inner.rule in LEARNS_RATES:
+        if getattr(overrides, key) is not None and inner.rule in LEARNS_RATES and not plain:
             raise UserError(f"inner.{key}: this model has learned its rates (inner.rule={inner.rule}), so none can be set; leave it out")
     # Steps of training stay as they were: what was learned for each of them has their number.
     steps = inner.evaluation_steps if overrides.steps is None else overrides.steps

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metatrain.config.compose import run_under_hydra
-from metatrain.config.schema import EvaluateConfig, TrainConfig
+from metatrain.config.schema import EvaluateConfig, Overrides, TrainConfig
 
 if TYPE_CHECKING:
     from metatrain.tasks.task import Task
@@ -63,7 +63,8 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
         if config.evaluation.arms is not None:
             check_arms(config.evaluation.arms)
         device, dtype, notes = hardware.apply(config.hardware)
-        opened = open_checkpoint(config.checkpoint, config.inner, config.model, device, dtype, display.say)
+        settings = Overrides(config.algorithm, config.inner, config.model)
+        opened = open_checkpoint(config.checkpoint, settings, device, dtype, display.say)
         joint = open_joint(config.evaluation.joint, opened.config, device, dtype, display.say)
         fit_adaptation(config.hardware, opened.learner, device)
         tasks, task_notes = _test_tasks(config, opened.config)

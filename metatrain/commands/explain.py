@@ -2,77 +2,114 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metatrain.errors import UserError
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from metatrain.config.settings import Setting
 
 USAGE = """\
 usage: metatrain explain KEY [SETTING=VALUE ...]
 
-Says of a setting of `metatrain train` or `sweep` what it means, its type and default, its value with these settings and who has set it, and the
-presets and experiments that set it. KEY may be a group, whose settings are listed. Without a KEY: all groups.
+Says what a setting of any command means, its type and default, its value with these settings, which file or override set it, and which
+presets and experiments set it. Where several commands have the setting, its value is that of `metatrain train`. KEY may be a group, whose
+settings are listed. Without a KEY: all groups.
 
 examples:
   metatrain explain outer.lr
   metatrain explain outer.blend +experiment=clinc150_cross_domain
+  metatrain explain none_of_these
   metatrain explain inner
 """
+_COMMANDS = ("train", "sweep", "finetune", "evaluate", "predict", "push", "tasks")  # plan, doctor and resume have the settings of train
+_MISSING = "???"  # OmegaConf's mark of a value that must be given
 
 
 def main(arguments: list[str]) -> None:
     """Entry point; the first argument without '=' names the setting."""
-    from metatrain.config.schema import SweepConfig
+    names = [item for item in arguments if "=" not in item and not item.startswith("-")]
+    key, settings = names[0].rstrip(".") if names else None, _settings()
+    if key is None:
+        for command in _COMMANDS:
+            if own := {each: of[command] for each, of in settings.items() if next(iter(of)) == command}:
+                _list(command, own, "")
+        return
+    if key not in settings:
+        raise UserError(f"no setting named '{key}'{_hint(key, settings)}")
+    of_commands = settings[key]
+    command = next(iter(of_commands))
+    if of_commands[command].type == "group":
+        _list(command, {each: of[command] for each, of in settings.items() if command in of}, key)
+    else:
+        _explain(command, of_commands[command], [item for item in arguments if item not in names[:1]])
+    for other, setting in of_commands.items():
+        if setting.meaning != of_commands[command].meaning:
+            print(f"  in {other}: {setting.meaning}{'' if setting.type == 'group' else f' (default {_plain(setting.default)})'}")
+
+
+def completions(before: list[str]) -> list[str]:
+    """What may come next in a command line: a setting."""
+    return [] if before else sorted(_settings())
+
+
+def _settings() -> dict[str, dict[str, Setting]]:
+    """By key: the setting in each command that has it, in the order of `_COMMANDS`."""
+    from metatrain.config.schema import SCHEMAS
     from metatrain.config.settings import settings_of
 
-    settings = {setting.key: setting for setting in settings_of(SweepConfig)}
-    names = [item for item in arguments if "=" not in item and not item.startswith("-")]
-    key = names[0].rstrip(".") if names else None
-    if key is None or (key in settings and settings[key].type == "group"):
-        _list(settings, key)
-    elif key in settings:
-        _explain(settings[key], [item for item in arguments if item not in names[:1]])
-    else:
-        from metatrain.config.explain import suggestion
-
-        same = [each for each in settings if each.rsplit(".", 1)[-1] == key]
-        hint = f"; there are {', '.join(same)}" if same else suggestion(key, settings) or "; metatrain explain lists the groups"
-        raise UserError(f"no setting named '{key}'{hint}")
+    found: dict[str, dict[str, Setting]] = {}
+    for command in _COMMANDS:
+        for setting in settings_of(SCHEMAS[command]):
+            found.setdefault(setting.key, {})[command] = setting
+    return found
 
 
-def _list(settings: dict[str, Setting], group: str | None) -> None:
-    """The settings of a group, or the groups."""
+def _hint(key: str, settings: Iterable[str]) -> str:
+    """What was probably meant."""
+    from metatrain.config.compose import groups_of
+    from metatrain.config.explain import suggestion
+
+    same = [each for each in settings if each.rsplit(".", 1)[-1] == key]
+    if same:
+        return f"; there are {', '.join(same)}"
+    for command in _COMMANDS:
+        if options := groups_of(command).get(key):
+            return f"; it is a config group of metatrain {command}, {key}=OPTION, with the options {', '.join(options)}"
+    return suggestion(key, settings) or "; metatrain explain lists the groups"
+
+
+def _list(command: str, settings: dict[str, Setting], group: str) -> None:
+    """The settings of a group of a command; `group` empty: its groups, and the settings that are in none."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    table = Table(box=None, padding=(0, 2, 0, 0), title=None if group else f"metatrain {command}", title_justify="left")
     for column in ("setting", "type", "default", "meaning"):
         table.add_column(column, overflow="fold")
     for key, setting in settings.items():
-        parent = key.rpartition(".")[0]
-        if parent == (group or "") and (group or setting.type == "group" or "." not in key):
+        if key.rpartition(".")[0] == group:
             shown = "" if setting.type == "group" else _plain(setting.default)
             table.add_row(key, setting.type, shown, setting.meaning)
     Console(highlight=False, markup=False).print(table)
 
 
-def _explain(setting: Setting, overrides: list[str]) -> None:
+def _explain(command: str, setting: Setting, overrides: list[str]) -> None:
     from metatrain.config.compose import run_under_hydra
-    from metatrain.config.schema import SCHEMAS, TrainConfig
+    from metatrain.config.schema import SCHEMAS
 
-    command = "sweep" if setting.key.startswith("search.") else "train"
-
-    def show(config: TrainConfig, path: Path, given: list[str]) -> None:
+    def show(config: DictConfig, path: Path, given: list[str]) -> None:
         from hydra.core.hydra_config import HydraConfig
+        from omegaconf import OmegaConf
 
-        value: Any = config
-        for part in setting.key.split("."):
-            value = value[part] if isinstance(value, dict) else getattr(value, part)
+        value: Any = reduce(lambda values, part: values[part], setting.key.split("."), OmegaConf.to_container(config, resolve=True))
         chosen = {str(group): str(option) for group, option in HydraConfig.get().runtime.choices.items() if option and not str(group).startswith("hydra")}
-        print(setting.key)
+        print(setting.key if command == "train" else f"{setting.key}, of metatrain {command}")
         print(f"  {setting.meaning}" if setting.meaning else "  (no more is said of it than its name)")
         print(f"  type     {setting.type}, default {_plain(setting.default)}")
         print(f"  value    {_plain(value)}, set by {_set_by(setting.key, given, chosen)}")
@@ -81,7 +118,7 @@ def _explain(setting: Setting, overrides: list[str]) -> None:
                 print(f"  {kind:<10} {', '.join(f'{name} ({value})' for name, value in uses)}")
         print(f"  defined in {setting.where}")
 
-    run_under_hydra(command, [*overrides, "hydra.run.dir=.", "hydra.output_subdir=null"], SCHEMAS[command], show, program="metatrain explain")
+    run_under_hydra(command, [*overrides, "hydra.run.dir=.", "hydra.output_subdir=null"], SCHEMAS[command], show, program="metatrain explain", complete=False)
 
 
 def _set_by(key: str, given: list[str], chosen: dict[str, str]) -> str:
@@ -123,6 +160,8 @@ def _value(key: str, path: Path) -> Any:
 
 
 def _plain(value: Any) -> str:
+    if value == _MISSING:
+        return "must be given"
     if value is None:
         return "null"
     if isinstance(value, bool):

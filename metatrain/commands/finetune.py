@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metatrain.config.compose import run_under_hydra
-from metatrain.config.schema import DataConfig, FinetuneConfig
+from metatrain.config.schema import DataConfig, FinetuneConfig, Overrides
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,6 +40,7 @@ SHOWN = (
     "data.pair",
     "data.target",
     "none_of_these",
+    "algorithm.name",
     "inner.fit_head",
     "inner.fit_encoder",
     "inner.steps",
@@ -95,7 +96,8 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
         device, dtype, notes = hardware.apply(config.hardware)
         for note in notes:
             display.say(note)
-        learner = open_checkpoint(config.checkpoint, config.inner, config.model, device, dtype, display.say).learner
+        settings = Overrides(config.algorithm, config.inner, config.model)
+        learner = open_checkpoint(config.checkpoint, settings, device, dtype, display.say).learner
         tokens = learner.model.tokens()
         tokens.check([task])
         for note in tokens.notes([task]):

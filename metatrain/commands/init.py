@@ -31,6 +31,11 @@ def main(arguments: list[str]) -> None:
     print(f"written: {path}\nnext: metatrain train --config-dir {FOLDER} +experiment={name}")
 
 
+def completions(before: list[str]) -> list[str]:
+    """What may come next in a command line: an experiment; the name of the copy is free."""
+    return [] if before else sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
+
+
 def copy(experiment: str, name: str) -> Path:
     """Copy an experiment; returns the new file.
 

@@ -56,6 +56,13 @@ def main(arguments: list[str]) -> None:
     _print_whole(console, _runs(_NEWEST))
 
 
+def completions(before: list[str]) -> list[str]:
+    """What may come next in a command line: a kind, then one of its names."""
+    if not before:
+        return [*_GROUPS, "runs"]
+    return list(_files(before[0])) if len(before) == 1 and before[0] in _GROUPS else []
+
+
 def _print_whole(console: Console, table: Table) -> None:
     """A line for each row, also where the terminal is narrower: a run's name can be copied, and `grep` finds its state."""
     from rich.measure import Measurement

@@ -1,52 +1,75 @@
-"""Shell completion: the first word is a command, the rest is Hydra's own completion for that command."""
+"""Shell completion: the first word is a command, the rest is Hydra's own completion for that command, or the command's own."""
 
 from __future__ import annotations
 
 import io
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Container, Iterable
 from contextlib import redirect_stdout, suppress
 
 SHELLS = ("bash", "zsh", "fish")
+Completer = Callable[[list[str]], list[str]]  # from the words before to those that may come next
 
 
-def complete(arguments: list[str], commands: Iterable[str]) -> int:
-    """Answer `metatrain -sc install=SHELL`, `uninstall=SHELL` or (called by the shell) `query=SHELL`."""
+def complete(arguments: list[str], commands: Iterable[str], own: Callable[[str], Completer | None]) -> int:
+    """Answer `metatrain -sc install=SHELL`, `uninstall=SHELL` or (called by the shell) `query=SHELL`.
+
+    own: the completer of a command whose settings Hydra does not compose; None: there is nothing to propose but names of files.
+    """
     action, _, shell = (arguments[0] if arguments else "").partition("=")
     if action not in ("install", "uninstall", "query") or shell not in SHELLS:
         print(f"usage: metatrain -sc install={'|'.join(SHELLS)}", file=sys.stderr)
         return 2
-    command = "train"  # for installing, any: the script that Hydra prints is the same
-    if action == "query":
-        line = os.environ.get("COMP_LINE", "")
-        program, *words = line.split()
-        if not words or (len(words) == 1 and not line.endswith(" ")):
-            print("\n".join(name for name in commands if name.startswith(words[0] if words else "")))
-            return 0
-        command = words[0]
-        if command not in commands:
-            return 0
-        # Hydra knows no commands: it gets the line without ours.
-        rest = line.split(None, 2)[2] if len(words) > 1 else ""
-        os.environ["COMP_LINE"] = f"{program} {rest}"
-        os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
-    _hydra(command, f"{action}={shell}")
+    if action != "query":
+        sys.stdout.write(_from_hydra("train", f"{action}={shell}"))  # any command: the script that Hydra prints is the same
+        return 0
+    line = os.environ.get("COMP_LINE", "")
+    words = line.split()[1:]
+    current = words.pop() if words and not line.endswith(" ") else ""
+    found = [name for name in commands if name.startswith(current)] if not words else _next(words[0], words[1:], current, shell, own)
+    print("\n".join(found), end="\n" if found else "")
     return 0
 
 
-def _hydra(command: str, action: str) -> None:
+def _next(command: str, before: list[str], current: str, shell: str, own: Callable[[str], Completer | None]) -> list[str]:
+    """What may come next in the line of a command, and begins like the current word."""
+    from metatrain.config.compose import SHORTHANDS, groups_of, normalise, split_flags
+    from metatrain.config.schema import SCHEMAS
+    from metatrain.config.settings import settings_of
+
+    if command not in (*SCHEMAS, "resume"):
+        completer = own(command)
+        return [] if completer is None else [word for word in completer(before) if word.startswith(current)]
+    # Settings of resume are those of train; which groups they came from is settled.
+    groups: Container[str] = () if command == "resume" else groups_of(command)
+    schema_of = "train" if command == "resume" else command
+    settings = {setting.key for setting in settings_of(SCHEMAS[schema_of])} | SHORTHANDS.get(command, {}).keys()
+    # Hydra knows no commands and no shorthands, and takes the last setting for the current word.
+    given, flags = split_flags(normalise(command, before))
+    os.environ["COMP_LINE"] = " ".join(["metatrain", *given, *([current] if current else []), *flags]) + ("" if current else " ")
+    os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
+    return [word for word in _from_hydra(schema_of, f"query={shell}").split() if _is_taken(word, groups, settings)]
+
+
+def _is_taken(word: str, groups: Container[str], settings: Container[str]) -> bool:
+    """Whether a command takes what Hydra proposes: it proposes the groups of all commands, and its own settings, which are noise here."""
+    from metatrain.config.compose import conf_dir
+
+    key, _, value = word.lstrip("+~").partition("=")
+    if (conf_dir() / key).is_dir() and "=" in word:
+        return key in groups or (key in settings and not value)
+    return not key.startswith("hydra") and word != "task="
+
+
+def _from_hydra(command: str, action: str) -> str:
+    """What Hydra prints."""
     from metatrain.config.compose import run_under_hydra
     from metatrain.config.schema import SCHEMAS
     from metatrain.errors import UserError
 
-    if command not in SCHEMAS:  # resume: its settings are those of train
-        command = "train"
     printed = io.StringIO()
     # A half-typed line that cannot be parsed has no completions.
     with redirect_stdout(printed), suppress(SystemExit, UserError):
         run_under_hydra(command, ["-sc", action], SCHEMAS[command], lambda *_: None, program="metatrain")
-    found = printed.getvalue()
-    if action.startswith("query="):  # Hydra's own settings are noise here, and not ours to name
-        found = "".join(f"{word}\n" for word in found.split() if not word.startswith(("hydra", "task=")))
-    sys.stdout.write(found)
+    return printed.getvalue()

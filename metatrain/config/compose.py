@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -24,13 +25,19 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from metatrain.config.explain import explain
-from metatrain.config.schema import register
+from metatrain.config.schema import SCHEMAS, register
+from metatrain.config.settings import settings_of
 from metatrain.errors import UserError
 
 RUN_ID = "METATRAIN_RUN_ID"  # environment: what all ranks of a run call it
-OPTIONAL_GROUPS = ("experiment", "debug")  # not in any defaults list, so that `+experiment=x` works
-# `model=...` alone would choose from the config group of that name.
-SHORTHANDS = {"predict": {"model": "model.path"}, "push": {"model": "model.path"}}
+OPTIONAL_GROUPS = ("experiment", "debug")  # of training; not in any defaults list, so that `+experiment=x` works
+# Alone, these would choose from the config group of that name, which these commands do not have. `algorithm` is the name of one of its options.
+SHORTHANDS = {
+    "predict": {"model": "model.path"},
+    "push": {"model": "model.path"},
+    "finetune": {"algorithm": "algorithm.name"},
+    "evaluate": {"algorithm": "algorithm.name"},
+}
 _FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--info", "-i")
 VERBATIM = {"predict": ("text",)}  # a sentence, whose commas and brackets mean nothing
 
@@ -39,6 +46,36 @@ def conf_dir() -> Path:
     """The configuration folder: inside the installed package, or beside it in a checkout."""
     inside = Path(__file__).parents[1] / "conf"
     return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
+
+
+def groups_of(command: str) -> dict[str, list[str]]:
+    """The config groups of which a command takes an option by name (GROUP=OPTION), each with its options, sorted."""
+    named = _in_defaults(command) | {group for group, key in SHORTHANDS.get(command, {}).items() if key == f"{group}.name"}
+    found = {name: sorted(path.stem for path in (conf_dir() / name).glob("*.yaml")) for name in sorted(named)}
+    return {name: options for name, options in found.items() if options}
+
+
+def _in_defaults(entry: str) -> set[str]:
+    """The groups in the defaults list of a file of conf/, and of those that it builds on."""
+    found = set(OPTIONAL_GROUPS) if entry == "training" else set()
+    for item in OmegaConf.load(conf_dir() / f"{entry}.yaml").defaults:
+        if not isinstance(item, str):
+            (name,) = item
+            found.add(str(name).removeprefix("override ").strip("/"))
+        elif (conf_dir() / f"{item}.yaml").is_file():
+            found |= _in_defaults(item)
+    return found
+
+
+def _check_groups(command: str, overrides: list[str]) -> None:
+    """Raises: UserError: an override chooses from a config group that the command does not have."""
+    known = groups_of(command)
+    for item in overrides:
+        name = item.lstrip("+~").partition("=")[0]
+        if "=" in item and "/" not in name and name not in (*known, *SHORTHANDS.get(command, {})) and (conf_dir() / name).is_dir():
+            own = ", ".join(setting.key for setting in settings_of(SCHEMAS[command]) if setting.key.startswith(f"{name}."))
+            hint = f"it has {own}" if own else f"metatrain {command} --help lists those it has"
+            raise UserError(f"metatrain {command} has no setting '{name}'; {hint}")
 
 
 def run_id() -> str:
@@ -62,7 +99,7 @@ def normalise(command: str, overrides: list[str]) -> list[str]:
     (explicit settings win over both wherever they stand). Shorthands are written out, and running text is quoted. Flags go
     behind all settings: Hydra's parser takes no settings on both sides of one.
     """
-    settings, flags = _without_flags(overrides)
+    settings, flags = split_flags(overrides)
     plain = []
     for item in settings:
         key = item.split("=", 1)[0]
@@ -76,7 +113,7 @@ def normalise(command: str, overrides: list[str]) -> list[str]:
     return [*sorted(plain, key=lambda item: item.startswith("+debug=")), *flags]
 
 
-def _without_flags(arguments: list[str]) -> tuple[list[str], list[str]]:
+def split_flags(arguments: list[str]) -> tuple[list[str], list[str]]:
     """Settings, and Hydra's flags with their values."""
     settings, flags = [], []
     rest = list(arguments)
@@ -104,10 +141,12 @@ def run_under_hydra(
     task: Callable[[Any, Path, list[str]], None],
     config_path: Path | None = None,
     program: str | None = None,
+    complete: bool = True,
 ) -> None:
     """Compose the configuration `command`.yaml and call `task(config, run directory, overrides)`, once or for each job of a sweep.
 
-    The task gets the configuration as an object of the dataclass `schema`.
+    The task gets the configuration as an object of the dataclass `schema`; with complete=False as it is composed, in which values that must
+    be set may be missing.
 
     Raises:
         UserError: the configuration cannot be composed, or a value that must be set is missing.
@@ -126,7 +165,7 @@ def run_under_hydra(
         try:
             if hydra_config.job.chdir:
                 raise UserError("hydra.job.chdir=true would look for data in the run's directory; leave it out (hydra.run.dir=DIR says where a run goes)")
-            task(typed(config, schema), folder, list(hydra_config.overrides.task))
+            task(typed(config, schema) if complete else config, folder, list(hydra_config.overrides.task))
         except BaseException as error:
             if folder.resolve().is_relative_to(Path(hydra_config.runtime.cwd, "outputs").resolve()):
                 with suppress(OSError):
@@ -136,6 +175,8 @@ def run_under_hydra(
             failure = error  # raised below, where Hydra adds nothing to it
 
     folder = conf_dir() if config_path is None else config_path
+    if config_path is None:
+        _check_groups(command, split_flags(overrides)[0])
     arguments = normalise(command, overrides)
     sys.argv = [program or f"metatrain {command}", *arguments]
     try:
@@ -158,13 +199,17 @@ def is_of_grid() -> bool:
 
 
 def composed(command: str, overrides: list[str], schema: type) -> Any:
-    """Another configuration, while a command runs under Hydra.
+    """Another configuration: from the folders that a command searches while it runs under Hydra, in Python from the packaged ones.
 
     Raises:
         UserError: it cannot be composed.
     """
     try:
-        return typed(hydra.compose(command, overrides), schema)
+        if GlobalHydra.instance().is_initialized():
+            return typed(hydra.compose(command, overrides), schema)
+        register()
+        with hydra.initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
+            return typed(hydra.compose(command, overrides), schema)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise UserError(explain(error, command, conf_dir())) from error
 

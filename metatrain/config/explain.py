@@ -51,8 +51,6 @@ def explain(error: Exception, command: str = "", folder: Path | None = None) -> 
     if any(words in text for words in _NOT_AN_OVERRIDE):
         return f"cannot read the override: {first}; write KEY=VALUE, with no spaces in it, or in quotes: 'KEY=\"a, b\"'"
     if found := _UNKNOWN_KEY.search(text):
-        if folder is not None and (folder / found[1]).is_dir():
-            return f"metatrain {command} has no setting '{found[1]}'; metatrain {command} --help lists those it has"
         return _unknown_key(found[1], cause)
     if cause is not None:
         key = str(getattr(cause, "full_key", None) or "")

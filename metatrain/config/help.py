@@ -5,9 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from omegaconf import OmegaConf
-
-from metatrain.config.compose import conf_dir
+from metatrain.config.compose import groups_of
 from metatrain.config.schema import SCHEMAS
 from metatrain.config.settings import settings_of
 
@@ -26,22 +24,8 @@ def page(command: str, usage: str, shown: Sequence[str]) -> str:
     for key in shown:
         meaning = textwrap.shorten(settings[key].meaning, _WIDTH - width - 6, placeholder=" ...")
         lines.append(f"  {key:<{width}}  {meaning}")
-    groups = _groups(command)
+    groups = groups_of(command)
     if groups:
         lines += ["", "config groups (GROUP=OPTION replaces a whole block):"]
         lines += [f"  {name:<10} {textwrap.shorten(', '.join(options), _WIDTH - 13, placeholder=' ...')}" for name, options in groups.items()]
     return "\n".join([*lines, "", _FOOTER.format(command=command, space=" " * max(2, len(command) + 2))])
-
-
-def _groups(command: str) -> dict[str, list[str]]:
-    """The config groups that a command's defaults name, or those that they build on, with their options."""
-    found = {}
-    for entry in OmegaConf.load(conf_dir() / f"{command}.yaml").defaults:
-        if isinstance(entry, str):
-            if (conf_dir() / f"{entry}.yaml").is_file():
-                found.update(_groups(entry))
-        else:
-            (name,) = entry
-            name = str(name).removeprefix("override ").strip("/")
-            found[name] = sorted(path.stem for path in (conf_dir() / name).glob("*.yaml"))
-    return {name: options for name, options in sorted(found.items()) if options}

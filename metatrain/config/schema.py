@@ -66,13 +66,37 @@ class ModelOverrides:
 
 
 @dataclass
+class AlgorithmOverrides:
+    """How a checkpoint adapts: a method for a plain Hugging Face model, or single settings in place of the checkpoint's own."""
+
+    # A method (metatrain ls algorithms), for a plain Hugging Face model; algorithm=NAME is short for algorithm.name=NAME. null: a run's own
+    # method, and for a plain model the default.
+    name: str | None = None
+    head: str | None = None  # how the head of a task starts: zero | prototype | cosine (with model.normalize) | ...; null: the method's
+    label_names: bool | None = None  # the name of each class is one more support text of it; null: as the method says
+    adapt: str | None = None  # which parameters adapt: all | head | body | last_layers | layer_norm | pattern; null: the method's
+    last_layers: int | None = None  # with adapt=last_layers: the number of layers that adapt; null: the method's
+    pattern: str | None = None  # with adapt=pattern: a regular expression that is searched for in parameter names
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What a command sets beside a checkpoint."""
+
+    algorithm: AlgorithmOverrides = field(default_factory=AlgorithmOverrides)
+    inner: InnerOverrides = field(default_factory=InnerOverrides)
+    model: ModelOverrides = field(default_factory=ModelOverrides)
+
+
+@dataclass
 class EvaluateConfig:
     """`metatrain evaluate`: a checkpoint and the baseline arms on meta-test episodes."""
 
-    name: str = "evaluation"
+    name: str = "evaluation"  # of the run; its directory is outputs/evaluate/NAME/RUN-ID
     seed: int = 0  # of every draw: episodes, random weights, bootstrap
     checkpoint: str = MISSING  # a run directory | latest | a directory or hub id of a Hugging Face model
     tasks: TasksConfig | None = None  # null: the run's own tasks
+    algorithm: AlgorithmOverrides = field(default_factory=AlgorithmOverrides)
     inner: InnerOverrides = field(default_factory=InnerOverrides)
     model: ModelOverrides = field(default_factory=ModelOverrides)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -97,13 +121,14 @@ class DataConfig:
 class FinetuneConfig:
     """`metatrain finetune`: adapt a checkpoint to a new task and write a model directory."""
 
-    name: str = "task"
+    name: str = "task"  # of the run; its directory is outputs/finetune/NAME/RUN-ID
     seed: int = 0  # of every draw: episodes, random weights, bootstrap
     checkpoint: str = MISSING  # a run directory | latest | a directory or hub id of a Hugging Face model
     data: DataConfig = field(default_factory=DataConfig)
     # With it, texts that are like no class are answered with none_of_these: the share of texts of the classes that this may cost, 0.05
     # say. Test rows with labels of their own count as such texts.
     none_of_these: float | None = None
+    algorithm: AlgorithmOverrides = field(default_factory=AlgorithmOverrides)
     inner: InnerOverrides = field(default_factory=InnerOverrides)
     model: ModelOverrides = field(default_factory=ModelOverrides)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
@@ -121,7 +146,7 @@ class FinetunedModelConfig:
 class PredictConfig:
     """`metatrain predict`: labels for a text or a file of texts."""
 
-    name: str = "predictions"
+    name: str = "predictions"  # not used: predict makes no run directory
     model: FinetunedModelConfig = field(default_factory=FinetunedModelConfig)  # model=DIR is short for model.path=DIR
     text: str | None = None  # one text; or
     data: str | None = None  # csv, tsv, jsonl or parquet; a picture, or a folder of them; -: a text a line, from standard input
@@ -135,7 +160,7 @@ class PredictConfig:
 class PushConfig:
     """`metatrain push`: a model directory to the Hugging Face hub."""
 
-    name: str = "push"
+    name: str = "push"  # not used: push makes no run directory
     model: FinetunedModelConfig = field(default_factory=FinetunedModelConfig)  # model=DIR is short for model.path=DIR
     repo: str = MISSING  # ORG/NAME; made if there is none
     public: bool = False  # whether a new repository can be seen by all
@@ -146,7 +171,7 @@ class PushConfig:
 class TasksCommandConfig:
     """`metatrain tasks`: what a task distribution holds, how alike its tasks are, and which to choose."""
 
-    name: str = "tasks"
+    name: str = "tasks"  # not used: tasks makes no run directory
     seed: int = 0  # of every draw: episodes, random weights, bootstrap
     tasks: TasksConfig = field(default_factory=TasksConfig)
     episode: EpisodeConfig = field(default_factory=EpisodeConfig)

@@ -52,7 +52,8 @@ def _check_head(algorithm: AlgorithmConfig, inner: InnerConfig, model: ModelConf
         raise UserError("inner.fit_encoder begins with a head that is fitted: set inner.fit_head=true too, or leave it out")
     if inner.fit_head and algorithm.adapt != "head":
         raise UserError(
-            f"inner.fit_head is for methods whose head alone adapts, and algorithm.adapt={algorithm.adapt}; set algorithm.adapt=head, or leave it out"
+            f"inner.fit_head=true is for methods that adapt only the head, and algorithm.adapt={algorithm.adapt}; set algorithm.adapt=head "
+            '(Python: adapt="head"), or inner.fit_head=false'
         )
     if algorithm.head == "cosine" and not model.normalize:
         raise UserError("algorithm.head=cosine compares directions: set model.normalize=true, or choose algorithm.head=prototype")

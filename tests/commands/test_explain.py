@@ -39,6 +39,30 @@ def test_a_group_and_all_groups(cli, monkeypatch):
     assert all(group in found.out for group in ("algorithm", "tasks", "inner", "outer", "hardware", "seed"))
 
 
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("none_of_these", ["none_of_these, of metatrain finetune", "value    null, set by its default"]),
+        ("data.train", ["data.train, of metatrain finetune", "value    must be given"]),
+        ("model.path", ["model.path, of metatrain predict"]),
+        ("compare", ["of metatrain tasks", "task2vec"]),
+        ("inner.lr", ["set by conf/inner/sgd.yaml", "in finetune: of the encoder; null: the checkpoint's (default null)"]),
+        ("checkpoint", ["checkpoint.every", "in evaluate: a run directory"]),
+        ("data", ["data.label", "in predict: csv"]),
+    ],
+)
+def test_a_setting_of_any_command(cli, tmp_path, key, said):
+    found = cli("explain", key)
+    assert found.code == 0, found.err
+    assert all(words in found.out for words in said), found.out
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_config_group_that_is_no_setting(cli):
+    found = cli("explain", "experiment")
+    assert found.code == 2 and "a config group of metatrain train" in found.err and "sentiment_fewshot" in found.err
+
+
 @pytest.mark.parametrize(("key", "hint"), [("lr", "there are inner.lr, outer.lr"), ("outer.stepz", "did you mean 'outer.steps'?"), ("zzz", "lists the groups")])
 def test_a_setting_that_is_not_there(cli, key, hint):
     found = cli("explain", key)

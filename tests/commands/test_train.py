@@ -13,7 +13,7 @@ from conftest import ROOT, spawn
 
 from metatrain.commands.building import open_checkpoint
 from metatrain.config.compose import conf_dir
-from metatrain.config.schema import InnerOverrides, ModelOverrides
+from metatrain.config.schema import Overrides
 from metatrain.evaluation.protocol import texts_of
 from metatrain.tasks.distribution import load_tasks
 from metatrain.tasks.episodes import training_episode
@@ -120,7 +120,7 @@ def test_every_method_lowers_its_training_loss_is_exported_and_evaluated_from_it
     longer = ["outer.steps=24", "outer.lr=1e-3", "validation.every=0", "evaluation.arms=[meta_trained]"]
     found = cli("train", f"algorithm={name}", "debug=fast", *longer, "hydra.run.dir=run", "hardware.threads=1")
     assert found.code == 0, found.err
-    opened = open_checkpoint("run", InnerOverrides(), ModelOverrides(), torch.device("cpu"), torch.float32, lambda line: None)
+    opened = open_checkpoint("run", Overrides(), torch.device("cpu"), torch.float32, lambda line: None)
     assert training_loss(opened.learner, opened.config) < training_loss(opened.untrained(), opened.config)
 
     settings = ["evaluation.shots=[2]", "evaluation.episodes=2", "evaluation.queries=4", "evaluation.resamples=200", "hardware.threads=1", "tasks=reviews"]

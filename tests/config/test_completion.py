@@ -1,5 +1,10 @@
 import pytest
 
+from metatrain.cli import COMMANDS
+from metatrain.config.compose import SHORTHANDS, groups_of
+from metatrain.config.schema import SCHEMAS
+from metatrain.config.settings import settings_of
+
 
 @pytest.fixture
 def completions(cli, monkeypatch):
@@ -24,6 +29,32 @@ def test_settings_and_options(completions):
     assert "experiment=sentiment_fewshot" in completions("metatrain train experiment=")
     assert "data.train=" in completions("metatrain finetune data.")
     assert "outer.steps=" in completions("metatrain resume outer.")
+
+
+@pytest.mark.parametrize("command", ["train", "finetune", "evaluate", "predict", "tasks", "push"])
+def test_a_command_takes_every_group_that_is_proposed_and_every_setting(completions, command):
+    keys = {setting.key for setting in settings_of(SCHEMAS[command])}
+    proposed = completions(f"metatrain {command} ")
+    for word in proposed:
+        assert word.rstrip("=.") in keys | groups_of(command).keys() | SHORTHANDS.get(command, {}).keys(), word
+    assert {word.rstrip(".=") for word in proposed} >= {key for key in keys if "." not in key}
+
+
+def test_options_are_proposed_where_a_command_takes_them_only(completions):
+    assert completions("metatrain finetune algorithm=rec") == ["algorithm=recommended"]
+    assert completions("metatrain finetune algorithm=recommended inner.fit_") == ["inner.fit_encoder=", "inner.fit_head="]
+    assert completions("metatrain train experiment=arsc outer.l") == ["outer.lr="]
+    for line in ("finetune model=", "finetune experiment=", "predict model=t", "evaluate debug=", "resume algorithm="):
+        assert not [word for word in completions(f"metatrain {line}") if not word.endswith("=")], line
+
+
+def test_commands_of_their_own_words(completions):
+    assert completions("metatrain ls ") == ["experiments", "algorithms", "models", "tasks", "runs"]
+    assert completions("metatrain ls models ti") == ["tiny"]
+    assert completions("metatrain init cross") == ["cross_lingual"]
+    assert completions("metatrain explain none") == ["none_of_these"]
+    for command in COMMANDS.keys() - {*SCHEMAS, "resume"}:
+        assert not [word for word in completions(f"metatrain {command} ") if word.endswith("=")], command
 
 
 def test_nothing_for_lines_that_mean_nothing(completions):

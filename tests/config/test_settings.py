@@ -43,6 +43,6 @@ def test_comments_behind_and_above_are_meanings():
     }
 
 
-@pytest.mark.parametrize("command", ["train"])
+@pytest.mark.parametrize("command", list(SCHEMAS))
 def test_every_setting_says_what_it_is(command):
     assert [setting.key for setting in settings_of(SCHEMAS[command]) if not setting.meaning] == []
