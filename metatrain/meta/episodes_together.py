@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from metatrain.meta.episode_texts import EpisodeTexts
-from metatrain.meta.inner import InnerRule
+from metatrain.meta.inner import InnerRule, adds, is_linear
 from metatrain.meta.noise import Noise
 from metatrain.meta.parameters import Parameters
 from metatrain.meta.text_losses import Labelled, TextLosses
@@ -128,7 +128,7 @@ class RuleOfEach:
 
     def __init__(self, rule: InnerRule):
         self._rule = rule
-        self.is_linear = rule.is_linear
+        self.is_linear, self.adds = is_linear(rule), adds(rule)
 
     def rate(self, name: str) -> float:
         return self._rule.rate(name)

@@ -24,6 +24,8 @@ class InnerRule(Protocol):
     """One choice on the inner-rule axis. `update` must be differentiable in all its tensors."""
 
     is_linear: bool  # whether phi_{k+1} = phi_k - rate(name) * gradient, with rates that nothing learns
+    # Whether phi_{k+1} - phi_k and the new state depend on phi_k only through the gradient; without it, no. Weight decay does not add.
+    adds: bool
 
     def rate(self, name: str) -> float:
         """Of a linear rule; others need not have it."""
@@ -44,10 +46,29 @@ class InnerRule(Protocol):
         """(phi_{k+1}, state) from phi_k, the gradient of the support loss at it, and the number k of the step from 0."""
 
 
+def is_linear(rule: InnerRule) -> bool:
+    """Whether a rule says of its `update` that it is linear."""
+    return _says(rule, "is_linear") and rule.is_linear
+
+
+def adds(rule: InnerRule) -> bool:
+    """Whether a rule says of its `update` that it adds."""
+    return _says(rule, "adds") and rule.adds
+
+
+def _says(rule: InnerRule, name: str) -> bool:
+    """Whether an attribute is about the rule's own `update`, and not about that of a base class, which the rule replaces.
+
+    What is not said does not hold: that is always correct, and takes more memory and time.
+    """
+    for place in (vars(rule), *map(vars, type(rule).__mro__)):
+        if name in place or "update" in place:
+            return name in place
+    return False
+
+
 class _Rates:
     """A rate for the encoder and one for the head; no meta-parameters and no state unless a rule has them."""
-
-    is_linear = False
 
     def __init__(self, config: InnerConfig):
         self.lr = config.lr
@@ -68,7 +89,7 @@ class _Rates:
 class SGD(_Rates):
     """phi_{k+1} = phi_k - lr * gradient."""
 
-    is_linear = True
+    is_linear = adds = True
 
     def update(
         self, adapted: Parameters, gradients: Mapping[str, Tensor], step: int, learned: Mapping[str, Tensor], state: Mapping[str, Tensor]
@@ -78,6 +99,8 @@ class SGD(_Rates):
 
 class MetaSGD(_Rates):
     """phi_{k+1} = phi_k - alpha * gradient, elementwise, alpha learned (Li et al. 2017, eq. 2); it may become negative."""
+
+    is_linear, adds = False, True
 
     def learned(self, adapted: Mapping[str, Tensor]) -> Parameters:
         return {name: torch.full_like(value, self.rate(name)) for name, value in adapted.items()}
@@ -94,6 +117,8 @@ class LSLR(_Rates):
     Steps beyond those of meta-training use the rate of the last one.
     """
 
+    is_linear, adds = False, True
+
     def learned(self, adapted: Mapping[str, Tensor]) -> Parameters:
         return {name: value.new_full((max(1, self.steps),), self.rate(name)) for name, value in adapted.items()}
 
@@ -109,6 +134,8 @@ class Curvature(_Rates):
     Of a matrix, the input side: G (I + U V') with U, V [inputs, rank]; of a vector, elementwise: (1 + d) g. V and d start at
     zero, so that meta-training begins at SGD.
     """
+
+    is_linear, adds = False, True
 
     def learned(self, adapted: Mapping[str, Tensor]) -> Parameters:
         made = {}
@@ -142,6 +169,7 @@ class Adam(_Rates):
     gradient is exactly zero are common (the inputs of a head that starts at zero).
     """
 
+    is_linear, adds = False, True
     first, second, constant = 0.9, 0.999, 1e-8
 
     def state(self, adapted: Mapping[str, Tensor]) -> Parameters:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from metatrain.meta import encoder_fit, head_fit
 from metatrain.meta.episode_texts import EpisodeTexts
+from metatrain.meta.inner import is_linear
 from metatrain.meta.meta_gradient import LEARNED, SECOND_ORDER, Method, has_recursion
 from metatrain.meta.parameters import leaves
 from metatrain.models.batches import MOST_TOKENS
@@ -113,10 +114,11 @@ class Footprint:
         copy = self.copy(largest.support + largest.query)
         # As in most of the run; the multi-step loss, if there is one, is only in its beginning, but has to fit there.
         method = Method(mode, weights=[1.0] if learner.algorithm.multi_step_until else None)
-        recursion = has_recursion(method, any(name.startswith(LEARNED) for name in learner.parameters))
-        point = copy * (1 if learner.rule.is_linear else 2 + self.state)  # a rule that is not linear needs the gradients again
+        recursion = has_recursion(method, learner.rule, any(name.startswith(LEARNED) for name in learner.parameters))
+        linear = is_linear(learner.rule)
+        point = copy * (1 if linear else 2 + self.state)  # a rule that is not linear needs the gradients again
         trajectory = steps * point if recursion else copy * (1 + self.state)
-        copies = _COPIES.get(mode, _COPIES_ELSE) + (0 if learner.rule.is_linear else _COPIES_THROUGH_UPDATE + self.state)
+        copies = _COPIES.get(mode, _COPIES_ELSE) + (0 if linear else _COPIES_THROUGH_UPDATE + self.state)
         support, query = (min(max(use.part_tokens, largest.text), tokens) for tokens in (largest.support, largest.query))
         graph = self.gradient if mode in SECOND_ORDER and mode != "forward_over_reverse" else self.loss
         walked = max(_WALKED.get(mode, _WALKED_ELSE) * graph * support, _WALKED_ELSE * self.loss * query)

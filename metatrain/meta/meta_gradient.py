@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from metatrain.errors import UserError
-from metatrain.meta.inner import InnerRule
+from metatrain.meta.inner import InnerRule, adds, is_linear
 from metatrain.meta.parameters import Parameters, add_to, detached, dot, leaves, scaled, vjp
 from metatrain.meta.second_order import GradientGraph, Loss, finite_difference, forward_over_reverse, reverse_over_reverse
 
@@ -112,7 +112,7 @@ def meta_gradient(episode: EpisodeLosses, theta: Mapping[str, Tensor], rule: Inn
     with torch.no_grad():
         before = torch.stack(list(episode.query_parts(detached(start), detached(fixed)))).sum()
     tape = _Tape(episode, detached(start), fixed, rule, method.proximal)
-    recursion = has_recursion(method, any(name.startswith(LEARNED) for name in fixed))
+    recursion = has_recursion(method, rule, any(name.startswith(LEARNED) for name in fixed))
     graphs = (steps if method.graphs is None else method.graphs) if method.mode == "exact" else 0
     support_losses = tuple(tape.step(recursion, with_graph=k >= steps - graphs)[1] for k in range(steps))
 
@@ -131,6 +131,7 @@ def meta_gradient(episode: EpisodeLosses, theta: Mapping[str, Tensor], rule: Inn
                 cotangent = tape.back(cotangent, _PRODUCTS[method.mode])
                 if k and weights[k - 1]:
                     add_to(cotangent, _query_gradient(episode, tape.phi, fixed, weights[k - 1])[1])
+            tape.back_through_state(cotangent)
 
     outputs = {**start, **derived}
     wanted = [name for name, value in outputs.items() if value.requires_grad and name in cotangent]
@@ -149,10 +150,10 @@ def _query_gradient(episode: EpisodeLosses, phi: Parameters, fixed: Parameters, 
     return torch.stack(losses).sum(), _filled(found, phi)
 
 
-def has_recursion(method: Method, learns_rates: bool) -> bool:
+def has_recursion(method: Method, rule: InnerRule, learns_rates: bool) -> bool:
     """Whether the meta-gradient walks back through the inner steps, and so keeps the trajectory."""
-    if method.mode == "first_order" and method.weights is None and not learns_rates:
-        return False  # every rule adds to phi, so without second derivatives v_0 = v_K, and no rate wants a gradient
+    if method.mode == "first_order" and method.weights is None and adds(rule) and not learns_rates:
+        return False  # without second derivatives v_0 = v_K, and no rate needs a gradient
     return method.mode in _PRODUCTS
 
 
@@ -188,6 +189,7 @@ class _Tape:
 
     def __init__(self, episode: EpisodeLosses, phi: Parameters, fixed: Parameters, rule: InnerRule, proximal: float):
         self.episode, self.fixed, self.rule = episode, fixed, rule
+        self._is_linear = is_linear(rule)
         self._start = phi if proximal else None
         self._proximal = proximal
         self._learned = {name[len(LEARNED) :]: value for name, value in fixed.items() if name.startswith(LEARNED)}
@@ -218,7 +220,7 @@ class _Tape:
         if self._start is not None:
             gradients = {name: value + self._proximal * (self._point[name] - self._start[name]) for name, value in gradients.items()}
         if keep:
-            self._kept.append(_Kept(self._point, {} if self.rule.is_linear else gradients, graphs))
+            self._kept.append(_Kept(self._point, {} if self._is_linear else gradients, graphs))
         with torch.no_grad():
             self._point = self._update(self._point, gradients, k)
         self._steps += 1
@@ -233,7 +235,7 @@ class _Tape:
         self._steps -= 1
         kept = self._kept.pop()
         self._point = kept.before
-        if self.rule.is_linear:
+        if self._is_linear:
             direction = scaled({name: cotangent[name] for name in self._names}, lambda name: -self.rule.rate(name))
         else:
             cotangent, direction = self._through_update(kept, cotangent)
@@ -243,6 +245,13 @@ class _Tape:
         elif products is not None:
             products(self._support(self._steps), self.phi, self.fixed, direction, cotangent)
         return cotangent
+
+    def back_through_state(self, cotangent: Parameters) -> None:
+        """Add to the gradient in phi_0 what comes through the rule's first state, where that is computed from phi_0; in place."""
+        start = leaves(self.phi)
+        state = {name: value for name, value in self.rule.state(start).items() if value.requires_grad and _STATE + name in cotangent}
+        if state:
+            add_to(cotangent, vjp(list(state.values()), [cotangent[_STATE + name] for name in state], start))
 
     def _through_update(self, kept: _Kept, cotangent: Parameters) -> tuple[Parameters, Parameters]:
         """The gradient in (phi_k, state, w), and that in the gradient of S, through the update alone."""

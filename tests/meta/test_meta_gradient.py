@@ -13,8 +13,9 @@ from oracles import unrolled
 from metatrain.errors import UserError
 from metatrain.meta import second_order
 from metatrain.meta.config import InnerConfig
-from metatrain.meta.inner import RULES, SGD, make_inner_rule
-from metatrain.meta.meta_gradient import LEARNED, MODES, Method, adapt, check_method, meta_gradient
+from metatrain.meta.episodes_together import RuleOfEach
+from metatrain.meta.inner import RULES, SGD, _Rates, make_inner_rule
+from metatrain.meta.meta_gradient import LEARNED, MODES, Method, adapt, check_method, has_recursion, meta_gradient
 
 D, STEPS, LR = 6, 4, 0.07
 EXACT = ("exact", "exact_recomputed", "forward_over_reverse")
@@ -251,6 +252,44 @@ def test_losses_along_the_way(mode):
     if mode != "first_order":
         terms = [power(k).T @ term for k, term in enumerate(terms, start=1)]
     close(found, sum(weight * term for weight, term in zip(weights, terms)))
+
+
+class Decaying(SGD):
+    """Weight decay beside the gradient: it moves phi by a share of phi, and is no rule that adds, whatever the class says that it is made from."""
+
+    def update(self, adapted, gradients, step, learned, state):
+        return {name: 0.9 * value - self.lr * gradients[name] for name, value in adapted.items()}, {}
+
+
+class Anchored(_Rates):
+    """A pull to where adaptation began, which is the state, and moves after phi; nothing is said of the update."""
+
+    def state(self, adapted):
+        return {f"anchor.{name}": value * 1.0 for name, value in adapted.items()}
+
+    def update(self, adapted, gradients, step, learned, state):
+        moved = {name: value - self.lr * gradients[name] - 0.2 * (value - state[f"anchor.{name}"]) for name, value in adapted.items()}
+        return moved, {f"anchor.{name}": state[f"anchor.{name}"].lerp(value, 0.3) for name, value in adapted.items()}
+
+
+@pytest.mark.parametrize("kind", [*RULES.values(), Decaying, Anchored])
+@pytest.mark.parametrize("mode", ["exact", "exact_recomputed", "first_order"])
+@pytest.mark.parametrize("weights", [None, [0.2, 0.3, 0.5]])
+def test_what_a_rule_does_decides_on_the_recursion(kind, mode, weights):
+    chosen = kind(InnerConfig(lr=LR, steps=3, rank=2))
+    theta = curved_theta(chosen)
+    found = meta_gradient(Curved(), theta, chosen, 3, Method(mode, weights=weights)).gradient
+    for key, value in unrolled(Curved(), theta, chosen, 3, weights, first_order=mode == "first_order").items():
+        close(found[key], value)
+
+
+def test_first_order_keeps_no_trajectory_of_a_rule_that_says_it_adds():
+    for kind in RULES.values():
+        assert not has_recursion(Method("first_order"), kind(InnerConfig()), learns_rates=False)
+    assert has_recursion(Method("first_order"), Decaying(InnerConfig()), learns_rates=False)
+    assert has_recursion(Method("first_order"), Anchored(InnerConfig()), learns_rates=False)
+    assert has_recursion(Method("first_order"), RuleOfEach(Decaying(InnerConfig())), learns_rates=False)
+    assert not has_recursion(Method("first_order"), RuleOfEach(SGD(InnerConfig())), learns_rates=False)
 
 
 @pytest.mark.parametrize("name", list(RULES))
