@@ -7,9 +7,10 @@ import json
 import os
 import re
 import secrets
+import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ SHORTHANDS = {
     "evaluate": {"algorithm": "algorithm.name"},
 }
 _FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--info", "-i")
+_VALUES = ("null", "true", "false", "nan", "inf")  # what Hydra reads as no text
 VERBATIM = {"predict": ("text",)}  # a sentence, whose commas and brackets mean nothing
 
 
@@ -132,6 +134,13 @@ def quoted(text: str) -> str:
     """Any text as a quoted string of Hydra's grammar, without interpolation."""
     text = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + ('\\"' if found[2] else ""), text)
     return '"' + text.replace("${", "\\${") + '"'
+
+
+def typed_list(key: str, names: Sequence[str]) -> str:
+    """KEY=[NAME,...] as it can be pasted into a shell, whatever characters the names have."""
+    values = [name if re.fullmatch(r"[a-zA-Z][\w-]*", name, re.ASCII) and name.lower() not in _VALUES else quoted(name) for name in names]
+    setting = f"{key}=[{','.join(values)}]"
+    return shlex.quote(setting) if '"' in setting else setting
 
 
 def run_under_hydra(

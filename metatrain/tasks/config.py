@@ -14,8 +14,8 @@ EMBEDDED = "metatrain:reviews"  # tasks.path of the corpus in the package
 class SplitConfig:
     """Which tasks of which files make one split (config nodes `tasks.meta_train` and so on)."""
 
-    files: list[str] = field(default_factory=list)  # file names or patterns below tasks.path (hub: splits); none: all
-    tasks: list[str] = field(default_factory=list)  # names or patterns of tasks
+    files: list[str] = field(default_factory=list)  # names or patterns of files below tasks.path (hub: splits); none: all
+    tasks: list[str] = field(default_factory=list)  # names or patterns of tasks; what is the name of one is no pattern
     only: dict[str, list[str]] = field(default_factory=dict)  # from files of this pattern, only these tasks
     labels: list[str] = field(default_factory=list)  # names or patterns of labels, rows of others are left out; none: all
     labels_from: str | None = None  # such a list of names from a JSON file below tasks.path: FILE, or FILE:KEY.KEY of a list in it

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
-from glob import escape
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +15,14 @@ from metatrain.tasks.config import ClustersConfig, MaskedWordsConfig, PairsConfi
 from metatrain.tasks.files import Columns, Table, read_file, read_texts, stem
 from metatrain.tasks.keys import near_key
 from metatrain.tasks.masked_words import check_masked_words, masked_words
+from metatrain.tasks.names import named
 from metatrain.tasks.near_repeats import near_repeats
 from metatrain.tasks.self_supervised import clusters, same_text, sentence_order
 from metatrain.tasks.sources import make_source
+from metatrain.tasks.splits import SPLITS, Part, claim, few, hold_out, rows_of_tasks, with_labels
 from metatrain.tasks.task import Task, TaskDistribution
 from metatrain.tasks.texts import Chained, sample, subset
 
-SPLITS = ("meta_test", "meta_validation", "meta_train")  # in the order in which they claim tasks
 _MOST_NOTES = 5  # tasks with repeated texts that are named one by one
 
 
@@ -44,20 +41,22 @@ def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = SPLITS, h
         raise UserError(f"tasks.holdout={config.holdout} must be at least 0 and below 0.5")
     if not -10 <= config.size_power <= 10:
         raise UserError(f"tasks.size_power={config.size_power} must be between -10 and 10; 0 draws all tasks as often, 1 in proportion to their size")
-    chosen = {name: _with_labels(getattr(config, name), config.path, name) for name in SPLITS}
+    chosen = {name: with_labels(getattr(config, name), config.path, name) for name in SPLITS}
     source = make_source(config, config.sources)
     lists = {str(getattr(config, name).labels_from).partition(":")[0] for name in SPLITS}
-    tables = {file: source.read(file) for file in _wanted_files(config, [file for file in source.files() if file not in lists], splits)}
-    _check_label_words(config, tables)
-    rows_of = {file: _rows_of_tasks(table) for file, table in tables.items()}
+    files = [file for file in source.files() if file not in lists]
+    tables = {file: source.read(file) for file in _wanted_files(config, files, splits)}
+    if len(splits) == len(SPLITS) or len(tables) == len(files):
+        _check_label_words(config, tables)  # otherwise, the rows with a label may be in a file of another split
+    rows_of = {file: rows_of_tasks(table) for file, table in tables.items()}
     notes = [table.note for table in tables.values() if table.note]
     repeats: dict[str, tuple[int, int]] = {}
     if not chosen["meta_validation"].tasks and not chosen["meta_test"].tasks and len(splits) > 1:
-        chosen = _hold_out(config, rows_of, seed if hold_out_seed is None else hold_out_seed, notes)
+        chosen = hold_out(config, rows_of, seed if hold_out_seed is None else hold_out_seed, notes)
     claimed: dict[tuple[str, str], np.ndarray] = {}
     built: dict[str, Any] = {}
     for name in SPLITS:
-        rows = _claim(name, chosen[name], tables, rows_of, claimed, claim_support=config.overlap != "drop_queries")
+        rows = claim(name, chosen[name], tables, rows_of, claimed, claim_support=config.overlap != "drop_queries", check=name in splits)
         if config.overlap == "keep":
             claimed.clear()
         if name in splits:
@@ -120,9 +119,9 @@ def _wanted_files(config: TasksConfig, available: Sequence[str], splits: Sequenc
     for name in splits:
         split: SplitConfig = getattr(config, name)
         for pattern in (*split.files, *split.support_files, *split.only):
-            matching = [file for file in available if fnmatchcase(file, pattern)]
+            matching = named(pattern, available)
             if not matching:
-                raise UserError(f"tasks.{name}: no file {pattern!r} below {config.path}; there are {_few(available)}")
+                raise UserError(f"tasks.{name}: no file {pattern!r} below {config.path}; there are {few(available)}")
             wanted.update(matching)
         if not split.files and split.tasks:
             wanted.update(available)
@@ -144,99 +143,10 @@ def _check_label_words(config: TasksConfig, tables: dict[str, Table]) -> None:
         there = set().union(*(table.labels for table in of_source))
         for label, word in words.items():
             if word not in there:
-                raise UserError(f"{where}: no row has the label {str(label)!r}; there are {_few(sorted(there))}")
+                raise UserError(f"{where}: no row has the label {str(label)!r}; there are {few(sorted(there))}")
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Rows of one file that belong to one task of a split."""
-
-    table: Table
-    rows: np.ndarray
-    support: bool  # whether they may be drawn into support sets
-    query: bool
-
-
-def _claim(
-    split: str,
-    config: SplitConfig,
-    tables: dict[str, Table],
-    rows_of: dict[str, dict[str, np.ndarray]],
-    claimed: dict[tuple[str, str], np.ndarray],
-    claim_support: bool,
-) -> dict[str, list[_Part]]:
-    """The parts of each task of a split; a row of a task belongs to the first split that claims it (for its queries, or at all).
-
-    claimed: row numbers by file and task.
-    """
-    parts: dict[str, list[_Part]] = defaultdict(list)
-    taken: dict[tuple[str, str], np.ndarray] = {}
-    found: set[str] = set()  # labels
-    for file, table in tables.items():
-        is_support = _matches(file, config.support_files)
-        is_query = not config.files or _matches(file, config.files)
-        if config.support_files and not config.files:
-            is_query = not is_support
-        if not is_support and not is_query:
-            continue
-        patterns = next((tasks for pattern, tasks in config.only.items() if fnmatchcase(file, pattern)), config.tasks)
-        for task, rows in rows_of[file].items():
-            if not _matches(task, patterns):
-                continue
-            if (file, task) in claimed:
-                rows = np.setdiff1d(rows, claimed[file, task], assume_unique=True)
-            if config.labels:
-                labels = [table.labels[row] for row in rows]
-                wanted = {label: _matches(label, config.labels) for label in set(labels)}
-                found.update(wanted)
-                rows = rows[[wanted[label] for label in labels]]
-            if len(rows):
-                if is_query or claim_support:
-                    taken[file, task] = np.union1d(claimed.get((file, task), rows[:0]), rows)
-                parts[task].append(_Part(table, rows, is_support or not config.support_files, is_query))
-    for pattern in config.tasks:
-        if tables and pattern != "*" and not any(fnmatchcase(task, pattern) for tasks in rows_of.values() for task in tasks):
-            names = sorted(set().union(*rows_of.values()))
-            raise UserError(f"tasks.{split}.tasks: no task {pattern!r}; there are {_few(names)}")
-    for pattern in config.labels:
-        if found and not any(fnmatchcase(label, pattern) for label in found):
-            raise UserError(f"tasks.{split}: no label {pattern!r} in its tasks; there are {_few(sorted(found))}")
-    claimed.update(taken)
-    return parts
-
-
-def _with_labels(split: SplitConfig, path: str, name: str) -> SplitConfig:
-    """The split, with the labels of the file that it names.
-
-    Raises:
-        UserError: there is no such file or list.
-    """
-    if split.labels_from is None:
-        return split
-    file, _, keys = split.labels_from.partition(":")
-    where, asked = Path(path).expanduser() / file, f"tasks.{name}.labels_from={split.labels_from}"
-    try:
-        found = json.loads(where.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{asked}: {where} cannot be read as JSON: {error}") from error
-    for key in keys.split(".") if keys else []:
-        if not isinstance(found, dict) or key not in found:
-            raise UserError(f"{asked}: {where} has nothing under {key!r}" + (f"; there are {_few(list(found))}" if isinstance(found, dict) else ""))
-        found = found[key]
-    if not isinstance(found, list) or not all(isinstance(label, str) for label in found):
-        raise UserError(f"{asked}: that is no list of labels in {where}")
-    return replace(split, labels=[*split.labels, *map(escape, found)])
-
-
-def _rows_of_tasks(table: Table) -> dict[str, np.ndarray]:
-    """Row numbers of each task of a file, in its order."""
-    names = {name: number for number, name in enumerate(dict.fromkeys(table.tasks))}
-    numbers = np.fromiter(map(names.__getitem__, table.tasks), dtype=np.int32, count=len(table.tasks))
-    order = np.argsort(numbers, kind="stable")
-    return dict(zip(names, np.split(order, np.cumsum(np.bincount(numbers))[:-1])))
-
-
-def _task(name: str, parts: list[_Part], repeats: dict[str, tuple[int, int]]) -> Task:
+def _task(name: str, parts: list[Part], repeats: dict[str, tuple[int, int]]) -> Task:
     """A task without repeated texts; how many there were, and how many with another label, goes to `repeats`.
 
     Raises:
@@ -281,7 +191,7 @@ def task_of_file(path: Path, columns: Columns) -> Task:
         UserError: the file cannot be read; the message says `file:line`.
     """
     table = read_file(path, columns)
-    return _task(stem(path), [_Part(table, np.arange(len(table.texts)), True, True)], {})
+    return _task(stem(path), [Part(table, np.arange(len(table.texts)), True, True)], {})
 
 
 def _repeat_notes(repeats: dict[str, tuple[int, int]]) -> list[str]:
@@ -291,26 +201,3 @@ def _repeat_notes(repeats: dict[str, tuple[int, int]]) -> list[str]:
     else:
         repeats = {f"task '{name}'": counts for name, counts in repeats.items()}
     return [f"{what}: {count} repeated texts left out" + (f", {other} with another label" if other else "") for what, (count, other) in repeats.items()]
-
-
-def _hold_out(config: TasksConfig, rows_of: dict[str, dict[str, np.ndarray]], seed: int, notes: list[str]) -> dict[str, SplitConfig]:
-    names = sorted(set().union(*rows_of.values()))
-    each = max(1, round(config.holdout * len(names))) if config.holdout else 0
-    if not each or len(names) < 2 * each + 1:
-        return {name: getattr(config, name) for name in SPLITS}
-    order = np.random.default_rng([seed, 7]).permutation(len(names))
-    test, validation = ([names[i] for i in order[a : a + each]] for a in (0, each))
-    notes.append(f"held out by chance (tasks.holdout={config.holdout}): meta-validation {_few(validation)}; meta-test {_few(test)}")
-    return {
-        "meta_test": replace(config.meta_test, tasks=test),
-        "meta_validation": replace(config.meta_validation, tasks=validation),
-        "meta_train": config.meta_train,
-    }
-
-
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _few(names: Sequence[str], most: int = 8) -> str:
-    return ", ".join(list(names)[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

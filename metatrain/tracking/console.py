@@ -120,16 +120,15 @@ class Display:
             self._live = None
 
     def table(self, table: Table) -> None:
-        """Print a table, and write it to run.log."""
+        """Print a table, and write it to run.log; names of tasks and labels may have brackets, and no cell has markup."""
         self.stop()
         if self.mode == "json":
             columns = [str(column.header).replace("\n", " ") for column in table.columns]
             self._object(table=str(table.title), columns=columns, rows=[list(map(str, row)) for row in zip(*(column.cells for column in table.columns))])
         else:
-            self.console.print(table)
+            _print(self.console, table)
         if self._log:
-            plain = Console(file=self._log, width=_PLAIN_WIDTH)
-            plain.print(table)
+            _print(Console(file=self._log, width=_PLAIN_WIDTH), table)
             self._log.flush()
 
     def _render(self) -> Group:
@@ -167,6 +166,13 @@ def sparkline(values: Sequence[float]) -> str:
     """A curve as a line of characters."""
     low, high = min(values), max(values)
     return "".join(_BARS[round((value - low) / (high - low or 1) * (len(_BARS) - 1))] for value in values)
+
+
+def _print(console: Console, table: Table) -> None:
+    title = table.title
+    table.title = escape(str(title)) if title is not None else None  # which `markup` does not reach
+    console.print(table, markup=False)
+    table.title = title
 
 
 def results_table(results: Mapping[str, Any], shots: str) -> Table:

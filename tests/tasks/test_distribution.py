@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shlex
 from pathlib import Path
 
 import pytest
@@ -318,3 +319,56 @@ def test_words_for_a_label_that_no_row_has_are_refused(classes, one_file):
         load_tasks(config, 0)
     with pytest.raises(UserError, match="tasks.label_words is for labels"):
         load_tasks(by_labels(classes / "all.jsonl", target="label", label_words={"a1": "first"}), 0)
+
+
+ODD = ["*", "a*", "ab", "a[1]", "a1", "c++", "what?", "whats", "[red]x"]
+
+
+def odd_rows(count: int = 8) -> list[dict]:
+    return [{"text": f"task {number} text {n}", "label": f"l{n % 2}", "area": area} for number, area in enumerate(ODD) for n in range(count)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_tasks_held_out_by_chance_are_not_patterns(tmp_path, seed):
+    path = write_jsonl(tmp_path / "all.jsonl", odd_rows())
+    split = names(load_tasks(files_config(path, task="area"), seed))
+    assert {name: len(tasks) for name, tasks in split.items()} == {"meta_train": 5, "meta_validation": 2, "meta_test": 2}
+    assert sorted(sum(split.values(), [])) == sorted(ODD)
+
+
+def test_files_and_tasks_with_the_characters_of_patterns(tmp_path):
+    for area in ("a[1]", "a1", "x?", "xy"):
+        write_jsonl(tmp_path / f"{area}.jsonl", rows(area))
+    splits = {"meta_test": SplitConfig(tasks=["a[1]"]), "meta_validation": SplitConfig(files=["x?.jsonl"], tasks=["*"]), "meta_train": SplitConfig(tasks=["*"])}
+    assert names(load_tasks(files_config(tmp_path, **splits), 0)) == {"meta_train": ["a1", "xy"], "meta_validation": ["x?"], "meta_test": ["a[1]"]}
+    only = SplitConfig(tasks=["*"], only={"x?.jsonl": ["a1"], "a[1].jsonl": ["a[1]"]})
+    assert names(load_tasks(files_config(tmp_path, holdout=0, meta_train=only), 0))["meta_train"] == ["a1", "a[1]", "xy"]
+    few = SplitConfig(["x?.jsonl"], ["x?"], support_files=["x?.jsonl"])
+    assert names(load_tasks(files_config(tmp_path, meta_test=few), 0, ["meta_test"]))["meta_test"] == ["x?"]
+    with pytest.raises(UserError, match=r"tasks.meta_train.only.xy.jsonl: no task 'yx'; there are a1, a\[1\], x\?, xy"):
+        load_tasks(files_config(tmp_path, meta_train=SplitConfig(tasks=["*"], only={"xy.jsonl": ["yx"]})), 0)
+
+
+def test_labels_with_the_characters_of_patterns(tmp_path):
+    path = write_jsonl(tmp_path / "all.jsonl", [{"text": f"{label} number {n}", "label": label} for label in ODD for n in range(3)])
+    labels = ["a*", "a[1]", "what?"]
+    tasks = load_tasks(by_labels(path, meta_test=SplitConfig(tasks=["all"], labels=labels), meta_validation=SplitConfig(tasks=["all"], labels=["w*"])), 0)
+    assert tasks.meta_test[0].label_names == tuple(sorted(labels))
+    assert tasks.meta_validation[0].label_names == ("whats",)
+    assert tasks.meta_train[0].label_names == ("*", "[red]x", "a1", "ab", "c++")
+    (tmp_path / "list.json").write_text('["a[2]"]')
+    split = SplitConfig(["all.jsonl"], ["all"], labels_from="list.json")
+    with pytest.raises(UserError, match=r"tasks.meta_test: no label 'a\[2\]' in its tasks"):
+        load_tasks(by_labels(tmp_path, meta_test=split), 0)
+
+
+def test_names_are_printed_as_they_are_and_can_be_pasted(cli, tmp_path):
+    write_jsonl(tmp_path / "all.jsonl", odd_rows())
+    given = ["tasks", "tasks=files", "tasks.path=all.jsonl", "tasks.task=area"]
+    found = cli(*given, "select=2", "model=tiny", "model.max_length=16", 'tasks.meta_train.tasks=["[red]x","a*"]', 'tasks.meta_test.tasks=["what?"]')
+    assert found.code == 0, found.err
+    assert "[red]x" in found.out and found.out.count("│ meta_train ") == 2
+    (setting,) = shlex.split(found.out.split("suggestion: ")[1].splitlines()[0])
+    again = cli(*given, setting, 'tasks.meta_test.tasks=["what?"]')
+    assert again.code == 0, again.err
+    assert "[red]x" in again.out and again.out.count("│ meta_train ") == 2

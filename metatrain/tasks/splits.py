@@ -1,0 +1,137 @@
+"""Which rows of which files belong to which split."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from metatrain.errors import UserError
+from metatrain.tasks.config import SplitConfig, TasksConfig
+from metatrain.tasks.files import Table
+from metatrain.tasks.names import ExactName, named, named_by_any
+
+SPLITS = ("meta_test", "meta_validation", "meta_train")  # in the order in which they claim tasks
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of one file that belong to one task of a split."""
+
+    table: Table
+    rows: np.ndarray
+    support: bool  # whether they may be drawn into support sets
+    query: bool
+
+
+def claim(
+    split: str,
+    config: SplitConfig,
+    tables: dict[str, Table],
+    rows_of: dict[str, dict[str, np.ndarray]],
+    claimed: dict[tuple[str, str], np.ndarray],
+    claim_support: bool,
+    check: bool,
+) -> dict[str, list[Part]]:
+    """The parts of each task of a split; a row of a task belongs to the first split that claims it (for its queries, or at all).
+
+    claimed: row numbers by file and task.
+    check: whether what names nothing is an error; false for a split whose files are not all in `tables`.
+    """
+    parts: dict[str, list[Part]] = defaultdict(list)
+    taken: dict[tuple[str, str], np.ndarray] = {}
+    support = named_by_any(config.support_files, tables)
+    query = named_by_any(config.files, tables) if config.files else set(tables) - support
+    free = {place: rows_of[place[0]][place[1]] for place in _chosen_tasks(split, config, support | query, rows_of, check)}
+    labels = {tables[file].labels[row] for (file, _), rows in free.items() for row in rows} if config.labels else set[str]()
+    chosen_labels, found = named_by_any(config.labels, labels), set[str]()
+    for (file, task), rows in free.items():
+        if (file, task) in claimed:
+            rows = np.setdiff1d(rows, claimed[file, task], assume_unique=True)
+        if config.labels:
+            of_rows = [tables[file].labels[row] for row in rows]
+            found.update(of_rows)
+            rows = rows[[label in chosen_labels for label in of_rows]]
+        if len(rows):
+            if file in query or claim_support:
+                taken[file, task] = np.union1d(claimed.get((file, task), rows[:0]), rows)
+            parts[task].append(Part(tables[file], rows, file in support or not config.support_files, file in query))
+    for pattern in config.labels:
+        if check and found and not named(pattern, labels) & found:
+            raise UserError(f"tasks.{split}: no label {pattern!r} in its tasks; there are {few(sorted(found))}")
+    claimed.update(taken)
+    return parts
+
+
+def _chosen_tasks(split: str, config: SplitConfig, files: set[str], rows_of: dict[str, dict[str, np.ndarray]], check: bool) -> Iterator[tuple[str, str]]:
+    """(file, task) of a split, in the order of the files and of their rows.
+
+    Raises:
+        UserError: a name or pattern of tasks names none, and `check` is true.
+    """
+    there = set[str]().union(*rows_of.values())
+    for setting, patterns in {"tasks": config.tasks, **{f"only.{file}": tasks for file, tasks in config.only.items()}}.items():
+        for pattern in patterns:
+            if check and there and pattern != "*" and not named(pattern, there):
+                raise UserError(f"tasks.{split}.{setting}: no task {pattern!r}; there are {few(sorted(there))}")
+    for file in rows_of:
+        if file in files:
+            of_file = next((config.only[pattern] for pattern in config.only if file in named(pattern, rows_of)), config.tasks)
+            chosen = named_by_any(of_file, there)
+            yield from ((file, task) for task in rows_of[file] if task in chosen)
+
+
+def with_labels(split: SplitConfig, path: str, name: str) -> SplitConfig:
+    """The split, with the labels of the file that it names.
+
+    Raises:
+        UserError: there is no such file or list.
+    """
+    if split.labels_from is None:
+        return split
+    file, _, keys = split.labels_from.partition(":")
+    where, asked = Path(path).expanduser() / file, f"tasks.{name}.labels_from={split.labels_from}"
+    try:
+        found = json.loads(where.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{asked}: {where} cannot be read as JSON: {error}") from error
+    for key in keys.split(".") if keys else []:
+        if not isinstance(found, dict) or key not in found:
+            raise UserError(f"{asked}: {where} has nothing under {key!r}" + (f"; there are {few(list(found))}" if isinstance(found, dict) else ""))
+        found = found[key]
+    if not isinstance(found, list) or not all(isinstance(label, str) for label in found):
+        raise UserError(f"{asked}: that is no list of labels in {where}")
+    return replace(split, labels=[*split.labels, *map(ExactName, found)])
+
+
+def rows_of_tasks(table: Table) -> dict[str, np.ndarray]:
+    """Row numbers of each task of a file, in its order."""
+    names = {name: number for number, name in enumerate(dict.fromkeys(table.tasks))}
+    numbers = np.fromiter(map(names.__getitem__, table.tasks), dtype=np.int32, count=len(table.tasks))
+    order = np.argsort(numbers, kind="stable")
+    return dict(zip(names, np.split(order, np.cumsum(np.bincount(numbers))[:-1])))
+
+
+def hold_out(config: TasksConfig, rows_of: dict[str, dict[str, np.ndarray]], seed: int, notes: list[str]) -> dict[str, SplitConfig]:
+    """The splits with a share of the tasks held out by chance, and a note that says which; as they are, if there are too few tasks."""
+    names = sorted(set().union(*rows_of.values()))
+    each = max(1, round(config.holdout * len(names))) if config.holdout else 0
+    if not each or len(names) < 2 * each + 1:
+        return {name: getattr(config, name) for name in SPLITS}
+    order = np.random.default_rng([seed, 7]).permutation(len(names))
+    test, validation = (list[str](ExactName(names[i]) for i in order[a : a + each]) for a in (0, each))
+    notes.append(f"held out by chance (tasks.holdout={config.holdout}): meta-validation {few(validation)}; meta-test {few(test)}")
+    return {
+        "meta_test": replace(config.meta_test, tasks=test),
+        "meta_validation": replace(config.meta_validation, tasks=validation),
+        "meta_train": config.meta_train,
+    }
+
+
+def few(names: Sequence[str], most: int = 8) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(list(names)[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

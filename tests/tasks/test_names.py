@@ -1,0 +1,24 @@
+"""Names of tasks, labels and files are names first, and patterns only where nothing has the name."""
+
+import pytest
+
+from metatrain.tasks.names import ExactName, named, named_by_any
+
+NAMES = ["c++", "c*", "cat", "cow", "a[1]", "a1", "what?", "whats", "*", "[!a]", "b"]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "*"])
+def test_a_name_names_itself_only(name):
+    assert named(name, NAMES) == {name}
+
+
+def test_what_is_no_name_is_a_pattern():
+    assert named("c?*", NAMES) == {"c++", "c*", "cat", "cow"}
+    assert named("[ab]?", NAMES) == {"a1"}
+    assert named("*", NAMES) == set(NAMES)
+    assert named("d*", NAMES) == set()
+    assert named_by_any(["b", "wha*"], NAMES) == {"b", "what?", "whats"}
+
+
+def test_an_exact_name_is_no_pattern():
+    assert [named(ExactName(name), NAMES) for name in ("*", "c?*", "a[1]")] == [{"*"}, set(), {"a[1]"}]
