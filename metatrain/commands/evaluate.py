@@ -51,7 +51,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.commands.meta_test import MetaTest
     from metatrain.errors import Stopped
     from metatrain.evaluation.arms import arms_of, check_arms, check_learner, make_arms
-    from metatrain.evaluation.protocol import Setup, check_evaluation
+    from metatrain.evaluation.protocol import Setup, check_evaluation, names_notes
     from metatrain.report.page import write_report
     from metatrain.tracking.console import Display
     from metatrain.training import hardware
@@ -73,7 +73,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
         check_learner(names, opened.learner)
         tokens = opened.learner.model.tokens()
         tokens.check(tasks)
-        for note in (*notes, *task_notes, *tokens.notes(tasks)):
+        for note in (*notes, *task_notes, *tokens.notes(tasks), *names_notes(tasks, opened.learner.algorithm)):
             display.say(note)
 
         run = RunDirectory.create(path, config, overrides, "evaluate")

@@ -81,6 +81,7 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
     from metatrain import __version__
     from metatrain.commands.building import check_none_of_these, open_checkpoint
     from metatrain.evaluation.protocol import check_answers
+    from metatrain.meta.label_names import unread_note
     from metatrain.models.export import save_finetuned
     from metatrain.report.page import write_report
     from metatrain.tracking.console import Display
@@ -104,9 +105,8 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
             display.say(note)
         check_answers([task], learner.algorithm)
         check_none_of_these(config.none_of_these, learner)
-        nameless = [name for name in task.label_names if not any(letter.isalpha() for letter in name)]
-        if learner.algorithm.label_names and nameless:
-            display.say(f"warning: this model reads the names of the classes, and {nameless[0]!r} says nothing; give the labels names in words")
+        if learner.algorithm.label_names and (unread := unread_note([(config.data.train, task.label_names)])):
+            display.say(f"warning: {unread}")
         fit_adaptation(config.hardware, learner, device)
 
         run = RunDirectory.create(path, config, overrides, "finetune")
@@ -159,6 +159,10 @@ def _adapt(learner: Learner, examples: Examples, none: float | None, display: Di
     else:
         display.say(f"adapted to {what} in {seconds:.1f} s ({steps} inner steps, last loss {loss:.3f})")
     results: dict[str, Any] = {"examples": number, "steps": steps, "seconds": round(seconds, 3)}
+    names = fit.names if fit is not None else learner.choose_names(texts) if isinstance(learner, EncoderLearner) else None
+    if names is not None:
+        display.say(f"label names are {'read as one more example of each class' if names.read else 'not read'}: {names.why}")
+        results["names"] = {"read": names.read, "why": names.why}
     if fit is not None:
         results.update(_cross_validation(fit, texts.support_labels, display.say))
         if not learner.inner.fit_encoder and number >= _MANY * episode.way:

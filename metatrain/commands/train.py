@@ -137,7 +137,7 @@ def meta_train(job: Job) -> None:
     from metatrain.commands.building import Recipe, build_learner, fit_memory, open_joint, save_model
     from metatrain.commands.meta_test import MetaTest
     from metatrain.evaluation.arms import arms_of, check_learner, make_arms
-    from metatrain.evaluation.protocol import Setup, check_evaluation
+    from metatrain.evaluation.protocol import Setup, check_evaluation, names_notes
     from metatrain.meta.algorithm import check_algorithm
     from metatrain.models.pretrained import save_tokenizer
     from metatrain.tasks.distribution import load_tasks
@@ -180,7 +180,7 @@ def meta_train(job: Job) -> None:
         tokens = learner.model.tokens()
         everything = (*tasks.meta_train, *tasks.meta_validation, *tasks.meta_test)
         tokens.check(everything)
-        for note in tokens.notes(tasks.meta_train):
+        for note in (*tokens.notes(tasks.meta_train), *names_notes(everything, config.algorithm)):
             display.say(note)
         if sum(len(task.texts) for task in everything) > _MANY_TEXTS:
             display.start("tokenising tasks", len(everything))

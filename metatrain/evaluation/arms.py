@@ -101,13 +101,13 @@ class ShuffledLabels:
 
 
 class NamesOnly:
-    """Another arm, whose support set is the names of the classes and nothing else."""
+    """Another arm, whose support set is the names of the classes and nothing else, be they words or not."""
 
     def __init__(self, arm: Arm):
         self.arm = arm
 
     def predict(self, episode: EpisodeTexts) -> Prediction:
-        return self.arm.predict(replace(episode, support=(), support_labels=np.zeros(0, np.int64)))
+        return self.arm.predict(replace(episode, support=episode.name_texts, support_labels=np.arange(len(episode.names)), reads_names=False))
 
 
 class WithNames:

@@ -17,6 +17,7 @@ from metatrain.evaluation.sharing import Alone, Workers
 from metatrain.evaluation.text_scores import SCORES, check_score
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.episode_texts import EpisodeTexts, Targets, Written
+from metatrain.meta.label_names import unread_note
 from metatrain.models.heads import LANGUAGE
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.episodes import Episode, check_tasks, task_episode
@@ -204,6 +205,12 @@ def check_evaluation(config: EvaluationConfig, tasks: Sequence[Task], episode: E
     for shots in config.shots:
         check_tasks(tasks, episode_settings(episode, config, shots), "meta_test")
     check_answers(tasks, algorithm)
+
+
+def names_notes(tasks: Sequence[Task], algorithm: AlgorithmConfig) -> tuple[str, ...]:
+    """What there is to say, at most one line, on label names that a method which reads them cannot use."""
+    note = unread_note([(f"task '{task.name}'", task.label_names) for task in tasks if task.is_labelled]) if algorithm.label_names else None
+    return () if note is None else (note,)
 
 
 def check_answers(tasks: Sequence[Task], algorithm: AlgorithmConfig) -> None:

@@ -14,7 +14,9 @@ class AlgorithmConfig:
     # writes the names of labels and any other text: lm | in_context (no inner loop: the support set is read before each query)
     head: str = "zero"
     head_scale: float = 1.0  # initial scale of prototype, cosine and ridge logits (learned)
-    label_names: bool = False  # the name of each class is one more support text of it
+    # The name of each class is one more support text of it, unless it says nothing in words (28, B2, LABEL_3). In evaluation and finetuning,
+    # names are read only where they agree with the support set: classified by leaving one example out, or by the names where no class has two.
+    label_names: bool = False
     # all | head | body (all but the head) | last_layers | layer_norm | pattern | lora | ia3 | context (without the head)
     adapt: str = "all"
     last_layers: int = 2  # with adapt=last_layers: how many

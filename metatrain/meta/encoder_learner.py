@@ -21,6 +21,7 @@ from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.episodes_together import MODES, EpisodesTogether, Inputs, RuleOfEach, shape_of
 from metatrain.meta.head_fit import Fit, fit_head
 from metatrain.meta.inner import HEAD
+from metatrain.meta.label_names import NameChoice, choose_names
 from metatrain.meta.learner import Learner, OuterGradient
 from metatrain.meta.meta_gradient import LEARNED, SECOND_ORDER, meta_gradient
 from metatrain.meta.parameters import Parameters, leaves, vjp
@@ -76,10 +77,22 @@ class EncoderLearner(Learner):
         return self.logits(parameters, episode.query).double().softmax(1).cpu().numpy()
 
     def adapt(self, episode: EpisodeTexts, steps: int | None = None) -> tuple[Parameters, float]:
-        if not self.inner.fit_head or steps is not None:
-            return super().adapt(episode, steps)
-        adapted, fit = self.fit(episode)
-        return adapted, fit.loss
+        if self.inner.fit_head and steps is None:
+            adapted, fit = self.fit(episode)
+            return adapted, fit.loss
+        choice = self.choose_names(episode)
+        return super().adapt(episode if choice is None or choice.read else replace(episode, reads_names=False), steps)
+
+    def choose_names(self, episode: EpisodeTexts) -> NameChoice | None:
+        """Whether an episode's label names are examples in evaluation and finetuning, as its support set says; None: there are none to read."""
+        support = self._read(episode.without_queries())
+        return self._choose(support, len(episode.support), self.features(support.support)) if len(support.support) > len(episode.support) else None
+
+    def _choose(self, support: EpisodeTexts, examples: int, features: Tensor) -> NameChoice:
+        """The same from the encodings of a support set whose names come after this number of examples."""
+        labels = torch.from_numpy(np.asarray(support.support_labels, dtype=np.int64))
+        features = features.cpu()
+        return choose_names(features[:examples], labels[:examples], features[examples:], labels[examples:], len(support.names))
 
     def fit(self, episode: EpisodeTexts, watcher: Watcher | None = None) -> tuple[Parameters, Fit]:
         """All parameters fitted to an episode's support set, and what was chosen; a watcher is told how it goes where that takes long.
@@ -87,7 +100,12 @@ class EncoderLearner(Learner):
         That is the head (`inner.fit_head`), and then the whole encoder, if that is wanted (`inner.fit_encoder`) and of use.
         """
         support = self._read(episode.without_queries())
-        features, labels = self.features(support.support), torch.from_numpy(np.asarray(support.support_labels, dtype=np.int64))
+        features, choice = self.features(support.support), None
+        if len(support.support) > len(episode.support):
+            choice = self._choose(support, len(episode.support), features)
+            if not choice.read:
+                support, features = episode.without_queries(), features[: len(episode.support)]
+        labels = torch.from_numpy(np.asarray(support.support_labels, dtype=np.int64))
         examples = np.arange(len(labels)) < len(episode.support)  # before the names of the classes
 
         def start(rows: np.ndarray) -> Head:
@@ -98,7 +116,7 @@ class EncoderLearner(Learner):
             return {name: head[HEAD + name].cpu() for name in ("weight", "bias")}
 
         # Thousands of small operations one after the other: a CPU has done them before a GPU has started them.
-        fit = fit_head(start, features.cpu(), labels, ~examples, episode.seed)
+        fit = replace(fit_head(start, features.cpu(), labels, ~examples, episode.seed), names=choice)
         if self.inner.fit_encoder and (trained := fit_encoder(self, support, fit, watcher or Unwatched())) is not None:
             return trained
         return {**self.parameters, **{HEAD + name: value.to(features.device) for name, value in fit.head.items()}}, fit
@@ -141,7 +159,7 @@ class EncoderLearner(Learner):
         algorithm = self.algorithm
         random = algorithm.dropout or algorithm.meta_dropout or algorithm.information_penalty
         able = self.packs and not random and algorithm.head in BY_NUMBERS and algorithm.meta_gradient in MODES
-        if (self.memory.together == 1 and self.recorded is None) or not able or any(shape_of(each) != shape_of(episodes[0]) for each in episodes):
+        if (self.memory.together == 1 and self.recorded is None) or not able or len({shape_of(self._read(each)) for each in episodes}) > 1:
             return False
         return all(len(texts) * max(map(len, texts)) <= self.memory.part_tokens for each in episodes for texts in (each.support, each.query))
 
@@ -205,7 +223,7 @@ class EncoderLearner(Learner):
 
     def _read(self, episode: EpisodeTexts) -> EpisodeTexts:
         """The episode with everything that is learned from in its support set."""
-        return episode.with_names() if self.algorithm.label_names else episode
+        return episode.with_names() if self.algorithm.label_names and episode.reads_names else episode
 
     def occurring(self, texts: Sequence[np.ndarray]) -> tuple[Sequence[np.ndarray], Tensor | None]:
         """The texts over the word embeddings that occur in them alone, and which rows these are; None: all of them.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from metatrain.errors import UserError
+from metatrain.meta.label_names import telling_names
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class EpisodeTexts:
     seed: int = 0  # of dropout and noise in meta-training
     targets: Targets | None = None  # for language models
     name_texts: Sequence[np.ndarray] = ()  # token ids of the names, of a model that reads texts
+    reads_names: bool = True  # False: the names are no examples here, even for a method that reads them (algorithm.label_names)
     written: Written | None = None  # in evaluation, for methods that bring their own tokenizer
 
     def without_queries(self) -> EpisodeTexts:
@@ -48,16 +50,17 @@ class EpisodeTexts:
         return replace(self, query=(), query_labels=np.zeros(0, np.int64), targets=targets)
 
     def with_names(self) -> EpisodeTexts:
-        """The names of the labels among the support texts, one more example of each class.
+        """The names of the labels among the support texts, one more example of each class whose name says something in words.
 
         Raises:
             UserError: the model reads no texts.
         """
         if not self.name_texts:
             raise UserError("algorithm.label_names: the model reads no texts, so it cannot read the names of the classes; set algorithm.label_names=false")
-        labels = np.concatenate([self.support_labels, np.arange(len(self.names))])
-        written = None if self.written is None else replace(self.written, support=[*self.written.support, *self.written.names])
-        return replace(self, support=[*self.support, *self.name_texts], support_labels=labels, written=written)
+        named = [label for label, tells in enumerate(telling_names(tuple(self.names))) if tells]
+        labels = np.concatenate([self.support_labels, np.array(named, dtype=np.int64)])
+        written = None if self.written is None else replace(self.written, support=[*self.written.support, *(self.written.names[label] for label in named)])
+        return replace(self, support=[*self.support, *(self.name_texts[label] for label in named)], support_labels=labels, written=written)
 
     def with_support_in_order(self, order: np.ndarray) -> EpisodeTexts:
         """The support texts as they are, with labels and targets of others: `order[i]` says whose text i gets."""

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metatrain.errors import UserError
+from metatrain.meta.label_names import NameChoice
 from metatrain.models.heads import Head
 
 PULLS = (math.inf, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
@@ -52,6 +53,7 @@ class Fit:
     left_out: Tensor | None  # logits [examples, way] of every example under heads that have not seen it; NaN where there is none
     folds: tuple[Fold, ...] = ()
     updates: int = 0  # of the whole encoder, which began with such a head (`encoder_fit`)
+    names: NameChoice | None = None  # whether label names are among the examples; None: there are none to read
 
     def threshold(self, share: float) -> float:
         """What the highest logit falls below for this share of the examples that were left out: for that of other texts, one hopes, more.

@@ -287,6 +287,7 @@ def test_none_of_these_needs_examples_to_leave_out(cli, tiny_run, examples):
 def test_labels_without_words_are_noticed_where_names_are_read(cli, tmp_path):
     assert cli("train", "debug=fast", "algorithm=recommended", "tracking=none", "hydra.run.dir=run").code == 0
     (tmp_path / "numbers.csv").write_text("text,label\ngood tool,1\nbad film,0\nfine,1\ndull,0\n")
-    assert "'0' says nothing; give the labels names in words" in cli("finetune", "checkpoint=run", "data.train=numbers.csv").out
+    said = cli("finetune", "checkpoint=run", "data.train=numbers.csv").out
+    assert "label names that say nothing in words are not read as examples: '0', '1' in numbers.csv" in said
     (tmp_path / "words.csv").write_text("text,label\ngood tool,good\nbad film,bad\nfine,good\ndull,bad\n")
-    assert "says nothing" not in cli("finetune", "checkpoint=run", "data.train=words.csv").out
+    assert "say nothing in words" not in cli("finetune", "checkpoint=run", "data.train=words.csv").out

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -22,6 +24,7 @@ from metatrain.evaluation.setfit_arm import SetFit
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.episode_texts import EpisodeTexts, Written
+from metatrain.meta.label_names import NameChoice
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 
@@ -106,12 +109,16 @@ class Recorded:
 
 def test_names_join_the_examples_or_stand_in_their_place():
     names = [np.array([7, 8]), np.array([9])]
-    texts = EpisodeTexts([np.array([1]), np.array([2])], np.array([1, 0]), [], np.zeros(0, int), ["a", "b"], name_texts=names)
+    texts = EpisodeTexts([np.array([1]), np.array([2])], np.array([1, 0]), [], np.zeros(0, int), ["refund", "delivery"], name_texts=names)
     with_names, alone = Recorded(), Recorded()
     WithNames(with_names).predict(texts)
     NamesOnly(alone).predict(texts)
     assert with_names.support == [([*texts.support, *names], [1, 0, 0, 1])]
-    assert alone.support == [([], [])]  # the learner adds the names
+    assert alone.support == [(names, [0, 1])]
+    # A name that is no word is not among the examples; a support set of names takes all of them.
+    WithNames(with_names).predict(replace(texts, names=["refund", "17"]))
+    NamesOnly(alone).predict(replace(texts, names=["refund", "17"]))
+    assert with_names.support[-1] == ([*texts.support, names[0]], [1, 0, 0]) and alone.support[-1] == alone.support[0]
 
 
 def test_arms_that_need_what_is_not_there_are_refused():
@@ -169,7 +176,8 @@ def test_a_trained_encoder_answers_and_not_what_is_known_of_the_frozen_one(monke
     np.testing.assert_array_equal(found.probabilities, learner.probabilities(own, episode))
 
 
-def test_a_learner_with_names_has_them_as_examples():
+def test_a_learner_with_names_has_them_as_examples(monkeypatch):
+    monkeypatch.setattr("metatrain.meta.encoder_learner.choose_names", lambda *given: NameChoice(True, "by this test"))
     learner, plain = tiny_learner(label_names=True), tiny_learner()
     episode = tiny_episode(learner)
     mine, _ = learner.adapt(episode)

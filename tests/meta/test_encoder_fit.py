@@ -15,6 +15,7 @@ from metatrain.meta.algorithm import check_algorithm
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.episode_texts import EpisodeTexts
+from metatrain.meta.label_names import NameChoice
 from metatrain.meta.memory import MemoryUse
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
@@ -114,6 +115,7 @@ def test_examples_are_judged_by_an_encoder_that_has_not_seen_them(looks, monkeyp
             return super().logits(rows)
 
     monkeypatch.setattr(encoder_fit, "_Training", Watched)
+    monkeypatch.setattr("metatrain.meta.encoder_learner.choose_names", lambda *given: NameChoice(True, "by this test"))
     looks(20)
     subject = learner(names=True)
     _, fit = subject.fit(episode(subject, 7))
