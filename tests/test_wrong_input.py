@@ -115,7 +115,7 @@ def test_values_that_make_no_sense(cli, tmp_path, setting, word):
     [
         (b"", ["examples.csv", "empty"]),
         (b"text,label\n", ["examples.csv", "no rows"]),
-        (b"words,label\na,b\n", ["no column 'text'", "words, label"]),
+        (b"words,label\na,b\n", ["no column 'text'", "'words', 'label'"]),
         (b"text,label\nfine,x\nbad \xff,y\n", ["examples.csv:3", "UTF-8"]),
         (b"text,label\nfine,x\n,y\n", ["examples.csv:3", "'text' is empty"]),
         (b"text,label\nfine,x\none,two,three\n", ["examples.csv:3", "3 fields"]),

@@ -31,8 +31,9 @@ def main(arguments: list[str]) -> None:
     if not arguments:
         raise UserError("metatrain tasks add wants a file; metatrain tasks add --help says more")
     from metatrain.tasks.columns import guess_columns
+    from metatrain.tasks.files import local_path
 
-    path, given = Path(arguments[0]).expanduser(), _settings(arguments[1:])
+    path, given = local_path(arguments[0]), _settings(arguments[1:])
     guess = guess_columns(path, {key: value for key, value in given.items() if key not in ("name", "folder")})
     name = given.get("name", re.sub(r"\W+", "_", path.name.split(".")[0]).strip("_").lower() or "mine")
     if not re.fullmatch(r"[\w-]+", name):

@@ -92,7 +92,7 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.training.whole_files import write_json, written_whole
 
     with Display() as display:
-        examples = _read(config.data, strangers=config.none_of_these is not None)
+        examples = _read(config.data, config.none_of_these is not None, display.say)
         task = examples.episode.task
         device, dtype, notes = hardware.apply(config.hardware)
         for note in notes:
@@ -210,20 +210,23 @@ def _cross_validation(fit: Fit, labels: np.ndarray, say: Callable[[str], None]) 
     }
 
 
-def _read(data: DataConfig, strangers: bool) -> Examples:
-    """Read the files; where `strangers` are allowed, test rows of other labels are set aside."""
+def _read(data: DataConfig, strangers: bool, say: Callable[[str], None]) -> Examples:
+    """Read the files, and say what there is to say about them; where `strangers` are allowed, test rows of other labels are set aside."""
     from metatrain.errors import UserError
     from metatrain.evaluation.text_scores import check_score
     from metatrain.tasks.episodes import given_episode
-    from metatrain.tasks.files import Columns, Table, line_of, read_file
+    from metatrain.tasks.files import Columns, Table, line_of, local_path, read_file
     from metatrain.tasks.sources import pictures_of
     from metatrain.tasks.texts import is_picture, path_of
 
     columns = Columns(data.text, data.label, pair=data.pair, target=data.target)
 
     def read(setting: str, name: str) -> Table:
-        where = Path(name).expanduser()
-        return pictures_of(where, setting) if where.is_dir() else read_file(where, columns)
+        where = local_path(name)
+        table = pictures_of(where, setting) if where.is_dir() else read_file(where, columns)
+        for note in table.notes:
+            say(note)
+        return table
 
     train = read("data.train", data.train)
     test = None if data.test is None else read("data.test", data.test)
@@ -238,7 +241,7 @@ def _read(data: DataConfig, strangers: bool) -> Examples:
         for row, label in enumerate(answers):
             if label not in names and not strangers:
                 assert data.test is not None and test is not None  # which has the answers
-                place = path_of(texts[row]) if is_picture(texts[row]) else f"{test.source}:{line_of(Path(data.test).expanduser(), row)}"
+                place = path_of(texts[row]) if is_picture(texts[row]) else f"{test.source}:{line_of(local_path(data.test), row)}"
                 raise UserError(f"{place}: label {label!r}, which no training example has; the labels are {', '.join(names)}")
         aside = [text for text, label in zip(texts, answers) if label not in names]
         known = [(text, label) for text, label in zip(texts, answers) if label in names]

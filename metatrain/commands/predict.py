@@ -54,7 +54,7 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.models.export import Classifier, read_facts
     from metatrain.models.folders import model_folder
     from metatrain.models.writer import TASK, Writer
-    from metatrain.tasks.files import Columns, piped_texts, read_file
+    from metatrain.tasks.files import Columns, local_path, piped_texts, read_file
     from metatrain.tasks.sources import pictures_in
     from metatrain.tasks.texts import has_lone_surrogate, plain
     from metatrain.training import hardware
@@ -76,8 +76,12 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
     if config.data == _PIPE:
         parts = piped_texts(cast("BufferedReader", sys.stdin.buffer))
     elif config.data is not None:
-        data = Path(config.data).expanduser()
-        parts = _parts(pictures_in(data) or read_file(data, Columns(column, pair=pair)).texts)
+        data = local_path(config.data)
+        pictures = pictures_in(data)
+        table = None if pictures else read_file(data, Columns(column, pair=pair))
+        for note in table.notes if table else ():
+            print(note, file=sys.stderr)
+        parts = _parts(table.texts if table else pictures)
     device, _, _ = hardware.apply(config.hardware)
     model = Writer(folder, device) if (folder / TASK).is_file() else Classifier(folder, device)
     if config.text is not None:

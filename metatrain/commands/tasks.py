@@ -185,9 +185,10 @@ def _target(config: TasksCommandConfig, wanted: str, everything: Sequence[tuple[
     from metatrain.config.explain import suggestion
     from metatrain.errors import UserError
     from metatrain.tasks.distribution import task_of_file
-    from metatrain.tasks.files import Columns, format_of
+    from metatrain.tasks.files import Columns, local_path
+    from metatrain.tasks.rows import format_of
 
-    path = Path(wanted).expanduser()
+    path = local_path(wanted)
     if format_of(path):
         own = config.tasks
         return len(everything), [*everything, ("target", task_of_file(path, Columns(own.text, own.label, pair=own.pair)))]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from metatrain.errors import UserError
 from metatrain.tasks.files import Columns, column_values, read_file
+from metatrain.tasks.labels import clean_label
 
 # Names that such columns have in the wild, the likeliest first.
 _NAMES = {
@@ -42,10 +43,10 @@ def guess_columns(path: Path, given: Mapping[str, str]) -> Guess:
         UserError: the file cannot be read, a column that is given is not there, or none fits.
     """
     values = column_values(path)
-    for key, name in given.items():
+    chosen, notes = {key: clean_label(name) for key, name in given.items()}, []
+    for key, name in chosen.items():
         if name not in values:
-            raise UserError(f"{path}: no column {name!r} ({key}={name}); the file has {', '.join(values)}")
-    chosen, notes = dict(given), []
+            raise UserError(f"{path}: no column {name!r} ({key}={name}); the file has {', '.join(map(repr, values))}")
     text = chosen.get("text") or _text(values, set(chosen.values()), path)
     free = [name for name in values if name not in {*chosen.values(), text}]
     task = chosen.get("task") or _named(free, "task", lambda name: _distinct(values[name]) <= max(2, _MOST_TASKS * len(values[name])))
@@ -64,6 +65,7 @@ def guess_columns(path: Path, given: Mapping[str, str]) -> Guess:
         if found:
             notes.append(f"{key}: column {found!r}" + ("" if key in given else " (guessed)"))
     table = read_file(path, columns)  # names the line if a value is missing
+    notes += table.notes
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for answer, name in zip(table.labels, table.tasks):
         counts[name]["text" if target else answer] += 1
@@ -76,7 +78,7 @@ def guess_columns(path: Path, given: Mapping[str, str]) -> Guess:
 def _text(values: dict[str, list[str]], taken: set[str], path: Path) -> str:
     free = [name for name in values if name not in taken]
     if not free:
-        raise UserError(f"{path}: no column is left for the texts; the file has {', '.join(values)}")
+        raise UserError(f"{path}: no column is left for the texts; the file has {', '.join(map(repr, values))}")
     named = _named(free, "text", lambda name: _distinct(values[name]) > _MOST_CLASSES * len(values[name]))
     return named or max(free, key=lambda name: sum(map(len, values[name])))
 

@@ -12,11 +12,13 @@ import numpy as np
 from metatrain.errors import UserError
 from metatrain.tasks.audit import check_overlap, check_policy
 from metatrain.tasks.config import ClustersConfig, MaskedWordsConfig, PairsConfig, SplitConfig, TasksConfig
-from metatrain.tasks.files import Columns, Table, read_file, read_texts, stem
+from metatrain.tasks.files import Columns, Table, local_path, read_file, read_texts
 from metatrain.tasks.keys import near_key
+from metatrain.tasks.labels import as_text
 from metatrain.tasks.masked_words import check_masked_words, masked_words
 from metatrain.tasks.names import named
 from metatrain.tasks.near_repeats import near_repeats
+from metatrain.tasks.rows import stem
 from metatrain.tasks.self_supervised import clusters, same_text, sentence_order
 from metatrain.tasks.sources import make_source
 from metatrain.tasks.splits import SPLITS, Part, claim, few, hold_out, rows_of_tasks, with_labels
@@ -49,7 +51,7 @@ def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = SPLITS, h
     if len(splits) == len(SPLITS) or len(tables) == len(files):
         _check_label_words(config, tables)  # otherwise, the rows with a label may be in a file of another split
     rows_of = {file: rows_of_tasks(table) for file, table in tables.items()}
-    notes = [table.note for table in tables.values() if table.note]
+    notes = [note for table in tables.values() for note in table.notes]
     repeats: dict[str, tuple[int, int]] = {}
     if not chosen["meta_validation"].tasks and not chosen["meta_test"].tasks and len(splits) > 1:
         chosen = hold_out(config, rows_of, seed if hold_out_seed is None else hold_out_seed, notes)
@@ -110,7 +112,7 @@ def _raw_texts(tasks: TaskDistribution, config: MaskedWordsConfig | ClustersConf
     else:
         # Other copies of a held-out text may be punctuated differently; raw text has no labels, and loses little with them.
         held_out = {near_key(text, None) for task in (*tasks.meta_validation, *tasks.meta_test) for text in task.texts}
-        texts = (text for text in read_texts(Path(config.path).expanduser(), column) if near_key(text, None) not in held_out)
+        texts = (text for text in read_texts(local_path(config.path), column) if near_key(text, None) not in held_out)
     return sample(texts, config.most_texts, np.random.default_rng([seed, 41]))
 
 
@@ -143,7 +145,7 @@ def _check_label_words(config: TasksConfig, tables: dict[str, Table]) -> None:
         there = set().union(*(table.labels for table in of_source))
         for label, word in words.items():
             if word not in there:
-                raise UserError(f"{where}: no row has the label {str(label)!r}; there are {few(sorted(there))}")
+                raise UserError(f"{where}: no row has the label {as_text(label)!r}; there are {few(sorted(there))}")
 
 
 def _task(name: str, parts: list[Part], repeats: dict[str, tuple[int, int]]) -> Task:

@@ -1,34 +1,24 @@
-"""Reading the rows of one file, and naming the line that is wrong with it.
-
-csv and JSON lines are read by the standard library, a row at a time: what guesses types would make a timestamp of a label that
-looks like a date, and what forgives stray quotes would give a text the label of another line.
-"""
+"""Reading the rows of one file as texts and labels, and naming the line that is wrong with it."""
 
 from __future__ import annotations
 
-import csv
-import gzip
 import itertools
-import json
-import sys
-import zlib
+import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-import datasets
-
 from metatrain.errors import UserError
+from metatrain.tasks.delimited import csv_rows, tsv_rows, wrong_separator
+from metatrain.tasks.labels import as_text, clean_label, is_blank, label_notes
+from metatrain.tasks.rows import NOT_UTF8, BadRow, CutRow, Line, Other, Row, checked_format, decoded, json_rows, lines_of, parquet_rows, stem
 from metatrain.tasks.texts import PAIR, TextStore, has_lone_surrogate, plain
 
 BAD_ROWS = ("refuse", "skip")
-FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
-_CHUNK = 1 << 16  # bytes of a pipe that are taken at a time, at most
-Row = tuple[int, dict[str, Any] | str]  # a line number (from 1), and the row or what is wrong with it
-_LOST = "not valid CSV"  # from such a line on, nobody knows where a field ends
-_NOT_UTF8 = "not valid UTF-8; save the file as UTF-8"
+_CHUNK = 1 << 16  # most bytes of a pipe that are read at a time
 
 
 @dataclass(frozen=True)
@@ -57,38 +47,34 @@ class Table:
     labels: Sequence[str]  # or targets
     tasks: Sequence[str]
     score: str | None = None  # of text-to-text tasks
-    note: str | None = None  # what reading had to say
+    notes: tuple[str, ...] = ()  # what reading had to say
 
 
-def format_of(path: Path) -> str | None:
-    """`.csv`, `.tsv`, `.jsonl` or `.parquet`, looking through `.gz`; None: not a data file."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] == ".gz":
-        suffixes.pop()
-    last = suffixes[-1] if suffixes else ""
-    return {".json": ".jsonl", ".ndjson": ".jsonl"}.get(last, last if last in FORMATS else None)
+def local_path(name: str) -> Path:
+    """The path of a file or folder that a setting names; `~/` is the home directory."""
+    return Path(os.path.expanduser(name))  # which leaves a name like ~x.csv as it is, where Path.expanduser raises
 
 
-def stem(path: Path) -> str:
-    """The file's name without its format: the name of its task where no column names tasks."""
-    name = path.name[: -len(".gz")] if path.name.lower().endswith(".gz") else path.name
-    return name.rsplit(".", 1)[0]
-
-
-def read_file(path: Path, columns: Columns, bad_rows: str = "refuse") -> Table:
+def read_file(path: Path, columns: Columns, bad_rows: str = "refuse", task: str | None = None) -> Table:
     """Read a csv, tsv, jsonl or parquet file, gzipped or not.
 
-    bad_rows: whether to `refuse` a file with a bad row, or to `skip` and count them.
+    Args:
+        bad_rows: whether to `refuse` a file with a bad row, or to `skip` and count them.
+        task: name of the task where no column names it; None: the file's name.
 
     Raises:
         UserError: the file cannot be read, lacks a column, or has a bad row; the message says `file:line`.
     """
-    kind = _checked_kind(path)
-    return table_of(str(path), _rows(path, kind), columns, stem(path), bad_rows)
+    notes: list[str] = []
+    rows = _rows(path, notes)
+    return table_of(str(path), rows, columns, stem(path) if task is None else task, bad_rows, notes)
 
 
-def table_of(source: str, rows: Iterable[Row], columns: Columns, task: str, bad_rows: str = "refuse") -> Table:
-    """The wanted columns of rows as strings; `task` names the task where no column does.
+def table_of(source: str, rows: Iterable[Row], columns: Columns, task: str, bad_rows: str = "refuse", notes: Sequence[str] = ()) -> Table:
+    """The chosen columns of rows as strings; `task` names the task where no column does.
+
+    Args:
+        notes: what reading the rows has to say; looked at when all are read.
 
     Raises:
         UserError: a column is missing, a row is bad, or there is none.
@@ -96,52 +82,81 @@ def table_of(source: str, rows: Iterable[Row], columns: Columns, task: str, bad_
     texts, targets = TextStore(), TextStore()
     labels: list[str] = []
     tasks: list[str] = []
-    known: dict[str, str] = {}
-    first_bad: Row | None = None
-    bad = 0
-    for number, (line, row) in enumerate(rows):
-        if number == 0 and isinstance(row, dict):
-            _check_columns(source, row, columns)
-        problem = row if isinstance(row, str) else _problem(row, columns.names())
-        if isinstance(row, str) or problem:
-            problem = str(problem)
-            if bad_rows == "refuse" or problem.startswith(_LOST):
-                raise UserError(f"{source}:{line}: {problem}")
-            bad, first_bad = bad + 1, first_bad or (line, problem)
+    known: dict[str, str] = {}  # a name is held once, however often it occurs
+    task = clean_label(task)
+    first_bad: tuple[int, str] | None = None
+    num_bad = 0
+    for line, row in _checked(source, rows, columns, bad_rows):
+        if isinstance(row, BadRow):
+            if bad_rows == "refuse" or row.is_lost:
+                raise UserError(f"{source}:{line}: {row.problem}")
+            num_bad, first_bad = num_bad + 1, first_bad or (line, row.problem)
             continue
-        text = plain(_string(row[columns.text]))
-        texts.add(f"{text}{PAIR}{plain(_string(row[columns.pair]))}" if columns.pair else text)
+        text = plain(as_text(row[columns.text]))
+        texts.add(f"{text}{PAIR}{plain(as_text(row[columns.pair]))}" if columns.pair else text)
         if columns.target:
-            targets.add(_string(row[columns.target]).strip())
+            targets.add(as_text(row[columns.target]).strip())
         elif columns.label:
-            label = _string(row[columns.label]).strip()
-            labels.append(known.setdefault(label, label))  # a label is held once, however often it comes back
-        name = _string(row[columns.task]).strip() if columns.task else task
+            label = clean_label(as_text(row[columns.label]))
+            labels.append(known.setdefault(label, label))
+        name = clean_label(as_text(row[columns.task])) if columns.task else task
         tasks.append(known.setdefault(name, name))
-    note = None if first_bad is None else f"{source}: {bad} bad rows left out, the first in line {first_bad[0]}: {first_bad[1]}"
     if not tasks:
-        raise UserError(f"{source}:{first_bad[0]}: {first_bad[1]}; no row of the file is well" if first_bad else f"{source}: the file has no rows")
+        raise UserError(f"{source}:{first_bad[0]}: {first_bad[1]}; no row of the file can be read" if first_bad else f"{source}: the file has no rows")
+    said = [*notes, *label_notes(source, labels)]
+    if first_bad is not None:
+        said.append(f"{source}: {num_bad} bad rows left out, the first in line {first_bad[0]}: {first_bad[1]}")
     answers = targets.done() if columns.target else labels if columns.label else ["unlabelled"] * len(tasks)
-    return Table(source, texts.done(), answers, tasks, note=note)
+    return Table(source, texts.done(), answers, tasks, notes=tuple(said))
+
+
+def _checked(source: str, rows: Iterable[Row], columns: Columns, bad_rows: str) -> Iterator[Row]:
+    """Rows with the chosen columns, under the names that `columns` has for them; a row without a value in one of them is a `BadRow`.
+
+    Where bad rows are skipped, so is the row that may have the other half of a text which a line break has cut in two.
+    """
+    names: dict[str, str] | None = None
+    before: Row | None = None  # yielded when the row after it is known
+    begins = ends = False  # whether a row begins, or ends, with a text
+    cut_line: int | None = None
+    for line, row in rows:
+        if not isinstance(row, BadRow):
+            if names is None:
+                names = _find_columns(source, row, columns)
+                of_texts = [names[name] for name in (columns.text, columns.pair, columns.target) if name]
+                begins, ends = next(iter(row)) in of_texts, next(reversed(row)) in of_texts
+            problem = _problem(row, names)
+            is_cut = isinstance(row, CutRow) and problem is not None and bad_rows == "skip"
+            if is_cut and ends and before is not None and not isinstance(before[1], BadRow):
+                before = before[0], BadRow(f"the text may go on in line {line}")
+            elif not is_cut and begins and cut_line is not None:
+                problem = problem or f"the text may begin in line {cut_line}"
+            cut_line = line if is_cut else None
+            row = {name: row[key] for name, key in names.items()} if problem is None else BadRow(problem)
+        if before is not None:
+            yield before
+        before = line, row
+    if before is not None:
+        yield before
 
 
 def column_values(path: Path) -> dict[str, list[str]]:
-    """All columns of plain values, each as strings.
+    """All columns of plain values, each as strings; blanks around a name and invisible characters are no part of it.
 
     Raises:
         UserError: the file cannot be read, or has no such column; the message says `file:line`.
     """
     rows = []
-    for line, row in _rows(path, _checked_kind(path)):
-        if isinstance(row, str):
-            raise UserError(f"{path}:{line}: {row}")
+    for line, row in _rows(path, []):
+        if isinstance(row, BadRow):
+            raise UserError(f"{path}:{line}: {row.problem}")
         rows.append(row)
     if not rows:
         raise UserError(f"{path}: the file has no rows")
     names = [name for name in rows[0] if name and all(_is_plain(row.get(name)) for row in rows)]
     if not names:
         raise UserError(f"{path}: no column holds texts or numbers")
-    return {name: ["" if row.get(name) is None else _string(row[name]).strip() for row in rows] for name in names}
+    return {clean_label(name): ["" if _is_missing(row.get(name)) else as_text(row[name]).strip() for row in rows] for name in names}
 
 
 def read_texts(path: Path, column: str) -> Iterator[str]:
@@ -156,7 +171,7 @@ def read_texts(path: Path, column: str) -> Iterator[str]:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     empty = True
-    for text in _filled(str(path), _lines(path)):
+    for text in _filled(str(path), lines_of(path)):
         empty = False
         yield text
     if empty:
@@ -172,153 +187,64 @@ def piped_texts(pipe: BufferedReader) -> Iterator[list[str]]:
     first, rest = 1, b""
     while come := pipe.read1(_CHUNK):
         *lines, rest = (rest + come).split(b"\n")
-        yield list(_filled("standard input", _decoded(lines, first)))
+        yield list(_filled("standard input", decoded(lines, first)))
         first += len(lines)
-    yield list(_filled("standard input", _decoded([rest], first)))
+    yield list(_filled("standard input", decoded([rest], first)))
 
 
-def _filled(source: str, lines: Iterable[tuple[int, str | None]]) -> Iterator[str]:
-    for number, line in lines:
-        if line is None:
-            raise UserError(f"{source}:{number}: {_NOT_UTF8}")
+def _filled(source: str, lines: Iterable[Line]) -> Iterator[str]:
+    for number, line, is_utf8 in lines:
+        if not is_utf8:
+            raise UserError(f"{source}:{number}: {NOT_UTF8}")
         if text := plain(line):
             yield text
 
 
 def line_of(path: Path, row: int) -> int:
     """The line (from 1; of a parquet file: the row) where row `row` (from 0) of a file that can be read begins."""
-    return next(itertools.islice(_rows(path, _checked_kind(path)), row, None))[0]
+    return next(itertools.islice(_rows(path, []), row, None))[0]
 
 
-def _checked_kind(path: Path) -> str:
-    """The format of a file that is there and not empty.
+def _rows(path: Path, notes: list[str]) -> Iterator[Row]:
+    """Rows of a file of any format; what reading has to say goes to `notes`."""
+    kind = checked_format(path)
+    if kind == ".parquet":
+        return parquet_rows(path)
+    if kind == ".jsonl":
+        return json_rows(path)
+    return csv_rows(path, notes) if kind == ".csv" else tsv_rows(path, notes)
+
+
+def _find_columns(source: str, row: dict[str, Any], columns: Columns) -> dict[str, str]:
+    """Names of the chosen columns in the file, by their names in `columns`; blanks around a name and invisible characters do not count.
 
     Raises:
-        UserError: it is not.
+        UserError: a column is not there.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    kind = format_of(path)
-    if kind is None:
-        raise UserError(f"{path}: unknown kind of file; use {', '.join(FORMATS)} (or .gz of one)")
-    if path.stat().st_size == 0:
-        raise UserError(f"{path}: the file is empty")
-    return kind
-
-
-def _rows(path: Path, kind: str) -> Iterator[Row]:
-    if kind == ".parquet":
-        return _parquet_rows(path)
-    return _json_rows(path) if kind == ".jsonl" else _csv_rows(path, "\t" if kind == ".tsv" else ",")
-
-
-def _parquet_rows(path: Path) -> Iterator[Row]:
-    datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it would print of an error is said better below
-    try:
-        data = datasets.Dataset.from_parquet(str(path))
-    except (datasets.exceptions.DatasetGenerationError, ValueError, OSError) as error:
-        cause = str(error.__cause__ or error).strip() or type(error).__name__
-        raise UserError(f"{path}: cannot be read as parquet: {cause.splitlines()[0]}") from error
-    return dataset_rows(data)
-
-
-def dataset_rows(data: datasets.Dataset) -> Iterator[Row]:
-    """The rows of a data set, numbered from 1; class numbers become their names."""
-    classes = {name: feature.names for name, feature in data.features.items() if isinstance(feature, datasets.ClassLabel)}
-    for number, row in enumerate(data, start=1):
-        for name, names in classes.items():
-            row[name] = names[row[name]] if row[name] is not None and row[name] >= 0 else None
-        yield number, row
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str | None]]:
-    """Line numbers and lines of a file, as `_decoded` gives them."""
-    try:
-        with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as file:
-            yield from _decoded(file)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{path}: the gzip file is broken: {error}") from error
-
-
-def _decoded(lines: Iterable[bytes], first: int = 1) -> Iterator[tuple[int, str | None]]:
-    """Line numbers, from `first`, and lines, None in place of one that is not valid UTF-8."""
-    for number, line in enumerate(lines, start=first):
-        try:
-            yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError:
-            yield number, None
-
-
-def _json_rows(path: Path) -> Iterator[Row]:
-    for number, line in _lines(path):
-        if line is None:
-            yield number, _NOT_UTF8
-        elif line.strip():
-            if number == 1 and line.lstrip().startswith("["):
-                yield number, "a JSON array; write one object a line (jq -c '.[]' FILE > FILE.jsonl)"
-                return
-            try:
-                row = json.loads(line, parse_int=str, parse_float=str, parse_constant=lambda name: None)  # numbers as they are written
-            except json.JSONDecodeError as error:
-                yield number, f"not valid JSON: {error.msg}"
-            except RecursionError:
-                yield number, "not valid JSON: nested too deep"
-            else:
-                yield number, row if isinstance(row, dict) else "not a JSON object"
-
-
-def _csv_rows(path: Path, separator: str) -> Iterator[Row]:
-    csv.field_size_limit(sys.maxsize)
-    not_utf8: list[int] = []
-
-    def decoded() -> Iterator[str]:
-        for number, line in _lines(path):
-            if line is None:
-                not_utf8.append(number)
-            yield "\n" if line is None else line
-
-    reader = csv.reader(decoded(), delimiter=separator, strict=True)
-    begin = 1
-    try:
-        header = next(reader, [])
-        for name in header:
-            if header.count(name) > 1:
-                yield 1, f"{_LOST}: the header has the column {name!r} twice"
-                return
-        begin = reader.line_num + 1
-        for values in reader:
-            if not_utf8:
-                yield not_utf8.pop(), _NOT_UTF8
-            elif len(values) > len(header):
-                yield begin, f"{len(values)} fields, but the header has {len(header)}; quote texts that contain {separator!r}"
-            elif values:
-                yield begin, dict(zip(header, [*values, *[""] * (len(header) - len(values))]))
-            begin = reader.line_num + 1
-    except csv.Error as error:
-        yield begin, f"{_LOST}: {error}"
-
-
-def _check_columns(source: str, row: dict[str, Any], columns: Columns) -> None:
+    found = {}
     for name in columns.names():
-        if name not in row:
-            there = ", ".join(" ".join(str(each)[:40].split()) for each in itertools.islice(row, 12))
-            separator = next((each for each in (";", "\t") if len(row) == 1 and each in next(iter(row))), None)
-            if separator:
-                raise UserError(f"{source}: the columns are separated by {separator!r}; save them with commas, or with tabs in a file that ends in .tsv")
+        alike = [key for key in row if clean_label(str(key)) == clean_label(name)]
+        if name not in row and len(alike) != 1:
+            separator = "\t" if source.lower().removesuffix(".gz").endswith(".tsv") else ","
+            if problem := wrong_separator(list(row), separator):
+                raise UserError(f"{source}: {problem}")
+            there = ", ".join(repr(str(each)[:40]) for each in itertools.islice(row, 12)) + (", ..." if len(row) > 12 else "")
             raise UserError(f"{source}: no column {name!r}; the file has {there} (the settings text, label and task name columns, of predict column and pair)")
+        found[name] = name if name in row else alike[0]
+    return found
 
 
-def _problem(row: dict[str, Any], names: Sequence[str]) -> str | None:
-    for name in names:
-        if name not in row:
+def _problem(row: dict[str, Any], names: dict[str, str]) -> str | None:
+    for name, key in names.items():
+        if key not in row:
             return f"no field {name!r}"
-        if not _is_plain(row[name]):
-            return f"field {name!r} is a {type(row[name]).__name__}, not a text"
-        value = "" if row[name] is None else _string(row[name]).strip()
-        if value in ("", "nan"):
+        value = row[key]
+        if not _is_plain(value):
+            return f"field {name!r} is a {value.kind if isinstance(value, Other) else type(value).__name__}, not a text"
+        text = "" if _is_missing(value) else as_text(value)
+        if is_blank(plain(text)):
             return f"field {name!r} is empty"
-        if has_lone_surrogate(value):
+        if has_lone_surrogate(text):
             return f"field {name!r} has half a character (a lone surrogate)"
     return None
 
@@ -327,5 +253,5 @@ def _is_plain(value: object) -> bool:
     return isinstance(value, str | int | float | bool | None)
 
 
-def _string(value: object) -> str:
-    return value if isinstance(value, str) else str(value)
+def _is_missing(value: object) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))

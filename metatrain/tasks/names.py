@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
+from metatrain.tasks.labels import clean_label
+
 
 class ExactName(str):
     """A name that is not a pattern, whatever characters it has."""
@@ -15,9 +17,13 @@ class ExactName(str):
 def named(pattern: str, names: Iterable[str]) -> set[str]:
     """The names that `pattern` names: the one that equals it or, if none does, those that match it. `*` names all."""
     names = set(names)
-    if isinstance(pattern, ExactName) or (pattern in names and pattern != "*"):
+    if isinstance(pattern, ExactName):
         return names & {pattern}
-    return {name for name in names if fnmatchcase(name, pattern)}
+    spellings = (pattern, clean_label(pattern))  # which may differ in their Unicode form, say
+    for spelling in spellings:
+        if spelling in names and spelling != "*":
+            return {spelling}
+    return {name for name in names if any(fnmatchcase(name, spelling) for spelling in spellings)}
 
 
 def named_by_any(patterns: Iterable[str], names: Iterable[str]) -> set[str]:

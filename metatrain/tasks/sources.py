@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import glob
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Protocol
 
 import datasets
@@ -14,8 +16,11 @@ from huggingface_hub import constants
 from metatrain import plugins
 from metatrain.errors import RestartableError, UserError
 from metatrain.tasks.config import EMBEDDED, SourceConfig
-from metatrain.tasks.files import BAD_ROWS, Columns, Table, dataset_rows, format_of, read_file, table_of
+from metatrain.tasks.files import BAD_ROWS, Columns, Table, local_path, read_file, table_of
+from metatrain.tasks.folders import FileTask, copy_notes, split_warning, tasks_of_files, visible_files
+from metatrain.tasks.labels import as_text, clean_label, label_notes
 from metatrain.tasks.reviews import corpus_path
+from metatrain.tasks.rows import Row, format_of
 from metatrain.tasks.texts import PICTURE
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
@@ -33,27 +38,48 @@ class Source(Protocol):
 
 
 class Files:
-    """A file, or all data files of a folder."""
+    """A file, or all data files of a folder but hidden ones."""
 
-    def __init__(self, path: Path, columns: Columns, bad_rows: str):
+    def __init__(self, path: Path, columns: Columns, bad_rows: str, names_tasks: bool = True):
+        """names_tasks: whether a file that is a task is called by its name, rather than by the source's."""
         self.path, self.columns, self.bad_rows = path, columns, bad_rows
+        self.names_tasks = names_tasks and columns.task is None
+        self._said: set[str] = set()
 
     def files(self) -> list[str]:
         if self.path.is_file():
             return [self.path.name]
         if not self.path.is_dir():
             raise UserError(f"tasks.path={self.path}: no such file or folder")
-        found = sorted(str(file.relative_to(self.path)) for file in self.path.rglob("*") if file.is_file() and format_of(file))
-        if not found:
-            raise UserError(f"tasks.path={self.path}: no csv, tsv, jsonl or parquet file in this folder")
-        return found
+        if not self._found:
+            raise UserError(f"tasks.path={self.path}: no csv, tsv, jsonl or parquet file in this folder; hidden files do not count")
+        return self._found
+
+    @functools.cached_property
+    def _found(self) -> list[str]:
+        return visible_files(self.path, lambda path: format_of(path) is not None)
+
+    @functools.cached_property
+    def _tasks(self) -> dict[str, FileTask]:
+        return tasks_of_files(self.path, self._found) if self.names_tasks else {}
+
+    @functools.cached_property
+    def _copies(self) -> dict[str, str]:
+        return copy_notes(self.path, self._found)
 
     def read(self, file: str) -> Table:
-        return read_file(self.path if self.path.is_file() else self.path / file, self.columns, self.bad_rows)
+        if self.path.is_file():
+            return read_file(self.path, self.columns, self.bad_rows)
+        task = self._tasks.get(file)
+        table = read_file(self.path / file, self.columns, self.bad_rows, task.name if task else None)
+        about_file = (task.note if task else None, self._copies.get(file))
+        notes = [note for note in about_file if note and note not in self._said]  # several files may have one note
+        self._said.update(notes)
+        return replace(table, notes=(*notes, *table.notes))
 
 
 class Pictures:
-    """A folder of pictures, TASK/LABEL/FILE or LABEL/FILE; what it has in place of files are the tasks."""
+    """A folder of images, TASK/LABEL/FILE or LABEL/FILE, but hidden ones; what it has in place of files are the tasks."""
 
     def __init__(self, path: Path, setting: str = "tasks.path"):
         """`setting`: what says so, for errors.
@@ -64,13 +90,15 @@ class Pictures:
         self.path = path
         if not path.is_dir():
             raise UserError(f"{setting}={path}: no such folder")
-        found = sorted(file.relative_to(path).parts for file in path.rglob("*") if file.suffix.lower() in _PICTURES)
-        depths = set(map(len, found))
-        if depths not in ({2}, {3}):
-            raise UserError(f"{setting}={path}: pictures ({', '.join(_PICTURES)}) must lie in TASK/LABEL/FILE, or all in LABEL/FILE")
+        found = [PurePath(file).parts for file in visible_files(path, _is_picture)]
+        depths = {len(parts): parts for parts in reversed(found)}  # an example of each
+        if set(depths) not in ({2}, {3}):
+            there = ", ".join("/".join(parts) for parts in reversed(depths.values())) or "none"
+            raise UserError(f"{setting}={path}: pictures ({', '.join(_PICTURES)}) must lie in TASK/LABEL/FILE, or all in LABEL/FILE; there are {there}")
         self._of_task: dict[str, list[tuple[str, ...]]] = defaultdict(list)
         for parts in found:
-            self._of_task[parts[0] if len(parts) == 3 else path.name].append(parts)
+            self._of_task[clean_label(parts[0] if len(parts) == 3 else path.resolve().name)].append(parts)
+        self._warning = split_warning(list(self._of_task))
 
     def files(self) -> list[str]:
         return list(self._of_task)
@@ -78,14 +106,22 @@ class Pictures:
     def read(self, file: str) -> Table:
         rows = self._of_task[file]
         texts = tuple(f"{PICTURE}{self.path.joinpath(*parts)}" for parts in rows)
-        return Table(str(self.path / file), texts, [parts[-2] for parts in rows], [file] * len(rows))
+        labels = [clean_label(parts[-2]) for parts in rows]
+        notes = label_notes(str(self.path / file), labels)
+        if self._warning is not None:
+            notes, self._warning = [self._warning, *notes], None
+        return Table(str(self.path / file), texts, labels, [file] * len(rows), notes=tuple(notes))
 
 
 class Hub:
     """The splits of a data set on the Hugging Face hub."""
 
     def __init__(self, config: SourceConfig, columns: Columns):
+        """Raises: UserError: the name is that of a folder which the library datasets would take for a pattern."""
         self.name, self.config, self.columns = config.path[len(_HUB) :], config, columns
+        self.is_local = Path(self.name).is_dir()
+        if self.is_local and (glob.has_magic(self.name) or "::" in self.name):
+            raise UserError(f"tasks.path={config.path}: the library datasets takes this for a pattern; give the folder itself, tasks.path={self.name}")
 
     def files(self) -> list[str]:
         try:
@@ -96,16 +132,27 @@ class Hub:
     def read(self, file: str) -> Table:
         source = f"{self.config.path} [{file}]"
         try:
-            data = datasets.load_dataset(self.name, self.config.hub_config, split=file, revision=self.config.hub_revision)
+            # The library knows local files by their times; those of the hub, by their revision.
+            mode = "force_redownload" if self.is_local else None
+            data = datasets.load_dataset(self.name, self.config.hub_config, split=file, revision=self.config.hub_revision, download_mode=mode)
         except (OSError, ValueError, RuntimeError) as error:
             raise self._error(error) from error
-        return table_of(source, dataset_rows(data), self.columns, self.name.rsplit("/", 1)[-1], self.config.bad_rows)
+        return table_of(source, _dataset_rows(data), self.columns, self.name.rsplit("/", 1)[-1], self.config.bad_rows)
 
     def _error(self, error: Exception) -> UserError | RestartableError:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if isinstance(error, ConnectionError) and not constants.HF_HUB_OFFLINE:
             return RestartableError(f"tasks.path={self.config.path}: the hub cannot be reached ({reason}); try again: what has come is kept")
         return UserError(f"tasks.path={self.config.path} cannot be loaded: {reason}")
+
+
+def _dataset_rows(data: datasets.Dataset) -> Iterator[Row]:
+    """The rows of a data set, numbered from 1; class numbers become class names."""
+    classes = {name: feature.names for name, feature in data.features.items() if isinstance(feature, datasets.ClassLabel)}
+    for number, row in enumerate(data, start=1):
+        for name, names in classes.items():
+            row[name] = names[row[name]] if row[name] is not None and row[name] >= 0 else None
+        yield number, row
 
 
 class Named:
@@ -140,7 +187,7 @@ class InWords:
 
     def __init__(self, source: Source, words: Mapping[Any, str]):
         """`words`: a label may be written as a number."""
-        self.source, self.words = source, {str(label): word for label, word in words.items()}
+        self.source, self.words = source, {clean_label(as_text(label)): word for label, word in words.items()}
 
     def files(self) -> list[str]:
         return self.source.files()
@@ -154,7 +201,13 @@ class Together:
     """Several sources as one."""
 
     def __init__(self, sources: list[Source]):
-        self._source_of = {file: source for source in sources for file in source.files()}
+        """Raises: UserError: two sources have files of one name."""
+        self._source_of: dict[str, Source] = {}
+        for source in sources:
+            for file in source.files():
+                if file in self._source_of:
+                    raise UserError(f"tasks.sources: two sources have a file {file!r}; give the source another name, or rename the folder")
+                self._source_of[file] = source
 
     def files(self) -> list[str]:
         return list(self._source_of)
@@ -177,8 +230,12 @@ def pictures_of(path: Path, setting: str) -> Table:
 
 def pictures_in(path: Path) -> list[str]:
     """What stands for the picture `path`, or for all below the folder `path`, in the order of their names; none: there is no picture."""
-    files = [path] if path.is_file() else sorted(path.rglob("*"))
-    return [f"{PICTURE}{file}" for file in files if file.suffix.lower() in _PICTURES]
+    files = [path] if path.is_file() and _is_picture(path) else [path / file for file in visible_files(path, _is_picture)]
+    return [f"{PICTURE}{file}" for file in files]
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in _PICTURES
 
 
 def make_source(config: SourceConfig, others: Mapping[str, SourceConfig]) -> Source:
@@ -190,21 +247,26 @@ def make_source(config: SourceConfig, others: Mapping[str, SourceConfig]) -> Sou
     for name in others:
         if not name or "/" in name:
             raise UserError(f"tasks.sources: {name!r} cannot be the name of a source; it must have no slash")
-    return Together([_one(config), *(Named(name, _one(other), other.task is None and not other.pictures) for name, other in others.items())])
+    return Together([_one(config), *(_named(name, other) for name, other in others.items())])
 
 
-def _one(config: SourceConfig) -> Source:
+def _named(name: str, config: SourceConfig) -> Source:
+    is_one_task = config.task is None and not config.pictures
+    return Named(name, _one(config, names_tasks=not is_one_task), is_one_task)
+
+
+def _one(config: SourceConfig, names_tasks: bool = True) -> Source:
     if config.bad_rows not in BAD_ROWS:
         raise UserError(f"tasks.bad_rows={config.bad_rows} is unknown; choose one of {', '.join(BAD_ROWS)}")
     columns = Columns(config.text, config.label, config.task, config.pair, config.target)
     if config.pictures:
-        source: Source = Pictures(Path(config.path).expanduser())
+        source: Source = Pictures(local_path(config.path))
     elif config.path.startswith(_HUB):
         source = Hub(config, columns)
     elif make := plugins.load(plugins.SOURCES, config.path.partition(":")[0]):
         source = make(config.path.partition(":")[2], columns)
     else:
-        source = Files(corpus_path() if config.path == EMBEDDED else Path(config.path).expanduser(), columns, config.bad_rows)
+        source = Files(corpus_path() if config.path == EMBEDDED else local_path(config.path), columns, config.bad_rows, names_tasks)
     if config.label_words and config.target is not None:
         raise UserError("tasks.label_words is for labels; with tasks.target there are none, take one of them away")
     if config.label_words:

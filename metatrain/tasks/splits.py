@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from metatrain.errors import UserError
 from metatrain.tasks.config import SplitConfig, TasksConfig
-from metatrain.tasks.files import Table
+from metatrain.tasks.files import Table, local_path
+from metatrain.tasks.labels import clean_label
 from metatrain.tasks.names import ExactName, named, named_by_any
+from metatrain.tasks.rows import parse_json
 
 SPLITS = ("meta_test", "meta_validation", "meta_train")  # in the order in which they claim tasks
 
@@ -94,9 +94,9 @@ def with_labels(split: SplitConfig, path: str, name: str) -> SplitConfig:
     if split.labels_from is None:
         return split
     file, _, keys = split.labels_from.partition(":")
-    where, asked = Path(path).expanduser() / file, f"tasks.{name}.labels_from={split.labels_from}"
+    where, asked = local_path(path) / file, f"tasks.{name}.labels_from={split.labels_from}"
     try:
-        found = json.loads(where.read_text(encoding="utf-8"))
+        found = parse_json(where.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{asked}: {where} cannot be read as JSON: {error}") from error
     for key in keys.split(".") if keys else []:
@@ -105,7 +105,7 @@ def with_labels(split: SplitConfig, path: str, name: str) -> SplitConfig:
         found = found[key]
     if not isinstance(found, list) or not all(isinstance(label, str) for label in found):
         raise UserError(f"{asked}: that is no list of labels in {where}")
-    return replace(split, labels=[*split.labels, *map(ExactName, found)])
+    return replace(split, labels=[*split.labels, *(ExactName(clean_label(label)) for label in found)])
 
 
 def rows_of_tasks(table: Table) -> dict[str, np.ndarray]:

@@ -27,6 +27,13 @@ def test_columns_are_found(tmp_path, names, expected):
     assert guess_columns(table(tmp_path, *names), {}).columns == expected
 
 
+@pytest.mark.parametrize("header", ["text, label", "\ufeff text\u200b,label "])
+def test_what_cannot_be_seen_in_a_header_does_not_count(tmp_path, header):
+    (tmp_path / "some.csv").write_text(header + "\n" + "".join(f"{text},{label}\n" for text, label, _ in ROWS), encoding="utf-8")
+    for given in ({}, {"text": "text", "label": " label"}):
+        assert guess_columns(tmp_path / "some.csv", given).columns == Columns("text", "label")
+
+
 def test_given_columns_win_and_are_not_called_guessed(tmp_path):
     found = guess_columns(table(tmp_path, "a", "b", "c"), {"label": "c", "task": "b"})
     assert found.columns == Columns("a", "c", "b")

@@ -5,11 +5,13 @@ import io
 import json
 import os
 import re
+from datetime import datetime
 
 import pytest
 
 from metatrain.errors import UserError
-from metatrain.tasks.files import Columns, line_of, piped_texts, read_file, stem
+from metatrain.tasks.files import Columns, column_values, line_of, piped_texts, read_file
+from metatrain.tasks.rows import stem
 
 ROWS = [
     {"text": 'He said "no", twice.', "label": "01", "area": "NA"},
@@ -106,7 +108,7 @@ def test_a_broken_gzip_file(tmp_path):
 
 
 def test_a_missing_column_lists_those_there_are(tmp_path):
-    with pytest.raises(UserError, match="no column 'domain'; the file has text, label, area"):
+    with pytest.raises(UserError, match="no column 'domain'; the file has 'text', 'label', 'area'"):
         read_file(write(tmp_path / "a.csv", ROWS), Columns("text", "label", "domain"))
 
 
@@ -137,3 +139,74 @@ def test_a_column_that_is_there_twice(tmp_path):
     (tmp_path / "a.csv").write_text("text,label,text\nx,y,z\n")
     with pytest.raises(UserError, match="a.csv:1: .*the column 'text' twice"):
         read_file(tmp_path / "a.csv", Columns("text", "label"), "skip")
+
+
+@pytest.mark.parametrize("columns", [["text", "label"], ["text"]])
+def test_a_parquet_file_is_the_one_of_its_name(tmp_path, columns):
+    import pyarrow
+    import pyarrow.parquet
+
+    for name in ("p1", "p[1]", "p*", "a::p", "zip:x"):
+        pyarrow.parquet.write_table(pyarrow.table({"text": [name], "label": ["x"]}), tmp_path / f"{name}.parquet")
+    for name in ("p[1]", "p*", "p1", "a::p", "zip:x"):
+        assert list(read_file(tmp_path / f"{name}.parquet", Columns(*columns)).texts) == [name]
+    with pytest.raises(UserError, match="no such file"):
+        read_file(tmp_path / "?1.parquet", Columns(*columns))
+
+
+def test_the_content_of_a_parquet_file_decides_not_its_time(tmp_path):
+    path = tmp_path / "a.parquet"
+    for text in ("one", "two"):
+        write(path, [{"text": text, "label": "x"}])
+        os.utime(path, (1e9, 1e9))
+        assert list(read_file(path, Columns("text", "label")).texts) == [text]
+
+
+def test_parquet_columns(tmp_path):
+    import datasets
+    import pyarrow
+    import pyarrow.parquet
+
+    path = tmp_path / "a.parquet"
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
+    datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, -1]}, features).to_parquet(str(path))
+    assert read_file(path, Columns("text", "label"), "skip").labels == ["yes", "no"]
+    values = {
+        "text": ["a", "b"],
+        "label": pyarrow.array(["x", "y"]).dictionary_encode(),
+        "n": [1, None],
+        "list": [[1], [2]],
+        "when": [datetime(2021, 5, 6)] * 2,
+    }
+    pyarrow.parquet.write_table(pyarrow.table(values), path)
+    assert read_file(path, Columns("text", "label")).labels == ["x", "y"]
+    assert column_values(path) == {"text": ["a", "b"], "label": ["x", "y"], "n": ["1", ""]}
+    for name, kind in (("list", "list<element: int64>"), ("when", "timestamp[us]")):
+        with pytest.raises(UserError, match=re.escape(f"a.parquet:1: field '{name}' is a {kind}, not a text")):
+            read_file(path, Columns("text", name))
+    pyarrow.parquet.write_table(pyarrow.Table.from_arrays([pyarrow.array(["a"])] * 3, names=["text", "label", "text"]), path)
+    with pytest.raises(UserError, match="the file has the column 'text' twice"):
+        read_file(path, Columns("text", "label"))
+    raw = pyarrow.array([b"good", b"b\xffd", b"fine"]).cast(pyarrow.large_binary())
+    strings = pyarrow.Array.from_buffers(pyarrow.large_string(), 3, raw.buffers())
+    pyarrow.parquet.write_table(pyarrow.table({"text": strings, "label": ["x", "y", "z"]}), path)
+    with pytest.raises(UserError, match="a.parquet:2: a text is not valid UTF-8"):
+        read_file(path, Columns("text", "label"))
+    assert read_file(path, Columns("text", "label"), "skip").labels == ["x", "z"]
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UserError, match="a.parquet: cannot be read as parquet"):
+        read_file(path, Columns("text", "label"))
+
+
+@pytest.mark.parametrize("row", ['{"text": "a", "label": "x", "label": "y"}', '{"text": "a", "label": "x", "more": {"b": 1, "b": 1}}'])
+def test_a_key_twice_is_a_bad_row(tmp_path, row):
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"text": "b", "label": "x"}}\n{row}\n')
+    with pytest.raises(UserError, match="a.jsonl:2: the key '(label|b)' is there twice"):
+        read_file(path, Columns("text", "label"))
+    assert list(read_file(path, Columns("text", "label"), "skip").texts) == ["b"]
+
+
+def test_blanks_around_a_key_do_not_count(tmp_path):
+    path = write(tmp_path / "a.jsonl", [{" text": "a", "label ": "x"}, {" text": "b", "label ": "y"}])
+    assert read_file(path, Columns("text", "label")).labels == ["x", "y"]

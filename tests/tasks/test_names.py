@@ -22,3 +22,9 @@ def test_what_is_no_name_is_a_pattern():
 
 def test_an_exact_name_is_no_pattern():
     assert [named(ExactName(name), NAMES) for name in ("*", "c?*", "a[1]")] == [{"*"}, set(), {"a[1]"}]
+
+
+def test_a_name_in_another_unicode_form():
+    assert named("cafe\u0301", ["caf\u00e9", "tea"]) == {"caf\u00e9"} == named("caf\u00e9", ["caf\u00e9"])
+    assert named("cafe\u0301.csv", ["caf\u00e9.csv", "cafe\u0301.csv"]) == {"cafe\u0301.csv"}  # names of files as they are
+    assert named("cafe\u0301*", ["caf\u00e9s", "tea"]) == {"caf\u00e9s"}

@@ -1,0 +1,47 @@
+"""Names of labels and tasks: spellings that look the same become one, and those that nearly do are reported."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
+
+# Control characters, and format characters that no script needs: zero-width spaces, soft hyphens, direction marks, byte order marks.
+_INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]")
+# Joiners shape the letters of many scripts, and emojis; beside Latin letters or at an end they do nothing.
+_IDLE_JOINER = re.compile("(?<![^\x00-\u024f\u200c\u200d])[\u200c\u200d]+|[\u200c\u200d]+(?![^\x00-\u024f])")
+_VISIBLE = re.compile(f"[^\\s\u200c\u200d{_INVISIBLE.pattern[1:]}")
+_NEARLY_NOTHING = re.compile("[\u200c\u200d\ufe0e\ufe0f]")  # joiners, and which of two shapes an emoji has
+_BETWEEN_WORDS = re.compile(r"[\s_-]+")
+_MISSING = ("nan", "<na>")  # what programs write for a missing value
+
+
+def clean_label(text: str) -> str:
+    """A name without what cannot be seen in it: in Unicode's composed form, without invisible characters, single blanks within."""
+    return unicodedata.normalize("NFC", " ".join(_IDLE_JOINER.sub("", _INVISIBLE.sub("", text)).split()))
+
+
+def is_blank(text: str) -> bool:
+    """Whether there is nothing to be seen in a text."""
+    return _VISIBLE.search(text) is None
+
+
+def as_text(value: object) -> str:
+    """A plain value as it is written in JSON: true, not True."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def label_notes(source: str, labels: Iterable[str]) -> list[str]:
+    """What to check about the labels of a file: spellings that differ in little, and names that stand for missing values elsewhere."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for label in dict.fromkeys(labels):
+        folded = unicodedata.normalize("NFKC", _NEARLY_NOTHING.sub("", label)).casefold()
+        alike[_BETWEEN_WORDS.sub(" ", folded)].append(label)
+    near = [names for names in alike.values() if len(names) > 1]
+    notes = [f"warning: {source}: label {names[0]!r} is read as written; drop its rows if it stands for a missing value" for folded, names in alike.items()
+             if folded in _MISSING]  # fmt: skip
+    if near:
+        named = "; ".join(" and ".join(map(repr, names)) for names in near[:3]) + (f" and {len(near) - 3} more" if len(near) > 3 else "")
+        notes.append(f"warning: {source}: labels that differ only in case, width, blanks or hyphens are different classes: {named}")
+    return notes

@@ -1,0 +1,241 @@
+"""Rows of one data file, format by format, each with the number of the line where it begins.
+
+Types are never guessed, which would make a timestamp of a label that looks like a date. A file name is a name, never a pattern, and
+nothing is cached: the content of the file decides.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow
+import pyarrow.parquet
+
+from metatrain.errors import UserError
+
+FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
+NOT_UTF8 = "not valid UTF-8; save the file as UTF-8"
+_BATCH = 1000  # rows of a parquet file that are decoded together
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+_BEHIND_CR = re.compile(rb"(?<=\r)(?!\n)")
+# First bytes of files that are no UTF-8 text, and what to do about them; the longer first, since one begins with the other.
+_SIGNATURES = {
+    codecs.BOM_UTF32_LE: "UTF-32 text; save the file as UTF-8",
+    codecs.BOM_UTF32_BE: "UTF-32 text; save the file as UTF-8",
+    codecs.BOM_UTF16_LE: "UTF-16 text; save the file as UTF-8",
+    codecs.BOM_UTF16_BE: "UTF-16 text; save the file as UTF-8",
+    b"PK\x03\x04": "a zip archive or an Excel workbook; save its table as csv",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook; save its table as csv",
+    b"\x1f\x8b": "compressed by gzip; give it a name that ends in .gz",
+    b"PAR1": "a parquet file; give it a name that ends in .parquet",
+}
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot be read."""
+
+    problem: str
+    is_lost: bool = False  # where it ends is unknown, so that no row after it can be trusted
+
+
+class CutRow(dict[str, Any]):
+    """A row with its first field only: a piece, perhaps, of a text with a line break in it."""
+
+
+@dataclass(frozen=True)
+class Other:
+    """A value that is no text, number or truth value."""
+
+    kind: str
+
+
+Row = tuple[int, dict[str, Any] | BadRow]  # a line number (from 1; of a parquet file: the row), and the row
+
+
+class Line(NamedTuple):
+    """A line of a text file with its end; bytes that are not UTF-8 are replaced."""
+
+    number: int  # from 1
+    text: str
+    is_utf8: bool
+
+
+class RepeatedKey(ValueError):
+    """A JSON object has a key twice."""
+
+
+def format_of(path: Path) -> str | None:
+    """`.csv`, `.tsv`, `.jsonl` or `.parquet`, looking through `.gz`; None: not a data file."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] == ".gz":
+        suffixes.pop()
+    last = suffixes[-1] if suffixes else ""
+    return {".json": ".jsonl", ".ndjson": ".jsonl"}.get(last, last if last in FORMATS else None)
+
+
+def stem(path: Path) -> str:
+    """The file's name without its format: the name of its task where no column names tasks."""
+    name = path.name[: -len(".gz")] if path.name.lower().endswith(".gz") else path.name
+    return name.rsplit(".", 1)[0]
+
+
+def checked_format(path: Path) -> str:
+    """The format of a file that exists and is not empty.
+
+    Raises:
+        UserError: there is no such file, or its format is unknown.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    kind = format_of(path)
+    if kind is None:
+        raise UserError(f"{path}: unknown kind of file; use {', '.join(FORMATS)} (or .gz of one)")
+    if path.stat().st_size == 0:
+        raise UserError(f"{path}: the file is empty")
+    return kind
+
+
+def lines_of(path: Path) -> Iterator[Line]:
+    """The lines of a text file, gzipped or not; they end as the first one does, in a line feed or a carriage return.
+
+    Raises:
+        UserError: the gzip file is broken, or the file is no UTF-8 text from its first bytes on.
+    """
+    try:
+        with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as file:
+            yield from decoded(_split(path, file))
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise UserError(f"{path}: the gzip file is broken: {error}") from error
+
+
+def _split(path: Path, lines: Iterable[bytes]) -> Iterator[bytes]:
+    ends_in_cr = None
+    for line in lines:
+        if ends_in_cr is None:
+            for signature, problem in _SIGNATURES.items():
+                if line.startswith(signature):
+                    raise UserError(f"{path}: this is {problem}")
+            end = _LINE_END.search(line)
+            ends_in_cr = end is not None and end.group() == b"\r"
+        yield from filter(None, _BEHIND_CR.split(line)) if ends_in_cr else (line,)
+
+
+def decoded(lines: Iterable[bytes], first: int = 1) -> Iterator[Line]:
+    """Lines numbered from `first`; byte order marks before line 1 are removed."""
+    for number, line in enumerate(lines, start=first):
+        try:
+            text, is_utf8 = line.decode(), True
+        except UnicodeDecodeError:
+            text, is_utf8 = line.decode(errors="replace"), False
+        yield Line(number, text.lstrip("\ufeff") if number == 1 else text, is_utf8)
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text, numbers as they are written.
+
+    Raises:
+        RepeatedKey: an object has a key twice.
+        json.JSONDecodeError: the text is not valid JSON.
+    """
+    return json.loads(text, parse_int=str, parse_float=str, parse_constant=lambda name: None, object_pairs_hook=_unique)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise RepeatedKey(f"the key {next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return found
+
+
+def json_rows(path: Path) -> Iterator[Row]:
+    """Rows of a file with one JSON object per line."""
+    is_first = True
+    for number, line, is_utf8 in lines_of(path):
+        if not is_utf8:
+            yield number, BadRow(NOT_UTF8)
+        elif line.strip():
+            if is_first and line.lstrip().startswith("["):
+                yield number, BadRow("a JSON array; write one object a line (jq -c '.[]' FILE > FILE.jsonl)", is_lost=True)
+                return
+            yield number, _json_row(line)
+            is_first = False
+
+
+def _json_row(line: str) -> dict[str, Any] | BadRow:
+    try:
+        row = parse_json(line)
+    except json.JSONDecodeError as error:
+        return BadRow(f"not valid JSON: {error.msg}")
+    except RepeatedKey as error:
+        return BadRow(str(error))
+    except RecursionError:
+        return BadRow("not valid JSON: nested too deep")
+    return row if isinstance(row, dict) else BadRow("not a JSON object")
+
+
+def parquet_rows(path: Path) -> Iterator[Row]:
+    """Rows of a parquet file; class numbers of a data set become class names.
+
+    Raises:
+        UserError: the file cannot be read, or has a column twice.
+    """
+    with path.open("rb") as opened:  # a file, since pyarrow may read more into a name
+        try:
+            file = pyarrow.parquet.ParquetFile(opened)
+            names = file.schema_arrow.names
+            classes = _class_names(file.schema_arrow)
+            for name in names:
+                if names.count(name) > 1:
+                    raise UserError(f"{path}: the file has the column {name!r} twice")
+            first = 1
+            for batch in file.iter_batches(_BATCH):
+                yield from enumerate(_batch_rows(batch, classes), start=first)
+                first += len(batch)
+        except (pyarrow.ArrowException, OSError) as error:
+            reason = str(error).strip() or type(error).__name__
+            raise UserError(f"{path}: cannot be read as parquet: {reason.splitlines()[0]}") from error
+
+
+def _class_names(schema: pyarrow.Schema) -> dict[str, list[str]]:
+    """Class names of the columns that the library datasets has written as class numbers."""
+    try:
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+        return {name: list(map(str, feature["names"])) for name, feature in features.items() if feature.get("_type") == "ClassLabel"}
+    except (ValueError, AttributeError, KeyError, TypeError):
+        return {}  # a note of another program: the numbers stay numbers
+
+
+def _batch_rows(batch: pyarrow.RecordBatch, classes: dict[str, list[str]]) -> Iterator[dict[str, Any] | BadRow]:
+    try:
+        columns = {name: _values(column, classes.get(name)) for name, column in zip(batch.schema.names, batch.columns)}
+    except UnicodeDecodeError:
+        if len(batch) == 1:
+            yield BadRow("a text is not valid UTF-8")
+            return
+        for row in range(len(batch)):
+            yield from _batch_rows(batch.slice(row, 1), classes)
+        return
+    for values in zip(*columns.values()):
+        yield dict(zip(columns, values))
+
+
+def _values(column: pyarrow.Array, classes: list[str] | None) -> list[Any]:
+    """The values of a column as Python values, those that are no plain values as `Other`."""
+    kind = column.type.value_type if pyarrow.types.is_dictionary(column.type) else column.type
+    checks = (pyarrow.types.is_string, pyarrow.types.is_large_string, pyarrow.types.is_string_view, pyarrow.types.is_boolean)
+    if not any(check(kind) for check in (*checks, pyarrow.types.is_integer, pyarrow.types.is_floating, pyarrow.types.is_null)):
+        return [Other(str(column.type))] * len(column)
+    values = column.to_pylist()
+    if classes is None or not pyarrow.types.is_integer(kind):
+        return values
+    return [classes[value] if value is not None and 0 <= value < len(classes) else None for value in values]
