@@ -23,6 +23,15 @@ ROOT = Path(__file__).parents[1]
 pytest_plugins = ["faults.injection"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--nightly", action="store_true", help="run the tests marked nightly too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--nightly"):
+        items[:] = [item for item in items if item.get_closest_marker("nightly") is None]
+
+
 @dataclass
 class Outcome:
     """What a command line left behind."""

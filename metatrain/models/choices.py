@@ -7,7 +7,7 @@ of its choices: a decoder's keys and values of it are kept, or what an encoder h
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -66,12 +66,13 @@ def _after_encoder(model: LanguageModel, texts: Sequence[np.ndarray], choices: S
     found = _nothing(model, texts, choices)
     for rows, columns in _parts(texts, choices, part_tokens):
         ids, mask = model.padded([texts[row] for row in rows])
-        encoded = model.backbone.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
+        encoded = model.backbone.get_encoder()(input_ids=ids, attention_mask=mask)
         for part in columns:
             wanted = np.tile(table([choices[column] for column in part], IGNORED), (len(rows), 1))
-            hidden, seen = (each.repeat_interleave(len(part), 0) for each in (encoded, mask))
+            hidden, seen = (each.repeat_interleave(len(part), 0) for each in (encoded.last_hidden_state, mask))
+            outputs = replace(encoded, last_hidden_state=hidden)  # of the architecture's own class
             given = model.decoder_inputs([choices[column] for column in part]).repeat(len(rows), 1)
-            logits, _ = model.predicted(given.shape[1], encoder_outputs=(hidden,), attention_mask=seen, decoder_input_ids=given, use_cache=False)
+            logits, _ = model.predicted(given.shape[1], encoder_outputs=outputs, attention_mask=seen, decoder_input_ids=given, use_cache=False)
             _fill(found, rows, part, logits, wanted)
     return found
 

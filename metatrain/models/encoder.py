@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -11,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForTextEncoding, PretrainedConfig, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 
 from metatrain.errors import UserError
 from metatrain.models import minilm, tiny
@@ -19,8 +22,10 @@ from metatrain.models.batches import Packed, Padded, TextBatch, pack, pad
 from metatrain.models.config import ModelConfig
 from metatrain.models.dropout import dropout, set_dropout
 from metatrain.models.folders import folder_of_transformer
-from metatrain.models.pretrained import Backbone, attention_for, attention_in_log, check_vocabulary, load_backbone, load_tokenizer, name_in_log
+from metatrain.models.pretrained import Backbone, attention_for, attention_in_log, load_backbone, load_tokenizer, longest_input, name_in_log
 from metatrain.models.sentence_pipeline import read_pipeline
+from metatrain.models.trial import check_runs
+from metatrain.models.vocabulary import fit_vocabulary
 from metatrain.tasks.tokens import Tokens
 
 POOLINGS = ("mean", "first", "cls", "last")
@@ -43,13 +48,20 @@ class Encoder(nn.Module):
         self.pooling = config.pooling
         self.normalize = config.normalize
         self.max_length = config.max_length
+        self.longest = longest_input(backbone)
         self.uses_pooler = _uses_pooler(config, backbone.config.model_type)
         self.half_products = False  # matrix products in bf16, whatever the parameters are in
         self.architecture = architecture_of(backbone, config.max_length)  # None: batches are padded
+        # Keys and values of earlier tokens are not needed, and some architectures update theirs in place.
+        self._options = {"use_cache": False} if "use_cache" in inspect.signature(backbone.forward).parameters else {}
 
-    @property
+    @functools.cached_property
     def hidden_size(self) -> int:
-        return self.backbone.config.hidden_size
+        """Width of the encodings; measured where it has other names in other architectures' configurations."""
+        if self.architecture is not None:
+            return self.backbone.config.hidden_size
+        with torch.no_grad():
+            return self(self.batch(self.example())).shape[1]
 
     @property
     def device(self) -> torch.device:
@@ -113,7 +125,7 @@ class Encoder(nn.Module):
 
     def tokens(self) -> Tokens:
         """What makes token ids of texts for it."""
-        return Tokens(self.tokenizer, self.max_length)
+        return Tokens(self.tokenizer, self.max_length, longest=self.longest)
 
     def _packed(self, batch: Packed, hidden: Tensor | None, start: int, stop: int | None, fused: bool) -> Tensor:
         model = self.architecture
@@ -144,7 +156,7 @@ class Encoder(nn.Module):
     def _padded(self, batch: Padded) -> Tensor:
         parts = []
         for group in batch.groups:
-            outputs = self.backbone(input_ids=group.input_ids, attention_mask=group.attention_mask)
+            outputs = self.backbone(input_ids=group.input_ids, attention_mask=group.attention_mask, **self._options)
             hidden, mask = outputs.last_hidden_state, group.attention_mask  # [B, L, H], [B, L]
             if self.pooling == "mean":
                 weights = mask.to(hidden.dtype)[:, :, None]
@@ -183,16 +195,19 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
         path, source = minilm.resolve() if config.name == "minilm" else (folder_of_transformer(config.name), "")
         backbone = load_backbone(path, config, partial(_auto, config), attention_for(second_order), dtype)
         tokenizer = load_tokenizer(path, config)
-        check_vocabulary(config, tokenizer, backbone)
+        tokenizer, left_out = fit_vocabulary(config, tokenizer, backbone)
+        notes += left_out
         notes += [] if source else _otherwise(config, backbone.config.model_type)
         source = source or name_in_log(config)
     encoder = Encoder(backbone, tokenizer, config)
+    if encoder.longest and config.max_length > encoder.longest:
+        raise UserError(
+            f"model.max_length={config.max_length}: {config.name} has positions for {encoder.longest} tokens; set model.max_length={encoder.longest}"
+        )
+    if encoder.architecture is None:
+        check_runs(f"model.name={config.name}: {backbone.config.model_type}", encoder, lambda: encoder(encoder.batch(encoder.example())), second_order)
     if config.pooling in _FIRST_TOKEN and not _first_token_sees_others(encoder):
         raise UserError(f"model.pooling={config.pooling}: in {config.name} the first token sees no other, so that all texts look alike; choose last or mean")
-    positions = getattr(backbone.config, "max_position_embeddings", None)
-    longest = None if positions is None else positions - (encoder.architecture.first_position if encoder.architecture else 0)
-    if longest and config.max_length > longest:
-        raise UserError(f"model.max_length={config.max_length} is more than the {longest} positions of {config.name}; lower it")
     encoder.half_products = half_products
     size = sum(parameter.numel() for parameter in encoder.parameters())
     notes.append(f"model: {source}, {size / 1e6:.1f}M parameters, {config.pooling} pooling{', normalized' if config.normalize else ''}")
@@ -206,6 +221,11 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
 def _auto(config: ModelConfig, settings: PretrainedConfig) -> tuple[Any, dict[str, Any]]:
     pooler = {"add_pooling_layer": _uses_pooler(config, settings.model_type)} if settings.model_type in _OPTIONAL_POOLERS else {}
     # Of T5 and the like their encoder alone, which by itself is saved as one that has no decoder.
+    if settings.is_encoder_decoder and type(settings) not in MODEL_FOR_TEXT_ENCODING_MAPPING:
+        raise UserError(
+            f"model.name={config.name}: the encoder of {settings.model_type} cannot be loaded without its decoder; choose an encoder, "
+            "or use the whole as a language model (algorithm.head=lm)"
+        )
     encoder = settings.is_encoder_decoder or any(name.endswith("EncoderModel") for name in settings.architectures or ())
     return (AutoModelForTextEncoding if encoder else AutoModel), pooler
 

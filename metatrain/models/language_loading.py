@@ -13,7 +13,9 @@ from metatrain.errors import UserError
 from metatrain.models import scratch
 from metatrain.models.config import ModelConfig, ScratchConfig
 from metatrain.models.language_model import LanguageModel
-from metatrain.models.pretrained import attention_for, attention_in_log, check_vocabulary, load_backbone, load_tokenizer, name_in_log
+from metatrain.models.pretrained import attention_for, attention_in_log, load_backbone, load_tokenizer, name_in_log
+from metatrain.models.trial import check_runs
+from metatrain.models.vocabulary import fit_vocabulary
 
 _TINY = ScratchConfig(layers=1, hidden=32, heads=2, vocabulary=1000)
 _LONGEST_CONTEXT = 2048  # positions of a decoder with random weights
@@ -38,28 +40,46 @@ def load_language_model(
     if config.name == "tiny":
         config = replace(config, name=f"{scratch.PREFIX}{'gpt2' if decoder_alone else 't5'}", scratch=_TINY)
     is_new = config.name.startswith(scratch.PREFIX)
+    left_out: list[str] = []
     if is_new:
         tokenizer, backbone = _from_scratch(config, attention, texts)
     elif config.name == "minilm":
         raise UserError(f"model.name={config.name} writes no texts; choose a language model (model=t5_small, model=scratch_t5 or model=scratch_gpt2)")
     else:
         backbone, tokenizer = load_backbone(config.name, config, _auto, attention, dtype), load_tokenizer(config.name, config)
-        check_vocabulary(config, tokenizer, backbone)
+        tokenizer, left_out = fit_vocabulary(config, tokenizer, backbone)
     if tokenizer.eos_token_id is None:
         raise UserError(f"model.name={config.name}: its tokenizer has no end-of-text token, so it cannot say where a target ends; choose another model")
     backbone = backbone.to(dtype)
     backbone.generation_config.max_length = None  # what is written ends by model.max_target_length alone
     model = LanguageModel(backbone, tokenizer, config)
+    if not is_new:
+        _check_writes(config, model, second_order)
     model.new_tokenizer = is_new and config.tokenizer is None
-    longest, wanted = model.positions, config.max_length + len(model.separator) + config.max_target_length
-    if longest and wanted > longest:
-        raise UserError(f"model.max_length={config.max_length}: a text and its target have up to {wanted} tokens, and {config.name} reads {longest}; lower it")
+    if not model.decoder_alone and model.positions and config.max_target_length > model.positions:
+        raise UserError(
+            f"model.max_target_length={config.max_target_length}: {config.name} has positions for {model.positions} tokens; "
+            f"set model.max_target_length={model.positions}"
+        )
+    if model.longest is not None and config.max_length > model.longest:
+        most = f"; set model.max_length={model.longest}" if model.longest > 1 else ", fewer than model.max_target_length needs; lower that"
+        what = "texts and their targets" if model.decoder_alone else "texts"
+        raise UserError(f"model.max_length={config.max_length}: {config.name} has positions for {model.positions} tokens of {what}{most}")
     size = sum(parameter.numel() for parameter in model.parameters())
     kind = "a decoder alone" if model.decoder_alone else "an encoder-decoder"
     return model, [
         f"model: {name_in_log(config)}, {kind}, {size / 1e6:.1f}M parameters, {len(tokenizer):,} pieces",
         attention_in_log(backbone, second_order),
+        *left_out,
     ]
+
+
+def _check_writes(config: ModelConfig, model: LanguageModel, second_order: bool) -> None:
+    """Raises: UserError: the architecture writes no texts, or cannot be trained to."""
+    what, text = f"model.name={config.name}: {model.backbone.config.model_type}", model.example()
+    check_runs(what, model, lambda: model(model.batch([text, text], [text, text])).loss, second_order)
+    if model.decoder_alone and model.reads_ahead():
+        raise UserError(f"{what} reads a text in both directions, so it cannot write one; choose a decoder (GPT-2, Llama) or an encoder-decoder (T5)")
 
 
 def _from_scratch(config: ModelConfig, attention: str | None, texts: Iterable[str]) -> tuple[PreTrainedTokenizerBase, Any]:

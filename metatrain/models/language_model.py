@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +18,11 @@ from transformers import PreTrainedTokenizerBase
 from metatrain.models.batches import longest_first, on_device, table, tokens_alike
 from metatrain.models.config import ModelConfig
 from metatrain.models.dropout import dropout, set_dropout
-from metatrain.models.pretrained import Backbone
+from metatrain.models.pretrained import Backbone, longest_input
+from metatrain.models.trial import OF_ARCHITECTURES
 from metatrain.tasks.tokens import TargetEncoding, Tokens
 
+_TRIED = 3  # tokens of each of the parts that caching is tried with
 IGNORED = -100  # in place of a wanted token: none is wanted here
 
 
@@ -70,23 +73,63 @@ class LanguageModel(nn.Module):
         # Between a text and its target, where both are one input.
         self.separator = np.array(tokenizer("\n", add_special_tokens=False)["input_ids"] or [tokenizer.eos_token_id], dtype=np.int64)
 
-    @property
+    @functools.cached_property
     def keeps(self) -> bool:
-        """Whether it can read on from what it has read before."""
-        return self.decoder_alone and "past_key_values" in self.arguments
+        """Whether a text read in two parts, with a cache of the first that is repeated for several second parts, gives what it gives at once.
+
+        Measured: some caches hold a recurrent state, which cannot be repeated, and some architectures return none.
+        """
+        if not self.decoder_alone or "past_key_values" not in self.arguments:
+            return False
+        ids = torch.from_numpy(np.resize(self.example(), 2 * _TRIED)).to(self.device)[None]
+        with torch.no_grad():
+            expected = self.predicted(_TRIED, input_ids=ids, use_cache=False)[0].expand(2, -1, -1)
+            try:
+                read = repeated(self._read(ids[:, :_TRIED]), 2)
+                ends = ids[:, _TRIED:].expand(2, -1)
+                mask = torch.ones(2, 2 * _TRIED, dtype=torch.int64, device=self.device)
+                found, _ = self.predicted(_TRIED, input_ids=ends, attention_mask=mask, past_key_values=read, use_cache=True)
+            except OF_ARCHITECTURES:
+                return False
+        return bool(torch.allclose(found, expected, rtol=0, atol=1e-3 * float(expected.abs().max())))
+
+    def reads_ahead(self) -> bool:
+        """Whether what it predicts after a token depends on later tokens: such a model cannot write."""
+        example = self.example()
+        other = int(self.tokenizer.eos_token_id)
+        pairs = torch.tensor([[example[0], example[0]], [example[0], other]], device=self.device)
+        with torch.no_grad():
+            first, second = self.predicted(2, input_ids=pairs, attention_mask=torch.ones_like(pairs), **self._uncached)[0][:, 0]
+        return not torch.allclose(first, second, rtol=0, atol=1e-3 * float(first.abs().max()))
+
+    @property
+    def _uncached(self) -> dict[str, bool]:
+        return {"use_cache": False} if "use_cache" in self.arguments else {}
+
+    def example(self) -> np.ndarray:
+        """A short text."""
+        ids = self.tokenizer("a b c")["input_ids"]
+        return np.array(ids or [self.tokenizer.eos_token_id], dtype=np.int64)
 
     @property
     def device(self) -> torch.device:
         return next(self.backbone.parameters()).device
 
-    @property
+    @functools.cached_property
     def positions(self) -> int | None:
-        """The most tokens that a decoder alone can read and write; None: there is no limit."""
-        return getattr(self.backbone.config, "max_position_embeddings", None) if self.decoder_alone else None
+        """The most tokens of an input: of a decoder-only model the text and its target, of an encoder-decoder each of them; None: there is no limit."""
+        return longest_input(self.backbone)
+
+    @property
+    def longest(self) -> int | None:
+        """The most tokens of a text that leave room for its target; None: there is no limit."""
+        if self.positions is None or not self.decoder_alone:
+            return self.positions
+        return self.positions - len(self.separator) - self.max_target_length
 
     def tokens(self) -> Tokens:
         """What makes token ids of texts and targets for it."""
-        return Tokens(self.tokenizer, self.max_length, TargetEncoding(self.tokenizer, self.max_target_length, self.decoder_alone))
+        return Tokens(self.tokenizer, self.max_length, TargetEncoding(self.tokenizer, self.max_target_length, self.decoder_alone), longest=self.longest)
 
     def probe(self, tokens: int) -> np.ndarray:
         """A text of so many tokens, to measure with."""
@@ -196,7 +239,10 @@ class LanguageModel(nn.Module):
 
     def decoder_inputs(self, targets: Sequence[np.ndarray]) -> Tensor:
         """What an encoder-decoder's decoder is given to write targets, [B, D]."""
-        return self.backbone.prepare_decoder_input_ids_from_labels(self._padded(targets, IGNORED))
+        if hasattr(self.backbone, "prepare_decoder_input_ids_from_labels"):
+            return self.backbone.prepare_decoder_input_ids_from_labels(self._padded(targets, IGNORED))
+        start = np.array([self.backbone.config.decoder_start_token_id], dtype=np.int64)
+        return self._padded([np.concatenate([start, target[:-1]]) for target in targets], self._padding_id)
 
     def padded(self, texts: Sequence[np.ndarray], left: bool = False) -> tuple[Tensor, Tensor]:
         """Token ids and attention mask, [B, L], with padding on the right or on the left."""

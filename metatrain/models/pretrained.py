@@ -104,6 +104,19 @@ def load_backbone(path: str, config: ModelConfig, choose: Choice, attention: str
     return backbone
 
 
+def longest_input(backbone: Backbone) -> int | None:
+    """The most tokens that the model's position embeddings leave room for; None: no limit is known.
+
+    RoBERTa and those built like it count positions from the one after the padding id.
+    """
+    positions = getattr(backbone.config.get_text_config(), "max_position_embeddings", None)
+    if positions is None or positions < 1:
+        return None
+    tables = [module for name, module in backbone.named_modules() if name.endswith("position_embeddings")]
+    begins = [table.padding_idx + 1 for table in tables if getattr(table, "padding_idx", None) is not None]
+    return int(positions) - max(begins, default=0)
+
+
 def lost_weights(found: dict[str, Any], unused: tuple[str, ...] = ()) -> str | None:
     """What to say of weights that are not there, which transformers begins at random; `unused`: parts of names that do not matter."""
     lost = sorted(key for key in found["missing_keys"] if not any(part in key for part in unused))
@@ -129,14 +142,6 @@ def load_tokenizer(path: str, config: ModelConfig) -> PreTrainedTokenizerBase:
         if tokenizer.pad_token is None:  # GPT-2 and the like have none; which one it is does not matter, since it is masked
             tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
-
-
-def check_vocabulary(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, backbone: Backbone) -> None:
-    """Raises: UserError: the tokenizer has tokens that the model has no embedding for, beside special ones, which texts may never have."""
-    rows = backbone.get_input_embeddings().weight.shape[0]
-    if tokenizer.vocab_size > rows:
-        has = f"its tokenizer has {tokenizer.vocab_size:,} tokens and the model {rows:,} embeddings"
-        raise UserError(f"model.name={config.name}: {has}; give it the tokenizer that is its own")
 
 
 def model_type(config: ModelConfig) -> str:

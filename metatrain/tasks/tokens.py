@@ -54,7 +54,7 @@ def encoded(tokenizer: Any, texts: Sequence[str], max_length: int) -> Iterator[t
     Masked words become the tokenizer's mask, or another special token. Of a pair that is too long, the longer text is cut.
 
     Raises:
-        UserError: a word is masked, and the tokenizer has no special token that can stand for it.
+        UserError: a word is masked or a text has no tokens, and the tokenizer has no special token that can stand for it.
     """
     for part in _parts(texts):
         if any(MASK in text for text in part):
@@ -66,7 +66,21 @@ def encoded(tokenizer: Any, texts: Sequence[str], max_length: int) -> Iterator[t
             ids = [tokenizer(*text.split(PAIR), truncation=True, max_length=max_length)["input_ids"] for text in part]
         else:
             ids = tokenizer(part, truncation=True, max_length=max_length)["input_ids"]
+        if not all(ids):
+            ids = [each or _some(tokenizer) for each in ids]
         yield np.fromiter(itertools.chain.from_iterable(ids), dtype=np.int32), list(map(len, ids))
+
+
+def _nothing(tokenizer: Any) -> int | None:
+    """The special token that stands for a text of no tokens, of which no model can make anything; None: there is none."""
+    special = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id)
+    return next((token for token in special if token is not None), None)
+
+
+def _some(tokenizer: Any) -> list[int]:
+    if (token := _nothing(tokenizer)) is None:
+        raise UserError("a text has no tokens, and the model's tokenizer has no special token that can stand for it; leave the text out")
+    return [token]
 
 
 def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
@@ -97,11 +111,20 @@ class TargetEncoding:
 class Tokens:
     """Tokenises each task the first time it is asked for and keeps the result, in memory and on disk."""
 
-    def __init__(self, tokenizer: Any, max_length: int, encode_targets: TargetEncoding | None = None, read_picture: Callable[[str], np.ndarray] | None = None):
-        """`encode_targets`: for a language model; `read_picture`: for a model of pictures, from a file to an array [patches, values]."""
+    def __init__(
+        self,
+        tokenizer: Any,
+        max_length: int,
+        encode_targets: TargetEncoding | None = None,
+        read_picture: Callable[[str], np.ndarray] | None = None,
+        longest: int | None = None,
+    ):
+        """`encode_targets`: for a language model; `read_picture`: for a model of pictures, from a file to an array [patches, values];
+        `longest`: the most tokens that the model can read, if there is a limit."""
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.encode_targets = encode_targets
+        self.longest = longest
         self._picture = functools.lru_cache(_PICTURES)(read_picture) if read_picture else None
         self._tables: dict[int, tuple[Task, TokenTable]] = {}
         self._names: dict[str, np.ndarray] = {}
@@ -123,8 +146,8 @@ class Tokens:
         share = sum(length > self.max_length for length in lengths) / max(1, len(lengths))
         if share < _MANY_CUT:
             return ()
-        more = f"; model.max_length={2 * self.max_length} reads more of them, in more time and memory"
-        told = more if 2 * self.max_length <= self.tokenizer.model_max_length else ""
+        more = min(2 * self.max_length, self.tokenizer.model_max_length, self.longest or 2 * self.max_length)
+        told = f"; model.max_length={more} reads more of them, in more time and memory" if more > self.max_length else ""
         return (f"about {share:.0%} of the texts are longer than {self.max_length} tokens, and what is behind these is not read{told}",)
 
     def of(self, task: Task, rows: Sequence[int] | np.ndarray) -> list[np.ndarray]:
@@ -195,7 +218,9 @@ class _Cache:
             return None
         folder = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metatrain"
         described = json.loads(tokenizer.backend_tokenizer.to_str())
-        described.update(truncation=[max_length, tokenizer.truncation_side], padding=None, mask=tokenizer.mask_token)  # what its last call has left there
+        described.update(
+            truncation=[max_length, tokenizer.truncation_side], padding=None, mask=tokenizer.mask_token, nothing=_nothing(tokenizer)
+        )  # what its last call has left there
         return cls(folder / "tokens", hashlib.sha256(json.dumps(described, sort_keys=True).encode()).digest())
 
     def read(self, name: str) -> TokenTable | None:

@@ -150,7 +150,7 @@ def test_the_first_token_of_a_causal_model_is_refused(tmp_path):
 def test_positions_before_the_first_do_not_count(tmp_path):
     """RoBERTa has 40 position embeddings, of which two are never a text's."""
     assert loaded(tmp_path, *PACKED["roberta"], max_length=38)[0].architecture.first_position == 2
-    with pytest.raises(UserError, match="more than the 38 positions"):
+    with pytest.raises(UserError, match="has positions for 38 tokens; set model.max_length=38"):
         loaded(tmp_path, *PACKED["roberta"], max_length=39)
 
 

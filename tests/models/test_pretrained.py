@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig, BertModel, T5Config, T5EncoderModel
+from transformers import AutoTokenizer, BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, T5Config, T5EncoderModel
 
 from metatrain.errors import UserError
 from metatrain.models import scratch
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 from metatrain.models.export import Classifier
+from metatrain.models.language_loading import load_language_model
 
 SIZE = {"vocab_size": 300, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 
@@ -62,3 +63,32 @@ def test_a_model_without_a_classifier_predicts_nothing(tmp_path, pipeline):
         (tmp_path / "modules.json").write_text("[]")
     with pytest.raises(UserError, match="is a model that gives no labels; give what `metatrain finetune` wrote"):
         Classifier(tmp_path, torch.device("cpu"))
+
+
+def with_added_tokens(folder: Path, model: torch.nn.Module, **special: str) -> str:
+    """A directory of a model that was not resized for the tokens that its tokenizer was given."""
+    name = saved(folder, model=model)
+    tokenizer = AutoTokenizer.from_pretrained(name)
+    tokenizer.add_tokens(["<NUM>", "<URL>"])
+    tokenizer.add_special_tokens(special)
+    tokenizer.save_pretrained(folder)
+    return name
+
+
+@pytest.mark.parametrize("writes", (False, True))
+def test_tokens_that_the_model_has_no_embedding_for_are_read_as_ordinary_text(tmp_path, writes):
+    own, text = scratch.train_tokenizer(["a few words", "and some more"], 300, ends=True), "call <NUM> now"
+    size = {"vocab_size": len(own), "n_embd": 16, "n_layer": 1, "n_head": 2}
+    model = GPT2LMHeadModel(GPT2Config(**size)) if writes else BertModel(BertConfig(**{**SIZE, "vocab_size": len(own)}))
+    config = ModelConfig(name=with_added_tokens(tmp_path, model, pad_token="<new pad>"), max_length=32)
+    made, notes = load_language_model(config, True, torch.float32, ()) if writes else load_encoder(config, second_order=True)
+    assert any("3 tokens of the tokenizer have no embedding in the model, and are read as ordinary text: <NUM>, <URL>, <new pad>" in note for note in notes)
+    (found,) = made.tokens().encode([text])
+    assert found.tolist() == own(text)["input_ids"] and made.tokenizer.pad_token_id < len(own)
+
+
+def test_tokens_that_the_model_was_resized_for_stay(tmp_path):
+    own = scratch.train_tokenizer(["a few words", "and some more"], 300, ends=True)
+    name = with_added_tokens(tmp_path, BertModel(BertConfig(**{**SIZE, "vocab_size": len(own) + 2})))
+    encoder, notes = load_encoder(ModelConfig(name=name, max_length=32), second_order=True)
+    assert encoder.tokenizer.convert_tokens_to_ids("<NUM>") == len(own) and not any("no embedding" in note for note in notes)

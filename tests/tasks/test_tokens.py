@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from metatrain.errors import UserError
+from metatrain.models import scratch
 from metatrain.models.tiny import tokenizer
 from metatrain.tasks.task import Task
 from metatrain.tasks.tokens import Tokens
@@ -164,4 +166,18 @@ def test_no_length_is_named_that_the_model_does_not_have():
     limited = tokenizer()
     limited.model_max_length = 12
     (note,) = Tokens(limited, 8).notes([task("the book is long and dull and heavy and old")])
+    assert note.endswith("model.max_length=12 reads more of them, in more time and memory")
+    limited.model_max_length = 8
+    (note,) = Tokens(limited, 8).notes([task("the book is long and dull and heavy and old")])
     assert note.endswith("is not read")
+    (note,) = Tokens(tokenizer(), 8, longest=11).notes([task("the book is long and dull and heavy and old")])
+    assert "model.max_length=11 reads more" in note
+
+
+def test_a_text_of_no_tokens_becomes_a_special_token():
+    words = scratch.train_tokenizer(["the book is long"], 300, ends=False)
+    found = Tokens(words, 6).encode(["", "the book", ""])
+    assert lists(found) == [[words.eos_token_id], words("the book")["input_ids"], [words.eos_token_id]]
+    words.eos_token = words.bos_token = words.unk_token = words.pad_token = None
+    with pytest.raises(UserError, match="a text has no tokens"):
+        Tokens(words, 6).encode([""])

@@ -1,0 +1,54 @@
+"""Trying out a loaded model on a short input before work begins: what it cannot do is said then, in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from metatrain.errors import UserError
+
+# Raised by architectures of transformers that are called without an input that they need, or differentiated where they cannot be.
+OF_ARCHITECTURES = (AssertionError, AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
+
+
+def check_runs(what: str, module: nn.Module, run: Callable[[], Tensor], second_order: bool) -> None:
+    """Run a model, and differentiate the result as often as training does.
+
+    what: names the model in the message; run: returns a floating-point tensor that depends on the module's parameters.
+
+    Raises:
+        UserError: the architecture cannot do this, or the result is not finite.
+    """
+    parameters = [parameter for parameter in module.parameters() if parameter.is_floating_point()]
+    trained = [parameter.requires_grad for parameter in parameters]
+    doing, remedy = "read a text by itself", "choose another model"
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        output = run().square().sum()
+        _check_finite(output)
+        doing = "be differentiated"
+        gradient = _gradient(output, parameters, second_order)
+        if second_order:
+            doing, remedy = "be differentiated twice", "choose a first-order method (algorithm.meta_gradient=first_order) or another model"
+            _gradient(sum((each.square().sum() for each in gradient), torch.zeros(())), parameters)
+    except OF_ARCHITECTURES as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{what} cannot {doing}: {reason}; {remedy}") from error
+    finally:
+        for parameter, before in zip(parameters, trained):
+            parameter.requires_grad_(before)
+
+
+def _gradient(output: Tensor, parameters: list[nn.Parameter], create_graph: bool = False) -> list[Tensor]:
+    found = torch.autograd.grad(output, parameters, create_graph=create_graph, allow_unused=True)
+    reached = [each for each in found if each is not None]
+    _check_finite(*reached)
+    return reached
+
+
+def _check_finite(*values: Tensor) -> None:
+    if not all(bool(each.isfinite().all()) for each in values):
+        raise ValueError("the result is not finite")

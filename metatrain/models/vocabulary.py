@@ -1,0 +1,69 @@
+"""The tokens of a tokenizer, and the embeddings that a model has for them."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from metatrain.errors import UserError
+from metatrain.models.config import ModelConfig
+from metatrain.models.pretrained import Backbone
+
+_SHOWN = 3  # tokens that a note names
+
+
+def fit_vocabulary(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, backbone: Backbone) -> tuple[PreTrainedTokenizerBase, list[str]]:
+    """The tokenizer without tokens that were added to it and not to the model, and notes of what was left out.
+
+    Texts are then read as the model knows them: what an added token stood for is ordinary text.
+
+    Raises:
+        UserError: the model has no table of embeddings, or too few for the tokenizer's own vocabulary.
+    """
+    try:
+        rows = backbone.get_input_embeddings().weight.shape[0]
+    except NotImplementedError as error:
+        raise UserError(f"model.name={config.name}: {backbone.config.model_type} has no table of token embeddings; choose another model") from error
+    if tokenizer.vocab_size > rows:
+        has = f"its tokenizer has {tokenizer.vocab_size:,} tokens and the model {rows:,} embeddings"
+        raise UserError(f"model.name={config.name}: {has}; give it the tokenizer that is its own")
+    lost = [token for token, number in tokenizer.get_added_vocab().items() if number >= rows]
+    if not lost:
+        return tokenizer, []
+    named = ", ".join(sorted(lost)[:_SHOWN]) + (" ..." if len(lost) > _SHOWN else "")
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"model.name={config.name}: the model has no embedding for {len(lost)} tokens of its tokenizer ({named}); "
+            "save it after model.resize_token_embeddings(len(tokenizer))"
+        )
+    fitted = _without(tokenizer, set(lost))
+    if fitted.pad_token is None:
+        fitted.pad_token = fitted.eos_token or fitted.unk_token
+    return fitted, [f"{len(lost)} tokens of the tokenizer have no embedding in the model, and are read as ordinary text: {named}"]
+
+
+def _without(tokenizer: PreTrainedTokenizerBase, tokens: set[str]) -> PreTrainedTokenizerBase:
+    """The tokenizer, read again from files that do not have these added tokens."""
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        for path in Path(folder).glob("*.json"):
+            path.write_text(json.dumps(_removed(json.loads(path.read_text(encoding="utf-8")), tokens), ensure_ascii=False), encoding="utf-8")
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+
+
+def _removed(value: Any, tokens: set[str]) -> Any:
+    """JSON without the entries that are one of these tokens, as a string or as an object with `content`."""
+    if isinstance(value, dict):
+        return {key: _removed(each, tokens) for key, each in value.items() if key not in tokens and not _is_one(each, tokens)}
+    if isinstance(value, list):
+        return [_removed(each, tokens) for each in value if not _is_one(each, tokens)]
+    return value
+
+
+def _is_one(value: Any, tokens: set[str]) -> bool:
+    found = value.get("content") if isinstance(value, dict) else value
+    return isinstance(found, str) and found in tokens
