@@ -103,6 +103,20 @@ def test_only_limits_a_file_to_some_tasks(one_file):
     assert names(load_tasks(config, 0))["meta_train"] == ["billing"]
 
 
+def test_test_tasks_can_be_loaded_without_the_files_of_the_other_splits(tmp_path):
+    write_jsonl(tmp_path / "train.jsonl", rows("sizes") + rows("spares"))
+    write_jsonl(tmp_path / "test.jsonl", [{**row, "text": row["text"] + " again"} for row in rows("returns")])
+    splits = {
+        "meta_test": SplitConfig(["test.jsonl"], ["returns"]),
+        "meta_validation": SplitConfig(["train.jsonl"], ["sizes"], labels=["ang*"]),
+        "meta_train": SplitConfig(["train.jsonl"], ["spares"], only={"train.jsonl": ["spares"]}),
+    }
+    config = files_config(tmp_path, task="area", label_words={"angry": "cross", "happy": "glad"}, **splits)
+    assert names(load_tasks(config, 0, ["meta_test"])) == {"meta_train": [], "meta_validation": [], "meta_test": ["returns"]}
+    write_jsonl(tmp_path / "test.jsonl", [{"text": f"t {n}", "label": ("happy", "new")[n % 2], "area": "returns"} for n in range(4)])
+    assert names(load_tasks(config, 0, ["meta_test"]))["meta_test"] == ["returns"]  # the label "angry" is in the other file
+
+
 def test_repeated_texts_are_left_out_and_counted(tmp_path):
     path = write_jsonl(tmp_path / "a.jsonl", [*rows("x"), {"text": "X  Text number 0", "label": "happy"}, {"text": "x text number 1", "label": "happy"}])
     tasks = load_tasks(files_config(path, holdout=0.0), 0)
