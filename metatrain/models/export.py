@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
 from metatrain.errors import UserError
 from metatrain.models.adapters import folded, is_lost_by_folding
@@ -80,13 +80,14 @@ def save_classifier(folder: Path, encoder: Encoder, weight: Tensor, bias: Tensor
     config = encoder.backbone.config
     _set_labels(config, labels)
     if encoder.uses_pooler:
-        classifier = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager")
-        getattr(classifier, classifier.base_model_prefix).load_state_dict(folded(encoder.backbone).state_dict())
+        backbone, tokenizer = _with_padding(folded(encoder.backbone), tokenizer_as_read(encoder.tokenizer, encoder.max_length))
+        classifier = AutoModelForSequenceClassification.from_config(backbone.config, attn_implementation="eager")
+        getattr(classifier, classifier.base_model_prefix).load_state_dict(backbone.state_dict())
         linear = getattr(classifier, _SEQUENCE_CLASSIFIERS[config.model_type])
         linear.weight.data.copy_(weight)
         linear.bias.data.copy_(bias)
         classifier.to(weight.dtype).save_pretrained(folder)
-        save_tokenizer(tokenizer_as_read(encoder.tokenizer, encoder.max_length), folder)
+        save_tokenizer(tokenizer, folder)
         return "transformers"
     # The transformer has a folder of its own: beside the names of the labels, transformers would make up a classifier for it.
     _save_model(folder / TRANSFORMER, encoder, encoder.max_length)
@@ -231,16 +232,23 @@ def _save_model(folder: Path, model: Model, max_length: int | None = None) -> No
     """The model's own weights, adapters folded in, and what makes its inputs; max_length: that its tokenizer is to know, None: its own."""
     folder.mkdir(parents=True, exist_ok=True)
     backbone, tokenizer = folded(model.backbone), model.tokenizer
-    if tokenizer is not None:
-        if not isinstance(model, LanguageModel):
-            tokenizer = tokenizer_as_read(tokenizer, max_length)
-        save_tokenizer(tokenizer, folder)
-    if tokenizer is not None and tokenizer.pad_token_id is not None and tokenizer.pad_token_id >= len(backbone.get_input_embeddings().weight):
-        backbone = copy.deepcopy(backbone)
-        backbone.resize_token_embeddings(tokenizer.pad_token_id + 1)  # a row for padding, which nothing attends to
+    if isinstance(model, Encoder):
+        backbone, tokenizer = _with_padding(backbone, tokenizer_as_read(model.tokenizer, max_length))
     backbone.save_pretrained(folder)
+    if tokenizer is not None:
+        save_tokenizer(tokenizer, folder)
     if isinstance(model, PictureEncoder):
         model.reader.processor.save_pretrained(folder)
+
+
+def _with_padding(backbone: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[Any, PreTrainedTokenizerBase]:
+    """The two, with an embedding for the padding if it has none; which one does not matter, since nothing attends to it."""
+    padding = tokenizer.pad_token_id
+    if padding < backbone.get_input_embeddings().weight.shape[0]:
+        return backbone, tokenizer
+    backbone = copy.deepcopy(backbone)
+    backbone.resize_token_embeddings(padding + 1)
+    return backbone, tokenizer
 
 
 def _write_json(path: Path, value: Any) -> None:
