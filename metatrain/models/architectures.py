@@ -45,6 +45,17 @@ class Architecture:
         """The position that a text's first token has."""
         return self.backbone.embeddings.padding_idx + 1 if self.counts_from_padding else 0
 
+    def positions(self, batch: Packed) -> Tensor:
+        """The position of each token, [1, T]; where they are counted from the padding, a text's own padding tokens count for none."""
+        if not self.counts_from_padding:
+            return batch.position_ids
+        padding = self.backbone.embeddings.padding_idx
+        is_padding = (batch.input_ids == padding).long()
+        seen = is_padding.cumsum(1)  # of all texts up to here
+        begin = torch.arange(seen.shape[1], device=seen.device)[None] - batch.position_ids  # of each token's text
+        seen_in_text = seen - (seen - is_padding).gather(1, begin)
+        return torch.where(is_padding.bool(), padding, batch.position_ids + self.first_position - seen_in_text)
+
     def embed(self, batch: Packed) -> Tensor:
         """Hidden states before the first layer."""
         raise NotImplementedError
@@ -70,8 +81,8 @@ class Bert(Architecture):
     """BERT and those built like it."""
 
     def embed(self, batch: Packed) -> Tensor:
-        types, positions = torch.zeros_like(batch.input_ids), batch.position_ids + self.first_position
-        hidden = self.backbone.embeddings(input_ids=batch.input_ids, token_type_ids=types, position_ids=positions)
+        types = torch.zeros_like(batch.input_ids)
+        hidden = self.backbone.embeddings(input_ids=batch.input_ids, token_type_ids=types, position_ids=self.positions(batch))
         if hasattr(self.backbone, "embeddings_project"):  # ELECTRA's narrower embeddings
             hidden = self.backbone.embeddings_project(hidden)
         return hidden.squeeze(0)
@@ -106,7 +117,7 @@ class MPNet(Architecture):
     counts_from_padding = True
 
     def embed(self, batch: Packed) -> Tensor:
-        return self.backbone.embeddings(batch.input_ids, position_ids=batch.position_ids + self.first_position).squeeze(0)
+        return self.backbone.embeddings(batch.input_ids, position_ids=self.positions(batch)).squeeze(0)
 
     def shared(self, batch: Packed, hidden: Tensor) -> dict[str, Any]:
         bias = [self.backbone.encoder.compute_position_bias(hidden[None, : group.length]) for group in batch.groups]

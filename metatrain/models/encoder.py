@@ -70,7 +70,7 @@ class Encoder(nn.Module):
     @property
     def fixed_ids(self) -> int:
         """How many of the first token ids mean something to the model beyond their embedding: those up to the padding's, if there is any."""
-        return 0 if self.architecture is not None else self._padding_id + 1
+        return self._padding_id + 1 if self.architecture is None else self.architecture.first_position
 
     @property
     def _padding_id(self) -> int:
