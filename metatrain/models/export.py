@@ -81,7 +81,7 @@ def save_classifier(folder: Path, encoder: Encoder, weight: Tensor, bias: Tensor
     _set_labels(config, labels)
     if encoder.uses_pooler:
         backbone, tokenizer = _with_padding(folded(encoder.backbone), tokenizer_as_read(encoder.tokenizer, encoder.max_length))
-        classifier = AutoModelForSequenceClassification.from_config(backbone.config, attn_implementation="eager")
+        classifier = AutoModelForSequenceClassification.from_config(copy.deepcopy(backbone.config), attn_implementation="eager")  # it sets that there
         getattr(classifier, classifier.base_model_prefix).load_state_dict(backbone.state_dict())
         linear = getattr(classifier, _SEQUENCE_CLASSIFIERS[config.model_type])
         linear.weight.data.copy_(weight)
