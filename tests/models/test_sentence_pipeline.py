@@ -81,9 +81,9 @@ def test_a_checkpoint_is_pooled_as_its_modules_say(tmp_path, modules, transforme
         ([("Pooling", {"pooling_mode": "max"})], {}, "with max pooling, which cannot be computed here"),
         ([("Pooling", {**CLS, "pooling_mode_mean_tokens": True})], {}, "with cls and mean pooling"),
         (
-            [("Pooling", MEAN), ("Dense", {"in_features": 16, "out_features": 8, "activation_function": "torch.nn.modules.activation.Tanh"})],
+            [("Pooling", MEAN), ("Dense", TANH)],
             {},
-            "of the modules",
+            "of the modules Transformer, Pooling, Dense",
         ),
         ([("WordWeights", {}), ("Pooling", MEAN)], {}, "of the modules Transformer, WordWeights, Pooling"),
         ([("Pooling", MEAN)], {"config_sentence_transformers": {"prompts": {"q": "query: "}, "default_prompt_name": "q"}}, "puts 'query: ' before every text"),
