@@ -174,5 +174,7 @@ def _quiet_libraries() -> None:
 
 
 def _complain(message: str, code: int) -> int:
-    print(f"metatrain: error: {' '.join(message.split())}", file=sys.stderr)
+    from metatrain.errors import one_line
+
+    print(f"metatrain: error: {one_line(message)}", file=sys.stderr)
     return code

@@ -36,6 +36,11 @@ class Stopped(BaseException):
         self.exit_code = RestartableError.exit_code if signal_number == PREEMPTION else 128 + signal_number
 
 
+def one_line(message: object) -> str:
+    """Return a message as one line. Blanks within a line stay: they may be part of a path."""
+    return " ".join(filter(None, (line.strip() for line in str(message).splitlines())))
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error of the operating system, or of a library that only quotes it, says that there is no space."""
     if isinstance(error, OSError):
@@ -46,7 +51,7 @@ def is_disk_full(error: BaseException) -> bool:
 def of_system(error: OSError) -> UserError | RestartableError | None:
     """What an error of the operating system means to the user; None: it is a bug."""
     if is_disk_full(error):
-        return RestartableError(f"the disk is full: {error}; free some space and run: metatrain resume latest")
+        return RestartableError(f"the disk is full: {error}; free some space and give the same command again")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return UserError(f"no permission: {error.filename}: {error.strerror}")
     return None

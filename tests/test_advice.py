@@ -12,7 +12,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from metatrain.cli import COMMANDS
 from metatrain.commands.building import check_none_of_these, open_checkpoint
-from metatrain.config.compose import composed, groups_of, normalise
+from metatrain.config.compose import composed, groups_of
+from metatrain.config.overrides import normalise
 from metatrain.config.schema import SCHEMAS, Overrides
 from metatrain.config.settings import settings_of
 from metatrain.errors import UserError

@@ -13,7 +13,7 @@ from metatrain.cli import COMMANDS
 from metatrain.config.schema import SCHEMAS
 from metatrain.config.settings import settings_of
 from metatrain.training.diagnosis import Finding
-from metatrain.training.run_directory import point
+from metatrain.training.latest import point
 
 TWO_SCREENS = 60  # lines
 MODULES = {command: importlib.import_module(module) for command, (module, _) in COMMANDS.items()}

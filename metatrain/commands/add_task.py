@@ -32,6 +32,7 @@ def main(arguments: list[str]) -> None:
         raise UserError("metatrain tasks add wants a file; metatrain tasks add --help says more")
     from metatrain.tasks.columns import guess_columns
     from metatrain.tasks.files import local_path
+    from metatrain.training.hints import shell_quoted, typed_setting
 
     path, given = local_path(arguments[0]), _settings(arguments[1:])
     guess = guess_columns(path, {key: value for key, value in given.items() if key not in ("name", "folder")})
@@ -46,15 +47,16 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"{config} is there already; give another name=NAME, or delete it")
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(_yaml(name, path.resolve(), guess), encoding="utf-8")
+    where = shell_quoted(str(config.parents[1]))
     print(f"written: {config}")
-    print(f"look at it: metatrain tasks --config-dir {config.parents[1]} tasks={name}")
+    print(f"look at it: metatrain tasks --config-dir {where} tasks={name}")
     if len(guess.tasks) >= 3:
         settings = f"episode.shots={shots} evaluation.shots=[{shots}]" + (" algorithm=fomaml algorithm.head=lm model=t5_small" if guess.columns.target else "")
-        print(f"train on it: metatrain train --config-dir {config.parents[1]} tasks={name} {settings}")
+        print(f"train on it: metatrain train --config-dir {where} tasks={name} {settings}")
     else:
         print(f"it has {len(guess.tasks)} task{'s' if len(guess.tasks) > 1 else ''}, and meta-training wants at least 3; a single one is for finetuning:")
-        columns = "".join(f" data.{key}={value}" for key, value in _unusual(guess).items())
-        print(f"  metatrain finetune checkpoint=latest data.train={path}{columns}      (without a run of train: checkpoint=minilm)")
+        columns = "".join(f" {typed_setting(f'data.{key}', value)}" for key, value in _unusual(guess).items())
+        print(f"  metatrain finetune checkpoint=latest {typed_setting('data.train', path)}{columns}      (without a run of train: checkpoint=minilm)")
 
 
 def _settings(arguments: Sequence[str]) -> dict[str, str]:

@@ -13,8 +13,9 @@ import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from metatrain.config.compose import composed, conf_dir, escaped, quoted
+from metatrain.config.compose import composed, conf_dir, escaped
 from metatrain.config.explain import explain
+from metatrain.config.overrides import quoted
 from metatrain.config.schema import AlgorithmOverrides, InnerOverrides, ModelOverrides, Overrides, TrainConfig
 from metatrain.errors import UserError
 from metatrain.meta.algorithm import check_algorithm
@@ -42,6 +43,7 @@ from metatrain.models.sentence_pipeline import read_pipeline
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.episodes import way_of
 from metatrain.training import checkpoint
+from metatrain.training.hints import resume_command
 from metatrain.training.memory_limit import fit_training, largest_episode
 from metatrain.training.outer import blended
 from metatrain.training.run_directory import RunDirectory
@@ -282,7 +284,7 @@ def _read_checkpoint(run: RunDirectory, wanted: Path | None, say: Callable[[str]
         return found
     if problems:
         raise UserError(f"unreadable checkpoint: {problems[0]}")
-    raise UserError(f"{run.path} has no checkpoint yet; go on with it by: metatrain resume {run.path}")
+    raise UserError(f"{run.path} has no checkpoint yet; resume it with: {resume_command(run.path)}")
 
 
 def check_none_of_these(share: float | None, learner: Learner) -> None:

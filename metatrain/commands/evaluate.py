@@ -55,8 +55,9 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.report.page import write_report
     from metatrain.tracking.console import Display
     from metatrain.training import hardware
+    from metatrain.training.hints import shown
     from metatrain.training.memory_limit import fit_adaptation
-    from metatrain.training.run_directory import RunDirectory, recorded, shown
+    from metatrain.training.run_directory import RunDirectory, recorded
     from metatrain.training.signals import StopRequest
 
     with Display() as display:

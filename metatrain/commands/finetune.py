@@ -87,8 +87,9 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.tracking.console import Display
     from metatrain.tracking.model_card import finetuned_card
     from metatrain.training import hardware
+    from metatrain.training.hints import shown, typed_setting
     from metatrain.training.memory_limit import fit_adaptation
-    from metatrain.training.run_directory import RunDirectory, recorded, shown, typed_setting
+    from metatrain.training.run_directory import RunDirectory, recorded
     from metatrain.training.whole_files import write_json, written_whole
 
     with Display() as display:

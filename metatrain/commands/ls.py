@@ -135,14 +135,23 @@ def _runs(most: int | None = None) -> Table:
 
 
 def _read_runs() -> Iterator[dict[str, str]]:
-    for path in Path("outputs").glob("**/run.json"):
+    from metatrain.training.hints import shown
+    from metatrain.training.latest import run_records
+
+    for path in run_records():
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             score = _score(path.parent)
         except (ValueError, KeyError, OSError) as error:
             record, score = {"state": "unreadable"}, str(error)
         started = str(record.get("started", ""))[:16].replace("T", " ")
-        yield {"path": str(path.parent), "command": record.get("command", ""), "started": started, "state": _state(path.parent, record), "score": score}
+        yield {
+            "path": shown(path.parent.absolute()),
+            "command": record.get("command", ""),
+            "started": started,
+            "state": _state(path.parent, record),
+            "score": score,
+        }
 
 
 def _state(folder: Path, record: dict[str, Any]) -> str:
@@ -157,7 +166,7 @@ def _state(folder: Path, record: dict[str, Any]) -> str:
             return "running"
     except OSError:
         return "running, or killed"  # nobody else may look
-    return "killed; metatrain resume goes on" if record.get("command") == "train" else "killed"
+    return "killed; can be resumed" if record.get("command") == "train" else "killed"
 
 
 def _score(folder: Path) -> str:

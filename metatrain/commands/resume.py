@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metatrain.config.compose import run_under_hydra
+from metatrain.config.overrides import OPTIONAL_GROUPS, quoted
 from metatrain.config.schema import TrainConfig
 from metatrain.config.settings import leaves
+from metatrain.errors import UserError
 
 if TYPE_CHECKING:
     from metatrain.training.run_directory import RunDirectory
@@ -31,16 +33,18 @@ def main(arguments: list[str]) -> None:
     """Entry point; the first argument that is no setting names the run."""
     from metatrain.training.run_directory import RunDirectory
 
+    if {"-m", "--multirun"} & set(arguments):
+        raise UserError("metatrain resume resumes one run; leave -m out, and start a grid with metatrain train -m")
     names = [item for item in arguments if not item.startswith("-") and ("=" not in item or Path(item).is_dir())]
     run = RunDirectory.find(names[0] if names else "latest")
     overrides = [item for item in arguments if item not in names[:1]]
-    run.load_config(TrainConfig)  # a damaged config.yaml is named before Hydra sees it
+    _check_overrides(run, run.load_config(TrainConfig), overrides)  # a damaged config.yaml is named before Hydra sees it
 
     def start(config: TrainConfig, path: Path, changed: list[str]) -> None:
-        go_on(run, config, changed)
+        go_on(run, run.located(config, keep=[item.lstrip("+").partition("=")[0] for item in changed]), changed)
 
     settings = [
-        f"hydra.run.dir='{run.path}'",
+        f"hydra.run.dir={quoted(str(run.path))}",
         "hydra.output_subdir=null",
         "hydra.job.name=resume",
         "hydra/job_logging=none",
@@ -49,20 +53,58 @@ def main(arguments: list[str]) -> None:
     run_under_hydra("config", [*overrides, *settings], TrainConfig, start, config_path=run.path, program="metatrain resume")
 
 
+def _check_overrides(run: RunDirectory, config: TrainConfig, overrides: list[str]) -> None:
+    """Raises: UserError: an override would choose another option of a config group, or another seed."""
+    from metatrain.training.hints import shown
+
+    groups = [field.name for field in fields(config) if is_dataclass(getattr(config, field.name))]
+    for item in overrides:
+        key, sign, value = item.lstrip("+").partition("=")
+        if sign and key in (*groups, *OPTIONAL_GROUPS):
+            raise UserError(
+                f"{item}: {shown(run.path)} keeps its choice of {key}; metatrain resume changes single settings (KEY.SETTING=VALUE), "
+                f"and metatrain train starts a new run with {key}={value or '...'}"
+            )
+        if sign and key == "seed" and value != str(config.seed):
+            raise UserError(f"{item}: {shown(run.path)} has seed={config.seed}, and keeps it; start a new run with metatrain train and seed={value or '...'}")
+
+
 def go_on(run: RunDirectory, config: TrainConfig, overrides: list[str]) -> None:
     """Go on with a run from where it is; one that is finished is only shown, if it is to have no other settings."""
     from metatrain.commands.meta_test import show
     from metatrain.commands.train import Job, run_job
     from metatrain.tracking.console import Display
-    from metatrain.training.run_directory import shown
+    from metatrain.training.hints import resume_command, shown
 
     if overrides or run.read_record().get("state") != "done":
         run_job(Job(config, run.path, overrides, changes=_changes(run.load_config(TrainConfig), config)))
         return
+    early = run.last_step() < config.outer.steps
+    longer = "validation.patience=null" if early else "outer.steps=..."
     with Display() as display:
-        display.say(f"{shown(run.path)} is finished; to train longer: metatrain resume {shown(run.path)} outer.steps=...")
+        display.say(f"{shown(run.path)} is finished{' (it stopped early)' if early else ''}; to train longer: {resume_command(run.path, longer)}")
         if run.results.exists():
             show(json.loads(run.results.read_text()), display)
+
+
+def check_same(run: RunDirectory, config: TrainConfig) -> None:
+    """Raises: UserError: the run that a grid has found in a job's directory has other settings, or is finished and its tasks' data has changed since."""
+    from metatrain.tasks.distribution import load_tasks
+    from metatrain.training import checkpoint
+    from metatrain.training.hints import shown
+
+    changes = [line for line in _changes(run.load_config(TrainConfig), config) if not line.startswith(("hardware.", "tracking."))]
+    if changes:
+        raise UserError(
+            f"{shown(run.path)} holds a run with other settings ({changes[0]}{', ...' if len(changes) > 1 else ''}); each run of a grid has a "
+            "directory of its own: leave hydra.sweep.subdir out, or choose another hydra.sweep.dir=DIR"
+        )
+    trained_on = checkpoint.newest_state(run.checkpoints).get("tasks")
+    if run.read_record().get("state") != "done" or trained_on is None:
+        return
+    tasks = load_tasks(config.tasks, config.seed, hold_out_seed=config.evaluation.seed_of(config.seed))
+    if not tasks.has_fingerprint(trained_on):
+        raise UserError(f"{shown(run.path)} is finished, and the tasks' data has changed since: move or delete it to run it again")
 
 
 def _changes(before: TrainConfig, after: TrainConfig) -> list[str]:

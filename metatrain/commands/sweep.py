@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metatrain.config.compose import quoted, run_under_hydra
+from metatrain.config.compose import run_under_hydra
+from metatrain.config.overrides import normalise, quoted
 from metatrain.config.schema import SweepConfig, TrainConfig
 from metatrain.errors import RestartableError, Stopped, UserError
 
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> None:
     from metatrain.search.space import split_sweeps
     from metatrain.search.study import DATABASE_ERRORS
 
-    sweeps, others = split_sweeps(arguments)
+    sweeps, others = split_sweeps(normalise("sweep", arguments))
     space = [f"++search.space={{{', '.join(f'{key}: {quoted(sweep)}' for key, sweep in sweeps.items())}}}"] if sweeps else []
     try:
         run_under_hydra("sweep", [*others, *space], SweepConfig, start)
@@ -63,7 +63,7 @@ def start(config: SweepConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.search.space import distributions
     from metatrain.search.study import Study, check_search, error_of, rows
     from metatrain.tracking.console import Display
-    from metatrain.training.run_directory import shown
+    from metatrain.training.hints import shell_quoted, shown
 
     check_search(config.search)
     space = distributions(config.search.space)
@@ -117,7 +117,7 @@ def start(config: SweepConfig, path: Path, overrides: list[str]) -> None:
         name = f"{config.name}_{report.BEST}".replace("/", "_")
         (folder / f"{name}.yaml").write_text(report.experiment(base, _overrides(best.params), _groups(), best.value or 0.0, name), encoding="utf-8")
         display.say(f"best: trial {number}, validation {config.validation.score.replace('_', ' ')} {best.value:.3f}: {' '.join(_overrides(best.params))}")
-        display.say(f"next: metatrain train --config-dir {shlex.quote(shown(path / 'conf'))} +experiment={name}")
+        display.say(f"next: metatrain train --config-dir {shell_quoted(shown(path / 'conf'))} +experiment={name}")
 
 
 def _run(study: Study, taken: Taken, settings: Callable[[Taken], TrainConfig], display: Display) -> None:

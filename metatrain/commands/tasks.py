@@ -7,7 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metatrain.config.compose import run_under_hydra, typed_list
+from metatrain.config.compose import run_under_hydra
+from metatrain.config.overrides import override_of_list
 from metatrain.config.schema import TasksCommandConfig
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def _compare(config: TasksCommandConfig, tasks: TaskDistribution, display: Displ
     if config.select is not None:
         chosen = select(found, training, target, config.select, config.nearness)
         display.say(f"diversity of those suggested: {found.diversity(chosen):.3f}")
-        display.say(f"suggestion: {typed_list('tasks.meta_train.tasks', [found.names[row] for row in chosen])}")
+        display.say(f"suggestion: {shell_quoted(override_of_list('tasks.meta_train.tasks', [found.names[row] for row in chosen]))}")
     if drawing is not None:
         draw_map(found, [split for split, _ in everything], drawing)
         display.say(f"map: {drawing}")

@@ -83,9 +83,9 @@ class Job:
     changes: list[str] | None = None  # of a run that goes on: settings that differ from here on, as `key: before -> after`
 
     @property
-    def same_tasks(self) -> bool:
-        """Whether the run goes on with the tasks that it has."""
-        return not any(line.startswith(("tasks.", "seed:", "evaluation.seed:")) for line in self.changes or ())
+    def changed(self) -> list[str]:
+        """The keys of the settings that differ."""
+        return [line.partition(": ")[0] for line in self.changes or ()]
 
 
 def main(arguments: list[str]) -> None:
@@ -102,17 +102,19 @@ def main(arguments: list[str]) -> None:
 
 
 def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
-    """A new run in `path`; of a grid, which is named by its settings, the one that is there already goes on."""
+    """Start a new run in `path`; a run of a grid that is there already, from an earlier start of the same command, is resumed."""
     try:
         if is_of_grid():
-            add_run(path)
-        if is_of_grid() and (path / "config.yaml").exists():
-            from metatrain.commands.resume import go_on
-            from metatrain.training.run_directory import RunDirectory
+            from metatrain.commands.resume import check_same, go_on
+            from metatrain.training.run_directory import RunDirectory, is_run
 
-            go_on(RunDirectory(path.resolve()), config, [])
-        else:
-            run_job(Job(config, path, overrides))
+            add_run(path)
+            if is_run(path):
+                run = RunDirectory(path.resolve())
+                check_same(run, config)
+                go_on(run, config, [])
+                return
+        run_job(Job(config, path, overrides))
     except Stopped as stop:
         slurm.hand_over(stop)
         raise
@@ -146,8 +148,10 @@ def meta_train(job: Job) -> None:
     from metatrain.training import hardware
     from metatrain.training.check import check_training
     from metatrain.training.failpoints import failpoint
+    from metatrain.training.hints import shown, typed_setting
+    from metatrain.training.latest import latest
     from metatrain.training.ranks import join
-    from metatrain.training.run_directory import RunDirectory, recorded, shown, typed_setting
+    from metatrain.training.run_directory import RunDirectory, recorded
     from metatrain.training.signals import StopRequest
     from metatrain.training.trainer import Trainer
     from metatrain.training.whole_files import write_text, written_whole
@@ -190,23 +194,26 @@ def meta_train(job: Job) -> None:
         run = held
         if ranks.first:
             if job.changes is None:
-                run = RunDirectory.create(job.path, config, job.overrides, "train", latest=not job.of_search)
+                run = RunDirectory.create(job.path, config, job.overrides, "train", job.of_search)
+                work.enter_context(recorded(run))
             display.log_to(run.log)
-            work.enter_context(recorded(run))
         display.say(f"run: {run.path}")
+        if job.changes is None and not job.of_search and latest("train").resolve() != run.path:
+            display.say(f"a debug run: latest is still {shown(latest('train').resolve())}")
         with StopRequest() as stop:
-            if ranks.first:
-                run.update(hardware={"device": str(device), "processes": ranks.size, **hardware.describe()})
-                if learner.model.new_tokenizer:
-                    with written_whole(run.tokenizer) as folder:
-                        save_tokenizer(learner.model.tokenizer, folder)
+            if ranks.first and learner.model.new_tokenizer:
+                with written_whole(run.tokenizer) as folder:
+                    save_tokenizer(learner.model.tokenizer, folder)
             ranks.wait()
             recipe = Recipe.of_run(run.with_tokenizer(config), tasks.meta_train)
             trainer = Trainer(config, run, learner, tasks, tokens, display, stop, ranks)
             if job.changes is not None:
-                trainer.resume(job.same_tasks)
+                trainer.resume(job.changed)
                 if ranks.first:
+                    work.enter_context(recorded(run))
                     run.go_on(job.config, job.overrides, job.changes, display.say)
+            if ranks.first:
+                run.update(hardware={"device": str(device), "processes": ranks.size, **hardware.describe()})
             tracking = config.tracking if ranks.first else replace(config.tracking, mode="none")
             wandb = WandbRun(tracking, config.name, run.path, config, display.say, run.read_record().get("wandb_id"), trainer.last_logged())
             if wandb.run_id:

@@ -28,6 +28,7 @@ from metatrain.commands.train import Job, meta_train
 from metatrain.config.compose import escaped, typed
 from metatrain.config.schema import TrainConfig
 from metatrain.errors import PREEMPTION, LostRanks, RestartableError, Stopped, UserError, of_system
+from metatrain.training.hints import resume_command
 from metatrain.training.rank_environment import environment
 from metatrain.training.whole_files import write_json
 
@@ -142,7 +143,7 @@ def _raise(job: Job, endings: list[dict[str, Any]]) -> None:
 
 
 def _raise_one(job: Job, who: str, ending: dict[str, Any]) -> None:
-    kind, message, go_on = ending["kind"], ending.get("message", ""), f"go on with: metatrain resume {job.path}"
+    kind, message, go_on = ending["kind"], ending.get("message", ""), f"resume with: {resume_command(job.path)}"
     if kind == "bug":
         print(message, file=sys.stderr)
         raise SystemExit(1)

@@ -7,16 +7,16 @@ import json
 import os
 import re
 import secrets
-import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.conf import HydraConf
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -26,22 +26,12 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from metatrain.config.explain import explain
+from metatrain.config.overrides import OPTIONAL_GROUPS, SHORTHANDS, normalise, split_flags, verbatim
 from metatrain.config.schema import SCHEMAS, register
 from metatrain.config.settings import settings_of
-from metatrain.errors import UserError
+from metatrain.errors import RestartableError, UserError, one_line
 
 RUN_ID = "METATRAIN_RUN_ID"  # environment: what all ranks of a run call it
-OPTIONAL_GROUPS = ("experiment", "debug")  # of training; not in any defaults list, so that `+experiment=x` works
-# Alone, these would choose from the config group of that name, which these commands do not have. `algorithm` is the name of one of its options.
-SHORTHANDS = {
-    "predict": {"model": "model.path"},
-    "push": {"model": "model.path"},
-    "finetune": {"algorithm": "algorithm.name"},
-    "evaluate": {"algorithm": "algorithm.name"},
-}
-_FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--info", "-i")
-_VALUES = ("null", "true", "false", "nan", "inf")  # what Hydra reads as no text
-VERBATIM = {"predict": ("text",)}  # a sentence, whose commas and brackets mean nothing
 
 
 def conf_dir() -> Path:
@@ -94,55 +84,6 @@ def settings_hash(_root_: DictConfig) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def normalise(command: str, overrides: list[str]) -> list[str]:
-    """What the user may write, as Hydra wants it.
-
-    `experiment=x` and `debug=x` become `+experiment=x` and `+debug=x`; debug goes last, so that it wins over an experiment
-    (explicit settings win over both wherever they stand). Shorthands are written out, and running text is quoted. Flags go
-    behind all settings: Hydra's parser takes no settings on both sides of one.
-    """
-    settings, flags = split_flags(overrides)
-    plain = []
-    for item in settings:
-        key = item.split("=", 1)[0]
-        if key in OPTIONAL_GROUPS and "=" in item:
-            item = f"+{item}"
-        elif key in VERBATIM.get(command, ()) and "=" in item:
-            item = f"{key}={quoted(item[len(key) + 1 :])}"
-        elif key in SHORTHANDS.get(command, {}):
-            item = SHORTHANDS[command][key] + item[len(key) :]
-        plain.append(item)
-    return [*sorted(plain, key=lambda item: item.startswith("+debug=")), *flags]
-
-
-def split_flags(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Settings, and Hydra's flags with their values."""
-    settings, flags = [], []
-    rest = list(arguments)
-    while rest:
-        item = rest.pop(0)
-        if not item.startswith("-"):
-            settings.append(item)
-            continue
-        flags.append(item)
-        if item in _FLAGS_WITH_VALUE and rest and "=" not in rest[0]:
-            flags.append(rest.pop(0))
-    return settings, flags
-
-
-def quoted(text: str) -> str:
-    """Any text as a quoted string of Hydra's grammar, without interpolation."""
-    text = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + ('\\"' if found[2] else ""), text)
-    return '"' + text.replace("${", "\\${") + '"'
-
-
-def typed_list(key: str, names: Sequence[str]) -> str:
-    """KEY=[NAME,...] as it can be pasted into a shell, whatever characters the names have."""
-    values = [name if re.fullmatch(r"[a-zA-Z][\w-]*", name, re.ASCII) and name.lower() not in _VALUES else quoted(name) for name in names]
-    setting = f"{key}=[{','.join(values)}]"
-    return shlex.quote(setting) if '"' in setting else setting
-
-
 def run_under_hydra(
     command: str,
     overrides: list[str],
@@ -165,28 +106,37 @@ def run_under_hydra(
     register()
     entered = False
     failure: BaseException | None = None
+    failed: dict[str, UserError | RestartableError] = {}  # jobs of a grid, by their own overrides
 
     def job(config: DictConfig) -> None:
         nonlocal entered, failure
         entered = True
         hydra_config = HydraConfig.get()
-        folder = Path(hydra_config.runtime.output_dir)
+        folder, started_in = _directories(hydra_config)
         try:
             if hydra_config.job.chdir:
                 raise UserError("hydra.job.chdir=true would look for data in the run's directory; leave it out (hydra.run.dir=DIR says where a run goes)")
-            task(typed(config, schema) if complete else config, folder, list(hydra_config.overrides.task))
+            for key in texts:
+                config[key] = None  # OmegaConf takes the text ??? for a value that is missing
+            task(replace(typed(config, schema), **texts) if complete else config, folder, list(hydra_config.overrides.task))
         except BaseException as error:
-            if folder.resolve().is_relative_to(Path(hydra_config.runtime.cwd, "outputs").resolve()):
+            if folder.resolve().is_relative_to((started_in / "outputs").resolve()):
                 with suppress(OSError):
                     folder.rmdir()  # which Hydra made; only if nothing is in it
             if is_of_grid():
-                raise  # Hydra says which job it was and goes on with the others
+                if isinstance(error, (UserError, RestartableError)):
+                    name = " ".join(item for item in hydra_config.overrides.task if item not in arguments) or f"job {hydra_config.job.num}"
+                    failed[name] = error
+                    print(f"metatrain: error: {name}: {one_line(error)}", file=sys.stderr, flush=True)
+                raise  # Hydra continues with the other jobs, and raises the first error at the end
             failure = error  # raised below, where Hydra adds nothing to it
 
     folder = conf_dir() if config_path is None else config_path
     if config_path is None:
         _check_groups(command, split_flags(overrides)[0])
+    texts = verbatim(command, overrides)
     arguments = normalise(command, overrides)
+    _check_directories(arguments)
     sys.argv = [program or f"metatrain {command}", *arguments]
     try:
         hydra.main(version_base="1.3", config_path=str(folder.resolve()), config_name=command)(job)()
@@ -198,8 +148,29 @@ def run_under_hydra(
         if entered:
             raise
         raise UserError(f"hydra.run.dir: cannot create {error.filename}: {error.strerror}") from error
+    except (UserError, RestartableError) as error:
+        if len(failed) < 2:
+            raise
+        kind = UserError if any(isinstance(each, UserError) for each in failed.values()) else RestartableError
+        raise kind(f"{len(failed)} jobs failed: {'; '.join(f'{name}: {each}' for name, each in failed.items())}") from error
     if failure is not None:
         raise failure
+
+
+def _check_directories(arguments: Sequence[str]) -> None:
+    """Raises: UserError: the directory of one run is given for a grid, or that of a grid for one run; Hydra would ignore it."""
+    keys = {item.lstrip("+").partition("=")[0] for item in arguments}
+    grid = bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments))
+    if grid and "hydra.run.dir" in keys:
+        raise UserError("hydra.run.dir is the directory of a single run; with -m, hydra.sweep.dir=DIR says where the runs of the grid go")
+    if not grid and (ignored := keys & {"hydra.sweep.dir", "hydra.sweep.subdir"}):
+        raise UserError(f"{min(ignored)} is for the runs of a grid (-m); hydra.run.dir=DIR says where a single run goes")
+
+
+def _directories(hydra_config: HydraConf) -> tuple[Path, Path]:
+    """Return (the run directory, the one the command was started in). OmegaConf would take `${x}` in their names for a reference."""
+    runtime: Any = OmegaConf.to_container(OmegaConf.structured(hydra_config).runtime, resolve=False)
+    return Path(runtime["output_dir"]), Path(runtime["cwd"])
 
 
 def is_of_grid() -> bool:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from metatrain.errors import RestartableError, UserError, is_disk_full
 from metatrain.training.failpoints import failpoint
+from metatrain.training.hints import resume_command
 from metatrain.training.whole_files import clear_away, flush, put_in_place, remove, unfinished
 
 FORMAT = 1
@@ -60,7 +61,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], s
             shutil.rmtree(temporary, ignore_errors=True)  # nothing is there any more if all went well
     except (OSError, safetensors.SafetensorError) as error:
         if is_disk_full(error):
-            raise RestartableError(f"no space for the checkpoint of step {step}: {error}; free some and run: metatrain resume {folder.parent}") from error
+            raise RestartableError(f"no space for the checkpoint of step {step}: {error}; free some, then: {resume_command(folder.parent)}") from error
         raise
     failpoint("save.done")
     return final
@@ -131,6 +132,14 @@ def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
             path.rename(aside)
             warnings.append(f"{error}; set aside as {aside.name}, trying the one before")
     return None, warnings
+
+
+def newest_state(folder: Path) -> dict[str, Any]:
+    """Return what the newest checkpoint says beside its tensors, unverified; nothing if there is none that can be read."""
+    try:
+        return json.loads((steps(folder)[-1] / _STATE).read_text(encoding="utf-8"))
+    except (IndexError, OSError, ValueError):
+        return {}
 
 
 def load_for_use(folder: Path, step: int) -> Checkpoint:

@@ -120,7 +120,7 @@ def gradients_within_memory(learner: Learner, group: Sequence[EpisodeTexts], ste
     use = learner.memory.less(max(len(text) for text in (*group[0].support, *group[0].query)))
     if use is None:
         raise RestartableError(
-            f"out of memory at meta-update {step + 1}, with one text at a time; free some, or lower inner.steps or model.max_length: metatrain resume goes on"
+            f"out of memory at meta-update {step + 1}, with one text at a time; free some, or lower inner.steps or model.max_length, and resume the run"
         )
     less(use)
     return gradients_within_memory(learner, group, step, less)

@@ -7,13 +7,12 @@ import json
 import os
 import platform
 import re
-import shlex
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,18 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from metatrain import __version__
+from metatrain.config.compose import escaped
 from metatrain.config.explain import explain
 from metatrain.errors import RestartableError, Stopped, UserError, is_disk_full
+from metatrain.tracking.metrics import read_metrics
+from metatrain.training.hints import resume_command, shown
+from metatrain.training.latest import DEBUG, announce, latest
+from metatrain.training.relative_paths import located
 from metatrain.training.whole_files import write_json, write_text
 
 _PACKAGES = ("torch", "transformers", "datasets", "hydra-core", "omegaconf", "numpy", "wandb")
+_FIRST = ("run.json", "overrides.yaml", ".overrides.yaml.tmp", ".config.yaml.tmp")  # what a run writes before it is one
+_BESIDE = (".run.json.tmp", ".hydra")  # may be in the directory of a new run: the beginning of one that was killed, and Hydra's record
 _SECRET_WORDS = ("token", "api_key", "password", "secret")
 
 
@@ -50,48 +56,66 @@ class RunDirectory:
         self._lock = FileLock(path / ".lock")  # of the operating system, which lets go of it when the process ends, however it ends
 
     @classmethod
-    def create(cls, path: Path, config: Any, overrides: list[str], command: str, latest: bool = True) -> RunDirectory:
-        """Start a new run in `path` and, if so wished, point `outputs/latest` to it.
+    def create(cls, path: Path, config: Any, overrides: list[str], command: str, of_search: bool = False) -> RunDirectory:
+        """Start a new run in `path`, and make the links to it below outputs/ unless it is a trial of a search.
 
         Raises:
-            UserError: the directory holds another run, or cannot be written.
+            UserError: the directory holds another run or anything else, or cannot be written.
         """
         run = cls(path.resolve())
+        debug = any(re.match(r"\+*debug=", item) for item in overrides)
         try:
             run.path.mkdir(parents=True, exist_ok=True)
+            run._check_new(command)
             run.lock()
-            if run.config.exists():
+            if run.config.exists():  # another process was faster
                 run.unlock()
-                raise UserError(f"{run.path} already holds a run; {_remedy(command, run.path)}")
+                run._check_new(command)
+            # config.yaml is last: without it a directory is no run yet, and run.json says whose it is to be.
+            facts = {"directory": str(Path.cwd()), **({DEBUG: True} if debug else {})}
+            run.update(command=command, process=_process(), started=_now(), seed=config.seed, versions=_versions(), git=_git_revision(), **facts)
             write_text(run.path / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create([_redacted(item) for item in overrides])))
-            write_text(run.config, OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True))
+            run._write_config(config)
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
                 raise
             raise UserError(f"hydra.run.dir={path} cannot be written: {error.strerror}; choose another with hydra.run.dir=DIR") from error
-        run.update(command=command, process=_process(), started=_now(), seed=config.seed, versions=_versions(), git=_git_revision())
-        if latest:
-            point(Path("outputs/latest"), run.path)
-            point(_latest(command), run.path)
+        if not of_search:
+            announce(run.path, command, debug)
         return run
 
     @classmethod
     def find(cls, name: str, command: str = "train") -> RunDirectory:
-        """An existing run by path, or the `latest` of a command.
+        """Return an existing run, by path or as the `latest` of a command.
 
         Raises:
             UserError: there is no such run.
         """
-        path = _latest(command) if name == "latest" else Path(name).expanduser()
+        path = latest(command) if name == "latest" else Path(name).expanduser()
         if name == "latest" and not path.exists():
             raise UserError(f"there is no latest run of metatrain {command} below outputs/; name a run directory")
         if not (path / "config.yaml").is_file():
             raise UserError(f"{path} is not a run directory: it has no config.yaml; metatrain ls runs shows yours")
+        if not is_run(path):
+            raise UserError(f"{path} is not a run directory: it has no run.json of metatrain; metatrain ls runs shows yours")
         return cls(path.resolve())
+
+    def _check_new(self, command: str) -> None:
+        """Raises: UserError: the directory holds a run, or anything else that a run could replace or be taken for."""
+        if is_run(self.path):
+            remedy = f"resume it with: {resume_command(self.path)}" if command == "train" else "choose another directory with hydra.run.dir=DIR"
+            raise UserError(f"{shown(self.path)} already holds a run; {remedy}")
+        allowed = (*_BESIDE, *(_FIRST if _has_record(self.path) else ()))
+        foreign = sorted(entry.name for entry in self.path.iterdir() if entry.name not in allowed and not _is_output(entry))
+        if foreign:
+            more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+            raise UserError(f"hydra.run.dir={shown(self.path)} holds {foreign[0]}{more}, and is no run of metatrain; a run needs a new or empty directory")
 
     def go_on(self, config: Any, overrides: list[str], changes: list[str], say: Callable[[str], None]) -> None:
         """Take over the settings of a resumption, and say what is different from here on."""
         record = self.read_record()
+        if record.get("directory", str(Path.cwd())) != str(Path.cwd()):
+            say(f"relative paths in the settings are of {record['directory']}, where the run was started")
         for line in changes:
             say(f"changed: {line}")
         for name, now in _versions().items():
@@ -99,7 +123,7 @@ class RunDirectory:
             if before != now:
                 say(f"warning: {name} is {now} now, and was {before}: numbers may differ from those of an uninterrupted run")
         if changes:
-            write_text(self.config, OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True))
+            self._write_config(config)
         self.update(versions=_versions(), **({"resumed_with": [*record.get("resumed_with", []), *overrides]} if overrides else {}))
 
     def lock(self) -> None:
@@ -143,12 +167,25 @@ class RunDirectory:
         except json.JSONDecodeError as error:
             raise UserError(f"{self.record} is not valid JSON: {error.msg}; delete it to go on") from error
 
+    def last_step(self) -> int:
+        """Return the number of meta-updates that metrics.jsonl has records of."""
+        return max((record["step"] for record in read_metrics(self.metrics)), default=0)
+
     def update(self, **facts: Any) -> None:
         """Add facts to run.json."""
         write_json(self.record, {**self.read_record(), **facts})
 
+    def _write_config(self, config: Any) -> None:
+        """Write the settings, in which no reference is left: what looks like one is part of a name or text."""
+        write_text(self.config, OmegaConf.to_yaml(OmegaConf.create(escaped(asdict(config)))))
+
+    def located(self, config: Any, keep: Collection[str] = ()) -> Any:
+        """Return settings of this run with relative paths of where it was started, but for the settings `keep`, as seen from here."""
+        directory = self.read_record().get("directory")
+        return config if directory is None else located(config, Path(directory), keep)
+
     def load_config(self, schema: type) -> Any:
-        """The saved configuration of a run of `train`, as an object of `schema`.
+        """The saved configuration of a run of `train`, as an object of `schema`; relative paths are of where the run was started.
 
         Raises:
             UserError: it is a run of another command, or its configuration cannot be read or does not fit.
@@ -157,7 +194,7 @@ class RunDirectory:
         if command != "train":
             raise UserError(f"{shown(self.path)} is a run of metatrain {command}; one of metatrain train is wanted: metatrain ls runs shows yours")
         try:
-            return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.load(self.config)))
+            return self.located(OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.load(self.config))))
         except (OmegaConfBaseException, YAMLError) as error:
             raise UserError(f"{self.config}: {explain(error)}") from error
 
@@ -177,47 +214,37 @@ def recorded(run: RunDirectory) -> Iterator[None]:
         state, code = "stopped", stop.exit_code
         raise
     except OSError as error:
-        if is_disk_full(error):
-            state, code = "failed", RestartableError.exit_code
-        raise
+        if not is_disk_full(error):
+            raise
+        state, code = "failed", RestartableError.exit_code
+        if run.read_record().get("command") != "train":
+            raise  # it is started again
+        raise RestartableError(f"the disk is full: {error}; free some space, then: {resume_command(run.path)}") from error
     finally:
         run.update(state=state, exit=code, ended=_now())
         run.unlock()
 
 
-def shown(path: Path) -> str:
-    """The path as one would type it: from the working directory, if it is below that."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+def is_run(path: Path) -> bool:
+    """Return whether this is the directory of a run, whose files may be replaced: other programs have a config.yaml or checkpoints/ too."""
+    return (path / "config.yaml").is_file() and (_has_record(path) or any(path.glob("checkpoints/step-*/MANIFEST.json")))
 
 
-def typed_setting(key: str, path: Path) -> str:
-    """KEY=PATH as it can be pasted into a shell."""
-    name = shown(path)
-    return f"{key}={name}" if re.fullmatch(r"[\w./-]+", name) else shlex.quote(f'{key}="{name}"')
+def _has_record(path: Path) -> bool:
+    """Return whether there is a run.json that metatrain has written."""
+    try:
+        return "metatrain" in json.loads((path / "run.json").read_text(encoding="utf-8"))["versions"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
-def _remedy(command: str, path: Path) -> str:
-    return f"go on with it by: metatrain resume {path}" if command == "train" else "choose another directory with hydra.run.dir=DIR"
+def _is_output(entry: Path) -> bool:
+    """Return whether a shell or a scheduler may have made this file for the output of this very command; or it is the empty lock of a run."""
+    return (entry.suffix in (".log", ".out", ".err") and entry.name != "run.log") or (entry.name == ".lock" and entry.stat().st_size == 0)
 
 
 def _process() -> dict[str, Any]:
     return {"pid": os.getpid(), "host": socket.gethostname()}
-
-
-def _latest(command: str) -> Path:
-    """The link to the newest run of one command; `outputs/latest` is the newest of all."""
-    return Path("outputs") / f".latest-{command}"
-
-
-def point(link: Path, path: Path) -> None:
-    """Make `link` point to the run at `path`: a relative link where it lies below outputs/."""
-    root = link.parent.resolve()
-    root.mkdir(exist_ok=True)
-    target = os.path.relpath(path, root) if path.is_relative_to(root) else str(path)
-    temporary = root / f".{link.name}-{os.getpid()}"
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target)
-    os.replace(temporary, link)
 
 
 def _redacted(override: str) -> str:

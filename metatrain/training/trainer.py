@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -36,14 +36,18 @@ from metatrain.training.check import validation_settings
 from metatrain.training.failpoints import failpoint
 from metatrain.training.gradient_sum import GradientSum, rounds
 from metatrain.training.hardware import give_back, peak_memory
+from metatrain.training.hints import resume_command, shown
 from metatrain.training.memory_limit import gradients_within_memory
 from metatrain.training.outer import OuterOptimizer, blended
 from metatrain.training.ranks import Ranks
-from metatrain.training.run_directory import RunDirectory, shown
+from metatrain.training.run_directory import RunDirectory
 from metatrain.training.signals import StopRequest
 from metatrain.training.update_policy import UpdatePolicy
 from metatrain.training.whole_files import clear_away
 
+# Settings, or beginnings of their keys, that may change when training is over; and those that validation scores depend on.
+_AFTER_TRAINING = ("evaluation.", "report", "tracking.", "hardware.", "checkpoint.", "name", "tasks.meta_test.")
+_OF_SCORES = ("validation.score", "validation.episodes", "validation.queries", "episode.", "inner.", "algorithm.", "model.", "outer.blend", "tasks.")
 FIGURES = ("loss_before", "loss_after", "accuracy_before", "accuracy_after")  # of each episode; their means are logged
 
 
@@ -87,11 +91,11 @@ class Trainer:
         self._timings = MetricsLog(None)
         self._curve: list[float] = []  # scores of validation, in order
 
-    def resume(self, same_tasks: bool = True) -> None:
-        """Take over the newest checkpoint that verifies, if there is one. `same_tasks`: no others are wanted.
+    def resume(self, changed: Sequence[str] = ()) -> None:
+        """Take over the newest checkpoint that verifies, if there is one. `changed`: settings that differ from here on.
 
         Raises:
-            UserError: the checkpoint is of another model, or the tasks' data is not what it was.
+            UserError: the checkpoint is of another model, the tasks' data is not what it was, or nothing is left to train with the changed settings.
         """
         if self._ranks.first:
             clear_away(self.run.checkpoints)
@@ -107,9 +111,12 @@ class Trainer:
         torch.set_rng_state(found.tensors["rng"]["torch"])
         known, tasks = asdict(TrainState()), self.state.tasks
         self.state = TrainState(**{key: value for key, value in found.state.items() if key in known})
-        if same_tasks and self.state.tasks is not None and not self.tasks.has_fingerprint(self.state.tasks):
-            raise UserError(f"{self.run.path}: the tasks' data is not what it was when the run was saved; restore it, or start a new run")
+        other_tasks = self.state.tasks is not None and not self.tasks.has_fingerprint(self.state.tasks)
+        if other_tasks and not any(key.startswith("tasks.") for key in changed):
+            why = "evaluation.seed holds out other tasks than" if "evaluation.seed" in changed else "the tasks' data is not what it was"
+            raise UserError(f"{self.run.path}: {why} when the run was saved; restore it, or start a new run")
         self.state.tasks = tasks
+        self._check_changes([key for key in changed if other_tasks or not key.startswith("tasks.")])
         self.state.policy = UpdatePolicy(**found.state.get("policy", {}))
         if found.state.get("sampler"):
             self.sampler.state = SamplerState(**found.state["sampler"])
@@ -119,6 +126,39 @@ class Trainer:
             self.display.say(f"warning: {self.run.metrics} is shorter than it was at {found.path.name}; the records between are lost")
         self._saved_step = self.state.step
         self.display.say(f"resuming from {found.path.name}")
+        if self.state.best_step is not None and any(key.startswith(_OF_SCORES) for key in changed):
+            self._score_best_again(found)
+
+    def _check_changes(self, changed: Sequence[str]) -> None:
+        """Raises: UserError: training is over, and settings of training differ, which would be recorded of a training that they had no part in."""
+        without_effect = [key for key in changed if not key.startswith(_AFTER_TRAINING)]
+        if not without_effect or not self.finished():
+            return
+        name, step, keys = shown(self.run.path), self.state.step, ", ".join(without_effect)
+        if step < self.config.outer.steps:
+            why, remedy = (
+                f"stopped early at step {step} (validation.patience={self.config.validation.patience})",
+                "add validation.patience=null or a larger number",
+            )
+        else:
+            why, remedy = f"is complete at step {step}", "raise outer.steps"
+        raise UserError(f"training of {name} {why}, and {keys} would train nothing; to train on, {remedy}, or start a new run")
+
+    def _score_best_again(self, newest: checkpoint.Checkpoint) -> None:
+        """Validate the best checkpoint as validation is from here on, so that it is compared with scores of its own kind."""
+        assert self.state.best_step is not None  # asked by the caller
+        load_parameters(self.learner, checkpoint.load_for_use(self.run.checkpoints, self.state.best_step))
+        before = self.state.best_score
+        try:
+            with self._as_kept():
+                values = self._scores(Adapted(self.learner), self.config.validation.episodes)
+        except _StopNow:
+            raise self._stopped() from None
+        load_parameters(self.learner, newest)
+        self.state.best_score, self.state.without_new_best = mean_over_tasks(values.values()), 0
+        self._saved_step = None
+        score = f"{self.config.validation.score.replace('_', ' ')} {self.state.best_score:.3f}"
+        self.display.say(f"validation differs from here on: the best so far (step {self.state.best_step}, before {before:.3f}) has {score}")
 
     def last_logged(self) -> int:
         """The last meta-update that any process of this run has done, also if no checkpoint has it."""
@@ -137,6 +177,8 @@ class Trainer:
         self._ranks.check_same(self.learner.parameters, "at the start")
         self.display.start("meta-training", self.config.outer.steps, self.state.step)
         try:
+            if self.state.step and self._saved_step is None:
+                self._save(metrics)  # the best has another score
             while True:
                 if self._validation_due():
                     self._validate(metrics, wandb)
@@ -154,6 +196,9 @@ class Trainer:
             self.display.stop()
             metrics.close()
             self._timings.close()
+        if self.state.step < self.config.outer.steps:
+            number, patience = self.state.without_new_best, self.config.validation.patience
+            self.display.say(f"stopped early at step {self.state.step}: {number} validations without a new best (validation.patience={patience})")
         if self.state.best_step is not None:
             load_parameters(self.learner, checkpoint.load_for_use(self.run.checkpoints, self.state.best_step))
         self.learner.load(blended(self._start, self.learner.parameters, self.config.outer.blend))
@@ -340,7 +385,7 @@ class Trainer:
         self._saved_step = self.state.step
 
     def _stopped(self) -> Stopped:
-        return Stopped(self._stop.signal_number or signal.SIGTERM, f"stopped at step {self.state.step}; go on with: metatrain resume {shown(self.run.path)}")
+        return Stopped(self._stop.signal_number or signal.SIGTERM, f"stopped at step {self.state.step}; resume with: {resume_command(self.run.path)}")
 
 
 class _StopNow(Exception):

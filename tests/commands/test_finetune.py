@@ -291,3 +291,19 @@ def test_labels_without_words_are_noticed_where_names_are_read(cli, tmp_path):
     assert "label names that say nothing in words are not read as examples: '0', '1' in numbers.csv" in said
     (tmp_path / "words.csv").write_text("text,label\ngood tool,good\nbad film,bad\nfine,good\ndull,bad\n")
     assert "say nothing in words" not in cli("finetune", "checkpoint=run", "data.train=words.csv").out
+
+
+def test_names_outside_ascii(cli, tmp_path):
+    (tmp_path / "données.csv").write_text("texte,catégorie\nbon,é\nmauvais,è\n", encoding="utf-8")
+    found = cli("finetune", "checkpoint=tiny", "data.train=données.csv", "data.text=texte", "data.label=catégorie", "hydra.run.dir=l'été", "report=false")
+    assert found.code == 0, found.err
+    assert "next: metatrain predict 'model=\"l'\"'\"'été/model\"' text=" in found.out
+    assert "text is not set" not in cli("predict", "model=nowhere", "text=???").err
+
+
+def test_a_directory_with_files_of_the_users_own_is_refused_and_left_as_it_is(cli, tmp_path, examples):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights").write_text("mine")
+    found = cli("finetune", "checkpoint=tiny", f"data.train={examples}", "hydra.run.dir=.")
+    assert found.code == 2 and "hydra.run.dir=. holds examples.csv and 1 more, and is no run of metatrain" in found.err
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["examples.csv", "model", "weights"]

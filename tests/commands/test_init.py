@@ -2,7 +2,8 @@ import pytest
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
 
-from metatrain.config.compose import conf_dir, normalise
+from metatrain.config.compose import conf_dir
+from metatrain.config.overrides import normalise
 from metatrain.config.schema import register
 
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))

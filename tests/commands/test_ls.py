@@ -6,6 +6,8 @@ import shutil
 import pytest
 from conftest import ROOT
 
+from metatrain.training.latest import announce
+
 
 def test_everything_on_one_page(cli):
     found = cli("ls")
@@ -39,7 +41,7 @@ def test_methods_with_their_papers(cli, monkeypatch):
     assert "Equation" not in found.out
 
 
-@pytest.mark.parametrize(("state", "said"), [("done", "done"), ("stopped", "stopped"), ("running", "killed; metatrain resume goes on")])
+@pytest.mark.parametrize(("state", "said"), [("done", "done"), ("stopped", "stopped"), ("running", "killed; can be resumed")])
 def test_runs_with_their_state_and_score(cli, tiny_run, tmp_path, monkeypatch, state, said):
     monkeypatch.setenv("COLUMNS", "40")
     run = shutil.copytree(tiny_run, tmp_path / "outputs" / "train" / "maml" / "a")
@@ -62,6 +64,13 @@ def test_a_run_that_a_process_has(cli, tiny_run, tmp_path, monkeypatch):
     (run / "run.json").write_text(json.dumps({**record, "state": "running"}))
     with FileLock(run / ".lock"):
         assert " running " in cli("ls", "runs").out
+
+
+def test_a_run_elsewhere_is_listed_where_it_was_started(cli, tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    announce(tiny_run, "train", debug=False)
+    announce(tiny_run, "train", debug=False)
+    assert cli("ls", "runs").out.count(f"{tiny_run} ") == 1
 
 
 def test_a_run_that_cannot_be_read_is_listed(cli, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shlex
 import shutil
 import signal
 import time
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from conftest import spawn
+
+from metatrain.config.overrides import quoted
 
 SHORT = [
     "debug=fast", "hardware.threads=1", "outer.steps=14", "validation.every=4", "checkpoint.every=3", "algorithm.head=prototype", "evaluation.episodes=1",
@@ -138,6 +141,29 @@ def test_a_finished_run_can_be_trained_longer(cli, copied):
     assert "steps: 5" in (copied / "config.yaml").read_text()
 
 
+def test_settings_that_would_train_nothing_are_refused_and_the_run_stays_as_it_is(cli, copied):
+    before = {path: path.read_bytes() for path in copied.iterdir() if path.suffix in (".json", ".jsonl", ".yaml")}
+    for setting, words in (
+        ("inner.lr=0.5", "is complete at step 3, and inner.lr would train nothing; to train on, raise outer.steps, or start a new run"),
+        ("seed=7", "has seed=0, and keeps it; start a new run with metatrain train and seed=7"),
+        ("algorithm=protonet", "keeps its choice of algorithm; metatrain resume changes single settings"),
+        ("algorithm=", "keeps its choice of algorithm"),
+        ("+experiment=arsc", "keeps its choice of experiment"),
+    ):
+        found = cli("resume", str(copied), setting)
+        assert found.code == 2 and words in found.err and len(found.err.splitlines()) == 1, found.err
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_the_best_so_far_is_scored_as_those_to_come(cli, copied):
+    assert cli("train", "debug=fast", "validation.every=2", "validation.episodes=3", "hardware.threads=1", "evaluation.arms=[]", "hydra.run.dir=run").code == 0
+    scores = {each["step"]: each["accuracy"] for line in Path("run/metrics.jsonl").read_text().splitlines() if "accuracy" in (each := json.loads(line))}
+    best = json.loads((copied / "checkpoints/step-00000003/state.json").read_text())["best_step"]
+    found = cli("resume", str(copied), "outer.steps=4", "validation.episodes=3", "validation.every=5", "evaluation.arms=[]")
+    assert found.code == 0, found.err
+    assert f"the best so far (step {best}, before " in found.out and f") has accuracy {scores[best]:.3f}\n" in found.out
+
+
 def test_a_damaged_checkpoint_is_set_aside_with_a_warning(cli, copied):
     (copied / "checkpoints" / "step-00000003" / "model.safetensors").write_bytes(b"x")
     found = cli("resume", str(copied), "outer.steps=4")
@@ -163,20 +189,23 @@ def test_what_is_different_from_here_on_is_said(cli, copied):
     assert "was 2.10.0: numbers may differ" in found.out
 
 
-def test_tasks_whose_data_has_changed_are_refused_unless_others_are_asked_for(cli, tmp_path):
+def test_tasks_whose_data_has_changed_are_refused_unless_others_are_asked_for(cli, tmp_path, monkeypatch):
     data = tmp_path / "data"
     data.mkdir()
     for name in ("a", "b", "c"):
         rows = [f"{'nice' if number % 2 else 'bad'} {name} {number},{'good' if number % 2 else 'bad'}" for number in range(20)]
         (data / f"{name}.csv").write_text("\n".join(["text,label", *rows]) + "\n")
-    files = ["tasks=files", f"tasks.path={data}", "tasks.meta_test.tasks=[c]", "tasks.meta_train.tasks=[a,b]"]
+    files = ["tasks=files", "tasks.path=data", "tasks.meta_test.tasks=[c]", "tasks.meta_train.tasks=[a,b]"]
     assert cli("train", "debug=fast", *files, "validation.every=0", "hydra.run.dir=run").code == 0
     (data / "a.csv").write_text((data / "a.csv").read_text().replace("nice a 7", "fine a 7"))
     found = cli("resume", "run", "outer.steps=4")
     assert found.code == 2
     assert "the tasks' data is not what it was" in found.err and len(found.err.splitlines()) == 1
-    found = cli("resume", "run", "outer.steps=4", "tasks.meta_train.tasks=[b]")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    found = cli("resume", "../run", "outer.steps=4", "tasks.meta_train.tasks=[b]")
     assert found.code == 0, found.err
+    assert f"relative paths in the settings are of {tmp_path}, where the run was started" in found.out
 
 
 def test_an_unreadable_best_checkpoint_is_one_line(cli, copied, examples):
@@ -193,3 +222,16 @@ def test_a_misspelt_setting(cli, copied):
     assert found.code == 2
     assert "did you mean 'outer.steps'?" in found.err
     assert (copied / "config.yaml").read_bytes() == before
+
+
+def test_a_run_below_a_directory_of_any_name(cli, tiny_run, tmp_path, monkeypatch):
+    folder = tmp_path / "O'Brien ${x} #é"
+    shutil.copytree(tiny_run, folder / "r")
+    monkeypatch.chdir(folder)
+    found = cli("resume", "r", "outer.steps=4", f"tracking.project={quoted('a${x}')}")
+    assert found.code == 0, found.err
+    assert "changed: tracking.project: metatrain -> a${x}" in found.out
+    monkeypatch.chdir(tmp_path)
+    found = cli("resume", str(folder / "r"))
+    assert found.code == 0, found.err
+    assert f"to train longer: metatrain resume {shlex.quote(str(folder.relative_to(tmp_path) / 'r'))} outer.steps=..." in found.out

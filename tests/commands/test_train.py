@@ -73,6 +73,13 @@ def test_training_stops_early_when_validation_no_longer_improves(cli, tmp_path):
     records = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert max(record["step"] for record in records) == 3  # the first is the best, two more are not better
     assert records[-1]["best_step"] == 1
+    said = "stopped early at step 3: 2 validations without a new best (validation.patience=2)"
+    assert said in (tmp_path / "run" / "run.log").read_text()
+    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.suffix in (".json", ".jsonl", ".yaml")}
+    found = cli("resume", "run", "outer.steps=60")
+    assert found.code == 2 and "run stopped early at step 3 (validation.patience=2), and outer.steps would train nothing" in found.err, found.err
+    assert before == {path: path.read_bytes() for path in before}
+    assert "finished (it stopped early); to train longer: metatrain resume run validation.patience=null" in cli("resume", "run").out
 
 
 def test_the_same_command_gives_the_same_numbers(cli, tiny_run, tmp_path):

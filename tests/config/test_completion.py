@@ -1,7 +1,8 @@
 import pytest
 
 from metatrain.cli import COMMANDS
-from metatrain.config.compose import SHORTHANDS, groups_of
+from metatrain.config.compose import groups_of
+from metatrain.config.overrides import SHORTHANDS
 from metatrain.config.schema import SCHEMAS
 from metatrain.config.settings import settings_of
 

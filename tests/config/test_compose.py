@@ -7,7 +7,8 @@ from conftest import ROOT
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from metatrain.config.compose import conf_dir, normalise
+from metatrain.config.compose import conf_dir
+from metatrain.config.overrides import normalise
 from metatrain.config.schema import SCHEMAS, register
 
 GROUPS = [(path.parent.name, path.stem) for path in sorted((ROOT / "conf").glob("*/*.yaml")) if path.parent.name not in ("experiment", "debug")]

@@ -62,7 +62,13 @@ def run(folder: Path, updates: int = 6) -> Path:
     folder.mkdir()
     (folder / "config.yaml").write_text("name: made up\ninner: {lr: 0.01, head_lr: 0.5}\ntasks: {path: my tasks}\n")
     (folder / "overrides.yaml").write_text("- inner.lr=0.01\n- tasks.path='my tasks'\n")
-    facts = {"command": "train", "started": "2026-01-02T03:04:05+0000", "state": "done", "versions": {"torch": "2"}, "hardware": {"processor": HOSTILE}}
+    facts = {
+        "command": "train",
+        "started": "2026-01-02T03:04:05+0000",
+        "state": "done",
+        "versions": {"metatrain": "1", "torch": "2"},
+        "hardware": {"processor": HOSTILE},
+    }
     (folder / "run.json").write_text(json.dumps(facts))
     (folder / "results.json").write_text(json.dumps(results()))
     (folder / "analysis.json").write_text(json.dumps(analysis()))

@@ -141,7 +141,7 @@ def test_it_says_how_to_make_the_run_again(tmp_path):
 
 def test_a_run_that_has_just_begun_has_a_page_too(tmp_path):
     run = made_up.run(tmp_path / "run")
-    for name in ("results.json", "analysis.json", "metrics.jsonl", "timings.jsonl", "run.json", "overrides.yaml"):
+    for name in ("results.json", "analysis.json", "metrics.jsonl", "timings.jsonl", "overrides.yaml"):
         (run / name).unlink()
     write_report(run, tmp_path / "report.html")
     assert "Run it again" in (tmp_path / "report.html").read_text()

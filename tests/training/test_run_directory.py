@@ -1,15 +1,14 @@
 import json
 import os
-import shlex
+import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from metatrain.errors import Stopped, UserError
-from metatrain.training.run_directory import RunDirectory, recorded, shown, typed_setting
+from metatrain.training.run_directory import RunDirectory, recorded
 from metatrain.training.whole_files import write_text, written_whole
 
 
@@ -63,12 +62,63 @@ def test_only_training_has_what_training_goes_on_with():
         create("a", "finetune").load_config(Config)
 
 
-def test_paths_are_shown_as_one_types_them(tmp_path):
-    assert shown(tmp_path / "a" / "b") == os.path.join("a", "b") and shown(Path("/x/y")) == "/x/y"
-    assert typed_setting("checkpoint", tmp_path / "runs" / "maml-1_0.5") == "checkpoint=runs/maml-1_0.5"
-    for name in ("my run", "lr=1,2", "it's (a) run"):
-        (word,) = shlex.split(typed_setting("checkpoint", tmp_path / name))
-        assert OverridesParser.create().parse_override(word).value() == name
+def test_a_run_is_made_only_where_nothing_is(tmp_path):
+    folder = tmp_path / "mine"
+    for name in ("model/config.json", "checkpoints/epoch-1.pt", "results.json", "report.html", "config.yaml", "run.json", "run.log", "notes.txt", ".lock"):
+        path = folder / name
+        path.parent.mkdir(parents=True)
+        path.write_text("mine")
+        with pytest.raises(UserError, match=f"mine holds {name.split('/')[0]}, and is no run of metatrain"):
+            RunDirectory.create(folder, Config(), [], "train")
+        assert [each.read_text() for each in folder.rglob("*") if each.is_file()] == ["mine"]
+        shutil.rmtree(folder)
+
+
+def test_output_of_the_command_itself_may_be_there(tmp_path):
+    for name in ("slurm-7.out", "console.log", ".hydra/config.yaml"):
+        path = tmp_path / "run" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    assert RunDirectory.create(tmp_path / "run", Config(), [], "train").config.is_file()
+
+
+def test_a_start_that_was_killed_can_be_repeated_but_a_run_is_not_replaced(tmp_path):
+    run = create("a")
+    run.unlock()
+    run.config.unlink()  # written last
+    again = create("a")
+    with pytest.raises(UserError, match="outputs/train/a already holds a run; resume it with: metatrain resume outputs/train/a"):
+        create("a")
+    again.unlock()
+    again.config.unlink()
+    (again.path / "model").mkdir()
+    with pytest.raises(UserError, match="a holds model, and is no run"):
+        create("a")
+
+
+def test_a_config_yaml_of_something_else_is_no_run(tmp_path):
+    (tmp_path / "config.yaml").write_text("seed: 1\n")
+    with pytest.raises(UserError, match=r"is not a run directory: it has no run\.json of metatrain"):
+        RunDirectory.find(".")
+    (tmp_path / "run.json").write_text('{"versions": {"other": 1}}')
+    with pytest.raises(UserError, match=r"no run\.json of metatrain"):
+        RunDirectory.find(".")
+
+
+def test_names_that_look_like_references_are_saved_as_names():
+    run = RunDirectory.create(Path("run"), Config(name="a${x}\\${y}"), [], "train")
+    assert run.load_config(Config).name == "a${x}\\${y}"
+
+
+def test_a_debug_run_is_latest_only_while_there_is_no_other():
+    first = create("a", overrides=["+debug=fast"])
+    assert RunDirectory.find("latest").path == first.path
+    second = create("b", overrides=["+debug=fast"])
+    assert RunDirectory.find("latest").path == second.path
+    trained = create("c")
+    create("d", overrides=["seed=1", "+debug=overfit"])
+    assert RunDirectory.find("latest").path == trained.path
+    assert Path("outputs/latest").resolve().name == "d"
 
 
 @pytest.mark.parametrize(

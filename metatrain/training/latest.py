@@ -1,0 +1,51 @@
+"""Links below outputs/ to runs: the newest of all, the newest of each command, and those that lie elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_OUTPUTS = Path("outputs")
+_ELSEWHERE = _OUTPUTS / ".elsewhere"  # links to runs whose directory the user has chosen
+DEBUG = "debug"  # in run.json of a run that only tries whether everything works
+
+
+def latest(command: str) -> Path:
+    """Return the link to the newest run of one command; a debug run is there only while there is no other."""
+    return _OUTPUTS / f".latest-{command}"
+
+
+def announce(path: Path, command: str, debug: bool) -> None:
+    """Make the links of a new run. `outputs/latest` is the newest of all."""
+    point(_OUTPUTS / "latest", path)
+    if not (debug and latest(command).exists() and not _is_debug(latest(command))):
+        point(latest(command), path)
+    if not path.is_relative_to(_OUTPUTS.resolve()):
+        point(_ELSEWHERE / hashlib.sha256(os.fsencode(path)).hexdigest()[:16], path)
+
+
+def run_records() -> Iterator[Path]:
+    """Yield the run.json of all runs below outputs/, and of those that were started here with hydra.run.dir=DIR."""
+    yield from _OUTPUTS.glob("**/run.json")
+    yield from (path.resolve() for path in _ELSEWHERE.glob("*/run.json"))
+
+
+def point(link: Path, path: Path) -> None:
+    """Make `link` point to the run at `path`: a relative link where it lies below outputs/."""
+    root = link.parent.resolve()
+    root.mkdir(parents=True, exist_ok=True)
+    target = os.path.relpath(path, root) if path.is_relative_to(root) else str(path)
+    temporary = root / f".{link.name}-{os.getpid()}"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    os.replace(temporary, link)
+
+
+def _is_debug(run: Path) -> bool:
+    try:
+        return bool(json.loads((run / "run.json").read_text(encoding="utf-8")).get(DEBUG))
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,34 @@
+"""Relative paths in the settings of a run: they are of the directory where it was started."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+_PATHS = ("path", "tokenizer", "joint")  # last parts of the keys of settings that may name a file or a directory; model.name may, too
+_BUILT_IN = ("minilm", "tiny")  # names of models that are no directory, although one may be called so
+
+
+def located(config: Any, directory: Path, keep: Collection[str] = (), key: str = "") -> Any:
+    """Return the settings with the paths of what lies below `directory` made absolute, unless it is the working directory.
+
+    keep: keys that stay as they are. What is no path, such as a hub id, names nothing there.
+    """
+    if is_dataclass(config) and not isinstance(config, type):
+        inside = {each.name: located(getattr(config, each.name), directory, keep, f"{key}.{each.name}".lstrip(".")) for each in fields(config)}
+        return replace(config, **inside)
+    if isinstance(config, dict):
+        return {name: located(each, directory, keep, f"{key}.{name}") for name, each in config.items()}
+    may_be_path = key not in keep and (key.rpartition(".")[2] in _PATHS or (key == "model.name" and config not in _BUILT_IN))
+    if (
+        not may_be_path
+        or not isinstance(config, str)
+        or not config
+        or directory == Path.cwd()
+        or Path(config).expanduser().is_absolute()
+        or not (directory / config).exists()
+    ):
+        return config
+    return str(directory / config)
