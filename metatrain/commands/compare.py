@@ -19,7 +19,8 @@ usage: metatrain compare RUN[:ARM] RUN[:ARM] ... [html=FILE]
 
 Compares runs of train or evaluate with the first: the settings that differ, validation over time, and the differences of their scores,
 paired by episode where both saw the same episodes, with 95% intervals. Runs of train that differ in their seed only are one: their
-intervals are over seeds too. ARM is meta_trained if it is left out. With html=FILE as a page with charts too.
+intervals are over seeds too. ARM is meta_trained if it is left out. Runs of finetune are compared by their held-out and cross-validated
+scores. With html=FILE as a page with charts too.
 
 examples:
   metatrain compare outputs/train/maml/A outputs/train/protonet/B html=comparison.html
@@ -87,6 +88,11 @@ def main(arguments: list[str]) -> None:
     from metatrain.training.whole_files import place_for
 
     paths = [place_for("html", page) for page in pages]
+    if finetuned := _finetuned(named):
+        from metatrain.commands import compare_finetuned
+
+        compare_finetuned.compare(finetuned, paths)
+        return
     compared = _grouped([_read(argument) for argument in named])
     console = Console(highlight=False, markup=False)
     for each in compared:
@@ -110,18 +116,43 @@ def main(arguments: list[str]) -> None:
         console.print(f"page: {path}", soft_wrap=True)
 
 
+def _split(argument: str) -> tuple[str, str]:
+    """Return (the run, its arm or nothing); a colon may be part of a path."""
+    from metatrain.training.latest import pinned
+
+    whole = ":" not in argument or Path(argument).is_dir()
+    reference, arm = (argument, "") if whole else argument.rsplit(":", 1)
+    return pinned(reference), arm
+
+
+def _finetuned(named: Sequence[str]) -> list[tuple[str, str, Record]]:
+    """Return (letter, name, record) of each run if all are runs of finetune; nothing if none is.
+
+    Raises:
+        UserError: some are.
+    """
+    from metatrain.report.record import read
+
+    names = [_split(argument)[0] for argument in named]
+    records = [read(Path(name)) for name in names]
+    of_finetune = [name for name, record in zip(names, records) if record.command == "finetune"]
+    if of_finetune and len(of_finetune) < len(names):
+        raise UserError(f"{of_finetune[0]} is a run of metatrain finetune, whose scores are of one task; compare it with others of finetune")
+    return [(_letter(number), name, record) for number, (name, record) in enumerate(zip(names, records))] if of_finetune else []
+
+
 def _read(argument: str) -> Run:
     """Raises: UserError: it is no run, has no results, or not this arm."""
     from metatrain.config.settings import leaves
     from metatrain.report.record import read
 
-    reference, _, arm = argument.partition(":")
-    record, arm = read(Path(reference)), arm or "meta_trained"
+    reference, arm = _split(argument)
+    name, record, arm = f"{reference}:{arm}" if arm else reference, read(Path(reference)), arm or "meta_trained"
     if not record.results:
         raise UserError(f"{reference} has no results.json: give a run of train or evaluate that has ended")
     if arm not in record.results.get("arms", {}):
         raise UserError(f"{reference} has no arm '{arm}'; there are {', '.join(record.results.get('arms', {})) or 'none'}")
-    return Run(argument, record, dict(leaves(record.settings)), arm)
+    return Run(name, record, dict(leaves(record.settings)), arm)
 
 
 def _grouped(runs: Sequence[Run]) -> list[Compared]:

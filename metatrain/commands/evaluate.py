@@ -56,10 +56,12 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.tracking.console import Display
     from metatrain.training import hardware
     from metatrain.training.hints import shown
+    from metatrain.training.latest import pin
     from metatrain.training.memory_limit import fit_adaptation
     from metatrain.training.run_directory import RunDirectory, recorded
     from metatrain.training.signals import StopRequest
 
+    overrides = pin(config, overrides, "checkpoint", "evaluation.joint")
     with Display() as display:
         if config.evaluation.arms is not None:
             check_arms(config.evaluation.arms)

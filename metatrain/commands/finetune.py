@@ -88,10 +88,12 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.tracking.model_card import finetuned_card
     from metatrain.training import hardware
     from metatrain.training.hints import shown, typed_setting
+    from metatrain.training.latest import pin
     from metatrain.training.memory_limit import fit_adaptation
     from metatrain.training.run_directory import RunDirectory, recorded
     from metatrain.training.whole_files import write_json, written_whole
 
+    overrides = pin(config, overrides, "checkpoint")
     with Display() as display:
         examples = _read(config.data, config.none_of_these is not None, display.say)
         task = examples.episode.task

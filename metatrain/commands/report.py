@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from metatrain.errors import UserError
+from metatrain.training.latest import pinned
 
 USAGE = """\
 usage: metatrain report [RUN] [out=FILE.html] [pictures=DIR]
@@ -30,9 +31,9 @@ def main(arguments: list[str]) -> None:
             raise UserError(f"metatrain report has no {key}=; it takes {' and '.join(f'{each}=' for each in _OPTIONS)}")
     if len(named) > 1:
         raise UserError(f"metatrain report takes one run, not {' '.join(named)}; metatrain compare A B html=FILE shows several")
-    run = Path(named[0] if named else "outputs/latest")
-    if not named and not run.exists():
+    if not named and not Path("outputs/latest").exists():
         raise UserError("there is no run below outputs/ yet; name a run directory")
+    run = Path(pinned(named[0] if named else "outputs/latest"))
 
     from metatrain.report.charts import charts
     from metatrain.report.page import pictures, write_report

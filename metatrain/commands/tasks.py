@@ -132,6 +132,7 @@ def _compare(config: TasksCommandConfig, tasks: TaskDistribution, display: Displ
     from metatrain.models.encoder import load_encoder
     from metatrain.tasks.episodes import SPLITS
     from metatrain.training import hardware
+    from metatrain.training.hints import shell_quoted
 
     if not 0 <= config.nearness <= 1:
         raise UserError(f"nearness={config.nearness} must be between 0 (tasks unlike each other) and 1 (tasks like the target)")

@@ -103,6 +103,9 @@ def main(arguments: list[str]) -> None:
 
 def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
     """Start a new run in `path`; a run of a grid that is there already, from an earlier start of the same command, is resumed."""
+    from metatrain.training.latest import pin
+
+    overrides = pin(config, overrides, "model.name", "evaluation.joint")
     try:
         if is_of_grid():
             from metatrain.commands.resume import check_same, go_on

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 from pathlib import Path
 
-from metatrain.config.overrides import quoted
-
-_PLAIN = re.compile(r"(?:\.{0,2}/|[a-z_])[\w./-]*", re.ASCII | re.IGNORECASE)
-_NO_STRINGS = ("null", "true", "false", "inf", "nan")
+from metatrain.config.overrides import override
 
 
 def shown(path: Path) -> str:
@@ -28,9 +24,7 @@ def resume_command(path: Path, *settings: str) -> str:
 
 def typed_setting(key: str, path: Path | str) -> str:
     """Return KEY=PATH, as a shell and then Hydra read it."""
-    name = shown(path) if isinstance(path, Path) else path
-    value = name if _PLAIN.fullmatch(name) and name.lower() not in _NO_STRINGS else quoted(name)
-    return shell_quoted(f"{key}={value}")
+    return shell_quoted(override(key, shown(path) if isinstance(path, Path) else path))
 
 
 def shell_quoted(text: str) -> str:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from metatrain.config.overrides import override
+from metatrain.training.hints import shown
 
 _OUTPUTS = Path("outputs")
 _ELSEWHERE = _OUTPUTS / ".elsewhere"  # links to runs whose directory the user has chosen
@@ -25,6 +30,27 @@ def announce(path: Path, command: str, debug: bool) -> None:
         point(latest(command), path)
     if not path.is_relative_to(_OUTPUTS.resolve()):
         point(_ELSEWHERE / hashlib.sha256(os.fsencode(path)).hexdigest()[:16], path)
+
+
+def pinned(reference: str) -> str:
+    """Return `latest`, or a path through a link to a run, as the path of the run that it means now: links move on."""
+    path = latest("train") if reference == "latest" else Path(reference).expanduser()
+    found = path.resolve()
+    is_link = path.is_dir() and str(found) != os.path.abspath(path)
+    return shown(found) if is_link and any((folder / "run.json").is_file() for folder in (found, *found.parents)) else reference
+
+
+def pin(config: Any, overrides: list[str], *keys: str) -> list[str]:
+    """Have these settings name runs by their own paths; returns the overrides that say the same."""
+    said = list(overrides)
+    for key in keys:
+        *groups, name = key.split(".")
+        owner = functools.reduce(getattr, groups, config)
+        if (before := getattr(owner, name)) is None or (now := pinned(before)) == before:
+            continue
+        setattr(owner, name, now)
+        said = [override(key, now) if item.lstrip("+").partition("=")[0] == key else item for item in said]
+    return said
 
 
 def run_records() -> Iterator[Path]:

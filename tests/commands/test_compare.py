@@ -56,6 +56,23 @@ def test_results_of_an_earlier_version(cli, two, tmp_path):
     assert "not paired: a run of an earlier version" in cli("compare", *two).out
 
 
+def test_runs_of_finetune(cli, tiny_run, tmp_path, examples, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    for name, steps in (("a", 1), ("b", 2)):
+        settings = [f"data.test={examples}", f"inner.steps={steps}", "report=false", f"hydra.run.dir={name}"]
+        assert cli("finetune", "checkpoint=tiny", f"data.train={examples}", *settings).code == 0
+    found = cli("compare", "a", "b", "html=page.html")
+    assert found.code == 0, found.err
+    rows = [line.split() for line in found.out.splitlines()]
+    assert ["inner.steps", "1", "2"] in rows
+    results = [json.loads(Path(run, "results.json").read_text())["test"]["accuracy"] for run in ("a", "b")]
+    for letter, accuracy in zip("AB", results):
+        assert [letter, "4", "held-out", "accuracy", f"{accuracy:.3f}", "of", "4"] in [row[:7] for row in rows]
+    assert "2 runs compared" in Path("page.html").read_text()
+    found = cli("compare", "a", str(tiny_run))
+    assert found.code == 2 and "a is a run of metatrain finetune" in found.err
+
+
 @pytest.mark.parametrize(("change", "words"), [("results.json", "has no results.json"), ("config.yaml", "has no config.yaml")])
 def test_what_is_no_run(cli, tiny_run, tmp_path, change, words):
     run = shutil.copytree(tiny_run, tmp_path / "run")

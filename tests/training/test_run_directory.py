@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from metatrain.errors import Stopped, UserError
+from metatrain.training.latest import pin, pinned
 from metatrain.training.run_directory import RunDirectory, recorded
 from metatrain.training.whole_files import write_text, written_whole
 
@@ -35,6 +36,19 @@ def test_latest_is_the_newest_run_and_each_command_has_its_own():
     assert RunDirectory.find("latest").path == trained.path
     assert RunDirectory.find("latest", "finetune").path == finetuned.path
     assert not os.path.isabs(os.readlink("outputs/latest"))
+
+
+def test_what_a_run_is_made_from_is_named_by_its_own_directory(tmp_path):
+    trained = create("a")
+    (trained.path / "model").mkdir()
+    assert pinned("latest") == pinned("outputs/latest") == "outputs/train/a"
+    assert pinned("outputs/latest/model") == "outputs/train/a/model"
+    (tmp_path / "data").mkdir()
+    Path("link").symlink_to("data")
+    assert [pinned(name) for name in ("link", "minilm", "outputs/train/a")] == ["link", "minilm", "outputs/train/a"]  # no run, or no link
+    config = Config(name="latest")
+    assert pin(config, ["seed=1", "+name=latest"], "name") == ["seed=1", "name=outputs/train/a"]
+    assert config.name == "outputs/train/a"
 
 
 def test_secrets_in_overrides_are_not_written():
