@@ -19,7 +19,8 @@ import matplotlib
 import numpy as np
 from fontTools.ttLib import TTFont
 from PIL import Image, ImageDraw, ImageFont
-from sklearn.linear_model import LogisticRegression
+
+from metatrain.evaluation.logistic_regression import logistic_regression
 
 SIDE, DRAWN = 32, 96  # pixels of a picture, and of the larger one that it is made from
 FACES = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSansMono", "DejaVuSerif", "DejaVuSerif-Bold")
@@ -64,7 +65,7 @@ def pixels(folder: Path, scripts: list[str], shots: int, episodes: int, rng: np.
         for _ in range(episodes):
             chosen = [rng.permutation(classes[path]) for path in rng.choice(np.array(list(classes)), 5, replace=False)]
             support, query = (np.concatenate([each[part] for each in chosen]) for part in (slice(shots), slice(shots, shots + 10)))
-            model = LogisticRegression(max_iter=500).fit(support, np.repeat(range(5), shots))
+            model = logistic_regression(support, np.repeat(range(5), shots))
             scores.append(model.score(query, np.repeat(range(5), 10)))
     return float(np.mean(scores))
 

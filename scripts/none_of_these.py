@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 from metatrain.commands.building import open_checkpoint
 from metatrain.config.schema import Overrides
+from metatrain.evaluation.logistic_regression import logistic_regression
 from metatrain.evaluation.protocol import texts_of
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.inner import HEAD
@@ -68,9 +68,10 @@ def _ours(learner: EncoderLearner, texts: Sequence[str], labels: Sequence[str], 
 
 
 def _regression(features: np.ndarray, labels: Sequence[str], asked: np.ndarray, known: int) -> tuple[float, float, float]:
-    model, folds = LogisticRegression(max_iter=1000), StratifiedKFold(min(5, len(labels) // len(set(labels))), shuffle=True, random_state=0)
-    surest = cross_val_predict(model, features, labels, cv=folds, method="predict_proba").max(1)
-    probabilities = model.fit(features, labels).predict_proba(asked).max(1)
+    numbers = np.unique(np.array(labels), return_inverse=True)[1]
+    model, folds = logistic_regression(features, numbers), StratifiedKFold(min(5, len(labels) // len(set(labels))), shuffle=True, random_state=0)
+    surest = cross_val_predict(model, features, numbers, cv=folds, method="predict_proba").max(1)
+    probabilities = model.predict_proba(asked).max(1)
     return _figures(probabilities < np.quantile(surest, SHARE), probabilities, known)
 
 

@@ -10,6 +10,8 @@ from metatrain.config.compose import run_under_hydra
 from metatrain.config.schema import EvaluateConfig, Overrides, TrainConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from metatrain.tasks.task import Task
 
 
@@ -88,7 +90,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
                 if stop:
                     raise Stopped(stop.signal_number or signal.SIGTERM, "stopped; evaluations are short and start anew")
 
-            setup = Setup(tasks, tokens, opened.episode, config.evaluation, config.evaluation.seed_of(config.seed))
+            setup = Setup(tasks, tokens, opened.episode, config.evaluation, config.evaluation.seed_of(config.seed), _validation_tasks(names, opened.config))
             test = MetaTest(arms, setup, run, display, give_way)
             _, scores = test.results(checkpoint=opened.name)
             display.say(f"results: {shown(run.results)}")
@@ -96,6 +98,15 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
                 test.analyse(scores)
                 write_report(run.path, run.report)
                 display.say(f"report: {shown(run.report)}")
+
+
+def _validation_tasks(arms: Sequence[str], trained: TrainConfig | None) -> tuple[Task, ...]:
+    """The run's meta-validation tasks, for arms that choose something by them."""
+    from metatrain.tasks.distribution import load_tasks
+
+    if trained is None or not any(name.startswith("full_finetune") for name in arms):
+        return ()
+    return load_tasks(trained.tasks, trained.seed, hold_out_seed=trained.evaluation.seed_of(trained.seed)).meta_validation
 
 
 def _test_tasks(config: EvaluateConfig, trained: TrainConfig | None) -> tuple[tuple[Task, ...], tuple[str, ...]]:

@@ -7,8 +7,9 @@ from typing import Any
 
 from metatrain.evaluation.analysis import accuracy_by_steps, learned_rates, mapped_tasks, mistakes, step_counts, step_episodes, task_map
 from metatrain.evaluation.arms import Adapted
+from metatrain.evaluation.full_finetune import FullFinetuned
 from metatrain.evaluation.prediction import Arm
-from metatrain.evaluation.protocol import SUBJECT, Scores, Setup, evaluate
+from metatrain.evaluation.protocol import SUBJECT, Scores, Setup, evaluate, validation_episodes
 from metatrain.evaluation.sharing import Workers
 from metatrain.models.encoder import Encoder
 from metatrain.tasks.task import TaskDistribution
@@ -32,12 +33,28 @@ class MetaTest:
         """Run the arms, write results.json with `facts` beside the results, show them; returns them and the scores behind them."""
         if self.setup.config.resamples is not None:
             self.display.say("evaluation.resamples is no longer used: intervals are in closed form; leave it out")
+        self._choose_rates()
         self.display.start("meta-test", self._episodes(self.setup.config.episodes))
         results, scores = evaluate(self.arms, self.setup, self._between, self._workers)
         if self._writes:
             write_json(self.run.results, {**results, **facts})
         show(results, self.display)
         return results, scores
+
+    def _choose_rates(self) -> None:
+        """Choose the learning rates of full finetunes on the meta-validation tasks."""
+        arms = {name: arm for name, arm in self.arms.items() if isinstance(arm, FullFinetuned) and arm.config.rates}
+        if not arms:
+            return
+        episodes = validation_episodes(self.setup)
+        for name, arm in arms.items():
+            if not episodes:
+                self.display.say(f"{name}: no meta-validation task with enough rows to choose a learning rate by; {arm.lr:g} it is")
+                continue
+            self.display.start(f"learning rate of {name}", len(arm.config.rates) * len(episodes))
+            arm.choose_rate(episodes, self._between)
+            self.display.stop()
+            self.display.say(f"{name}: {arm.config.steps} updates, learning rate {arm.lr:g} of {arm.config.rates}, chosen on meta-validation tasks")
 
     def analyse(self, scores: Mapping[str, Mapping[str, Scores]], every: TaskDistribution | None = None) -> None:
         """A closer look at the meta-trained model, for the report: analysis.json. `every`: the tasks that are to be on the map."""

@@ -235,7 +235,7 @@ def meta_train(job: Job) -> None:
             if config.hardware.max_memory is not None:
                 hardware.give_back()
             arms = make_arms(names, learner, build_learner(recipe, device, dtype), config.evaluation, joint)
-            setup = Setup(tasks.meta_test, tokens, config.episode, config.evaluation, test_seed)
+            setup = Setup(tasks.meta_test, tokens, config.episode, config.evaluation, test_seed, tasks.meta_validation)
             test = MetaTest(arms, setup, run, display, trainer.stop_evaluation, ranks)
             results, scores = test.results()
             failpoint("results")

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 from scipy.special import softmax
-from sklearn.linear_model import LogisticRegression
 
 from metatrain.errors import UserError
 from metatrain.evaluation.config import ARMS, ENCODINGS_ONLY, JOINT, EvaluationConfig
+from metatrain.evaluation.full_finetune import FullFinetuned
+from metatrain.evaluation.logistic_regression import logistic_regression
 from metatrain.evaluation.prediction import Arm, Prediction
 from metatrain.evaluation.setfit_arm import SetFit, check_setfit
 from metatrain.meta.config import AlgorithmConfig
@@ -142,10 +143,10 @@ class _Frozen:
 
 
 class FrozenLogisticRegression(_Frozen):
-    """Logistic regression (scikit-learn's defaults) on frozen vectors."""
+    """Logistic regression on frozen vectors, its strength chosen on the support set."""
 
     def fit(self, features: np.ndarray, labels: np.ndarray) -> Probabilities:
-        return LogisticRegression(max_iter=1000).fit(features, labels).predict_proba
+        return logistic_regression(features, labels).predict_proba
 
 
 class FrozenPrototypes(_Frozen):
@@ -155,14 +156,6 @@ class FrozenPrototypes(_Frozen):
         means = np.stack([features[labels == label].mean(0) for label in range(labels.max() + 1)])
 
         return lambda queries: softmax(-((queries[:, None] - means) ** 2).sum(-1), axis=1)
-
-
-def full_finetuning(start: Learner, config: EvaluationConfig) -> Adapted:
-    """Every parameter of a learner's encoder, and a head from zeros, trained on the support set alone."""
-    learner = EncoderLearner(start.model, AlgorithmConfig(name="full_finetune", head="zero", adapt="all"), config.full_finetune, way=None)
-    learner.load(start.of_model)
-    learner.memory = start.memory
-    return Adapted(learner)
 
 
 def arms_of(config: EvaluationConfig, algorithm: AlgorithmConfig) -> list[str]:
@@ -209,14 +202,19 @@ def make_arms(names: Sequence[str], trained: Learner, untrained: Learner, config
         "logistic_regression": lambda: regression,
         "logistic_regression_with_names": lambda: WithNames(regression),
         "prototypes": lambda: FrozenPrototypes(frozen),
-        "full_finetune": lambda: full_finetuning(untrained, config),
-        "full_finetune_of_trained": lambda: full_finetuning(trained, config),
+        "full_finetune": lambda: _full_finetune(untrained, config),
+        "full_finetune_of_trained": lambda: _full_finetune(trained, config),
         "setfit": lambda: SetFit(untrained),
         "setfit_with_names": lambda: WithNames(SetFit(untrained)),
         "joint": lambda: Adapted(_there(joint)),
         "joint_logistic_regression": lambda: FrozenLogisticRegression(FrozenFeatures(_there(joint))),
     }
     return {name: makers[name]() for name in names}
+
+
+def _full_finetune(start: Learner, config: EvaluationConfig) -> FullFinetuned:
+    assert isinstance(start, EncoderLearner)  # `arms_of` has refused it of others
+    return FullFinetuned(start, config.full_finetune)
 
 
 def _there(joint: Learner | None) -> Learner:

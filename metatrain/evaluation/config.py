@@ -18,6 +18,17 @@ ARMS = ("meta_trained", "no_meta_training", "without_adaptation", "shuffled_labe
 
 
 @dataclass
+class FullFinetuneConfig(InnerConfig):
+    """Training the whole encoder on a support set, in batches of 16."""
+
+    rule: str = "adam"  # adam, no other
+    lr: float = 5e-5  # of the encoder, where there is no meta-validation task to choose one by
+    head_lr: float | None = 0.01  # of the head, which begins at zero
+    steps: int = 200  # updates
+    rates: list[float] = field(default_factory=lambda: [2e-5, 5e-5, 1e-4])  # of the encoder, of which one is chosen on meta-validation tasks; []: lr
+
+
+@dataclass
 class EvaluationConfig:
     """Comparison of arms on the same meta-test episodes (config node `evaluation`)."""
 
@@ -28,15 +39,15 @@ class EvaluationConfig:
     shots: list[int] = field(default_factory=lambda: [5])  # support examples per class; results.json's `arms` are of the first
     way: int | None = None  # classes per episode; null: as many as in training (episode.way)
     queries: int | None = 50  # query examples per class, fewer where a class has no more; null: every row not in the support set
-    # meta_trained; of the same encoder before meta-training: no_meta_training (the same method), logistic_regression, prototypes,
-    # full_finetune, setfit (with the extra `compare`); of joint training: joint (its own head), joint_logistic_regression. To see what
+    # meta_trained; of the same encoder before meta-training: no_meta_training (the same method, with a fitted head where it has one),
+    # logistic_regression (a head whose strength is chosen on the support set), prototypes, full_finetune (200 updates: many seconds an
+    # episode), setfit (with the extra `compare`); of joint training: joint (its own head), joint_logistic_regression. To see what
     # it learns from: shuffled_labels, names_only, without_adaptation. Of the meta-trained encoder too: full_finetune_of_trained. With the
     # names of the classes as examples: logistic_regression_with_names, setfit_with_names. null: those of these that cost no training of
     # their own. []: train does no meta-test.
     arms: list[str] | None = None
     joint: str | None = None  # a run of algorithm=multitask on the same tasks, for the arms of joint training
-    # The inner loop of the arms full_finetune and full_finetune_of_trained.
-    full_finetune: InnerConfig = field(default_factory=lambda: InnerConfig(rule="adam", lr=5e-5, head_lr=0.01, steps=20))
+    full_finetune: FullFinetuneConfig = field(default_factory=FullFinetuneConfig)  # of the arms full_finetune and full_finetune_of_trained
     resamples: int | None = None  # no longer used, since intervals are in closed form; configurations of earlier versions have it
 
     def seed_of(self, seed: int) -> int:

@@ -12,6 +12,7 @@ from metatrain.errors import UserError
 from metatrain.evaluation import statistics
 from metatrain.evaluation.arms import arms_of
 from metatrain.evaluation.config import EvaluationConfig
+from metatrain.evaluation.full_finetune import VALIDATION_EPISODES, VALIDATION_TASKS, FullFinetuned, check_full_finetune
 from metatrain.evaluation.prediction import Arm, Prediction
 from metatrain.evaluation.sharing import Alone, Workers
 from metatrain.evaluation.text_scores import SCORES, check_score
@@ -204,6 +205,8 @@ def check_evaluation(config: EvaluationConfig, tasks: Sequence[Task], episode: E
         raise UserError(f"evaluation.shots={list(config.shots)} must be a list of numbers, each 1 or more")
     for shots in config.shots:
         check_tasks(tasks, episode_settings(episode, config, shots), "meta_test")
+    if any(name.startswith("full_finetune") for name in names):
+        check_full_finetune(config)
     check_answers(tasks, algorithm)
 
 
@@ -238,10 +241,27 @@ class Setup:
     episode: EpisodeConfig  # as in training
     config: EvaluationConfig
     seed: int
+    validation: Sequence[Task] = ()  # tasks on which a baseline's learning rate is chosen
 
     def settings(self, shots: int) -> EpisodeConfig:
         """Of the episodes with so many shots."""
         return episode_settings(self.episode, self.config, shots)
+
+
+def validation_episodes(setup: Setup) -> list[EpisodeTexts]:
+    """A few episodes of meta-validation tasks, like those of the meta-test with the first number of shots; of tasks that have enough rows."""
+    settings = setup.settings(setup.config.shots[0])
+    tasks = [task for task in setup.validation if task.targets is None and _is_large_enough(task, settings)][:VALIDATION_TASKS]
+    drawn = [task_episode(task, settings, setup.seed, "meta_validation", index) for task in tasks for index in range(VALIDATION_EPISODES)]
+    return [texts_of(episode, setup.tokens) for episode in drawn]
+
+
+def _is_large_enough(task: Task, settings: EpisodeConfig) -> bool:
+    try:
+        check_tasks([task], settings, "meta_validation")
+    except UserError:
+        return False
+    return True
 
 
 def evaluate(
@@ -257,7 +277,7 @@ def evaluate(
     for shots in config.shots:
         scores[str(shots)] = run_arms(arms, setup.tasks, setup.tokens, setup.settings(shots), config.episodes, seed, "meta_test", between, workers)
         by_shots[str(shots)] = summarise(scores[str(shots)])
-    protocol = {
+    protocol: dict[str, Any] = {
         "split": "meta_test",
         "tasks": [task.name for task in setup.tasks],
         "scores": {task.name: task.score or "accuracy" for task in setup.tasks},
@@ -269,6 +289,8 @@ def evaluate(
         "interval": _interval_of(len(setup.tasks)),
         "verdict": "where p, adjusted for all comparisons in a table (Holm), is below 0.05; intervals are not adjusted",
     }
+    if rates := {name: arm.lr for name, arm in arms.items() if isinstance(arm, FullFinetuned)}:
+        protocol["full_finetune"] = {"updates": config.full_finetune.steps, "learning_rates": rates}
     return {"format": FORMAT, "protocol": protocol, **by_shots[str(config.shots[0])], "by_shots": by_shots}, scores
 
 

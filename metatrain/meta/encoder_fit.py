@@ -66,25 +66,33 @@ class Unwatched:
 
 
 @dataclass(frozen=True)
-class _Support:
+class Support:
     """A support set over the word-embedding rows that occur in it."""
 
     texts: Sequence[np.ndarray]
     labels: Tensor
     rows: Tensor | None  # of the word embeddings, as `EncoderLearner.occurring`
 
+    @classmethod
+    def of(cls, learner: EncoderLearner, episode: EpisodeTexts) -> Support:
+        """The support set of an episode, its labels where the model is."""
+        texts, rows = learner.occurring(episode.support)
+        return cls(texts, torch.from_numpy(np.asarray(episode.support_labels, dtype=np.int64)).to(learner.model.device), rows)
 
-class _Training:
-    """An encoder and its head in training on some of the examples."""
 
-    def __init__(self, learner: EncoderLearner, support: _Support, examples: np.ndarray, head: Head, seed: int):
+class Training:
+    """An encoder and its head in training on some of the examples; rates: of Adam, (encoder's, head's)."""
+
+    def __init__(self, learner: EncoderLearner, support: Support, examples: np.ndarray, head: Head, seed: int, rates: tuple[float, float] = (LR, HEAD_LR)):
         self.learner, self.support, self.examples = learner, support, examples
         module = {learner.prefix + name: value for name, value in learner.model.named_parameters() if name not in learner.unreached}
         view = {name: value for name, value in learner.view(support.rows).items() if name.startswith(learner.prefix)}
         start = {**module, **view, **{HEAD + name: value.to(learner.model.device) for name, value in head.items()}}
         self.parameters: Parameters = {name: value.detach().clone().requires_grad_() for name, value in start.items()}
-        rates = ((False, LR), (True, HEAD_LR))
-        groups = [{"params": [value for name, value in self.parameters.items() if name.startswith(HEAD) == of_head], "lr": lr} for of_head, lr in rates]
+        groups = [
+            {"params": [value for name, value in self.parameters.items() if name.startswith(HEAD) == of_head], "lr": rate}
+            for of_head, rate in zip((False, True), rates)
+        ]
         self.optimizer = torch.optim.Adam(groups, fused=learner.model.device.type == "cpu" or None)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda done: min(1.0, (done + 1) / WARMUP))
         self.rng, self.order, self.done = np.random.default_rng(seed), np.zeros(0, np.int64), 0
@@ -134,14 +142,13 @@ def fit_encoder(learner: EncoderLearner, episode: EpisodeTexts, fit: Fit, watche
 
     fit: the head that was fitted to this support set.
     """
-    labels = torch.from_numpy(np.asarray(episode.support_labels, dtype=np.int64))
-    texts, rows = learner.occurring(episode.support)
-    support = _Support(texts, labels.to(learner.model.device), rows)
+    support = Support.of(learner, episode)
+    labels = support.labels.cpu()
     everything, folds = np.arange(len(labels)), list(_enough(fit.folds))
     if not folds:
         return None
     left_out = np.concatenate([fold.left_out for fold in folds])
-    trainings = [_Training(learner, support, np.setdiff1d(everything, fold.left_out), fold.head, episode.seed) for fold in folds]
+    trainings = [Training(learner, support, np.setdiff1d(everything, fold.left_out), fold.head, episode.seed) for fold in folds]
     looks: list[_Look] = []
     numbers = _numbers(len(labels))
     watcher.start("training the encoder, examples left out", len(folds) * numbers[-1])
@@ -163,7 +170,7 @@ def fit_encoder(learner: EncoderLearner, episode: EpisodeTexts, fit: Fit, watche
         watcher.say("the encoder stays as it is: the head alone does as well")
         return None
     del trainings, training  # and what they hold, before the next
-    training = _Training(learner, support, everything, fit.head, episode.seed)
+    training = Training(learner, support, everything, fit.head, episode.seed)
     watcher.start("training the encoder, all examples", best.updates)
     training.go_on(best.updates, watcher)
     watcher.stop()

@@ -75,7 +75,7 @@ def fit_head(start: Start, features: Tensor, labels: Tensor, kept: np.ndarray, s
     """
     everything = np.arange(len(labels))
     extended = torch.cat([features, features.new_ones(len(features), 1)], dim=1)
-    folds = _folds(labels.numpy(), kept, seed)
+    folds = folds_of(labels.numpy(), kept, seed)
     whole = start(everything)
     if not folds:
         return Fit(whole, _loss(_joined(whole), extended, labels), math.inf, 1.0, _by_names(start, extended, labels, kept))
@@ -133,7 +133,7 @@ def _parted(head: Tensor) -> Head:
     return {"weight": head[:, :-1].contiguous(), "bias": head[:, -1].contiguous()}
 
 
-def _folds(labels: np.ndarray, kept: np.ndarray, seed: int) -> list[np.ndarray]:
+def folds_of(labels: np.ndarray, kept: np.ndarray, seed: int) -> list[np.ndarray]:
     """Examples to leave out together, of each class at most a FOLDS-th, rounded up; the only example of a class is in no fold."""
     rng = np.random.default_rng(seed)
     folds: list[list[int]] = [[] for _ in range(FOLDS)]

@@ -48,3 +48,15 @@ def test_adaptation_that_does_not_stay_finite_is_counted_and_said(cli, tiny_run,
     assert (arms["meta_trained"]["diverged_episodes"], arms["prototypes"]["diverged_episodes"]) == (8, 0)
     assert arms["meta_trained"]["mean"] == 0.5  # the first of two classes, always
     assert "adaptation of meta_trained does not stay finite in 8 episodes" in found.out
+
+
+def test_a_full_finetune_chooses_its_rate_on_the_meta_validation_tasks_of_the_run(cli, tiny_run, tmp_path):
+    settings = ["evaluation.shots=[2]", "evaluation.episodes=1", "evaluation.queries=4", "evaluation.full_finetune.steps=1", "report=false"]
+    arms = "evaluation.arms=[meta_trained,full_finetune]"
+    found = cli("evaluate", f"checkpoint={tiny_run}", *settings, arms, "evaluation.full_finetune.rates=[1e-4,2e-4]", "hydra.run.dir=out")
+    assert found.code == 0, found.err
+    facts = json.loads((tmp_path / "out" / "results.json").read_text())["protocol"]["full_finetune"]
+    assert facts["updates"] == 1 and facts["learning_rates"]["full_finetune"] in (1e-4, 2e-4)
+    assert "chosen on meta-validation tasks" in found.out and "learning rate of full_finetune 12/12" in found.out
+    refused = cli("evaluate", f"checkpoint={tiny_run}", arms, "evaluation.full_finetune.rule=sgd")
+    assert refused.code == 2 and "evaluation.full_finetune.rule=sgd" in refused.err

@@ -15,15 +15,19 @@ from metatrain.evaluation.arms import (
     ShuffledLabels,
     WithNames,
     arms_of,
-    full_finetuning,
     make_arms,
 )
-from metatrain.evaluation.config import EvaluationConfig
+from metatrain.evaluation.config import EvaluationConfig, FullFinetuneConfig
+from metatrain.evaluation.full_finetune import FullFinetuned
+from metatrain.evaluation.logistic_regression import STRENGTHS, WITHOUT_FOLDS, choose_strength, logistic_regression
 from metatrain.evaluation.prediction import Prediction
 from metatrain.evaluation.setfit_arm import SetFit
+from metatrain.evaluation.statistics import log_loss
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.meta.encoder_fit import WARMUP
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.episode_texts import EpisodeTexts, Written
+from metatrain.meta.head_fit import folds_of
 from metatrain.meta.label_names import NameChoice
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
@@ -52,7 +56,9 @@ def episode(rng) -> EpisodeTexts:
 def test_logistic_regression_is_scikit_learns():
     texts = episode(np.random.default_rng(0))
     found = FrozenLogisticRegression(FrozenFeatures(Fixed())).predict(texts)
-    expected = LogisticRegression(max_iter=1000).fit(np.stack(texts.support), texts.support_labels)
+    support = np.stack(texts.support).astype(float)
+    strength = choose_strength(support, texts.support_labels) / np.square(support).sum(1).mean()
+    expected = LogisticRegression(C=strength, max_iter=1000).fit(support, texts.support_labels)
     assert found.answers.tolist() == expected.predict(np.stack(texts.query)).tolist()
     np.testing.assert_allclose(found.probabilities, expected.predict_proba(np.stack(texts.query)))
     assert found.seconds > 0
@@ -148,12 +154,75 @@ def tiny_episode(learner: EncoderLearner) -> EpisodeTexts:
 
 def test_full_finetuning_starts_from_an_encoder_and_learns_the_support_set():
     learner = tiny_learner()
-    episode = tiny_episode(learner)
-    arm = full_finetuning(learner, EvaluationConfig(full_finetune=InnerConfig(rule="adam", lr=1e-3, head_lr=0.1, steps=30)))
-    for name, value in learner.of_model.items():
-        assert torch.equal(arm.learner.parameters[name], value)
+    episode, before = tiny_episode(learner), learner.of_model
+    arm = FullFinetuned(learner, FullFinetuneConfig(lr=1e-3, head_lr=0.1, steps=30))
     seen = EpisodeTexts(episode.support, episode.support_labels, episode.support, episode.support_labels, episode.names)
-    assert arm.predict(seen).answers.tolist() == [0, 0, 1, 1]
+    first, second = arm.predict(seen), arm.predict(seen)
+    assert first.answers.tolist() == [0, 0, 1, 1]
+    np.testing.assert_array_equal(first.probabilities, second.probabilities)  # it begins every episode with the same encoder
+    assert all(torch.equal(learner.parameters[name], value) for name, value in before.items())
+
+
+def test_full_finetuning_is_adam_on_every_parameter():
+    """One update from a head of zeros moves each parameter that has a gradient by its rate: Adam's first step is a sign."""
+    learner = tiny_learner()
+    arm = FullFinetuned(learner, FullFinetuneConfig(lr=1e-3, head_lr=0.5, steps=1))
+    moved = arm._trained(tiny_episode(learner))
+    rates = 1e-3 / WARMUP, 0.5 / WARMUP
+    assert float(moved["head.bias"].abs().max()) <= rates[1] * 1.001
+    assert float(moved["head.weight"].abs().max()) == pytest.approx(rates[1], rel=1e-3)
+    assert max(float((moved[name] - value).abs().max()) for name, value in learner.of_model.items()) <= rates[0] * 1.001
+
+
+def test_a_full_finetune_has_two_hundred_updates_and_the_best_of_three_rates(monkeypatch):
+    learner = tiny_learner()
+    arm = FullFinetuned(learner, EvaluationConfig().full_finetune)
+    assert arm.config.steps >= 200 and len(arm.config.rates) == 3
+    answers = {2e-5: [0, 0], 5e-5: [0, 1], 1e-4: [1, 1]}  # of which the second is correct
+    monkeypatch.setattr(FullFinetuned, "predict", lambda self, episode: Prediction(np.array(answers[self.lr]), np.full((2, 2), 0.5), 0.0))
+    done = []
+    arm.choose_rate([tiny_episode(learner)] * 2, done.append)
+    assert arm.lr == 5e-5 and sum(done) == 6
+
+
+def test_without_meta_training_is_read_out_by_the_same_fitted_head():
+    trained, untrained = tiny_learner(), tiny_learner()
+    trained.load({name: value + 0.1 for name, value in trained.of_model.items()})
+    episode = tiny_episode(untrained)
+    for learner in (trained, untrained):
+        learner.inner = InnerConfig(steps=0, fit_head=True)
+    arms = make_arms(["meta_trained", "no_meta_training"], trained, untrained, EvaluationConfig())
+    for arm, learner in zip(arms.values(), (trained, untrained)):
+        fitted, _ = learner.fit(episode)
+        np.testing.assert_allclose(arm.predict(episode).probabilities, learner.probabilities(fitted, episode), atol=1e-6)
+
+
+def test_the_strength_of_logistic_regression_is_the_best_on_examples_held_out():
+    """Many classes on vectors of length 1: C=1 hardly learns them."""
+    rng = np.random.default_rng(0)
+    means = rng.normal(size=(20, 32))
+    features = np.repeat(means, 12, axis=0) + rng.normal(size=(240, 32))
+    features, labels = features / np.linalg.norm(features, axis=1, keepdims=True), np.repeat(np.arange(20), 12)
+    train = np.arange(240) % 12 < 6
+    folds = folds_of(labels[train], np.zeros(120, bool), 0)
+    losses = []
+    for strength in STRENGTHS:
+        model, rest = LogisticRegression(C=strength, max_iter=1000), [np.setdiff1d(np.arange(120), fold) for fold in folds]
+        found = [model.fit(features[train][seen], labels[train][seen]).predict_proba(features[train][fold]) for seen, fold in zip(rest, folds)]
+        losses.append(log_loss(np.concatenate(found), labels[train][np.concatenate(folds)]))
+    assert choose_strength(features[train], labels[train]) == STRENGTHS[int(np.argmin(losses))] > 1
+    loss = {name: log_loss(model.predict_proba(features[~train]), labels[~train]) for name, model in (
+        ("chosen", logistic_regression(features[train], labels[train])), ("C=1", LogisticRegression().fit(features[train], labels[train]))
+    )}  # fmt: skip
+    assert loss["chosen"] < 0.8 * loss["C=1"]
+
+
+def test_logistic_regression_does_not_depend_on_the_length_of_the_vectors_and_has_a_fixed_strength_where_nothing_can_be_held_out():
+    rng = np.random.default_rng(1)
+    features, labels = rng.normal(size=(12, 8)), np.repeat([0, 1, 2], 4)
+    probabilities = [logistic_regression(scale * features, labels).predict_proba(scale * features) for scale in (1.0, 30.0)]
+    np.testing.assert_allclose(*probabilities, atol=1e-3)
+    assert choose_strength(features[::4], labels[::4]) == WITHOUT_FOLDS
 
 
 def test_full_finetuning_is_of_the_encoder_before_meta_training_or_after_it():
@@ -161,7 +230,7 @@ def test_full_finetuning_is_of_the_encoder_before_meta_training_or_after_it():
     trained.load({name: value + 1 for name, value in trained.of_model.items()})
     arms = make_arms(["full_finetune", "full_finetune_of_trained"], trained, untrained, EvaluationConfig())
     for arm, start in zip(arms.values(), (untrained, trained)):
-        assert all(torch.equal(arm.learner.parameters[name], value) for name, value in start.of_model.items())
+        assert arm.start is start
 
 
 def test_a_trained_encoder_answers_and_not_what_is_known_of_the_frozen_one(monkeypatch):

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 
 from metatrain.errors import UserError
 from metatrain.evaluation.config import EvaluationConfig
 from metatrain.evaluation.prediction import Prediction
-from metatrain.evaluation.protocol import Setup, check_evaluation, evaluate, run_arms
+from metatrain.evaluation.protocol import Scores, Setup, check_evaluation, evaluate, run_arms, summarise
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.task import Task
@@ -77,12 +78,41 @@ def test_results_have_the_promised_shape():
     assert list(scores) == ["2", "1"] and scores["1"]["prototypes"].accuracy["y"] == results["by_shots"]["1"]["arms"]["prototypes"]["per_task"]["y"]["scores"]
 
 
+def scores_with(*differences: list[float]) -> dict[str, Scores]:
+    """meta_trained at 0.5, and an arm for each list of differences, which are by task, two episodes each."""
+    arms = [[0.0] * len(differences[0]), *differences]
+    found = {}
+    for name, values in zip(("meta_trained", "a", "b", "c"), arms):
+        by_task = {f"t{place}": [0.5 - value] * 2 for place, value in enumerate(values)}
+        found[name] = Scores(accuracy=by_task, balanced=by_task, seconds=[0.1])
+    return found
+
+
+def test_the_verdict_follows_the_adjusted_p_and_the_interval_stays_plain():
+    """Against a, p is 0.03 of its own and 0.06 as one of two: its interval leaves zero out."""
+    spread = [0.02, 0.05, 0.09, 0.04]
+    comparisons = {item["against"]: item for item in summarise(scores_with(spread, [0.0, 0.01, -0.01, 0.0]))["comparisons"]}
+    found = comparisons["a"]
+    assert found["p"] == pytest.approx(ttest_1samp(spread, 0).pvalue) and 0.025 < found["p"] < 0.05
+    assert found["p_adjusted"] == pytest.approx(2 * found["p"]) and found["ci95"][0] > 0
+    assert (found["verdict"], found["about"]) == ("not distinguishable", "tasks like these")
+    (alone,) = summarise(scores_with(spread))["comparisons"]
+    assert (alone["ci95"], alone["verdict"]) == (found["ci95"], "better")
+
+
+def test_one_task_with_one_episode_gets_no_verdict():
+    arms = {name: Scores({"t": [score]}, {"t": [score]}, seconds=[0.1]) for name, score in (("meta_trained", 0.9), ("a", 0.1))}
+    (found,) = summarise(arms)["comparisons"]
+    assert (found["verdict"], found["about"], found["ci95"]) == ("not distinguishable", "these tasks, not others", [-1.0, 1.0])
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
         ({"shots": []}, "evaluation.shots"),
         ({"shots": [0]}, "evaluation.shots"),
         ({"episodes": 0}, "evaluation.episodes"),
+        ({"seed": -1}, "evaluation.seed"),
         ({"arms": ["x"]}, "no arm 'x'"),
         ({"shots": [50]}, "50 shots"),
     ],

@@ -109,12 +109,12 @@ def test_it_is_adam_on_the_whole_model(looks, tokens, train):
 def test_examples_are_judged_by_an_encoder_that_has_not_seen_them(looks, monkeypatch):
     judged = []
 
-    class Watched(encoder_fit._Training):
+    class Watched(encoder_fit.Training):
         def logits(self, rows):
             judged.append((set(self.examples.tolist()), rows.tolist()))
             return super().logits(rows)
 
-    monkeypatch.setattr(encoder_fit, "_Training", Watched)
+    monkeypatch.setattr(encoder_fit, "Training", Watched)
     monkeypatch.setattr("metatrain.meta.encoder_learner.choose_names", lambda *given: NameChoice(True, "by this test"))
     looks(20)
     subject = learner(names=True)
@@ -134,8 +134,8 @@ def test_what_is_left_out_has_no_part_in_training():
     found = []
     for labels in (support.support_labels, np.where(np.arange(16) < 12, support.support_labels, 1 - support.support_labels)):
         texts, rows = subject.occurring(support.support)
-        whole = encoder_fit._Support(texts, torch.from_numpy(labels), rows)
-        training = encoder_fit._Training(subject, whole, examples, {name: head[f"head.{name}"] for name in ("weight", "bias")}, 3)
+        whole = encoder_fit.Support(texts, torch.from_numpy(labels), rows)
+        training = encoder_fit.Training(subject, whole, examples, {name: head[f"head.{name}"] for name in ("weight", "bias")}, 3)
         training.go_on(10, encoder_fit.Unwatched())
         found.append(training.logits(np.arange(16)))
     assert torch.equal(*found)

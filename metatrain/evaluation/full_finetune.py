@@ -1,0 +1,77 @@
+"""Full finetuning as an arm: every parameter of an encoder, and a head from zeros, trained on the support set only.
+
+A baseline that is to be the other side of a claim gets what practice gives it: some hundred updates in small batches with a warm-up (Mosbach et al.
+2021 show what fewer cost), and a learning rate that was chosen, on validation tasks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from metatrain.errors import UserError
+from metatrain.evaluation.config import EvaluationConfig, FullFinetuneConfig
+from metatrain.evaluation.prediction import Prediction
+from metatrain.evaluation.statistics import accuracy, log_loss
+from metatrain.meta.encoder_fit import Support, Training, Unwatched
+from metatrain.meta.encoder_learner import EncoderLearner
+from metatrain.meta.episode_texts import EpisodeTexts
+
+VALIDATION_TASKS, VALIDATION_EPISODES = 4, 2  # that a rate is chosen by
+
+
+class FullFinetuned:
+    """Adam on the whole of a learner's encoder, as it is at the beginning of every episode."""
+
+    def __init__(self, start: EncoderLearner, config: FullFinetuneConfig):
+        self.start, self.config, self.lr = start, config, config.lr
+
+    def predict(self, episode: EpisodeTexts) -> Prediction:
+        begin = time.perf_counter()
+        parameters = self._trained(episode)
+        seconds = time.perf_counter() - begin
+        probabilities = self.start.probabilities(parameters, episode)
+        return Prediction(probabilities.argmax(1), probabilities, seconds)
+
+    def choose_rate(self, episodes: Sequence[EpisodeTexts], between: Callable[[int], None] = lambda done: None) -> None:
+        """Take the rate of the config's with the highest mean accuracy on these episodes; of equals, the one with the least log loss.
+
+        `between` is called with the number of episodes that are done since it was last called.
+        """
+        tried = []
+        for rate in self.config.rates:
+            self.lr = rate
+            scores = []
+            for episode in episodes:
+                found = self.predict(episode)
+                labels = np.asarray(episode.query_labels)
+                assert found.probabilities is not None
+                scores.append((accuracy(np.asarray(found.answers), labels), -log_loss(found.probabilities, labels)))
+                between(1)
+            tried.append((*np.mean(scores, axis=0), rate))
+        self.lr = max(tried)[-1]
+
+    def _trained(self, episode: EpisodeTexts) -> dict[str, torch.Tensor]:
+        """All parameters after the updates."""
+        support = Support.of(self.start, episode)
+        rows, hidden, dtype = len(episode.names), self.start.model.hidden_size, next(self.start.model.parameters()).dtype
+        head = {"weight": torch.zeros(rows, hidden, dtype=dtype), "bias": torch.zeros(rows, dtype=dtype)}
+        head_lr = self.config.head_lr if self.config.head_lr is not None else self.lr
+        training = Training(self.start, support, np.arange(len(support.texts)), head, episode.seed, (self.lr, head_lr))
+        training.go_on(self.config.steps, Unwatched())
+        return training.result(1.0)
+
+
+def check_full_finetune(config: EvaluationConfig) -> None:
+    """Raises: UserError: a value makes no sense."""
+    found = config.full_finetune
+    if found.rule != "adam":
+        raise UserError(f"evaluation.full_finetune.rule={found.rule}: a full finetune is by Adam; leave it out")
+    for key, rates in (("lr", [found.lr]), ("rates", found.rates), ("head_lr", [] if found.head_lr is None else [found.head_lr])):
+        if not all(0 <= rate < float("inf") for rate in rates):
+            raise UserError(f"evaluation.full_finetune.{key}={getattr(found, key)}: a rate must be a finite number, zero or more")
+    if found.steps < 1:
+        raise UserError(f"evaluation.full_finetune.steps={found.steps} must be 1 or more")
