@@ -97,7 +97,7 @@ Where meta-training has seen nothing alike (TREC, Subj), 16 examples a class are
 times the time; the recipe adapts its head alone. A full finetune that begins with the meta-trained encoder keeps most of both; so does
 `inner.fit_encoder`, below, which asks the examples first.
 
-Three training seeds (joint training has one; of the other seeds not every interval of a difference leaves zero out):
+Three training seeds (joint training has one):
 
 {by_seed("mr_subj_trec_transfer", ("16", "5"), arms)}
 

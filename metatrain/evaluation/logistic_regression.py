@@ -21,7 +21,7 @@ _HELD_OUT = 100  # examples held out are enough: no more folds than that takes
 
 def logistic_regression(features: np.ndarray, labels: np.ndarray) -> LogisticRegression:
     """Fit to features [examples, H] and labels [examples], with C chosen by cross-validation."""
-    return _fitted(features, labels, choose_strength(features, labels))
+    return fitted(features, labels, choose_strength(features, labels))
 
 
 def choose_strength(features: np.ndarray, labels: np.ndarray) -> float:
@@ -44,9 +44,10 @@ def _folds(labels: np.ndarray) -> Iterator[np.ndarray]:
 def _held_out_loss(features: np.ndarray, labels: np.ndarray, fold: np.ndarray, strength: float) -> float:
     """Log loss of the examples of a fold, in all."""
     rest = np.setdiff1d(np.arange(len(labels)), fold)
-    return len(fold) * log_loss(_fitted(features[rest], labels[rest], strength).predict_proba(features[fold]), labels[fold])
+    return len(fold) * log_loss(fitted(features[rest], labels[rest], strength).predict_proba(features[fold]), labels[fold])
 
 
-def _fitted(features: np.ndarray, labels: np.ndarray, strength: float) -> LogisticRegression:
+def fitted(features: np.ndarray, labels: np.ndarray, strength: float) -> LogisticRegression:
+    """Fit with this strength: C times the mean squared length of the vectors."""
     squared_length = max(float(np.square(features).sum(1).mean()), np.finfo(np.float64).tiny)
     return LogisticRegression(C=strength / squared_length, max_iter=1000).fit(features, labels)

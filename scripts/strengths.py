@@ -1,0 +1,94 @@
+"""How strong logistic regression is to be on a frozen encoder: METATRAIN_DATA=FOLDER python scripts/strengths.py
+
+On data sets that are for choosing only, at most 80 texts of at most 10 classes of each: accuracy and log loss of each fixed strength
+(`metatrain/evaluation/logistic_regression.py`) and of the one that cross-validation on the support set chooses, means over the data sets and
+six support sets of each. Takes a few minutes, most of them to encode; --write puts the table into docs/results.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from results_page import PAGE, put_section
+
+from metatrain.evaluation.logistic_regression import STRENGTHS, choose_strength, fitted
+from metatrain.evaluation.statistics import accuracy, log_loss
+from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.meta.encoder_learner import EncoderLearner
+from metatrain.models.config import ModelConfig
+from metatrain.models.encoder import load_encoder
+
+DATA = ("agnews_test", "financial_phrasebank", "github_issue_type", "poem_sentiment", "tweet_hate", "symptom_disease")
+TEXTS, CLASSES, SUPPORT_SETS, SHOTS = 80, 10, 6, (1, 2, 5, 16)
+HEADING = "### The strength of logistic regression"
+
+
+def read(folder: Path) -> list[dict[str, str]]:
+    """All rows of a data set."""
+    rows = []
+    for path in sorted(folder.glob("*.jsonl*")):
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+            rows += [json.loads(line) for line in lines]
+    return rows
+
+
+def encoded(learner: EncoderLearner, rows: list[dict[str, str]]) -> tuple[np.ndarray, np.ndarray]:
+    """(vectors, labels) of some texts of the classes that have enough."""
+    labels = np.array([str(row["label"]) for row in rows])
+    names, counts = np.unique(labels, return_counts=True)
+    rng, names = np.random.default_rng(0), names[counts >= TEXTS // 2][:CLASSES]
+    chosen = [rng.permutation(np.flatnonzero(labels == name))[:TEXTS] for name in names]
+    texts = [rows[row]["text"] for row in np.concatenate(chosen)]
+    return learner.features(learner.model.tokens().encode(texts)).double().numpy(), np.repeat(np.arange(len(names)), [len(each) for each in chosen])
+
+
+def measure(sets: list[tuple[np.ndarray, np.ndarray]], shots: int) -> np.ndarray:
+    """[strengths and the chosen one, (accuracy, log loss)]."""
+    found = []
+    for features, labels in sets:
+        for number in range(SUPPORT_SETS):
+            rng = np.random.default_rng([number, shots])
+            support = np.concatenate([rng.permutation(np.flatnonzero(labels == label))[:shots] for label in np.unique(labels)])
+            query = np.setdiff1d(np.arange(len(labels)), support)
+            scores = []
+            for strength in (*STRENGTHS, choose_strength(features[support], labels[support])):
+                probabilities = fitted(features[support], labels[support], strength).predict_proba(features[query])
+                scores.append((accuracy(probabilities.argmax(1), labels[query]), log_loss(probabilities, labels[query])))
+            found.append(scores)
+    return np.mean(found, axis=0)
+
+
+def section() -> str:
+    """The section of docs/results.md."""
+    encoder, _ = load_encoder(ModelConfig(name="minilm", max_length=64, normalize=True), second_order=False)
+    learner = EncoderLearner(encoder, AlgorithmConfig(head="cosine", head_scale=10.0, adapt="head"), InnerConfig(steps=0), way=None)
+    sets = [encoded(learner, read(Path(os.environ["METATRAIN_DATA"]) / name)) for name in DATA]
+    lines = [
+        HEADING,
+        "",
+        "By `python scripts/strengths.py --write`: all-MiniLM-L6-v2, frozen, on six data sets that are for choosing only; accuracy and log loss",
+        "with a fixed strength (C times the mean squared length of the vectors; the default of scikit-learn is 1 here), and with the one that",
+        "cross-validation on the support set chooses. With one example a class nothing can be held out, and it is 100.",
+        "",
+        f"| examples a class | {' | '.join(f'{strength:g}' for strength in STRENGTHS)} | chosen |",
+        f"|---|{'---|' * (len(STRENGTHS) + 1)}",
+    ]
+    for shots in SHOTS:
+        cells = [f"{100 * right:.1f}, {loss:.3f}" for right, loss in measure(sets, shots)]
+        lines.append(f"| {shots} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="put the table into docs/results.md")
+    arguments = parser.parse_args()
+    text = section()
+    print(text)
+    if arguments.write:
+        put_section(PAGE, HEADING, text, below="## Methods side by side")
