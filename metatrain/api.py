@@ -30,6 +30,7 @@ from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.parameters import Parameters
 from metatrain.models.export import NONE, is_none
 from metatrain.tasks.episodes import given_episode
+from metatrain.tasks.labels import clean_label
 from metatrain.tasks.texts import PAIR, has_lone_surrogate, plain
 from metatrain.training import hardware
 from metatrain.training.config import HardwareConfig
@@ -79,13 +80,14 @@ class FewShotModel:
         none_of_these: the share of texts of the labels that may be taken for none of them; None: every text is of one of the labels.
 
         Raises:
-            UserError: an example is no such pair, there are fewer than two labels, `none_of_these` is no share or needs more than one
+            UserError: an example is no such pair, there are fewer than two labels, two look the same, `none_of_these` is no share or needs more than one
                 example of a label, or adaptation does not stay finite.
         """
         check_none_of_these(none_of_these, self._learner)
         read = [_example(example, f"examples[{number}]") for number, example in enumerate(examples)]
         if len({label for _, label in read}) < 2:
             raise UserError("examples of one label or none: a classifier needs two labels or more")
+        _check_spelling([label for _, label in read])
         episode = given_episode([text for text, _ in read], [label for _, label in read], len(read))
         texts = texts_of(episode, self._tokens)
         adapted, _, fit = adapted_to(self._learner, texts)
@@ -155,6 +157,15 @@ class Task:
         tensors = {name: value.contiguous().cpu() for name, value in self.own.items()}
         with whole_file(Path(path)) as temporary:
             safetensors.torch.save_file(tensors, temporary, metadata={"metatrain": json.dumps(facts, ensure_ascii=False)})
+
+
+def _check_spelling(labels: Iterable[str]) -> None:
+    """Raises: UserError: two labels differ in nothing that can be seen."""
+    spellings: dict[str, str] = {}
+    for label in labels:
+        other = spellings.setdefault(clean_label(label), label)
+        if other != label:
+            raise UserError(f"the labels {ascii(other)} and {ascii(label)} look the same; spell them in one way")
 
 
 def _example(example: object, where: str) -> tuple[str, str]:

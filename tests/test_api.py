@@ -39,6 +39,8 @@ def test_what_is_no_list_of_examples_or_texts_is_refused(run):
     for wrong in ([("a", "x"), "by"], [("a", "x"), ("b", 1)], {"ab": "x", "b": "y"}, [("a", "x", "y")]):
         with pytest.raises(UserError, match=r"examples\[\d\] must be a pair of strings, \(text, label\), and is "):
             model.adapt(wrong)
+    with pytest.raises(UserError, match=r"the labels 'good' and 'good\\u200b' look the same"):
+        model.adapt([*EXAMPLES, ("fine", "good\u200b")])
     task = model.adapt(EXAMPLES)
     for asked in (task.predict, task.probabilities):
         with pytest.raises(UserError, match=r"put it into a list: \[text\]"):

@@ -145,7 +145,11 @@ def _quoted_fields(lines: Iterable[Line], separator: str, skip_blank: bool = Fal
             yield values, taken
             taken.clear()
     except csv.Error as error:
-        reason = "a carriage return in a field that is not quoted" if "new-line" in str(error) else str(error)
+        reason = str(error)
+        if "new-line" in reason:
+            reason = "a carriage return in a field that is not quoted"
+        elif "expected after" in reason:
+            reason += "; within a quoted field, a quote is written twice"
         raise _NotCsv(taken[0].number if taken else 1, f"not valid CSV: {reason}") from error
 
 
@@ -230,5 +234,7 @@ def _row(values: list[str], header: list[str], separator: str, advice: str) -> d
         if problem := wrong_separator(header, separator):
             return BadRow(problem, is_lost=True)
         return BadRow(f"{len(values)} fields, but the header has {len(header)}; {advice}")
+    if len(header) > 1 and [clean_label(value) for value in values] == header:
+        return BadRow("the header again, as in files that were joined; remove this line")
     row: dict[str, str | None] = dict(itertools.zip_longest(header, values))
     return CutRow(row) if len(values) == 1 < len(header) else row

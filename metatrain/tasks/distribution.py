@@ -51,7 +51,7 @@ def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = SPLITS, h
     if len(splits) == len(SPLITS) or len(tables) == len(files):
         _check_label_words(config, tables)  # otherwise, the rows with a label may be in a file of another split
     rows_of = {file: rows_of_tasks(table) for file, table in tables.items()}
-    notes = [note for table in tables.values() for note in table.notes]
+    notes = [note for table in tables.values() for note in table.notes] + _shared_names(config, rows_of)
     repeats: dict[str, tuple[int, int]] = {}
     if not chosen["meta_validation"].tasks and not chosen["meta_test"].tasks and len(splits) > 1:
         chosen = hold_out(config, rows_of, seed if hold_out_seed is None else hold_out_seed, notes)
@@ -146,6 +146,16 @@ def _check_label_words(config: TasksConfig, tables: dict[str, Table]) -> None:
         for label, word in words.items():
             if word not in there:
                 raise UserError(f"{where}: no row has the label {as_text(label)!r}; there are {few(sorted(there))}")
+
+
+def _shared_names(config: TasksConfig, rows_of: dict[str, dict[str, np.ndarray]]) -> list[str]:
+    """A note for each task that several sources have, and that is one task for this reason."""
+    sources: dict[str, dict[str, None]] = {}
+    for file, tasks in rows_of.items():
+        source = next((f"tasks.sources.{name}" for name in config.sources if file.startswith(f"{name}/")), "tasks.path")
+        for task in tasks:
+            sources.setdefault(task, {})[source] = None
+    return [f"task '{task}' is made of rows of {' and '.join(found)}, which name it alike" for task, found in sources.items() if len(found) > 1]
 
 
 def _task(name: str, parts: list[Part], repeats: dict[str, tuple[int, int]]) -> Task:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import filecmp
-import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -16,18 +15,29 @@ from metatrain.tasks.rows import stem
 from metatrain.tasks.splits import few
 
 _NO_DATA = (".", "~$", "__MACOSX")  # how names of hidden files, locks of an open document and notes of an archiver begin
+_COPY = re.compile(
+    r"^(copy of|kopie von|copie de|copia de) |[ _-]*(\(\d+\)|[ _-](copy|copie|kopie|copia)( ?\(?\d+\)?)?|[._-](bak|backup|orig|old|checkpoint))$", re.IGNORECASE
+)
 _SHARD = re.compile(r"[-_.]\d+[-_]of[-_]\d+$", re.IGNORECASE)
 _SPLIT = re.compile(r"(train|dev|val|valid|test|eval)(ing|el|idation|elopment|uation)?([-_.]?(set|split|data|\d+))?|held[-_]?out", re.IGNORECASE)
 
 
 def visible_files(folder: Path, is_wanted: Callable[[Path], bool]) -> list[str]:
-    """Relative paths of the files below a folder, sorted, without hidden ones and those in hidden folders."""
-    found = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(_NO_DATA)]
-        paths = [Path(parent, name) for name in files if not name.startswith(_NO_DATA)]
-        found += [str(path.relative_to(folder)) for path in paths if is_wanted(path) and path.is_file()]
-    return sorted(found)
+    """Relative paths of the files below a folder, links included, sorted, without hidden ones and those in hidden folders."""
+    return sorted(str(path.relative_to(folder)) for path in _files_below(folder, frozenset()) if is_wanted(path))
+
+
+def _files_below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    """`above`: the folders that lead here, since a link may lead back to one of them."""
+    here = folder.resolve()
+    if here not in above:
+        for path in folder.iterdir():
+            if path.name.startswith(_NO_DATA):
+                continue
+            if path.is_dir():
+                yield from _files_below(path, above | {here})
+            elif path.is_file():
+                yield path
 
 
 def is_split(name: str) -> bool:
@@ -44,18 +54,20 @@ def split_warning(tasks: Sequence[str]) -> str | None:
 
 
 def copy_notes(folder: Path, files: Sequence[str]) -> dict[str, str]:
-    """A warning for each file that is another's copy, byte for byte."""
-    of_size: dict[int, list[str]] = defaultdict(list)
-    for file in files:
-        of_size[(folder / file).stat().st_size].append(file)
+    """A warning for each file that is another's copy, byte for byte or by its name (`books (1).csv` beside `books.csv`)."""
     notes = {}
-    for alike in of_size.values():
+    by_name = {PurePath(file).with_name(stem(Path(file))): file for file in files}
+    for path, file in by_name.items():
+        original = by_name.get(path.with_name(_COPY.sub("", path.name)))
+        if original not in (None, file):
+            notes[file] = f"warning: {folder / file} is named like a copy of {original}; delete one of them, or rename it"
+    for alike in _grouped({file: str((folder / file).stat().st_size) for file in files}).values():
         originals: list[str] = []
         for file in alike:
             original = next((each for each in originals if filecmp.cmp(folder / each, folder / file, shallow=False)), None)
             if original is None:
                 originals.append(file)
-            else:
+            elif original not in notes:
                 notes[file] = f"warning: {folder / file} is a copy of {original}; delete one of them"
     return notes
 

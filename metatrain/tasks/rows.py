@@ -26,6 +26,7 @@ NOT_UTF8 = "not valid UTF-8; save the file as UTF-8"
 _BATCH = 1000  # rows of a parquet file that are decoded together
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _BEHIND_CR = re.compile(rb"(?<=\r)(?!\n)")
+_UTF_16 = re.compile(rb"(\0[^\0]){2}|([^\0]\0){2}")  # without a byte order mark: every other byte of most letters is zero
 # First bytes of files that are no UTF-8 text, and what to do about them; the longer first, since one begins with the other.
 _SIGNATURES = {
     codecs.BOM_UTF32_LE: "UTF-32 text; save the file as UTF-8",
@@ -124,6 +125,8 @@ def _split(path: Path, lines: Iterable[bytes]) -> Iterator[bytes]:
             for signature, problem in _SIGNATURES.items():
                 if line.startswith(signature):
                     raise UserError(f"{path}: this is {problem}")
+            if _UTF_16.match(line):
+                raise UserError(f"{path}: this is {_SIGNATURES[codecs.BOM_UTF16_LE]}")
             end = _LINE_END.search(line)
             ends_in_cr = end is not None and end.group() == b"\r"
         yield from filter(None, _BEHIND_CR.split(line)) if ends_in_cr else (line,)
@@ -158,8 +161,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def json_rows(path: Path) -> Iterator[Row]:
-    """Rows of a file with one JSON object per line."""
+    """Rows of a file with one JSON object per line; one that may be a part of an object of several lines is a `BadRow`."""
     is_first = True
+    begin: int | None = None  # line where an object begins that goes on
     for number, line, is_utf8 in lines_of(path):
         if not is_utf8:
             yield number, BadRow(NOT_UTF8)
@@ -167,20 +171,27 @@ def json_rows(path: Path) -> Iterator[Row]:
             if is_first and line.lstrip().startswith("["):
                 yield number, BadRow("a JSON array; write one object a line (jq -c '.[]' FILE > FILE.jsonl)", is_lost=True)
                 return
-            yield number, _json_row(line)
-            is_first = False
+            row, goes_on = _json_row(line)
+            if begin is not None and isinstance(row, dict):
+                row = BadRow(f"this may be a part of the object that begins in line {begin}")
+            yield number, row
+            is_first, begin = False, (begin or number) if goes_on else None
 
 
-def _json_row(line: str) -> dict[str, Any] | BadRow:
+def _json_row(line: str) -> tuple[dict[str, Any] | BadRow, bool]:
+    """The object of a line, and whether it goes on in the next one."""
     try:
         row = parse_json(line)
     except json.JSONDecodeError as error:
-        return BadRow(f"not valid JSON: {error.msg}")
+        rest = line[error.pos :].strip()
+        if rest and not (error.msg == "Extra data" and rest == ","):
+            return BadRow(f"not valid JSON: {error.msg}"), False
+        return BadRow(f"not valid JSON: {error.msg}; write one object a line (jq -c . FILE > FILE.jsonl)"), True
     except RepeatedKey as error:
-        return BadRow(str(error))
+        return BadRow(str(error)), False
     except RecursionError:
-        return BadRow("not valid JSON: nested too deep")
-    return row if isinstance(row, dict) else BadRow("not a JSON object")
+        return BadRow("not valid JSON: nested too deep"), False
+    return row if isinstance(row, dict) else BadRow("not a JSON object"), False
 
 
 def parquet_rows(path: Path) -> Iterator[Row]:

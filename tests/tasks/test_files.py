@@ -210,3 +210,13 @@ def test_a_key_twice_is_a_bad_row(tmp_path, row):
 def test_blanks_around_a_key_do_not_count(tmp_path):
     path = write(tmp_path / "a.jsonl", [{" text": "a", "label ": "x"}, {" text": "b", "label ": "y"}])
     assert read_file(path, Columns("text", "label")).labels == ["x", "y"]
+
+
+def test_no_part_of_an_object_of_several_lines_is_a_row(tmp_path):
+    path = tmp_path / "a.json"
+    row = '{"text": "b", "label": "y"}'
+    for content in (f'{{"rows": [\n{row},\n{row}\n]}}', f'{{"text": "a", "more":\n{row}\n}}', f'{{"text": "a", "label": "x",\n\n"more": {row}\n}}'):
+        path.write_text(content + '\n{"text": "c", "label": "z"}\n')
+        assert list(read_file(path, Columns("text", "label"), "skip").texts) == ["c"]
+        with pytest.raises(UserError, match="a.json:1: not valid JSON: .*; write one object a line"):
+            read_file(path, Columns("text", "label"))

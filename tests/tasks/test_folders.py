@@ -73,8 +73,32 @@ def test_files_that_would_be_one_task_by_their_names_are_refused(tmp_path, files
 
 def test_copies_are_reported(tmp_path):
     write(tmp_path, "books.csv", "films.csv")
-    shutil.copy(tmp_path / "books.csv", tmp_path / "books (1).csv")
-    assert loaded(tmp_path)[1] == [f"warning: {tmp_path / 'books.csv'} is a copy of books (1).csv; delete one of them"]
+    shutil.copy(tmp_path / "books.csv", tmp_path / "also.csv")
+    assert loaded(tmp_path)[1] == [f"warning: {tmp_path / 'books.csv'} is a copy of also.csv; delete one of them"]
+
+
+@pytest.mark.parametrize("name", ["books (1)", "Copy of books", "books - Copy", "books copy 2", "books-checkpoint", "books.bak"])
+def test_files_named_like_copies_are_reported(tmp_path, name):
+    assert loaded(write(tmp_path, "books.csv", f"{name}.csv", "a (1).csv"))[1] == [
+        f"warning: {tmp_path / name}.csv is named like a copy of books.csv; delete one of them, or rename it"
+    ]
+
+
+def test_linked_folders_are_read_and_circles_end(tmp_path):
+    write(tmp_path / "elsewhere", "books.csv")
+    write(tmp_path / "tasks", "films.csv")
+    (tmp_path / "tasks" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "tasks")
+    (tmp_path / "tasks" / "self").symlink_to(tmp_path / "tasks")
+    assert set(loaded(tmp_path / "tasks")[0]) == {"books", "films"}
+
+
+def test_a_task_of_several_sources_is_reported(tmp_path):
+    write(tmp_path / "one", "books.csv", "films.csv")
+    write(tmp_path / "two", "x.csv")
+    found, notes = loaded(tmp_path / "one", sources={"books": SourceConfig(str(tmp_path / "two"))})
+    assert found == {"books": 12, "films": 6}
+    assert notes == ["task 'books' is made of rows of tasks.path and tasks.sources.books, which name it alike"]
 
 
 def test_where_a_column_or_a_source_names_the_tasks_file_names_do_not_count(tmp_path):
