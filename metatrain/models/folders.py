@@ -20,18 +20,28 @@ def model_folder(folder: Path) -> Path:
     return folder / "model" if is_model(folder / "model") and not is_model(folder) else folder
 
 
+def listed_modules(path: Path) -> list[tuple[str, str]]:
+    """(kind, folder within that of the pipeline) of each module that a pipeline's list names, in its order.
+
+    Raises:
+        UserError: the list cannot be read, or names a folder elsewhere.
+    """
+    try:
+        modules = [(str(each["type"]).rsplit(".", 1)[-1], str(each["path"])) for each in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(f"{path} is no list of the modules of a sentence-transformers pipeline: {error}") from error
+    for _, folder in modules:
+        if Path(folder).is_absolute() or ".." in Path(folder).parts:
+            raise UserError(f"{path} names a folder that is not within its own: {folder}")
+    return modules
+
+
 def folder_of_transformer(name: str) -> str:
     """Where the transformer of a model is: a folder within that of a pipeline, or else `name`, a folder or a hub id, itself.
 
     Raises:
         UserError: the list of the pipeline's modules cannot be read.
     """
-    listed = Path(name).expanduser() / MODULES
-    if not listed.is_file():
-        return name
-    try:
-        modules = json.loads(listed.read_text(encoding="utf-8"))
-        first: str = modules[0]["path"] if modules else ""
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UserError(f"{listed} cannot be read: {error}") from error
-    return str(listed.parent / first) if first else name
+    path = Path(name).expanduser() / MODULES
+    places = dict(listed_modules(path)) if path.is_file() else {}
+    return str(path.parent / places["Transformer"]) if places.get("Transformer") else name

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers.utils.hub import cached_file
 
 from metatrain.errors import UserError
-from metatrain.models.folders import MODULES
+from metatrain.models.folders import MODULES, listed_modules
 
 TRANSFORMER, _POOLING, _NORMALIZE, _DENSE = "0_Transformer", "1_Pooling", "2_Normalize", "3_Dense"
 _LENGTH = "sentence_bert_config.json"
@@ -64,12 +64,14 @@ def read_pipeline(name: str, revision: str | None = None) -> Pipeline | None:
         UserError: it cannot be read.
     """
     find = _finder(name, revision)
-    if find(MODULES) is None:
+    listed = find(MODULES)
+    if listed is None:
         return None
+    modules = listed_modules(listed)
     try:
-        return _read(find)
+        return _read(modules, find)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{name}: its sentence-transformers pipeline ({MODULES}) cannot be read: {error}") from error
+        raise UserError(f"{name}: its sentence-transformers pipeline cannot be read: {error}") from error
 
 
 def _finder(name: str, revision: str | None) -> FindFile:
@@ -86,12 +88,11 @@ def _finder(name: str, revision: str | None) -> FindFile:
     return of_hub
 
 
-def _read(find: FindFile) -> Pipeline:
+def _read(modules: list[tuple[str, str]], find: FindFile) -> Pipeline:
     def settings(file: str) -> Any:
         path = find(file)
         return {} if path is None else json.loads(path.read_text(encoding="utf-8"))
 
-    modules = [(each["type"].rsplit(".", 1)[-1], each["path"]) for each in settings(MODULES)]
     places, unknown = dict(modules), None
     transformer = places.get("Transformer", "")
     beside = f"{transformer}/" if transformer else ""

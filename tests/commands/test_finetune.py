@@ -44,7 +44,7 @@ def test_it_uses_the_best_checkpoint_of_the_run(cli, tiny_run, examples):
 def test_the_exported_model_adapts_to_the_same_classifier_as_the_run(cli, tiny_run, examples, finetuned, tmp_path):
     found = cli("finetune", f"checkpoint={tiny_run}/model", f"data.train={examples}", "hydra.run.dir=exported")
     assert found.code == 0, found.err
-    for name in ("model.safetensors", "3_Dense/model.safetensors"):
+    for name in ("0_Transformer/model.safetensors", "3_Dense/model.safetensors"):
         assert (tmp_path / "exported" / "model" / name).read_bytes() == (finetuned / "model" / name).read_bytes()
 
 
@@ -273,7 +273,7 @@ def test_the_whole_encoder_is_trained_where_that_is_asked_for(cli, tmp_path, mon
     classifier = Classifier(tmp_path / "tuned" / "model", torch.device("cpu"))
     torch.testing.assert_close(classifier.scores([text for text, _ in rows]), seen[-1], rtol=0, atol=1e-5)
     assert cli("finetune", *settings, "hydra.run.dir=plain").code == 0
-    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("tuned", "plain")]
+    weights = [(tmp_path / name / "model" / "0_Transformer" / "model.safetensors").read_bytes() for name in ("tuned", "plain")]
     assert weights[0] != weights[1]
 
 

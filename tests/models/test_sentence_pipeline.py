@@ -107,7 +107,7 @@ def test_training_says_where_its_settings_differ_from_the_pipeline(tmp_path):
     assert not any("warning" in note for note in notes)
 
 
-@pytest.mark.parametrize("listed", ["{", "[1]", '[{"path": ""}]', "3"])
+@pytest.mark.parametrize("listed", ["{", "[1]", '[{"path": ""}]', "3", '[{"type": "a.Transformer", "path": "../other"}]'])
 def test_a_broken_list_of_modules_is_one_line(tmp_path, listed):
     name = pipeline(tmp_path, ("Pooling", CLS))
     (tmp_path / "modules.json").write_text(listed)
