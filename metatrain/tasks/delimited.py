@@ -33,7 +33,7 @@ def tsv_rows(path: Path, notes: list[str]) -> Iterator[Row]:
         notes.append(f"{path}: read as quoted tsv: the double quotes around fields are not part of them")
         return _quoted_rows(path, "\t", notes)
     if quotes.opening:
-        notes.append(f"{path}: {quotes.opening} fields begin with a double quote, read as part of the text; save the file as csv if it is not")
+        notes.append(f"{path}: a double quote that begins a field is part of the text (fields: {quotes.opening}); if it is not, save the file as csv")
     return _unquoted_rows(path)
 
 
@@ -190,7 +190,7 @@ def _quoted_rows(path: Path, separator: str, notes: list[str]) -> Iterator[Row]:
                     suspects.add(begin, end)
                 yield begin, _row(values, header, separator, f"quote texts that contain {separator!r}")
     except _NotCsv as error:
-        yield error.line, BadRow(str(error), is_lost=True)
+        yield error.line, BadRow(wrong_separator(header or [], separator) or str(error), is_lost=True)
     notes += suspects.notes()
 
 
@@ -233,6 +233,10 @@ def _row(values: list[str], header: list[str], separator: str, advice: str) -> d
     if len(values) > len(header):
         if problem := wrong_separator(header, separator):
             return BadRow(problem, is_lost=True)
+        if len(header) == 1:
+            advice = f"the line of the header must name every column, and has {header[0][:40]!r}"
+        elif separator != "\t" and any(value.startswith(" ") and value.lstrip().startswith('"') for value in values):
+            advice = "remove the blank before the quote"
         return BadRow(f"{len(values)} fields, but the header has {len(header)}; {advice}")
     if len(header) > 1 and [clean_label(value) for value in values] == header:
         return BadRow("the header again, as in files that were joined; remove this line")

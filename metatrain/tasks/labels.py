@@ -43,5 +43,5 @@ def label_notes(source: str, labels: Iterable[str]) -> list[str]:
              if folded in _MISSING]  # fmt: skip
     if near:
         named = "; ".join(" and ".join(map(repr, names)) for names in near[:3]) + (f" and {len(near) - 3} more" if len(near) > 3 else "")
-        notes.append(f"warning: {source}: labels that differ only in case, width, blanks or hyphens are different classes: {named}")
+        notes.append(f"warning: {source}: labels that look much alike are different classes: {named}")
     return notes

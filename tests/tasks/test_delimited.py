@@ -30,7 +30,7 @@ def written(rows, quoting: int = csv.QUOTE_MINIMAL, separator: str = "\t") -> st
 def test_a_quote_that_begins_a_text_of_a_tsv_file_is_part_of_it(tmp_path):
     table = read(tmp_path, 'text\tlabel\n"great film\tpos\nit was bad"\tneg\nnice\tpos\nawful\tneg\n', "q.tsv")
     assert pairs(table) == [('"great film', "pos"), ('it was bad"', "neg"), ("nice", "pos"), ("awful", "neg")]
-    assert table.notes == (f"{tmp_path / 'q.tsv'}: 1 fields begin with a double quote, read as part of the text; save the file as csv if it is not",)
+    assert table.notes == (f"{tmp_path / 'q.tsv'}: a double quote that begins a field is part of the text (fields: 1); if it is not, save the file as csv",)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +137,9 @@ def test_line_ends(tmp_path, name, end):
         ("rows.csv", "Text, Label\na,x\n", "no column 'text'; the file has 'Text', 'Label'"),
         ("rows.csv", "text,te\u200bxt,label\na,b,x\n", "rows.csv:1: the header has the column 'text' twice"),
         ("rows.csv", "text,label\na\rb,x\n", "rows.csv:2: not valid CSV: a carriage return in a field that is not quoted"),
+        ("rows.csv", 'text;label\n"a; b";x\n', "rows.csv:2: the columns are separated by ';'"),
+        ("rows.csv", "My export\n\ntext,label\na,x\n", "rows.csv:3: 2 fields, but the header has 1; the line of the header must name every"),
+        ("rows.csv", 'text,label\n "a, b",x\n', "rows.csv:2: 3 fields, but the header has 2; remove the blank before the quote"),
         ("rows.csv", "text,label\na,x\ntext, label\nb,y\n", "rows.csv:3: the header again, as in files that were joined"),
         ("rows.tsv", "text\tlabel\na\tx\n\ufefftext\tlabel\nb\ty\n", "rows.tsv:3: the header again"),
         ("rows.csv", 'text,label\n"He said \\"no\\"",x\n', "rows.csv:2: not valid CSV: ',' expected after '\"'; within a quoted field, a"),

@@ -67,8 +67,7 @@ def test_labels_that_differ_in_little_are_reported_and_stay_apart(tmp_path):
     table = read_file(tmp_path / "a.csv", COLUMNS)
     assert len(set(table.labels)) == 5
     assert table.notes == (
-        f"warning: {tmp_path / 'a.csv'}: labels that differ only in case, width, blanks or hyphens are different classes: "
-        "'Positive' and 'positive'; 'book_flight' and 'book flight'",
+        f"warning: {tmp_path / 'a.csv'}: labels that look much alike are different classes: 'Positive' and 'positive'; 'book_flight' and 'book flight'",
     )
 
 
