@@ -18,7 +18,7 @@ USAGE = """\
 usage: metatrain compare RUN[:ARM] RUN[:ARM] ... [html=FILE]
 
 Compares runs of train or evaluate with the first: the settings that differ, validation over time, and the differences of their scores,
-paired by episode where both saw the same episodes, with 95% intervals. Runs of train that differ in their seed only are one: their
+paired by episode where both saw the same episodes, with 95% intervals. Runs whose training seeds differ and nothing else are one: their
 intervals are over seeds too. ARM is meta_trained if it is left out. Runs of finetune are compared by their held-out and cross-validated
 scores. With html=FILE as a page with charts too.
 
@@ -37,10 +37,12 @@ class Run:
     record: Record
     settings: dict[str, Any]
     arm: str
+    training: dict[str, Any]  # settings of the run of train that made the model; nothing where it is none
 
     @property
     def seed(self) -> int:
-        return int(self.settings.get("seed", 0))
+        """The training seed."""
+        return int(self.training.get("seed", 0))
 
 
 @dataclass(frozen=True)
@@ -152,14 +154,26 @@ def _read(argument: str) -> Run:
         raise UserError(f"{reference} has no results.json: give a run of train or evaluate that has ended")
     if arm not in record.results.get("arms", {}):
         raise UserError(f"{reference} has no arm '{arm}'; there are {', '.join(record.results.get('arms', {})) or 'none'}")
-    return Run(name, record, dict(leaves(record.settings)), arm)
+    trained = record if record.command == "train" else _evaluated(record)
+    return Run(name, record, dict(leaves(record.settings)), arm, dict(leaves(trained.settings)) if trained else {})
+
+
+def _evaluated(record: Record) -> Record | None:
+    """The run of train that a run of evaluate looked at, if it is one and still there."""
+    from metatrain.report.record import read
+    from metatrain.training.run_directory import is_run
+
+    checkpoint = Path(str(record.results.get("checkpoint")))
+    return read(checkpoint) if is_run(checkpoint) else None
 
 
 def _grouped(runs: Sequence[Run]) -> list[Compared]:
-    """Runs of `train` that differ in their seed only as one; the seed of `evaluate` is none of training."""
-    alone = {id(run): number for number, run in enumerate(runs) if run.record.command != "train"}
-    groups = same_but_for_seeds([(run, run.settings, (run.arm, alone.get(id(run)))) for run in runs])
-    return [Compared(_letter(number), tuple(group)) for number, group in enumerate(groups)]
+    """Runs whose training differs in its seed only as one: those of `train`, and those of `evaluate` that looked at such runs alike."""
+    items = []
+    for number, run in enumerate(runs):
+        evaluated = [(key, str(value)) for key, value in run.settings.items() if trains(key) and key != "seed"] if run.record.command != "train" else []
+        items.append((run, run.training, (run.arm, run.record.command, tuple(evaluated), None if run.training else number)))
+    return [Compared(_letter(number), tuple(group)) for number, group in enumerate(same_but_for_seeds(items))]
 
 
 def _settings(compared: Sequence[Compared]) -> Rows:
@@ -206,7 +220,7 @@ def _notes(compared: Sequence[Compared]) -> list[str]:
     for each in compared:
         if len(each.runs) > 1 and (problem := each.trainings.problem()):
             notes.append(f"{each.letter}: the seeds cannot be taken together: {problem}")
-    if single := [each.letter for each in compared if len(each.runs) == 1 and each.runs[0].record.command == "train"]:
+    if single := [each.letter for each in compared if len(each.runs) == 1 and each.runs[0].training]:
         notes.append(f"{', '.join(single)}: one training seed; how far another would be from it is in no interval")
     return notes
 

@@ -27,7 +27,7 @@ def run(folder: Path, seed: int, lr: float, ours: np.ndarray, **other) -> str:
     """A run directory with the meta-trained arm and one other."""
     folder.mkdir()
     (folder / "config.yaml").write_text(f"name: maml\nseed: {seed}\nouter: {{lr: {lr}}}\nevaluation: {{seed: 0}}\n")
-    (folder / "run.json").write_text(json.dumps({"command": "train", "state": "done"}))
+    (folder / "run.json").write_text(json.dumps({"command": "train", "state": "done", "versions": {"metatrain": "1"}}))
     (folder / "results.json").write_text(json.dumps(results(seed, {"meta_trained": ours, "prototypes": np.full((3, 2), 0.5)}, **other)))
     return str(folder)
 
@@ -81,6 +81,18 @@ def test_compare_of_seeds_alone_shows_every_arm_over_seeds(cli, tmp_path, monkey
     found = cli("compare", *(run(tmp_path / f"r{seed}", seed, 0.1, scores_of(seed)) for seed in (2, 0)))
     assert found.code == 0 and "5-shot, training seeds 0, 2, 3 meta-test tasks" in found.out
     assert "prototypes" in found.out and "over 3 tasks (2 degrees of freedom) and 2 training seeds (1)" in found.out
+
+
+def test_evaluations_of_runs_that_differ_in_their_seed_only_are_one(cli, tmp_path):
+    runs = [run(tmp_path / f"r{seed}", seed, 0.1, scores_of(seed)) for seed in (0, 1)]
+    for seed, checkpoint in enumerate(runs):
+        folder = Path(run(tmp_path / f"e{seed}", 0, 0.1, scores_of(seed)))
+        (folder / "config.yaml").write_text(f"name: evaluation\nseed: 0\ncheckpoint: {checkpoint}\ntasks: {{name: mine}}\n")
+        (folder / "run.json").write_text(json.dumps({"command": "evaluate", "versions": {"metatrain": "1"}}))
+        (folder / "results.json").write_text(json.dumps({**json.loads((folder / "results.json").read_text()), "checkpoint": checkpoint}))
+    assert "training seeds 0, 1, 3 meta-test tasks" in cli("compare", "e0", "e1").out
+    (Path(runs[1]) / "config.yaml").unlink()
+    assert "B = e1" in cli("compare", "e0", "e1").out  # nobody knows how that was trained
 
 
 def test_seeds_that_were_tested_on_other_tasks_are_not_taken_together(cli, tmp_path):
