@@ -1,4 +1,4 @@
-"""Heads, inner rules and sources of tasks that other installed packages bring, found by the entry points that they announce.
+"""Other packages: heads, inner rules and sources of tasks that they announce by entry points, and those that the extras install.
 
 A setting only ever chooses among what is installed: it names an entry point, never a module.
 """
@@ -6,11 +6,18 @@ A setting only ever chooses among what is installed: it names an entry point, ne
 from __future__ import annotations
 
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from typing import Any
 
 from metatrain.errors import UserError
 
 HEADS, INNER_RULES, SOURCES = "metatrain.heads", "metatrain.inner_rules", "metatrain.sources"  # groups of entry points
+
+
+def check_installed(what: str, module: str, extra: str) -> None:
+    """Raises: UserError: the module of an extra is not installed; `what` needs it. To be asked before work begins, without importing it."""
+    if find_spec(module) is None:
+        raise UserError(f"{what} needs {module}, which is not installed; run: pip install 'metatrain-nlp[{extra}]'")
 
 
 def names(group: str) -> list[str]:

@@ -14,7 +14,7 @@ import pytest
 
 # Before any library reads them: no test may wait for a network.
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["WANDB_MODE"] = "offline"
+os.environ["WANDB_MODE"] = "disabled"
 os.environ.pop("WANDB_API_KEY", None)
 os.environ["METATRAIN_CACHE"] = ""  # no test depends on what another, or the user, has left there
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # one worker a core beats two threads that wait for each other

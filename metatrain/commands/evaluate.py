@@ -54,6 +54,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.errors import Stopped
     from metatrain.evaluation.arms import arms_of, check_arms, check_learner, make_arms
     from metatrain.evaluation.protocol import Setup, check_evaluation, names_notes
+    from metatrain.evaluation.text_scores import check_scores
     from metatrain.report.page import write_report
     from metatrain.tracking.console import Display
     from metatrain.training import hardware
@@ -67,6 +68,8 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
     with Display() as display:
         if config.evaluation.arms is not None:
             check_arms(config.evaluation.arms)
+        if config.tasks is not None:
+            check_scores(config.tasks, computed=True)
         device, dtype, notes = hardware.apply(config.hardware)
         settings = Overrides(config.algorithm, config.inner, config.model)
         opened = open_checkpoint(config.checkpoint, settings, device, dtype, display.say)

@@ -121,8 +121,15 @@ def _explain(command: str, setting: Setting, overrides: list[str]) -> None:
     run_under_hydra(command, [*overrides, "hydra.run.dir=.", "hydra.output_subdir=null"], SCHEMAS[command], show, program="metatrain explain", complete=False)
 
 
+def _folders() -> list[Path]:
+    """The folders of configuration that the running command searches, in their order."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return [Path(source.path) for source in HydraConfig.get().runtime.config_sources if source.schema == "file"]
+
+
 def _set_by(key: str, given: list[str], chosen: dict[str, str]) -> str:
-    """The last that sets a key: the command line, a file of conf/, or nobody."""
+    """The last that sets a key: the command line, a file of a configuration folder, or nobody."""
     from metatrain.config.compose import conf_dir
 
     if any(item.lstrip("+").partition("=")[0] == key for item in given):
@@ -131,16 +138,16 @@ def _set_by(key: str, given: list[str], chosen: dict[str, str]) -> str:
     order = ["debug", "experiment", "algorithm", *(group for group in chosen if group not in ("debug", "experiment", "algorithm"))]
     for group in order:
         option = chosen.get(group)
-        if option and _value(key, conf_dir() / group / f"{option}.yaml") is not None:
-            return f"conf/{group}/{option}.yaml"
+        file = next((path for folder in _folders() if (path := folder / group / f"{option}.yaml").is_file()), None)
+        if file is not None and _value(key, file) is not None:
+            return f"conf/{group}/{option}.yaml" if file.is_relative_to(conf_dir()) else str(file)
     return "its default"
 
 
 def _uses(key: str, group: str) -> list[tuple[str, str]]:
     """The options of a group that set a key, with the value."""
-    from metatrain.config.compose import conf_dir
-
-    found = [(path.stem, _value(key, path)) for path in sorted((conf_dir() / group).glob("*.yaml"))]
+    files = {path.stem: path for folder in reversed(_folders()) for path in (folder / group).glob("*.yaml")}
+    found = [(name, _value(key, path)) for name, path in sorted(files.items())]
     return [(name, _plain(value)) for name, value in found if value is not None]
 
 

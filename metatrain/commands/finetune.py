@@ -106,7 +106,7 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
         tokens.check([task])
         for note in tokens.notes([task]):
             display.say(note)
-        check_answers([task], learner.algorithm)
+        check_answers([task], learner.algorithm, scored=examples.tested)
         check_none_of_these(config.none_of_these, learner)
         if learner.algorithm.label_names and (unread := unread_note([(config.data.train, task.label_names)])):
             display.say(f"warning: {unread}")
@@ -231,16 +231,16 @@ def _read(data: DataConfig, strangers: bool, say: Callable[[str], None]) -> Exam
             say(note)
         return table
 
+    if data.target:
+        check_score(data.score, "data.score", computed=data.test is not None)
     train = read("data.train", data.train)
     test = None if data.test is None else read("data.test", data.test)
     names = ["text"] if data.target else sorted(set(train.labels))
     texts, answers = ([], []) if test is None else (list(test.texts), list(test.labels))
     aside: list[str] = []
-    if data.target:
-        check_score(data.score)
-    elif len(names) < 2:
-        raise UserError(f"{train.source}: one class only ({names[0]!r}); a classifier needs examples of two or more")
-    else:
+    if not data.target:
+        if len(names) < 2:
+            raise UserError(f"{train.source}: one class only ({names[0]!r}); a classifier needs examples of two or more")
         for row, label in enumerate(answers):
             if label not in names and not strangers:
                 assert data.test is not None and test is not None  # which has the answers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +15,16 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 USAGE = """\
-usage: metatrain ls [experiments|algorithms|models|tasks|runs] [NAME]
+usage: metatrain ls [experiments|algorithms|models|tasks|runs] [NAME] [--config-dir DIR]
 
 Lists experiments with their measured score and cost, methods with their papers, models, task distributions, or the runs below outputs/
 with their state and score. With a name: all that is known of it. Without a kind: the names of all of them, and the newest runs.
+With --config-dir what is in a configuration folder of your own, too.
 
 examples:
   metatrain ls experiments
   metatrain ls experiments sentiment_fewshot
+  metatrain ls experiments --config-dir conf
   metatrain ls runs
 """
 
@@ -37,30 +39,53 @@ def main(arguments: list[str]) -> None:
     """Entry point."""
     from rich.console import Console
 
+    from metatrain.config.compose import conf_dir
+    from metatrain.config.overrides import split_flags
+
+    arguments, flags = split_flags(arguments)
+    folders = [*_own_folders(flags), conf_dir()]
     if arguments and arguments[0] not in (*_GROUPS, "runs"):
         raise UserError(f"metatrain ls lists one of {', '.join(_GROUPS)}, runs, not {' '.join(arguments)}")
     if len(arguments) > 2 or (len(arguments) == 2 and arguments[0] not in _GROUPS):
         raise UserError(f"metatrain ls takes a kind, and a name of one of {', '.join(_GROUPS)}, not {' '.join(arguments)}")
     console = Console(highlight=False, markup=False)
     if len(arguments) == 2:
-        console.print(re.sub(rf" (?={_PARTS}: )", "\n", _head(_option(*arguments))))
+        console.print(re.sub(rf" (?={_PARTS}: )", "\n", _head(_option(arguments[0], arguments[1], folders))))
         return
     if arguments == ["runs"]:
         _print_whole(console, _runs())
         return
     if arguments:
-        console.print(_options(arguments[0]))
+        console.print(_options(arguments[0], folders))
         return
     for kind in _GROUPS:
-        console.print(f"{kind}: {', '.join(_files(kind))}", soft_wrap=True)
+        console.print(f"{kind}: {', '.join(_files(kind, folders))}", soft_wrap=True)
     _print_whole(console, _runs(_NEWEST))
+
+
+def _own_folders(flags: list[str]) -> list[Path]:
+    """The folder that `--config-dir` names, if it does.
+
+    Raises:
+        UserError: there is no such folder, or another flag.
+    """
+    if not flags:
+        return []
+    flag, value = flags[0].partition("=")[::2] if "=" in flags[0] else (flags[0], " ".join(flags[1:]))
+    if flag not in ("--config-dir", "-cd"):
+        raise UserError(f"metatrain ls takes --config-dir DIR, not {' '.join(flags)}")
+    if not Path(value).is_dir() or not value:
+        raise UserError(f"--config-dir={value}: no such folder")
+    return [Path(value)]
 
 
 def completions(before: list[str]) -> list[str]:
     """What may come next in a command line: a kind, then one of its names."""
+    from metatrain.config.compose import conf_dir
+
     if not before:
         return [*_GROUPS, "runs"]
-    return list(_files(before[0])) if len(before) == 1 and before[0] in _GROUPS else []
+    return list(_files(before[0], [conf_dir()])) if len(before) == 1 and before[0] in _GROUPS else []
 
 
 def _print_whole(console: Console, table: Table) -> None:
@@ -71,31 +96,30 @@ def _print_whole(console: Console, table: Table) -> None:
     console.print(table)
 
 
-def _files(kind: str) -> dict[str, Path]:
-    """The files of a config group by their names, in order."""
-    from metatrain.config.compose import conf_dir
+def _files(kind: str, folders: Sequence[Path]) -> dict[str, Path]:
+    """The files of a config group by their names, in order; of two with one name, that of the first folder."""
+    found = {path.stem: path for folder in reversed(folders) for path in (folder / _GROUPS[kind]).glob("*.yaml")}
+    return dict(sorted(found.items()))
 
-    return {path.stem: path for path in sorted((conf_dir() / _GROUPS[kind]).glob("*.yaml"), key=lambda path: path.stem)}
 
-
-def _option(kind: str, name: str) -> Path:
+def _option(kind: str, name: str, folders: Sequence[Path]) -> Path:
     """Raises: UserError: there is no file of that name."""
     from metatrain.config.explain import suggestion
 
-    files = _files(kind)
+    files = _files(kind, folders)
     if name not in files:
         raise UserError(f"there is no {name} among the {kind}: {', '.join(files)}{suggestion(name, files)}")
     return files[name]
 
 
-def _options(kind: str) -> Table:
+def _options(kind: str, folders: Sequence[Path]) -> Table:
     """The files of a config group, with the first sentence of their first comments."""
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column(kind, no_wrap=True)
     table.add_column("in short; more: metatrain ls experiments NAME" if kind == "experiments" else "what", overflow="fold")
-    for name, path in _files(kind).items():
+    for name, path in _files(kind, folders).items():
         table.add_row(name, _sentence(re.sub(rf" {_PARTS}: .*", "", _head(path))).removeprefix(_SHORT))
     return table
 

@@ -72,11 +72,12 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.tasks.episodes import training_episode
     from metatrain.tracking.console import Display
     from metatrain.training import hardware
-    from metatrain.training.check import check_training
+    from metatrain.training.check import check_needs, check_training
     from metatrain.training.ranks import Ranks
 
     with Display() as display:
         check_algorithm(config.algorithm, config.inner, config.model)
+        check_needs(config)
         ranks = Ranks(local_size=config.hardware.processes)
         device, dtype, notes = hardware.apply(config.hardware, ranks)
         tasks = load_tasks(config.tasks, config.seed, hold_out_seed=config.evaluation.seed_of(config.seed))
@@ -93,7 +94,7 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
         episodes = [texts_of(episode, tokens) for episode in drawn]
 
         rows = [("as configured", *_measured(learner, episodes, device))]
-        for name, settings in ALTERNATIVES.items():
+        for name, settings in _alternatives(learner).items():
             other = replace(config.algorithm, **settings)
             try:
                 check_algorithm(other, config.inner, config.model)
@@ -110,6 +111,8 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
         for name, seconds, memory in rows:
             table.add_row(name, f"{seconds:.2f}", _time(seconds * config.outer.steps), f"{memory / 1e6:,.0f}")
         display.table(table)
+        if learner.steps(evaluation=False) == 0:
+            display.say("no other meta-gradient is cheaper: nothing adapts in training (inner.steps=0)")
 
         seconds = _evaluation(config, learner, tasks, tokens)
         training, processes = rows[0][1] * config.outer.steps, config.hardware.processes
@@ -120,6 +123,14 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
         display.say(f"in all: {_time(training + seconds)}{each}, of which {_time(seconds)} for validation and the meta-test")
         display.say(f"peak memory: about {hardware.peak_memory(device) / 1e9:.1f} GB")
         display.say(f"disk: {_disk(config, learner) / 1e6:,.0f} MB for checkpoints and the model")
+
+
+def _alternatives(learner: Learner) -> dict[str, dict[str, Any]]:
+    """Those of `ALTERNATIVES` that are other work than the run's own."""
+    if learner.steps(evaluation=False) == 0:
+        return {}  # without inner steps, all of them are the same
+    recomputes = learner.algorithm.meta_gradient == "exact" and learner.memory.graph_tokens == 0
+    return {name: settings for name, settings in ALTERNATIVES.items() if not (recomputes and settings.get("meta_gradient") == "exact_recomputed")}
 
 
 def _measured(learner: Learner, episodes: list[EpisodeTexts], device: torch.device) -> tuple[float, int]:

@@ -12,6 +12,7 @@ from metatrain.config.compose import run_under_hydra
 from metatrain.config.overrides import normalise, quoted
 from metatrain.config.schema import SweepConfig, TrainConfig
 from metatrain.errors import RestartableError, Stopped, UserError
+from metatrain.plugins import check_installed
 
 if TYPE_CHECKING:
     from metatrain.search.study import Study, Taken
@@ -43,7 +44,7 @@ SHOWN = (
 
 def main(arguments: list[str]) -> None:
     """Entry point; arguments are Hydra's, and a sweep of a setting says that it is to be searched."""
-    _check_optuna()
+    _check_needs()
     from metatrain.search.space import split_sweeps
     from metatrain.search.study import DATABASE_ERRORS
 
@@ -175,8 +176,7 @@ def _groups() -> list[str]:
     return [folder.name for folder in conf_dir().iterdir() if folder.is_dir()]
 
 
-def _check_optuna() -> None:
-    try:
-        import optuna  # noqa: F401
-    except ImportError as error:
-        raise UserError("metatrain sweep needs Optuna; install it with: pip install 'metatrain-nlp[sweep]'") from error
+def _check_needs() -> None:
+    """Raises: UserError: what proposes the settings, or draws the pictures at the end, is not installed."""
+    for module in ("optuna", "matplotlib"):
+        check_installed("metatrain sweep", module, "sweep")

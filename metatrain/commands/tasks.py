@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metatrain.config.compose import run_under_hydra
 from metatrain.config.overrides import override_of_list
 from metatrain.config.schema import TasksCommandConfig
+from metatrain.plugins import check_installed
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -59,6 +59,7 @@ def start(config: TasksCommandConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.tasks.distribution import load_tasks
     from metatrain.tracking.console import Display
 
+    drawing = None if config.map is None else _place_for_map(config.map)
     tasks = load_tasks(config.tasks, config.seed)
     with Display() as display:
         display.table(_listing(tasks, f"{tasks.name} ({config.tasks.path})"))
@@ -66,7 +67,7 @@ def start(config: TasksCommandConfig, path: Path, overrides: list[str]) -> None:
             display.say(note)
         _audit(tasks, display)
         if config.compare or config.target or config.select or config.map:
-            _compare(config, tasks, display)
+            _compare(config, tasks, drawing, display)
 
 
 def _listing(tasks: TaskDistribution, title: str) -> Table:
@@ -122,7 +123,7 @@ def _audit(tasks: TaskDistribution, display: Display) -> None:
         display.say("no text of a held-out task is nearly one of another split")
 
 
-def _compare(config: TasksCommandConfig, tasks: TaskDistribution, display: Display) -> None:
+def _compare(config: TasksCommandConfig, tasks: TaskDistribution, drawing: Path | None, display: Display) -> None:
     """How near each training task is to the target and to its neighbours; a selection of them; the map."""
     import torch
     from rich.table import Table
@@ -138,7 +139,6 @@ def _compare(config: TasksCommandConfig, tasks: TaskDistribution, display: Displ
         raise UserError(f"nearness={config.nearness} must be between 0 (tasks unlike each other) and 1 (tasks like the target)")
     if config.select is not None and not 1 <= config.select <= len(tasks.meta_train):
         raise UserError(f"select={config.select} must be between 1 and the number of training tasks, {len(tasks.meta_train)}")
-    drawing = None if config.map is None else _place_for_map(config.map)
     everything = [(split, task) for split in SPLITS for task in tasks.split(split) if task.way is None and not task.of_pictures]
     training = [row for row, (split, _) in enumerate(everything) if split == "meta_train"]
     target = None
@@ -175,8 +175,7 @@ def _place_for_map(name: str) -> Path:
     from metatrain.errors import UserError
     from metatrain.training.whole_files import place_for
 
-    if find_spec("matplotlib") is None:
-        raise UserError("map=FILE needs matplotlib, which is not installed; run: pip install 'metatrain-nlp[explore]'")
+    check_installed("map=FILE", "matplotlib", "explore")
     if Path(name).suffix not in (".png", ".svg", ".pdf"):
         raise UserError(f"map={name}: unknown kind of picture; use .png, .svg or .pdf")
     return place_for("map", name)

@@ -149,7 +149,7 @@ def meta_train(job: Job) -> None:
     from metatrain.tracking.console import Display, gain_line
     from metatrain.tracking.weights_and_biases import WandbRun, check_tracking
     from metatrain.training import hardware
-    from metatrain.training.check import check_training
+    from metatrain.training.check import check_needs, check_training
     from metatrain.training.failpoints import failpoint
     from metatrain.training.hints import shown, typed_setting
     from metatrain.training.latest import latest
@@ -168,6 +168,7 @@ def meta_train(job: Job) -> None:
                 work.callback(held.unlock)
             config = held.with_tokenizer(config)
         check_algorithm(config.algorithm, config.inner, config.model)
+        check_needs(config)
         check_tracking(config.tracking)
         device, dtype, notes = hardware.apply(config.hardware, ranks)
         test_seed = config.evaluation.seed_of(config.seed)

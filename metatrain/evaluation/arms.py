@@ -24,6 +24,7 @@ from metatrain.meta.inner import HEAD
 from metatrain.meta.learner import Learner
 from metatrain.meta.parameters import Parameters
 from metatrain.models.heads import IN_CONTEXT, LANGUAGE
+from metatrain.plugins import check_installed
 
 
 class FrozenFeatures:
@@ -233,9 +234,11 @@ def check_learner(names: Sequence[str], learner: Learner) -> None:
 
 
 def check_arms(names: Sequence[str]) -> None:
-    """Raises: UserError: an arm is unknown, or there is none."""
+    """Raises: UserError: an arm is unknown or needs a package that is not installed, or there is none."""
     if not names:
         raise UserError(f"evaluation.arms is empty; choose from {', '.join(ARMS)}")
     for name in names:
         if name not in ARMS:
             raise UserError(f"evaluation.arms: no arm {name!r}; choose from {', '.join(ARMS)}")
+        if name.startswith("setfit"):
+            check_installed(f"evaluation.arms: {name}", "setfit", "compare")

@@ -216,8 +216,8 @@ def names_notes(tasks: Sequence[Task], algorithm: AlgorithmConfig) -> tuple[str,
     return () if note is None else (note,)
 
 
-def check_answers(tasks: Sequence[Task], algorithm: AlgorithmConfig) -> None:
-    """Refuse tasks whose answers the model cannot give or nobody can compare.
+def check_answers(tasks: Sequence[Task], algorithm: AlgorithmConfig, scored: bool = True) -> None:
+    """Refuse tasks whose answers the model cannot give or, where they are `scored`, nobody can compare.
 
     Raises:
         UserError: a task wants texts and the model gives labels, or a score is unknown.
@@ -229,7 +229,7 @@ def check_answers(tasks: Sequence[Task], algorithm: AlgorithmConfig) -> None:
                     f"task '{task.name}' has target texts, and algorithm.head={algorithm.head} gives labels; set algorithm.head=lm, and a language model "
                     "(model=scratch_t5, say)"
                 )
-            check_score(str(task.score))
+            check_score(str(task.score), computed=scored)
 
 
 @dataclass(frozen=True)

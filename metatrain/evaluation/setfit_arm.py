@@ -19,11 +19,7 @@ _POOLING = {"mean": "mean", "first": "cls", "cls": "cls", "last": "lasttoken"}
 
 
 def check_setfit(encoder: Model) -> None:
-    """Raises: UserError: the library is not installed, or what the encoder computes cannot be said in its words."""
-    try:
-        import setfit.trainer  # noqa: F401
-    except ImportError as error:
-        raise UserError(f"evaluation.arms: setfit needs the library of that name ({error}); install it with: pip install 'metatrain-nlp[compare]'") from error
+    """Raises: UserError: what the encoder computes cannot be said in the library's words."""
     if not isinstance(encoder, Encoder):
         raise UserError("evaluation.arms: setfit reads texts, and the model is of another kind; leave it out")
     if encoder.pooling not in _POOLING or encoder.uses_pooler:

@@ -7,28 +7,31 @@ chrF (Popovic 2015) and BLEU (Papineni et al. 2002) as `sacrebleu` computes them
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from types import ModuleType
 
 from metatrain.errors import UserError
+from metatrain.plugins import check_installed
+from metatrain.tasks.config import TasksConfig
 from metatrain.tasks.keys import same_form
 
 _SENTENCE_PUNCTUATION = dict.fromkeys(map(ord, ".,;:!?\"'…。、，；：！？“”‘’«»"), " ")
 
 
 def _chrf(answers: Sequence[str], targets: Sequence[str]) -> float:
-    return _sacrebleu().corpus_chrf(list(answers), [list(targets)]).score / 100
+    import sacrebleu
+
+    return sacrebleu.corpus_chrf(list(answers), [list(targets)]).score / 100
 
 
 def _bleu(answers: Sequence[str], targets: Sequence[str]) -> float:
+    import sacrebleu
+
     # Smoothed as sentence BLEU is: with a few short queries, no 4-gram may match.
-    return _sacrebleu().corpus_bleu(list(answers), [list(targets)], use_effective_order=True).score / 100
+    return sacrebleu.corpus_bleu(list(answers), [list(targets)], use_effective_order=True).score / 100
 
 
 def _rouge(kind: str, answers: Sequence[str], targets: Sequence[str]) -> float:
-    try:
-        from rouge_score.rouge_scorer import RougeScorer
-    except ImportError as error:
-        raise _missing("rouge-score") from error
+    from rouge_score.rouge_scorer import RougeScorer
+
     scorer = RougeScorer([kind])
     return sum(scorer.score(target, answer)[kind].fmeasure for answer, target in zip(answers, targets)) / len(targets)
 
@@ -52,20 +55,19 @@ SCORES: dict[str, Callable[[Sequence[str], Sequence[str]], float]] = {
 }
 
 
-def check_score(name: str) -> None:
-    """Raises: UserError: there is no such score, or what computes it is not installed."""
+_MODULES = {"chrf": "sacrebleu", "bleu": "sacrebleu", "rouge1": "rouge_score", "rouge2": "rouge_score", "rougeL": "rouge_score"}
+
+
+def check_score(name: str, setting: str = "tasks.score", computed: bool = True) -> None:
+    """Raises: UserError: there is no such score, or it is to be computed and the package for it is not installed."""
     if name not in SCORES:
-        raise UserError(f"tasks.score={name} is unknown; choose one of {', '.join(SCORES)}")
-    SCORES[name](["a text"], ["a text"])
+        raise UserError(f"{setting}={name} is unknown; choose one of {', '.join(SCORES)}")
+    if computed and name in _MODULES:
+        check_installed(f"{setting}={name}", _MODULES[name], "text")
 
 
-def _sacrebleu() -> ModuleType:
-    try:
-        import sacrebleu
-    except ImportError as error:
-        raise _missing("sacrebleu") from error
-    return sacrebleu
-
-
-def _missing(package: str) -> UserError:
-    return UserError(f"tasks.score needs {package}, which is not installed; run: pip install 'metatrain-nlp[text]'")
+def check_scores(tasks: TasksConfig, computed: bool) -> None:
+    """Refuse, before tasks are read, scores of text-to-text tasks that cannot be computed; raises what `check_score` does."""
+    for name, source in {"": tasks, **tasks.sources}.items():
+        if source.target is not None:
+            check_score(source.score, f"tasks.sources.{name}.score" if name else "tasks.score", computed)

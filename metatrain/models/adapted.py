@@ -24,9 +24,10 @@ def lowest_adapted_layer(adapted: Sequence[str]) -> int:
 
 
 def check_choice(choice: str, pattern: str | None) -> None:
-    """Raises: UserError: there is no such choice, or the pattern that it needs is missing or no regular expression."""
+    """Raises: UserError: there is no such choice, a package that it needs is not installed, or its pattern is missing or no regular expression."""
     if choice not in CHOICES:
         raise UserError(f"algorithm.adapt={choice} is unknown; choose one of {', '.join(CHOICES)}")
+    adapters.check_installed(choice)
     if (choice == "pattern") != (pattern is not None):
         raise UserError("algorithm.adapt=pattern and algorithm.pattern=REGULAR_EXPRESSION belong together; set both or neither")
     try:

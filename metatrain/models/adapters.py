@@ -8,12 +8,12 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Sequence
-from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from metatrain import plugins
 from metatrain.errors import UserError
 from metatrain.models.pretrained import Backbone
 
@@ -54,12 +54,15 @@ def attach(backbone: Backbone, kind: str, rank: int, targets: Sequence[str] | No
     if kind == "context":
         backbone.set_input_embeddings(ContextEmbedding(backbone.get_input_embeddings(), context_size))
         return
-    peft = _peft(kind)
+    check_installed(kind)
+    import peft
+
     wanted = list(targets) if targets else None
     # Scale 1: how far LoRA moves is what inner.lr says.
-    config = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=wanted) if kind == "lora" else peft.IA3Config(target_modules=wanted)
-    if kind == "ia3" and wanted:
-        config.feedforward_modules = []
+    if kind == "lora":
+        config: peft.PeftConfig = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=wanted)
+    else:
+        config = peft.IA3Config(target_modules=wanted, feedforward_modules=[] if wanted else None)
     try:
         peft.inject_adapter_in_model(config, backbone)
     except ValueError as error:
@@ -94,9 +97,7 @@ def is_lost_by_folding(name: str) -> bool:
     return bool(_LOST_BY_FOLDING.search(name))
 
 
-def _peft(kind: str) -> ModuleType:
-    try:
-        import peft
-    except ImportError as error:
-        raise UserError(f"algorithm.adapt={kind} needs the package peft: pip install 'metatrain-nlp[peft]'") from error
-    return peft
+def check_installed(kind: str) -> None:
+    """Raises: UserError: this kind of adapter needs `peft`, which is not installed."""
+    if kind in ("lora", "ia3"):
+        plugins.check_installed(f"algorithm.adapt={kind}", "peft", "peft")

@@ -7,7 +7,6 @@ text's is; a text as token ids [tokens].
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from metatrain.models.config import ModelConfig
 from metatrain.models.dropout import dropout, set_dropout
 from metatrain.models.pretrained import Backbone, attention_for, attention_in_log, load_backbone, load_image_processor, load_tokenizer, model_type, name_in_log
 from metatrain.models.scratch import check_size, scratch_tokenizer
+from metatrain.plugins import check_installed
 from metatrain.tasks.tokens import Tokens
 
 ALONE = ("vit", "deit", "dinov2", "dinov2_with_registers", "clip_vision_model", "siglip_vision_model")  # pictures
@@ -154,8 +154,7 @@ def load_picture_encoder(
     Raises:
         UserError: the model does not exist, cannot be read, or the settings do not fit it.
     """
-    if find_spec("PIL") is None:
-        raise UserError("pictures need pillow, which is not installed; run: pip install 'metatrain-nlp[pictures]'")
+    check_installed("a model of pictures", "PIL", "pictures")
     if dtype == torch.bfloat16:
         raise UserError("hardware.precision=bf16 is for encoders of texts for now; choose hardware.precision=float32")
     if config.pooling == "last":

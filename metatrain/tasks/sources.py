@@ -85,8 +85,9 @@ class Pictures:
         """`setting`: what says so, for errors.
 
         Raises:
-            UserError: there is no such folder, or it is not laid out so.
+            UserError: there is no such folder, it is not laid out so, or pictures cannot be read here.
         """
+        plugins.check_installed(f"{setting}={path}: a folder of pictures", "PIL", "pictures")
         self.path = path
         if not path.is_dir():
             raise UserError(f"{setting}={path}: no such folder")

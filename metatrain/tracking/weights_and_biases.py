@@ -8,6 +8,7 @@ import netrc
 import os
 import queue
 import secrets
+import shlex
 import signal
 import subprocess
 import sys
@@ -54,7 +55,9 @@ class WandbRun:
         self._server: str | None = None
         mode = _mode(config.mode)
         if mode is None:
-            if config.mode == "auto":
+            if config.mode != "none" and _is_disabled():
+                say("tracking: local files; the environment has Weights & Biases disabled (WANDB_MODE or WANDB_DISABLED)")
+            elif config.mode == "auto":
                 say("tracking: local files; for Weights & Biases run `wandb login` or set WANDB_API_KEY")
             return
         self.run_id = run_id or secrets.token_hex(4)
@@ -112,7 +115,9 @@ class WandbRun:
             process.wait((_END_SECONDS if there else _AWAY_SECONDS) - (time.monotonic() - begin))
         except subprocess.TimeoutExpired:
             self._kill()
-            self._say(f"warning: Weights & Biases has not taken everything in time; to send it later: wandb sync {self._folder / 'wandb'}/*run-*")
+            written = any((self._folder / "wandb").glob("*run-*"))
+            later = f"to send it later: wandb sync {shlex.quote(str(self._folder / 'wandb'))}/*run-*" if written else "metrics.jsonl has every number"
+            self._say(f"warning: Weights & Biases has not taken everything in time; {later}")
             return
         self._reader.join(_AWAY_SECONDS)
         self._hear()
@@ -172,9 +177,14 @@ class WandbRun:
 
 
 def check_tracking(config: TrackingConfig) -> None:
-    """Raises: UserError: the mode is unknown."""
+    """Raises: UserError: the mode is unknown, or W&B is to be used online without a key."""
     if config.mode not in MODES:
         raise UserError(f"tracking.mode={config.mode} is unknown; choose one of {', '.join(MODES)}")
+    if config.mode == "wandb" and _mode(config.mode) == "online" and not has_key():
+        raise UserError(
+            "tracking=wandb: no key of Weights & Biases is configured; run `wandb login`, set WANDB_API_KEY, or choose tracking=offline, which writes files "
+            "for `wandb sync`"
+        )
 
 
 def _answers(server: str | None) -> bool:
@@ -199,19 +209,26 @@ def _answers(server: str | None) -> bool:
 
 
 def _mode(choice: str) -> str | None:
-    if choice == "none" or (choice == "auto" and not has_key()):
+    """The mode of W&B: online | offline | None, which is none of it. The environment decides between the first two unless the setting does."""
+    if choice in ("none", "offline"):
+        return None if choice == "none" else choice
+    if _is_disabled():
         return None
-    return "offline" if choice == "offline" else "online"
+    if os.environ.get("WANDB_MODE") in ("offline", "dryrun"):
+        return "offline"
+    return "online" if choice == "wandb" or has_key() else None
+
+
+def _is_disabled() -> bool:
+    return os.environ.get("WANDB_MODE") == "disabled" or os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes")
 
 
 def has_key() -> bool:
     """Whether W&B would find a key; asked without importing it, which takes a second."""
-    if os.environ.get("WANDB_MODE") in ("offline", "disabled") or os.environ.get("WANDB_DISABLED") == "true":
-        return False
-    if os.environ.get("WANDB_API_KEY"):
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     try:
-        hosts = netrc.netrc().hosts
+        hosts = netrc.netrc(os.environ.get("NETRC")).hosts
     except (OSError, netrc.NetrcParseError):
         return False
     return any("wandb" in host or "coreweave" in host for host in hosts)

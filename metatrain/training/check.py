@@ -6,13 +6,26 @@ from dataclasses import replace
 
 from metatrain.config.schema import TrainConfig
 from metatrain.errors import UserError
+from metatrain.evaluation.arms import check_arms
 from metatrain.evaluation.protocol import check_answers
 from metatrain.evaluation.statistics import SCORES
+from metatrain.evaluation.text_scores import check_scores
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.episodes import check_tasks
 from metatrain.tasks.sampler import check_sampling
 from metatrain.tasks.task import TaskDistribution
 from metatrain.training.outer import check_outer
+
+
+def check_needs(config: TrainConfig) -> None:
+    """Refuse, before tasks are read, what needs a package that is not installed, or an arm that is unknown.
+
+    Raises:
+        UserError: there is such a thing.
+    """
+    if config.evaluation.arms:
+        check_arms(config.evaluation.arms)
+    check_scores(config.tasks, computed=config.validation.every > 0 or config.evaluation.arms != [])
 
 
 def check_training(config: TrainConfig, tasks: TaskDistribution) -> None:
@@ -37,7 +50,8 @@ def check_training(config: TrainConfig, tasks: TaskDistribution) -> None:
         raise UserError("episode.mix makes classes that algorithm.head=joint has no row for; choose one of the two")
     if config.algorithm.head == "joint" and any(task.way is not None for task in tasks.meta_train):
         raise UserError("self-supervised tasks have many classes (words, say), of which algorithm.head=joint would keep a row each; choose one of the two")
-    check_answers((*tasks.meta_train, *tasks.meta_validation), config.algorithm)
+    check_answers(tasks.meta_train, config.algorithm, scored=False)
+    check_answers(tasks.meta_validation, config.algorithm, scored=config.validation.every > 0)
     if config.validation.every:
         check_tasks(tasks.meta_validation, validation_settings(config), "meta_validation")
 

@@ -66,7 +66,7 @@ def resumes_exactly() -> Finding:
             (["train", *settings, "hydra.run.dir=stopped"], "update=term@2"),
             (["resume", "stopped"], ""),
         ):
-            environment = {**os.environ, "METATRAIN_FAILPOINTS": failpoint, "WANDB_MODE": "offline"}
+            environment = {**os.environ, "METATRAIN_FAILPOINTS": failpoint, "WANDB_MODE": "disabled"}
             done = subprocess.run([sys.executable, "-m", "metatrain", *arguments], cwd=folder, env=environment, capture_output=True, text=True)
             if done.returncode != (143 if failpoint else 0):
                 said = (done.stderr.strip().splitlines() or ["nothing was said"])[-1]

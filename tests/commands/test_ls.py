@@ -28,6 +28,21 @@ def test_experiments_in_short_and_each_in_full(cli, monkeypatch):
     assert [part.split(":")[0] for part in parts[:-1] if ":" in part[:10]] == ["In short", "Shows", "Result", "Cost"]
 
 
+def test_a_folder_of_ones_own(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    for group, name in (("algorithm", "mine"), ("experiment", "arsc")):
+        (tmp_path / "own" / group).mkdir(parents=True)
+        (tmp_path / "own" / group / f"{name}.yaml").write_text("# @package _global_\n# In short: a choice of my own.\nalgorithm:\n  name: mine\n")
+    found = cli("ls", "algorithms", "--config-dir", "own")
+    assert found.code == 0 and "a choice of my own" in found.out and "protonet" in found.out
+    assert cli("ls", "--config-dir=own", "experiments", "arsc").out.strip() == "In short: a choice of my own."
+    assert "mine" in cli("ls", "--config-dir", "own").out and "mine" not in cli("ls").out
+    assert "no such folder" in cli("ls", "algorithms", "--config-dir", "nowhere").err
+    assert cli("ls", "algorithms", "-m").code == 2
+    found = cli("explain", "algorithm.name", "algorithm=mine", "--config-dir", "own")
+    assert "value    mine, set by " in found.out and "own/algorithm/mine.yaml" in found.out
+
+
 def test_a_name_that_is_not_there_and_more_than_a_name(cli):
     refused = cli("ls", "experiments", "arsk").err
     assert "there is no arsk among the experiments: alphabets, arsc" in refused and refused.strip().endswith("did you mean 'arsc'?")

@@ -29,6 +29,7 @@ def start(mode: str, folder, say, run_id=None) -> WandbRun:
 
 def test_auto_without_a_key_keeps_to_the_local_record(tmp_path, lines, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_MODE")
     monkeypatch.delitem(sys.modules, "wandb", raising=False)
     run = start("auto", tmp_path, lines.append)
     run.log(1, {"a": 1})
@@ -146,6 +147,9 @@ def test_a_failure_anywhere_is_one_warning(tmp_path, lines, stub, where, how, wo
 
 @pytest.mark.parametrize("where", ["init", "log", "finish"])
 def test_a_server_that_does_not_answer_holds_nothing_up(tmp_path, lines, stub, where, monkeypatch):
+    monkeypatch.delenv("WANDB_MODE")
+    if where != "init":
+        (tmp_path / "wandb" / "run-1").mkdir(parents=True)  # as the client does, once it has begun
     with socket.create_server(("127.0.0.1", 0)) as hole:  # takes connections, and never answers
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{hole.getsockname()[1]}")
         stub(f"{where} hangs")
@@ -154,9 +158,8 @@ def test_a_server_that_does_not_answer_holds_nothing_up(tmp_path, lines, stub, w
         for step in range(10_000):  # far more than a pipe holds
             run.log(step + 1, {"a": "x" * 100})
         run.finish({"b": 1})
-    assert [line for line in lines if "warning" in line] == [
-        f"warning: Weights & Biases has not taken everything in time; to send it later: wandb sync {tmp_path}/wandb/*run-*"
-    ]
+    later = "metrics.jsonl has every number" if where == "init" else f"to send it later: wandb sync {tmp_path}/wandb/*run-*"
+    assert [line for line in lines if "warning" in line] == [f"warning: Weights & Biases has not taken everything in time; {later}"]
     assert process.returncode == -signal.SIGKILL
 
 
@@ -178,6 +181,41 @@ def test_a_run_that_is_stopped_sends_what_it_has_and_is_not_marked_as_done(tmp_p
     run.close()
     assert asked()[1:] == [["log", {"record": {"a": 1}, "step": 1}], ["finish", {"exit_code": 1, "summary": {}}]]
     run.close()  # once more does nothing
+
+
+@pytest.mark.parametrize(
+    ("setting", "environment", "mode"),
+    [
+        ("auto", {}, None),
+        ("auto", {"WANDB_API_KEY": "x" * 40}, "online"),
+        ("auto", {"WANDB_MODE": "offline"}, "offline"),
+        ("auto", {"WANDB_MODE": "offline", "WANDB_API_KEY": "x" * 40}, "offline"),
+        ("auto", {"WANDB_MODE": "disabled", "WANDB_API_KEY": "x" * 40}, None),
+        ("auto", {"WANDB_DISABLED": "true", "WANDB_API_KEY": "x" * 40}, None),
+        ("wandb", {"WANDB_API_KEY": "x" * 40}, "online"),
+        ("wandb", {"WANDB_MODE": "offline"}, "offline"),
+        ("offline", {"WANDB_MODE": "disabled"}, "offline"),
+        ("none", {"WANDB_MODE": "offline", "WANDB_API_KEY": "x" * 40}, None),
+    ],
+)
+def test_the_setting_and_the_environment_decide_on_the_mode(tmp_path, lines, stub, monkeypatch, setting, environment, mode):
+    asked = stub("well")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_MODE")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    check_tracking(TrackingConfig(mode=setting))
+    run = start(setting, tmp_path, lines.append)
+    run.finish({})
+    assert (asked()[0][1]["mode"] if run.run_id else None) == mode
+
+
+def test_online_without_a_key_is_refused_before_work_begins(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_MODE")
+    found = cli("train", "debug=fast", "tracking=wandb")
+    assert found.code == 2 and "wandb login" in found.err and "tracking=offline" in found.err
+    assert not (tmp_path / "outputs").exists() or not [path for path in (tmp_path / "outputs").rglob("*") if path.is_file()]
 
 
 def test_unknown_mode():
