@@ -27,8 +27,8 @@ class AlgorithmConfig:
     train: str = "all"  # what the outer loop trains: all | adapted (of the encoder, what adapts and adapters)
     # exact | exact_recomputed (the memory of one step) | forward_over_reverse | finite_difference | first_order | implicit | reptile
     meta_gradient: str = "exact"
-    proximal: float = 0.0  # with meta_gradient=implicit: strength of the pull to the start in the inner loop
-    cg_steps: int = 10  # with meta_gradient=implicit: most steps of conjugate gradients
+    proximal: float = 0.0  # with meta_gradient=implicit: strength of the pull to the start in the inner loop; larger in updates without a solution
+    cg_steps: int = 10  # with meta_gradient=implicit: most steps of conjugate gradients, 1 or more
     multi_step_until: int = 0  # losses after every inner step count, the early ones less and less until this meta-update; 0: never
     first_order_until: int = 0  # first-order meta-gradients before this meta-update
     # A term of the outer loss over all texts of a meta-batch: supervised (labels of one name attract) | unsupervised (a text with itself

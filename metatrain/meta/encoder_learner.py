@@ -217,7 +217,7 @@ class EncoderLearner(Learner):
         found = []
         for number, (before, after, right_before, right_after) in enumerate(zip(*figures)):
             own = {name: value[number] for name, value in by_row.items()}
-            found.append(OuterGradient(own, inputs.rows[number] if self.by_row else None, before, after, right_before, right_after, residual=None))
+            found.append(OuterGradient(own, inputs.rows[number] if self.by_row else None, before, after, right_before, right_after))
         found[-1].gradient.update(total)
         return found
 

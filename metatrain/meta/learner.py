@@ -48,7 +48,8 @@ class OuterGradient(Gradient):
     loss_after: Tensor
     accuracy_before: Tensor
     accuracy_after: Tensor
-    residual: float | None  # implicit meta-gradients: how far conjugate gradients are from the solution
+    residual: float | None = None  # implicit meta-gradients: how far conjugate gradients are from the solution
+    damping: float | None = None  # implicit meta-gradients: by how much `algorithm.proximal` was multiplied to find a solution
 
 
 class Learner:
@@ -158,7 +159,7 @@ class Learner:
         method = replace(method_at(self.algorithm, steps, step), graphs=self.memory.graphs(losses.support_tokens))
         found = meta_gradient(losses, theta, self.rule, steps, method)
         before, after = losses.query_accuracies[:2]
-        return OuterGradient(found.gradient, rows, found.query_loss_before, found.query_loss, before, after, found.residual)
+        return OuterGradient(found.gradient, rows, found.query_loss_before, found.query_loss, before, after, found.residual, found.damping)
 
     def add_gradient(self, total: Parameters, part: Gradient, weight: float) -> None:
         """Add a weighted gradient to `total`, in place."""

@@ -15,6 +15,7 @@ the gradient gathers in the dictionary that holds v.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +33,9 @@ MODES = ("exact", "exact_recomputed", "forward_over_reverse", "finite_difference
 SECOND_ORDER = ("exact", "exact_recomputed", "forward_over_reverse", "implicit")  # need twice differentiable operations
 LEARNED = "rule."  # what names of the inner rule's meta-parameters begin with
 _STATE = "state."
+
+# Conjugate gradients: the relative residual above which the result is not used (v = 0 leaves 1), and how much stronger the damping then is.
+_WORST, _STRONGER = 0.5, 4.0
 
 # How second derivatives of an inner step are taken whose graph is not kept.
 Products = Callable[[Loss, Parameters, Parameters, Parameters, Parameters], None] | None
@@ -81,6 +85,7 @@ class MetaGradient:
     query_loss: Tensor  # Q(phi_K, w)
     support_losses: tuple[Tensor, ...]  # before each inner step
     residual: float | None = None  # implicit: what conjugate gradients left, as a share of the right-hand side
+    damping: float | None = None  # implicit: by how much lambda was multiplied to find a solution; 1: the equation itself was solved
 
 
 def adapt(
@@ -103,7 +108,7 @@ def meta_gradient(episode: EpisodeLosses, theta: Mapping[str, Tensor], rule: Inn
     - `finite_difference` approximates second derivatives by differences of gradients.
     - `first_order` (FOMAML, Finn et al. 2017) leaves second derivatives of S out of the recursion.
     - `implicit` (iMAML, Rajeswaran et al. 2019) takes phi_K for the minimum of S + lambda/2 |phi - phi_0|^2 and solves
-      (I + H / lambda) v_0 = dQ/dphi by conjugate gradients.
+      (I + H / lambda) v_0 = dQ/dphi by conjugate gradients, with a larger lambda where they find no solution.
     - `reptile` (Nichol et al. 2018) takes phi_0 - phi_K.
     """
     theta = leaves(theta)
@@ -116,7 +121,7 @@ def meta_gradient(episode: EpisodeLosses, theta: Mapping[str, Tensor], rule: Inn
     graphs = (steps if method.graphs is None else method.graphs) if method.mode == "exact" else 0
     support_losses = tuple(tape.step(recursion, with_graph=k >= steps - graphs)[1] for k in range(steps))
 
-    residual = None
+    residual = damping = None
     if method.mode == "reptile":
         with torch.no_grad():
             query_loss = torch.stack(list(episode.query_parts(tape.phi, detached(fixed)))).sum()
@@ -125,7 +130,7 @@ def meta_gradient(episode: EpisodeLosses, theta: Mapping[str, Tensor], rule: Inn
         weights = [0.0] * (steps - 1) + [1.0] if method.weights is None else list(method.weights)
         query_loss, cotangent = _query_gradient(episode, tape.phi, fixed, weights[-1] if weights else 1.0)
         if method.mode == "implicit":
-            cotangent, residual = _solve(episode, tape.phi, fixed, cotangent, method)
+            cotangent, residual, damping = _solve(episode, tape.phi, fixed, cotangent, method)
         elif recursion:
             for k in reversed(range(steps)):
                 cotangent = tape.back(cotangent, _PRODUCTS[method.mode])
@@ -137,7 +142,7 @@ def meta_gradient(episode: EpisodeLosses, theta: Mapping[str, Tensor], rule: Inn
     wanted = [name for name, value in outputs.items() if value.requires_grad and name in cotangent]
     found = torch.autograd.grad([outputs[name] for name in wanted], list(theta.values()), [cotangent[name] for name in wanted], allow_unused=True)
     gradient = {name: value for name, value in zip(theta, found) if value is not None}
-    return MetaGradient(gradient, before, query_loss, support_losses, residual)
+    return MetaGradient(gradient, before, query_loss, support_losses, residual, damping)
 
 
 def _query_gradient(episode: EpisodeLosses, phi: Parameters, fixed: Parameters, weight: float) -> tuple[Tensor, Parameters]:
@@ -167,6 +172,8 @@ def check_method(method: Method, steps: int) -> None:
         raise UserError(f"algorithm.meta_gradient={method.mode} is unknown; choose one of {', '.join(MODES)}")
     if (method.mode == "implicit") != (method.proximal > 0):
         raise UserError("algorithm.meta_gradient=implicit and a positive algorithm.proximal belong together; set both or neither")
+    if method.mode == "implicit" and method.cg_steps < 1:
+        raise UserError(f"algorithm.cg_steps={method.cg_steps} leaves no meta-gradient with algorithm.meta_gradient=implicit; set it to 1 or more")
     if method.mode == "implicit" and steps < 1:
         raise UserError("algorithm.meta_gradient=implicit takes the end of the inner loop for a minimum; set inner.steps to 1 or more")
     if method.mode == "reptile" and steps < 1:
@@ -277,10 +284,12 @@ class _Tape:
         return {**moved, **{_STATE + name: value for name, value in after.items()}}
 
 
-def _solve(episode: EpisodeLosses, phi: Parameters, fixed: Parameters, gradient: Parameters, method: Method) -> tuple[Parameters, float]:
-    """v of (I + H / lambda) v = dQ/dphi at phi, by conjugate gradients, and the share of the right-hand side that is left.
+def _solve(episode: EpisodeLosses, phi: Parameters, fixed: Parameters, gradient: Parameters, method: Method) -> tuple[Parameters, float, float]:
+    """v of (I + H / (d lambda)) v = dQ/dphi at phi, the relative residual of conjugate gradients, and the damping d.
 
-    `gradient`: of Q in phi and w. v comes with w's, which gets -(d^2 S / dw dphi) v / lambda, since the minimum moves with w.
+    `gradient`: of Q in phi and w. v comes with w's, which gets -(d^2 S / dw dphi) v / (d lambda), since the minimum moves with w. d is 1
+    where that gives a solution. Where H curves downwards so much that phi is no minimum, or the residual stays above `_WORST`, d grows
+    until there is one: for larger d the matrix comes closer to I, and v to the first-order gradient.
     """
     names = list(phi)
     right, rest_of_it = ({name: value for name, value in gradient.items() if (name in phi) == of_phi} for of_phi in (True, False))
@@ -290,27 +299,48 @@ def _solve(episode: EpisodeLosses, phi: Parameters, fixed: Parameters, gradient:
         reverse_over_reverse(partial(episode.support_parts, step=0), phi, fixed, direction, total)
         return total
 
-    def times(v: Parameters) -> Parameters:
-        found = products(v)
-        return {name: v[name] + found.get(name, torch.zeros_like(v[name])) / method.proximal for name in names}
+    damping = 1.0
+    while True:
+        strength = method.proximal * damping
 
+        def times(v: Parameters, strength: float = strength) -> Parameters:
+            found = products(v)
+            return {name: v[name] + found.get(name, torch.zeros_like(v[name])) / strength for name in names}
+
+        v, residual, lowest = conjugate_gradients(times, right, method.cg_steps, method.cg_tolerance)
+        # Not a number compares false: such a gradient is not finite, which the outer loop looks at.
+        if not (lowest <= 0 or residual > _WORST):
+            break
+        # Along the worst direction the curvature of H is lambda d (lowest - 1): twice that as damping makes it positive there.
+        damping *= max(_STRONGER, 2 * (1 - lowest))
+    add_to(rest_of_it, {name: -value / strength for name, value in products(v).items() if name not in phi})
+    return {**v, **rest_of_it}, residual, damping
+
+
+def conjugate_gradients(times: Callable[[Parameters], Parameters], right: Parameters, steps: int, tolerance: float) -> tuple[Parameters, float, float]:
+    """(v, relative residual, lowest curvature) of matrix v = right, from v = 0 in at most `steps` steps.
+
+    times: the product of the symmetric matrix with a vector; tolerance: the relative residual that is enough. The curvature p'Mp / p'p of the
+    directions p is infinite where none was needed; at one that is not positive there is no solution to be found this way, and v is where it was.
+    """
     v = {name: torch.zeros_like(value) for name, value in right.items()}
     rest, direction = dict(right), dict(right)
     size = first = dot(rest, rest)
-    for _ in range(method.cg_steps):
-        if first == 0 or size <= method.cg_tolerance**2 * first:
+    lowest = math.inf
+    for _ in range(steps):
+        if first == 0 or size <= tolerance**2 * first:
             break
         ahead = times(direction)
         curvature = dot(direction, ahead)
+        lowest = min(lowest, curvature / dot(direction, direction))
         if curvature <= 0:
-            break  # H is not positive there, so the point is no minimum; the residual says how far it is from a solution
+            break
         length = size / curvature
-        v = {name: v[name] + length * direction[name] for name in names}
-        rest = {name: rest[name] - length * ahead[name] for name in names}
+        v = {name: v[name] + length * direction[name] for name in v}
+        rest = {name: rest[name] - length * ahead[name] for name in v}
         size, before = dot(rest, rest), size
-        direction = {name: rest[name] + size / before * direction[name] for name in names}
-    add_to(rest_of_it, {name: -value / method.proximal for name, value in products(v).items() if name not in phi})
-    return {**v, **rest_of_it}, (size / first) ** 0.5 if first else 0.0
+        direction = {name: rest[name] + size / before * direction[name] for name in v}
+    return v, (size / first) ** 0.5 if first else 0.0, lowest
 
 
 def _filled(found: Parameters, like: Parameters) -> Parameters:

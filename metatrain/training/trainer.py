@@ -49,6 +49,7 @@ from metatrain.training.whole_files import clear_away
 _AFTER_TRAINING = ("evaluation.", "report", "tracking.", "hardware.", "checkpoint.", "name", "tasks.meta_test.")
 _OF_SCORES = ("validation.score", "validation.episodes", "validation.queries", "episode.", "inner.", "algorithm.", "model.", "outer.blend", "tasks.")
 FIGURES = ("loss_before", "loss_after", "accuracy_before", "accuracy_after")  # of each episode; their means are logged
+_OF_SOLUTIONS = ("residual", "damping")  # of the linear system of an episode with implicit meta-gradients; None with others
 
 
 @dataclass
@@ -88,6 +89,7 @@ class Trainer:
         self.sampler = Sampler(config.tasks.sampling, tasks, config.outer.steps)
         self.state = TrainState(tasks=tasks.fingerprint())
         self._saved_step: int | None = None
+        self._damped = False  # whether it was said that linear systems had no solution
         self._timings = MetricsLog(None)
         self._curve: list[float] = []  # scores of validation, in order
 
@@ -245,9 +247,7 @@ class Trainer:
         record.update(auxiliary)
         if skipped is not None:
             record["skipped"] = skipped
-        residuals = [value for value in figures["residual"] if value is not None]
-        if residuals:
-            record["cg_residual"] = sum(residuals) / len(residuals)
+        record.update(self._of_solutions(figures))
         metrics.write(step=self.state.step, split="meta_train", **record, tasks=[episode.task.name for episode in drawn])
         seconds, memory = time.monotonic() - begin, peak_memory(self.learner.model.device)
         waited = {"with_other_ranks": round(self._ranks.waited, 4)} if self._ranks.size > 1 else {}
@@ -277,14 +277,29 @@ class Trainer:
             taken += [(place, replace(part, gradient={})) for place, part in zip(unit, parts)]
             del parts  # their gradients, which would be there while the next are taken
         # Here a GPU is waited for, not before.
-        mine = [[place, part.residual, *(float(getattr(part, key)) for key in FIGURES)] for place, part in taken]
+        mine = [[place, part.residual, part.damping, *(float(getattr(part, key)) for key in FIGURES)] for place, part in taken]
         found = self._ranks.gather({"part_tokens": self.state.part_tokens, "rows": mine})
         least = min((each["part_tokens"] for each in found if each["part_tokens"] is not None), default=None)
         if least is not None and least != self.state.part_tokens:  # another rank's memory has run out
             self.learner.memory, self.state.part_tokens = MemoryUse(least, 0.0), least
         rows = sorted(row for each in found for row in each["rows"])
-        figures = {key: [row[index] for row in rows] for index, key in enumerate(("residual", *FIGURES), start=1)}
+        figures = {key: [row[index] for row in rows] for index, key in enumerate((*_OF_SOLUTIONS, *FIGURES), start=1)}
         return total.mean(len(episodes)), figures
+
+    def _of_solutions(self, figures: dict[str, list[Any]]) -> dict[str, float]:
+        """What the record says of the linear systems of implicit meta-gradients; the first update without a solution is told."""
+        residuals, dampings = ([value for value in figures[key] if value is not None] for key in _OF_SOLUTIONS)
+        if not residuals:
+            return {}
+        if max(dampings) > 1 and not self._damped:
+            self._damped = True
+            number = sum(damping > 1 for damping in dampings)
+            self.display.say(
+                f"warning: conjugate gradients found no solution for {number} of {len(dampings)} episodes of meta-update {self.state.step}: the support loss "
+                f"has no minimum where adaptation ends. Their meta-gradient is that of an algorithm.proximal up to {max(dampings):.3g} times as large "
+                "(cg_damping in metrics.jsonl, here and in later updates); raise algorithm.proximal or algorithm.cg_steps, or lower inner.lr"
+            )
+        return {"cg_residual": sum(residuals) / len(residuals), "cg_damping": max(dampings)}
 
     def _say_who_is_idle(self, units: int, step: int) -> None:
         idle = self._ranks.size - units

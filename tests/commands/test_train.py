@@ -111,7 +111,11 @@ def test_another_seed_gives_others(cli, tiny_run, tmp_path):
 def test_implicit_meta_gradients_report_how_far_conjugate_gradients_came(cli, tmp_path):
     assert cli("train", "debug=fast", "algorithm=imaml", "outer.steps=1", "hydra.run.dir=run").code == 0
     (record, *_) = read_metrics(tmp_path / "run" / "metrics.jsonl")
-    assert 0 < record["cg_residual"] < float("inf")
+    assert 0 < record["cg_residual"] < 0.5 and record["cg_damping"] == 1
+    settings = ["algorithm.proximal=1e-3", "outer.steps=2", "evaluation.arms=[]", "validation.every=0"]
+    found = cli("train", "debug=fast", "algorithm=imaml", *settings, "hydra.run.dir=other")
+    assert found.out.count("conjugate gradients found no solution for 2 of 2 episodes of meta-update 1") == 1, found.out
+    assert all(record["cg_damping"] > 1 and record["cg_residual"] <= 0.5 for record in read_metrics(tmp_path / "other" / "metrics.jsonl"))
 
 
 def training_loss(learner, config) -> float:

@@ -15,7 +15,7 @@ from metatrain.meta import second_order
 from metatrain.meta.config import InnerConfig
 from metatrain.meta.episodes_together import RuleOfEach
 from metatrain.meta.inner import RULES, SGD, _Rates, make_inner_rule
-from metatrain.meta.meta_gradient import LEARNED, MODES, Method, adapt, check_method, has_recursion, meta_gradient
+from metatrain.meta.meta_gradient import LEARNED, MODES, Method, adapt, check_method, conjugate_gradients, has_recursion, meta_gradient
 
 D, STEPS, LR = 6, 4, 0.07
 EXACT = ("exact", "exact_recomputed", "forward_over_reverse")
@@ -244,6 +244,52 @@ def test_too_few_steps_of_conjugate_gradients_are_reported():
     assert 1e-3 < found.residual < 1
 
 
+class Saddle(WithFixed):
+    """S curves downwards along some axes: curvatures -3 to 2."""
+
+    curvature = torch.diag(torch.linspace(-3, 2, D, dtype=torch.float64))
+
+    def support_parts(self, phi, fixed, step):
+        residual = phi["w"] - a - fixed["moved"]
+        yield residual @ self.curvature @ residual / 2
+
+
+@pytest.mark.parametrize("strength", [0.01, 0.5, 2.9])
+def test_without_a_minimum_the_solution_is_that_of_the_stronger_damping_which_is_reported(strength):
+    method = Method("implicit", proximal=strength, cg_steps=50, cg_tolerance=1e-13)
+    found = meta_gradient(Saddle(), {"w": w, "c": c}, rule(lr=0.01), 1, method)
+    assert found.damping * strength > 3 and found.residual < 1e-12
+    *_, (phi, _) = adapt(Saddle(), {"w": 3 * w}, {"moved": c}, rule(lr=0.01), 1, proximal=strength)
+    upstream = B @ (phi["w"] - b + 2 * c)
+    solution = torch.linalg.solve(EYE + Saddle.curvature / (found.damping * strength), upstream)
+    close(found.gradient["w"], 3 * solution)
+    close(found.gradient["c"], 2 * upstream + Saddle.curvature @ solution / (found.damping * strength))
+
+
+def test_a_minimum_needs_no_damping_and_a_residual_that_is_too_large_does():
+    method = Method("implicit", proximal=3.1, cg_steps=50, cg_tolerance=1e-13)
+    assert meta_gradient(Saddle(), {"w": w, "c": c}, rule(lr=0.01), 1, method).damping == 1
+    spread = torch.diag(torch.logspace(0, 6, D, dtype=torch.float64))
+    _, residual, lowest = conjugate_gradients(lambda v: {"w": spread @ v["w"]}, {"w": torch.ones(D, dtype=torch.float64)}, 2, 1e-6)
+    assert residual > 1 and lowest > 0  # conjugate gradients on the way, of a matrix that is hard
+
+    class Hard(Quadratic):
+        def support_parts(self, phi, fixed, step):
+            yield (phi["w"] - a) @ spread @ (phi["w"] - a) / 2
+
+    found = meta_gradient(Hard(), {"w": w}, rule(lr=1e-7), 1, Method("implicit", proximal=1.0, cg_steps=2))
+    assert found.damping > 1 and found.residual <= 0.5
+
+
+def test_a_solution_that_is_not_finite_stays_so():
+    class Broken(Quadratic):
+        def support_parts(self, phi, fixed, step):
+            yield (phi["w"] * float("inf")).square().sum()
+
+    found = meta_gradient(Broken(), {"w": w}, rule(lr=0.0), 1, Method("implicit", proximal=1.0))
+    assert not found.gradient["w"].isfinite().all()
+
+
 @pytest.mark.parametrize("mode", [*EXACT, "first_order"])
 def test_losses_along_the_way(mode):
     weights = [0.1, 0.2, 0.3, 0.4]
@@ -347,6 +393,7 @@ def test_adapt_yields_the_whole_trajectory():
         (Method("implicit"), 3, "proximal"),
         (Method("exact", proximal=1.0), 3, "proximal"),
         (Method("implicit", proximal=1.0), 0, "inner.steps"),
+        (Method("implicit", proximal=1.0, cg_steps=0), 3, "cg_steps"),
         (Method("reptile"), 0, "inner.steps"),
         (Method("reptile", weights=[1.0]), 1, "multi_step_until"),
     ],
