@@ -80,9 +80,12 @@ def _finder(name: str, revision: str | None) -> FindFile:
         return lambda file: folder / file if (folder / file).is_file() else None
 
     def of_hub(file: str) -> Path | None:
-        # A hub that cannot be reached is reported where the model itself is loaded.
+        # A model that is not there, and a hub that cannot be reached, are reported where the model itself is loaded.
         silent: dict[str, Any] = {f"_raise_exceptions_for_{what}": False for what in ("gated_repo", "missing_entries", "connection_errors")}
-        found = cached_file(name, file, revision=revision, **silent)
+        try:
+            found = cached_file(name, file, revision=revision, **silent)
+        except OSError:
+            return None
         return None if found is None else Path(found)
 
     return of_hub

@@ -19,7 +19,7 @@ import numpy as np
 
 from metatrain.errors import UserError
 from metatrain.tasks.task import Task, plain_name
-from metatrain.tasks.texts import MASK, PAIR, is_picture, path_of
+from metatrain.tasks.texts import MASK, PAIR, is_picture, path_of, plain
 
 _PICTURES = 2000  # that are kept in memory
 _LOOKED_AT = 200  # texts, to say how many are cut
@@ -180,7 +180,7 @@ class Tokens:
         if self.tokenizer is None:
             return []
         new = [name for name in names if name not in self._names]
-        self._names.update(zip(new, self.encode([plain_name(name) for name in new])))
+        self._names.update(zip(new, self.encode([plain(plain_name(name)) for name in new])))
         return [self._names[name] for name in names]
 
     @functools.cached_property
