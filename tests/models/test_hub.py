@@ -105,7 +105,7 @@ def test_a_model_of_the_hub_is_fetched_once(metatrain, hub, tmp_path):
     shutil.rmtree(hub.folder)  # nothing is to be had any more
     again = metatrain(*finetune, "hydra.run.dir=offline", offline=True)
     assert again.returncode == 0, again.stderr
-    files = [tmp_path / folder / "model" / "model.safetensors" for folder in ("online", "offline")]
+    files = [tmp_path / folder / "model" / "0_Transformer" / "model.safetensors" for folder in ("online", "offline")]
     assert files[0].read_bytes() == files[1].read_bytes()
     other = metatrain("finetune", "checkpoint=org/pickled", "data.train=rows.csv", offline=True)
     assert other.returncode == 2 and "no such model in the hub's cache on this machine" in other.stderr
