@@ -231,8 +231,8 @@ def pictures_of(path: Path, setting: str) -> Table:
 
 def pictures_in(path: Path) -> list[str]:
     """What stands for the picture `path`, or for all below the folder `path`, in the order of their names; none: there is no picture."""
-    files = [path] if path.is_file() and _is_picture(path) else [path / file for file in visible_files(path, _is_picture)]
-    return [f"{PICTURE}{file}" for file in files]
+    below = [path / file for file in visible_files(path, _is_picture)] if path.is_dir() else []
+    return [f"{PICTURE}{file}" for file in ([path] if path.is_file() and _is_picture(path) else below)]
 
 
 def _is_picture(path: Path) -> bool:
