@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from io import UnsupportedOperation
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from metatrain.config.compose import run_under_hydra
 from metatrain.config.schema import PredictConfig
@@ -15,8 +17,11 @@ from metatrain.config.schema import PredictConfig
 if TYPE_CHECKING:
     from io import BufferedReader
 
+    from metatrain.commands.prediction_files import Predicted
     from metatrain.models.export import Classifier
     from metatrain.models.writer import Writer
+    from metatrain.tasks.files import Columns
+    from metatrain.tasks.unlabelled import Unlabelled
 
 _AT_A_TIME = 5000  # texts of a file
 _PIPE = "-"  # data=-: standard input
@@ -26,10 +31,12 @@ USAGE = """\
 usage: metatrain predict model=DIR|latest text="..."|data=FILE|data=- [output=FILE]
 
 Labels a text, the texts of a file, the lines of standard input as they come, a picture or a folder of them, with what `metatrain finetune` wrote.
+Every row has its prediction; one that cannot be read has an empty one, and the reason. output=FILE.csv (.tsv, .parquet) has the columns of the
+input, then label, probability and reason (predicted_label, ... where the input has that column); any other output has JSON lines.
 
 examples:
   metatrain predict model=latest text="The strap broke on the first day."
-  metatrain predict model=latest data=texts.csv output=labels.jsonl
+  metatrain predict model=latest data=texts.csv output=labels.csv
   metatrain predict model=latest data=- < texts.txt
 """
 SHOWN = (
@@ -50,50 +57,94 @@ def main(arguments: list[str]) -> None:
 
 def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
     """Print a line per label for a text, or the answer; a JSON line per text for a file or a pipe."""
+    from metatrain.commands.prediction_files import output_for, write_predictions
     from metatrain.errors import UserError
     from metatrain.models.export import Classifier, read_facts
     from metatrain.models.folders import model_folder
     from metatrain.models.writer import TASK, Writer
-    from metatrain.tasks.files import Columns, local_path, piped_texts, read_file
-    from metatrain.tasks.sources import pictures_in
+    from metatrain.tasks.files import Columns
     from metatrain.tasks.texts import has_lone_surrogate, plain
     from metatrain.training import hardware
     from metatrain.training.run_directory import RunDirectory
-    from metatrain.training.whole_files import place_for, write_lines
 
     if (config.text is None) == (config.data is None):
         raise UserError('give either text="..." or data=FILE')
     if config.text is not None and has_lone_surrogate(config.text):
         raise UserError(f"text={ascii(config.text)} is not valid UTF-8, or has half a character (a lone surrogate)")
-    output = None if config.output is None else place_for("output", config.output)
     name = config.model.path
     folder = model_folder(RunDirectory.find(name, "finetune").path if name == "latest" else Path(name).expanduser())
     columns = read_facts(folder).get("columns", {})
     column, pair = config.column or columns.get("text", "text"), config.pair or columns.get("pair")
     if pair is not None and (config.text is not None or config.data == _PIPE):
         raise UserError(f"pair={pair}: this model reads two texts, and here is one; put pairs into a file, with the columns {column} and {pair}")
-    parts: Iterable[Sequence[str]] = ()
-    if config.data == _PIPE:
-        parts = piped_texts(cast("BufferedReader", sys.stdin.buffer))
-    elif config.data is not None:
-        data = local_path(config.data)
-        pictures = pictures_in(data)
-        table = None if pictures else read_file(data, Columns(column, pair=pair))
-        for note in table.notes if table else ():
-            print(note, file=sys.stderr)
-        parts = _parts(table.texts if table else pictures)
+    source = _source(config.data, Columns(column, pair=pair))
+    read = [*source.files, *(each for each in folder.glob("**/*") if each.is_file())]
+    output = None if config.output is None else output_for(config.output, read)
     device, _, _ = hardware.apply(config.hardware)
     model = Writer(folder, device) if (folder / TASK).is_file() else Classifier(folder, device)
     if config.text is not None:
         print(_shown(model, [plain(config.text)]))
         return
-    lines = _lines(model, parts)
+    unread = Unread()
+    predictions = unread.counted(each for part in source.parts for each in _predicted(model, part))
     if output is None:
-        for line in lines:
-            print(line, end="", flush=config.data == _PIPE)  # whose other end may wait for the answer
+        for each in predictions:
+            print(each.line, end="", flush=config.data == _PIPE)  # whose other end may wait for the answer
     else:
-        number = write_lines(output, lines)
+        number = write_predictions(output, source.fields, source.table, predictions)
         print(f"{number} predictions: {output}")
+    if unread.number:
+        print(f"warning: {unread.number} of {unread.rows} rows cannot be read and have no prediction, the first {unread.first}", file=sys.stderr)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the rows to predict come from."""
+
+    parts: Iterable[Sequence[Unlabelled]] = ()
+    files: Sequence[Path | int] = ()  # that are read, paths or descriptors
+    table: Path | None = None  # a file of rows
+    fields: Sequence[str] = ()  # names of its columns
+
+
+def _source(data: str | None, columns: Columns) -> Source:
+    """Raises: UserError: the file cannot be read, or no row of it can."""
+    from metatrain.tasks.files import local_path
+    from metatrain.tasks.sources import pictures_in
+    from metatrain.tasks.texts import path_of
+    from metatrain.tasks.unlabelled import Unlabelled, file_rows, piped_rows, survey
+
+    if data is None:
+        return Source()
+    if data == _PIPE:
+        descriptors = []
+        with suppress(UnsupportedOperation):  # of a program that has put something else in its place
+            descriptors.append(sys.stdin.fileno())
+        return Source(piped_rows(cast("BufferedReader", sys.stdin.buffer)), descriptors)
+    path = local_path(data)
+    if pictures := pictures_in(path):
+        return Source(_parts(map(Unlabelled, pictures)), [Path(path_of(each)) for each in pictures])
+    found = survey(path, columns)
+    for note in found.notes:
+        print(note, file=sys.stderr)
+    return Source(_parts(file_rows(path, columns, [])), [path], path, found.fields)
+
+
+@dataclass
+class Unread:
+    """Rows without a prediction."""
+
+    rows: int = 0  # with and without
+    number: int = 0
+    first: str = ""
+
+    def counted(self, predictions: Iterable[Predicted]) -> Iterator[Predicted]:
+        """The same, counted as they pass."""
+        for each in predictions:
+            self.rows += 1
+            if each.row.problem is not None:
+                self.number, self.first = self.number + 1, self.first or each.row.problem
+            yield each
 
 
 def _shown(model: Classifier | Writer, texts: Sequence[str]) -> str:
@@ -108,27 +159,65 @@ def _shown(model: Classifier | Writer, texts: Sequence[str]) -> str:
     return "\n".join([*none, *(f"{label}\t{value:.4f}" for value, label in ranked)])
 
 
-def _parts(texts: Iterable[str]) -> Iterator[list[str]]:
-    waiting = iter(texts)
+def _parts(rows: Iterable[Unlabelled]) -> Iterator[list[Unlabelled]]:
+    waiting = iter(rows)
     while part := list(itertools.islice(waiting, _AT_A_TIME)):
         yield part
 
 
-def _lines(model: Classifier | Writer, parts: Iterable[Sequence[str]]) -> Iterator[str]:
-    """A JSON line per text."""
-    from metatrain.models.export import NONE, is_none
-    from metatrain.tasks.texts import PAIR, is_picture, path_of
+def _predicted(model: Classifier | Writer, rows: Sequence[Unlabelled]) -> Iterator[Predicted]:
+    """Predictions for rows, in order.
 
-    for part in filter(None, parts):
-        if model.labels is None:
-            answers = [{"answer": answer} for answer in model.answers(part)]
-        else:
-            scores = model.scores(part)
-            best = scores.softmax(1).max(1)
-            answers = [
-                {"label": NONE if unlike else model.labels[one], "probability": round(value, 6)}
-                for unlike, one, value in zip(is_none(scores, model.threshold).tolist(), best.indices.tolist(), best.values.tolist())
-            ]
-        for text, answer in zip(part, answers):
-            given = {"picture": path_of(text)} if is_picture(text) else dict(zip(("text", "pair"), text.split(PAIR)))
-            yield json.dumps({**given, **answer}, ensure_ascii=False) + "\n"
+    Raises:
+        UserError: the model can read none of them.
+    """
+    from metatrain.commands.prediction_files import Predicted
+
+    no_answer = {"answer": None} if model.labels is None else {"label": None, "probability": None}
+    rows, answers = _answered(model, rows)
+    left = iter(answers)
+    for row in rows:
+        yield Predicted(row, no_answer if row.problem is not None else next(left))
+
+
+def _answered(model: Classifier | Writer, rows: Sequence[Unlabelled]) -> tuple[Sequence[Unlabelled], list[dict[str, Any]]]:
+    """The rows, those that the model cannot read with their problem (an image file that is none, say), and answers for the others."""
+    from metatrain.errors import UserError
+
+    texts = [row.text for row in rows if row.problem is None]
+    if not texts:
+        return rows, []
+    try:
+        return rows, _answers(model, texts)
+    except UserError as error:
+        if len(texts) == 1:
+            raise
+        first = error
+    found, answers = [], []
+    for row in rows:
+        try:
+            answers += [] if row.problem is not None else _answers(model, [row.text])
+        except UserError as error:
+            row = replace(row, problem=str(error))
+        found.append(row)
+    if not answers:
+        raise first
+    return found, answers
+
+
+def _answers(model: Classifier | Writer, texts: Sequence[str]) -> list[dict[str, Any]]:
+    """What the model predicts for texts, under the names that predictions have for it.
+
+    Raises:
+        UserError: it cannot read one of them.
+    """
+    from metatrain.models.export import NONE, is_none
+
+    if model.labels is None:
+        return [{"answer": answer} for answer in model.answers(texts)]
+    scores = model.scores(texts)
+    best = scores.softmax(1).max(1)
+    return [
+        {"label": NONE if unlike else model.labels[one], "probability": round(value, 6)}
+        for unlike, one, value in zip(is_none(scores, model.threshold).tolist(), best.indices.tolist(), best.values.tolist())
+    ]

@@ -152,7 +152,9 @@ class PredictConfig:
     data: str | None = None  # csv, tsv, jsonl or parquet; a picture, or a folder of them; -: a text a line, from standard input
     column: str | None = None  # column of the texts in `data`; null: the one that `finetune` read
     pair: str | None = None  # column of the second texts, for a model of pairs; null: the one that `finetune` read
-    output: str | None = None  # where to write predictions of `data` (jsonl); null: to standard output
+    output: str | None = (
+        None  # where to write predictions of `data`: .csv, .tsv and .parquet with the input's columns, others as JSON lines; null: to standard output
+    )
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
 
 

@@ -7,18 +7,16 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from metatrain.errors import UserError
 from metatrain.tasks.delimited import csv_rows, tsv_rows, wrong_separator
 from metatrain.tasks.labels import as_text, clean_label, is_blank, label_notes
-from metatrain.tasks.rows import NOT_UTF8, BadRow, CutRow, Line, Other, Row, checked_format, decoded, json_rows, lines_of, parquet_rows, stem
+from metatrain.tasks.rows import NOT_UTF8, BadRow, CutRow, Line, Other, Row, checked_format, json_rows, lines_of, parquet_rows, stem
 from metatrain.tasks.texts import PAIR, TextStore, has_lone_surrogate, plain
 
 BAD_ROWS = ("refuse", "skip")
-_CHUNK = 1 << 16  # most bytes of a pipe that are read at a time
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ def read_file(path: Path, columns: Columns, bad_rows: str = "refuse", task: str 
         UserError: the file cannot be read, lacks a column, or has a bad row; the message says `file:line`.
     """
     notes: list[str] = []
-    rows = _rows(path, notes)
+    rows = rows_of(path, notes)
     return table_of(str(path), rows, columns, stem(path) if task is None else task, bad_rows, notes)
 
 
@@ -122,10 +120,10 @@ def _checked(source: str, rows: Iterable[Row], columns: Columns, bad_rows: str) 
     for line, row in rows:
         if not isinstance(row, BadRow):
             if names is None:
-                names = _find_columns(source, row, columns)
+                names = find_columns(source, row, columns)
                 of_texts = [names[name] for name in (columns.text, columns.pair, columns.target) if name]
                 begins, ends = next(iter(row)) in of_texts, next(reversed(row)) in of_texts
-            problem = _problem(row, names)
+            problem = problem_of(row, names)
             is_cut = isinstance(row, CutRow) and problem is not None and bad_rows == "skip"
             if is_cut and ends and before is not None and not isinstance(before[1], BadRow):
                 before = before[0], BadRow(f"the text may go on in line {line}")
@@ -147,7 +145,7 @@ def column_values(path: Path) -> dict[str, list[str]]:
         UserError: the file cannot be read, or has no such column; the message says `file:line`.
     """
     rows = []
-    for line, row in _rows(path, []):
+    for line, row in rows_of(path, []):
         if isinstance(row, BadRow):
             raise UserError(f"{path}:{line}: {row.problem}")
         rows.append(row)
@@ -178,20 +176,6 @@ def read_texts(path: Path, column: str) -> Iterator[str]:
         raise UserError(f"{path}: the file is empty")
 
 
-def piped_texts(pipe: BufferedReader) -> Iterator[list[str]]:
-    """The lines of standard input, each time those that have come, without empty ones.
-
-    Raises:
-        UserError: one is not valid UTF-8; the message says which.
-    """
-    first, rest = 1, b""
-    while come := pipe.read1(_CHUNK):
-        *lines, rest = (rest + come).split(b"\n")
-        yield list(_filled("standard input", decoded(lines, first)))
-        first += len(lines)
-    yield list(_filled("standard input", decoded([rest], first)))
-
-
 def _filled(source: str, lines: Iterable[Line]) -> Iterator[str]:
     for number, line, is_utf8 in lines:
         if not is_utf8:
@@ -202,10 +186,10 @@ def _filled(source: str, lines: Iterable[Line]) -> Iterator[str]:
 
 def line_of(path: Path, row: int) -> int:
     """The line (from 1; of a parquet file: the row) where row `row` (from 0) of a file that can be read begins."""
-    return next(itertools.islice(_rows(path, []), row, None))[0]
+    return next(itertools.islice(rows_of(path, []), row, None))[0]
 
 
-def _rows(path: Path, notes: list[str]) -> Iterator[Row]:
+def rows_of(path: Path, notes: list[str]) -> Iterator[Row]:
     """Rows of a file of any format; what reading has to say goes to `notes`."""
     kind = checked_format(path)
     if kind == ".parquet":
@@ -215,7 +199,7 @@ def _rows(path: Path, notes: list[str]) -> Iterator[Row]:
     return csv_rows(path, notes) if kind == ".csv" else tsv_rows(path, notes)
 
 
-def _find_columns(source: str, row: dict[str, Any], columns: Columns) -> dict[str, str]:
+def find_columns(source: str, row: dict[str, Any], columns: Columns) -> dict[str, str]:
     """Names of the chosen columns in the file, by their names in `columns`; blanks around a name and invisible characters do not count.
 
     Raises:
@@ -234,7 +218,8 @@ def _find_columns(source: str, row: dict[str, Any], columns: Columns) -> dict[st
     return found
 
 
-def _problem(row: dict[str, Any], names: dict[str, str]) -> str | None:
+def problem_of(row: dict[str, Any], names: dict[str, str]) -> str | None:
+    """Why a row cannot be read as texts and labels; names: as `find_columns` returns them."""
     for name, key in names.items():
         if key not in row:
             return f"no field {name!r}"

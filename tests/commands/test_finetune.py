@@ -125,15 +125,18 @@ def test_predict_the_lines_of_standard_input(cli, finetuned, tmp_path, monkeypat
     def piped(content: bytes) -> None:
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
 
-    piped("".join(f"{text}\n\n" for text in texts).encode())  # empty lines are no texts
-    assert cli("predict", f"model={finetuned}", "data=-").out == expected
+    piped(f"{texts[0]}\n\n{texts[1]}\n".encode())  # each line has its answer
+    found = cli("predict", f"model={finetuned}", "data=-")
+    first, second, third = found.out.splitlines()
+    assert [first, third] == expected.splitlines()[:2]
+    assert json.loads(second) == {"text": "", "label": None, "probability": None, "reason": "standard input:2: the line is empty"}
+    assert "1 of 3 rows cannot be read and have no prediction, the first standard input:2" in found.err
     piped("\n".join(texts).encode())
     found = cli("predict", f"model={finetuned}", "data=-", "output=predicted.jsonl")
     assert found.out == "150 predictions: predicted.jsonl\n" and (tmp_path / "predicted.jsonl").read_text() == expected
     piped(b"a good tool\nna\xefve\n")
-    refused = cli("predict", f"model={finetuned}", "data=-", "output=predicted.jsonl")
-    assert refused.code == 2 and "standard input:2: not valid UTF-8" in refused.err
-    assert (tmp_path / "predicted.jsonl").read_text() == expected
+    found = cli("predict", f"model={finetuned}", "data=-")
+    assert found.code == 0 and json.loads(found.out.splitlines()[1])["reason"] == "standard input:2: not valid UTF-8"
     refused = cli("predict", f"model={finetuned}", "data=-", "pair=other")
     assert refused.code == 2 and "pair=other: this model reads two texts, and here is one" in refused.err
 

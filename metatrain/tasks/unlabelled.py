@@ -1,0 +1,95 @@
+"""Rows to predict: of a file, of a pipe, or images. A row that cannot be read keeps its place, and says why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+from metatrain.errors import UserError
+from metatrain.tasks.files import Columns, find_columns, problem_of, rows_of
+from metatrain.tasks.labels import as_text, is_blank
+from metatrain.tasks.rows import NOT_UTF8, BadRow, decoded
+from metatrain.tasks.texts import PAIR, plain
+
+_CHUNK = 1 << 16  # most bytes of a pipe that are read at a time
+_PIPE = "standard input"
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """A row to predict."""
+
+    text: str  # as a model reads it; empty where it cannot be read
+    problem: str | None = None  # why it cannot be read, with its file and line
+    fields: Mapping[str, Any] = field(default_factory=dict)  # the row as it is in the file
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a file of rows to predict holds."""
+
+    fields: list[str]  # names of all its columns
+    notes: list[str]  # what reading had to say
+
+
+def survey(path: Path, columns: Columns) -> Survey:
+    """Read a file once before any of its rows is predicted.
+
+    Raises:
+        UserError: the file cannot be read, lacks a column, has no row that can be read, or a row from which on none can; the message says `file:line`.
+    """
+    names: dict[str, None] = {}
+    notes: list[str] = []
+    first_bad: str | None = None
+    num_readable = 0
+    for row in file_rows(path, columns, notes):
+        names.update(dict.fromkeys(row.fields))
+        first_bad = first_bad or row.problem
+        num_readable += row.problem is None
+    if not num_readable:
+        raise UserError(f"{first_bad}; no row of the file can be read" if first_bad else f"{path}: the file has no rows")
+    return Survey(list(names), notes)
+
+
+def file_rows(path: Path, columns: Columns, notes: list[str]) -> Iterator[Unlabelled]:
+    """The rows of a file, as they are read; what reading has to say goes to `notes`.
+
+    Raises:
+        UserError: the file cannot be read, lacks a column, or has a row from which on none can be read.
+    """
+    names: dict[str, str] | None = None
+    for line, row in rows_of(path, notes):
+        if isinstance(row, BadRow):
+            if row.is_lost:
+                raise UserError(f"{path}:{line}: {row.problem}")
+            yield Unlabelled("", f"{path}:{line}: {row.problem}")
+            continue
+        names = names or find_columns(str(path), row, columns)
+        problem = problem_of(row, names)
+        if problem is not None:
+            yield Unlabelled("", f"{path}:{line}: {problem}", row)
+        else:
+            yield Unlabelled(PAIR.join(plain(as_text(row[key])) for key in names.values()), None, row)
+
+
+def piped_rows(pipe: BufferedReader) -> Iterator[list[Unlabelled]]:
+    """The lines of standard input, each time those that have come."""
+    first, rest = 1, b""
+    while come := pipe.read1(_CHUNK):
+        *lines, rest = (rest + come).split(b"\n")
+        yield _of_lines(lines, first)
+        first += len(lines)
+    if rest:
+        yield _of_lines([rest], first)
+
+
+def _of_lines(lines: Sequence[bytes], first: int) -> list[Unlabelled]:
+    found = []
+    for number, line, is_utf8 in decoded(lines, first):
+        text = plain(line)
+        problem = "the line is empty" if is_blank(text) else None if is_utf8 else NOT_UTF8.split(";")[0]
+        found.append(Unlabelled(text) if problem is None else Unlabelled("", f"{_PIPE}:{number}: {problem}"))
+    return found

@@ -1,0 +1,124 @@
+"""Files of predictions: every row keeps its place, the ending decides the format, and nothing that is read is replaced."""
+
+import csv
+import gzip
+import io
+import json
+import os
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+
+from metatrain.models.config import ModelConfig
+from metatrain.models.encoder import load_encoder
+from metatrain.models.export import save_finetuned
+
+ROWS = [("1", "it broke", "x"), ("2", "", "y"), ("3", "works, well", "z")]
+
+
+@pytest.fixture
+def model(tmp_path) -> str:
+    """A classifier that was not trained."""
+    torch.manual_seed(0)
+    encoder, _ = load_encoder(ModelConfig(name="tiny", max_length=32), second_order=False)
+    head = {"head.weight": torch.randn(2, encoder.hidden_size), "head.bias": torch.zeros(2)}
+    (tmp_path / "m").mkdir()
+    save_finetuned(tmp_path / "m", encoder, head, ["bad", "good"], columns={"text": "text"})
+    return "model=m"
+
+
+@pytest.fixture
+def table(tmp_path) -> str:
+    with (tmp_path / "in.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("id", "text", "label"), *ROWS])
+    return "data=in.csv"
+
+
+def test_a_row_that_cannot_be_read_has_an_empty_prediction_and_a_reason(cli, model, table):
+    found = cli("predict", model, table)
+    rows = [json.loads(line) for line in found.out.splitlines()]
+    assert found.code == 0 and [row["text"] for row in rows] == ["it broke", "", "works, well"]
+    assert rows[1] == {"text": "", "label": None, "probability": None, "reason": "in.csv:3: field 'text' is empty"}
+    assert rows[0].keys() == rows[2].keys() == {"text", "label", "probability"}
+    assert "warning: 1 of 3 rows cannot be read and have no prediction, the first in.csv:3: field 'text' is empty" in found.err
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.tsv", "out.csv.gz", "out.parquet"])
+def test_the_ending_of_output_decides_its_format_and_tables_have_the_columns_of_the_input(cli, model, table, tmp_path, name):
+    answers = [json.loads(line) for line in cli("predict", model, table).out.splitlines()]
+    found = cli("predict", model, table, f"output={name}")
+    assert found.code == 0 and f"3 predictions: {name}" in found.out, found.err
+    rows = read(tmp_path / name)
+    assert list(rows[0]) == ["id", "text", "label", "predicted_label", "probability", "reason"]
+    for row, given, answer in zip(rows, ROWS, answers, strict=True):
+        assert (row["id"], row["text"], row["label"]) == given
+        assert (row["predicted_label"] or None) == answer["label"]
+        assert (float(row["probability"]) if row["probability"] else None) == answer["probability"]
+    assert "field 'text' is empty" in rows[1]["reason"]
+
+
+def read(path) -> list[dict]:
+    if path.suffix == ".parquet":
+        return pyarrow.parquet.read_table(path).to_pylist()
+    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    return list(csv.DictReader(io.StringIO(content.decode()), delimiter="\t" if path.suffix == ".tsv" else ","))
+
+
+def test_columns_of_a_parquet_file_keep_their_types(cli, model, tmp_path):
+    rows = pyarrow.table({"n": [1, 2, None], "text": ["one", None, "two"], "tags": [["a"], [], None]})
+    pyarrow.parquet.write_table(rows, tmp_path / "in.parquet")
+    assert cli("predict", model, "data=in.parquet", "output=out.parquet").code == 0
+    found = pyarrow.parquet.read_table(tmp_path / "out.parquet")
+    assert found.select(["n", "text", "tags"]).equals(rows)
+    assert found.column_names == ["n", "text", "tags", "label", "probability", "reason"]
+    assert found["label"].to_pylist()[1] is None and "in.parquet:2" in found["reason"].to_pylist()[1]
+
+
+def test_json_rows_of_different_keys_make_one_table(cli, model, tmp_path):
+    (tmp_path / "in.jsonl").write_text('{"text": "a"}\nnot json\n{"text": "b", "n": 2, "more": {"k": "\\ud800"}}\n')
+    assert cli("predict", model, "data=in.jsonl", "output=out.csv").code == 0
+    first, second, third = read(tmp_path / "out.csv")
+    assert (first["text"], first["n"], third["n"], json.loads(third["more"])) == ("a", "", "2", {"k": "?"})
+    assert second["text"] == second["label"] == "" and second["reason"].startswith("in.jsonl:2: not valid JSON")
+
+
+def test_a_file_of_which_no_row_can_be_read_is_refused(cli, model, tmp_path):
+    (tmp_path / "in.csv").write_text("text,n\n,1\n,2\n")
+    found = cli("predict", model, "data=in.csv", "output=out.csv")
+    assert found.code == 2 and "in.csv:2: field 'text' is empty; no row of the file can be read" in found.err
+    assert not (tmp_path / "out.csv").exists()
+
+
+@pytest.mark.parametrize("place", ["in.csv", "./in.csv", "link.csv", "same.csv", "m/config.json"])
+def test_what_is_read_is_never_replaced(cli, model, table, tmp_path, place):
+    (tmp_path / "link.csv").symlink_to("in.csv")
+    os.link(tmp_path / "in.csv", tmp_path / "same.csv")
+    before = (tmp_path / place).read_bytes()
+    found = cli("predict", model, table, f"output={place}")
+    assert found.code == 2 and f"output={place} is a file that is read, which predictions would replace; name another file" in found.err
+    assert (tmp_path / place).read_bytes() == before
+
+
+def test_the_file_behind_a_pipe_is_not_replaced(cli, model, table, tmp_path, monkeypatch):
+    with (tmp_path / "in.csv").open() as file:
+        monkeypatch.setattr("sys.stdin", file)
+        found = cli("predict", model, "data=-", "output=in.csv")
+    assert found.code == 2 and "output=in.csv is a file that is read" in found.err
+
+
+def test_an_image_that_cannot_be_read_leaves_the_others_their_predictions(cli, model, table, monkeypatch):
+    from metatrain.errors import UserError
+    from metatrain.models.export import Classifier
+
+    scores = Classifier.scores
+
+    def refusing(self, texts):
+        if any("works" in text for text in texts):
+            raise UserError("cannot be read as an image")
+        return scores(self, texts)
+
+    monkeypatch.setattr(Classifier, "scores", refusing)
+    rows = [json.loads(line) for line in cli("predict", model, table).out.splitlines()]
+    assert [row.get("reason") for row in rows] == [None, "in.csv:3: field 'text' is empty", "cannot be read as an image"]
