@@ -100,7 +100,9 @@ def _found(guess: Guess) -> dict[str, str]:
 def _yaml(name: str, path: Path, guess: Guess) -> str:
     import yaml
 
-    settings = {"name": name, "path": str(path), **_found(guess), "meta_train": {"tasks": ["*"]}}
+    from metatrain.config.compose import escaped
+
+    settings = escaped({"name": name, "path": str(path), **_found(guess), "meta_train": {"tasks": ["*"]}})
     sizes = ", ".join(f"{task} ({sum(classes.values())} rows)" for task, classes in list(guess.tasks.items())[:8])
     more = f" and {len(guess.tasks) - 8} more" if len(guess.tasks) > 8 else ""
     head = (

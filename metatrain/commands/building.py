@@ -46,7 +46,7 @@ from metatrain.training import checkpoint
 from metatrain.training.hints import resume_command
 from metatrain.training.memory_limit import fit_training, largest_episode
 from metatrain.training.outer import blended
-from metatrain.training.run_directory import RunDirectory
+from metatrain.training.run_directory import RunDirectory, is_run
 from metatrain.training.trainer import load_parameters
 from metatrain.training.whole_files import written_whole
 
@@ -162,7 +162,7 @@ def open_checkpoint(reference: str, settings: Overrides, device: torch.device, d
     path = Path(reference).expanduser()
     if (path / checkpoint.MANIFEST).is_file():
         return _open_run(RunDirectory.find(str(path.parent.parent)), path, settings, device, dtype, say)
-    if reference == "latest" or (path / "config.yaml").is_file():
+    if reference == "latest" or is_run(path) or ((path / "config.yaml").is_file() and not is_model(path)):
         return _open_run(RunDirectory.find(reference), None, settings, device, dtype, say)
     if not path.is_dir() and reference not in _BUILT_IN and (path.is_absolute() or reference.startswith((".", "~", "outputs"))):
         raise UserError(f"checkpoint={reference}: no such run or model directory")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,17 +62,21 @@ def start(config: SweepConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.config.compose import composed
     from metatrain.search import report
     from metatrain.search.space import distributions
-    from metatrain.search.study import Study, check_search, error_of, rows
+    from metatrain.search.study import LOCK, Study, check_search, error_of, rows
     from metatrain.tracking.console import Display
     from metatrain.training.hints import shell_quoted, shown
+    from metatrain.training.run_directory import check_empty
 
     check_search(config.search)
     space = distributions(config.search.space)
     if config.validation.every < 1:
         raise UserError("validation.every=0: a search is judged by validation; set it to 1 or more")
     base = [item for item in overrides if not item.lstrip("+~").startswith(("search", "name="))]
+    if path.is_dir() and not (path / LOCK).exists():
+        check_empty(path)
     validations = -(-config.outer.steps // config.validation.every)
     with Display() as display:
+        check_data(path, config, space)
         study = Study(path, path.name, config.search, space, config.seed, validations)
         display.log_to(path / "sweep.log")
         display.say(f"search: {path}; {config.search.trials} trials of {', '.join(space)}")
@@ -119,6 +123,23 @@ def start(config: SweepConfig, path: Path, overrides: list[str]) -> None:
         (folder / f"{name}.yaml").write_text(report.experiment(base, _overrides(best.params), _groups(), best.value or 0.0, name), encoding="utf-8")
         display.say(f"best: trial {number}, validation {config.validation.score.replace('_', ' ')} {best.value:.3f}: {' '.join(_overrides(best.params))}")
         display.say(f"next: metatrain train --config-dir {shell_quoted(shown(path / 'conf'))} +experiment={name}")
+
+
+def check_data(path: Path, config: SweepConfig, space: Collection[str]) -> None:
+    """Raises: UserError: trials of the search were judged on other data than there is now; where the search varies the tasks, nobody can tell."""
+    if any(key.startswith(("tasks", "seed", "evaluation.seed")) for key in space):
+        return
+    for checkpoints in path.glob("trials/*/checkpoints"):
+        from metatrain.tasks.distribution import load_tasks
+        from metatrain.training.checkpoint import newest_state
+        from metatrain.training.hints import shown
+
+        if (judged_on := newest_state(checkpoints).get("tasks")) is None:
+            continue
+        tasks = load_tasks(config.tasks, config.seed, hold_out_seed=config.evaluation.seed_of(config.seed))
+        if not tasks.has_fingerprint(judged_on):
+            raise UserError(f"the tasks' data has changed since the search in {shown(path.absolute())} began: restore it, or move or delete the search")
+        return
 
 
 def _run(study: Study, taken: Taken, settings: Callable[[Taken], TrainConfig], display: Display) -> None:

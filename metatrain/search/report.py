@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from rich.table import Table
 
 BEST = "best"  # name of the experiment
@@ -88,10 +90,18 @@ def _nested(values: Sequence[tuple[str, str]], depth: int = 0) -> list[str]:
     lines = []
     for head, inside in heads.items():
         if inside[-1][0] == "":
-            lines.append(f"{'  ' * depth}{head}: {inside[-1][1]}")
+            lines.append(f"{'  ' * depth}{head}: {_yaml(inside[-1][1])}")
         else:
             lines += [f"{'  ' * depth}{head}:", *_nested(inside, depth + 1)]
     return lines
+
+
+def _yaml(value: str) -> str:
+    """Return a value of an override as YAML, which escapes other characters in quotes than Hydra does."""
+    if not value.startswith(("'", '"')):
+        return value
+    text: Any = OverridesParser.create().parse_override(f"key={value}").value()
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _shown(value: Any) -> str:

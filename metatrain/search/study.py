@@ -35,6 +35,7 @@ from metatrain.search.config import SearchConfig
 SAMPLERS = ("tpe", "random")
 PRUNERS = ("halving", "hyperband", "none")
 DATABASE_ERRORS = (StorageInternalError, SQLAlchemyError)  # what comes of any use of a study whose database does not answer
+LOCK = ".taking.lock"  # in the directory of every search
 _ERROR = "error"  # attribute of a trial that has failed: why
 _NUMBER, _FROM = "number", "from"  # attributes of one that goes on: whose run it has, and the rung it comes from
 
@@ -75,7 +76,7 @@ class Study:
         self.folder, self._config, self._space, self._seed, self._validations = folder, config, space, seed, validations
         self.rungs = rungs(config, validations) if config.pruner == "halving" else []
         (folder / "trials").mkdir(parents=True, exist_ok=True)
-        self._taking = FileLock(folder / ".taking.lock")
+        self._taking = FileLock(folder / LOCK)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         with self._taking:
             try:

@@ -105,11 +105,7 @@ class RunDirectory:
         if is_run(self.path):
             remedy = f"resume it with: {resume_command(self.path)}" if command == "train" else "choose another directory with hydra.run.dir=DIR"
             raise UserError(f"{shown(self.path)} already holds a run; {remedy}")
-        allowed = (*_BESIDE, *(_FIRST if _has_record(self.path) else ()))
-        foreign = sorted(entry.name for entry in self.path.iterdir() if entry.name not in allowed and not _is_output(entry))
-        if foreign:
-            more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
-            raise UserError(f"hydra.run.dir={shown(self.path)} holds {foreign[0]}{more}, and is no run of metatrain; a run needs a new or empty directory")
+        check_empty(self.path, _FIRST if _has_record(self.path) else ())
 
     def go_on(self, config: Any, overrides: list[str], changes: list[str], say: Callable[[str], None]) -> None:
         """Take over the settings of a resumption, and say what is different from here on."""
@@ -228,6 +224,14 @@ def recorded(run: RunDirectory) -> Iterator[None]:
 def is_run(path: Path) -> bool:
     """Return whether this is the directory of a run, whose files may be replaced: other programs have a config.yaml or checkpoints/ too."""
     return (path / "config.yaml").is_file() and (_has_record(path) or any(path.glob("checkpoints/step-*/MANIFEST.json")))
+
+
+def check_empty(path: Path, allowed: Collection[str] = ()) -> None:
+    """Raises: UserError: a directory for what is new holds anything that could be replaced, other than files with the names `allowed`."""
+    foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in (*_BESIDE, *allowed) and not _is_output(entry))
+    if foreign:
+        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+        raise UserError(f"hydra.run.dir={shown(path.absolute())} holds {foreign[0]}{more}, and is no run of metatrain; a run needs a new or empty directory")
 
 
 def _has_record(path: Path) -> bool:

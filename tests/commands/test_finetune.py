@@ -304,6 +304,13 @@ def test_names_outside_ascii(cli, tmp_path):
     assert "text is not set" not in cli("predict", "model=nowhere", "text=???").err
 
 
+def test_a_model_beside_a_config_yaml_of_something_else(cli, tiny_run, tmp_path, examples):
+    shutil.copytree(tiny_run / "model", tmp_path / "model")
+    (tmp_path / "model" / "config.yaml").write_text("trainer: other\n")
+    found = cli("finetune", "checkpoint=model", f"data.train={examples}", "report=false")
+    assert found.code == 0, found.err
+
+
 def test_a_directory_with_files_of_the_users_own_is_refused_and_left_as_it_is(cli, tmp_path, examples):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "weights").write_text("mine")

@@ -11,8 +11,10 @@ from config.test_compose import composed
 from conftest import spawn
 
 from metatrain.commands import sweep
-from metatrain.config.compose import settings_hash
-from metatrain.errors import RestartableError
+from metatrain.config.compose import settings_hash, typed
+from metatrain.config.schema import SweepConfig
+from metatrain.errors import RestartableError, UserError
+from metatrain.tasks.distribution import load_tasks
 
 optuna = pytest.importorskip("optuna")
 
@@ -108,3 +110,22 @@ def test_a_database_that_is_gone_is_a_fault_that_a_restart_can_heal(monkeypatch)
     monkeypatch.setattr(sweep, "run_under_hydra", gone)
     with pytest.raises(RestartableError, match=r"search\.storage: the database does not answer: terminating connection; the same command goes on"):
         sweep.main(["search=rates"])
+
+
+def test_a_search_is_made_only_where_nothing_is(cli, tmp_path):
+    (tmp_path / "trials.csv").write_text("mine")
+    found = cli("sweep", "model=tiny", "inner.lr=0.1,0.2", "hydra.run.dir=.")
+    assert found.code == 2 and "hydra.run.dir=. holds trials.csv, and is no run of metatrain" in found.err
+    assert [path.name for path in tmp_path.iterdir()] == ["trials.csv"]
+
+
+def test_a_search_whose_data_has_changed_is_refused(tmp_path):
+    config = typed(composed("sweep"), SweepConfig)
+    state = tmp_path / "trials/0000/checkpoints/step-00000001/state.json"
+    state.parent.mkdir(parents=True)
+    state.write_text(json.dumps({"tasks": load_tasks(config.tasks, config.seed).fingerprint()}))
+    sweep.check_data(tmp_path, config, ["inner.lr"])
+    state.write_text(json.dumps({"tasks": "other"}))
+    with pytest.raises(UserError, match="the tasks' data has changed since the search in .* began"):
+        sweep.check_data(tmp_path, config, ["inner.lr"])
+    sweep.check_data(tmp_path, config, ["inner.lr", "tasks.holdout"])
