@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 
 RECIPE_FORMAT = 1
 _BUILT_IN = ("minilm", "tiny")
+_DEFAULT = "recommended"  # method for a model that was not meta-trained
 
 
 @dataclass(frozen=True)
@@ -169,13 +170,15 @@ def open_checkpoint(reference: str, settings: Overrides, device: torch.device, d
     if path.is_dir() and not is_model(path):
         raise UserError(f"checkpoint={reference}: a directory with neither a run of metatrain train (config.yaml) nor a model (config.json)")
     found = read_recipe(path)
-    saved, learned = (_plain(reference, settings.algorithm), {}) if found is None else (_saved(path, found[0]), found[1])
+    saved, learned = (_plain(reference, settings), {}) if found is None else (_saved(path, found[0]), found[1])
     encoding = {} if found is not None else _encoding(reference, settings.model, say)
     if saved.model.normalize:  # the method compares directions
         encoding["normalize"] = True
     own = replace(saved.model, name=reference, **encoding)
     recipe = _overridden(Recipe(own, saved.algorithm, saved.inner, saved.episode, saved.seed, _labels(learned)), settings, plain=found is None)
     learner = build_learner(recipe, device, dtype, say)
+    if found is None and learner.model.tokenizer is None and settings.algorithm.label_names is None:  # a model of images reads no names
+        learner.algorithm = replace(learner.algorithm, label_names=False)
     if found is not None:
         _check_learned(reference, settings.algorithm, {name for name in learner.parameters if not name.startswith(learner.prefix)}, learned)
     learner.load(learned)
@@ -225,16 +228,30 @@ def _encoding(reference: str, overrides: ModelOverrides, say: Callable[[str], No
     return pipeline.encoding
 
 
-def _plain(reference: str, algorithm: AlgorithmOverrides) -> SavedRecipe:
-    """The recipe for a model that was not meta-trained: that of a method, as `metatrain train` would begin with it, or the default.
+def _plain(reference: str, settings: Overrides) -> SavedRecipe:
+    """The recipe for a model that was not meta-trained: that of a method, as `metatrain train` would begin with it.
+
+    The default is `recommended`, which fits a head to the examples, or an inner loop of the whole encoder where its settings are given.
 
     Raises:
         UserError: there is no such method.
     """
-    if algorithm.name is None:
+    method = settings.algorithm.name
+    if method is None and _is_inner_loop(settings):
         return SavedRecipe()
-    found: TrainConfig = composed("train", [f"algorithm={algorithm.name}", "model=hub", f"model.name={quoted(reference)}"], TrainConfig)
-    return SavedRecipe(model=found.model, algorithm=found.algorithm, inner=found.inner, episode=found.episode)
+    found: TrainConfig = composed("train", [f"algorithm={method or _DEFAULT}", "model=hub", f"model.name={quoted(reference)}"], TrainConfig)
+    algorithm = found.algorithm
+    if method is None and settings.model.normalize is False:  # cosines compare directions
+        algorithm = replace(algorithm, head="prototype", head_scale=1.0)
+    return SavedRecipe(model=found.model, algorithm=algorithm, inner=found.inner, episode=found.episode)
+
+
+def _is_inner_loop(settings: Overrides) -> bool:
+    """Whether settings are of an inner loop, and not of a head that is fitted."""
+    inner, algorithm = settings.inner, settings.algorithm
+    if algorithm.head is not None or algorithm.adapt not in (None, "head") or inner.fit_head is False:
+        return True
+    return not (inner.fit_head or inner.fit_encoder) and any(each is not None for each in (inner.steps, inner.lr, inner.head_lr))
 
 
 def _saved(folder: Path, settings: dict[str, Any]) -> SavedRecipe:
