@@ -20,7 +20,6 @@ from metatrain.config.schema import AlgorithmOverrides, InnerOverrides, ModelOve
 from metatrain.errors import UserError
 from metatrain.meta.algorithm import check_algorithm
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
-from metatrain.meta.encoder_fit import Watcher
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.head_fit import Fit
@@ -29,6 +28,7 @@ from metatrain.meta.language_learner import LanguageLearner
 from metatrain.meta.learner import Learner
 from metatrain.meta.meta_gradient import SECOND_ORDER
 from metatrain.meta.parameters import Parameters
+from metatrain.meta.watcher import Watcher
 from metatrain.models import adapters
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder, load_encoder

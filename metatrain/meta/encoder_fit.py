@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.head_fit import Fit, Fold, best_temperature, of_all
 from metatrain.meta.inner import HEAD
 from metatrain.meta.parameters import Parameters
+from metatrain.meta.watcher import Watcher
 from metatrain.models.batches import chunks
 from metatrain.models.heads import Head
 
@@ -35,34 +36,6 @@ COPIES = 3  # of the encoder that a fold holds: its parameters and the two momen
 _FEWEST, _EPOCHS = 80, 10  # looked at are so many updates, or so many times through the examples
 _LEFT_OUT = 100  # examples left out are enough: no more folds than that takes
 _PATIENCE = 2  # looks in a row that are no better, and it ends
-
-
-class Watcher(Protocol):
-    """Is told how a training goes that may take minutes, as the console is."""
-
-    def say(self, line: str) -> None:
-        """What was found."""
-
-    def start(self, title: str, total: int) -> None:
-        """So many updates begin."""
-
-    def advance(self) -> None:
-        """One is done."""
-
-    def stop(self) -> None:
-        """There are no more."""
-
-
-class Unwatched:
-    """A watcher where nobody looks."""
-
-    def say(self, line: str) -> None: ...
-
-    def start(self, title: str, total: int) -> None: ...
-
-    def advance(self) -> None: ...
-
-    def stop(self) -> None: ...
 
 
 @dataclass(frozen=True)

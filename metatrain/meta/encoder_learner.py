@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,16 +16,17 @@ from metatrain.errors import UserError
 from metatrain.meta import noise
 from metatrain.meta.algorithm import method_at
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
-from metatrain.meta.encoder_fit import Unwatched, Watcher, fit_encoder
+from metatrain.meta.encoder_fit import fit_encoder
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.episodes_together import MODES, EpisodesTogether, Inputs, RuleOfEach, shape_of
-from metatrain.meta.head_fit import Fit, fit_head
+from metatrain.meta.head_fit import FITS, Fit, fit_head
 from metatrain.meta.inner import HEAD
 from metatrain.meta.label_names import NameChoice, choose_names
 from metatrain.meta.learner import Learner, OuterGradient
 from metatrain.meta.meta_gradient import LEARNED, SECOND_ORDER, meta_gradient
 from metatrain.meta.parameters import Parameters, leaves, vjp
 from metatrain.meta.text_losses import ENCODINGS, TextLosses
+from metatrain.meta.watcher import Unwatched, Watcher
 from metatrain.models.adapted import HEAD_STAYS, lowest_adapted_layer
 from metatrain.models.batches import Batch, chunks, on_device
 from metatrain.models.encoder import Encoder
@@ -99,8 +100,12 @@ class EncoderLearner(Learner):
 
         That is the head (`inner.fit_head`), and then the whole encoder, if that is wanted (`inner.fit_encoder`) and of use.
         """
+        watcher = watcher or Unwatched()
         support = self._read(episode.without_queries())
-        features, choice = self.features(support.support), None
+        watcher.start("encoding examples", len(support.support), brief=True)
+        features, choice = self.features(support.support, lambda texts: watcher.advance(by=texts)), None
+        watcher.stop()
+        encodings = features[: len(episode.support)].cpu()
         if len(support.support) > len(episode.support):
             choice = self._choose(support, len(episode.support), features)
             if not choice.read:
@@ -116,8 +121,10 @@ class EncoderLearner(Learner):
             return {name: head[HEAD + name].cpu() for name in ("weight", "bias")}
 
         # Thousands of small operations one after the other: a CPU has done them before a GPU has started them.
-        fit = replace(fit_head(start, features.cpu(), labels, ~examples, episode.seed), names=choice)
-        if self.inner.fit_encoder and (trained := fit_encoder(self, support, fit, watcher or Unwatched())) is not None:
+        watcher.start("fitting the head", FITS, brief=True)
+        fit = replace(fit_head(start, features.cpu(), labels, ~examples, episode.seed, watcher.advance), names=choice, encodings=encodings)
+        watcher.stop()
+        if self.inner.fit_encoder and (trained := fit_encoder(self, support, fit, watcher)) is not None:
             return trained
         return {**self.parameters, **{HEAD + name: value.to(features.device) for name, value in fit.head.items()}}, fit
 
@@ -240,16 +247,22 @@ class EncoderLearner(Learner):
         """The token ids that occur, in order; those with a meaning of their own keep their place."""
         return np.unique(np.concatenate([np.arange(self.model.fixed_ids), *texts]))
 
-    def logits(self, parameters: Mapping[str, Tensor], texts: Sequence[np.ndarray]) -> Tensor:
-        """Scores of shape [texts, way] under adapted parameters, without a graph."""
-        with torch.no_grad():
-            parts = [self.scores(parameters, self.model.batch(texts[part])) for part in chunks(texts, self.memory.part_tokens)]
-        return torch.cat(parts)
+    def logits(self, parameters: Mapping[str, Tensor], texts: Sequence[np.ndarray], on_progress: Callable[[int], None] = lambda texts: None) -> Tensor:
+        """Scores of shape [texts, way] under adapted parameters, without a graph; `on_progress` is called with the number of texts just done."""
+        return self._in_parts(texts, lambda batch: self.scores(parameters, batch), on_progress)
 
-    def features(self, texts: Sequence[np.ndarray]) -> Tensor:
-        """Encodings of shape [texts, H] under the meta-parameters, without a graph."""
+    def features(self, texts: Sequence[np.ndarray], on_progress: Callable[[int], None] = lambda texts: None) -> Tensor:
+        """Encodings of shape [texts, H] under the meta-parameters, without a graph; `on_progress` as in `logits`."""
+        return self._in_parts(texts, lambda batch: self.encode(self.initial, batch), on_progress)
+
+    def _in_parts(self, texts: Sequence[np.ndarray], call: Callable[[Batch], Tensor], on_progress: Callable[[int], None]) -> Tensor:
+        """What a function of a batch gives for texts, some at a time."""
+        found = []
         with torch.no_grad():
-            return torch.cat([self.encode(self.initial, self.model.batch(texts[part])) for part in chunks(texts, self.memory.part_tokens)])
+            for part in chunks(texts, self.memory.part_tokens):
+                found.append(call(self.model.batch(texts[part])))
+                on_progress(len(found[-1]))
+        return torch.cat(found)
 
     def encode(self, parameters: Mapping[str, Tensor], batch: Batch | None, **part: Any) -> Tensor:
         """The encoder as a function of its parameters; `part` as in `Encoder.forward`. batch: None only where `hidden` is all that is needed."""

@@ -26,9 +26,11 @@ from metatrain.meta.label_names import NameChoice
 from metatrain.models.heads import Head
 
 PULLS = (math.inf, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
+FITS = len(PULLS) + 1  # for each pull on the folds, and for the chosen one on all examples
 FOLDS = 5
 _COOLEST, _HOTTEST = 0.25, 4.0  # temperatures
-_ENOUGH = 20  # examples left out that a temperature needs
+_ENOUGH = 20  # examples left out from which they decide the temperature without a prior
+_USUAL, _SPREAD = 1.5, 0.5  # that prior: its median, and its standard deviation in log temperature
 _ITERATIONS = 30
 
 Start = Callable[[np.ndarray], Head]  # the head that is made of these examples alone
@@ -54,6 +56,7 @@ class Fit:
     folds: tuple[Fold, ...] = ()
     updates: int = 0  # of the whole encoder, which began with such a head (`encoder_fit`)
     names: NameChoice | None = None  # whether label names are among the examples; None: there are none to read
+    encodings: Tensor | None = None  # of the examples without their names, [examples, H], on the CPU, under the encoder that the fit began with
 
     def threshold(self, share: float) -> float:
         """What the highest logit falls below for this share of the examples that were left out: for that of other texts, one hopes, more.
@@ -67,8 +70,8 @@ class Fit:
         return float(highest[highest.isfinite()].double().quantile(share))
 
 
-def fit_head(start: Start, features: Tensor, labels: Tensor, kept: np.ndarray, seed: int) -> Fit:
-    """Choose a pull and fit.
+def fit_head(start: Start, features: Tensor, labels: Tensor, kept: np.ndarray, seed: int, on_progress: Callable[[], None] = lambda: None) -> Fit:
+    """Choose a pull and fit; `on_progress` is called up to FITS times.
 
     features: [examples, H]; labels: [examples]; kept: examples that are never left out (the names of the classes), boolean,
     [examples]. These and the heads of `start` are on the CPU.
@@ -92,11 +95,13 @@ def fit_head(start: Start, features: Tensor, labels: Tensor, kept: np.ndarray, s
         logits = torch.einsum("nh,nwh->nw", extended[rows], weights[of_fold])
         loss = float(F.cross_entropy(logits, labels[rows]))
         tried.append((loss if math.isfinite(loss) else math.inf, pull, logits, weights))
+        on_progress()
     _, pull, left_out, of_folds = min(tried, key=lambda each: each[0])  # of equals, the strongest pull
     temperature = best_temperature(left_out, labels[rows])
     head = _joined(whole)[None]
     if not math.isinf(pull):
         head = _fitted(head, head, extended, labels, torch.ones_like(seen[:1]), pull)
+    on_progress()
     head = head[0] / temperature
     judged = of_all(len(labels), rows.numpy(), left_out / temperature)
     heads = tuple(Fold(fold, _parted(weight / temperature)) for fold, weight in zip(folds, of_folds))
@@ -164,17 +169,18 @@ def _fitted(begin: Tensor, first: Tensor, features: Tensor, labels: Tensor, seen
 
 
 def best_temperature(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> float:
-    """The temperature with the least log loss (Guo et al. 2017, section 4.2); 1 where the examples are too few to say.
+    """The temperature with the least log loss (Guo et al. 2017, section 4.2).
+
+    Few examples say little, and heads fitted to few are too sure: below `_ENOUGH` it is the most probable one under a log-normal prior.
 
     smoothing: the share of an answer's probability that is spread over all labels.
     """
     from scipy.optimize import minimize_scalar
 
-    if len(labels) < _ENOUGH:
-        return 1.0
-    logits = logits.double()
+    logits, number = logits.double(), len(labels)
 
     def loss(log: float) -> float:
-        return float(F.cross_entropy(logits / math.exp(log), labels, label_smoothing=smoothing))
+        found = float(F.cross_entropy(logits / math.exp(log), labels, label_smoothing=smoothing))
+        return found if number >= _ENOUGH else number * found + ((log - math.log(_USUAL)) / _SPREAD) ** 2 / 2
 
     return math.exp(minimize_scalar(loss, bounds=(math.log(_COOLEST), math.log(_HOTTEST)), method="bounded").x)

@@ -12,8 +12,9 @@ from typing import IO, Any
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from metatrain.evaluation.config import OF_TRAINED
 
@@ -22,21 +23,36 @@ _CURVE = 60  # validations that the live curve has at most
 _SHOWN_TASKS = 6
 _PLAIN_EVERY = 10.0  # seconds between progress lines when there is no terminal
 _VERDICTS = {"better": "is better than", "worse": "is worse than", "not distinguishable": "cannot be told from"}
+_MOMENT = 2.0  # seconds that a brief job may take without a line
 _BARS = "▁▂▃▄▅▆▇█"
 _PLAIN_WIDTH = 110  # columns of tables when there is no terminal
+
+
+class _Rate(ProgressColumn):
+    """Units a second of a job, or seconds a unit."""
+
+    def render(self, task: Task) -> Text:
+        return Text(_rate(task.finished_speed or task.speed), style="progress.data.speed")
+
+
+def _rate(speed: float | None) -> str:
+    """speed: units a second."""
+    if not speed:
+        return ""
+    return f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each"
 
 
 class Display:
     """What one run shows, as the mode says: `auto` is live on a terminal and plain lines elsewhere, `quiet` nothing (errors excepted), `json`
     an object a line. Use as a context manager around the work."""
 
-    def __init__(self, quiet: bool = False) -> None:
-        """quiet: show nothing, in a process that is not the first one of its run."""
+    def __init__(self, quiet: bool = False, stderr: bool = False) -> None:
+        """quiet: show nothing, in a process that is not the first one of its run; stderr: to standard error, where standard output is for results."""
         self.mode = "quiet" if quiet else os.environ.get(MODE, "auto")
         quiet = self.mode == "quiet"
-        self.console = Console(highlight=False, quiet=quiet)
+        self.console = Console(highlight=False, quiet=quiet, stderr=stderr)
         if not self.console.is_terminal or self.mode != "auto":
-            self.console = Console(highlight=False, quiet=quiet, width=_PLAIN_WIDTH, force_terminal=False)
+            self.console = Console(highlight=False, quiet=quiet, stderr=stderr, width=_PLAIN_WIDTH, force_terminal=False)
         self._log: IO[str] | None = None
         self._before_log: list[str] = []
         self._live: Live | None = None
@@ -68,16 +84,17 @@ class Display:
         else:
             self.console.print(line, markup=False, soft_wrap=True)
 
-    def start(self, title: str, total: int, done: int = 0) -> None:
-        """Begin a counted job."""
+    def start(self, title: str, total: int, done: int = 0, *, brief: bool = False) -> None:
+        """Begin a counted job; brief: it may be over in a moment, and then leaves no line."""
         self.stop()
         self._facts, self._scores, self._tasks = {}, [], {}
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TaskProgressColumn(), TimeRemainingColumn(), console=self.console
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TaskProgressColumn(), _Rate(), TimeRemainingColumn(), console=self.console
         )
         self._job = self._progress.add_task(title, total=total, completed=done)
         self._title, self._total, self._done, self._begin, self._first = title, total, done, time.monotonic(), done
         self._last_plain = time.monotonic()
+        self._brief = brief
         if self.console.is_terminal:
             self._live = Live(self._render(), console=self.console, refresh_per_second=4, transient=True)
             self._live.start()
@@ -101,11 +118,12 @@ class Display:
             self._live.update(self._render())
             return
         now = time.monotonic()
-        if now - self._last_plain >= _PLAIN_EVERY or self._done == self._total:
+        seconds, done = now - self._begin, self._done - self._first
+        if now - self._last_plain >= _PLAIN_EVERY or (self._done == self._total and (seconds >= _MOMENT or not self._brief)):
             self._last_plain = now
-            left = (now - self._begin) / max(1, self._done - self._first) * (self._total - self._done)
+            left = seconds / max(1, done) * (self._total - self._done)
             numbers = "  ".join(f"{name} {value}" for name, value in self._facts.items())
-            line = f"{self._title} {self._done}/{self._total}  {numbers}  left {_clock(left)}"
+            line = f"{self._title} {self._done}/{self._total}  {numbers}  {_rate(done / seconds if seconds else None)}  left {_clock(left)}"
             if self.mode == "json":
                 self._write(line)
                 self._object(job=self._title, done=self._done, total=self._total, seconds_left=round(left), **self._facts)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from metatrain.errors import UserError
-from metatrain.meta import encoder_fit
+from metatrain.meta import encoder_fit, watcher
 from metatrain.meta.algorithm import check_algorithm
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
 from metatrain.meta.encoder_learner import EncoderLearner
@@ -51,7 +51,7 @@ def episode(subject: EncoderLearner, per_class: int, seed: int = 0) -> EpisodeTe
     return EpisodeTexts(ids, labels, (), labels[:0], ("no", "yes"), seed=3, name_texts=names)
 
 
-class Watching(encoder_fit.Unwatched):
+class Watching(watcher.Unwatched):
     """Remembers what it was told: lines, and of each job how many updates there were to be and were."""
 
     def __init__(self):
@@ -60,10 +60,10 @@ class Watching(encoder_fit.Unwatched):
     def say(self, line):
         self.lines.append(line)
 
-    def start(self, title, total):
+    def start(self, title, total, *, brief=False):
         self.jobs.append([total, 0])
 
-    def advance(self):
+    def advance(self, *, by=1):
         self.jobs[-1][1] += 1
 
 
@@ -136,7 +136,7 @@ def test_what_is_left_out_has_no_part_in_training():
         texts, rows = subject.occurring(support.support)
         whole = encoder_fit.Support(texts, torch.from_numpy(labels), rows)
         training = encoder_fit.Training(subject, whole, examples, {name: head[f"head.{name}"] for name in ("weight", "bias")}, 3)
-        training.go_on(10, encoder_fit.Unwatched())
+        training.go_on(10, watcher.Unwatched())
         found.append(training.logits(np.arange(16)))
     assert torch.equal(*found)
 

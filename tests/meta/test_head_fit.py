@@ -38,7 +38,7 @@ def none_kept(labels):
 
 def test_it_is_the_minimum(monkeypatch):
     monkeypatch.setattr(head_fit, "PULLS", (0.3,))
-    monkeypatch.setattr(head_fit, "_ENOUGH", 10_000)  # no temperature
+    monkeypatch.setattr(head_fit, "best_temperature", lambda logits, labels: 1.0)
     monkeypatch.setattr(head_fit, "_ITERATIONS", 200)
     features, labels = blobs(8)
     start = means_of(features, labels)
@@ -127,3 +127,15 @@ def test_classes_of_unequal_size_and_of_one_example():
     fit = fit_head(means_of(features, labels), features, labels, none_kept(labels), 0)
     assert fit.left_out.isnan().any(1).tolist() == (labels == 1).tolist()
     assert all(value.isfinite().all() for value in fit.head.values())
+
+
+def test_few_examples_temper_a_head_and_do_not_decide_the_temperature_by_themselves():
+    """The maximum of likelihood times prior, found on a grid."""
+    logits, labels = torch.tensor([[2.0, 0.0], [1.5, 0.0], [0.0, 2.5], [0.0, 1.0], [1.0, 0.0], [0.0, 3.0]]), torch.tensor([0, 0, 1, 1, 1, 1])
+    grid = torch.linspace(math.log(0.25), math.log(4.0), 20_001, dtype=torch.float64)
+    losses = torch.stack([F.cross_entropy(logits.double() / log.exp(), labels, reduction="sum") for log in grid])
+    expected = grid[(losses + ((grid - math.log(1.5)) / 0.5).square() / 2).argmin()].exp()
+    assert head_fit.best_temperature(logits, labels) == pytest.approx(float(expected), rel=1e-3)
+    # All correct: no reason to be surer than the head was.
+    assert head_fit.best_temperature(3 * logits[:4], labels[:4]) > 0.9
+    assert head_fit.best_temperature(logits[:0], labels[:0]) == pytest.approx(1.5, rel=1e-3)
