@@ -99,7 +99,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
             display.say(f"results: {shown(run.results)}")
             if config.report:
                 test.analyse(scores)
-                write_report(run.path, run.report)
+                write_report(run.path, run.report, at_end=True)
                 display.say(f"report: {shown(run.report)}")
 
 

@@ -10,11 +10,10 @@ from metatrain.config.compose import run_under_hydra
 from metatrain.config.schema import DataConfig, FinetuneConfig, Overrides
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import numpy as np
 
-    from metatrain.meta.head_fit import Fit
     from metatrain.meta.learner import Learner
     from metatrain.meta.parameters import Parameters
     from metatrain.tasks.episodes import Episode
@@ -68,7 +67,7 @@ class Adaptation:
     results: dict[str, Any]  # what results.json says
     threshold: float | None  # of none_of_these
     context: np.ndarray | None  # token ids that a language model reads before every text
-    mistakes: dict[str, Any] | None  # in the test, if there is one of labels
+    analysis: dict[str, Any]  # of the test, if there is one of labels: analysis.json
 
 
 def main(arguments: list[str]) -> None:
@@ -125,8 +124,8 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
                 (folder / "README.md").write_text(finetuned_card(config.checkpoint, results, kind, config.seed, __version__), encoding="utf-8")
             write_json(run.results, results)
             if config.report:
-                write_json(run.analysis, {"format": 1, "mistakes": [found.mistakes] if found.mistakes else []})
-                write_report(run.path, run.report)
+                write_json(run.analysis, {"format": 1, **found.analysis})
+                write_report(run.path, run.report, at_end=True)
             display.say(f"model: {shown(run.model)} (loads with {kind})")
             if config.report:
                 display.say(f"report: {shown(run.report)}")
@@ -135,82 +134,57 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
 
 
 def _adapt(learner: Learner, examples: Examples, none: float | None, display: Display) -> Adaptation:
-    """Adapt to the examples, and answer the test."""
+    """Adapt to the examples, and test."""
     import time
 
     from metatrain.commands.building import adapted_to
-    from metatrain.evaluation.analysis import mistakes_in
-    from metatrain.evaluation.protocol import scored, texts_of
+    from metatrain.commands.finetune_results import Adapted, cross_validation, held_out_results, logistic_regression, rejected_share, warn_of_loss
+    from metatrain.evaluation.protocol import texts_of
     from metatrain.meta.encoder_learner import EncoderLearner
     from metatrain.meta.language_learner import LanguageLearner
-    from metatrain.models.export import is_none
     from metatrain.models.writer import after_context
 
-    episode, threshold, context, wrong = examples.episode, None, None, None
+    episode, context = examples.episode, None
     tokens = learner.model.tokens()
     texts = texts_of(episode, tokens)
     if isinstance(learner, LanguageLearner):
         context = learner.context(texts)
         after_context(learner.model, context, texts.support)  # texts to come are about as long: what does not fit is said now
     begin = time.perf_counter()
-    adapted, loss, fit = adapted_to(learner, texts, display)
+    parameters, loss, fit = adapted_to(learner, texts, display)
     seconds = time.perf_counter() - begin
     steps, number = learner.steps(evaluation=True), len(episode.support)
     what = f"{number} examples" + (f" of {episode.way} classes" if episode.task.targets is None else "")
     if context is not None and len(context):
         display.say(f"{what}, {len(context)} tokens, are read before every text; nothing adapts")
+    elif fit is not None:
+        display.say(f"fitted to {what} in {seconds:.1f} s (training loss {loss:.3f})")
     else:
         display.say(f"adapted to {what} in {seconds:.1f} s ({steps} inner steps, last loss {loss:.3f})")
     results: dict[str, Any] = {"examples": number, "steps": steps, "seconds": round(seconds, 3)}
-    names = fit.names if fit is not None else learner.choose_names(texts) if isinstance(learner, EncoderLearner) else None
-    if names is not None:
-        display.say(f"label names are {'read as one more example of each class' if names.read else 'not read'}: {names.why}")
-        results["names"] = {"read": names.read, "why": names.why}
+    beside = None
     if fit is not None:
-        results.update(_cross_validation(fit, texts.support_labels, display.say))
-        if not learner.inner.fit_encoder and number >= _MANY * episode.way:
-            display.say(f"with {_MANY} examples a class or more, inner.fit_encoder=true may do better: it trains the whole encoder on them, in minutes")
-        if none is not None:
-            threshold = fit.threshold(none)
+        results.update(cross_validation(fit, texts.support_labels, display.say))
+    if isinstance(learner, EncoderLearner):
+        warn_of_loss(loss, episode.way, learner, display.say)
+        beside = logistic_regression(learner, fit, texts, display)
+        if beside.cross_validated is not None:
+            display.say(f"logistic regression on the same encodings, cross-validated accuracy: {beside.cross_validated:.3f}")
+            results["logistic_regression"] = {"cross_validation": beside.cross_validated}
+        names = fit.names if fit is not None else learner.choose_names(texts)
+        if names is not None:
+            display.say(f"label names are {'read as one more example of each class' if names.read else 'not read'}: {names.why}")
+            results["names"] = {"read": names.read, "why": names.why}
+    if fit is not None and not learner.inner.fit_encoder and number >= _MANY * episode.way:
+        display.say(f"with {_MANY} examples a class or more, inner.fit_encoder=true may do better: it trains the whole encoder on them, in minutes")
+    adapted = Adapted(learner, parameters, episode, texts, None if fit is None or none is None else fit.threshold(none))
+    analysis: dict[str, Any] = {}
     if examples.tested:
-        answers = learner.answers(adapted, texts)
-        if episode.task.score is None:
-            probabilities = learner.probabilities(adapted, texts)
-            wrong = mistakes_in([episode], [answers], None if probabilities is None else [probabilities.max(1)])
-        name = episode.task.score or "accuracy"
-        accuracy, balanced = scored(episode, answers, episode.query_labels)
-        results["test"] = {"examples": len(episode.query), name: accuracy}
-        if episode.task.score is None:
-            results["test"]["balanced_accuracy"] = balanced
-        display.say(f"held-out {name}: {accuracy:.3f}{'' if episode.task.score else f' (balanced {balanced:.3f})'} on {len(episode.query)} examples")
-        if threshold is not None:
-            assert isinstance(learner, EncoderLearner)
-            known = is_none(learner.logits(adapted, texts.query), threshold)
-            results["test"]["known_texts_lost"] = float(known.double().mean())
-            display.say(f"of these, none_of_these takes {known.double().mean():.1%}")
-    if threshold is not None and examples.strangers:
-        assert isinstance(learner, EncoderLearner)
-        found = float(is_none(learner.logits(adapted, tokens.encode(examples.strangers)), threshold).double().mean())
-        results["test"]["strangers"] = {"examples": len(examples.strangers), "found": found}
-        display.say(f"of {len(examples.strangers)} test texts of no class, it takes {found:.1%}")
-    return Adaptation(adapted, results, threshold, context, wrong)
-
-
-def _cross_validation(fit: Fit, labels: np.ndarray, say: Callable[[str], None]) -> dict[str, Any]:
-    """What the fit found on the examples themselves."""
-    if fit.left_out is None:
-        say("one example a class: the head is the meta-learned one, and nothing is left out to judge it by")
-        return {"pull": None, "updates": 0, "temperature": 1.0, "cross_validation": None}
-    logits = fit.left_out[: len(labels)]
-    judged = ~logits.isnan().any(1)
-    right = logits[judged].argmax(1).numpy() == labels[judged.numpy()]
-    pull = "inf" if fit.pull == float("inf") else fit.pull
-    trained = f", {fit.updates} updates of the whole encoder" if fit.updates else ""
-    say(f"cross-validated accuracy on the examples: {right.mean():.3f} (head fitted with pull {pull}{trained}, temperature {fit.temperature:.2f})")
-    return {
-        **{"pull": pull, "updates": fit.updates, "temperature": fit.temperature},
-        "cross_validation": {"examples": len(right), "accuracy": float(right.mean())},
-    }
+        results["test"], analysis = held_out_results(adapted, beside, display)
+    if adapted.threshold is not None and examples.strangers:
+        share = rejected_share(adapted, tokens.encode(examples.strangers), display)
+        results.setdefault("test", {})["strangers"] = {"examples": len(examples.strangers), "found": share}
+    return Adaptation(parameters, results, adapted.threshold, context, analysis)
 
 
 def _read(data: DataConfig, strangers: bool, say: Callable[[str], None]) -> Examples:

@@ -275,7 +275,7 @@ def _report(config: TrainConfig, run: RunDirectory, wandb: WandbRun, numbers: di
     from metatrain.report.page import attached, write_report
 
     if config.report:
-        write_report(run.path, run.report)
+        write_report(run.path, run.report, at_end=True)
     if wandb.is_on:
         wandb.finish(numbers, attached(run.path, run.report if config.report else None, run.model if config.tracking.log_model else None))
 

@@ -16,9 +16,10 @@ from metatrain.errors import UserError
 from metatrain.evaluation.config import EvaluationConfig, FullFinetuneConfig
 from metatrain.evaluation.prediction import Prediction
 from metatrain.evaluation.statistics import accuracy, log_loss
-from metatrain.meta.encoder_fit import Support, Training, Unwatched
+from metatrain.meta.encoder_fit import Support, Training
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.episode_texts import EpisodeTexts
+from metatrain.meta.watcher import Unwatched
 
 VALIDATION_TASKS, VALIDATION_EPISODES = 4, 2  # that a rate is chosen by
 

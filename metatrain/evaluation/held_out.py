@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 
+from metatrain.evaluation.logistic_regression import choose_strength, fitted
 from metatrain.meta.head_fit import folds_of
 
-STRENGTHS = (10.0, 100.0)  # of logistic regression: C, in units of 1 / mean squared length of the encodings
 _ENOUGH = 500  # examples held out in cross-validation: no more folds than that takes
 _BINS = 10  # of confidence
 _QUANTILE = 1.959964  # of the normal distribution, for 95%
@@ -21,34 +20,30 @@ _QUANTILE = 1.959964  # of the normal distribution, for 95%
 class Baseline:
     """Logistic regression on the encodings of the examples."""
 
-    cross_validated: float | None  # accuracy on examples held out, with the better of `STRENGTHS`; None: no class has two examples
+    cross_validated: float | None  # accuracy on examples held out; None: no class has two examples
     predictions: np.ndarray  # labels of the queries, [queries]
 
 
-def fits_of(labels: np.ndarray) -> int:
-    """The number of fits that `logistic_regression` takes."""
-    return len(STRENGTHS) * len(_folds(labels)) + 1
+def baseline(features: np.ndarray, labels: np.ndarray, queries: np.ndarray, on_progress: Callable[[], None]) -> Baseline:
+    """Fit to features [examples, H] and labels [examples], and predict for queries [queries, H].
 
-
-def logistic_regression(features: np.ndarray, labels: np.ndarray, queries: np.ndarray, on_progress: Callable[[], None]) -> Baseline:
-    """Fit to features [examples, H] and labels [examples], and predict for queries [queries, H]; `on_progress` is called after each fit."""
-    length = max(float(np.square(features).sum(1).mean()), np.finfo(np.float64).tiny)
-    folds, everything = _folds(labels), np.arange(len(labels))
-
-    def fitted(rows: np.ndarray, strength: float) -> LogisticRegression:
-        model = LogisticRegression(C=strength / length, max_iter=1000).fit(features[rows], labels[rows])
+    `on_progress` is called `baseline_fits(labels)` times.
+    """
+    strength, folds, everything = choose_strength(features, labels), _folds(labels), np.arange(len(labels))
+    on_progress()
+    correct = 0
+    for fold in folds:
+        rest = np.setdiff1d(everything, fold)
+        correct += int((fitted(features[rest], labels[rest], strength).predict(features[fold]) == labels[fold]).sum())
         on_progress()
-        return model
+    model = fitted(features, labels, strength)
+    on_progress()
+    return Baseline(correct / sum(map(len, folds)) if folds else None, model.predict(queries) if len(queries) else np.zeros(0, np.int64))
 
-    correct = {
-        strength: sum(int((fitted(np.setdiff1d(everything, fold), strength).predict(features[fold]) == labels[fold]).sum()) for fold in folds)
-        for strength in STRENGTHS
-        if folds
-    }
-    strength = max(correct, key=lambda each: correct[each], default=STRENGTHS[-1])
-    model = fitted(everything, strength)
-    accuracy = correct[strength] / sum(map(len, folds)) if folds else None
-    return Baseline(accuracy, model.predict(queries) if len(queries) else np.zeros(0, np.int64))
+
+def baseline_fits(labels: np.ndarray) -> int:
+    """The number of steps of `baseline`."""
+    return len(_folds(labels)) + 2
 
 
 def _folds(labels: np.ndarray) -> list[np.ndarray]:

@@ -291,7 +291,50 @@ def of_confusion(record: Record) -> Chart | None:
     }
     protocol = record.results.get("protocol")
     text = "The test examples." if protocol is None else f"The tasks with the lowest scores, all their episodes together, {protocol['shots'][0]}-shot."
+    if (most := max(len(each["labels"]) for each in worst)) > _LABELS:
+        text += f" The {_LABELS} labels that are confused most often are drawn, of {most}; the table has all pairs that are confused."
     return Chart("confusion", "Confusion", text, spec, ("task", "label", "answer", "queries", "% of the label"), sorted(rows, key=lambda row: -row[3]))
+
+
+def of_classes(record: Record) -> Chart | None:
+    """Accuracy of each class of a test file."""
+    classes = record.analysis.get("classes")
+    if not classes:
+        return None
+    rows = [(each["label"], _one(100 * each["accuracy"]), each["examples"]) for each in classes]
+    values = [{"label": label, "score": score, "examples": examples} for label, score, examples in rows]
+    y = {"field": "label", "type": "nominal", "sort": [label for label, *_ in rows], "title": None}
+    x = _number("score", "accuracy, %", scale={"domain": [0, 100]})
+    spec = {
+        "data": {"values": values},
+        "mark": {"type": "bar", "color": _OURS},
+        "encoding": {"y": y, "x": x, "tooltip": [_told("label"), _told("score"), _told("examples")]},
+        "height": _ROW * len(rows),
+    }
+    text = f"All {len(rows)} classes that have test examples, the lowest accuracy first."
+    return Chart("classes", "Classes", text, spec, ("label", "accuracy, %", "test examples"), rows)
+
+
+def of_reliability(record: Record) -> Chart | None:
+    """Accuracy against confidence on a test file."""
+    bins = record.analysis.get("reliability")
+    if not bins:
+        return None
+    rows = [(_one(100 * each["confidence"]), _one(100 * each["accuracy"]), each["examples"]) for each in bins]
+    values = [{"confidence": confidence, "score": accuracy, "examples": examples} for confidence, accuracy, examples in rows]
+    both = {"x": _number("confidence", "mean probability of the prediction, %", scale={"domain": [0, 100]})}
+    y = _number("score", "accuracy, %", scale={"domain": [0, 100]})
+    told = [_told("confidence"), _told("score"), _told("examples")]
+    diagonal = {"data": {"values": [{"confidence": 0, "score": 0}, {"confidence": 100, "score": 100}]}, "mark": {"type": "line", "strokeDash": [4, 4]}}
+    layers = [
+        {**diagonal, "encoding": {**both, "y": y, "color": {"value": _THEIRS}}},
+        {"mark": {"type": "line", "point": True}, "encoding": {**both, "y": y, "color": {"value": _OURS}, "tooltip": told}},
+    ]
+    text = (
+        f"Test examples in bins of confidence; on the dashed line probabilities are true. Calibration error {record.results['test']['calibration_error']:.3f}."
+    )
+    spec = {"data": {"values": values}, "layer": layers}
+    return Chart("reliability", "Calibration", text, spec, ("mean probability, %", "accuracy, %", "test examples"), rows)
 
 
 def of_speed(record: Record) -> Chart | None:
@@ -318,7 +361,7 @@ def of_speed(record: Record) -> Chart | None:
 
 # In the order of the page.
 _CHARTS: tuple[Callable[[Record], Chart | None], ...] = (
-    *(of_arms, by_shots, by_steps, by_task, of_confusion),
+    *(of_arms, by_shots, by_steps, by_task, of_classes, of_reliability, of_confusion),
     *(of_validation, of_losses, of_accuracies, of_rates, of_task_map, of_speed),
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from omegaconf import OmegaConf
 
-from metatrain.evaluation.config import OF_TRAINED
+from metatrain.evaluation.text_scores import SCORES
 from metatrain.report.charts import Chart, charts
 from metatrain.report.record import Record, read
 from metatrain.tracking.console import result_rows, verdict_lines
@@ -24,13 +25,15 @@ _PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _WIDTH = 640  # pixels of a picture, before its scale
 
 
-def write_report(run: Path, path: Path) -> None:
-    """Write the report of a run directory.
+def write_report(run: Path, path: Path, at_end: bool = False) -> None:
+    """Write the report of a run directory; at_end: as the last act of the run, which is still running for a moment.
 
     Raises:
         UserError: there is no run, or one of its files cannot be read.
     """
     record = read(run)
+    if at_end:
+        record = replace(record, facts={**record.facts, "state": "done", "exit": 0})
     results = record.results
     context = {
         "record": record,
@@ -115,12 +118,10 @@ def _headline(record: Record) -> list[tuple[str, str, str]]:
     for shots, part in results.get("by_shots", {}).items():
         name = "meta_trained" if "meta_trained" in part["arms"] else max(part["arms"], key=lambda arm: part["arms"][arm]["mean"])
         arm = part["arms"][name]
-        others = {other: each["mean"] for other, each in part["arms"].items() if other != name and other not in OF_TRAINED}
+        others = {other: each["mean"] for other, each in part["arms"].items() if other != name}
         more = f"{max(others, key=lambda other: others[other])} {100 * max(others.values()):.1f}, the best of the others" if others else ""
         found.append((f"{100 * arm['mean']:.1f} ± {100 * arm['ci95']:.1f}", f"{name}, {shots}-shot", more))
-    if "test" in results:
-        score = next(key for key in results["test"] if key not in ("examples", "balanced_accuracy"))
-        found.append((f"{100 * results['test'][score]:.1f}", f"{score} on {results['test']['examples']} test examples", f"from {results['examples']} examples"))
+    found += _of_finetuning(results)
     validated = record.of_split("meta_validation")
     if validated:
         found.append((f"{100 * max(validation_scores(validated)):.1f}", "best validation score", f"at meta-update {validated[-1]['best_step']}"))
@@ -129,6 +130,30 @@ def _headline(record: Record) -> list[tuple[str, str, str]]:
         updates = max(each["step"] for each in record.timings)
         found.append((_duration(seconds), "of meta-training", f"{updates} meta-updates"))
     return found
+
+
+def _of_finetuning(results: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """The same of a model that was finetuned on a file."""
+    found, beside = [], results.get("logistic_regression", {}).get("cross_validation")
+    if folds := results.get("cross_validation"):
+        more = f"; logistic regression {100 * beside:.1f}" if beside is not None else ""
+        found.append((f"{100 * folds['accuracy']:.1f}", "cross-validated accuracy", f"{folds['examples']} examples{_between(folds)}{more}"))
+    test: dict[str, Any] = results.get("test", {})
+    score = next((key for key in test if key in ("accuracy", *SCORES)), None)
+    if score is not None:
+        more = f"; logistic regression {100 * test['logistic_regression']:.1f}" if "logistic_regression" in test else ""
+        before = ", before none_of_these" if "accuracy_with_none_of_these" in test else ""
+        said = f"{score} on {test['examples']} test examples{before}"
+        found.append((f"{100 * test[score]:.1f}", said, f"from {results['examples']} examples{_between(test)}{more}"))
+        if before:
+            lost = f"{100 * test['known_texts_lost']:.1f}% of the same test examples are rejected"
+            found.append((f"{100 * test['accuracy_with_none_of_these']:.1f}", "accuracy with none_of_these", lost))
+    return found
+
+
+def _between(score: dict[str, Any]) -> str:
+    """The 95% interval of a score, if it has one."""
+    return f", 95% interval [{100 * score['ci95'][0]:.1f}, {100 * score['ci95'][1]:.1f}]" if "ci95" in score else ""
 
 
 def _facts(record: Record) -> Any:

@@ -181,6 +181,35 @@ def test_a_plain_model_can_be_finetuned_too(cli, examples):
     assert "2 inner steps" in found.out
 
 
+def topics(path: Path, classes: int, per_class: int, first: int = 0) -> Path:
+    """Rows of several made-up topics, each with words of its own."""
+    rows = [
+        {"text": f"about w{label}a w{label}b number {first + n} v{n % 3}", "label": f"topic w{label}a"} for label in range(classes) for n in range(per_class)
+    ]
+    return write_jsonl(path, rows)
+
+
+def test_the_head_of_a_plain_encoder_is_fitted_and_stands_beside_logistic_regression(cli, tmp_path):
+    topics(tmp_path / "train.jsonl", 12, 4)
+    topics(tmp_path / "test.jsonl", 12, 3, first=50)
+    settings = ["checkpoint=tiny", "data.train=train.jsonl", "data.test=test.jsonl"]
+    found = cli("finetune", *settings, "hydra.run.dir=tuned")
+    assert found.code == 0, found.err
+    results = json.loads((tmp_path / "tuned" / "results.json").read_text())
+    ours, theirs = results["cross_validation"], results["logistic_regression"]["cross_validation"]
+    assert ours["accuracy"] >= theirs - 0.05 and ours["ci95"][0] <= ours["accuracy"] <= ours["ci95"][1] and ours["examples"] == 48
+    assert f"logistic regression on the same encodings, cross-validated accuracy: {theirs:.3f}" in found.out and "near ln(12)" not in found.out
+    test = results["test"]
+    assert test["ci95"][0] < test["accuracy"] < test["ci95"][1] + 1e-9 and 0 <= test["calibration_error"] <= 1 and 0 <= test["logistic_regression"] <= 1
+    analysis = json.loads((tmp_path / "tuned" / "analysis.json").read_text())
+    assert len(analysis["classes"]) == 12 and sum(each["examples"] for each in analysis["reliability"]) == 36
+    page = (tmp_path / "tuned" / "report.html").read_text()
+    assert ">running<" not in page and ">done<" in page and "logistic regression" in page and "All 12 classes" in page and "Calibration error" in page
+    # The inner loop, where it is asked for, says that it has hardly learned the examples.
+    found = cli("finetune", *settings, "inner.steps=1", "inner.head_lr=1e-4")
+    assert found.code == 0 and "is near ln(12) = 2.48, that of guessing" in found.out and "raise inner.steps=1" in found.out
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["maml_lora", "cavia", "multitask"])
 def test_an_exported_model_answers_as_the_adapted_one_did(cli, examples, tmp_path, monkeypatch, method):
@@ -263,7 +292,7 @@ def test_the_whole_encoder_is_trained_where_that_is_asked_for(cli, tmp_path, mon
     rows = [*((f"good tool number {i}", "good") for i in range(6)), *((f"bad film number {i}", "bad") for i in range(6))]
     write_jsonl(tmp_path / "train.jsonl", [{"text": text, "label": label} for text, label in rows])
     seen, scores = [], EncoderLearner.logits
-    monkeypatch.setattr(EncoderLearner, "logits", lambda self, parameters, texts: seen.append(scores(self, parameters, texts)) or seen[-1])
+    monkeypatch.setattr(EncoderLearner, "logits", lambda self, parameters, *given: seen.append(scores(self, parameters, *given)) or seen[-1])
     settings = ["checkpoint=run", "data.train=train.jsonl", "data.test=train.jsonl"]
     found = cli("finetune", *settings, "inner.fit_encoder=true", "none_of_these=0.2", "hydra.run.dir=tuned")
     assert found.code == 0, found.err
