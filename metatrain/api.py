@@ -22,7 +22,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from metatrain.commands.building import adapted_to, check_none_of_these, open_checkpoint
+from metatrain.commands.building import adapted_to, check_no_label_is_none, check_none_of_these, open_checkpoint
 from metatrain.config.schema import AlgorithmOverrides, InnerOverrides, Overrides
 from metatrain.errors import UserError
 from metatrain.evaluation.protocol import texts_of
@@ -88,6 +88,8 @@ class FewShotModel:
         if len({label for _, label in read}) < 2:
             raise UserError("examples of one label or none: a classifier needs two labels or more")
         _check_spelling([label for _, label in read])
+        if none_of_these is not None:
+            check_no_label_is_none([label for _, label in read], "examples")
         episode = given_episode([text for text, _ in read], [label for _, label in read], len(read))
         texts = texts_of(episode, self._tokens)
         adapted, _, fit = adapted_to(self._learner, texts)

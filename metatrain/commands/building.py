@@ -32,7 +32,7 @@ from metatrain.meta.watcher import Watcher
 from metatrain.models import adapters
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder, load_encoder
-from metatrain.models.export import RECIPE, read_facts, read_recipe, save_meta_trained
+from metatrain.models.export import NONE, RECIPE, read_facts, read_recipe, save_meta_trained
 from metatrain.models.folders import is_model
 from metatrain.models.heads import IN_CONTEXT, LANGUAGE, ROW
 from metatrain.models.language_loading import load_language_model
@@ -314,6 +314,15 @@ def check_none_of_these(share: float | None, learner: Learner) -> None:
         raise UserError(
             "none_of_these needs a head that is fitted to the examples, and nothing else that adapts: set inner.fit_head=true algorithm.adapt=head "
             '(Python: fit_head=True, adapt="head")'
+        )
+
+
+def check_no_label_is_none(labels: Iterable[str], source: str) -> None:
+    """Raises: UserError: with `none_of_these`, a label of the examples has the name of the answer to texts of no label."""
+    if NONE in labels:
+        raise UserError(
+            f"{source}: the label {NONE} is what texts of no label are answered with; leave out the examples with this label, rename it, "
+            "or leave out none_of_these"
         )
 
 

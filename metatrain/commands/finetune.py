@@ -10,7 +10,7 @@ from metatrain.config.compose import run_under_hydra
 from metatrain.config.schema import DataConfig, FinetuneConfig, Overrides
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
 
@@ -189,6 +189,7 @@ def _adapt(learner: Learner, examples: Examples, none: float | None, display: Di
 
 def _read(data: DataConfig, strangers: bool, say: Callable[[str], None]) -> Examples:
     """Read the files, and say what there is to say about them; where `strangers` are allowed, test rows of other labels are set aside."""
+    from metatrain.commands.building import check_no_label_is_none
     from metatrain.errors import UserError
     from metatrain.evaluation.text_scores import check_score
     from metatrain.tasks.episodes import given_episode
@@ -215,6 +216,8 @@ def _read(data: DataConfig, strangers: bool, say: Callable[[str], None]) -> Exam
     if not data.target:
         if len(names) < 2:
             raise UserError(f"{train.source}: one class only ({names[0]!r}); a classifier needs examples of two or more")
+        if strangers:
+            check_no_label_is_none(names, train.source)
         for row, label in enumerate(answers):
             if label not in names and not strangers:
                 assert data.test is not None and test is not None  # which has the answers

@@ -54,9 +54,9 @@ class Support:
 
 
 class Training:
-    """An encoder and its head in training on some of the examples; rates: of Adam, (encoder's, head's)."""
+    """An encoder and its head in training on some of the examples; rates: of Adam, (encoder's, head's); None: (LR, HEAD_LR)."""
 
-    def __init__(self, learner: EncoderLearner, support: Support, examples: np.ndarray, head: Head, seed: int, rates: tuple[float, float] = (LR, HEAD_LR)):
+    def __init__(self, learner: EncoderLearner, support: Support, examples: np.ndarray, head: Head, seed: int, rates: tuple[float, float] | None = None):
         self.learner, self.support, self.examples = learner, support, examples
         module = {learner.prefix + name: value for name, value in learner.model.named_parameters() if name not in learner.unreached}
         view = {name: value for name, value in learner.view(support.rows).items() if name.startswith(learner.prefix)}
@@ -64,7 +64,7 @@ class Training:
         self.parameters: Parameters = {name: value.detach().clone().requires_grad_() for name, value in start.items()}
         groups = [
             {"params": [value for name, value in self.parameters.items() if name.startswith(HEAD) == of_head], "lr": rate}
-            for of_head, rate in zip((False, True), rates)
+            for of_head, rate in zip((False, True), rates or (LR, HEAD_LR))
         ]
         self.optimizer = torch.optim.Adam(groups, fused=learner.model.device.type == "cpu" or None)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda done: min(1.0, (done + 1) / WARMUP))

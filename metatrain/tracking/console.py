@@ -123,7 +123,7 @@ class Display:
             self._last_plain = now
             left = seconds / max(1, done) * (self._total - self._done)
             numbers = "  ".join(f"{name} {value}" for name, value in self._facts.items())
-            line = f"{self._title} {self._done}/{self._total}  {numbers}  {_rate(done / seconds if seconds else None)}  left {_clock(left)}"
+            line = f"{self._title} {self._done}/{self._total}  {numbers}  left {_clock(left)}  {_rate(done / seconds if seconds else None)}".rstrip()
             if self.mode == "json":
                 self._write(line)
                 self._object(job=self._title, done=self._done, total=self._total, seconds_left=round(left), **self._facts)

@@ -309,6 +309,17 @@ def test_the_whole_encoder_is_trained_where_that_is_asked_for(cli, tmp_path, mon
     assert weights[0] != weights[1]
 
 
+def test_a_label_of_the_data_is_not_confused_with_none_of_these(cli, tmp_path):
+    import metatrain
+    from metatrain.errors import UserError
+
+    (tmp_path / "rows.csv").write_text("text,label\na,late\nb,late\nc,none_of_these\nd,none_of_these\n")
+    found = cli("finetune", "checkpoint=tiny", "data.train=rows.csv", "none_of_these=0.2", "hydra.run.dir=tuned")
+    assert found.code == 2 and "rows.csv: the label none_of_these is what texts of no label are answered with" in found.err
+    with pytest.raises(UserError, match="the label none_of_these"):
+        metatrain.load("tiny").adapt([("a", "late"), ("b", "none_of_these")], none_of_these=0.2)
+
+
 def test_none_of_these_needs_examples_to_leave_out(cli, tiny_run, examples):
     found = cli("finetune", f"checkpoint={tiny_run}", f"data.train={examples}", "none_of_these=0.05")
     assert found.code == 2 and "inner.fit_head=true" in found.err
