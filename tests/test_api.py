@@ -5,8 +5,11 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 import metatrain
+from metatrain.commands.building import open_checkpoint
+from metatrain.config.schema import AlgorithmOverrides, Overrides
 from metatrain.errors import UserError
 
 EXAMPLES = [
@@ -139,6 +142,20 @@ def test_methods_of_which_more_adapts_work_too():
     task = model.adapt(EXAMPLES)
     assert len(task.own) > 2
     assert len(task.predict(TEXTS)) == 3
+
+
+def test_a_plain_encoder_takes_a_method_and_a_run_keeps_its_own(run):
+    task = metatrain.load("tiny", algorithm="recommended").adapt(EXAMPLES, none_of_these=0.2)
+    assert set(task.predict(TEXTS)) <= {"good", "bad", "none_of_these"}
+    assert metatrain.load("tiny", fit_head=True, adapt="head").adapt(EXAMPLES).predict(TEXTS)
+    for checkpoint in (run, run / "model"):
+        with pytest.raises(UserError, match="algorithm=protonet is for a plain model, and this checkpoint was meta-trained with algorithm=recommended"):
+            metatrain.load(checkpoint, algorithm="protonet")
+        with pytest.raises(UserError, match='set algorithm.adapt=head .Python: adapt="head".'):
+            metatrain.load(checkpoint, fit_head=True, adapt="all")
+        settings = Overrides(AlgorithmOverrides(head="ridge"))
+        with pytest.raises(UserError, match="algorithm.head=ridge does not fit checkpoint=.* meta-trained with other parameters"):
+            open_checkpoint(str(checkpoint), settings, torch.device("cpu"), torch.float32, lambda line: None)
 
 
 def test_what_cannot_be_is_refused(run):

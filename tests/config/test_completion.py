@@ -32,7 +32,7 @@ def test_settings_and_options(completions):
     assert "outer.steps=" in completions("metatrain resume outer.")
 
 
-@pytest.mark.parametrize("command", ["train", "finetune", "evaluate", "predict", "tasks", "push"])
+@pytest.mark.parametrize("command", ["finetune", "predict", "tasks"])
 def test_a_command_takes_every_group_that_is_proposed_and_every_setting(completions, command):
     keys = {setting.key for setting in settings_of(SCHEMAS[command])}
     proposed = completions(f"metatrain {command} ")

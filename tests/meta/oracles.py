@@ -1,7 +1,8 @@
-"""What meta-gradients are compared with."""
+"""What meta-gradients are compared with, and inner rules that move phi by more than the gradient."""
 
 import torch
 
+from metatrain.meta.inner import SGD, _Rates
 from metatrain.meta.meta_gradient import LEARNED
 
 
@@ -23,3 +24,21 @@ def unrolled(episode, theta, chosen, steps: int, weights=None, first_order: bool
     loss = sum(episode.query_parts(phi, fixed)) if weights is None else total
     found = torch.autograd.grad(loss, list(theta.values()), allow_unused=True)
     return {name: value for name, value in zip(theta, found) if value is not None}
+
+
+class Decaying(SGD):
+    """Weight decay beside the gradient: it moves phi by a share of phi, and is no rule that adds, whatever the class says that it is made from."""
+
+    def update(self, adapted, gradients, step, learned, state):
+        return {name: 0.9 * value - self.lr * gradients[name] for name, value in adapted.items()}, {}
+
+
+class Anchored(_Rates):
+    """A pull to where adaptation began, which is the state, and moves after phi; nothing is said of the update."""
+
+    def state(self, adapted):
+        return {f"anchor.{name}": value * 1.0 for name, value in adapted.items()}
+
+    def update(self, adapted, gradients, step, learned, state):
+        moved = {name: value - self.lr * gradients[name] - 0.2 * (value - state[f"anchor.{name}"]) for name, value in adapted.items()}
+        return moved, {f"anchor.{name}": state[f"anchor.{name}"].lerp(value, 0.3) for name, value in adapted.items()}

@@ -5,11 +5,13 @@ import copy
 import numpy as np
 import pytest
 import torch
+from oracles import Anchored, Decaying
 
 from metatrain.meta.config import AlgorithmConfig, InnerConfig
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.episodes_together import Inputs
+from metatrain.meta.inner import RULES
 from metatrain.meta.memory import MemoryUse
 from metatrain.meta.parameters import Gradient
 from metatrain.models.adapters import KINDS, attach
@@ -25,6 +27,7 @@ METHODS = [
     *(({"meta_gradient": mode}, "sgd") for mode in ("exact_recomputed", "first_order", "reptile")),
     *(({}, rule) for rule in ("meta_sgd", "lslr", "curvature", "adam")),
     ({"meta_gradient": "first_order"}, "lslr"),
+    *(({"meta_gradient": mode}, rule) for mode in ("exact", "first_order") for rule in ("decaying", "anchored")),
     ({"multi_step_until": 10}, "sgd"),
     ({"first_order_until": 10}, "sgd"),
     ({"label_names": True}, "sgd"),
@@ -34,6 +37,12 @@ METHODS = [
 
 def test_every_head_that_may_go_together_is_tried():
     assert set(HEADS) == set(BY_NUMBERS)
+
+
+@pytest.fixture(autouse=True)
+def rules_of_a_plug_in(monkeypatch):
+    monkeypatch.setitem(RULES, "decaying", Decaying)
+    monkeypatch.setitem(RULES, "anchored", Anchored)
 
 
 @pytest.fixture(scope="module")

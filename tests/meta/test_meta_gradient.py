@@ -8,13 +8,13 @@ import weakref
 
 import pytest
 import torch
-from oracles import unrolled
+from oracles import Anchored, Decaying, unrolled
 
 from metatrain.errors import UserError
 from metatrain.meta import second_order
 from metatrain.meta.config import InnerConfig
 from metatrain.meta.episodes_together import RuleOfEach
-from metatrain.meta.inner import RULES, SGD, _Rates, make_inner_rule
+from metatrain.meta.inner import RULES, SGD, make_inner_rule
 from metatrain.meta.meta_gradient import LEARNED, MODES, Method, adapt, check_method, conjugate_gradients, has_recursion, meta_gradient
 
 D, STEPS, LR = 6, 4, 0.07
@@ -298,24 +298,6 @@ def test_losses_along_the_way(mode):
     if mode != "first_order":
         terms = [power(k).T @ term for k, term in enumerate(terms, start=1)]
     close(found, sum(weight * term for weight, term in zip(weights, terms)))
-
-
-class Decaying(SGD):
-    """Weight decay beside the gradient: it moves phi by a share of phi, and is no rule that adds, whatever the class says that it is made from."""
-
-    def update(self, adapted, gradients, step, learned, state):
-        return {name: 0.9 * value - self.lr * gradients[name] for name, value in adapted.items()}, {}
-
-
-class Anchored(_Rates):
-    """A pull to where adaptation began, which is the state, and moves after phi; nothing is said of the update."""
-
-    def state(self, adapted):
-        return {f"anchor.{name}": value * 1.0 for name, value in adapted.items()}
-
-    def update(self, adapted, gradients, step, learned, state):
-        moved = {name: value - self.lr * gradients[name] - 0.2 * (value - state[f"anchor.{name}"]) for name, value in adapted.items()}
-        return moved, {f"anchor.{name}": state[f"anchor.{name}"].lerp(value, 0.3) for name, value in adapted.items()}
 
 
 @pytest.mark.parametrize("kind", [*RULES.values(), Decaying, Anchored])
