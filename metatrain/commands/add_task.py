@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> None:
     if not arguments:
         raise UserError("metatrain tasks add wants a file; metatrain tasks add --help says more")
     from metatrain.tasks.columns import guess_columns
-    from metatrain.tasks.files import local_path
+    from metatrain.tasks.names import local_path
     from metatrain.training.hints import shell_quoted, typed_setting
 
     path, given = local_path(arguments[0]), _settings(arguments[1:])

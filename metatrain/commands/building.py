@@ -42,6 +42,7 @@ from metatrain.models.pretrained import check_remote_code
 from metatrain.models.sentence_pipeline import read_pipeline
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.episodes import way_of
+from metatrain.tasks.names import local_path
 from metatrain.training import checkpoint
 from metatrain.training.hints import resume_command
 from metatrain.training.memory_limit import fit_training, largest_episode
@@ -120,7 +121,7 @@ def build_learner(
     algorithm = recipe.algorithm
     second_order = algorithm.meta_gradient in SECOND_ORDER
     model: Any
-    if recipe.model.name not in _BUILT_IN and ":" not in recipe.model.name and not Path(recipe.model.name).expanduser().is_dir():
+    if recipe.model.name not in _BUILT_IN and ":" not in recipe.model.name and not local_path(recipe.model.name).is_dir():
         say(f"model: {recipe.model.name} comes from the hub, or from its cache")  # which may take a while, without another word
     if algorithm.head in LANGUAGE:
         model, notes = load_language_model(recipe.model, second_order, dtype, texts, algorithm.head == IN_CONTEXT)
@@ -160,7 +161,7 @@ def open_checkpoint(reference: str, settings: Overrides, device: torch.device, d
     Raises:
         UserError: there is no such thing, it cannot be read, or the settings do not fit it.
     """
-    path = Path(reference).expanduser()
+    path = local_path(reference)
     if (path / checkpoint.MANIFEST).is_file():
         return _open_run(RunDirectory.find(str(path.parent.parent)), path, settings, device, dtype, say)
     if reference == "latest" or is_run(path) or ((path / "config.yaml").is_file() and not is_model(path)):
@@ -216,7 +217,7 @@ def _encoding(reference: str, overrides: ModelOverrides, say: Callable[[str], No
     """
     pipeline = None if reference in _BUILT_IN else read_pipeline(reference, overrides.revision)
     if pipeline is None:
-        found = read_facts(Path(reference).expanduser()).get("encoding", {})
+        found = read_facts(local_path(reference)).get("encoding", {})
         return {key: found[key] for key in ("pooling", "normalize", "max_length") if key in found}
     if pipeline.unknown and None in (overrides.pooling, overrides.normalize):
         raise UserError(

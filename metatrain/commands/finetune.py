@@ -193,7 +193,8 @@ def _read(data: DataConfig, strangers: bool, say: Callable[[str], None]) -> Exam
     from metatrain.errors import UserError
     from metatrain.evaluation.text_scores import check_score
     from metatrain.tasks.episodes import given_episode
-    from metatrain.tasks.files import Columns, Table, line_of, local_path, read_file
+    from metatrain.tasks.files import Columns, Table, line_of, read_file
+    from metatrain.tasks.names import local_path
     from metatrain.tasks.sources import pictures_of
     from metatrain.tasks.texts import is_picture, path_of
 

@@ -63,6 +63,7 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.models.folders import model_folder
     from metatrain.models.writer import TASK, Writer
     from metatrain.tasks.files import Columns
+    from metatrain.tasks.names import local_path
     from metatrain.tasks.texts import has_lone_surrogate, plain
     from metatrain.training import hardware
     from metatrain.training.run_directory import RunDirectory
@@ -72,7 +73,7 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
     if config.text is not None and has_lone_surrogate(config.text):
         raise UserError(f"text={ascii(config.text)} is not valid UTF-8, or has half a character (a lone surrogate)")
     name = config.model.path
-    folder = model_folder(RunDirectory.find(name, "finetune").path if name == "latest" else Path(name).expanduser())
+    folder = model_folder(RunDirectory.find(name, "finetune").path if name == "latest" else local_path(name))
     columns = read_facts(folder).get("columns", {})
     column, pair = config.column or columns.get("text", "text"), config.pair or columns.get("pair")
     if pair is not None and (config.text is not None or config.data == _PIPE):
@@ -109,7 +110,7 @@ class Source:
 
 def _source(data: str | None, columns: Columns) -> Source:
     """Raises: UserError: the file cannot be read, or no row of it can."""
-    from metatrain.tasks.files import local_path
+    from metatrain.tasks.names import local_path
     from metatrain.tasks.sources import pictures_in
     from metatrain.tasks.texts import path_of
     from metatrain.tasks.unlabelled import Unlabelled, file_rows, piped_rows, survey

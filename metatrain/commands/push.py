@@ -35,8 +35,9 @@ def start(config: PushConfig, path: Path, overrides: list[str]) -> None:
 
     from metatrain.errors import UserError
     from metatrain.models.folders import is_model, model_folder
+    from metatrain.tasks.names import local_path
 
-    folder = model_folder(Path(config.model.path).expanduser())
+    folder = model_folder(local_path(config.model.path))
     if not is_model(folder):
         raise UserError(f"model={config.model.path}: not a model directory (no config.json); give a run of train or finetune, or its model/")
     api = HfApi()

@@ -186,7 +186,8 @@ def _target(config: TasksCommandConfig, wanted: str, everything: Sequence[tuple[
     from metatrain.config.explain import suggestion
     from metatrain.errors import UserError
     from metatrain.tasks.distribution import task_of_file
-    from metatrain.tasks.files import Columns, local_path
+    from metatrain.tasks.files import Columns
+    from metatrain.tasks.names import local_path
     from metatrain.tasks.rows import format_of
 
     path = local_path(wanted)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from metatrain.errors import UserError
+from metatrain.tasks.names import local_path
 
 MODULES = "modules.json"  # of a sentence-transformers pipeline
 
@@ -42,6 +43,6 @@ def folder_of_transformer(name: str) -> str:
     Raises:
         UserError: the list of the pipeline's modules cannot be read.
     """
-    path = Path(name).expanduser() / MODULES
+    path = local_path(name) / MODULES
     places = dict(listed_modules(path)) if path.is_file() else {}
     return str(path.parent / places["Transformer"]) if places.get("Transformer") else name

@@ -22,6 +22,7 @@ from transformers.utils.logging import disable_progress_bar, get_verbosity, set_
 from metatrain.errors import RestartableError, UserError
 from metatrain.models.config import ModelConfig
 from metatrain.models.folders import folder_of_transformer
+from metatrain.tasks.names import local_path
 
 # Loading weights that are here is a moment's work and needs no bar; transformers turns off those of downloads with its own.
 _downloads_are_shown = not are_progress_bars_disabled()
@@ -125,7 +126,7 @@ def lost_weights(found: dict[str, Any], unused: tuple[str, ...] = ()) -> str | N
 
 def name_in_log(config: ModelConfig) -> str:
     """`model.name`, of a model of the hub with the commit that was loaded."""
-    if ":" in config.name or Path(config.name).expanduser().is_dir():
+    if ":" in config.name or local_path(config.name).is_dir():
         return config.name
     cached = try_to_load_from_cache(config.name, "config.json", revision=config.revision)
     return f"{config.name} at {Path(cached).parent.name}" if isinstance(cached, str) else config.name

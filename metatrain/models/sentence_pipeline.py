@@ -14,6 +14,7 @@ from transformers.utils.hub import cached_file
 
 from metatrain.errors import UserError
 from metatrain.models.folders import MODULES, listed_modules
+from metatrain.tasks.names import local_path
 
 TRANSFORMER, _POOLING, _NORMALIZE, _DENSE = "0_Transformer", "1_Pooling", "2_Normalize", "3_Dense"
 _LENGTH = "sentence_bert_config.json"
@@ -75,7 +76,7 @@ def read_pipeline(name: str, revision: str | None = None) -> Pipeline | None:
 
 
 def _finder(name: str, revision: str | None) -> FindFile:
-    folder = Path(name).expanduser()
+    folder = local_path(name)
     if folder.is_dir():
         return lambda file: folder / file if (folder / file).is_file() else None
 

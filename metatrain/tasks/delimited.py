@@ -238,7 +238,7 @@ def _row(values: list[str], header: list[str], separator: str, advice: str) -> d
         elif separator != "\t" and any(value.startswith(" ") and value.lstrip().startswith('"') for value in values):
             advice = "remove the blank before the quote"
         return BadRow(f"{len(values)} fields, but the header has {len(header)}; {advice}")
-    if len(header) > 1 and [clean_label(value) for value in values] == header:
+    if len(header) > 1 and all(value.strip("\ufeff \r\n") == name for value, name in zip(values, header)):
         return BadRow("the header again, as in files that were joined; remove this line")
     row: dict[str, str | None] = dict(itertools.zip_longest(header, values))
     return CutRow(row) if len(values) == 1 < len(header) else row

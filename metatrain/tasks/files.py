@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,11 +45,6 @@ class Table:
     tasks: Sequence[str]
     score: str | None = None  # of text-to-text tasks
     notes: tuple[str, ...] = ()  # what reading had to say
-
-
-def local_path(name: str) -> Path:
-    """The path of a file or folder that a setting names; `~/` is the home directory."""
-    return Path(os.path.expanduser(name))  # which leaves a name like ~x.csv as it is, where Path.expanduser raises
 
 
 def read_file(path: Path, columns: Columns, bad_rows: str = "refuse", task: str | None = None) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from collections import defaultdict
@@ -17,6 +18,7 @@ _BETWEEN_WORDS = re.compile(r"[\s_-]+")
 _MISSING = ("nan", "<na>")  # what programs write for a missing value
 
 
+@functools.lru_cache(maxsize=100_000)  # labels come back, row after row
 def clean_label(text: str) -> str:
     """A name without what cannot be seen in it: in Unicode's composed form, without invisible characters, single blanks within."""
     return unicodedata.normalize("NFC", " ".join(_IDLE_JOINER.sub("", _INVISIBLE.sub("", text)).split()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +18,7 @@ import pyarrow.ipc
 MASK = "\ufdd0"  # stands for a masked word in a text; the tokenizer's own mask takes its place
 PAIR = "\ufdd1"  # stands between the two texts of a pair; the tokenizer's own separator takes its place
 PICTURE = "\ufdd2"  # begins what stands for an image: the path of its file follows
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _READ = 10_000  # texts that are read at a time
 _IN_MEMORY = 50_000  # texts of a file with fewer are held in memory
 
@@ -28,7 +30,7 @@ def plain(text: str) -> str:
 
 def has_lone_surrogate(text: str) -> bool:
     """Whether a text holds a lone surrogate, which no tokenizer can read."""
-    return any("\ud800" <= letter <= "\udfff" for letter in text)
+    return _SURROGATE.search(text) is not None
 
 
 def readable(text: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from metatrain.config.overrides import override
+from metatrain.tasks.names import local_path
 from metatrain.training.hints import shown
 
 _OUTPUTS = Path("outputs")
@@ -34,7 +35,7 @@ def announce(path: Path, command: str, debug: bool) -> None:
 
 def pinned(reference: str) -> str:
     """Return `latest`, or a path through a link to a run, as the path of the run that it means now: links move on."""
-    path = latest("train") if reference == "latest" else Path(reference).expanduser()
+    path = latest("train") if reference == "latest" else local_path(reference)
     found = path.resolve()
     is_link = path.is_dir() and str(found) != os.path.abspath(path)
     return shown(found) if is_link and any((folder / "run.json").is_file() for folder in (found, *found.parents)) else reference

@@ -7,6 +7,8 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from metatrain.tasks.names import local_path
+
 _PATHS = ("path", "tokenizer", "joint")  # last parts of the keys of settings that may name a file or a directory; model.name may, too
 _BUILT_IN = ("minilm", "tiny")  # names of models that are no directory, although one may be called so
 
@@ -27,7 +29,7 @@ def located(config: Any, directory: Path, keep: Collection[str] = (), key: str =
         or not isinstance(config, str)
         or not config
         or directory == Path.cwd()
-        or Path(config).expanduser().is_absolute()
+        or local_path(config).is_absolute()
         or not (directory / config).exists()
     ):
         return config

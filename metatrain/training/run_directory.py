@@ -26,6 +26,7 @@ from metatrain import __version__
 from metatrain.config.compose import escaped
 from metatrain.config.explain import explain
 from metatrain.errors import RestartableError, Stopped, UserError, is_disk_full
+from metatrain.tasks.names import local_path
 from metatrain.tracking.metrics import read_metrics
 from metatrain.training.hints import resume_command, shown
 from metatrain.training.latest import DEBUG, announce, latest
@@ -91,7 +92,7 @@ class RunDirectory:
         Raises:
             UserError: there is no such run.
         """
-        path = latest(command) if name == "latest" else Path(name).expanduser()
+        path = latest(command) if name == "latest" else local_path(name)
         if name == "latest" and not path.exists():
             raise UserError(f"there is no latest run of metatrain {command} below outputs/; name a run directory")
         if not (path / "config.yaml").is_file():

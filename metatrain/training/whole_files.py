@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from metatrain.errors import UserError
+from metatrain.tasks.names import local_path
 from metatrain.training.failpoints import failpoint
 
 _ASIDE = ".old-"
@@ -24,7 +25,7 @@ def place_for(setting: str, name: str) -> Path:
     Raises:
         UserError: no file can be there.
     """
-    path = Path(name).expanduser()
+    path = local_path(name)
     if path.is_dir():
         raise UserError(f"{setting}={name} is a directory; name a file in it")
     _make(path.parent, setting, name)
@@ -37,7 +38,7 @@ def folder_for(setting: str, name: str) -> Path:
     Raises:
         UserError: none can be there.
     """
-    path = Path(name).expanduser()
+    path = local_path(name)
     _make(path, setting, name)
     return path
 

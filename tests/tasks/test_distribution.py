@@ -3,6 +3,7 @@
 import csv
 import os
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -233,6 +234,19 @@ def test_a_hub_data_set_by_its_name(folder, monkeypatch):
     assert names(tasks)["meta_test"] == ["spares"]
     assert tasks.meta_test[0].support_pool.sum() == 8
     assert "spares" not in names(tasks)["meta_train"]
+
+
+def test_a_hub_data_set_on_this_machine_is_its_content_and_its_name(tmp_path):
+    folder = tmp_path / "areas"
+    folder.mkdir()
+    for word in ("one", "two"):
+        write_jsonl(folder / "train.jsonl", [{**row, "text": f"{row['text']} {word}"} for row in rows("spares")])
+        os.utime(folder / "train.jsonl", (1e9, 1e9))
+        (task,) = load_tasks(TasksConfig(path=f"hub:{folder}", holdout=0), 0, ["meta_train"]).meta_train
+        assert all(text.endswith(word) for text in task.texts)
+    for name in ("areas[1]", "a::b"):
+        with pytest.raises(UserError, match="takes this for a pattern; give the folder itself, tasks.path="):
+            load_tasks(TasksConfig(path=f"hub:{shutil.copytree(folder, tmp_path / name)}"), 0)
 
 
 def test_a_hub_data_set_that_cannot_be_reached():

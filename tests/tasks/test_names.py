@@ -2,7 +2,7 @@
 
 import pytest
 
-from metatrain.tasks.names import ExactName, named, named_by_any
+from metatrain.tasks.names import ExactName, local_path, named, named_by_any
 
 NAMES = ["c++", "c*", "cat", "cow", "a[1]", "a1", "what?", "whats", "*", "[!a]", "b"]
 
@@ -28,3 +28,8 @@ def test_a_name_in_another_unicode_form():
     assert named("cafe\u0301", ["caf\u00e9", "tea"]) == {"caf\u00e9"} == named("caf\u00e9", ["caf\u00e9"])
     assert named("cafe\u0301.csv", ["caf\u00e9.csv", "cafe\u0301.csv"]) == {"cafe\u0301.csv"}  # names of files as they are
     assert named("cafe\u0301*", ["caf\u00e9s", "tea"]) == {"caf\u00e9s"}
+
+
+def test_a_path_is_a_name(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert list(map(str, map(local_path, ("~/a.csv", "~nobody.csv", "p[1]*", "a::b", "~")))) == ["/home/me/a.csv", "~nobody.csv", "p[1]*", "a::b", "/home/me"]
