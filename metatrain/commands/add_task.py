@@ -24,12 +24,14 @@ examples:
 """
 _SETTINGS = ("name", "text", "pair", "label", "target", "task", "folder")
 _SHOTS = (5, 1)
+_MOST_TASKS, _MOST_CLASSES = 8, 20  # that are listed
 
 
 def main(arguments: list[str]) -> None:
     """Entry point; the first argument is the file."""
     if not arguments:
         raise UserError("metatrain tasks add wants a file; metatrain tasks add --help says more")
+    from metatrain.config.compose import conf_dir
     from metatrain.tasks.columns import guess_columns
     from metatrain.tasks.names import local_path
     from metatrain.training.hints import shell_quoted, typed_setting
@@ -39,7 +41,7 @@ def main(arguments: list[str]) -> None:
     name = given.get("name", re.sub(r"\W+", "_", path.name.split(".")[0]).strip("_").lower() or "mine")
     if not re.fullmatch(r"[\w-]+", name):
         raise UserError(f"name={name} must be letters, digits, - and _")
-    for line in guess.notes:
+    for line in (*guess.notes, *_classes(guess)):
         print(line)
     shots = _shots(guess)
     config = Path(given.get("folder", "conf")) / "tasks" / f"{name}.yaml"
@@ -47,12 +49,14 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"{config} is there already; give another name=NAME, or delete it")
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(_yaml(name, path.resolve(), guess), encoding="utf-8")
-    where = shell_quoted(str(config.parents[1]))
+    choice = f"--config-dir {shell_quoted(str(config.parents[1]))} tasks={name}"
     print(f"written: {config}")
-    print(f"look at it: metatrain tasks --config-dir {where} tasks={name}")
+    if (conf_dir() / "tasks" / config.name).is_file():
+        print(f"metatrain has a tasks={name} of its own; with --config-dir, yours takes its place")
+    print(f"look at it: metatrain tasks {choice}")
     if len(guess.tasks) >= 3:
         settings = f"episode.shots={shots} evaluation.shots=[{shots}]" + (" algorithm=fomaml algorithm.head=lm model=t5_small" if guess.columns.target else "")
-        print(f"train on it: metatrain train --config-dir {where} tasks={name} {settings}")
+        print(f"train on it: metatrain train {choice} {settings}")
     else:
         print(f"it has {len(guess.tasks)} task{'s' if len(guess.tasks) > 1 else ''}, and meta-training wants at least 3; a single one is for finetuning:")
         columns = "".join(f" {typed_setting(f'data.{key}', value)}" for key, value in _unusual(guess).items())
@@ -83,6 +87,19 @@ def _shots(guess: Guess) -> int:
         )
     print(f"the smallest class ({label!r} of task '{task}') has {rows} rows: enough for {shots} shots")
     return shots
+
+
+def _classes(guess: Guess) -> list[str]:
+    """A line for each task: its rows, and its classes with the rows of each."""
+    lines = []
+    for task, classes in list(guess.tasks.items())[:_MOST_TASKS]:
+        rows = sum(classes.values())
+        shown = ", ".join(f"{label} ({count})" for label, count in sorted(classes.items())[:_MOST_CLASSES])
+        more = f" and {len(classes) - _MOST_CLASSES} more" if len(classes) > _MOST_CLASSES else ""
+        lines.append(f"task '{task}': {rows} rows" + ("" if guess.columns.target else f" of {len(classes)} classes: {shown}{more}"))
+    if len(guess.tasks) > _MOST_TASKS:
+        lines.append(f"and {len(guess.tasks) - _MOST_TASKS} more tasks")
+    return lines
 
 
 def _unusual(guess: Guess) -> dict[str, str]:

@@ -28,7 +28,10 @@ def main(arguments: list[str]) -> None:
         raise UserError("metatrain init takes the name of an experiment, and of its copy; metatrain ls experiments shows what there is")
     experiment, name = arguments[0], arguments[-1]
     path = copy(experiment, name)
-    print(f"written: {path}\nnext: metatrain train --config-dir {FOLDER} +experiment={name}")
+    print(f"written: {path}")
+    if (conf_dir() / "experiment" / f"{name}.yaml").is_file():
+        print(f"metatrain has an experiment={name} of its own; with --config-dir, yours takes its place")
+    print(f"next: metatrain train --config-dir {FOLDER} +experiment={name}")
 
 
 def completions(before: list[str]) -> list[str]:

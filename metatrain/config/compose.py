@@ -25,11 +25,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from metatrain.config import user_folder
 from metatrain.config.explain import explain
 from metatrain.config.overrides import OPTIONAL_GROUPS, SHORTHANDS, normalise, split_flags, verbatim
 from metatrain.config.schema import SCHEMAS, register
 from metatrain.config.settings import settings_of
 from metatrain.errors import RestartableError, UserError, one_line
+from metatrain.tracking.console import announced
 
 RUN_ID = "METATRAIN_RUN_ID"  # environment: what all ranks of a run call it
 
@@ -118,7 +120,8 @@ def run_under_hydra(
                 raise UserError("hydra.job.chdir=true would look for data in the run's directory; leave it out (hydra.run.dir=DIR says where a run goes)")
             for key in texts:
                 config[key] = None  # OmegaConf takes the text ??? for a value that is missing
-            task(replace(typed(config, schema), **texts) if complete else config, folder, list(hydra_config.overrides.task))
+            with announced(*([] if own is None else user_folder.clashes(own, conf_dir()))):
+                task(replace(typed(config, schema), **texts) if complete else config, folder, list(hydra_config.overrides.task))
         except BaseException as error:
             if folder.resolve().is_relative_to((started_in / "outputs").resolve()):
                 with suppress(OSError):
@@ -138,21 +141,27 @@ def run_under_hydra(
     arguments = normalise(command, overrides)
     _check_directories(arguments)
     sys.argv = [program or f"metatrain {command}", *arguments]
-    try:
-        hydra.main(version_base="1.3", config_path=str(folder.resolve()), config_name=command)(job)()
-    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:  # ValueError: a number of thousands of digits
-        if entered and not isinstance(error, HydraException):
-            raise  # raised by the task of a sweep: a bug, which keeps its traceback
-        raise UserError(explain(error, command, folder)) from error
-    except OSError as error:
-        if entered:
-            raise
-        raise UserError(f"hydra.run.dir: cannot create {error.filename}: {error.strerror}") from error
-    except (UserError, RestartableError) as error:
-        if len(failed) < 2:
-            raise
-        kind = UserError if any(isinstance(each, UserError) for each in failed.values()) else RestartableError
-        raise kind(f"{len(failed)} jobs failed: {'; '.join(f'{name}: {each}' for name, each in failed.items())}") from error
+    with user_folder.searched_first(split_flags(overrides)[1]) as own:
+        try:
+            hydra.main(version_base="1.3", config_path=str(folder.resolve()), config_name=command)(job)()
+        except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:  # ValueError: a number of thousands of digits
+            if entered and not isinstance(error, HydraException):
+                raise  # raised by the task of a sweep: a bug, which keeps its traceback
+            raise UserError(explain(error, command, [folder] if own is None else [folder, own])) from error
+        except RecursionError as error:
+            if entered:
+                raise
+            hint = f"; {own} is searched first, so that a file in it cannot build on the packaged one of the same name: give it another name" if own else ""
+            raise UserError(f"the defaults of a configuration file lead back to itself{hint}") from error
+        except OSError as error:
+            if entered:
+                raise
+            raise UserError(f"hydra.run.dir: cannot create {error.filename}: {error.strerror}") from error
+        except (UserError, RestartableError) as error:
+            if len(failed) < 2:
+                raise
+            kind = UserError if any(isinstance(each, UserError) for each in failed.values()) else RestartableError
+            raise kind(f"{len(failed)} jobs failed: {'; '.join(f'{name}: {each}' for name, each in failed.items())}") from error
     if failure is not None:
         raise failure
 
@@ -191,7 +200,7 @@ def composed(command: str, overrides: list[str], schema: type) -> Any:
         with hydra.initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
             return typed(hydra.compose(command, overrides), schema)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
-        raise UserError(explain(error, command, conf_dir())) from error
+        raise UserError(explain(error, command, [conf_dir()])) from error
 
 
 def typed(config: DictConfig, schema: type) -> Any:

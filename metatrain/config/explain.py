@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,15 @@ def suggestion(wrong: str, known: Iterable[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
-def explain(error: Exception, command: str = "", folder: Path | None = None) -> str:
-    """One line for an error raised while a configuration was composed or read; `folder` holds the config groups."""
+def explain(error: Exception, command: str = "", folders: Sequence[Path] = ()) -> str:
+    """One line for an error raised while a configuration was composed or read; `folders` hold the config groups."""
     if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
         return f"{error.problem_mark.name}:{error.problem_mark.line + 1}: {error.problem}"
     text = str(error).strip()
     first = text.splitlines()[0] if text else type(error).__name__
     cause = next((item for item in (error, error.__cause__, error.__context__) if isinstance(item, OmegaConfBaseException)), None)
     if found := _UNKNOWN_OPTION.search(text):
-        return _unknown_option(found[1], folder)
+        return _unknown_option(found[1], folders)
     if found := _ADDED_TWICE.search(text):
         return f"{found[1]} is a setting already; write {found[1]}=... without the '+'"
     if found := _CHOSEN_TWICE.search(text):
@@ -71,13 +71,13 @@ def explain(error: Exception, command: str = "", folder: Path | None = None) -> 
     return first
 
 
-def _unknown_option(path: str, folder: Path | None) -> str:
+def _unknown_option(path: str, folders: Sequence[Path]) -> str:
     group, _, name = path.rpartition("/")
-    if folder is None:
+    if not folders:
         return f"could not find '{path}'"
-    options = sorted(file.stem for file in (folder / group).glob("*.yaml"))
+    options = sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
     if not options:
-        return f"no config group '{group}'" + suggestion(group, _groups(folder))
+        return f"no config group '{group}'" + suggestion(group, (each.name for folder in folders for each in folder.iterdir() if each.is_dir()))
     return f"no {group} named '{name}'" + (suggestion(name, options) or f"; choose one of {', '.join(options)}")
 
 
@@ -98,7 +98,3 @@ def _unknown_key(key: str, cause: Exception | None) -> str:
     if near:
         return f"no setting named '{key}'; did you mean '{'.'.join([*parts[: len(parts) - len(rest)], near[0], *rest[1:]])}'?"
     return f"no setting named '{key}'" + (f"; there are {', '.join(sorted(known))}" if known and len(known) < 20 else "")
-
-
-def _groups(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_dir())

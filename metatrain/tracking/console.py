@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -42,6 +43,19 @@ def _rate(speed: float | None) -> str:
     return f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each"
 
 
+_announced: list[str] = []
+
+
+@contextmanager
+def announced(*lines: str) -> Iterator[None]:
+    """Have the first display within begin with these lines: what there is to say before a command shows anything."""
+    _announced.extend(lines)
+    try:
+        yield
+    finally:
+        _announced.clear()
+
+
 class Display:
     """What one run shows, as the mode says: `auto` is live on a terminal and plain lines elsewhere, `quiet` nothing (errors excepted), `json`
     an object a line. Use as a context manager around the work."""
@@ -63,6 +77,8 @@ class Display:
         self._last_plain = 0.0
 
     def __enter__(self) -> Display:
+        while _announced:
+            self.say(_announced.pop(0))
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 from conftest import ROOT
 from hydra import compose, initialize_config_dir
@@ -24,9 +26,12 @@ def test_a_copy_is_the_same_run_under_another_name(cli, tmp_path, experiment):
 
 
 def test_its_command_runs(cli):
-    assert cli("init", "sentiment_fewshot").code == 0
+    found = cli("init", "sentiment_fewshot")
+    assert found.code == 0 and "metatrain has an experiment=sentiment_fewshot of its own; with --config-dir, yours takes its place" in found.out
+    path = Path("conf/experiment/sentiment_fewshot.yaml")
+    path.write_text(path.read_text().replace("steps:", "steps: 77 #"))
     found = cli("train", "--config-dir", "conf", "+experiment=sentiment_fewshot", "--cfg", "job")
-    assert found.code == 0 and "name: sentiment_fewshot" in found.out
+    assert found.code == 0 and "name: sentiment_fewshot" in found.out and "steps: 77" in found.out
 
 
 @pytest.mark.parametrize(

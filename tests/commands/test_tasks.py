@@ -1,3 +1,5 @@
+import shlex
+
 from conftest import write_jsonl
 
 
@@ -64,6 +66,20 @@ def test_add_writes_a_config_that_trains(cli, tmp_path):
     assert cli(*command, "debug=fast", "hydra.run.dir=run").code == 0
     again = cli("tasks", "add", "My Reviews.jsonl")
     assert again.code == 2 and "is there already" in again.err
+
+
+def test_add_lists_the_classes_and_its_config_takes_the_place_of_a_packaged_one(cli, tmp_path):
+    rows = [{"text": f"{area} {n}", "label": f"l{n % number}", "area": area} for area, number in (("x", 2), ("y", 30), ("z", 2)) for n in range(number * 6)]
+    write_jsonl(tmp_path / "reviews.jsonl", rows)
+    found = cli("tasks", "add", "reviews.jsonl", "task=area", "folder=my conf")
+    assert found.code == 0, found.err
+    assert "task 'x': 12 rows of 2 classes: l0 (6), l1 (6)\n" in found.out
+    assert "task 'y': 180 rows of 30 classes: l0 (6), l1 (6), l10 (6), " in found.out and "and 10 more\n" in found.out
+    assert "metatrain has a tasks=reviews of its own; with --config-dir, yours takes its place" in found.out
+    shown = cli(*shlex.split(found.out.split("look at it: metatrain ")[1].splitlines()[0]))
+    assert shown.code == 0, shown.err
+    assert "used in place of the packaged files of the same names: tasks/reviews.yaml" in shown.out
+    assert {name for name in "xyz" if f" {name} " in shown.out} == set("xyz") and "films" not in shown.out
 
 
 def test_add_says_what_is_missing(cli, tmp_path):

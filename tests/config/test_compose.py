@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, write_jsonl
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -95,6 +95,50 @@ def test_a_users_own_folder_is_searched_too(cli, tmp_path):
     found = cli("train", "--config-dir", "mine", "experiment=quick", "--cfg", "job")
     assert found.code == 0
     assert "steps: 7" in found.out
+
+
+@pytest.mark.parametrize("flag", [["--config-dir", "mine"], ["--config-dir=mine"], ["-cd", "mine"]])
+def test_a_users_own_folder_comes_first(cli, tmp_path, flag):
+    for name, text in {
+        "tasks/reviews": "name: mine\npath: my.csv\n",
+        "experiment/arsc": "# @package _global_\nname: my_arsc\n",
+        "outer/adamw": "lr: 0.5\n",
+    }.items():
+        file = tmp_path / "mine" / f"{name}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    found = cli("train", *flag, "tasks=reviews", "experiment=arsc", "--cfg", "job")
+    assert found.code == 0, found.err
+    assert "path: my.csv" in found.out and "name: my_arsc" in found.out and "lr: 0.5" in found.out
+    found = cli("train", "tasks=reviews", "experiment=arsc", "--cfg", "job")  # a folder of an earlier command is forgotten
+    assert "my" not in re.findall(r"(?m)^(?:name|  path): (.*)$", found.out) and "my_arsc" not in found.out
+
+
+def test_files_that_take_the_place_of_packaged_ones_are_said(cli, tmp_path):
+    (tmp_path / "mine" / "tasks").mkdir(parents=True)
+    rows = [{"text": f"{area} {n}", "label": "ab"[n % 2], "area": area} for area in "vwxyz" for n in range(4)]
+    write_jsonl(tmp_path / "my.jsonl", rows)
+    (tmp_path / "mine" / "tasks" / "reviews.yaml").write_text("name: mine\npath: my.jsonl\ntask: area\nmeta_train: {tasks: ['*']}\n")
+    packaged = (conf_dir() / "tasks" / "arsc.yaml").read_bytes()
+    (tmp_path / "mine" / "tasks" / "arsc.yaml").write_bytes(packaged)  # no other contents
+    found = cli("tasks", "--config-dir", "mine")
+    assert found.code == 0, found.err
+    said, title = found.out.splitlines()[:2]
+    assert said == "--config-dir mine: used in place of the packaged files of the same names: tasks/reviews.yaml"
+    assert title.strip() == "mine (my.jsonl)"
+    found = cli("explain", "tasks.path", "--config-dir", "mine")
+    assert "value    my.jsonl, set by " in found.out and "/mine/tasks/reviews.yaml" in found.out, found.err
+    assert "in place of" not in cli("tasks").out
+
+
+def test_an_option_of_the_users_own_is_suggested_and_a_file_that_builds_on_itself_is_refused(cli, tmp_path):
+    (tmp_path / "mine" / "tasks").mkdir(parents=True)
+    (tmp_path / "mine" / "tasks" / "tickets.yaml").write_text("name: mine\npath: my.jsonl\n")
+    found = cli("tasks", "--config-dir", "mine", "tasks=ticket")
+    assert found.code == 2 and "did you mean 'tickets'?" in found.err
+    (tmp_path / "mine" / "tasks" / "reviews.yaml").write_text("defaults:\n  - reviews\nsize_power: 1\n")
+    found = cli("tasks", "--config-dir", "mine")
+    assert found.code == 2 and "lead back to itself; mine is searched first" in found.err and len(found.err.splitlines()) == 1
 
 
 def test_the_settings_can_be_shown_without_running(cli, tmp_path):
