@@ -34,9 +34,14 @@ def second_order() -> list[str]:
     return [f"exact {_listed(found['exact'])}", f"first order {_listed(found['first_order'])}"]
 
 
+def verdicts() -> list[str]:
+    """The rows of the tables of false verdicts."""
+    return [" ".join(row.split()) for row in _script("benchmark/verdicts.py")["tables"]().splitlines() if row.startswith("| ") and row[2].isdigit()]
+
+
 MODES = ("exact", "first_order")
 # The page, and what of it is computed again.
-FIGURES: list[tuple[str, Callable[[], list[str]]]] = [("correctness.md", sinusoid), ("correctness.md", second_order)]
+FIGURES: list[tuple[str, Callable[[], list[str]]]] = [("correctness.md", sinusoid), ("correctness.md", second_order), ("correctness.md", verdicts)]
 PAGES = {"methods_page.py": "methods.md", "settings_page.py": "settings_reference.md", "mistakes_page.py": "mistakes.md"}
 
 
