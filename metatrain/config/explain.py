@@ -22,6 +22,7 @@ _GROUP_IS_NO_NAME = "Config group override must be"
 _NOT_A_SETTING = "is not a subclass of"
 _NOT_A_LIST = "is not a ListConfig"
 _PART_OF_AN_ENTRY = "dict is not a subclass of SourceConfig"
+_NOT_A_NAME = re.compile(r"LexerNoViableAltException: (.*)")
 _NOT_AN_OVERRIDE = ("mismatched input", "no viable alternative", "token recognition", "extraneous input", "missing EQUAL")
 
 
@@ -48,6 +49,8 @@ def explain(error: Exception, command: str = "", folders: Sequence[Path] = ()) -
         return f"{found[1]} has several values; add -m to run each of them, or quote the value"
     if _GROUP_IS_NO_NAME in text:
         return "a config group takes the name of one of its options (GROUP=OPTION); a single setting of it is GROUP.SETTING=VALUE"
+    if found := _NOT_A_NAME.search(text):
+        return f"cannot read the override: {found[1]}; names of settings, and in braces, have ASCII letters only; a YAML file in --config-dir takes any"
     if any(words in text for words in _NOT_AN_OVERRIDE):
         return f"cannot read the override: {first}; write KEY=VALUE, with no spaces in it, or in quotes: 'KEY=\"a, b\"'"
     if found := _UNKNOWN_KEY.search(text):

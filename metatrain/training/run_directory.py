@@ -35,7 +35,8 @@ from metatrain.training.whole_files import write_json, write_text
 
 _PACKAGES = ("torch", "transformers", "datasets", "hydra-core", "omegaconf", "numpy", "wandb")
 _FIRST = ("run.json", "overrides.yaml", ".overrides.yaml.tmp", ".config.yaml.tmp")  # what a run writes before it is one
-_BESIDE = (".run.json.tmp", ".hydra")  # may be in the directory of a new run: the beginning of one that was killed, and Hydra's record
+# May be in the directory of a new run: the beginning of one that was killed, Hydra's record, and what a file system or git needs.
+_BESIDE = (".run.json.tmp", ".hydra", "lost+found", ".DS_Store", ".gitkeep")
 _SECRET_WORDS = ("token", "api_key", "password", "secret")
 
 
