@@ -1,7 +1,6 @@
 """Every supported kind of file gives the same table; every bad row is named by file and line."""
 
 import gzip
-import io
 import json
 import os
 import re
@@ -10,7 +9,7 @@ from datetime import datetime
 import pytest
 
 from metatrain.errors import UserError
-from metatrain.tasks.files import Columns, column_values, line_of, piped_texts, read_file
+from metatrain.tasks.files import Columns, column_values, line_of, read_file
 from metatrain.tasks.rows import stem
 
 ROWS = [
@@ -83,19 +82,6 @@ def test_bad_rows_are_named(tmp_path, name, content, line, words):
         read_file(path, Columns("text", "label"))
     assert str(caught.value).startswith(f"{path}:{line}: ")
     assert words in str(caught.value)
-
-
-def test_the_lines_of_a_pipe_are_there_as_they_come():
-    there, here = os.pipe()
-    with open(there, "rb") as pipe, open(here, "wb", buffering=0) as writer:
-        parts = piped_texts(pipe)
-        for come, lines in ((b"\xef\xbb\xbfone\n\ntw", ["one"]), ("o\nünï".encode(), ["two"]), (b"\r\nthree\nfour\n", ["ünï", "three", "four"])):
-            writer.write(come)
-            assert next(parts) == lines
-        writer.write(b"\xff\n")
-        with pytest.raises(UserError, match="standard input:7: not valid UTF-8"):
-            next(parts)
-    assert list(piped_texts(io.BufferedReader(io.BytesIO(b"one\ntwo")))) == [["one"], ["two"]]
 
 
 def test_a_broken_gzip_file(tmp_path):
