@@ -19,9 +19,9 @@ _WORDS = 2000
 
 @functools.cache
 def _vocabulary() -> dict[str, int]:
-    from metatrain.tasks.reviews import corpus_path
+    from metatrain.tasks.embedded import embedded_path
 
-    counts = Counter(re.findall(r"[a-z]+", corpus_path().read_text(encoding="utf-8").casefold()))
+    counts = Counter(re.findall(r"[a-z]+", embedded_path("metatrain:reviews").read_text(encoding="utf-8").casefold()))
     letters = [chr(c) for c in range(ord("a"), ord("z") + 1)] + list("0123456789.,!?'-")
     words = [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
     pieces = [*_SPECIAL, *letters, *(f"##{letter}" for letter in letters), *words[:_WORDS]]

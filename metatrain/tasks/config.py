@@ -7,8 +7,6 @@ from typing import Any
 
 from omegaconf import MISSING
 
-EMBEDDED = "metatrain:reviews"  # tasks.path of the corpus in the package
-
 
 @dataclass
 class SplitConfig:
@@ -73,7 +71,7 @@ class SamplingConfig:
 class SourceConfig:
     """Where rows come from, and what their columns are."""
 
-    path: str = MISSING  # a file | a folder | hub:ORG/NAME | metatrain:reviews
+    path: str = MISSING  # a file | a folder | hub:ORG/NAME | metatrain:reviews | metatrain:everyday
     text: str = "text"  # column of the texts
     pictures: bool = False  # `path` is a folder of pictures, TASK/LABEL/FILE or LABEL/FILE, and there are no columns
     pair: str | None = None  # column of a second text that belongs to the first (a premise and its hypothesis, say)

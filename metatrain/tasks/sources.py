@@ -15,12 +15,12 @@ from huggingface_hub import constants
 
 from metatrain import plugins
 from metatrain.errors import RestartableError, UserError
-from metatrain.tasks.config import EMBEDDED, SourceConfig
+from metatrain.tasks.config import SourceConfig
+from metatrain.tasks.embedded import embedded_path, is_embedded
 from metatrain.tasks.files import BAD_ROWS, Columns, Table, read_file, table_of
 from metatrain.tasks.folders import FileTask, copy_notes, split_warning, tasks_of_files, visible_files
 from metatrain.tasks.labels import as_text, clean_label, label_notes
 from metatrain.tasks.names import local_path
-from metatrain.tasks.reviews import corpus_path
 from metatrain.tasks.rows import Row, format_of
 from metatrain.tasks.texts import PICTURE
 
@@ -268,7 +268,7 @@ def _one(config: SourceConfig, names_tasks: bool = True) -> Source:
     elif make := plugins.load(plugins.SOURCES, config.path.partition(":")[0]):
         source = make(config.path.partition(":")[2], columns)
     else:
-        source = Files(corpus_path() if config.path == EMBEDDED else local_path(config.path), columns, config.bad_rows, names_tasks)
+        source = Files(embedded_path(config.path) if is_embedded(config.path) else local_path(config.path), columns, config.bad_rows, names_tasks)
     if config.label_words and config.target is not None:
         raise UserError("tasks.label_words is for labels; with tasks.target there are none, take one of them away")
     if config.label_words:

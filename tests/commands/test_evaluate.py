@@ -21,10 +21,14 @@ def test_evaluation_after_training_gives_the_numbers_of_training(cli, tiny_run, 
 
 
 def test_other_tasks_without_texts_that_were_trained_on(cli, tiny_run, tmp_path):
+    from metatrain.tasks.embedded import embedded_path
     from metatrain.tasks.files import Columns, read_file
-    from metatrain.tasks.reviews import corpus_path
 
-    trained = [text for text, task in zip(*(lambda t: (t.texts, t.tasks))(read_file(corpus_path(), Columns("text", "label", "domain")))) if task == "books"]
+    trained = [
+        text
+        for text, task in zip(*(lambda t: (t.texts, t.tasks))(read_file(embedded_path("metatrain:reviews"), Columns("text", "label", "domain"))))
+        if task == "books"
+    ]
     rows = [{"text": f"a lamp, number {n}", "label": n % 2} for n in range(12)] + [{"text": text, "label": 0} for text in trained[:5]]
     write_jsonl(tmp_path / "lamps.jsonl", rows)
     found = cli(

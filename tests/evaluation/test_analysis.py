@@ -14,7 +14,7 @@ from metatrain.meta.config import AlgorithmConfig, InnerConfig
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
-from metatrain.tasks.config import EMBEDDED, EpisodeConfig, SplitConfig, TasksConfig
+from metatrain.tasks.config import EpisodeConfig, SplitConfig, TasksConfig
 from metatrain.tasks.distribution import load_tasks
 from metatrain.tasks.episodes import given_episode
 from metatrain.tasks.task import TaskDistribution
@@ -24,7 +24,7 @@ from metatrain.tasks.texts import MASK, PAIR, PICTURE
 @pytest.fixture(scope="module")
 def tasks():
     return load_tasks(
-        TasksConfig(path=EMBEDDED, task="domain", holdout=0, meta_test=SplitConfig(tasks=["books", "hotels"])), 0, splits=("meta_test",)
+        TasksConfig(path="metatrain:reviews", task="domain", holdout=0, meta_test=SplitConfig(tasks=["books", "hotels"])), 0, splits=("meta_test",)
     ).meta_test
 
 

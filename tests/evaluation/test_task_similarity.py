@@ -8,7 +8,7 @@ from metatrain.errors import UserError
 from metatrain.evaluation.task_similarity import Similarity, draw_map, select, similarity
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
-from metatrain.tasks.config import EMBEDDED, SplitConfig, TasksConfig
+from metatrain.tasks.config import SplitConfig, TasksConfig
 from metatrain.tasks.distribution import load_tasks
 
 
@@ -21,7 +21,7 @@ def encoder():
 @pytest.fixture(scope="module")
 def halves():
     """Two domains, each cut into two tasks."""
-    everything = TasksConfig(path=EMBEDDED, task="domain", holdout=0, meta_train=SplitConfig(tasks=["books", "hotels"]))
+    everything = TasksConfig(path="metatrain:reviews", task="domain", holdout=0, meta_train=SplitConfig(tasks=["books", "hotels"]))
     tasks = load_tasks(everything, 0, splits=("meta_train",)).meta_train
     rows = np.arange(len(tasks[0].texts))
     return [task.subset(rows % 2 == half) for task in tasks for half in (0, 1)]

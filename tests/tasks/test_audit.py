@@ -3,7 +3,7 @@ import pytest
 
 from metatrain.errors import UserError
 from metatrain.tasks.audit import named_labels, near_duplicates, without_seen
-from metatrain.tasks.config import EMBEDDED, SplitConfig, TasksConfig
+from metatrain.tasks.config import SplitConfig, TasksConfig
 from metatrain.tasks.distribution import load_tasks
 from metatrain.tasks.task import Task, TaskDistribution
 
@@ -70,7 +70,7 @@ def test_validation_and_test_are_compared_too_and_a_task_with_itself_is_not():
 
 def test_the_embedded_corpus_is_not_accused():
     splits = {"meta_train": ["airlines", "books", "cars", "games"], "meta_validation": ["garden", "clothing"], "meta_test": ["films", "hotels"]}
-    tasks = load_tasks(TasksConfig(path=EMBEDDED, task="domain", **{name: SplitConfig(tasks=chosen) for name, chosen in splits.items()}), 0)
+    tasks = load_tasks(TasksConfig(path="metatrain:reviews", task="domain", **{name: SplitConfig(tasks=chosen) for name, chosen in splits.items()}), 0)
     assert near_duplicates(tasks) == []
     for each in tasks.meta_train:
         own, others = named_labels(each)

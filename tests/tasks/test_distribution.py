@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, write_jsonl
 
 from metatrain.errors import RestartableError, UserError
-from metatrain.tasks.config import EMBEDDED, SourceConfig, SplitConfig, TasksConfig
+from metatrain.tasks.config import SourceConfig, SplitConfig, TasksConfig
 from metatrain.tasks.distribution import load_tasks
 
 AREAS = ("billing", "returns", "shipping", "sizes", "spares")
@@ -182,11 +182,11 @@ def test_near_repeats_are_kept_with_a_warning_that_shows_them(tmp_path):
 
 
 def test_checkpoints_of_the_first_rule_for_repeats_know_their_tasks():
-    tasks = load_tasks(TasksConfig(path=EMBEDDED, task="domain"), 0)
+    tasks = load_tasks(TasksConfig(path="metatrain:reviews", task="domain"), 0)
     assert tasks.has_fingerprint(tasks.fingerprint())
     earlier = "f05a9a8a2d355dda78a6817adcba969e3ecca577444f418248904f7bfbfab49f"  # of the same tasks, by the version before the change
     assert tasks.has_fingerprint(earlier)
-    assert not load_tasks(TasksConfig(path=EMBEDDED, task="domain"), 1).has_fingerprint(earlier)
+    assert not load_tasks(TasksConfig(path="metatrain:reviews", task="domain"), 1).has_fingerprint(earlier)
 
 
 def test_texts_shared_between_splits_are_refused_or_dropped(tmp_path):

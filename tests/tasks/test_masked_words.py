@@ -8,18 +8,20 @@ import pytest
 
 from metatrain.errors import UserError
 from metatrain.models.tiny import tokenizer
-from metatrain.tasks.config import EMBEDDED, EpisodeConfig, MaskedWordsConfig, SplitConfig, TasksConfig
+from metatrain.tasks.config import EpisodeConfig, MaskedWordsConfig, SplitConfig, TasksConfig
 from metatrain.tasks.distribution import load_tasks
+from metatrain.tasks.embedded import embedded_path
 from metatrain.tasks.episodes import draw, training_episode
 from metatrain.tasks.files import Columns, read_file
 from metatrain.tasks.keys import text_key
 from metatrain.tasks.masked_words import masked, masked_words
-from metatrain.tasks.reviews import corpus_path
 from metatrain.tasks.texts import MASK
 from metatrain.tasks.tokens import Tokens
 
 WORDS = ("apple", "river", "engine", "window", "music", "silver")
 SMALL = MaskedWordsConfig(share=1.0, way=3, least_sentences=5, most_sentences=8, most_share=1.0)
+
+REVIEWS = "metatrain:reviews"
 
 
 def corpus(seed: int = 0, count: int = 300) -> list[str]:
@@ -101,7 +103,7 @@ def distribution(share: float, **more):
     split = {"meta_train": ["books", "cars", "games", "hotels", "music"], "meta_validation": ["garden"], "meta_test": ["films"]}
     splits = {name: SplitConfig(tasks=tasks) for name, tasks in split.items()}
     settings = MaskedWordsConfig(share=share, way=3, least_sentences=5, most_sentences=50)
-    return load_tasks(TasksConfig(path=EMBEDDED, task="domain", masked_words=settings, **splits, **more), 0)
+    return load_tasks(TasksConfig(path=REVIEWS, task="domain", masked_words=settings, **splits, **more), 0)
 
 
 def test_a_share_of_the_training_episodes_is_of_masked_words():
@@ -119,12 +121,12 @@ def test_a_share_of_the_training_episodes_is_of_masked_words():
 
 def test_held_out_texts_are_not_among_them(tmp_path):
     """From a text file that holds everything, the sentences of validation and test tasks are left out."""
-    table = read_file(corpus_path(), Columns("text", "label", "domain"))
+    table = read_file(embedded_path(REVIEWS), Columns("text", "label", "domain"))
     path = tmp_path / "all.txt"
     path.write_text("\n".join(text.replace("\n", " ") for text in table.texts), encoding="utf-8")
     tasks = load_tasks(
         TasksConfig(
-            path=EMBEDDED,
+            path=REVIEWS,
             task="domain",
             meta_train=SplitConfig(tasks=["books"]),
             meta_validation=SplitConfig(tasks=["garden"]),
@@ -159,7 +161,10 @@ def test_tasks_are_drawn_by_their_size():
 )
 def test_values_that_make_no_sense(settings, words):
     with pytest.raises(UserError, match=words):
-        load_tasks(TasksConfig(path=EMBEDDED, task="domain", meta_train=SplitConfig(tasks=["*"]), holdout=0.1, masked_words=MaskedWordsConfig(**settings)), 0)
+        load_tasks(
+            TasksConfig(path=REVIEWS, task="domain", meta_train=SplitConfig(tasks=["*"]), holdout=0.1, masked_words=MaskedWordsConfig(**settings)),
+            0,
+        )
 
 
 @pytest.mark.parametrize(("content", "words"), [(b"", "empty"), (b"fine\nbad \xff\n", "all.txt:2: not valid UTF-8")])
@@ -167,4 +172,7 @@ def test_a_bad_text_file_is_named(tmp_path, content, words):
     path = tmp_path / "all.txt"
     path.write_bytes(content)
     with pytest.raises(UserError, match=words):
-        load_tasks(TasksConfig(path=EMBEDDED, task="domain", meta_train=SplitConfig(tasks=["*"]), masked_words=MaskedWordsConfig(share=0.5, path=str(path))), 0)
+        load_tasks(
+            TasksConfig(path=REVIEWS, task="domain", meta_train=SplitConfig(tasks=["*"]), masked_words=MaskedWordsConfig(share=0.5, path=str(path))),
+            0,
+        )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from metatrain.errors import UserError
-from metatrain.tasks.config import EMBEDDED, ClustersConfig, EpisodeConfig, PairsConfig, SplitConfig, TasksConfig
+from metatrain.tasks.config import ClustersConfig, EpisodeConfig, PairsConfig, SplitConfig, TasksConfig
 from metatrain.tasks.distribution import load_tasks
 from metatrain.tasks.episodes import training_episode
 from metatrain.tasks.self_supervised import clusters, same_text, sentence_order
@@ -64,7 +64,7 @@ def test_sentences_of_one_text_and_of_two():
 def test_shares_are_those_of_the_episodes_and_held_out_texts_stay_out(tmp_path):
     (tmp_path / "stories.txt").write_text("\n".join(story(n) for n in range(60)))
     config = TasksConfig(
-        path=EMBEDDED,
+        path="metatrain:reviews",
         task="domain",
         meta_train=SplitConfig(tasks=["books", "cars"]),
         meta_test=SplitConfig(tasks=["films"]),
@@ -93,4 +93,4 @@ def test_what_cannot_be_made(tmp_path, monkeypatch, changes, expected):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "short.txt").write_text("Here are five short words. And here are five more words.\n")
     with pytest.raises(UserError, match=expected):
-        load_tasks(TasksConfig(path=EMBEDDED, task="domain", **changes), 0)
+        load_tasks(TasksConfig(path="metatrain:reviews", task="domain", **changes), 0)

@@ -6,10 +6,10 @@ from collections import Counter
 import numpy as np
 from sklearn.feature_extraction.text import CountVectorizer
 
+from metatrain.tasks.embedded import embedded_path
 from metatrain.tasks.keys import text_key
-from metatrain.tasks.reviews import corpus_path
 
-ROWS = [json.loads(line) for line in corpus_path().read_text(encoding="utf-8").splitlines()]
+ROWS = [json.loads(line) for line in embedded_path("metatrain:reviews").read_text(encoding="utf-8").splitlines()]
 
 
 def test_at_least_sixteen_domains_of_sixty_half_of_them_positive():
