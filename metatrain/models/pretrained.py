@@ -220,13 +220,11 @@ def _is_commit(revision: str | None) -> bool:
 
 
 def tokenizer_as_read(tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> PreTrainedTokenizerBase:
-    """A copy of an encoder's tokenizer, with which any library gives a model what it is given here.
+    """A copy of an encoder's tokenizer, with which any library pads and cuts texts as they are padded and cut here.
 
-    That is token ids and their mask, padded on the right, without token types: the two texts of a pair are told apart by the separator
-    between them. max_length: the most tokens that it is to know of; None: its own.
+    max_length: the most tokens that it is to know of; None: its own.
     """
     made = copy.deepcopy(tokenizer)
-    made.model_input_names = made.init_kwargs["model_input_names"] = ["input_ids", "attention_mask"]  # the latter is what is saved
     made.padding_side = "right"
     if max_length is not None:
         made.model_max_length = max_length
@@ -236,7 +234,12 @@ def tokenizer_as_read(tokenizer: PreTrainedTokenizerBase, max_length: int | None
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a tokenizer as it is by itself: without the truncation that its last call, if there was one, has left in it."""
+    """Write a tokenizer that gives what a model is given here: token ids and their mask.
+
+    Token types are left out: the two texts of a pair are told apart by the separator between them. So is the truncation that the tokenizer's
+    last call, if there was one, has left in it.
+    """
+    tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = ["input_ids", "attention_mask"]  # the latter is what is saved
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         backend.no_truncation()

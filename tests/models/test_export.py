@@ -7,13 +7,26 @@ import sys
 import numpy as np
 import pytest
 import torch
-from transformers import DistilBertConfig, DistilBertModel, GPT2Config, GPT2Model, T5Config, T5Model
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    BertTokenizerFast,
+    DistilBertConfig,
+    DistilBertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPT2Model,
+    T5Config,
+    T5Model,
+)
 
 from metatrain.errors import UserError
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 from metatrain.models.export import Classifier, read_recipe, save_classifier, save_meta_trained
+from metatrain.models.language_loading import load_language_model
 from metatrain.models.tiny import tokenizer
+from metatrain.models.writer import save_writer
 
 TEXTS = ["a wonderful plot", "the brakes are unpredictable and the dealer shrugged", "cold"]
 LABELS = ["angry", "happy", "neither"]
@@ -101,6 +114,34 @@ def test_a_meta_trained_directory_carries_its_recipe(tmp_path):
     again, _ = load_encoder(ModelConfig(name=str(tmp_path), max_length=64), second_order=True)
     for (name, value), (_, other) in zip(encoder.named_parameters(), again.named_parameters(), strict=True):
         assert torch.equal(value, other), name
+
+
+def test_a_meta_trained_directory_has_no_labels_of_its_base(tmp_path):
+    encoder, _ = load_encoder(ModelConfig(name="tiny"), second_order=True)
+    encoder.backbone.config.id2label, encoder.backbone.config.problem_type = {0: "toxic", 1: "spam", 2: "ham"}, "multi_label_classification"
+    save_meta_trained(tmp_path, encoder, "encoder.", {}, {"format": 1})
+    config = AutoConfig.from_pretrained(tmp_path)
+    assert config.id2label == {0: "LABEL_0", 1: "LABEL_1"} and config.problem_type is None
+
+
+def test_saving_a_classifier_leaves_the_encoder_as_it_was(tmp_path):
+    encoder, _ = load_encoder(ModelConfig(name="tiny", pooling="first"), second_order=True)
+    ids = encoder.tokens().encode(TEXTS)
+    before = encoder(encoder.batch(ids))
+    save_classifier(tmp_path, encoder, torch.zeros(2, 64), torch.zeros(2), ["a", "b"])
+    torch.testing.assert_close(encoder(encoder.batch(ids)), before)
+
+
+def test_a_language_model_is_given_no_token_types_elsewhere(tmp_path):
+    torch.manual_seed(0)
+    words = BertTokenizerFast(vocab=tokenizer().get_vocab(), eos_token="[SEP]")
+    config = GPT2Config(vocab_size=len(words), n_embd=16, n_layer=1, n_head=2, n_positions=64, bos_token_id=2, eos_token_id=3)
+    GPT2LMHeadModel(config).save_pretrained(tmp_path / "base")
+    words.save_pretrained(tmp_path / "base")
+    settings = ModelConfig(name=str(tmp_path / "base"), max_length=16, max_target_length=4)
+    model, _ = load_language_model(settings, second_order=False, dtype=torch.float32, texts=())
+    save_writer(tmp_path / "model", model, None)
+    assert set(AutoTokenizer.from_pretrained(tmp_path / "model")("a plot", "the dealer")) == {"input_ids", "attention_mask"}
 
 
 def test_other_directories_have_no_recipe_and_broken_ones_say_so(tmp_path):
