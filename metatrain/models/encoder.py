@@ -205,7 +205,8 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
             f"model.max_length={config.max_length}: {config.name} has positions for {encoder.longest} tokens; set model.max_length={encoder.longest}"
         )
     if encoder.architecture is None:
-        check_runs(f"model.name={config.name}: {backbone.config.model_type}", encoder, lambda: encoder(encoder.batch(encoder.example())), second_order)
+        trial = [np.array(encoder.tokenizer(text)["input_ids"]) for text in ("a b c d", "a b c")]  # one of them padded
+        check_runs(f"model.name={config.name}: {backbone.config.model_type}", encoder, lambda: encoder(encoder.batch(trial)), second_order)
     if config.pooling in _FIRST_TOKEN and not _first_token_sees_others(encoder):
         raise UserError(f"model.pooling={config.pooling}: in {config.name} the first token sees no other, so that all texts look alike; choose last or mean")
     encoder.half_products = half_products

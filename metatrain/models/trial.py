@@ -30,10 +30,12 @@ def check_runs(what: str, module: nn.Module, run: Callable[[], Tensor], second_o
         output = run().square().sum()
         _check_finite(output)
         doing = "be differentiated"
-        gradient = _gradient(output, parameters, second_order)
+        _gradient(output, parameters)
         if second_order:
             doing, remedy = "be differentiated twice", "choose a first-order method (algorithm.meta_gradient=first_order) or another model"
-            _gradient(sum((each.square().sum() for each in gradient), torch.zeros(())), parameters)
+            vectors = [parameter for parameter in parameters if parameter.ndim == 1] or parameters  # small, and in every layer
+            gradient = _gradient(run().square().sum(), vectors, create_graph=True)
+            _gradient(sum((each.square().sum() for each in gradient), output.new_zeros(())), vectors)
     except OF_ARCHITECTURES as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{what} cannot {doing}: {reason}; {remedy}") from error

@@ -24,10 +24,9 @@ def fit_vocabulary(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, back
     Raises:
         UserError: the model has no table of embeddings, or too few for the tokenizer's own vocabulary.
     """
-    try:
-        rows = backbone.get_input_embeddings().weight.shape[0]
-    except NotImplementedError as error:
-        raise UserError(f"model.name={config.name}: {backbone.config.model_type} has no table of token embeddings; choose another model") from error
+    rows = num_embeddings(backbone)
+    if rows is None:
+        raise UserError(f"model.name={config.name}: {backbone.config.model_type} has no table of token embeddings; choose another model")
     if tokenizer.vocab_size > rows:
         has = f"its tokenizer has {tokenizer.vocab_size:,} tokens and the model {rows:,} embeddings"
         raise UserError(f"model.name={config.name}: {has}; give it the tokenizer that is its own")
@@ -44,6 +43,15 @@ def fit_vocabulary(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, back
     if fitted.pad_token is None:
         fitted.pad_token = fitted.eos_token or fitted.unk_token
     return fitted, [f"{len(lost)} tokens of the tokenizer have no embedding in the model, and are read as ordinary text: {named}"]
+
+
+def num_embeddings(backbone: Backbone) -> int | None:
+    """The number of tokens that a model has embeddings for; None: it has no table of them."""
+    try:
+        table: Any = backbone.get_input_embeddings()
+    except NotImplementedError:
+        return None
+    return table.weight.shape[0] if hasattr(table, "weight") else None  # Perceiver returns a parameter
 
 
 def _without(tokenizer: PreTrainedTokenizerBase, tokens: set[str]) -> PreTrainedTokenizerBase:

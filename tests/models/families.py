@@ -38,11 +38,14 @@ _BY_LAYER = ("layer_types", "mlp_layer_types", "model_type", "transformers_versi
 # What a family needs beside these.
 _OWN: dict[str, dict[str, Any]] = {
     "codegen": {"n_head": 4, "rotary_dim": 4},
+    "deepseek_v2": {"n_group": 1, "topk_group": 1, "num_experts_per_tok": 2},
     "esm": {"vocab_size": _VOCABULARY},
     "fsmt": {"src_vocab_size": _VOCABULARY, "tgt_vocab_size": _VOCABULARY},
     "funnel": {"architectures": ["FunnelModel"], "block_sizes": [1, 1], "block_repeats": [1, 1], "d_head": 8, "num_decoder_layers": 1},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 8},
     "gptj": {"rotary_dim": 4},
+    "layoutlmv3": {"coordinate_size": 3, "shape_size": 2},
+    "lilt": {"hidden_size": 24, "channel_shrink_ratio": 2},
     "longformer": {"attention_window": [4, 4]},
     "led": {"attention_window": [4, 4]},
     "mamba2": {"num_heads": 4, "head_dim": 8, "expand": 2, "n_groups": 1},
