@@ -171,7 +171,7 @@ def test_the_vocabulary_of_a_new_model_gives_back_every_text():
         ({"scratch": ScratchConfig(hidden=30, heads=4)}, "model.scratch.hidden=30 must be a multiple"),
         ({"scratch": ScratchConfig(vocabulary=10)}, "model.scratch.vocabulary=10 must be 300 or more"),
         ({"max_target_length": 1}, "model.max_target_length=1 must be 2 or more"),
-        ({"name": "scratch:gpt2", "max_length": 3000}, "scratch:gpt2 reads 2048"),
+        ({"name": "scratch:gpt2", "max_length": 3000}, "scratch:gpt2 has positions for 2048 tokens of texts and their targets; set model.max_length="),
     ],
 )
 def test_models_that_cannot_be(changes, expected):
