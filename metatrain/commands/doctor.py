@@ -50,7 +50,7 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.tasks.episodes import check_tasks, training_episode
     from metatrain.tracking.console import Display
     from metatrain.training import hardware
-    from metatrain.training.diagnosis import findings, resumes_exactly
+    from metatrain.training.diagnosis import RESUME_RUNS, findings, resumes_exactly
     from metatrain.training.ranks import Ranks
 
     with Display() as display:
@@ -92,4 +92,7 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
         error = slope_error(learner, episode, rows["exact"].gradient, config.seed)
         display.say(f"the exact meta-gradient against a central difference of the query loss: relative error {error:.1e}")
         display.say(f"parameters without a meta-gradient: {', '.join(idle) if idle else 'none'}")
-        display.say(resumes_exactly().line)
+        display.start("stopping and resuming a small run", RESUME_RUNS)
+        finding = resumes_exactly(display.advance)
+        display.stop()
+        display.say(finding.line)

@@ -91,7 +91,9 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
 
             def give_way() -> None:
                 if stop:
-                    raise Stopped(stop.signal_number or signal.SIGTERM, "stopped; evaluations are short and start anew")
+                    done = f"{test.done} of {test.total} episodes were done, and no results are written"
+                    less = "fewer evaluation.episodes, evaluation.shots or evaluation.arms take less time"
+                    raise Stopped(stop.signal_number or signal.SIGTERM, f"stopped; {done}; {less}")
 
             setup = Setup(tasks, tokens, opened.episode, config.evaluation, config.evaluation.seed_of(config.seed), _validation_tasks(names, opened.config))
             test = MetaTest(arms, setup, run, display, give_way)

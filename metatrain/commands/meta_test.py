@@ -28,13 +28,14 @@ class MetaTest:
         self.arms, self.setup, self.run, self.display = arms, setup, run, display
         self._give_way, self._workers = give_way, workers
         self._writes = workers is None or workers.rank == 0
+        self.done, self.total = 0, self._episodes(setup.config.episodes)  # episodes of the meta-test
 
     def results(self, **facts: Any) -> tuple[dict[str, Any], dict[str, dict[str, Scores]]]:
         """Run the arms, write results.json with `facts` beside the results, show them; returns them and the scores behind them."""
         if self.setup.config.resamples is not None:
             self.display.say("evaluation.resamples is no longer used: intervals are in closed form; leave it out")
         self._choose_rates()
-        self.display.start("meta-test", self._episodes(self.setup.config.episodes))
+        self.display.start("meta-test", self.total)
         results, scores = evaluate(self.arms, self.setup, self._between, self._workers)
         if self._writes:
             write_json(self.run.results, {**results, **facts})
@@ -85,6 +86,7 @@ class MetaTest:
 
     def _between(self, done: int) -> None:
         self.display.advance(by=done)
+        self.done = min(self.total, self.done + done)
         self._give_way()
 
 

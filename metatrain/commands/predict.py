@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from io import UnsupportedOperation
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from metatrain.tasks.files import Columns
     from metatrain.tasks.unlabelled import Unlabelled
 
-_AT_A_TIME = 5000  # texts of a file
+_AT_A_TIME = 500  # rows of a file, after which progress is shown
 _PIPE = "-"  # data=-: standard input
 
 
@@ -65,6 +65,7 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.tasks.files import Columns
     from metatrain.tasks.names import local_path
     from metatrain.tasks.texts import has_lone_surrogate, plain
+    from metatrain.tracking.console import Display
     from metatrain.training import hardware
     from metatrain.training.run_directory import RunDirectory
 
@@ -87,12 +88,15 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
         print(_shown(model, [plain(config.text)]))
         return
     unread = Unread()
-    predictions = unread.counted(each for part in source.parts for each in _predicted(model, part))
-    if output is None:
-        for each in predictions:
-            print(each.line, end="", flush=config.data == _PIPE)  # whose other end may wait for the answer
-    else:
-        number = write_predictions(output, source.fields, source.table, predictions)
+    with Display(quiet=config.data == _PIPE or (output is None and sys.stdout.isatty()), stderr=True) as display:
+        display.start("predicting", source.rows, brief=True)
+        predictions = unread.counted(_all_predicted(model, source.parts, lambda rows: display.advance(by=rows)))
+        if output is None:
+            for each in predictions:
+                print(each.line, end="", flush=config.data == _PIPE)  # whose other end may wait for the answer
+        else:
+            number = write_predictions(output, source.fields, source.table, predictions)
+    if output is not None:
         print(f"{number} predictions: {output}")
     if unread.number:
         print(f"warning: {unread.number} of {unread.rows} rows cannot be read and have no prediction, the first {unread.first}", file=sys.stderr)
@@ -106,6 +110,7 @@ class Source:
     files: Sequence[Path | int] = ()  # that are read, paths or descriptors
     table: Path | None = None  # a file of rows
     fields: Sequence[str] = ()  # names of its columns
+    rows: int = 0  # of all; 0: nobody knows
 
 
 def _source(data: str | None, columns: Columns) -> Source:
@@ -124,11 +129,11 @@ def _source(data: str | None, columns: Columns) -> Source:
         return Source(piped_rows(cast("BufferedReader", sys.stdin.buffer)), descriptors)
     path = local_path(data)
     if pictures := pictures_in(path):
-        return Source(_parts(map(Unlabelled, pictures)), [Path(path_of(each)) for each in pictures])
+        return Source(_parts(map(Unlabelled, pictures)), [Path(path_of(each)) for each in pictures], rows=len(pictures))
     found = survey(path, columns)
     for note in found.notes:
         print(note, file=sys.stderr)
-    return Source(_parts(file_rows(path, columns, [])), [path], path, found.fields)
+    return Source(_parts(file_rows(path, columns, [])), [path], path, found.fields, found.rows)
 
 
 @dataclass
@@ -156,14 +161,22 @@ def _shown(model: Classifier | Writer, texts: Sequence[str]) -> str:
         return model.answers(texts)[0]
     scores = model.scores(texts)
     ranked = sorted(zip(scores[0].softmax(0).tolist(), model.labels), reverse=True)
-    none = [NONE] if is_none(scores, model.threshold) else []
-    return "\n".join([*none, *(f"{label}\t{value:.4f}" for value, label in ranked)])
+    if is_none(scores, model.threshold):  # and no probability of a label, which could be taken for its own
+        value, label = ranked[0]
+        return f"{NONE}\n(of the labels, {label} is the nearest, with a share of {value:.4f} among them)"
+    return "\n".join(f"{label}\t{value:.4f}" for value, label in ranked)
 
 
 def _parts(rows: Iterable[Unlabelled]) -> Iterator[list[Unlabelled]]:
     waiting = iter(rows)
     while part := list(itertools.islice(waiting, _AT_A_TIME)):
         yield part
+
+
+def _all_predicted(model: Classifier | Writer, parts: Iterable[Sequence[Unlabelled]], on_progress: Callable[[int], None]) -> Iterator[Predicted]:
+    for part in parts:
+        yield from _predicted(model, part)
+        on_progress(len(part))
 
 
 def _predicted(model: Classifier | Writer, rows: Sequence[Unlabelled]) -> Iterator[Predicted]:
@@ -219,6 +232,6 @@ def _answers(model: Classifier | Writer, texts: Sequence[str]) -> list[dict[str,
     scores = model.scores(texts)
     best = scores.softmax(1).max(1)
     return [
-        {"label": NONE if unlike else model.labels[one], "probability": round(value, 6)}
+        {"label": NONE, "probability": None} if unlike else {"label": model.labels[one], "probability": round(value, 6)}
         for unlike, one, value in zip(is_none(scores, model.threshold).tolist(), best.indices.tolist(), best.values.tolist())
     ]

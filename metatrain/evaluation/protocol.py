@@ -282,6 +282,7 @@ def evaluate(
         "tasks": [task.name for task in setup.tasks],
         "scores": {task.name: task.score or "accuracy" for task in setup.tasks},
         "way": config.way or setup.episode.way,
+        "classes": {task.name: len(task.label_names) for task in setup.tasks if task.is_labelled},
         "shots": list(config.shots),
         "queries_per_class": config.queries,
         "episodes_per_task": config.episodes,

@@ -33,6 +33,7 @@ class Survey:
 
     fields: list[str]  # names of all its columns
     notes: list[str]  # what reading had to say
+    rows: int  # of all, readable or not
 
 
 def survey(path: Path, columns: Columns) -> Survey:
@@ -44,14 +45,14 @@ def survey(path: Path, columns: Columns) -> Survey:
     names: dict[str, None] = {}
     notes: list[str] = []
     first_bad: str | None = None
-    num_readable = 0
+    num_rows = num_readable = 0
     for row in file_rows(path, columns, notes):
         names.update(dict.fromkeys(row.fields))
         first_bad = first_bad or row.problem
-        num_readable += row.problem is None
+        num_rows, num_readable = num_rows + 1, num_readable + (row.problem is None)
     if not num_readable:
         raise UserError(f"{first_bad}; no row of the file can be read" if first_bad else f"{path}: the file has no rows")
-    return Survey(list(names), notes)
+    return Survey(list(names), notes, num_rows)
 
 
 def file_rows(path: Path, columns: Columns, notes: list[str]) -> Iterator[Unlabelled]:

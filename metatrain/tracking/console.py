@@ -224,7 +224,8 @@ def result_rows(results: Mapping[str, Any], shots: str) -> tuple[str, list[str],
     """(title, columns, rows) of the table of one number of shots."""
     part, protocol = results["by_shots"][shots], results["protocol"]
     episodes = protocol["episodes_per_task"]
-    title = f"{shots}-shot, {len(protocol['tasks'])} meta-test tasks, {episodes} episode{'s' if episodes > 1 else ''} each"
+    tasks = f"{len(protocol['tasks'])} meta-test task{'s' if len(protocol['tasks']) > 1 else ''}"
+    title = f"{way_name(protocol)} {shots}-shot, {tasks}, {episodes} episode{'s' if episodes > 1 else ''} each"
     balanced = _is_unbalanced(part)
     columns = ["arm", score_name(protocol), *(["balanced"] if balanced else []), "ECE", "adapt s", "meta_trained minus it"]
     against = {item["against"]: item for item in part["comparisons"]}
@@ -243,6 +244,15 @@ def result_rows(results: Mapping[str, Any], shots: str) -> tuple[str, list[str],
     return title, columns, rows
 
 
+def way_name(protocol: Mapping[str, Any]) -> str:
+    """How many classes an episode has, and of how many where the tasks have more."""
+    way = protocol.get("way")
+    if way is None:
+        return "all-way"
+    most = max(protocol.get("classes", {}).values(), default=way)
+    return f"{way}-way" if most <= way else f"{way}-way (of up to {most} classes)"
+
+
 def gain_line(results: Mapping[str, Any]) -> str | None:
     """What meta-training has brought, over the same model without it or else over the best other arm that is compared, at the first number of shots."""
     found = {item["against"]: item for item in results["comparisons"] if item["against"] not in OF_TRAINED}
@@ -250,7 +260,9 @@ def gain_line(results: Mapping[str, Any]) -> str | None:
         return None
     other = "no_meta_training" if "no_meta_training" in found else min(found, key=lambda name: found[name]["difference"])
     shots, score = results["protocol"]["shots"][0], score_name(results["protocol"])
-    return f"gained: {100 * found[other]['difference']:+.1f} points of {score} {_interval(found[other])} over {other}, {shots}-shot"
+    points = 100 * found[other]["difference"]
+    word = "gained" if found[other]["verdict"] == "better" else "lost" if found[other]["verdict"] == "worse" else "no significant gain"
+    return f"{word}: {points:+.1f} points of {score} {_interval(found[other])} over {other}, {shots}-shot"
 
 
 def verdict_lines(results: Mapping[str, Any], shots: str) -> list[str]:

@@ -7,6 +7,8 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
+from metatrain.tracking.console import way_name
+
 _SHOWN = 40  # names of tasks or labels
 
 
@@ -104,7 +106,7 @@ def _results(results: Mapping[str, Any]) -> list[str]:
     protocol, lines = results["protocol"], []
     for shots, part in results["by_shots"].items():
         against = {item["against"]: item for item in part["comparisons"]}
-        lines += [f"{shots}-shot, {protocol['episodes_per_task']} episodes in each of: {_some(protocol['tasks'])}. 95% intervals.", ""]
+        lines += [f"{way_name(protocol)} {shots}-shot, {protocol['episodes_per_task']} episodes in each of: {_some(protocol['tasks'])}. 95% intervals.", ""]
         lines += ["| arm | score | calibration error | this model minus it |", "|---|---|---|---|"]
         for name, arm in sorted(part["arms"].items(), key=lambda item: -item[1]["mean"]):
             error = "" if arm["calibration_error"] is None else f"{100 * arm['calibration_error']:.1f}"

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -57,7 +57,10 @@ def findings() -> Iterator[Finding]:
     yield Finding("extras", True, f"not installed: {', '.join(missing)} (pip install 'metatrain-nlp[{missing[0]}]')" if missing else "all installed")
 
 
-def resumes_exactly() -> Finding:
+RESUME_RUNS = 3  # that `resumes_exactly` starts
+
+
+def resumes_exactly(on_progress: Callable[[], None] = lambda: None) -> Finding:
     """Whether a run that is stopped and goes on ends with the bytes of one that was not, on this machine and with what is installed."""
     settings = ["debug=fast", "outer.steps=4", "checkpoint.every=1", "evaluation.arms=[]", "hardware.threads=1", "hardware.device=cpu", "report=false"]
     with tempfile.TemporaryDirectory(prefix="metatrain-") as folder:
@@ -68,6 +71,7 @@ def resumes_exactly() -> Finding:
         ):
             environment = {**os.environ, "METATRAIN_FAILPOINTS": failpoint, "WANDB_MODE": "disabled"}
             done = subprocess.run([sys.executable, "-m", "metatrain", *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+            on_progress()
             if done.returncode != (143 if failpoint else 0):
                 said = (done.stderr.strip().splitlines() or ["nothing was said"])[-1]
                 return Finding("resume", False, f"metatrain {arguments[0]} ended with {done.returncode}: {said}", "report it as a bug, with this line")

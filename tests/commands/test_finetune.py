@@ -263,6 +263,9 @@ def test_none_of_these_is_set_by_the_examples_and_kept_with_the_model(cli, tmp_p
     assert results["cross_validation"]["examples"] == 12 and results["test"]["examples"] == 2
     assert "inner.fit_encoder=true may do better" not in found.out  # of so few
     assert results["test"]["strangers"]["examples"] == 2
+    assert "held-out accuracy, before none_of_these: " in found.out and "of 2 test texts of no class" in found.out
+    lost, kept = results["test"]["known_texts_lost"], results["test"]["accuracy_with_none_of_these"]
+    assert kept <= min(results["test"]["accuracy"], 1 - lost) and f"counted as errors, held-out accuracy is {kept:.3f}" in found.out
     # A threshold below every score and one above every score, to see predictions follow it.
     kept = json.loads((tmp_path / "tuned" / "model" / "finetuned.json").read_text())
     for threshold, label in ((-1e9, {"good", "bad"}), (1e9, {"none_of_these"})):
@@ -270,7 +273,9 @@ def test_none_of_these_is_set_by_the_examples_and_kept_with_the_model(cli, tmp_p
         (tmp_path / "tuned" / "model" / "finetuned.json").write_text(json.dumps(kept))
         lines = [json.loads(line) for line in cli("predict", "model=tuned", "data=test.jsonl").out.splitlines()]
         assert {line["label"] for line in lines} <= label
-    assert cli("predict", "model=tuned", "text=a good tool").out.splitlines()[0] == "none_of_these"
+        assert all((line["probability"] is None) == (line["label"] == "none_of_these") for line in lines)  # which is of a label
+    first, second = cli("predict", "model=tuned", "text=a good tool").out.splitlines()
+    assert first == "none_of_these" and "is the nearest" in second
     # Without it, labels that training does not have are a mistake.
     found = cli("finetune", *settings)
     assert found.code == 2 and "test.jsonl:3: label 'odd'" in found.err

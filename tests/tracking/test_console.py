@@ -2,6 +2,7 @@ import json
 
 from rich.console import Console
 
+from metatrain.tracking import console
 from metatrain.tracking.console import Display, gain_line, results_table, verdict_lines
 
 
@@ -91,7 +92,26 @@ def test_what_was_gained():
     found = {**results()["by_shots"]["5"], "protocol": {"tasks": ["x"], "shots": [5]}}
     assert gain_line(found) == "gained: +40.0 points of accuracy [+30.0, +50.0] over prototypes, 5-shot"
     other = {**found["comparisons"][0], "against": "no_meta_training", "difference": 0.1, "ci95": [-0.1, 0.3]}
-    assert (
-        gain_line({**found, "comparisons": [*found["comparisons"], other]}) == "gained: +10.0 points of accuracy [-10.0, +30.0] over no_meta_training, 5-shot"
-    )
+    for verdict, difference, word in (("not distinguishable", 0.1, "no significant gain: +10.0"), ("worse", -0.1, "lost: -10.0")):
+        comparisons = [*found["comparisons"], {**other, "verdict": verdict, "difference": difference}]
+        said = f"{word} points of accuracy [-10.0, +30.0] over no_meta_training, 5-shot"
+        assert gain_line({**found, "comparisons": comparisons}) == said
     assert gain_line({**found, "comparisons": []}) is None
+
+
+def test_a_table_says_how_many_classes_episodes_have():
+    """95% in episodes of 5 classes says little about a task of 77."""
+    for way, classes, said in ((5, {"x": 77}, "5-way (of up to 77 classes) 5-shot, "), (2, {"x": 2}, "2-way 5-shot, "), (None, {}, "all-way 5-shot, ")):
+        found = results()
+        found["protocol"] |= {"way": way, "classes": classes}
+        assert str(results_table(found, "5").title).startswith(said)
+
+
+def test_a_brief_job_leaves_no_line_and_standard_output_is_for_results(capfd, monkeypatch):
+    display = Display(stderr=True)
+    for seconds in (0.0, 30.0):
+        monkeypatch.setattr(console, "_MOMENT", 2.0 - seconds)  # as if the job had taken so much longer
+        display.start("encoding", 2, brief=True)
+        display.advance(by=2)
+    said = capfd.readouterr()
+    assert said.out == "" and len(said.err.splitlines()) == 1 and "encoding 2/2" in said.err and "/s" in said.err
