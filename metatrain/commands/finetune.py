@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from metatrain.meta.learner import Learner
     from metatrain.meta.parameters import Parameters
     from metatrain.tasks.episodes import Episode
+    from metatrain.tasks.files import Table
     from metatrain.tracking.console import Display
 
 
@@ -57,6 +58,8 @@ class Examples:
     episode: Episode  # the training examples as support set, the test examples as queries
     tested: bool
     strangers: Sequence[str]  # test texts of no class that training has; with `none_of_these` alone
+    num_seen: int  # test texts that training has
+    held_out: bool  # whether the test is without them; it is not where training has all of its texts
 
 
 @dataclass(frozen=True)
@@ -177,10 +180,12 @@ def _adapt(learner: Learner, examples: Examples, none: float | None, display: Di
             results["names"] = {"read": names.read, "why": names.why}
     if fit is not None and not learner.inner.fit_encoder and number >= _MANY * episode.way:
         display.say(f"with {_MANY} examples a class or more, inner.fit_encoder=true may do better: it trains the whole encoder on them, in minutes")
-    adapted = Adapted(learner, parameters, episode, texts, None if fit is None or none is None else fit.threshold(none))
+    kind = "held-out" if examples.held_out else "training"
+    adapted = Adapted(learner, parameters, episode, texts, None if fit is None or none is None else fit.threshold(none), kind)
     analysis: dict[str, Any] = {}
     if examples.tested:
         results["test"], analysis = held_out_results(adapted, beside, display)
+        results["test"].update(held_out=examples.held_out, also_in_training=examples.num_seen)
     if adapted.threshold is not None and examples.strangers:
         share = rejected_share(adapted, tokens.encode(examples.strangers), display)
         results.setdefault("test", {})["strangers"] = {"examples": len(examples.strangers), "found": share}
@@ -189,14 +194,15 @@ def _adapt(learner: Learner, examples: Examples, none: float | None, display: Di
 
 def _read(data: DataConfig, strangers: bool, say: Callable[[str], None]) -> Examples:
     """Read the files, and say what there is to say about them; where `strangers` are allowed, test rows of other labels are set aside."""
+    import numpy as np
+
     from metatrain.commands.building import check_no_label_is_none
     from metatrain.errors import UserError
     from metatrain.evaluation.text_scores import check_score
     from metatrain.tasks.episodes import given_episode
-    from metatrain.tasks.files import Columns, Table, line_of, read_file
+    from metatrain.tasks.files import Columns, read_file
     from metatrain.tasks.names import local_path
     from metatrain.tasks.sources import pictures_of
-    from metatrain.tasks.texts import is_picture, path_of
 
     columns = Columns(data.text, data.label, pair=data.pair, target=data.target)
 
@@ -210,22 +216,48 @@ def _read(data: DataConfig, strangers: bool, say: Callable[[str], None]) -> Exam
     if data.target:
         check_score(data.score, "data.score", computed=data.test is not None)
     train = read("data.train", data.train)
-    test = None if data.test is None else read("data.test", data.test)
     names = ["text"] if data.target else sorted(set(train.labels))
-    texts, answers = ([], []) if test is None else (list(test.texts), list(test.labels))
-    aside: list[str] = []
     if not data.target:
         if len(names) < 2:
             raise UserError(f"{train.source}: one class only ({names[0]!r}); a classifier needs examples of two or more")
         if strangers:
             check_no_label_is_none(names, train.source)
-        for row, label in enumerate(answers):
-            if label not in names and not strangers:
-                assert data.test is not None and test is not None  # which has the answers
-                place = path_of(texts[row]) if is_picture(texts[row]) else f"{test.source}:{line_of(local_path(data.test), row)}"
-                raise UserError(f"{place}: label {label!r}, which no training example has; the labels are {', '.join(names)}")
-        aside = [text for text, label in zip(texts, answers) if label not in names]
-        known = [(text, label) for text, label in zip(texts, answers) if label in names]
-        texts, answers = [text for text, _ in known], [label for _, label in known]
-    episode = given_episode([*train.texts, *texts], [*train.labels, *answers], len(train.texts), data.score if data.target else None)
-    return Examples(episode, bool(texts), aside)
+    rows, seen = (
+        ([], np.zeros(0, dtype=bool))
+        if data.test is None
+        else _test_rows(train, read("data.test", data.test), None if data.target or strangers else names, say)
+    )
+    known = [(text, answer) for text, answer in rows if data.target or answer in names]
+    aside = [text for text, answer in rows if not data.target and answer not in names]
+    texts, answers = [*train.texts, *(text for text, _ in known)], [*train.labels, *(answer for _, answer in known)]
+    return Examples(
+        given_episode(texts, answers, len(train.texts), data.score if data.target else None),
+        bool(known),
+        aside,
+        int(seen.sum()),
+        not seen.all() or not len(seen),
+    )
+
+
+def _test_rows(train: Table, test: Table, labels: Sequence[str] | None, say: Callable[[str], None]) -> tuple[list[tuple[str, str]], np.ndarray]:
+    """((text, answer) of the test rows, without those that training has too, unless it has all; which it has, shape [all test rows]).
+
+    labels: those that they may have; None: any.
+
+    Raises:
+        UserError: a row has another label.
+    """
+    from metatrain.errors import UserError
+    from metatrain.tasks.audit import seen_rows
+    from metatrain.tasks.files import line_of
+    from metatrain.tasks.texts import is_picture, path_of
+
+    for row, (text, label) in enumerate(zip(test.texts, test.labels)):
+        if labels is not None and label not in labels:
+            place = path_of(text) if is_picture(text) else f"{test.source}:{line_of(Path(test.source), row)}"
+            raise UserError(f"{place}: label {label!r}, which no training example has; the labels are {', '.join(labels)}")
+    seen, warnings = seen_rows(train, test)
+    for warning in warnings:
+        say(warning)
+    rows = [(text, answer) for text, answer, is_seen in zip(test.texts, test.labels, seen) if seen.all() or not is_seen]
+    return rows, seen

@@ -37,6 +37,7 @@ class Adapted:
     episode: Episode
     texts: EpisodeTexts
     threshold: float | None  # of none_of_these
+    kind: str  # of accuracy that a test gives: held-out | training, if training has all of its texts
 
 
 def warn_of_loss(loss: float, way: int, learner: EncoderLearner, say: Callable[[str], None]) -> None:
@@ -99,14 +100,14 @@ def held_out_results(adapted: Adapted, beside: Baseline | None, display: Display
     predictions = learner.answers(adapted.parameters, adapted.texts) if logits is None else logits.argmax(1).numpy()
     accuracy, balanced = scored(episode, predictions, episode.query_labels)
     if score is not None:
-        display.say(f"held-out {score}: {accuracy:.3f} on {number} test examples")
+        display.say(f"{adapted.kind} {score}: {accuracy:.3f} on {number} test examples")
         return {"examples": number, score: accuracy}, {}
     probabilities = learner.probabilities(adapted.parameters, adapted.texts) if logits is None else logits.double().softmax(1).numpy()
     predicted, labels = np.asarray(predictions), episode.query_labels
     is_correct = predicted == labels
     bounds = interval(int(is_correct.sum()), number)
     before = "" if adapted.threshold is None else ", before none_of_these"
-    display.say(f"held-out accuracy{before}: {accuracy:.3f}, 95% interval {_shown(bounds)} (balanced {balanced:.3f}) on {number} test examples")
+    display.say(f"{adapted.kind} accuracy{before}: {accuracy:.3f}, 95% interval {_shown(bounds)} (balanced {balanced:.3f}) on {number} test examples")
     results: dict[str, Any] = {"examples": number, "accuracy": accuracy, "ci95": bounds, "balanced_accuracy": balanced}
     names = [episode.task.label_names[label] for label in episode.classes]
     confidence = None if probabilities is None else probabilities.max(1)
@@ -117,14 +118,14 @@ def held_out_results(adapted: Adapted, beside: Baseline | None, display: Display
         display.say(f"mean probability of the predictions: {confidence.mean():.3f} (calibration error {results['calibration_error']:.3f})")
     if beside is not None:
         results["logistic_regression"] = float(np.mean(beside.predictions == labels))
-        display.say(f"logistic regression on the same encodings, held-out accuracy: {results['logistic_regression']:.3f}")
+        display.say(f"logistic regression on the same encodings, {adapted.kind} accuracy: {results['logistic_regression']:.3f}")
     if adapted.threshold is not None:
         assert logits is not None  # only an encoder's head has a threshold
         rejected = is_none(logits, adapted.threshold).numpy()
         results["known_texts_lost"], results["accuracy_with_none_of_these"] = float(rejected.mean()), float((is_correct & ~rejected).mean())
         display.say(
             f"none_of_these rejects {rejected.mean():.1%} of these test examples, though they are of the classes; counted as errors, "
-            f"held-out accuracy is {results['accuracy_with_none_of_these']:.3f}"
+            f"{adapted.kind} accuracy is {results['accuracy_with_none_of_these']:.3f}"
         )
     return results, analysis
 

@@ -11,12 +11,15 @@ import numpy as np
 
 from metatrain.errors import UserError
 from metatrain.tasks.episodes import SPLITS
+from metatrain.tasks.files import Table
 from metatrain.tasks.keys import word_form
 from metatrain.tasks.near_repeats import near_shared
 from metatrain.tasks.task import Task, TaskDistribution, plain_name
+from metatrain.tasks.texts import beginning
 
 POLICIES = ("refuse", "drop", "drop_queries", "keep")
 _NEAR = 0.8  # cosine of sets of word triples above which texts count as nearly the same
+_SHOWN = 3  # texts in a warning
 _ROWS = 1000  # that are compared with all others at a time
 
 
@@ -84,6 +87,33 @@ def without_seen(tasks: Sequence[Task], seen: Sequence[Task], policy: str = "ref
                     "score would prove nothing; choose other tasks by tasks.meta_test.tasks"
                 )
     return kept, [f"{shared} texts left out of the test tasks: the model was trained on them", *near]
+
+
+def seen_rows(training: Table, test: Table) -> tuple[np.ndarray, list[str]]:
+    """(which texts of a test file training has too, shape [rows], warnings about these, and about those that it nearly has).
+
+    A text that training has with another label or target is seen as well.
+    """
+    train_task, test_task = _as_task(training), _as_task(test)
+    seen = np.isin(test_task.keys, train_task.keys)
+    warnings = near_shared("test texts", [test_task], "training examples", [train_task])
+    if seen.all():
+        warnings.insert(
+            0,
+            f"warning: {test.source}: each of the {len(seen)} test texts is also a training example, so that the scores on them prove nothing about other "
+            "texts; set data.test to examples that training does not have",
+        )
+    elif seen.any():
+        shown = "; ".join(repr(beginning(test_task.texts[row])) for row in np.flatnonzero(seen)[:_SHOWN])
+        warnings.insert(0, f"warning: {int(seen.sum())} of {len(seen)} test texts are also training examples, and are left out of the test: {shown}")
+    return seen, warnings
+
+
+def _as_task(table: Table) -> Task:
+    """A file as one task, whose texts count whatever their targets."""
+    names, labels = np.unique([beginning(label) for label in table.labels], return_inverse=True)
+    everywhere = np.ones(len(table.texts), dtype=bool)
+    return Task(table.source, table.texts, labels, tuple(names.tolist()), everywhere, everywhere)
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,7 @@ def finetuned_card(checkpoint: str, results: Mapping[str, Any], library: str, se
         f"| seed | {seed} |",
         "",
         "No held-out examples were given, so nothing is known of how well it does on new texts." if not test and not folds else "",
+        "Every test text was also a training example, so the test says nothing of new texts." if not test.get("held_out", True) else "",
         "",
         f"Use it with `metatrain predict model=THIS_DIRECTORY {given}`.",
         "",

@@ -29,6 +29,33 @@ def test_finetune_reports_held_out_accuracy_and_writes_a_model(finetuned):
     assert "held-out accuracy" in (finetuned / "run.log").read_text()
 
 
+def test_test_texts_that_training_has_are_not_held_out(cli, tmp_path):
+    training = [("It came late", "late"), ("broken box", "damaged"), ("C++ book came late", "late"), ("dents in it", "damaged")]
+    held_out = [("the parcel is late", "late"), ("it is in pieces", "damaged")]
+
+    def tested(rows) -> tuple[str, dict]:
+        for name, chosen in (("base", training), ("test", rows)):
+            write_jsonl(tmp_path / f"{name}.jsonl", [{"text": text, "label": label} for text, label in chosen])
+        found = cli("finetune", "checkpoint=tiny", "data.train=base.jsonl", "data.test=test.jsonl", "report=false", "hydra.run.dir=run")
+        assert found.code == 0, found.err
+        results = json.loads((tmp_path / "run" / "results.json").read_text())["test"]
+        card = (tmp_path / "run" / "model" / "README.md").read_text()
+        assert ("Every test text was also a training example" in card) != results["held_out"]
+        log = (tmp_path / "run" / "run.log").read_text()
+        shutil.rmtree(tmp_path / "run")
+        return log, results
+
+    log, clean = tested(held_out)
+    assert "training examples" not in log and clean["held_out"] and clean["also_in_training"] == 0
+    log, partial = tested([*held_out, ("it  came LATE", "damaged"), ("dents in it", "damaged"), ("C# book came late", "late")])
+    assert "warning: 2 of 5 test texts are also training examples, and are left out of the test: 'it  came LATE'; 'dents in it'" in log
+    assert "warning: 1 test texts have the words of training examples, with other punctuation or symbols; they are kept: 'C# book" in log
+    assert partial["held_out"] and (partial["examples"], partial["also_in_training"]) == (3, 2) and "held-out accuracy" in log
+    log, same = tested(training)
+    assert "warning: test.jsonl: each of the 4 test texts is also a training example" in log
+    assert not same["held_out"] and same["examples"] == 4 and "training accuracy" in log and "held-out accuracy" not in log
+
+
 def test_a_directory_that_is_neither_a_run_nor_a_model_is_refused(cli, examples, tmp_path):
     (tmp_path / "empty").mkdir()
     found = cli("finetune", "checkpoint=empty", f"data.train={examples}")
