@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from metatrain.commands.seed_tables import Rows
 from metatrain.config.settings import leaves
@@ -35,7 +33,7 @@ def compare(runs: Sequence[tuple[str, str, Record]], pages: Sequence[Path]) -> N
     tables = [Rows("", ["setting", *settings], shown), Rows("", ["run", "examples", "score", "value", "95% interval"], list(_scores(runs)))]
     tests = {str(settings[letter].get("data.test")) for letter, _, record in runs if "test" in record.results}
     notes = [
-        "of accuracies the interval is Wilson's, over the examples; two that overlap may still differ, since predictions of single examples are not compared",
+        "intervals are over the examples; two that overlap may still differ, since predictions of single examples are not compared",
         *(["the runs have different test files, so their held-out scores do not compare"] if len(tests) > 1 else []),
     ]
     console = Console(highlight=False, markup=False)
@@ -54,30 +52,13 @@ def compare(runs: Sequence[tuple[str, str, Record]], pages: Sequence[Path]) -> N
 
 
 def _scores(runs: Sequence[tuple[str, str, Record]]) -> Iterator[list[str]]:
-    """A row for each score of each run."""
+    """A row for each score of each run; an accuracy has the interval that the run recorded."""
     for letter, _, record in runs:
-        results = record.results
-        number = str(results["examples"])
-        parts = {"held-out": results.get("test"), "cross-validated": results.get("cross_validation")}
-        found = [(f"{kind} {name.replace('_', ' ')}", value, part["examples"]) for kind, part in parts.items() if part for name, value in _numbers(part)]
-        for name, value, examples in found:
-            yield [
-                letter,
-                number,
-                name,
-                f"{value:.3f} of {examples}",
-                _wilson(value, examples) if name.endswith(" accuracy") and "balanced" not in name else "",
-            ]
-        if not found:
+        number, parts = str(record.results["examples"]), {"held-out": record.results.get("test"), "cross-validated": record.results.get("cross_validation")}
+        scores = [(kind, part, name, value) for kind, part in parts.items() if part for name, value in part.items() if isinstance(value, float)]
+        for kind, part, name, value in scores:
+            bounds = part.get("ci95", []) if name == "accuracy" else []
+            shown = f"[{', '.join(f'{bound:.3f}' for bound in bounds)}]" if bounds else ""
+            yield [letter, number, f"{kind} {name.replace('_', ' ')}", f"{value:.3f} of {part['examples']}", shown]
+        if not scores:
             yield [letter, number, "none: it had no test file, and nothing to cross-validate", "", ""]
-
-
-def _numbers(part: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    yield from ((name, value) for name, value in part.items() if isinstance(value, float))
-
-
-def _wilson(share: float, number: int, z: float = 1.96) -> str:
-    """Wilson's 95% interval of a share of `number` examples."""
-    middle, half = share + z * z / (2 * number), z * math.sqrt(share * (1 - share) / number + z * z / (4 * number * number))
-    low, high = ((middle + sign * half) / (1 + z * z / number) for sign in (-1, 1))
-    return f"[{low:.3f}, {high:.3f}]"
