@@ -25,7 +25,8 @@ USAGE = """\
 usage: metatrain finetune checkpoint=RUN|latest|MODEL data.train=FILE [data.test=FILE] [SETTING=VALUE ...]
 
 Adapts a meta-trained model, or any Hugging Face encoder, to your labels from a file with the columns text and label (csv, tsv, jsonl,
-parquet, or .gz), and writes a model directory that loads without metatrain. A model of pictures learns from a folder, LABEL/FILE.
+parquet, or .gz), and writes a model directory that loads without metatrain. The head is fitted to the examples of a plain encoder, beside
+logistic regression; a meta-trained model adapts as it was trained to. A model of pictures learns from a folder, LABEL/FILE.
 
 examples:
   metatrain finetune checkpoint=latest data.train=examples.csv data.test=held_out.csv

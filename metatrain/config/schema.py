@@ -50,7 +50,7 @@ class InnerOverrides:
     lr: float | None = None  # of the encoder; null: the checkpoint's
     head_lr: float | None = None  # of the task's head; null: the checkpoint's
     steps: int | None = None  # inner steps; null: the checkpoint's
-    fit_head: bool | None = None  # fit the head to the examples, where the head alone adapts; null: as the checkpoint says
+    fit_head: bool | None = None  # fit the head to the examples, where only the head adapts; null: as the checkpoint says, and yes for a plain model
     # then train the whole encoder on them too, as long as cross-validation says, minutes in place of seconds; null: as the checkpoint says
     fit_encoder: bool | None = None
 
@@ -70,7 +70,7 @@ class AlgorithmOverrides:
     """How a checkpoint adapts: a method for a plain Hugging Face model, or single settings in place of the checkpoint's own."""
 
     # A method (metatrain ls algorithms), for a plain Hugging Face model; algorithm=NAME is short for algorithm.name=NAME. null: a run's own
-    # method, and for a plain model the default.
+    # method; for a plain model `recommended`, or an inner loop of the whole encoder where settings of one are given.
     name: str | None = None
     head: str | None = None  # how the head of a task starts: zero | prototype | cosine (with model.normalize) | ...; null: the method's
     label_names: bool | None = None  # the name of each class is one more support text of it; null: as the method says
