@@ -115,7 +115,7 @@ class LanguageModel(nn.Module):
     def device(self) -> torch.device:
         return next(self.backbone.parameters()).device
 
-    @functools.cached_property
+    @property
     def positions(self) -> int | None:
         """The most tokens of an input: of a decoder-only model the text and its target, of an encoder-decoder each of them; None: there is no limit."""
         return longest_input(self.backbone)
