@@ -171,8 +171,12 @@ def open_checkpoint(reference: str, settings: Overrides, device: torch.device, d
     if path.is_dir() and not is_model(path):
         raise UserError(f"checkpoint={reference}: a directory with neither a run of metatrain train (config.yaml) nor a model (config.json)")
     found = read_recipe(path)
-    saved, learned = (_plain(reference, settings), {}) if found is None else (_saved(path, found[0]), found[1])
     encoding = {} if found is not None else _encoding(reference, settings.model, say)
+    if found is None and settings.algorithm.name is None and settings.model.normalize is None:
+        # What is silent on it is normalized where the default method wants it, but for `first`, which is as a classifier of transformers reads.
+        own_choice = encoding.get("normalize", False if settings.model.pooling == "first" else None)
+        settings = replace(settings, model=replace(settings.model, normalize=own_choice))
+    saved, learned = (_plain(reference, settings), {}) if found is None else (_saved(path, found[0]), found[1])
     if saved.model.normalize:  # the method compares directions
         encoding["normalize"] = True
     own = replace(saved.model, name=reference, **encoding)

@@ -165,3 +165,11 @@ def test_what_a_classifier_reads_is_as_long_as_it_was_finetuned(tmp_path):
     save_classifier(tmp_path, encoder, torch.randn(2, 64), torch.randn(2), ["a", "b"])
     one, other = Classifier(tmp_path, torch.device("cpu")).scores(["word " * 20 + "good", "word " * 20 + "bad"])
     assert torch.equal(one, other)
+
+
+def test_the_first_token_of_a_plain_bert_goes_through_its_pooler():
+    """Which is how its classifier reads, so that transformers can load what is finetuned from it."""
+    model, _ = opened("tiny", pooling="first")
+    assert model.uses_pooler and not model.normalize
+    model, _ = opened("tiny", pooling="first", normalize=True)
+    assert model.normalize and not model.uses_pooler
