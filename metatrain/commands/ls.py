@@ -24,7 +24,6 @@ With --config-dir what is in a configuration folder of your own, too.
 examples:
   metatrain ls experiments
   metatrain ls experiments sentiment_fewshot
-  metatrain ls experiments --config-dir conf
   metatrain ls runs
 """
 
