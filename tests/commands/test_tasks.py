@@ -30,7 +30,7 @@ def test_it_finds_the_tasks_that_are_like_a_target_and_draws_a_map(cli, tmp_path
     found = cli("tasks", "target=films", "select=2", "nearness=1", "map=new/map.png", "model=tiny", "model.max_length=32")
     assert found.code == 0, found.err
     assert "Training tasks, by their likeness to films" in found.out
-    suggested = found.out.split("suggestion: tasks.meta_train.tasks=[")[1].split("]")[0].split(",")
+    suggested = found.out.split("tasks.meta_train.tasks=[")[1].split("]")[0].split(",")
     assert len(suggested) == 2
     assert (tmp_path / "new" / "map.png").read_bytes().startswith(b"\x89PNG")
     rows = [{"text": f"the plot and the actors {n}", "label": "ab"[n % 2]} for n in range(10)]
