@@ -28,7 +28,7 @@ def test_runs_make_their_own(cli, tiny_run, examples):
     keys = {name: [chart.key for chart in charts(read(Path(name)))] for name in ("trained", "evaluated", "finetuned")}
     assert keys["trained"] == ["arms", "steps", "tasks", "confusion", "validation", "loss", "accuracy", "rates", "map", "speed"]
     assert keys["evaluated"] == ["arms", "steps", "tasks", "confusion", "rates"]
-    assert keys["finetuned"] == ["confusion"]
+    assert keys["finetuned"] == ["classes", "reliability", "confusion"]
     assert all(Path(name, "report.html").is_file() for name in keys)
     assert "held-out" not in Path("finetuned", "report.html").read_text() and "test examples" in Path("finetuned", "report.html").read_text()
 
