@@ -18,43 +18,46 @@ ROOT = Path(__file__).parents[1]
 HEAD = """\
 # Methods
 
-A method is a choice on four axes. Each row below is a file of `conf/algorithm/`, chosen with `algorithm=NAME`; any choice can be
-replaced on the command line, for example `algorithm=maml algorithm.head=shared inner.rule=lslr`. What does not go together is
-refused with a line that says why. This page is written by `python scripts/methods_page.py`.
+A method is a combination of four choices: head, adapted parameters, inner rule and meta-gradient. Each row below is a preset in
+`conf/algorithm/`; select it with `algorithm=NAME`. Override single choices on the command line, for example
+`algorithm=maml algorithm.head=shared inner.rule=lslr`. metatrain rejects incompatible choices with one line that gives the reason.
+`python scripts/methods_page.py` generates this page.
 """
 
 NOTATION = """\
-In the equations S is the support loss, Q the query loss, phi_k what adapts after k of K inner steps, theta the meta-parameters, H
-a Hessian of S, h(x) an encoding, mean_c the mean of class c's support encodings. "theta gets" is followed by the meta-gradient of an
-episode; the outer loop hands the mean over the meta-batch to AdamW. Every preset is also run, exported and evaluated
-again by `tests/commands/test_train.py`, and lowers its training loss there.\
+Notation: S is the support loss, Q the query loss, phi_k the adapted parameters after k of K inner steps, theta the meta-parameters, H_k
+the Hessian of S at phi_k, h(x) an encoding, mean_c the prototype of class c (mean of its support encodings), s the scale of the logits, X
+and Y the support encodings and one-hot labels. "theta gets" precedes the meta-gradient of one episode; the outer loop passes its mean over
+the meta-batch to AdamW. `tests/commands/test_train.py` trains every preset, checks that its training loss falls, exports the model and
+evaluates the export.\
 """
 
 NOISE = """\
-## Against over-fitting to the training tasks
+## Regularisation against meta-overfitting
 
-Each is of meta-training alone; what is drawn is a function of the episode and of the inner step, so that every pass over
-a step sees the same. Checked by `tests/meta/test_learner.py::test_exact_modes_agree_with_noise`.
+All of these apply during meta-training only; adaptation at test time and predictions are deterministic. Random numbers are a function of the
+episode and the inner step, so every pass over a step draws the same ones. Checked by
+`tests/meta/test_learner.py::test_exact_modes_agree_with_noise`.
 
-- **`episode.permute_labels`** (on): a new order of the classes in each episode.
-- **`episode.mix`**: a share of the episodes has classes of several tasks, which makes tasks that no file has (Rajendran et al. 2020).
-- **`algorithm.dropout`**, with `dropout_in` support, query or both: the model's own dropout, at this rate. There are four places
-  for it, and adaptation for use and predictions never have any: they are to be repeatable.
+- **`episode.permute_labels`** (default: on): permute the class indices in each episode.
+- **`episode.mix`**: the share of episodes that combine classes of several tasks into new tasks (Rajendran et al. 2020).
+- **`algorithm.dropout`**: the rate of the model's own dropout layers; `algorithm.dropout_in` applies it to the support pass, the query
+  pass or both.
 """
 
 
 def preset(path: Path) -> tuple[str, str, str]:
-    """What the comments of a preset say: in words, its equation, its check."""
+    """Return the description, the equation and the check from the comments of a preset."""
     comments = [line[2:] for line in path.read_text().splitlines() if line.startswith("# ") and "@package" not in line]
     found = re.fullmatch(r"(.*) Equation: (.*) Check: (.*)", " ".join(comments))
     if not found:
-        raise SystemExit(f"{path}: its comments want words, then 'Equation: ...', then 'Check: ...'")
+        raise SystemExit(f"{path}: its comments must be a description, then 'Equation: ...', then 'Check: ...'")
     return found[1], found[2], found[3]
 
 
 def methods() -> str:
-    """A table of the presets' choices, then each in words, with its equation and its check."""
-    lines = ["| method | head | adapts | inner rule | meta-gradient |", "|---|---|---|---|---|"]
+    """Return the table of the presets' choices, then the description, equation and check of each."""
+    lines = ["| preset | head | adapted parameters | inner rule | meta-gradient |", "|---|---|---|---|---|"]
     entries = []
     for path in sorted((ROOT / "conf" / "algorithm").glob("*.yaml")):
         config: Any = OmegaConf.load(path)
@@ -92,13 +95,13 @@ def page() -> str:
     kinds = {
         "all": "the whole encoder and the head",
         "head": "the head",
-        "body": "the whole encoder, not the head",
+        "body": "the whole encoder; the head stays fixed",
         "last_layers": "the last `last_layers` layers and the head",
-        "layer_norm": "layer norms and the head",
-        "pattern": "parameters whose name matches `pattern`, and the head",
-        "lora": "low-rank matrices of rank `rank` beside the linear layers `targets` (Hu et al. 2022), through `peft`, and the head",
-        "ia3": "learned scales of activations (Liu et al. 2022), through `peft`, and the head",
-        "context": "a vector that every token has as further inputs (Zintgraf et al. 2019), zero at first, not the head",
+        "layer_norm": "LayerNorm parameters and the head",
+        "pattern": "parameters whose name matches the regular expression `pattern`, and the head",
+        "lora": "LoRA matrices of rank `rank` on the linear layers `targets` (Hu et al. 2022, through `peft`), and the head",
+        "ia3": "IA3 scaling vectors of activations (Liu et al. 2022, through `peft`), and the head",
+        "context": "a context vector added to every token embedding by a learned projection (CAVIA, Zintgraf et al. 2019), initially zero; the head is fixed",
     }
     assert list(kinds) == list(adapted.CHOICES)
     choices = [f"- **`{name}`**: {what}." for name, what in kinds.items()]
@@ -112,8 +115,8 @@ def page() -> str:
         "## `algorithm.adapt`\n\nChecked by `tests/models/test_adapted.py` and `tests/models/test_adapters.py`.\n",
         *choices,
         "",
-        "What lies below the lowest layer that adapts runs once an episode. `algorithm.train=adapted` meta-trains nothing else of the",
-        "encoder. In what is exported, adapters are folded into the weights, so that it is a plain model.",
+        "Layers below the first adapted layer run once per episode. With `algorithm.train=adapted`, meta-training updates only the adapted",
+        "parameters of the encoder. An exported model has its adapters merged into the weights and loads as a plain Hugging Face model.",
         "",
         registry("inner.rule", inner.RULES, "tests/meta/test_inner.py"),
         "",

@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"metatrain ls takes a kind, and a name of one of {', '.join(_GROUPS)}, not {' '.join(arguments)}")
     console = Console(highlight=False, markup=False)
     if len(arguments) == 2:
-        console.print(re.sub(rf" (?={_PARTS}: )", "\n", _head(_option(arguments[0], arguments[1], folders))))
+        console.print("\n".join(_head(_option(arguments[0], arguments[1], folders))), soft_wrap=True)
         return
     if arguments == ["runs"]:
         _print_whole(console, _runs())
@@ -119,20 +119,20 @@ def _options(kind: str, folders: Sequence[Path]) -> Table:
     table.add_column(kind, no_wrap=True)
     table.add_column("in short; more: metatrain ls experiments NAME" if kind == "experiments" else "what", overflow="fold")
     for name, path in _files(kind, folders).items():
-        table.add_row(name, _sentence(re.sub(rf" {_PARTS}: .*", "", _head(path))).removeprefix(_SHORT))
+        table.add_row(name, _sentence(re.sub(rf" {_PARTS}: .*", "", " ".join(line.strip() for line in _head(path)))).removeprefix(_SHORT))
     return table
 
 
-def _head(path: Path) -> str:
-    """The comment that a file of conf/ begins with, without the command and the package."""
+def _head(path: Path) -> list[str]:
+    """Return the lines of the comment that a file of conf/ begins with, without its command and package lines."""
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             break
-        text = line.lstrip("# ").strip()
+        text = line.removeprefix("#").removeprefix(" ").rstrip()
         if not text.startswith(("@package", "metatrain ")):
             lines.append(text)
-    return " ".join(lines)
+    return lines
 
 
 def _sentence(text: str) -> str:

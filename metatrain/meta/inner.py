@@ -98,7 +98,7 @@ class SGD(_Rates):
 
 
 class MetaSGD(_Rates):
-    """phi_{k+1} = phi_k - alpha * gradient, elementwise, alpha learned (Li et al. 2017, eq. 2); it may become negative."""
+    """phi_{k+1} = phi_k - alpha * gradient, elementwise, alpha meta-learned (Meta-SGD, Li et al. 2017, eq. 2) and possibly negative."""
 
     is_linear, adds = False, True
 
@@ -112,9 +112,9 @@ class MetaSGD(_Rates):
 
 
 class LSLR(_Rates):
-    """A learned rate for each parameter tensor and inner step, as in MAML++ (Antoniou et al. 2019, section 4).
+    """A meta-learned learning rate per parameter tensor and inner step, as in MAML++ (Antoniou et al. 2019, section 4).
 
-    Steps beyond those of meta-training use the rate of the last one.
+    With more steps at test time than in meta-training, the additional steps use the rate of the last one.
     """
 
     is_linear, adds = False, True
@@ -129,10 +129,10 @@ class LSLR(_Rates):
 
 
 class Curvature(_Rates):
-    """Gradients transformed by learned matrices, as in Meta-Curvature (Park and Oliva 2019), in a low-rank form.
+    """Inner gradients transformed by meta-learned matrices: a low-rank form of Meta-Curvature (Park and Oliva 2019).
 
-    Of a matrix, the input side: G (I + U V') with U, V [inputs, rank]; of a vector, elementwise: (1 + d) g. V and d start at
-    zero, so that meta-training begins at SGD.
+    The gradient G of a weight matrix becomes G (I + U V'), with U, V [inputs, rank]; the gradient g of a vector becomes (1 + d) g,
+    elementwise. V and d are initialised at zero, so meta-training starts from SGD.
     """
 
     is_linear, adds = False, True
@@ -163,10 +163,10 @@ class Curvature(_Rates):
 
 
 class Adam(_Rates):
-    """Adam (Kingma and Ba 2015) from zero moments in each episode.
+    """Adam (Kingma and Ba 2015), with moments reset to zero in each episode.
 
-    The small constant also stands under the root: the derivative of a root at zero is infinite, and parameters whose
-    gradient is exactly zero are common (the inputs of a head that starts at zero).
+    epsilon is also added under the square root: the derivative of the root is infinite at zero, and gradients that are exactly
+    zero are common (those of the encoder in the first step of a zero-initialised head).
     """
 
     is_linear, adds = False, True

@@ -98,18 +98,19 @@ def adapt(
 
 
 def meta_gradient(episode: EpisodeLosses, theta: Mapping[str, Tensor], rule: InnerRule, steps: int, method: Method) -> MetaGradient:
-    """The meta-gradient of one episode.
+    """Return the meta-gradient of one episode.
 
     theta must hold the tensors of all meta-parameters (their graph is not used). The modes:
 
-    - `exact` keeps the graphs of the last `method.graphs` inner steps and rebuilds the others in the backward pass: the same
-      numbers to the bit, whichever are kept. `exact_recomputed` keeps none, and so needs the memory of one part of S.
-      `forward_over_reverse` needs no second backward pass at all.
-    - `finite_difference` approximates second derivatives by differences of gradients.
-    - `first_order` (FOMAML, Finn et al. 2017) leaves second derivatives of S out of the recursion.
-    - `implicit` (iMAML, Rajeswaran et al. 2019) takes phi_K for the minimum of S + lambda/2 |phi - phi_0|^2 and solves
-      (I + H / lambda) v_0 = dQ/dphi by conjugate gradients, with a larger lambda where they find no solution.
-    - `reptile` (Nichol et al. 2018) takes phi_0 - phi_K.
+    - `exact` stores the activations of the last inner steps, as many as fit in memory, and recomputes those of earlier steps in the
+      backward pass; the result is bit-identical for any number of stored steps. `exact_recomputed` recomputes all of them, so peak
+      memory is that of one micro-batch of the support loss. `forward_over_reverse` computes the Hessian-vector products in forward
+      mode, without double backward.
+    - `finite_difference` approximates Hessian-vector products by finite differences of gradients.
+    - `first_order` (FOMAML, Finn et al. 2017) omits second derivatives of S.
+    - `implicit` (iMAML, Rajeswaran et al. 2019) treats phi_K as the minimum of S + lambda/2 |phi - phi_0|^2 and solves
+      (I + H / lambda) v_0 = dQ/dphi by conjugate gradients; if they do not converge, it retries with a larger lambda.
+    - `reptile` (Nichol et al. 2018) uses phi_0 - phi_K.
     """
     theta = leaves(theta)
     start, derived = episode.start(theta)

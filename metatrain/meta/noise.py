@@ -67,9 +67,9 @@ class Noise:
         return _mixed(self._seed, role, part, step, piece) if self._seed is not None and role in self._dropped else None
 
     def perturbed(self, features: Tensor, values: Mapping[str, Tensor], part: int, step: int) -> Tensor:
-        """Support encodings times softplus(W h + b + e), e ~ N(0, I), as in Meta Dropout (Lee et al. 2020), on the encodings alone.
+        """Multiply the support encodings h by softplus(W h + b + e), e ~ N(0, I): Meta Dropout (Lee et al. 2020) on the encodings only.
 
-        W and b are learned by what the noise does to adaptation; it starts at a mean of about 1.
+        W and b are meta-learned through the effect of the noise on adaptation. The mean factor is about 1 at initialisation.
         """
         if not self._meta_dropout:
             return features
@@ -77,10 +77,10 @@ class Noise:
         return features * F.softplus(mean + self._normal(features, SUPPORT, part, step, 2))
 
     def bottleneck(self, features: Tensor, values: Mapping[str, Tensor], role: int, part: int, step: int) -> tuple[Tensor, Tensor | None]:
-        """(z, penalty): z ~ N(h, sigma^2) in place of the encodings h, as in MR-MAML on activations (Yin et al. 2020).
+        """Replace the encodings h by samples z ~ N(h, sigma^2), as in MR-MAML on activations (Yin et al. 2020); return z and the penalty.
 
-        The penalty is `information_penalty` times the mean over the texts of KL(N(h, sigma^2) || N(0, I)), sigma > 0 learned:
-        it bounds what the encodings can say about the text, so that what is missing has to come from the support set.
+        The penalty is `information_penalty` times the mean KL(N(h, sigma^2) || N(0, I)) over the texts, with a learned sigma > 0. It bounds
+        the information that encodings carry about the text, so the model has to use the support set.
         """
         if not self._penalty:
             return features, None

@@ -39,7 +39,7 @@ class HeadRule(Protocol):
 
 
 class LinearHead:
-    """A learned row per class, as in MAML (Finn et al. 2017); the number of classes is fixed."""
+    """Linear layer with a learned row per class, as in MAML (Finn et al. 2017); the number of classes is fixed."""
 
     needs_support = False
 
@@ -58,7 +58,7 @@ class LinearHead:
 
 
 class ZeroHead:
-    """Zeros in every episode: any number of classes, and no class order to unlearn (Kao et al. 2021)."""
+    """Linear layer initialised at zero in every episode: any number of classes, no memorised class order (Kao et al. 2021)."""
 
     needs_support = False
 
@@ -70,7 +70,7 @@ class ZeroHead:
 
 
 class SharedHead:
-    """One learned row for all classes, as in UnicornMAML (Ye and Chao 2022): any number of classes, in any order."""
+    """Linear layer whose rows all start from one learned vector, as in UnicornMAML (Ye and Chao 2022): any number and order of classes."""
 
     needs_support = False
 
@@ -82,9 +82,9 @@ class SharedHead:
 
 
 class JointHead:
-    """A learned row for each label name of the training tasks, as in joint training; labels of other names start at zero.
+    """Linear layer with a learned row for each label name of the training tasks, as in joint training.
 
-    Tasks whose labels have the same name share the row.
+    Tasks with the same label name share its row; rows of label names that training never saw start at zero.
     """
 
     needs_support = False
@@ -114,10 +114,10 @@ class _Scaled:
 
 
 class PrototypeHead(_Scaled):
-    """Class means as a linear head, as in ProtoMAML (Triantafillou et al. 2020): W = 2sc, b = -s|c|^2.
+    """Linear layer initialised from the class prototypes c, as in ProtoMAML (Triantafillou et al. 2020): W = 2sc, b = -s|c|^2.
 
-    At the start, logits are squared Euclidean distances to the class means times a learned scale s > 0, up to a term that
-    all classes share; without inner steps this is ProtoNet (Snell et al. 2017). Gradients flow into the means.
+    Before adaptation, logits are negative squared Euclidean distances to the prototypes times a learned scale s > 0, plus a constant
+    that all classes share; without inner steps this is ProtoNet (Snell et al. 2017). Gradients flow into the prototypes.
     """
 
     def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor, labels: Tensor, names: Sequence[str]) -> Head:
@@ -127,10 +127,9 @@ class PrototypeHead(_Scaled):
 
 
 class CosineHead(_Scaled):
-    """Directions of the class means: W = sc/|c|, b = 0, s > 0 learned.
+    """Cosine-similarity head (Chen et al. 2020): W = sc/|c| for class prototypes c, b = 0, with a learned scale s > 0.
 
-    With encodings of length 1 (`model.normalize`) logits are cosines to the class means, as in ProtoNets with cosine
-    similarity (Chen et al. 2020).
+    Logits are scaled cosine similarities to the prototypes if encodings have unit length (`model.normalize=true`).
     """
 
     def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor, labels: Tensor, names: Sequence[str]) -> Head:
@@ -139,10 +138,10 @@ class CosineHead(_Scaled):
 
 
 class RidgeHead(_Scaled):
-    """Ridge regression to one-hot labels in closed form, as in R2D2 (Bertinetto et al. 2019, eq. 5 to 7).
+    """Closed-form ridge regression on one-hot labels, as in R2D2 (Bertinetto et al. 2019, eq. 5 to 7).
 
-    W = X'(XX' + lambda I)^-1 Y for support encodings X [n, H] and one-hot Y [n, way]; logits = s x W, with lambda, s > 0
-    learned.
+    W = X'(XX' + lambda I)^-1 Y for support encodings X [n, H] and one-hot labels Y [n, way]; logits of an encoding x are s x W, with
+    learned lambda, s > 0.
     """
 
     def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
@@ -156,9 +155,9 @@ class RidgeHead(_Scaled):
 
 
 class GeneratedHead:
-    """A head generated from the support set, as in LEOPARD (Bansal et al. 2020, eq. 2 and 3).
+    """Head generated from the support set, as in LEOPARD (Bansal et al. 2020, eq. 2 and 3).
 
-    (w_c, b_c) is the mean over class c's support encodings of a two-layer perceptron with tanh.
+    (w_c, b_c) is the mean output of a learned two-layer perceptron (tanh) over the support encodings of class c.
     """
 
     needs_support = True

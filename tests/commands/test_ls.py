@@ -26,6 +26,7 @@ def test_experiments_in_short_and_each_in_full(cli, monkeypatch):
         assert path.read_text().split("In short: ")[1].split("\n")[0] in line
     parts = cli("ls", "experiments", "arsc").out.split("\n")
     assert [part.split(":")[0] for part in parts[:-1] if ":" in part[:10]] == ["In short", "Shows", "Result", "Cost"]
+    assert "  logistic regression (C=1)      53.7 / 55.2   53.7 / 55.2   53.7 / 55.2   +30.7 [20.1, 41.3]" in parts
 
 
 def test_a_folder_of_ones_own(cli, tmp_path, monkeypatch):
