@@ -1,4 +1,4 @@
-"""`metatrain COMMAND --help`: what it does, examples, the settings that are wanted most, the config groups."""
+"""`metatrain COMMAND --help`: usage, examples, the most common settings, the config groups."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from metatrain.config.settings import settings_of
 _WIDTH = 140
 _FOOTER = """\
 metatrain {command} --cfg job       all settings with their values
-metatrain explain SETTING{space}what a setting means, its value, and who has set it; docs/settings_reference.md has all
+metatrain explain SETTING{space}the meaning of a setting, its value, and which file or override set it; all settings: docs/settings_reference.md
 """
 
 
 def page(command: str, usage: str, shown: Sequence[str]) -> str:
-    """The help of a command whose settings Hydra composes; `shown`: those to be listed."""
+    """Return the help of a command whose settings Hydra composes; `shown`: the settings to list."""
     settings = {setting.key: setting for setting in settings_of(SCHEMAS[command])}
     width = max(map(len, shown))
-    lines = [usage, "settings that are wanted most (SETTING=VALUE):"]
+    lines = [usage, "common settings (SETTING=VALUE):"]
     for key in shown:
         meaning = textwrap.shorten(settings[key].meaning, _WIDTH - width - 6, placeholder=" ...")
         lines.append(f"  {key:<{width}}  {meaning}")

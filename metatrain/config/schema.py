@@ -1,4 +1,4 @@
-"""The typed configuration of each command: what may be set, of which type, with which default."""
+"""The typed configuration of each command: settings, types and defaults."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from metatrain.training.config import CheckpointConfig, HardwareConfig, OuterCon
 
 @dataclass
 class TrainConfig:
-    """`metatrain train`, and what `metatrain resume` reads back; `plan` and `doctor` take the same settings."""
+    """Settings of `metatrain train`, which `metatrain resume` reads back; `plan` and `doctor` take the same."""
 
-    name: str = "${algorithm.name}"  # of the run; its directory is outputs/train/NAME/RUN-ID
-    seed: int = 0  # of every draw: episodes, random weights, bootstrap
+    name: str = "${algorithm.name}"  # name of the run; its directory is outputs/train/NAME/RUN-ID
+    seed: int = 0  # random seed of the run: episodes, held-out tasks, random weights
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     tasks: TasksConfig = field(default_factory=TasksConfig)
@@ -33,55 +33,58 @@ class TrainConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
-    report: bool = True  # at the end, look closer at the meta-test (accuracy by inner steps, mistakes, a map of the tasks) and write report.html
+    report: bool = True  # analyse the meta-test (accuracy by inner steps, errors, task map) and write report.html
 
 
 @dataclass
 class SweepConfig(TrainConfig):
-    """`metatrain sweep`: a search for settings of `metatrain train`, all of which it has too."""
+    """Settings of `metatrain sweep`, a hyperparameter search over `metatrain train`; all settings of `train` apply."""
 
     search: SearchConfig = field(default_factory=SearchConfig)
 
 
 @dataclass
 class InnerOverrides:
-    """Inner-loop settings that replace the checkpoint's own; null: as the checkpoint says."""
+    """Inner-loop settings that replace those of the checkpoint."""
 
-    lr: float | None = None  # of the encoder; null: the checkpoint's
-    head_lr: float | None = None  # of the task's head; null: the checkpoint's
-    steps: int | None = None  # inner steps; null: the checkpoint's
-    fit_head: bool | None = None  # fit the head to the examples, where only the head adapts; null: as the checkpoint says, and yes for a plain model
-    # then train the whole encoder on them too, as long as cross-validation says, minutes in place of seconds; null: as the checkpoint says
+    lr: float | None = None  # learning rate of the encoder; null: as in the checkpoint
+    head_lr: float | None = None  # learning rate of the head; null: as in the checkpoint
+    steps: int | None = None  # number of inner steps; null: as in the checkpoint
+    # Fit the head to the examples, with an L2 strength chosen by cross-validation; applies where only the head adapts. null: as in the
+    # checkpoint, and true for a plain Hugging Face model.
+    fit_head: bool | None = None
+    # Then train the whole encoder on the examples, for a number of updates (possibly 0) chosen by cross-validation; takes minutes instead of
+    # seconds. null: as in the checkpoint.
     fit_encoder: bool | None = None
 
 
 @dataclass
 class ModelOverrides:
-    """Settings for a plain Hugging Face model; a run brings its own, as does a sentence-transformers pipeline."""
+    """Settings of a plain Hugging Face model; a run or a sentence-transformers pipeline has its own."""
 
-    pooling: str | None = None  # mean | first (BERT: through its pooler) | cls (first, without it) | last; null: the model's own, else mean
-    normalize: bool | None = None  # encodings of length 1; null: as the model's own pipeline does, else no
-    max_length: int | None = None  # longer texts are cut to this many tokens; null: the model's own, else 128
-    revision: str | None = None  # of a hub model
+    pooling: str | None = None  # mean | first (BERT: through its pooler) | cls (first, without the pooler) | last; null: the model's own, else mean
+    normalize: bool | None = None  # scale encodings to length 1; null: as in the model's sentence-transformers pipeline, else false
+    max_length: int | None = None  # truncate texts to this number of tokens; null: the model's own, else 128
+    revision: str | None = None  # branch, tag or commit of a hub model; null: its default branch
 
 
 @dataclass
 class AlgorithmOverrides:
-    """How a checkpoint adapts: a method for a plain Hugging Face model, or single settings in place of the checkpoint's own."""
+    """How a checkpoint adapts: the method of a plain Hugging Face model, or single settings that replace those of the checkpoint."""
 
-    # A method (metatrain ls algorithms), for a plain Hugging Face model; algorithm=NAME is short for algorithm.name=NAME. null: a run's own
-    # method; for a plain model `recommended`, or an inner loop of the whole encoder where settings of one are given.
+    # Method of a plain Hugging Face model, from `metatrain ls algorithms`; algorithm=NAME is short for algorithm.name=NAME. null: for a run, its
+    # own method; for a plain model, `recommended`, or an inner loop over the whole encoder if inner-loop settings are given.
     name: str | None = None
-    head: str | None = None  # how the head of a task starts: zero | prototype | cosine (with model.normalize) | ...; null: the method's
-    label_names: bool | None = None  # the name of each class is one more support text of it; null: as the method says
-    adapt: str | None = None  # which parameters adapt: all | head | body | last_layers | layer_norm | pattern; null: the method's
-    last_layers: int | None = None  # with adapt=last_layers: the number of layers that adapt; null: the method's
-    pattern: str | None = None  # with adapt=pattern: a regular expression that is searched for in parameter names
+    head: str | None = None  # how the head is initialised: zero | prototype | cosine (with model.normalize) | ...; null: as in the method
+    label_names: bool | None = None  # add the label name of each class to its support texts; null: as in the method
+    adapt: str | None = None  # which parameters adapt: all | head | body | last_layers | layer_norm | pattern; null: as in the method
+    last_layers: int | None = None  # number of encoder layers that adapt, counted from the last; with algorithm.adapt=last_layers; null: as in the method
+    pattern: str | None = None  # regular expression searched for in parameter names; with algorithm.adapt=pattern; null: as in the method
 
 
 @dataclass(frozen=True)
 class Overrides:
-    """What a command sets beside a checkpoint."""
+    """Settings that a command applies on top of a checkpoint."""
 
     algorithm: AlgorithmOverrides = field(default_factory=AlgorithmOverrides)
     inner: InnerOverrides = field(default_factory=InnerOverrides)
@@ -90,43 +93,43 @@ class Overrides:
 
 @dataclass
 class EvaluateConfig:
-    """`metatrain evaluate`: a checkpoint and the baseline arms on meta-test episodes."""
+    """Settings of `metatrain evaluate`: compare a checkpoint with baseline arms on meta-test episodes."""
 
-    name: str = "evaluation"  # of the run; its directory is outputs/evaluate/NAME/RUN-ID
-    seed: int = 0  # of every draw: episodes, random weights, bootstrap
-    checkpoint: str = MISSING  # a run directory | latest | a directory or hub id of a Hugging Face model
-    tasks: TasksConfig | None = None  # null: the run's own tasks
+    name: str = "evaluation"  # name of the run; its directory is outputs/evaluate/NAME/RUN-ID
+    seed: int = 0  # random seed of the run: episodes, held-out tasks, random weights
+    checkpoint: str = MISSING  # checkpoint to start from: a run directory | latest | a directory or hub id of a Hugging Face model
+    tasks: TasksConfig | None = None  # task distribution to test on; null: the tasks of the run
     algorithm: AlgorithmOverrides = field(default_factory=AlgorithmOverrides)
     inner: InnerOverrides = field(default_factory=InnerOverrides)
     model: ModelOverrides = field(default_factory=ModelOverrides)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
-    report: bool = True  # at the end, look closer at the meta-test (accuracy by inner steps, mistakes, a map of the tasks) and write report.html
+    report: bool = True  # analyse the meta-test (accuracy by inner steps, errors, task map) and write report.html
 
 
 @dataclass
 class DataConfig:
-    """The labelled files of one new task."""
+    """The labelled data of the new task."""
 
-    train: str = MISSING  # csv, tsv, jsonl or parquet with the few examples, or a folder of pictures, LABEL/FILE
-    test: str | None = None  # held-out examples, for the accuracy
-    text: str = "text"  # column of the texts
-    pair: str | None = None  # column of a second text that belongs to the first
-    label: str = "label"  # column of the labels
-    target: str | None = None  # text-to-text: column of the wanted texts, in place of `label`
-    score: str = "chrf"  # text-to-text: chrf | bleu | rouge1 | rouge2 | rougeL | exact_match
+    train: str = MISSING  # training examples: a csv, tsv, jsonl or parquet file, or a folder of images, LABEL/FILE
+    test: str | None = None  # held-out examples to score the model on, in the same format; null: no test
+    text: str = "text"  # column with the text
+    pair: str | None = None  # column with the second text of a text pair; null: single texts
+    label: str = "label"  # column with the label
+    target: str | None = None  # text-to-text: column with the target text, instead of `label`; null: classification
+    score: str = "chrf"  # score of a text-to-text task: chrf | bleu | rouge1 | rouge2 | rougeL | exact_match
 
 
 @dataclass
 class FinetuneConfig:
-    """`metatrain finetune`: adapt a checkpoint to a new task and write a model directory."""
+    """Settings of `metatrain finetune`: adapt a checkpoint to a new task and write a model directory."""
 
-    name: str = "task"  # of the run; its directory is outputs/finetune/NAME/RUN-ID
-    seed: int = 0  # of every draw: episodes, random weights, bootstrap
-    checkpoint: str = MISSING  # a run directory | latest | a directory or hub id of a Hugging Face model
+    name: str = "task"  # name of the run; its directory is outputs/finetune/NAME/RUN-ID
+    seed: int = 0  # random seed of the run: episodes, held-out tasks, random weights
+    checkpoint: str = MISSING  # checkpoint to start from: a run directory | latest | a directory or hub id of a Hugging Face model
     data: DataConfig = field(default_factory=DataConfig)
-    # With it, texts that are like no class are answered with none_of_these: the share of texts of the classes that this may cost, 0.05
-    # say. Test rows with labels of their own count as such texts.
+    # Out-of-scope (OOS) detection: predict none_of_these for texts that fit no class. The value is the fraction of in-scope texts that may be
+    # rejected, typically 0.05; test rows whose label is not in the training examples count as out of scope. null: always predict a class.
     none_of_these: float | None = None
     algorithm: AlgorithmOverrides = field(default_factory=AlgorithmOverrides)
     inner: InnerOverrides = field(default_factory=InnerOverrides)
@@ -137,52 +140,54 @@ class FinetuneConfig:
 
 @dataclass
 class FinetunedModelConfig:
-    """Which finetuned model to use."""
+    """The finetuned model to use."""
 
-    path: str = MISSING  # a directory written by `metatrain finetune` (the run directory or its model/) | latest
+    path: str = MISSING  # finetuned model: the run directory of `metatrain finetune`, or its model/ | latest
 
 
 @dataclass
 class PredictConfig:
-    """`metatrain predict`: labels for a text or a file of texts."""
+    """Settings of `metatrain predict`: predict labels for a text or a file of texts."""
 
-    name: str = "predictions"  # not used: predict makes no run directory
+    name: str = "predictions"  # unused: predict creates no run directory
     model: FinetunedModelConfig = field(default_factory=FinetunedModelConfig)  # model=DIR is short for model.path=DIR
-    text: str | None = None  # one text; or
-    data: str | None = None  # csv, tsv, jsonl or parquet; a picture, or a folder of them; -: a text a line, from standard input
-    column: str | None = None  # column of the texts in `data`; null: the one that `finetune` read
-    pair: str | None = None  # column of the second texts, for a model of pairs; null: the one that `finetune` read
-    output: str | None = (
-        None  # where to write predictions of `data`: .csv, .tsv and .parquet with the input's columns, others as JSON lines; null: to standard output
-    )
+    text: str | None = None  # one text to label; either this or `data`
+    data: str | None = None  # file to label: csv, tsv, jsonl, parquet, an image or a folder of images; -: standard input, one text per line
+    column: str | None = None  # column of `data` with the text; null: as in finetune
+    pair: str | None = None  # column of `data` with the second text, for a model of text pairs; null: as in finetune
+    # File for the predictions of `data`: .csv, .tsv and .parquet also have the columns of the input, other names are JSON lines; null:
+    # standard output.
+    output: str | None = None
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
 
 
 @dataclass
 class PushConfig:
-    """`metatrain push`: a model directory to the Hugging Face hub."""
+    """Settings of `metatrain push`: upload a model directory to the Hugging Face hub."""
 
-    name: str = "push"  # not used: push makes no run directory
+    name: str = "push"  # unused: push creates no run directory
     model: FinetunedModelConfig = field(default_factory=FinetunedModelConfig)  # model=DIR is short for model.path=DIR
-    repo: str = MISSING  # ORG/NAME; made if there is none
-    public: bool = False  # whether a new repository can be seen by all
-    message: str = "A model of metatrain"  # of the commit
+    repo: str = MISSING  # repository on the hub, ORG/NAME; created if it does not exist
+    public: bool = False  # create a new repository as public; false: private
+    message: str = "A model of metatrain"  # commit message
 
 
 @dataclass
 class TasksCommandConfig:
-    """`metatrain tasks`: what a task distribution holds, how alike its tasks are, and which to choose."""
+    """Settings of `metatrain tasks`: show a task distribution, compare its tasks, and suggest which to train on."""
 
-    name: str = "tasks"  # not used: tasks makes no run directory
-    seed: int = 0  # of every draw: episodes, random weights, bootstrap
+    name: str = "tasks"  # unused: tasks creates no run directory
+    seed: int = 0  # random seed of the run: episodes, held-out tasks, random weights
     tasks: TasksConfig = field(default_factory=TasksConfig)
     episode: EpisodeConfig = field(default_factory=EpisodeConfig)
-    compare: str | None = None  # embedding (what texts mean) | task2vec (what a network would have to change); null: embedding, if a comparison is asked for
-    target: str | None = None  # a task of the distribution, or a labelled file: how near is each training task?
-    select: int | None = None  # how many training tasks to suggest
-    nearness: float = 0.5  # of these: likeness to the target counts this much, unlikeness to each other the rest
-    map: str | None = None  # draw the tasks into this file (.png, .svg, .pdf)
-    model: ModelConfig = field(default_factory=ModelConfig)  # the encoder that compares
+    # How to measure task similarity: embedding (of the texts) | task2vec (Fisher information of the encoder's parameters); null: embedding, if
+    # target, select or map is given.
+    compare: str | None = None
+    target: str | None = None  # rank training tasks by similarity to this one: a task of the distribution, or a labelled file; null: no ranking
+    select: int | None = None  # number of training tasks to suggest; null: no suggestion
+    nearness: float = 0.5  # weight of similarity to the target against diversity in the selection, from 0 to 1; with target and select
+    map: str | None = None  # draw a map of the tasks to this file (.png, .svg, .pdf); null: no map
+    model: ModelConfig = field(default_factory=ModelConfig)  # encoder used to compare tasks
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
 
 

@@ -1,4 +1,4 @@
-"""What a user may set about the meta-learning method: the four axes."""
+"""Settings of the meta-learning method: head rule, adapted parameters, meta-gradient, inner rule."""
 
 from __future__ import annotations
 
@@ -7,53 +7,68 @@ from dataclasses import dataclass
 
 @dataclass
 class AlgorithmConfig:
-    """A meta-learning method as a choice on the axes (config group `algorithm`); the inner rule is in `inner`."""
+    """The meta-learning method: head rule, adapted parameters and meta-gradient (config group `algorithm`); the inner rule is in `inner`."""
 
-    name: str = "maml"  # of the method, for the log and the run directory
-    # linear | zero | shared | joint | prototype | cosine (with model.normalize) | ridge | generated; of a language model, which
-    # writes the names of labels and any other text: lm | in_context (no inner loop: the support set is read before each query)
+    name: str = "maml"  # name of the method, shown in the log and used as the default name of the run
+    # Initial head of an episode: linear | zero | shared | joint | prototype | cosine | ridge | generated; language models: lm | in_context.
+    # linear: one learned row per class, for a fixed number of classes. zero: zeros. shared: one learned row for all classes. joint: one learned
+    # row per label name of the training tasks. prototype: class means. cosine: directions of the class means, with model.normalize=true.
+    # ridge: closed-form ridge regression. generated: an MLP over the support set. lm: the model generates the label name or the target text.
+    # in_context: as lm, but the model reads the support set before each query, without an inner loop.
     head: str = "zero"
-    head_scale: float = 1.0  # initial scale of prototype, cosine and ridge logits (learned)
-    # The name of each class is one more support text of it, unless it says nothing in words (28, B2, LABEL_3). In evaluation and finetuning,
-    # names are read only where they agree with the support set: classified by leaving one example out, or by the names where no class has two.
+    head_scale: float = 1.0  # initial value of the learned logit scale; for algorithm.head=prototype, cosine and ridge
+    # Add the label name of each class to its support texts; label names without meaning (28, B2, LABEL_3) are never read. In evaluation and
+    # finetuning, label names are used only if they agree with the support set: by leave-one-out classification, or, where no class has two
+    # examples, by classifying the support set with the label names.
     label_names: bool = False
-    # all | head | body (all but the head) | last_layers | layer_norm | pattern | lora | ia3 | context (without the head)
+    # Adapted parameters: all | head | body (all but the head) | last_layers | layer_norm | pattern | lora | ia3 | context. With body and context
+    # (CAVIA: a context vector), the head does not adapt.
     adapt: str = "all"
-    last_layers: int = 2  # with adapt=last_layers: how many
-    pattern: str | None = None  # with adapt=pattern: a regular expression that is searched for in parameter names
-    rank: int = 8  # with adapt=lora
-    targets: list[str] | None = None  # with adapt=lora or ia3: names of the modules they belong to; null: what `peft` takes for the architecture
-    context_size: int = 32  # with adapt=context
-    train: str = "all"  # what the outer loop trains: all | adapted (of the encoder, what adapts and adapters)
-    # exact | exact_recomputed (the memory of one step) | forward_over_reverse | finite_difference | first_order | implicit | reptile
+    last_layers: int = 2  # number of encoder layers that adapt, counted from the last; with algorithm.adapt=last_layers
+    pattern: str | None = None  # regular expression searched for in parameter names; those that match adapt; with algorithm.adapt=pattern
+    rank: int = 8  # rank of the LoRA matrices; with algorithm.adapt=lora
+    # Names of the modules that get an adapter; with algorithm.adapt=lora or ia3; null: the defaults of `peft` for the architecture.
+    targets: list[str] | None = None
+    context_size: int = 32  # length of the context vector; with algorithm.adapt=context
+    train: str = "all"  # parameters that the outer loop trains: all | adapted (freezes what does not adapt in the encoder, except adapters)
+    # Meta-gradient: exact | exact_recomputed | forward_over_reverse | finite_difference | first_order (FOMAML) | implicit (iMAML) | reptile. The
+    # first three are the exact second-order gradient; exact_recomputed needs the memory of one inner step, because it recomputes activations.
+    # finite_difference approximates the second-order terms.
     meta_gradient: str = "exact"
-    proximal: float = 0.0  # with meta_gradient=implicit: strength of the pull to the start in the inner loop; larger in updates without a solution
-    cg_steps: int = 10  # with meta_gradient=implicit: most steps of conjugate gradients, 1 or more
-    multi_step_until: int = 0  # losses after every inner step count, the early ones less and less until this meta-update; 0: never
-    first_order_until: int = 0  # first-order meta-gradients before this meta-update
-    # A term of the outer loss over all texts of a meta-batch: supervised (labels of one name attract) | unsupervised (a text with itself
-    # under other dropout) | null
+    # Strength lambda of the proximal term lambda/2 |phi - theta|^2 in the inner loop; must be positive with algorithm.meta_gradient=implicit and
+    # 0 otherwise; raised for a meta-update whose linear system has no solution.
+    proximal: float = 0.0
+    cg_steps: int = 10  # maximum number of conjugate-gradient iterations, 1 or more; with algorithm.meta_gradient=implicit
+    multi_step_until: int = 0  # anneal MAML++'s multi-step loss over this number of meta-updates; 0: use only the loss after the last inner step
+    first_order_until: int = 0  # use first-order meta-gradients before this meta-update (MAML++'s derivative-order annealing); 0: never
+    # Contrastive term of the outer loss over all texts of a meta-batch: supervised (texts with the same label name attract) | unsupervised
+    # (a text and itself under different dropout; needs algorithm.dropout) | null (none).
     contrastive: str | None = None
-    contrastive_weight: float = 0.1  # of the contrastive term's gradient, beside that of the query losses
-    contrastive_temperature: float = 0.05  # by which cosines are divided there
-    # Against over-fitting to the training tasks, in meta-training only; see also episode.permute_labels and episode.mix.
-    dropout: float = 0.0  # rate, of the model's hidden states and attention
-    dropout_in: str = "both"  # both | support | query
-    meta_dropout: bool = False  # noise on support encodings, with a learned strength
-    information_penalty: float = 0.0  # on what query encodings say about the text; the losses in the log include it
+    contrastive_weight: float = 0.1  # weight of the contrastive term relative to the query loss; with algorithm.contrastive
+    contrastive_temperature: float = 0.05  # temperature that divides the cosine similarities; with algorithm.contrastive
+    # Dropout rate in hidden states and attention, in meta-training only, from 0 to below 1. It and the next three settings, like
+    # episode.permute_labels and episode.mix, reduce overfitting to the training tasks.
+    dropout: float = 0.0
+    dropout_in: str = "both"  # passes with dropout: both | support | query; with algorithm.dropout above 0
+    meta_dropout: bool = False  # add noise of learned strength to the support encodings, in meta-training only
+    information_penalty: float = 0.0  # weight of an information bottleneck on query encodings; logged losses include it; 0: none
 
 
 @dataclass
 class InnerConfig:
     """The inner loop (config group `inner`)."""
 
-    rule: str = "sgd"  # sgd | meta_sgd | lslr | curvature | adam
-    lr: float = 0.01  # of the encoder
-    head_lr: float | None = None  # of the episode's head; null: the same as lr
-    rank: int = 8  # with rule=curvature: of the learned matrices
-    steps: int = 5  # inner steps in meta-training
-    # In evaluation and finetuning, where the head alone adapts: then fit it to the support set, as strongly as cross-validation there says.
+    # Update rule: sgd | meta_sgd | lslr | curvature | adam. meta_sgd learns a rate per parameter, lslr a rate per tensor and step, curvature
+    # (Meta-Curvature) a preconditioner.
+    rule: str = "sgd"
+    lr: float = 0.01  # learning rate of the encoder; initial value where rates are learned; typically 0.001 to 0.1
+    head_lr: float | None = None  # learning rate of the head, typically larger than inner.lr; null: the same as inner.lr
+    rank: int = 8  # rank of the learned matrices; with inner.rule=curvature
+    steps: int = 5  # number of inner steps in meta-training, typically 1 to 10; 0: none, for heads computed from the support set
+    # In evaluation and finetuning: fit the head to the support set, with an L2 strength chosen by cross-validation. Applies where only the
+    # head adapts.
     fit_head: bool = False
-    # Then train the whole encoder on the support set too, for as many updates as cross-validation there says, none among the choices.
+    # In evaluation and finetuning: then train the whole encoder on the support set, for a number of updates (possibly 0) chosen by
+    # cross-validation. Takes minutes instead of seconds.
     fit_encoder: bool = False
-    evaluation_steps: int | None = None  # inner steps in validation, evaluation and finetuning; null: the same as steps
+    evaluation_steps: int | None = None  # number of inner steps in validation, evaluation and finetuning; null: the same as inner.steps

@@ -1,4 +1,4 @@
-"""What a user may set about the model."""
+"""Settings of the model."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from omegaconf import MISSING
 
 @dataclass
 class ScratchConfig:
-    """A language model with random weights, and a vocabulary of pieces of the training tasks' words (config node `model.scratch`)."""
+    """Size of a model with random weights; its tokenizer is trained on the training tasks (config node `model.scratch`)."""
 
-    layers: int = 2  # of the encoder and of the decoder
-    hidden: int = 128  # width of the encodings
-    heads: int = 4  # of the attention; `hidden` is a multiple
-    vocabulary: int = 4000  # at most
+    layers: int = 2  # number of layers, of the encoder and of the decoder
+    hidden: int = 128  # hidden size; a multiple of model.scratch.heads
+    heads: int = 4  # number of attention heads
+    vocabulary: int = 4000  # maximum number of subword tokens in the vocabulary
 
 
 @dataclass
 class ModelConfig:
-    """The language model to meta-train (config group `model`)."""
+    """The model to meta-train (config group `model`)."""
 
     name: str = MISSING  # minilm | tiny | scratch:t5 | scratch:gpt2 | a hub id | a directory with a Hugging Face model
     pooling: str = "mean"  # mean over tokens | first token (BERT: through its pooler) | cls (first token, never through a pooler) | last token
-    normalize: bool = False  # encodings of length 1, so that their products are cosines
-    max_length: int = 128  # longer texts are cut to this many tokens
-    max_target_length: int = 48  # language models: what they write, and what they learn to write, is cut to this many tokens
-    scratch: ScratchConfig = field(default_factory=ScratchConfig)  # name=scratch:t5 or scratch:gpt2: its size
-    revision: str | None = None  # of a hub model
-    tokenizer: str | None = None  # scratch:*: a directory with its tokenizer; null: it is made from the training tasks
-    trust_remote_code: bool = False  # runs code from the hub; needs `revision` pinned to a 40-digit commit
+    normalize: bool = False  # scale encodings to length 1, so that dot products are cosine similarities
+    max_length: int = 128  # truncate texts to this number of tokens
+    max_target_length: int = 48  # truncate target texts and generated texts to this number of tokens; language models only
+    scratch: ScratchConfig = field(default_factory=ScratchConfig)  # size of a model with random weights; with model.name=scratch:t5 or scratch:gpt2
+    revision: str | None = None  # branch, tag or commit of a hub model; null: its default branch
+    tokenizer: str | None = None  # directory of a tokenizer, with model.name=scratch:*; null: train one on the training tasks
+    trust_remote_code: bool = False  # run Python code from the model's hub repository; needs model.revision set to a full 40-digit commit

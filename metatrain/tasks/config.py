@@ -1,4 +1,4 @@
-"""What a user may set about tasks and episodes."""
+"""Settings of tasks and episodes."""
 
 from __future__ import annotations
 
@@ -10,112 +10,115 @@ from omegaconf import MISSING
 
 @dataclass
 class SplitConfig:
-    """Which tasks of which files make one split (config nodes `tasks.meta_train` and so on)."""
+    """Tasks of one split (config nodes `tasks.meta_train`, `tasks.meta_validation`, `tasks.meta_test`)."""
 
-    files: list[str] = field(default_factory=list)  # names or patterns of files below tasks.path (hub: splits); none: all
-    tasks: list[str] = field(default_factory=list)  # names or patterns of tasks; what is the name of one is no pattern
-    only: dict[str, list[str]] = field(default_factory=dict)  # from files of this pattern, only these tasks
-    labels: list[str] = field(default_factory=list)  # names or patterns of labels, rows of others are left out; none: all
-    labels_from: str | None = None  # such a list of names from a JSON file below tasks.path: FILE, or FILE:KEY.KEY of a list in it
-    support_files: list[str] = field(default_factory=list)  # support rows come from these files only, queries from `files`
+    files: list[str] = field(default_factory=list)  # names or shell patterns of files below tasks.path (hub data sets: splits); []: all
+    tasks: list[str] = field(default_factory=list)  # names or shell patterns of tasks; an exact name takes precedence over a pattern
+    only: dict[str, list[str]] = field(default_factory=dict)  # from files that match the key, take only the tasks listed
+    labels: list[str] = field(default_factory=list)  # names or shell patterns of labels; rows with other labels are dropped; []: all
+    labels_from: str | None = None  # read the list of labels from a JSON file below tasks.path: FILE, or FILE:KEY.KEY for a list inside it
+    support_files: list[str] = field(default_factory=list)  # draw support examples from these files and queries from `files`; []: both from `files`
 
 
 @dataclass
 class MaskedWordsConfig:
-    """Self-supervised tasks beside the labelled ones: which word was masked? (config node `tasks.masked_words`)"""
+    """Self-supervised tasks, masked-word classification (SMLMT): which word was masked? (config node `tasks.masked_words`)"""
 
-    share: float = 0.0  # of training episodes that are of this kind; 1: all of them
-    path: str | None = None  # a text file (a text a line) or a labelled one; null: the texts of the meta-train tasks
-    way: int = 4  # words an episode, where episode.way is null
-    words: int = 1000  # most words
-    least_sentences: int = 20  # of a word
-    most_sentences: int = 200  # of a word; more are not used
-    most_texts: int = 200_000  # that are looked at, drawn by chance from a longer file
-    most_share: float = 0.05  # of the sentences; a word that is in more of them says little about its sentence
+    share: float = 0.0  # fraction of training episodes that are of this kind, from 0 (none) to 1 (all)
+    path: str | None = None  # text file with one text per line, or a labelled file; null: the texts of the meta-training tasks
+    way: int = 4  # classes (words) per episode if episode.way is null
+    words: int = 1000  # maximum number of words that become classes
+    least_sentences: int = 20  # minimum number of sentences per word
+    most_sentences: int = 200  # maximum number of sentences per word
+    most_texts: int = 200_000  # maximum number of texts to read, sampled at random from a longer file
+    most_share: float = 0.05  # skip words that occur in more than this fraction of the sentences, above 0 and at most 1
 
 
 @dataclass
 class ClustersConfig:
-    """Self-supervised tasks: which cluster of texts is this of? (config node `tasks.clusters`)"""
+    """Self-supervised tasks, cluster classification (CACTUs): which cluster is this text from? (config node `tasks.clusters`)"""
 
-    share: float = 0.0  # of training episodes
-    path: str | None = None  # as of masked_words
-    way: int = 4  # clusters an episode, where episode.way is null
-    most_texts: int = 200_000  # as of masked_words
-    clusters: int = 50  # of a task
-    partitions: int = 4  # tasks, each with clusters of its own
+    share: float = 0.0  # fraction of training episodes that are of this kind, from 0 (none) to 1 (all)
+    path: str | None = None  # text file with one text per line, or a labelled file; null: the texts of the meta-training tasks
+    way: int = 4  # classes (clusters) per episode if episode.way is null
+    most_texts: int = 200_000  # maximum number of texts to read, sampled at random from a longer file
+    clusters: int = 50  # number of clusters per task
+    partitions: int = 4  # number of tasks, each with its own clustering
 
 
 @dataclass
 class PairsConfig:
-    """Self-supervised tasks of two sentences (config nodes `tasks.sentence_order` and `tasks.same_text`)."""
+    """Self-supervised tasks on sentence pairs (config nodes `tasks.sentence_order` and `tasks.same_text`)."""
 
-    share: float = 0.0  # of training episodes
-    path: str | None = None  # as of masked_words
-    most_texts: int = 200_000  # as of masked_words
-    rows: int = 5000  # most pairs
+    share: float = 0.0  # fraction of training episodes that are of this kind, from 0 (none) to 1 (all)
+    path: str | None = None  # text file with one text per line, or a labelled file; null: the texts of the meta-training tasks
+    most_texts: int = 200_000  # maximum number of texts to read, sampled at random from a longer file
+    rows: int = 5000  # maximum number of sentence pairs
 
 
 @dataclass
 class SamplingConfig:
-    """How the weights of the training tasks change with their query losses (config node `tasks.sampling`)."""
+    """How the sampling weights of training tasks depend on their query losses (config node `tasks.sampling`)."""
 
-    # fixed | curriculum (from tasks that are easy for the learner to hard ones) | hardness (hard ones) | bandit (those on which it makes progress)
+    # fixed | curriculum (from easy to hard tasks) | hardness (favours hard tasks) | bandit (favours tasks whose loss decreases).
     by: str = "fixed"
-    strength: float = 1.0  # a task whose loss is one standard deviation above the mean is drawn e to this power times as often
-    exploration: float = 0.2  # share of the draws that the fixed weights keep
-    memory: float = 0.8  # of the running mean of a task's loss: the share that stays when the task is drawn again
+    strength: float = 1.0  # strength s: with hardness, a task with a loss one standard deviation above the mean is e^s times as likely; 0 to 10
+    exploration: float = 0.2  # fraction of episodes sampled with the fixed weights, from 0 to 1
+    memory: float = 0.8  # decay of the exponential moving average of a task's loss, from 0 to below 1
 
 
 @dataclass
 class SourceConfig:
-    """Where rows come from, and what their columns are."""
+    """Where rows come from and what their columns mean."""
 
     path: str = MISSING  # a file | a folder | hub:ORG/NAME | metatrain:reviews | metatrain:everyday
-    text: str = "text"  # column of the texts
-    pictures: bool = False  # `path` is a folder of pictures, TASK/LABEL/FILE or LABEL/FILE, and there are no columns
-    pair: str | None = None  # column of a second text that belongs to the first (a premise and its hypothesis, say)
-    label: str = "label"  # column of the labels
-    # Labels in other words, for methods that read them: {LOC: location}, {1: bad, 2: bad, 5: good}; those of one word are one label.
+    text: str = "text"  # column with the text
+    pictures: bool = False  # `path` is a folder of images, TASK/LABEL/FILE or LABEL/FILE; the settings of columns do not apply
+    pair: str | None = None  # column with the second text of a text pair (a hypothesis, for example); null: single texts
+    label: str = "label"  # column with the label
+    # Label descriptions, for methods that read label names: {LOC: location}, {1: bad, 2: bad, 5: good}; labels with the same description are
+    # merged.
     label_words: dict[Any, str] = field(default_factory=dict)
-    target: str | None = None  # text-to-text tasks: column of the wanted texts, in place of `label`
-    bad_rows: str = "refuse"  # of files: refuse | skip (and count)
-    score: str = "chrf"  # of text-to-text tasks: chrf | bleu | rouge1 | rouge2 | rougeL | exact_match
-    task: str | None = None  # column that names the task; null: each file is one task
-    hub_config: str | None = None  # hub data sets: the subset
-    hub_revision: str | None = None  # hub data sets: the revision
+    target: str | None = None  # text-to-text tasks: column with the target text, instead of `label`; null: classification
+    bad_rows: str = "refuse"  # what to do with rows of a file that cannot be read: refuse (stop with an error) | skip (and report the number)
+    score: str = "chrf"  # score of text-to-text tasks: chrf | bleu | rouge1 | rouge2 | rougeL | exact_match
+    task: str | None = None  # column with the name of the task; null: each file is one task
+    hub_config: str | None = None  # configuration (subset) of a hub data set; null: its default
+    hub_revision: str | None = None  # branch, tag or commit of a hub data set; null: its default branch
 
 
 @dataclass
 class TasksConfig(SourceConfig):
     """The task distribution (config group `tasks`)."""
 
-    name: str = "reviews"  # of the distribution, for the log
-    variant: str | None = None  # of several splits that are published; for other settings to refer to, as ${tasks.variant}
-    # Further sources, each with a name of its own; below, its files are called NAME/FILE. A file that is a task is called NAME.
+    name: str = "reviews"  # name of the distribution, shown in the log
+    variant: str | None = None  # name of one of several published splits, for other settings to refer to as ${tasks.variant}; null: none
+    # Further sources, by name: {NAME: {path: ..., label: ...}}. In patterns, their files are called NAME/FILE; a file that is one task is
+    # called NAME.
     sources: dict[str, SourceConfig] = field(default_factory=dict)
     meta_train: SplitConfig = field(default_factory=lambda: SplitConfig(tasks=["*"]))
     meta_validation: SplitConfig = field(default_factory=SplitConfig)
     meta_test: SplitConfig = field(default_factory=SplitConfig)
-    holdout: float = 0.2  # share of tasks held out for each of validation and test where neither names any
-    # Texts of test tasks among the training tasks: refuse | drop (from training) | drop_queries (what support sets alone may draw is
-    # trained on: the test classes are known, but few of their texts) | keep (to test the machinery).
+    holdout: float = 0.2  # fraction of tasks held out for each of meta-validation and meta-test, if neither names any
+    # Texts shared by meta-training and meta-test tasks: refuse | drop | drop_queries | keep. refuse stops with an error, drop removes them from
+    # training, drop_queries removes only those that can be test queries (training sees the test classes, and only their support examples), keep
+    # leaks test data and is for debugging.
     overlap: str = "refuse"
-    size_power: float = 0.0  # a training task of n texts is drawn in proportion to n to this power; 0: all tasks as often
+    size_power: float = 0.0  # sample a training task of n texts in proportion to n to this power; 0: uniformly
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     masked_words: MaskedWordsConfig = field(default_factory=MaskedWordsConfig)
     clusters: ClustersConfig = field(default_factory=ClustersConfig)
-    sentence_order: PairsConfig = field(default_factory=PairsConfig)  # are two sentences in order?
-    same_text: PairsConfig = field(default_factory=PairsConfig)  # are two sentences of one text?
+    sentence_order: PairsConfig = field(default_factory=PairsConfig)  # self-supervised tasks: are two sentences in their original order?
+    same_text: PairsConfig = field(default_factory=PairsConfig)  # self-supervised tasks: are two sentences from the same text?
 
 
 @dataclass
 class EpisodeConfig:
-    """How episodes are drawn (config group `episode`)."""
+    """How episodes are sampled (config group `episode`)."""
 
-    way: int | None = None  # classes per episode; null: every class of the task
+    way: int | None = None  # number of classes per episode; null: all classes of the task
     shots: int = 5  # support examples per class
-    queries: int | None = 5  # query examples per class, fewer where a class has no more; null: every row not in the support set
-    permute_labels: bool = True  # a new class order each episode, so that labels must be learned from the support set
-    # Share of training episodes whose classes come from all training tasks at once: tasks that no file has.
+    queries: int | None = 5  # query examples per class, fewer if a class has fewer; null: every row that is not in the support set
+    permute_labels: bool = True  # shuffle the class order in each episode, so that labels have to be learned from the support set
+    # Fraction of training episodes whose classes are drawn from all training tasks together, from 0 to 1; reduces overfitting to the tasks.
     mix: float = 0.0

@@ -1,4 +1,4 @@
-"""What a user may set about tracking."""
+"""Settings of experiment tracking."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass
 class TrackingConfig:
-    """Weights & Biases beside the local record, which is always complete (config group `tracking`)."""
+    """Weights & Biases, in addition to the local files, which are always complete (config group `tracking`)."""
 
-    mode: str = "auto"  # auto: online if a key is configured, offline with WANDB_MODE=offline, else off | wandb | offline | none
-    project: str = "metatrain"  # of Weights & Biases
-    entity: str | None = None  # the account or team; null: your own
-    group: str | None = None  # of runs that belong together, seeds say
-    log_model: bool = False  # send the trained model too, as an artifact of Weights & Biases
+    mode: str = "auto"  # auto (online if an API key is configured, offline with WANDB_MODE=offline, else off) | wandb (online) | offline | none
+    project: str = "metatrain"  # Weights & Biases project
+    entity: str | None = None  # Weights & Biases account or team; null: your default entity
+    group: str | None = None  # Weights & Biases group of the run, to collect several seeds for example; null: none
+    log_model: bool = False  # upload the trained model as a Weights & Biases artifact

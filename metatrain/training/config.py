@@ -1,4 +1,4 @@
-"""What a user may set about the outer loop, validation, checkpoints and hardware."""
+"""Settings of the outer loop, validation, checkpoints and hardware."""
 
 from __future__ import annotations
 
@@ -9,51 +9,56 @@ from dataclasses import dataclass
 class OuterConfig:
     """The outer loop (config group `outer`)."""
 
-    lr: float = 4e-5  # of AdamW, at the top of the schedule
-    head_lr: float | None = None  # of the head rule's own parameters; null: the same as lr
-    rule_lr: float | None = None  # of what the inner rule learns (rates, matrices); null: the same as lr
-    steps: int = 100  # meta-updates
-    meta_batch: int = 4  # episodes per meta-update
-    schedule: str = "cosine"  # constant | linear | cosine, after the warm-up
-    warmup: int = 10  # meta-updates over which the rate rises from 0
-    clip: float | None = 1.0  # largest norm of the mean meta-gradient; null: no clipping
-    # A meta-gradient that is not finite never reaches the weights: stop the run | skip the meta-update (three in a row stop the run).
+    lr: float = 4e-5  # peak learning rate of AdamW after warm-up, typically 1e-5 to 1e-3
+    head_lr: float | None = None  # peak learning rate of the head's meta-parameters; null: the same as outer.lr
+    rule_lr: float | None = None  # peak learning rate of the inner rule's meta-parameters (learned rates, matrices); null: the same as outer.lr
+    steps: int = 100  # number of meta-updates (outer steps)
+    meta_batch: int = 4  # number of episodes per meta-update
+    schedule: str = "cosine"  # learning-rate schedule after warm-up: constant | linear | cosine (the last two decay to 0)
+    warmup: int = 10  # number of meta-updates of linear warm-up; 0: none
+    clip: float | None = 1.0  # clip the mean meta-gradient to this norm; null: no clipping
+    # What to do with a non-finite meta-gradient, which is never applied: stop (the run) | skip (the meta-update; three in a row stop the run).
     nonfinite: str = "stop"
-    spike: float | None = None  # skip a meta-update whose gradient norm is this many times the median of the last 20; null: none is
-    # The model that is kept is this share of the way from the initial weights of the encoder to the trained ones; less forgets less.
+    spike: float | None = None  # skip a meta-update whose gradient norm exceeds this multiple of the median of the last 20; null: never skip
+    # Weight interpolation (WiSE-FT): the saved model is (1 - blend) * initial + blend * trained weights of the encoder; above 0, at most 1.
+    # Below 1, the model keeps more of its pretrained knowledge.
     blend: float = 1.0
-    weight_decay: float = 0.01  # of matrices; biases, layer norms and what the inner rule learns have none
+    weight_decay: float = 0.01  # AdamW's weight decay of matrices; biases, layer norms and the inner rule's meta-parameters have none
 
 
 @dataclass
 class CheckpointConfig:
-    """When to save and what to keep (config node `checkpoint`)."""
+    """When to save checkpoints and how many to keep (config node `checkpoint`)."""
 
-    every: int = 50  # meta-updates between checkpoints; the last one and each new best are always saved
-    keep: int = 2  # newest checkpoints kept, besides the best
+    every: int = 50  # number of meta-updates between checkpoints; the last one and each new best are always saved
+    keep: int = 2  # number of newest checkpoints to keep; the best one is kept in addition
 
 
 @dataclass
 class HardwareConfig:
-    """Where and how to compute (config group `hardware`)."""
+    """Device, precision, memory and processes (config group `hardware`)."""
 
-    device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
-    threads: int | None = None  # of each process; null: OMP_NUM_THREADS, or all cores that it may use, shared among the processes
-    precision: str = "float32"  # float32 | float64 | tf32 (GPU) | bf16 (either: of the model's matrix products; parameters and inner loop stay in float32)
-    together: int | None = None  # episodes whose meta-gradients are taken in one pass, where they have one shape; null: on a GPU all that fit, else 1
-    max_memory: float | None = None  # GB that the process (or the GPU) may take; null: what is free, without changing any number for it
-    processes: int = 1  # of a training run on this machine, which share its episodes; several machines: docs/scaling.md
-    reduce: str = "ordered"  # how they add up meta-gradients: ordered (the same bits with any number of processes) | fast (fewer bytes exchanged)
-    timeout: float = 600.0  # seconds that a process waits for the others, until it takes one of them for lost
-    fast_kernels: bool = True  # CPU: the faster float32 product, an allocator that keeps freed memory; GPU: kernels of episodes together are recorded
+    device: str = "auto"  # auto (cuda if available, else cpu) | cpu | cuda | cuda:N | mps
+    threads: int | None = None  # CPU threads per process; null: OMP_NUM_THREADS, or all available cores, divided among the processes
+    precision: str = "float32"  # float32 | float64 | tf32 (GPU only) | bf16 (matrix products of the model; parameters and inner loop stay float32)
+    # Maximum number of episodes of the same shape whose meta-gradients are computed in one vectorised pass (vmap); null: on a GPU as many as
+    # fit in memory, else 1.
+    together: int | None = None
+    max_memory: float | None = None  # memory limit of the process (on a GPU: of the GPU) in GB; null: use the free memory
+    processes: int = 1  # number of processes on this machine that share the episodes of a training run; several machines: docs/scaling.md
+    # How processes sum meta-gradients: ordered (bit-identical for any number of processes) | fast (exchanges fewer bytes).
+    reduce: str = "ordered"
+    timeout: float = 600.0  # seconds to wait for the other processes before one is considered lost
+    # CPU: oneDNN's faster float32 matrix product, and an allocator that retains freed memory. GPU: episodes that are vectorised run as CUDA graphs.
+    fast_kernels: bool = True
 
 
 @dataclass
 class ValidationConfig:
-    """Meta-validation during training: it chooses the checkpoint and may stop the run (config node `validation`)."""
+    """Meta-validation during training: selects the best checkpoint and can stop the run early (config node `validation`)."""
 
-    every: int = 25  # meta-updates between validations; 0: none, the last parameters are taken
-    episodes: int = 8  # per meta-validation task
-    queries: int | None = 25  # query examples per class, fewer where a class has no more; null: every row not in the support set
-    score: str = "accuracy"  # what chooses the checkpoint: accuracy | balanced_accuracy
-    patience: int | None = None  # stop after this many validations without a new best; null: never
+    every: int = 25  # number of meta-updates between validations; 0: no validation, and the last parameters are used
+    episodes: int = 8  # number of episodes per meta-validation task
+    queries: int | None = 25  # query examples per class, fewer if a class has fewer; null: every row that is not in the support set
+    score: str = "accuracy"  # score that selects the best checkpoint: accuracy | balanced_accuracy
+    patience: int | None = None  # early stopping: stop after this number of validations without a new best; null: never

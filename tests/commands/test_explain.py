@@ -1,4 +1,4 @@
-"""What a setting means, what it is, and who has set it."""
+"""The meaning of a setting, its value, and which file or override set it."""
 
 import pytest
 
@@ -6,7 +6,7 @@ import pytest
 def test_a_setting(cli):
     found = cli("explain", "outer.lr", "+experiment=sentiment_fewshot")
     assert found.code == 0, found.err
-    assert "of AdamW, at the top of the schedule" in found.out
+    assert "peak learning rate of AdamW after warm-up" in found.out
     assert "type     float, default 4e-05" in found.out
     assert "value    0.0001, set by conf/experiment/sentiment_fewshot.yaml" in found.out
     assert "recommended (0.0001)" in found.out and "text_to_text (0.002)" in found.out
@@ -46,9 +46,9 @@ def test_a_group_and_all_groups(cli, monkeypatch):
         ("data.train", ["data.train, of metatrain finetune", "value    must be given"]),
         ("model.path", ["model.path, of metatrain predict"]),
         ("compare", ["of metatrain tasks", "task2vec"]),
-        ("inner.lr", ["set by conf/inner/sgd.yaml", "in finetune: of the encoder; null: the checkpoint's (default null)"]),
-        ("checkpoint", ["checkpoint.every", "in evaluate: a run directory"]),
-        ("data", ["data.label", "in predict: csv"]),
+        ("inner.lr", ["set by conf/inner/sgd.yaml", "in finetune: learning rate of the encoder; null: as in the checkpoint (default null)"]),
+        ("checkpoint", ["checkpoint.every", "in evaluate: checkpoint to start from: a run directory"]),
+        ("data", ["data.label", "in predict: file to label"]),
     ],
 )
 def test_a_setting_of_any_command(cli, tmp_path, key, said):
