@@ -89,7 +89,7 @@ def main(arguments: list[str]) -> None:
     from metatrain.tracking.metrics import validation_scores
     from metatrain.training.whole_files import place_for
 
-    paths = [place_for("html", page) for page in pages]
+    paths = [place_for("html", page, (".html", ".htm")) for page in pages]
     if finetuned := _finetuned(named):
         from metatrain.commands import compare_finetuned
 

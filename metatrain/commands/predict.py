@@ -71,6 +71,8 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
 
     if (config.text is None) == (config.data is None):
         raise UserError('give either text="..." or data=FILE')
+    if config.text is not None and config.output is not None:
+        raise UserError(f"output={config.output} is for data=FILE; the prediction for text=... is printed, leave output out")
     if config.text is not None and has_lone_surrogate(config.text):
         raise UserError(f"text={ascii(config.text)} is not valid UTF-8, or has half a character (a lone surrogate)")
     name = config.model.path

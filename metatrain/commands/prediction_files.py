@@ -22,6 +22,7 @@ from metatrain.tasks.texts import PAIR, is_picture, path_of
 from metatrain.tasks.unlabelled import Unlabelled
 from metatrain.training.whole_files import place_for, whole_file
 
+_OTHERS = (".xlsx", ".xls", ".ods", ".feather", ".arrow", ".avro", ".orc", ".xml", ".html", ".pdf", ".docx", ".zip", ".bz2", ".xz", ".zst", ".npy", ".pkl")
 REASON = "reason"  # why a row has no prediction
 
 
@@ -45,9 +46,11 @@ def output_for(name: str, inputs: Iterable[Path | int]) -> Path:
     """Where predictions are to be written; inputs: files, or descriptors of files, that are read.
 
     Raises:
-        UserError: no file can be there, or it is one of the inputs, by whatever name.
+        UserError: no file can be there, it is one of the inputs, by whatever name, or its ending is that of a format which is not written.
     """
     path = place_for("output", name)
+    if path.suffix.lower() in _OTHERS:
+        raise UserError(f"output={name}: predictions are written as .csv, .tsv, .parquet or .jsonl; name a file that ends so")
     if path.exists():
         present = path.stat()
         if path.is_file() and any(os.path.samestat(os.stat(each), present) for each in inputs if isinstance(each, int) or each.exists()):

@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> None:
     from metatrain.report.record import read
     from metatrain.training.whole_files import folder_for, place_for
 
-    page = place_for("out", options["out"]) if options.get("out") else run / "report.html"
+    page = place_for("out", options["out"], (".html", ".htm")) if options.get("out") else run / "report.html"
     figures = folder_for("pictures", options["pictures"]) if options.get("pictures") else None
     write_report(run, page)
     print(f"report: {page}")

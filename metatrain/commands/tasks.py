@@ -172,13 +172,10 @@ def _compare(config: TasksCommandConfig, tasks: TaskDistribution, drawing: Path 
 
 def _place_for_map(name: str) -> Path:
     """Raises: UserError: `matplotlib` is missing, the kind of picture is unknown, or no file can be there."""
-    from metatrain.errors import UserError
     from metatrain.training.whole_files import place_for
 
     check_installed("map=FILE", "matplotlib", "explore")
-    if Path(name).suffix not in (".png", ".svg", ".pdf"):
-        raise UserError(f"map={name}: unknown kind of picture; use .png, .svg or .pdf")
-    return place_for("map", name)
+    return place_for("map", name, (".png", ".svg", ".pdf"))
 
 
 def _target(config: TasksCommandConfig, wanted: str, everything: Sequence[tuple[str, Task]]) -> tuple[int, list[tuple[str, Task]]]:

@@ -24,17 +24,23 @@ def model_folder(folder: Path) -> Path:
 def listed_modules(path: Path) -> list[tuple[str, str]]:
     """(kind, folder within that of the pipeline) of each module that a pipeline's list names, in its order.
 
+    The kind is the name of a class of sentence-transformers, or the whole path of a class of somebody else, which may do anything.
+
     Raises:
         UserError: the list cannot be read, or names a folder elsewhere.
     """
     try:
-        modules = [(str(each["type"]).rsplit(".", 1)[-1], str(each["path"])) for each in json.loads(path.read_text(encoding="utf-8"))]
+        modules = [(_kind(str(each["type"])), str(each["path"])) for each in json.loads(path.read_text(encoding="utf-8"))]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(f"{path} is no list of the modules of a sentence-transformers pipeline: {error}") from error
     for _, folder in modules:
         if Path(folder).is_absolute() or ".." in Path(folder).parts:
             raise UserError(f"{path} names a folder that is not within its own: {folder}")
     return modules
+
+
+def _kind(path_of_class: str) -> str:
+    return path_of_class.rsplit(".", 1)[-1] if path_of_class.startswith("sentence_transformers.") else path_of_class
 
 
 def folder_of_transformer(name: str) -> str:

@@ -118,8 +118,11 @@ def _read(modules: list[tuple[str, str]], find: FindFile) -> Pipeline:
     if prompt := prompts.get("prompts", {}).get(prompts.get("default_prompt_name")):
         unknown = unknown or f"that puts {prompt!r} before every text, which is not done here"
 
-    own = settings(beside + "tokenizer_config.json").get("model_max_length")
-    length = settings(beside + _LENGTH).get("max_seq_length") or (own if isinstance(own, int) and own < _NO_LIMIT else None)
+    of_transformer, of_tokenizer = settings(beside + _LENGTH), settings(beside + "tokenizer_config.json")
+    if of_transformer.get("do_lower_case") and not of_tokenizer.get("do_lower_case"):
+        unknown = unknown or "that converts every text to lower case, which is not done here"
+    own = of_tokenizer.get("model_max_length")
+    length = of_transformer.get("max_seq_length") or (own if isinstance(own, int) and own < _NO_LIMIT else None)
     return Pipeline(transformer, _POOLINGS.get(modes[0], "mean"), "Normalize" in places, length, places.get("Dense") if gives_labels else None, unknown)
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,25 @@ from metatrain.training.failpoints import failpoint
 
 _ASIDE = ".old-"
 _UNFINISHED = ".tmp-"
+_OF_RUN = ("run.json", "config.yaml", "overrides.yaml", "metrics.jsonl", "results.json", "analysis.json", "run.log")
 
 
-def place_for(setting: str, name: str) -> Path:
+def place_for(setting: str, name: str, endings: Collection[str] = ()) -> Path:
     """Where a file is to be written whose name is the value of a setting; its directory is made.
 
+    Args:
+        endings: of its name, in lower case; empty: any.
+
     Raises:
-        UserError: no file can be there.
+        UserError: no file can be there, or it is one by which a run is known.
     """
     path = local_path(name)
     if path.is_dir():
         raise UserError(f"{setting}={name} is a directory; name a file in it")
+    if endings and path.suffix.lower() not in endings:
+        raise UserError(f"{setting}={name}: name a file that ends in {' or '.join(endings)}")
+    if path.name in _OF_RUN and path.exists() and (path.parent / _OF_RUN[0]).is_file():
+        raise UserError(f"{setting}={name} is a file of a run, which would be replaced; name another file")
     _make(path.parent, setting, name)
     return path
 

@@ -122,3 +122,10 @@ def test_an_image_that_cannot_be_read_leaves_the_others_their_predictions(cli, m
     monkeypatch.setattr(Classifier, "scores", refusing)
     rows = [json.loads(line) for line in cli("predict", model, table).out.splitlines()]
     assert [row.get("reason") for row in rows] == [None, "in.csv:3: field 'text' is empty", "cannot be read as an image"]
+
+
+@pytest.mark.parametrize(("settings", "why"), [(["data=in.csv", "output=x.xlsx"], "written as .csv"), (["text=it broke", "output=x.csv"], "is for data=FILE")])
+def test_an_output_that_would_not_be_what_it_says(cli, model, table, tmp_path, settings, why):
+    found = cli("predict", model, *settings)
+    assert found.code == 2 and why in found.err
+    assert not list(tmp_path.glob("x.*"))

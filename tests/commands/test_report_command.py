@@ -3,6 +3,11 @@
 import json
 import shutil
 
+import pytest
+
+from metatrain.errors import UserError
+from metatrain.training.whole_files import place_for
+
 
 def test_a_run_gets_its_page_and_pictures(cli, tiny_run, tmp_path):
     run = shutil.copytree(tiny_run, tmp_path / "run")
@@ -67,3 +72,13 @@ def test_a_comparison_as_a_page(cli, tiny_run, tmp_path):
     assert found.out.splitlines()[-1] == "page: both.html"
     html = (tmp_path / "both.html").read_text()
     assert "2 runs compared" in html and 'id="chart-tasks"' in html and 'id="chart-validation"' in html
+
+
+def test_no_page_takes_the_place_of_data_or_of_a_record(cli, tiny_run, examples):
+    before = examples.read_bytes(), (tiny_run / "results.json").read_bytes()
+    for command in (["report", str(tiny_run), f"out={examples}"], ["compare", str(tiny_run), f"{tiny_run}:prototypes", f"html={examples}"]):
+        found = cli(*command)
+        assert found.code == 2 and "name a file that ends in .html" in found.err
+    with pytest.raises(UserError, match="is a file of a run"):
+        place_for("output", str(tiny_run / "results.json"))
+    assert before == (examples.read_bytes(), (tiny_run / "results.json").read_bytes())

@@ -86,6 +86,7 @@ def test_a_checkpoint_is_pooled_as_its_modules_say(tmp_path, modules, transforme
             "of the modules Transformer, Pooling, Dense",
         ),
         ([("WordWeights", {}), ("Pooling", MEAN)], {}, "of the modules Transformer, WordWeights, Pooling"),
+        ([("Pooling", MEAN)], {"sentence_bert_config": {"max_seq_length": 20, "do_lower_case": True}}, "that converts every text to lower case"),
         ([("Pooling", MEAN)], {"config_sentence_transformers": {"prompts": {"q": "query: "}, "default_prompt_name": "q"}}, "puts 'query: ' before every text"),
     ],
 )
@@ -96,6 +97,14 @@ def test_what_cannot_be_computed_is_refused_or_left_out_as_the_settings_say(tmp_
     model, said = opened(name, pooling="mean", normalize=False)
     assert (model.pooling, model.normalize) == ("mean", False)
     assert any(why in line and line.startswith("warning: ") for line in said)
+
+
+def test_classes_of_somebody_else_may_do_anything(tmp_path):
+    name = pipeline(tmp_path, ("Pooling", MEAN))
+    listed = (tmp_path / "modules.json").read_text()
+    (tmp_path / "modules.json").write_text(listed.replace(f"{KIND}Pooling", "attentive.Pooling"))
+    with pytest.raises(UserError, match="of the modules Transformer, attentive.Pooling, which cannot be computed here"):
+        opened(name)
 
 
 def test_training_says_where_its_settings_differ_from_the_pipeline(tmp_path):
