@@ -70,8 +70,8 @@ MUTATIONS = [
     Mutation(
         "iMAML: lambda",
         "meta/meta_gradient.py",
-        "torch.zeros_like(v[name])) / method.proximal",
-        "torch.zeros_like(v[name])) / (1.01 * method.proximal)",
+        "torch.zeros_like(v[name])) / strength for name in names",
+        "torch.zeros_like(v[name])) / (1.01 * strength) for name in names",
         "meta/test_meta_gradient.py",
         "imaml",
     ),
