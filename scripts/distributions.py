@@ -27,7 +27,7 @@ TARGETS = ("software.t4", "apparel.t4")
 SELECTED = 6
 UPDATES = 150
 HEADING = "## Task distributions"
-INTRODUCTION = "Runs by `python scripts/distributions.py`, one training seed each, in November 2026; intervals as above."
+INTRODUCTION = "Written by `python scripts/distributions.py`; runs of November 2026, one training seed each."
 
 PICTURE_ARMS = "evaluation.arms=[meta_trained,no_meta_training,logistic_regression,prototypes]"
 OF_SENTENCES = ("sentence_order", "same_text")
@@ -111,7 +111,7 @@ def arms_table(name: str, shots: str | None = None) -> str:
     """A line for each arm of a run, the meta-trained one first; with so many examples a class, where there are several numbers."""
     found = results(name) if shots is None else results(name)["by_shots"][shots]
     against = {each["against"]: difference(each) for each in found["comparisons"]}
-    lines = ["| arm | score | meta-trained minus it |", "|---|---|---|"]
+    lines = ["| arm | score | gain |", "|---|---|---|"]
     return joined(lines + [f"| {arm.replace('_', ' ')} | {percent(value)} | {against.get(arm, '')} |" for arm, value in found["arms"].items()])
 
 
@@ -130,8 +130,8 @@ def tasks_table(name: str, key: str = "mean") -> str:
 
 
 def smlmt() -> str:
-    names = {"smlmt": "masked words alone", "smlmt_half": "half masked words, half labelled tasks", "smlmt_labelled": "labelled tasks alone"}
-    lines = ["| training episodes | meta-trained | gain over the untouched encoder |", "|---|---|---|"]
+    names = {"smlmt": "masked words only", "smlmt_half": "half masked words, half labelled tasks", "smlmt_labelled": "labelled tasks only"}
+    lines = ["| training episodes | meta-trained | gain over no meta-training |", "|---|---|---|"]
     for name, what in names.items():
         found = results(name)
         (gain,) = (each for each in found["comparisons"] if each["against"] == "no_meta_training")
@@ -140,64 +140,64 @@ def smlmt() -> str:
     for arm in ("no_meta_training", "logistic_regression", "prototypes"):
         lines.append(f"| none: {arm.replace('_', ' ')} | {percent(untouched[arm])} | |")
     return f"""\
-`+experiment=smlmt`: MiniLM with `protoanil`, {UPDATES} meta-updates of 4 episodes. Masked-word episodes come from the texts of 14 domains of
-ARSC, whose labels are not used by them; tested on 15 tasks (2-way 5-shot, 10 episodes each) of five domains that no training saw.
+`+experiment=smlmt`: MiniLM with `protoanil`, {UPDATES} meta-updates of 4 episodes. Masked-word episodes are built from the texts of 14
+domains of ARSC without their labels. Test: 15 tasks (2-way 5-shot, 10 episodes each) of five unseen domains.
 
 {joined(lines)}
 
-Half masked words minus labelled alone: {paired(RUNS / "smlmt_half", RUNS / "smlmt_labelled", "5")}.
+Half masked words minus labelled tasks only: {paired(RUNS / "smlmt_half", RUNS / "smlmt_labelled", "5")}.
 
-What did not help: masked words. Alone they leave the encoder where it was, and in half of the episodes they take the place of labelled
-ones without harm or use."""
+Masked-word tasks did not help: used on their own they do not improve the encoder, and in half of the episodes they neither improve nor
+significantly worsen the labelled tasks."""
 
 
 def beside() -> str:
-    lines = ["| | 1-shot | minus as it is | 5-shot | minus as it is |", "|---|---|---|---|---|"]
+    lines = ["| component | 1-shot | difference from unchanged, 1-shot | 5-shot | difference from unchanged, 5-shot |", "|---|---|---|---|---|"]
     for name, settings in BESIDE.items():
         cells = []
         for shots in ("1", "5"):
             score = percent(results(f"beside_{name}")["by_shots"][shots]["arms"]["meta_trained"])
             cells += [score, "" if name == "as_it_is" else paired(RUNS / f"beside_{name}", RUNS / "beside_as_it_is", shots)]
-        lines.append(f"| `{' '.join(settings) or 'as it is'}` | {' | '.join(cells)} |")
+        lines.append(f"| `{' '.join(settings) or 'unchanged'}` | {' | '.join(cells)} |")
     return f"""\
-The recipe of `sentiment_fewshot` on the reviews in the package, each time with one thing more; one training seed, 40 episodes in each of three
-meta-validation domains. A quarter of the episodes are of clusters; the samplers choose among nine domains.
+The recipe of `sentiment_fewshot` on the reviews included in the package, with one additional component at a time; one training seed, 40 episodes
+in each of three meta-validation domains. With clusters, a quarter of the episodes use cluster labels; the samplers choose among nine domains.
 
 {joined(lines)}
 
-None of them helped. The intervals are of one training seed: three seeds of the recipe itself are two points apart (below). With three domains and twelve
-comparisons no difference is significant after correction; clusters and the sampler by hardness score lowest."""
+No component helped. The intervals come from one training seed, while three seeds of the recipe itself differ by two points (below). With three
+domains and twelve comparisons no difference is significant after correction. Clusters and the hardness sampler score lowest."""
 
 
 def sentences() -> str:
     alone = RUNS / "smlmt_labelled"
-    lines = ["| beside the labelled tasks | meta-trained | minus the labelled tasks alone |", "|---|---|---|"]
+    lines = ["| added to the labelled tasks | meta-trained | difference from labelled tasks only |", "|---|---|---|"]
     lines.append(f"| nothing | {percent(meta_trained(alone, '5'))} | |")
     for kind in OF_SENTENCES:
         run = RUNS / f"smlmt_{kind}"
         lines.append(f"| `tasks.{kind}.share=0.25` | {percent(meta_trained(run, '5'))} | {paired(run, alone, '5')} |")
     return f"""\
-Tasks of two sentences from the texts themselves in a quarter of the episodes, everything else as for masked words on ARSC: does the second
-follow the first (`sentence_order`), are both of one text (`same_text`)?
+Self-supervised sentence-pair tasks in a quarter of the episodes, all other settings as for masked words on ARSC: does the second sentence follow
+the first (`sentence_order`), do both come from the same text (`same_text`)?
 
 {joined(lines)}
 
-Neither can be told from the labelled tasks alone (one training seed), though a quarter of their episodes is gone: they cost nothing, and that they
-help was not shown."""
+Neither differs significantly from the labelled tasks only (one training seed), although they replace a quarter of the labelled episodes: no cost
+and no benefit was measured."""
 
 
 def languages() -> str:
     return f"""\
-`+experiment=cross_lingual`: meta-trained on sentiment in eight languages, tested on four others, 3-way 5-shot. The encoder is one of
-English.
+`+experiment=cross_lingual`: meta-trained on sentiment in eight languages, tested on four unseen languages, 3-way 5-shot, with an English
+encoder.
 
 {arms_table("cross_lingual")}"""
 
 
 def domains() -> str:
     return f"""\
-`+experiment=domain_adaptation`: meta-trained on the topics of AG News and the sentiment of Financial PhraseBank, tested on the sentiment of
-reviews (FDU-MTL), 2-way 5-shot.
+`+experiment=domain_adaptation`: meta-trained on AG News topics and Financial PhraseBank sentiment, tested on review sentiment (FDU-MTL),
+2-way 5-shot.
 
 {arms_table("domain_adaptation")}"""
 
@@ -207,12 +207,12 @@ def text_to_text() -> str:
     lines = ["| inner steps | score | log loss |", "|---|---|---|"]
     lines += [f"| {count} | {100 * steps['steps'][count]:.1f} | {steps['losses'][count]:.2f} |" for count in steps["steps"]]
     return f"""\
-`+experiment=text_to_text`: a T5 of 2 + 2 layers with random weights and first-order MAML, on captions from English into German, abstracts and
-reviews; tested on captions into French, other abstracts, other domains, 10-shot, 5 episodes each.
+`+experiment=text_to_text`: a randomly initialised T5 of 2 + 2 layers with first-order MAML. Meta-training: captions from English into German,
+abstracts and reviews. Test: captions into French, other abstracts and other review domains, 10-shot, 5 episodes each.
 
 {tasks_table("text_to_text")}
 
-Log loss of the same: of the tokens of a wanted text, or of the right label, in nats.
+Log loss in nats, per token of the target text or of the correct label:
 
 {tasks_table("text_to_text", "loss")}
 
@@ -220,18 +220,18 @@ All six tasks:
 
 {arms_table("text_to_text")}
 
-The meta-trained model after so many inner steps, mean over the six tasks; the experiment takes 4.
+Score of the meta-trained model by number of inner steps, mean over the six tasks (the experiment uses 4):
 
 {joined(lines)}
 
-These are small numbers: random weights and 1,800 episodes make no translator. Meta-validation, whose mean is over accuracy of sentiment, chrF and
-ROUGE-L, chose the model of step 150 of 450."""
+Scores are low: 1,800 episodes from random weights do not train a translator. Meta-validation (mean of sentiment accuracy, chrF and ROUGE-L)
+chose the model of step 150 of 450."""
 
 
 def alphabets() -> str:
     return f"""\
-`+experiment=alphabets`: prototypes by a vision transformer of two layers with random weights, on pictures of letters that `scripts/alphabets.py`
-draws, nine scripts to train on; 5-way in three others, 100 episodes in each. 1-shot:
+`+experiment=alphabets`: ProtoNet with a randomly initialised two-layer vision transformer, on character images (Omniglot-style) drawn by
+`scripts/alphabets.py`. Nine training alphabets, three test alphabets, 5-way, 100 episodes each. 1-shot:
 
 {arms_table("alphabets", "1")}
 
@@ -239,14 +239,14 @@ draws, nine scripts to train on; 5-way in three others, 100 episodes in each. 1-
 
 {arms_table("alphabets", "5")}
 
-The other arms have an encoder that has learned nothing. Logistic regression on the pixels themselves, on other episodes of the same scripts
-(`python scripts/alphabets.py FOLDER --pixels armenian georgian hebrew`): 33.9 and 52.5."""
+The encoder of the other arms is untrained. Logistic regression on pixels scores 33.9 and 52.5 on other episodes of the same alphabets
+(`python scripts/alphabets.py FOLDER --pixels armenian georgian hebrew`)."""
 
 
 def pictures_and_texts() -> str:
     return f"""\
-`+experiment=pictures_and_texts`: the same letters and the reviews in the package, by a CLIP of two and two layers with random weights; 2-way
-5-shot, 100 episodes in each of three scripts and four products that meta-training never saw.
+`+experiment=pictures_and_texts`: the same character images and the reviews included in the package, with a randomly initialised CLIP of two
+layers per modality; 2-way 5-shot, 100 episodes in each of three unseen alphabets and four unseen products.
 
 {tasks_table("pictures_and_texts")}"""
 
@@ -256,8 +256,8 @@ def same_request() -> str:
         return ", ".join(mean(meta_trained(RUNS / name, shots)) for name in ("same_request", *(f"same_request_{seed}" for seed in MORE_SEEDS)))
 
     return f"""\
-`+experiment=same_request`: do these two requests want the same? Pairs of requests of CLINC150, a task for each of its domains
-(`scripts/pairs.py` makes them), six to train on; tested in two others, 50 episodes in each. 5-shot:
+`+experiment=same_request`: do two requests have the same intent? Pairs of CLINC150 requests (created by `scripts/pairs.py`), one task per
+domain: six training domains, two test domains, 50 episodes each. 5-shot:
 
 {arms_table("same_request", "5")}
 
@@ -265,16 +265,16 @@ def same_request() -> str:
 
 {arms_table("same_request", "1")}
 
-Training seeds 0, 1, 2, 5-shot and 1-shot: {seeds("5")}; {seeds("1")}.
+Accuracy of `meta_trained` for training seeds 0, 1, 2, 5-shot; 1-shot: {seeds("5")}; {seeds("1")}.
 
-The names of the classes alone, which are those of every task, do nearly as well: the task was learned in meta-training, and examples add a little
-at 5 shots. Candidates on the meta-validation tasks, 20 episodes in each (those of other algorithms ran on one H100):
+Label names alone do nearly as well, because they are the same in every task: the model learned the task in meta-training, and the examples add
+little at 5 shots. Candidates on the meta-validation tasks, 20 episodes each (the other algorithms ran on one H100):
 
 {candidates_table(RUNS, "same_request_valid", REQUESTS, ("1", "5"), percent)}"""
 
 
 def nearness() -> str:
-    lines = ["| target | nearest | at random | training tasks chosen by nearness |", "|---|---|---|---|"]
+    lines = ["| target task | nearest training tasks | two random selections | nearest training tasks, names |", "|---|---|---|---|"]
     for target in TARGETS:
         domain = target.split(".")[0]
 
@@ -286,12 +286,14 @@ def nearness() -> str:
         randoms = ", ".join(f"{mean(f'random_{draw + 1}'):.1f}" for draw in range(DRAWS))
         lines.append(f"| {target} | {mean('nearest'):.1f} | {randoms} | {', '.join(chosen)} |")
     return f"""\
-Meta-training as for ARSC above, without masked words, on {SELECTED} of the training tasks for 30 meta-updates; the target's domain alone is
-tested (its three tasks, 15 episodes each). The nearest are those that `metatrain tasks target=TARGET select={SELECTED} nearness=1` suggests.
+Meta-training as for ARSC above, without masked words, on {SELECTED} of the training tasks for 30 meta-updates; tested on the
+three tasks of the target's domain, 15 episodes each. The nearest training tasks are those that
+`metatrain tasks target=TARGET select={SELECTED} nearness=1` suggests.
 
 {joined(lines)}
 
-Choosing by nearness made no difference here: for one target it is ahead of both random choices by less than a point, for the other behind both."""
+Selecting training tasks by nearness made no difference here: for one target it is better than both random selections by less than a point, for
+the other it is worse than both."""
 
 
 def select(settings: Sequence[str]) -> None:
@@ -310,11 +312,11 @@ def in_context() -> str:
     last = 100 * float(np.mean([event["accuracy_after"] for event in trained[-IN_CONTEXT_LAST:]]))
     arms = results("in_context")["arms"]
     return f"""\
-`algorithm=in_context` (MetaICL) in a GPT-2 of two layers with random weights: five intents of one domain of CLINC150, one example of each, read before
-each query; six domains to train on, two others tested, 50 episodes in each. After {len(trained)} meta-updates it answers {last:.0f}% of the
-queries of its training tasks (the last {IN_CONTEXT_LAST} meta-updates), and {percent(arms["meta_trained"])}% of those in domains that it never saw, where
-chance is 20: six domains whose intents are always called the same are learned by heart, not from what stands before the query. The method wants a
-pretrained decoder and many kinds of tasks, which were not at hand."""
+`algorithm=in_context` (MetaICL) with a randomly initialised two-layer GPT-2: five intents of one domain of CLINC150, one example per intent as
+the prompt of each query; six training domains, two test domains, 50 episodes each. After {len(trained)} meta-updates its accuracy is {last:.0f}% on the
+queries of its training tasks (the last {IN_CONTEXT_LAST} meta-updates) and {percent(arms["meta_trained"])}% in unseen domains, where chance is 20.
+The model memorises the six training domains, whose intents always have the same names, instead of reading the prompt. The method needs a
+pretrained decoder-only model and many kinds of tasks; neither was available."""
 
 
 SECTIONS = [
@@ -328,26 +330,26 @@ SECTIONS = [
         },
     ),
     Section(
-        "Tasks of two sentences, on ARSC",
+        "Sentence-pair tasks on ARSC",
         sentences,
         {"smlmt_labelled": train(*LABELLED), **{f"smlmt_{kind}": train(*LABELLED, f"tasks.{kind}.share=0.25") for kind in OF_SENTENCES}},
     ),
     Section(
-        "A contrastive term, clusters and samplers",
+        "Contrastive loss, clusters and samplers",
         beside,
         {f"beside_{name}": train("sentiment_fewshot", *settings, *BESIDE_ON_VALIDATION) for name, settings in BESIDE.items()},
     ),
     Section("Other languages: NusaX", languages, {"cross_lingual": train("cross_lingual")}),
     Section("From news to product reviews", domains, {"domain_adaptation": train("domain_adaptation")}),
     Section(
-        "Translation, summaries and sentiment in one run, from random weights",
+        "Translation, summarisation and sentiment in one run, from random weights",
         text_to_text,
         {"text_to_text": train("text_to_text")},
     ),
-    Section("Pictures: letters of scripts that meta-training never saw", alphabets, {"alphabets": train("alphabets", PICTURE_ARMS)}),
-    Section("Pictures and texts in one run", pictures_and_texts, {"pictures_and_texts": train("pictures_and_texts", PICTURE_ARMS)}),
+    Section("Images: characters of unseen alphabets", alphabets, {"alphabets": train("alphabets", PICTURE_ARMS)}),
+    Section("Images and texts in one run", pictures_and_texts, {"pictures_and_texts": train("pictures_and_texts", PICTURE_ARMS)}),
     Section(
-        "Pairs of texts: do two requests want the same?",
+        "Text pairs: do two requests have the same intent?",
         same_request,
         {
             **{f"same_request_valid_{name}": train("same_request", *settings, *REQUESTS_ON_VALIDATION) for name, settings in REQUESTS.items()},
@@ -356,7 +358,7 @@ SECTIONS = [
         },
     ),
     Section(
-        "Choosing training tasks by nearness",
+        "Selecting training tasks by nearness",
         nearness,
         {"smlmt_labelled": train(*LABELLED)},
         select,

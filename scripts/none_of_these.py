@@ -1,8 +1,8 @@
-"""How well texts of no class are told: python scripts/none_of_these.py RUN
+"""Measure out-of-scope detection: python scripts/none_of_these.py RUN
 
-RUN is one of `intent_fewshot`. Support sets of its two test domains are drawn from CLINC150's training file; asked are the test file of the
-domain and the 1,000 out-of-scope test texts, with `none_of_these=0.05`. Beside it, logistic regression on the frozen encoder, which answers
-none_of_these where its highest probability is below what 5% of the examples have in cross-validation. Prints what it found as JSON.
+RUN is a run of `intent_fewshot`. Support sets of its two test domains come from CLINC150's training file; queries are the domain's test file
+and the 1,000 out-of-scope test texts, with `none_of_these=0.05`. Baseline: logistic regression on the frozen encoder, which predicts
+none_of_these if its highest probability is below the 5% quantile of the support examples in cross-validation. Prints the results as JSON.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from metatrain.training.config import HardwareConfig
 DOMAINS = ("banking", "credit_cards")
 SHOTS = (1, 2, 5, 10)
 DRAWS, SHARE = 10, 0.05
-FIGURES = ("lost", "found", "auroc")  # share of known texts taken for none, share of out-of-scope texts taken for none, area under the curve
+FIGURES = ("lost", "found", "auroc")  # share of in-scope texts rejected, share of out-of-scope texts detected, AUROC
 
 
 def measure(run: Path) -> dict[str, dict[str, dict[str, float]]]:

@@ -102,20 +102,23 @@ NAMED = "[meta_trained,no_meta_training,logistic_regression,logistic_regression_
 UNNAMED = "[meta_trained,no_meta_training,logistic_regression]"
 WITH_NAMES = {
     "meta_trained": "meta-trained",
-    "no_meta_training": "not meta-trained",
+    "no_meta_training": "without meta-training",
     "logistic_regression_with_names": "logistic regression, with names",
     "logistic_regression": "logistic regression",
 }
-WITHOUT_NAMES = {"meta_trained": "meta-trained", "no_meta_training": "not meta-trained", "logistic_regression": "logistic regression"}
+WITHOUT_NAMES = {"meta_trained": "meta-trained", "no_meta_training": "without meta-training", "logistic_regression": "logistic regression"}
 SLOW_5 = "[meta_trained,logistic_regression,full_finetune,setfit]"
 WAY = ["evaluation.way=5", "evaluation.queries=20"]
 
 
 INTRODUCTION = """\
-Runs by `python scripts/recommended.py` in November 2026, all-MiniLM-L6-v2 (22.7M parameters). `algorithm=recommended`: cosines to
-class means, of which the name of the class is one example (`algorithm.label_names`); weights 0.6 of the way from the initial encoder
-to the trained one (`outer.blend`); a head fitted to the support set where it has two examples of a class or more (`inner.fit_head`).
-Every arm begins with the same encoder and sees the same episodes. Intervals are 95%, over tasks and episodes within them."""
+Written by `python scripts/recommended.py`; runs of November 2026, all-MiniLM-L6-v2 (22.7M parameters). `algorithm=recommended` combines:
+
+- cosine prototypes with the label name as one more example per class (`algorithm.label_names`);
+- weight interpolation (WiSE-FT): 0.6 of the way from the initial to the trained encoder (`outer.blend`);
+- a head fitted to the support set if it has at least two examples per class (`inner.fit_head`).
+
+All arms start from the same encoder and see the same episodes. Intervals are 95%, over tasks and episodes within tasks."""
 
 
 def joint_run(name: str) -> str:
@@ -124,7 +127,7 @@ def joint_run(name: str) -> str:
 
 def cross_domain() -> str:
     return f"""\
-1-shot, training seed 0, 50 episodes in each domain:
+1-shot, training seed 0, 50 episodes per domain:
 
 {table(RUNS / "clinc150_cross_domain_0", "1", seconds=True)}
 
@@ -140,7 +143,7 @@ Three training seeds (episodes differ with the seed), 1-shot:
 
 {seeds_table("clinc150_cross_domain", "2")}
 
-Arms that train a model for every episode, on 10 episodes in each domain, 1-shot:
+Arms that train a model per episode, 10 episodes per domain, 1-shot:
 
 {table(RUNS / "clinc150_slow", "1", seconds=True)}
 
@@ -148,26 +151,29 @@ Arms that train a model for every episode, on 10 episodes in each domain, 1-shot
 
 {table(RUNS / "clinc150_slow", "2", seconds=True)}
 
-5-shot, 8 episodes in each domain:
+5-shot, 8 episodes per domain:
 
 {table(RUNS / "clinc150_slow_5", "5", seconds=True)}
 
-Seconds are of one thread, with another run on the other core."""
+Adaptation times: one thread, another run on the other core."""
 
 
-def errors_gone(arms: dict[str, dict[str, Any]]) -> float:
-    """The share of logistic regression's errors that the meta-trained arm does not make."""
+def error_reduction(arms: dict[str, dict[str, Any]]) -> float:
+    """Return the relative error reduction of the meta-trained arm over logistic regression."""
     return 1 - (1 - arms["meta_trained"]["mean"]) / (1 - arms["logistic_regression"]["mean"])
 
 
 def seeds_table(experiment: str, shots: str) -> str:
-    """One line a training seed: the recipe, logistic regression, and the share of its errors that are gone."""
-    lines = ["| training seed | meta-trained | logistic regression | with names | errors of logistic regression that are gone |", "|---|---|---|---|---|"]
+    """Return a row per training seed: the recipe, logistic regression, and the error reduction relative to it."""
+    lines = [
+        "| training seed | meta-trained | logistic regression | logistic regression, with names | error reduction vs logistic regression |",
+        "|---|---|---|---|---|",
+    ]
     gone = []
     for seed in SEEDS:
         arms = read_results(RUNS / f"{experiment}_{seed}")["by_shots"][shots]["arms"]
         ours, theirs, names = (arms[arm]["mean"] for arm in ("meta_trained", "logistic_regression", "logistic_regression_with_names"))
-        gone.append(errors_gone(arms))
+        gone.append(error_reduction(arms))
         lines.append(f"| {seed} | {100 * ours:.1f} | {100 * theirs:.1f} | {100 * names:.1f} | {100 * gone[-1]:.0f}% |")
     lines.append(f"| mean | | | | {100 * np.mean(gone):.0f}% |")
     return "\n".join(lines)
@@ -175,7 +181,7 @@ def seeds_table(experiment: str, shots: str) -> str:
 
 def setfit_at_one_shot() -> str:
     return f"""\
-Training seed 0, 1-shot, all 50 episodes in each domain, where the table above has 10:
+Training seed 0, 1-shot, all 50 episodes per domain (the table above uses 10):
 
 {table(RUNS / "clinc150_setfit", "1", seconds=True)}"""
 
@@ -183,7 +189,7 @@ Training seed 0, 1-shot, all 50 episodes in each domain, where the table above h
 def all_intents_table() -> str:
     """Arms on all 150 intents, without intervals: there is one support set, and the file of queries is what it is."""
     arms = {shots: read_results(RUNS / f"clinc150_all_{shots}_0")["by_shots"][shots]["arms"] for shots in ("5", "10")}
-    lines = ["| arm | 5 examples: accuracy | calibration error | 10 examples: accuracy | calibration error |", "|---|---|---|---|---|"]
+    lines = ["| arm | accuracy, 5-shot | calibration error, 5-shot | accuracy, 10-shot | calibration error, 10-shot |", "|---|---|---|---|---|"]
     for name in sorted(arms["5"], key=lambda name: -arms["5"][name]["mean"]):
         cells = [f"{100 * arms[shots][name][key]:.1f}" for shots in ("5", "10") for key in ("mean", "calibration_error")]
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
@@ -193,7 +199,7 @@ def all_intents_table() -> str:
 def all_tried() -> str:
     scores = {name: _meta_trained(f"clinc150_valid_{name}", "5") for name in (*ALL_TRIED, "encoder")}
     settings = {**ALL_TRIED, "encoder": ["inner.fit_encoder=true"]}
-    return ", ".join(f"`{' '.join(settings[name]) or 'as it is'}` {score:.1f}" for name, score in scores.items())
+    return ", ".join(f"`{' '.join(settings[name]) or 'unchanged'}` {score:.1f}" for name, score in scores.items())
 
 
 def _meta_trained(run: str, shots: str) -> float:
@@ -203,18 +209,18 @@ def _meta_trained(run: str, shots: str) -> float:
 
 def all_intents() -> str:
     return f"""\
-Training seed 0, the official test file; meta-trained on these 750 or 1,500 examples alone:
+Training seed 0, official test file, meta-trained on these 750 or 1,500 examples only:
 
 {all_intents_table()}
 
-With training seeds 1 and 2 the meta-trained model has {seeds_of_all("5")} (5 examples) and {seeds_of_all("10")} (10 examples).
+Training seeds 1 and 2 of `meta_trained`: {seeds_of_all("5")} (5-shot), {seeds_of_all("10")} (10-shot).
 
-Published, with encoders of 110M to 355M parameters: DNNC 91.0 and 93.8 (Zhang et al. 2020), CPFT 92.3 and 94.2
-(Zhang et al. 2021), ICDA 92.6 and 94.8 (Lin et al. 2023).
-This encoder has 22M and is **behind them**, by 1.5 points and more from 5 examples, by 2.0 and more from 10. On the validation file, 5 examples (a
-difference of 0.5 is chance): {all_tried()}.
-Nothing tried moves it up, and more training on the texts that are the support set does harm: after a quarter of the updates all of them are right.
-`inner.fit_encoder` chose no update."""
+Published results (5-shot, 10-shot) of encoders with 110M to 355M parameters: DNNC 91.0, 93.8 (Zhang et al. 2020), CPFT 92.3, 94.2
+(Zhang et al. 2021), ICDA 92.6, 94.8 (Lin et al. 2023).
+This encoder has 22M parameters and is **behind them** by at least 1.5 points at 5 shots and 2.0 at 10 shots. Candidates on the validation file,
+5-shot (differences of 0.5 are within noise): {all_tried()}.
+No candidate improves on it. More training on the texts of the support set is harmful: after a quarter of the updates they are all classified
+correctly. `inner.fit_encoder` chose zero updates."""
 
 
 def seeds_of_all(shots: str) -> str:
@@ -224,12 +230,12 @@ def seeds_of_all(shots: str) -> str:
 def fdu_table(shots: str) -> str:
     """One line a training seed: what matters of unseen review domains."""
     arms = ("meta_trained", "joint_logistic_regression", "names_only", "shuffled_labels", "no_meta_training", "logistic_regression")
-    lines = [f"| training seed | {' | '.join(f'`{arm}`' for arm in arms)} | errors of logistic regression that are gone | minus joint training |"]
+    lines = [f"| training seed | {' | '.join(f'`{arm}`' for arm in arms)} | error reduction vs logistic regression | gain over joint training |"]
     lines.append(f"|---|{'---|' * (len(arms) + 2)}")
     for seed in SEEDS:
         part = read_results(RUNS / f"fdu_leave_domains_out_{seed}")["by_shots"][shots]
         means = {arm: part["arms"][arm]["mean"] for arm in arms}
-        gone = errors_gone(part["arms"])
+        gone = error_reduction(part["arms"])
         against = next(difference(each) for each in part["comparisons"] if each["against"] == "joint_logistic_regression")
         lines.append(f"| {seed} | {' | '.join(f'{100 * mean:.1f}' for mean in means.values())} | {100 * gone:.0f}% | {against} |")
     return "\n".join(lines)
@@ -237,7 +243,7 @@ def fdu_table(shots: str) -> str:
 
 def domains() -> str:
     return f"""\
-Training seed 0; 10 support sets in each domain, the whole test file as queries. 5-shot:
+Training seed 0; 10 support sets per domain, the complete test file as queries. 5-shot:
 
 {table(RUNS / "fdu_leave_domains_out_0", "5")}
 
@@ -245,7 +251,7 @@ Training seed 0; 10 support sets in each domain, the whole test file as queries.
 
 {table(RUNS / "fdu_leave_domains_out_0", "1")}
 
-Three training seeds (joint training has one), 5-shot:
+Three training seeds (one for joint training), 5-shot:
 
 {fdu_table("5")}
 
@@ -253,7 +259,7 @@ Three training seeds (joint training has one), 5-shot:
 
 {fdu_table("1")}
 
-The names of the classes alone do as well as any examples: every domain is the same task, which was learned in meta-training."""
+Label names alone do as well as examples: every domain is the same task, and the model learned it in meta-training."""
 
 
 def more_of_it() -> str:
@@ -267,36 +273,35 @@ def more_of_it() -> str:
     chosen = max(event["accuracy"] for event in validation("fdu_leave_domains_out_0"))
     early, late = (max(event["accuracy"] for event in curve if event["step"] <= steps) for steps in (180, LONGER_STEPS))
     lengths = ", ".join(f"{length} tokens {mean(meta_trained(RUNS / f'fdu_valid_length_{length}', '5'))}" for length in LENGTHS)
-    many = f"{MANY_EXAMPLES} examples, the whole encoder"
+    many = f"{MANY_EXAMPLES} examples, whole encoder finetuned"
     rows = {
         f"5 examples, {SHORT} tokens, {LONGER_STEPS} updates": ("fdu_longer", "5"),
         "the same model with 256 tokens": ("fdu_longer_256", "5"),
-        "5 examples, trained with 256 tokens too, as above": ("fdu_leave_domains_out_0", "5"),
+        "5 examples, trained with 256 tokens, as above": ("fdu_leave_domains_out_0", "5"),
         many: ("fdu_all_examples", str(MANY_EXAMPLES)),
     }
     found = {what: meta_trained(RUNS / name, shots) for what, (name, shots) in rows.items()}
     tasks = list(next(iter(found.values()))["per_task"])
-    lines = [f"| a class | {' | '.join(tasks)} | mean |", f"|---|{'---|' * (len(tasks) + 1)}"]
+    lines = [f"| examples per class, setting | {' | '.join(tasks)} | mean |", f"|---|{'---|' * (len(tasks) + 1)}"]
     lines += [f"| {what} | {' | '.join(mean(each['per_task'][task]) for task in tasks)} | {mean(each)} |" for what, each in found.items()]
     return f"""\
-What was tried to come nearer to the aim of 70% of the errors (88 points), training seed 0; choices by the meta-validation domains:
+Attempts to reach the target of 70% fewer errors than logistic regression (88 points), training seed 0. The meta-validation domains decided:
 
-- **Longer training** with texts of {SHORT} tokens, {LONGER_STEPS} updates in place of 180: there {100 * late:.1f} in place of {100 * early:.1f}, on the
-  test domains {both("fdu_longer")} (5-shot, 1-shot).
-- **Longer texts** when that model is used: 5-shot on the test files of the two meta-validation domains
+- **Longer training** with texts of {SHORT} tokens, {LONGER_STEPS} updates instead of 180:
+  on the meta-validation domains {100 * late:.1f} instead of {100 * early:.1f}, on the test domains {both("fdu_longer")} (5-shot, 1-shot).
+- **Longer texts at test time**, same model: 5-shot on the test files of the two meta-validation domains
   {lengths}; on the test domains with 256 {both("fdu_longer_256")}.
-  Hence the 256 tokens in training too, with 400 updates, of the runs above ({100 * chosen:.1f} on the meta-validation domains,
+  The runs above therefore train with 256 tokens and 400 updates ({100 * chosen:.1f} on the meta-validation domains,
   {both("fdu_leave_domains_out_0")} on the test domains).
-- **Many examples**, {MANY_EXAMPLES} of each class, on which the whole encoder of the run above is trained (`inner.fit_encoder`): what this encoder can do
-  there at all.
+- **Many examples**, {MANY_EXAMPLES} per class, on which `inner.fit_encoder` finetunes the whole encoder of the run above: an upper bound for this
+  encoder.
 
 {chr(10).join(lines)}
 
-Even {2 * MANY_EXAMPLES} labelled examples of the domain itself come to a mean of {mean(found[many])}: the aim is above what this encoder makes of them.
-A larger one was not tried.
+Even {2 * MANY_EXAMPLES} labelled examples of the domain itself reach a mean of only {mean(found[many])}: the target is out of reach for
+this encoder. A larger one was not tried.
 
-Arms that train a model for every episode, beside the model of the run above; 5-shot, three support sets in each of the four domains, 100 queries of
-each class:
+Arms that train a model per episode, compared with the model of the run above; 5-shot, three support sets per domain, 100 queries per class:
 
 {table(RUNS / "fdu_slow", "5", seconds=True)}"""
 
@@ -314,22 +319,22 @@ def splits_table(run: str, columns: dict[str, str]) -> str:
 
 def class_splits() -> str:
     return f"""\
-Five splits of the 150 intents into 50 each to train on, to validate on and to test with (Dopierre et al. 2021), 600 test episodes with 5 queries a class;
-one training seed each, with the settings of `clinc150_cross_domain`, which was not tuned to these splits:
+Five splits of the 150 intents into 50 each for training, validation and test (Dopierre et al. 2021); 600 test episodes with 5 queries per class, one
+training seed per split. The settings are those of `clinc150_cross_domain`, not tuned to these splits. Accuracy in percent:
 
 {splits_table("clinc150_splits", WITH_NAMES)}"""
 
 
 def unnamed_splits() -> str:
     return f"""\
-Published results have no names of classes to read; the same without them (`algorithm.label_names=false`):
+Published results do not use label names. The same runs without them (`algorithm.label_names=false`):
 
 {splits_table("clinc150_splits_unnamed", WITHOUT_NAMES)}"""
 
 
 def reviews() -> str:
     return f"""\
-Training seed 0, 25 episodes in each domain; 5-shot:
+Training seed 0, 25 episodes per domain. 5-shot:
 
 {table(RUNS / "sentiment_fewshot_0", "5")}
 
@@ -345,8 +350,8 @@ Three training seeds, 5-shot:
 
 {seeds_table("sentiment_fewshot", "1")}
 
-Every domain is the same task here, whose classes have the same names: the names alone do as well as any examples, and in seed 1 the examples
-make it worse. Candidates on the meta-validation domains, 40 episodes in each:
+Every domain is the same task with the same label names, so label names alone do as well as examples; in seed 1 the examples make the score
+worse. Candidates on the meta-validation domains, 40 episodes each:
 
 {candidates_table(RUNS, "reviews", TRIED, ("1", "5"))}"""
 
@@ -357,46 +362,46 @@ def searched() -> str:
     fitted = found["clinc150"].pop("fitted")
     at = "; ".join(f"{shots} shots {scores['fitted']:.1f} and {scores['prototypes']:.1f}" for shots, scores in fitted.items())
     return f"""\
-By `python scripts/recipe_search.py`, one training seed each: accuracy of cosine prototypes made of examples, or of examples and names, of an
-encoder that is a share (`outer.blend`) of the way from the initial to the trained one. CLINC150, domains `small_talk` and `work`, 5-way,
-200 episodes in each; 1-shot, 2-shot:
+Measured by `python scripts/recipe_search.py`, one training seed each: accuracy of cosine prototypes computed from examples, from examples and label
+names ("with names"), or from label names only ("names"). The columns are interpolation coefficients between the initial and the trained encoder
+(`outer.blend`; 1.0: the trained encoder). CLINC150, domains `small_talk` and `work`, 5-way, 200 episodes each; each cell: 1-shot, 2-shot accuracy:
 
 {_candidates(found["clinc150"], ("1", "2"), ("examples", "with names"))}
 
-- **Meta-training alone is not enough**: two of the five candidates end below the encoder that they began with, the others less than two
-  points above it, since 90 intents are soon learned by heart. Part of the way back keeps what was gained and what was known: a share of
-  0.5 or 0.75 is best, of the candidate with the high rate 0.25 or 0.5.
-- The name of a class is worth about a second example.
-- A fitted head and the prototypes that it starts from (blend {FITTED[1]}, with names, {FITTED[3]} episodes in each domain): {at}.
+- **Meta-training alone is not enough**: two of the five candidates end below the initial encoder, the others less than two points above it,
+  because 90 intents are quickly memorised. Weight interpolation keeps both the gain and the prior knowledge: a coefficient of 0.5 or 0.75
+  is best, 0.25 or 0.5 for the candidate with the high learning rate.
+- The label name is worth about one additional example.
+- A fitted head versus the prototypes that initialise it (blend {FITTED[1]}, with names, {FITTED[3]} episodes in each domain): {at}.
 
-FDU-MTL, domains `baby` and `camera_photo`, 500 texts of each, 40 support sets, texts cut at 96 tokens; 1-shot, 5-shot:
+FDU-MTL, domains `baby` and `camera_photo`, 500 texts each, 40 support sets, texts truncated to 96 tokens; each cell: 1-shot, 5-shot accuracy:
 
 {_candidates(found["fdu_mtl"], ("1", "5"), ("examples", "with names", "names"))}
 
-- Sentiment is what this encoder does not know to begin with, and there is little to keep: shares below 0.75 are worse.
-- Joint training is as good as meta-training here, and what was trained with names needs no examples beside them: every task is the same task.
+- The initial encoder does not know sentiment, so there is little prior knowledge to keep: coefficients below 0.75 are worse.
+- Joint training is as good as meta-training here, and models trained with label names need no examples: every task is the same task.
 """
 
 
 def also_tried() -> str:
     what = {
-        "as_it_is": "as it is",
+        "as_it_is": "unchanged",
         "pooling_first": "`model.pooling=first`",
         "contrastive": "`algorithm.contrastive=supervised`",
-        "warm_start": "begins with an encoder that 150 updates on masked words of the training domains' texts (SMLMT) have made",
+        "warm_start": "initial encoder pre-trained with SMLMT: 150 updates on masked words of the training domains' texts",
     }
-    lines = ["| candidate | 1-shot | 2-shot | before meta-training, 1-shot | 2-shot |", "|---|---|---|---|---|"]
+    lines = ["| candidate | meta-trained, 1-shot | meta-trained, 2-shot | initial encoder, 1-shot | initial encoder, 2-shot |", "|---|---|---|---|---|"]
     for name in CLINC150_TRIED:
         parts = [read_results(RUNS / f"clinc150_tried_{name}")["by_shots"][shots]["arms"] for shots in ("1", "2")]
         cells = [mean(part[arm]) for arm in ("meta_trained", "no_meta_training") for part in parts]
         lines.append(f"| {what[name]} | {' | '.join(cells)} |")
     against = [paired(RUNS / f"clinc150_tried_{name}", RUNS / "clinc150_tried_as_it_is", "1") for name in ("pooling_first", "contrastive", "warm_start")]
     return f"""\
-`clinc150_cross_domain` on its meta-validation domains, 50 episodes in each, training seed 0:
+`clinc150_cross_domain` on its meta-validation domains, 50 episodes each, training seed 0:
 
 {chr(10).join(lines)}
 
-1-shot, minus as it is: {"; ".join(against)}. Distillation was not tried: there was no larger encoder to learn from."""
+Differences from unchanged, 1-shot, in the order of the rows: {"; ".join(against)}. Distillation was not tried, because no larger encoder was available."""
 
 
 def _candidates(found: dict[str, dict[str, Any]], shots: tuple[str, str], kinds: tuple[str, ...]) -> str:
@@ -408,7 +413,7 @@ def _candidates(found: dict[str, dict[str, Any]], shots: tuple[str, str], kinds:
     before = found["before"]
     rest = {name: blends for name, blends in found.items() if name != "before"}
     shares = list(next(iter(rest.values())))
-    lines = [f"| candidate | made of | {' | '.join(f'blend {share}' for share in shares)} |", f"|---|---|{'---|' * len(shares)}"]
+    lines = [f"| candidate | prototypes from | {' | '.join(f'blend {share}' for share in shares)} |", f"|---|---|{'---|' * len(shares)}"]
     for kind in kinds:
         lines.append(f"| before meta-training: {cell(before, kind)} | {kind} |{' |' * len(shares)}")
         lines += [f"| {name} | {kind} | {' | '.join(cell(blends[share], kind) for share in shares)} |" for name, blends in rest.items()]
@@ -436,7 +441,7 @@ SECTIONS = [
         },
     ),
     Section(
-        "CLINC150, two unseen domains, SetFit at one shot",
+        "CLINC150, two unseen domains, SetFit at 1 shot",
         setfit_at_one_shot,
         {
             "clinc150_setfit_base": train("clinc150_cross_domain", "evaluation.arms=[meta_trained]", "report=false"),
@@ -444,7 +449,7 @@ SECTIONS = [
         },
     ),
     Section(
-        "CLINC150, all 150 intents from 5 or 10 examples of each (`clinc150_all`)",
+        "CLINC150, all 150 intents from 5 or 10 examples per intent (`clinc150_all`)",
         all_intents,
         {
             **{f"clinc150_valid_{name}": train("clinc150_all", *ALL_ON_VALIDATION, *settings) for name, settings in ALL_TRIED.items()},
@@ -478,12 +483,12 @@ SECTIONS = [
         },
     ),
     Section(
-        "CLINC150, the class splits of ProtAugment, 5-way (`clinc150_splits`)",
+        "CLINC150, class splits of ProtAugment, 5-way (`clinc150_splits`)",
         class_splits,
         {f"clinc150_splits_{variant}": train("clinc150_splits", f"tasks.variant='{variant}'", f"evaluation.arms={NAMED}") for variant in VARIANTS},
     ),
     Section(
-        "The same class splits, names not read",
+        "CLINC150, class splits of ProtAugment, without label names",
         unnamed_splits,
         {
             f"clinc150_splits_unnamed_{variant}": train(
@@ -500,9 +505,9 @@ SECTIONS = [
             **seeds("sentiment_fewshot", f"evaluation.arms={REVIEWS}"),
         },
     ),
-    Section("What was tried, on meta-validation tasks alone", searched, made=[str(FOUND)]),
+    Section("Search for the recipe on meta-validation tasks", searched, made=[str(FOUND)]),
     Section(
-        "Pooling, a contrastive term, a start from masked words",
+        "Pooling, contrastive loss, SMLMT initialisation",
         also_tried,
         {
             "clinc150_tried_masked_words": train("smlmt", *ON_MASKED_WORDS),

@@ -12,7 +12,7 @@ import sys
 
 from results_page import PAGE, ROOT, percent, put_section, run_once
 
-HEADING = "## Methods side by side"
+HEADING = "## Comparison of methods"
 RUNS = ROOT / "outputs" / "results" / "methods"
 UPDATES, META_BATCH, RATE, EPISODES = 30, 4, 2e-4, 20
 
@@ -22,8 +22,8 @@ DISTRIBUTIONS = {
     "clinc150": ["tasks=clinc150", "tasks.meta_test.tasks=[small_talk,work]", "episode.way=5", "episode.shots=1", "evaluation.shots=[1]"],
 }
 TITLES = {
-    "reviews": "`reviews`, 2-way 5-shot: nine training domains, three others tested",
-    "clinc150": "CLINC150, 5-way 1-shot: six training domains, two others tested",
+    "reviews": "`reviews`, 2-way 5-shot: nine training domains, three test domains",
+    "clinc150": "CLINC150, 5-way 1-shot: six training domains, two test domains",
 }
 BUDGET = [
     f"outer.steps={UPDATES}",
@@ -74,7 +74,7 @@ def table(distribution: str) -> str:
     lines = [
         f"### {TITLES[distribution]}",
         "",
-        "| method | meta-trained | not meta-trained | gain | query loss before → after adaptation |",
+        "| preset | meta-trained | without meta-training | gain | query loss before → after adaptation |",
         "|---|---|---|---|---|",
     ]
     done = [method for method in methods() if (RUNS / distribution / method / "results.json").exists()]
@@ -90,22 +90,23 @@ def section() -> str:
     return f"""\
 {HEADING}
 
-Runs by `python scripts/results.py`. Every preset of `conf/algorithm/` with the same budget: all-MiniLM-L6-v2, {UPDATES} meta-updates of {META_BATCH} episodes,
-outer.lr={RATE:g} ({own}, since it trains its LoRA alone), everything else as the preset has it;
+Written by `python scripts/results.py`. Every preset of `conf/algorithm/` with the same budget: all-MiniLM-L6-v2,
+{UPDATES} meta-updates of {META_BATCH} episodes,
+outer.lr={RATE:g} ({own}, because it trains only its LoRA matrices), all other settings as in the preset;
 one training seed. Accuracy over {EPISODES} episodes in each tested domain, the same for all methods, with 95% intervals over domains
-and episodes; the gain is paired, by episode, with the same method before meta-training. The tested domains are the
-meta-validation domains of each distribution: its meta-test domains are not touched here. Losses are means over the last five
+and episodes. The gain is the paired difference from the same method without meta-training. The tested domains are the
+meta-validation domains of each distribution; its meta-test domains are not used here. Losses are means over the last five
 meta-updates.
 
-What this shows is how methods fare with {UPDATES * META_BATCH} episodes, which is few: a method that needs more to begin to work is not
-judged by it. The settings of the presets are not tuned to these tasks. In words, of the run of November 2026:
+The tables compare methods after {UPDATES * META_BATCH} meta-training episodes. That is few: the tables do not judge
+methods that need longer training. The presets are not tuned to these tasks. Findings of the run of November 2026:
 
-- On `reviews` a frozen encoder is at chance, and most methods come to about 62, too close to each other for an order among them.
-  Methods of which little adapts or is trained (BOIL and CAVIA with saturated prototypes, LoRA), or that need more steps
-  (Reptile, LEOPARD's generator from scratch), have hardly begun; joint training learns the training domains only.
-- On CLINC150 the frozen encoder is good already, and so few episodes improve no method but iMAML, whose prototypes begin worse.
-- With one text a class, prototypes at `algorithm.head_scale=1` fit the support set without adaptation: there the methods that
-  start from them are all ProtoNet, to the digit.
+- On `reviews` the frozen encoder is at chance, and most methods reach about 62; their differences are too small for a ranking.
+  Methods that adapt or train few parameters (BOIL and CAVIA with saturated prototypes, LoRA) or need more updates
+  (Reptile, LEOPARD with its generator trained from scratch) have barely started to learn. Joint training learns the training domains only.
+- On CLINC150 the frozen encoder is already good. With this few episodes only iMAML improves, whose prototypes start from a lower score.
+- With one text per class, prototypes at `algorithm.head_scale=1` fit the support set without adaptation, so all methods that start
+  from prototypes score exactly as ProtoNet.
 
 {table("reviews")}
 

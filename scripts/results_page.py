@@ -122,7 +122,7 @@ def table(folder: Path, shots: str, seconds: bool = False) -> str:
     part = read_results(folder)["by_shots"][shots]
     against = {each["against"]: difference(each) for each in part["comparisons"]}
     lines = [
-        f"| arm | accuracy | calibration error | meta-trained minus it |{' seconds to adapt |' if seconds else ''}",
+        f"| arm | accuracy | calibration error | gain |{' adaptation time (s) |' if seconds else ''}",
         f"|---|---|---|---|{'---|' if seconds else ''}",
     ]
     for arm, found in sorted(part["arms"].items(), key=lambda item: -item[1]["mean"]):
@@ -138,7 +138,7 @@ def candidates_table(
     lines = [f"| candidate | {' | '.join(f'{count}-shot' for count in shots)} |", f"|---|{'---|' * len(shots)}"]
     for name, settings in candidates.items():
         cells = [cell(meta_trained(folder / f"{prefix}_{name}", count)) for count in shots]
-        lines.append(f"| `{' '.join(settings) or 'as it is'}` | {' | '.join(cells)} |")
+        lines.append(f"| `{' '.join(settings) or 'unchanged'}` | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

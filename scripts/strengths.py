@@ -25,7 +25,7 @@ from metatrain.models.encoder import load_encoder
 
 DATA = ("agnews_test", "financial_phrasebank", "github_issue_type", "poem_sentiment", "tweet_hate", "symptom_disease")
 TEXTS, CLASSES, SUPPORT_SETS, SHOTS = 80, 10, 6, (1, 2, 5, 16)
-HEADING = "### The strength of logistic regression"
+HEADING = "### Regularisation of logistic regression"
 
 
 def read(folder: Path) -> list[dict[str, str]]:
@@ -71,11 +71,12 @@ def section() -> str:
     lines = [
         HEADING,
         "",
-        "By `python scripts/strengths.py --write`: all-MiniLM-L6-v2, frozen, on six data sets that are for choosing only; accuracy and log loss",
-        "with a fixed strength (C times the mean squared length of the vectors; the default of scikit-learn is 1 here), and with the one that",
-        "cross-validation on the support set chooses. With one example a class nothing can be held out, and it is 100.",
+        "Written by `python scripts/strengths.py --write`: logistic regression on the frozen all-MiniLM-L6-v2, on six data sets used for this choice",
+        "only. Each cell: accuracy in percent, log loss. Columns: inverse regularisation strength (C times the mean squared norm of the vectors;",
+        "scikit-learn's default corresponds to 1), and the value chosen by cross-validation on the support set. With one example per class nothing",
+        "can be held out, and the value is 100.",
         "",
-        f"| examples a class | {' | '.join(f'{strength:g}' for strength in STRENGTHS)} | chosen |",
+        f"| examples per class | {' | '.join(f'{strength:g}' for strength in STRENGTHS)} | cross-validated |",
         f"|---|{'---|' * (len(STRENGTHS) + 1)}",
     ]
     for shots in SHOTS:
@@ -91,4 +92,4 @@ if __name__ == "__main__":
     text = section()
     print(text)
     if arguments.write:
-        put_section(PAGE, HEADING, text, below="## Methods side by side")
+        put_section(PAGE, HEADING, text, below="## Comparison of methods")

@@ -16,7 +16,7 @@ from results_page import JOINT, ROOT, Run, Section, candidates_table, is_made, m
 RUNS = ROOT / "outputs" / "results" / "transfer"
 HEADING = "## The recommended recipe on other tasks"
 INTRODUCTION = """\
-Runs by `python scripts/transfer.py` in November 2026, all-MiniLM-L6-v2 and `algorithm=recommended`; arms and intervals as above."""
+Written by `python scripts/transfer.py`; runs of November 2026, all-MiniLM-L6-v2 and `algorithm=recommended`."""
 SEEDS = (0, 1, 2)
 ARMS = "[meta_trained,no_meta_training,logistic_regression,logistic_regression_with_names,prototypes,names_only,shuffled_labels]"
 JOINTLY = ARMS.replace("]", ",joint_logistic_regression]")
@@ -69,9 +69,9 @@ def by_seed(experiment: str, shots: Sequence[str], arms: Sequence[str], cell: Ca
 def sentences() -> str:
     arms = ("meta_trained", "no_meta_training", "joint_logistic_regression", "logistic_regression_with_names", "logistic_regression")
     return f"""\
-Three tasks of sentences, of which meta-training saw nothing: the sentiment of film reviews (MR), opinion or fact (Subj), what a question asks
-for (TREC, six classes, the official test file). Meta-training is on ten domains of product reviews and nine of intents. Five support sets a
-task, of 16 or 5 examples a class, each with 500 other rows of each class as queries (TREC: the test file). Training seed 0, 16-shot:
+Three unseen kinds of sentence classification: sentiment of film reviews (MR), subjectivity (Subj), question type (TREC, six classes, official
+test file). Meta-training uses ten domains of product reviews and nine of intents. Five support sets per task with 16 or 5 examples per class,
+each with 500 other rows per class as queries (TREC: the test file). Training seed 0, 16-shot:
 
 {table(RUNS / "mr_subj_trec_transfer_0", "16")}
 
@@ -79,7 +79,7 @@ task, of 16 or 5 examples a class, each with 500 other rows of each class as que
 
 {table(RUNS / "mr_subj_trec_transfer_0", "5")}
 
-By task, 16-shot:
+Per task, 16-shot:
 
 {per_task("mr_subj_trec_transfer_0", "16", arms)}
 
@@ -87,29 +87,29 @@ By task, 16-shot:
 
 {per_task("mr_subj_trec_transfer_0", "5", arms)}
 
-Beside a full finetune, 16-shot, with 100 queries of each class:
+Comparison with full finetuning, 16-shot, 100 queries per class:
 
 {table(RUNS / "mr_subj_trec_slow", "16", seconds=True)}
 
 {per_task("mr_subj_trec_slow", "16", ("meta_trained", "full_finetune", "full_finetune_of_trained"))}
 
-Where meta-training has seen nothing alike (TREC, Subj), 16 examples a class are enough for an encoder that adapts as a whole to do better, in thirty
-times the time; the recipe adapts its head alone. A full finetune that begins with the meta-trained encoder keeps most of both; so does
-`inner.fit_encoder`, below, which asks the examples first.
+On tasks unlike the training tasks (TREC, Subj), full finetuning on 16 examples per class scores higher, at thirty times the adaptation time; the
+recipe adapts only the head. Full finetuning of the meta-trained encoder keeps most of both advantages. So does `inner.fit_encoder` (below), which
+decides by cross-validation on the examples.
 
-Three training seeds (joint training has one):
+Three training seeds (one for joint training):
 
 {by_seed("mr_subj_trec_transfer", ("16", "5"), arms)}
 
-Candidates on the meta-validation tasks (news topics, financial news, one more domain of reviews and one of intents), 8 episodes each:
+Candidates on the meta-validation tasks (news topics, financial news, one review domain, one intent domain), 8 episodes each:
 
 {candidates_table(RUNS, "sentences_valid", SENTENCES_TRIED, ("16", "5"))}"""
 
 
 def intents() -> str:
     return f"""\
-All 15 intents of a domain at once, as a user has them: the domains `banking` and `credit_cards` of CLINC150; meta-training saw neither, nor any other
-of money. Training seed 0, 20 episodes in each, with settings that were found on other domains. 1-shot:
+All 15 intents of a domain at once, as in an application: the domains `banking` and `credit_cards` of CLINC150. Meta-training saw neither, nor any
+other financial domain. Training seed 0, 20 episodes per domain; the settings were chosen on other domains. 1-shot:
 
 {table(RUNS / "intent_fewshot_0", "1")}
 
@@ -127,18 +127,19 @@ Three training seeds:
 
 
 def strangers() -> str:
-    lines = ["| examples a class | method | texts of the classes lost | out-of-scope texts found | area under the curve |", "|---|---|---|---|---|"]
+    lines = ["| examples per class | method | in-scope texts rejected | out-of-scope texts detected | AUROC |", "|---|---|---|---|---|"]
     for shots, methods in read_results(RUNS / "none_of_these").items():
         for method, found in methods.items():
             lines.append(f"| {shots} | {method} | {100 * found['lost']:.1f}% | {100 * found['found']:.1f}% | {found['auroc']:.3f} |")
     return f"""\
-`none_of_these={none_of_these.SHARE}` with the 15 intents of `banking` or `credit_cards`, {none_of_these.DRAWS} support sets each; asked are the domain's
-test texts and CLINC150's 1,000 out-of-scope test texts (`python scripts/none_of_these.py RUN` has the details):
+`none_of_these={none_of_these.SHARE}` with the 15 intents of `banking` or `credit_cards`, {none_of_these.DRAWS} support sets
+each; queries are the domain's test texts and CLINC150's 1,000 out-of-scope test texts (details: `python scripts/none_of_these.py RUN`):
 
 {chr(10).join(lines)}
 
-The threshold is set by the examples alone. With one example a class it comes from how an example looks to a class that is known by its name; for logistic
-regression there is nothing to set one by. With few examples those of the classes that are lost are more than the 5% that were asked for."""
+The threshold is computed from the support set only. With one example per class, it comes from the scores of the examples against classes represented
+by their label names; logistic regression has no basis for a threshold there. With few examples, more in-scope texts are rejected than the requested
+5%."""
 
 
 def find_strangers(settings: Sequence[str]) -> None:
@@ -156,54 +157,58 @@ def whole_encoder() -> str:
     def seconds(name: str, shots: str) -> str:
         return f"{meta_trained(RUNS / name, shots)['adapt_seconds_per_episode']:.0f}"
 
-    top = ["| task, examples a class | head alone | whole encoder | log loss, head alone | log loss, whole encoder |", "|---|---|---|---|---|"]
+    top = [
+        "| task, examples per class | accuracy, head only | accuracy, whole encoder | log loss, head only | log loss, whole encoder |",
+        "|---|---|---|---|---|",
+    ]
     chosen = [
         line(f"encoder_valid_head_{shots}", f"encoder_valid_{shots}", shots, task) for shots in ENCODER for task in ("camera_photo", "agnews", "phrasebank")
     ]
     tested = [line("mr_subj_trec_slow", "encoder", "16", task) for task in ("mr", "subj", "trec")]
     differences = ", ".join(f"{shots}-shot {paired(RUNS / f'encoder_valid_{shots}', RUNS / f'encoder_valid_head_{shots}', shots)}" for shots in ENCODER)
     return f"""\
-After the head is fitted, the whole encoder goes on from there (Adam, batches of 16), for as many updates as are best on examples left out, none among the
-choices. On meta-validation tasks, where the rate was chosen (of 5e-5, 1e-4 and 2e-4, on other support sets); {ENCODER["16"]} support sets
-a task with 16 examples a class, {ENCODER["64"]} with 64:
+After the head is fitted, `inner.fit_encoder` finetunes the whole encoder (Adam, batch size 16). Cross-validation on the support set chooses the number
+of updates, which may be zero. Meta-validation tasks, on which the learning rate was chosen (from 5e-5, 1e-4 and 2e-4, on other support sets);
+{ENCODER["16"]} support sets per task with 16 examples per class, {ENCODER["64"]} with 64:
 
 {chr(10).join([*top, *chosen])}
 
-Whole encoder minus head alone: {differences} points of accuracy; it took {" and ".join(seconds(f"encoder_valid_{shots}", shots) for shots in ENCODER)} seconds
-a task on one thread, with other work on the other core.
+Whole encoder minus head only: {differences} points of accuracy;
+adaptation time {" and ".join(seconds(f"encoder_valid_{shots}", shots) for shots in ENCODER)} seconds per task on one thread, other core busy.
 
-The three tasks of sentences, the support sets that a full finetune was compared on above:
+The three sentence-classification tasks, on the support sets of the full finetuning above:
 
 {chr(10).join([*top, *tested])}
 
-Minus head alone: {paired(RUNS / "encoder", RUNS / "mr_subj_trec_slow", "16")}; {seconds("encoder", "16")} seconds a task.
+Whole encoder minus head only: {paired(RUNS / "encoder", RUNS / "mr_subj_trec_slow", "16")}; {seconds("encoder", "16")} seconds per task.
 
-Where the frozen encoder knows the kind of task (MR, and other reviews), nothing is gained, and where it does not, most of what a full finetune has over
-the head alone: {mean(meta_trained(RUNS / "encoder", "16"))} over all three tasks is the highest of the arms that were run there, and its calibration error,
-{100 * meta_trained(RUNS / "encoder", "16")["calibration_error"]:.1f}, the lowest. Cross-validation on 32 examples can be wrong about it: with one of the three
-support sets of `camera_photo` it was. It is off unless it is asked for, since the head alone takes less than a second."""
+There is no gain if the frozen encoder already knows the kind of task (MR and other reviews). Otherwise it gains most of what full finetuning gains
+over the head: its mean over the three tasks, {mean(meta_trained(RUNS / "encoder", "16"))}, is the highest of all arms run there, and its calibration error,
+{100 * meta_trained(RUNS / "encoder", "16")["calibration_error"]:.1f}, the lowest.
+Cross-validation on 32 examples can choose wrongly, as it did on one of the three support sets of `camera_photo`. The default is off, because
+fitting the head only takes less than a second."""
 
 
 def reviews() -> str:
     arms = ("meta_trained", "no_meta_training", "names_only", "shuffled_labels", "logistic_regression_with_names", "logistic_regression", "prototypes")
     return f"""\
-The published protocol: twelve target tasks, each with one fixed support set of 5 + 5. Accuracy / balanced accuracy, with the rate
-and the blend of `fdu_leave_domains_out`:
+Twelve target tasks, each with one fixed support set of 5 + 5. Learning rate and `outer.blend` are those of `fdu_leave_domains_out`. Accuracy /
+balanced accuracy:
 
 {by_seed("arsc", ("5",), arms, both)}
 
-Intervals of training seed 0, in accuracy:
+Accuracy with intervals, training seed 0:
 
 {table(RUNS / "arsc_0", "5")}
 
-By task:
+Per task, accuracy / balanced accuracy:
 
 {per_task("arsc_0", "5", ("meta_trained", "names_only", "no_meta_training", "logistic_regression"), both)}
 
-Always answering "positive" scores 78.1 / 50.0, a pooled word model that ignores the support set 86.2 / 70.3, and Induction Networks report 85.6
-(Geng et al. 2019; balanced accuracy not given). `algorithm=protoanil` with 500 updates, which does not read names, has 65.4 / 65.6 here, while on the
-meta-validation tasks it is as good (balanced 83.7 and 83.8): the fixed support sets of three target tasks mislead it. That the recipe took its place
-was decided with this known. `arsc_linear` has 85.1 / 80.0."""
+References: always predicting "positive" 78.1 / 50.0; a word-feature classifier trained on all training tasks, without the support set, 86.2 / 70.3;
+Induction Networks 85.6 (Geng et al. 2019; no balanced accuracy); `arsc_linear` 85.1 / 80.0. `algorithm=protoanil` with 500 updates and without label
+names scores 65.4 / 65.6 here, but as well as the recipe on the meta-validation tasks (balanced 83.7 and 83.8): the fixed support sets of three target
+tasks mislead it. The recipe replaced it after this result was known."""
 
 
 def encoder_on_validation(shots: str, *settings: str) -> Run:
@@ -227,7 +232,7 @@ SECTIONS = [
         },
     ),
     Section(
-        "The whole encoder, trained on the examples (`inner.fit_encoder`)",
+        "Whole-encoder finetuning on the support set (`inner.fit_encoder`)",
         whole_encoder,
         {
             "sentences_valid_as_it_is": train("mr_subj_trec_transfer", *SENTENCES_ON_VALIDATION),
@@ -243,14 +248,14 @@ SECTIONS = [
         {f"intent_fewshot_{seed}": train("intent_fewshot", f"seed={seed}", f"evaluation.arms={ARMS}") for seed in SEEDS},
     ),
     Section(
-        "Texts of no class (`none_of_these`)",
+        "Out-of-scope detection (`none_of_these`)",
         strangers,
         {"intent_fewshot_0": train("intent_fewshot", "seed=0", f"evaluation.arms={ARMS}")},
         find_strangers,
         ["none_of_these"],
     ),
     Section(
-        "ARSC, by its published protocol (`arsc`)",
+        "ARSC, published protocol (`arsc`)",
         reviews,
         {f"arsc_{seed}": train("arsc", f"seed={seed}", f"evaluation.arms={ARMS}") for seed in SEEDS},
     ),
