@@ -86,9 +86,9 @@ def on_device(values: np.ndarray, device: torch.device) -> Tensor:
     return found.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else found.to(device)
 
 
-def pad(texts: Sequence[np.ndarray], padding_id: int, device: torch.device) -> Padded:
-    """Right-padded batch of token ids, in groups of similar length."""
-    lengths, order, groups = longest_first(texts)
+def pad(texts: Sequence[np.ndarray], padding_id: int, device: torch.device, one_length: bool = False) -> Padded:
+    """Right-padded batch of token ids, in groups of similar length, or of `one_length`, which have no padding."""
+    lengths, order, groups = longest_first(texts, 1.0 if one_length else _GROUP_FILL)
     padded = []
     for group in groups:
         longest = int(lengths[order[group.start]])
@@ -133,13 +133,13 @@ def packed_cells(ids: Tensor, lengths: Tensor, mask: Tensor) -> Packed:
     return Packed(ids.reshape(1, -1), (cell % length)[None], (group,), cell[::length], lengths)
 
 
-def longest_first(texts: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, list[slice]]:
-    """(length of each text, texts in order of falling length, slices of that order whose texts are of similar length)."""
+def longest_first(texts: Sequence[np.ndarray], fill: float = _GROUP_FILL) -> tuple[np.ndarray, np.ndarray, list[slice]]:
+    """(length of each text, texts in order of falling length, slices of that order whose texts have at least the share `fill` of the longest one's length)."""
     lengths = np.array([len(ids) for ids in texts])
     order = np.argsort(-lengths, kind="stable")
     groups, begin = [], 0
     for end in range(1, len(order) + 1):
-        if end == len(order) or lengths[order[end]] < _GROUP_FILL * lengths[order[begin]]:
+        if end == len(order) or lengths[order[end]] < fill * lengths[order[begin]]:
             groups.append(slice(begin, end))
             begin = end
     return lengths, order, groups

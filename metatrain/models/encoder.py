@@ -24,7 +24,7 @@ from metatrain.models.dropout import dropout, set_dropout
 from metatrain.models.folders import folder_of_transformer
 from metatrain.models.pretrained import Backbone, attention_for, attention_in_log, load_backbone, load_tokenizer, longest_input, name_in_log
 from metatrain.models.sentence_pipeline import read_pipeline
-from metatrain.models.trial import check_runs
+from metatrain.models.trial import check_runs, reads_padding
 from metatrain.models.vocabulary import fit_vocabulary
 from metatrain.tasks.tokens import Tokens
 
@@ -52,6 +52,7 @@ class Encoder(nn.Module):
         self.uses_pooler = _uses_pooler(config, backbone.config.model_type)
         self.half_products = False  # matrix products in bf16, whatever the parameters are in
         self.architecture = architecture_of(backbone, config.max_length)  # None: batches are padded
+        self.reads_padding = False  # so that only texts of one length are encoded together
         # Keys and values of earlier tokens are not needed, and some architectures update theirs in place.
         self._options = {"use_cache": False} if "use_cache" in inspect.signature(backbone.forward).parameters else {}
 
@@ -85,7 +86,7 @@ class Encoder(nn.Module):
     def batch(self, texts: Sequence[np.ndarray]) -> TextBatch:
         """Model inputs for token ids."""
         if self.architecture is None:
-            return pad(texts, self._padding_id, self.device)
+            return pad(texts, self._padding_id, self.device, self.reads_padding)
         return pack(texts, self.device, self.architecture.causal)
 
     @property
@@ -207,6 +208,7 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
     if encoder.architecture is None:
         trial = [np.array(encoder.tokenizer(text)["input_ids"]) for text in ("a b c d", "a b c")]  # one of them padded
         check_runs(f"model.name={config.name}: {backbone.config.model_type}", encoder, lambda: encoder(encoder.batch(trial)), second_order)
+        encoder.reads_padding = reads_padding(lambda texts: encoder(encoder.batch(texts)), trial)
     if config.pooling in _FIRST_TOKEN and not _first_token_sees_others(encoder):
         raise UserError(f"model.pooling={config.pooling}: in {config.name} the first token sees no other, so that all texts look alike; choose last or mean")
     encoder.half_products = half_products
@@ -215,7 +217,12 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
     if encoder.architecture is not None:
         notes.append("attention: packed without padding, twice differentiable")
     else:
-        notes.append(f"{attention_in_log(backbone, second_order)}; texts are padded in groups of similar length")
+        together = (
+            "texts of one length are encoded together, since this architecture reads padding"
+            if encoder.reads_padding
+            else "texts are padded in groups of similar length"
+        )
+        notes.append(f"{attention_in_log(backbone, second_order)}; {together}")
     return encoder, notes
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -42,6 +43,16 @@ def check_runs(what: str, module: nn.Module, run: Callable[[], Tensor], second_o
     finally:
         for parameter, before in zip(parameters, trained):
             parameter.requires_grad_(before)
+
+
+@torch.no_grad()
+def reads_padding(encode: Callable[[Sequence[np.ndarray]], Tensor], texts: Sequence[np.ndarray]) -> bool:
+    """Whether a text's encoding changes with longer texts beside it, as where convolutions or Fourier transforms take in the padding.
+
+    encode: from token ids to encodings, [texts, H]; texts: of which the first is the longest.
+    """
+    alone = torch.cat([encode([text]) for text in texts])
+    return not torch.allclose(encode(texts).float(), alone.float(), rtol=1e-4, atol=1e-5)
 
 
 def _gradient(output: Tensor, parameters: list[nn.Parameter], create_graph: bool = False) -> list[Tensor]:

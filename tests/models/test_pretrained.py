@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, T5Config, T5EncoderModel
+from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, T5Config, T5EncoderModel
 
 from metatrain.errors import UserError
-from metatrain.models import scratch
+from metatrain.models import scratch, tiny
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 from metatrain.models.export import Classifier
@@ -92,3 +92,20 @@ def test_tokens_that_the_model_was_resized_for_stay(tmp_path):
     name = with_added_tokens(tmp_path, BertModel(BertConfig(**{**SIZE, "vocab_size": len(own) + 2})))
     encoder, notes = load_encoder(ModelConfig(name=name, max_length=32), second_order=True)
     assert encoder.tokenizer.convert_tokens_to_ids("<NUM>") == len(own) and not any("no embedding" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "reads"), [("convbert", {"embedding_size": 16, "head_ratio": 1}), ("fnet", {"tpu_short_seq_length": 64}), ("roberta", None)]
+)
+def test_the_texts_beside_a_text_do_not_change_its_encoding(tmp_path, architecture, reads):
+    """Convolutions and Fourier transforms read padding, so that such a model is given none."""
+    words = tiny.tokenizer()
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32, "max_position_embeddings": 66, "pad_token_id": 0}
+    AutoModel.from_config(AutoConfig.for_model(architecture, vocab_size=len(words), **size, **(reads or {}))).save_pretrained(tmp_path)
+    words.save_pretrained(tmp_path)
+    encoder, notes = load_encoder(ModelConfig(name=str(tmp_path), max_length=16), second_order=False)
+    assert any("this architecture reads padding" in note for note in notes) == bool(reads)
+    texts = encoder.tokens().encode(["a wonderful plot and more", "a wonderful plot and", "cold"])
+    with torch.no_grad():
+        together, alone = encoder(encoder.batch(texts)), torch.cat([encoder(encoder.batch([text])) for text in texts])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
