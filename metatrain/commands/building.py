@@ -42,6 +42,7 @@ from metatrain.models.pretrained import check_remote_code
 from metatrain.models.sentence_pipeline import read_pipeline
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.episodes import way_of
+from metatrain.tasks.labels import folded
 from metatrain.tasks.names import local_path
 from metatrain.training import checkpoint
 from metatrain.training.hints import resume_command
@@ -323,10 +324,11 @@ def check_none_of_these(share: float | None, learner: Learner) -> None:
 
 
 def check_no_label_is_none(labels: Iterable[str], source: str) -> None:
-    """Raises: UserError: with `none_of_these`, a label of the examples has the name of the answer to texts of no label."""
-    if NONE in labels:
+    """Raises: UserError: with `none_of_these`, a label of the examples has the name of the answer to texts of no label, or nearly."""
+    if (found := next((label for label in labels if folded(label) == folded(NONE)), None)) is not None:
+        near = "" if found == NONE else f" (nearly {NONE})"
         raise UserError(
-            f"{source}: the label {NONE} is what texts of no label are answered with; leave out the examples with this label, rename it, "
+            f"{source}: the label {found}{near} is what texts of no label are answered with; leave out the examples with this label, rename it, "
             "or leave out none_of_these"
         )
 

@@ -148,6 +148,8 @@ def _quoted_fields(lines: Iterable[Line], separator: str, skip_blank: bool = Fal
         reason = str(error)
         if "new-line" in reason:
             reason = "a carriage return in a field that is not quoted"
+        elif reason == "unexpected end of data":
+            reason = 'the quote that opens in this row is never closed; write a quote that is part of a text twice, in a field in quotes ("""so"" he said")'
         elif "expected after" in reason:
             reason += "; within a quoted field, a quote is written twice"
         raise _NotCsv(taken[0].number if taken else 1, f"not valid CSV: {reason}") from error

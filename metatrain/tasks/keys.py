@@ -18,11 +18,12 @@ _VARIATIONS = range(0xFE00, 0xFE10)  # marks that choose how the symbol before t
 
 
 class _WordCharacters(dict[int, str]):
-    """A table for `str.translate` that leaves letters, their marks and numbers, and makes a blank of any other character."""
+    """A table for `str.translate` that leaves letters, their marks and numbers, drops what has no shape, and makes a blank of any other character."""
 
     def __missing__(self, code: int) -> str:
-        is_of_word = unicodedata.category(chr(code))[0] in "LMN" and code not in _VARIATIONS
-        self[code] = chr(code) if is_of_word else " "
+        category = unicodedata.category(chr(code))
+        is_of_word = category[0] in "LMN" and code not in _VARIATIONS
+        self[code] = chr(code) if is_of_word else "" if category == "Cf" else " "  # Cf: zero-width spaces, joiners, soft hyphens
         return self[code]
 
 

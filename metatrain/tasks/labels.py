@@ -13,9 +13,11 @@ _INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u061c\u180e\u
 # Joiners shape the letters of many scripts, and emojis; beside Latin letters or at an end they do nothing.
 _IDLE_JOINER = re.compile("(?<![^\x00-\u024f\u200c\u200d])[\u200c\u200d]+|[\u200c\u200d]+(?![^\x00-\u024f])")
 _VISIBLE = re.compile(f"[^\\s\u200c\u200d{_INVISIBLE.pattern[1:]}")
-_NEARLY_NOTHING = re.compile("[\u200c\u200d\ufe0e\ufe0f]")  # joiners, and which of two shapes an emoji has
+# Joiners, which of several shapes a character has, and characters that are drawn as blanks or not at all.
+_NEARLY_NOTHING = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200c\u200d\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]")
+_DECIMAL = re.compile(r"[-+]?\d+\.\d*")
 _BETWEEN_WORDS = re.compile(r"[\s_-]+")
-_MISSING = ("nan", "<na>")  # what programs write for a missing value
+_MISSING = ("nan", "NaN", "NAN", "<NA>", "None", "null", "NULL", "N/A", "#N/A")  # what programs write for a missing value
 
 
 @functools.lru_cache(maxsize=100_000)  # labels come back, row after row
@@ -38,12 +40,19 @@ def label_notes(source: str, labels: Iterable[str]) -> list[str]:
     """What to check about the labels of a file: spellings that differ in little, and names that stand for missing values elsewhere."""
     alike: dict[str, list[str]] = defaultdict(list)
     for label in dict.fromkeys(labels):
-        folded = unicodedata.normalize("NFKC", _NEARLY_NOTHING.sub("", label)).casefold()
-        alike[_BETWEEN_WORDS.sub(" ", folded)].append(label)
+        alike[folded(label)].append(label)
     near = [names for names in alike.values() if len(names) > 1]
-    notes = [f"warning: {source}: label {names[0]!r} is read as written; drop its rows if it stands for a missing value" for folded, names in alike.items()
-             if folded in _MISSING]  # fmt: skip
+    notes = [f"warning: {source}: label {label!r} is read as written; drop its rows if it stands for a missing value" for names in alike.values()
+             for label in names if label in _MISSING]  # fmt: skip
     if near:
         named = "; ".join(" and ".join(map(repr, names)) for names in near[:3]) + (f" and {len(near) - 3} more" if len(near) > 3 else "")
         notes.append(f"warning: {source}: labels that look much alike are different classes: {named}")
     return notes
+
+
+def folded(label: str) -> str:
+    """A form that labels which look much alike share: without case, compatibility forms and blanks drawn otherwise; numbers by their value."""
+    plain = unicodedata.normalize("NFKC", _NEARLY_NOTHING.sub("", label)).casefold()
+    if _DECIMAL.fullmatch(plain):  # 1.0, as programs write a 1 in a column with missing values
+        plain = plain.rstrip("0").rstrip(".")
+    return _BETWEEN_WORDS.sub(" ", plain).strip()

@@ -136,6 +136,7 @@ def test_line_ends(tmp_path, name, end):
         ("rows.tsv", "text,label\na,x\n", "the columns are separated by ','; give the file a name that ends in .csv"),
         ("rows.csv", "Text, Label\na,x\n", "no column 'text'; the file has 'Text', 'Label'"),
         ("rows.csv", "text,te\u200bxt,label\na,b,x\n", "rows.csv:1: the header has the column 'text' twice"),
+        ("rows.csv", 'text,label\na,x\n"b,x\nc,y\n', "rows.csv:3: not valid CSV: the quote that opens in this row is never closed; write"),
         ("rows.csv", "text,label\na\rb,x\n", "rows.csv:2: not valid CSV: a carriage return in a field that is not quoted"),
         ("rows.csv", 'text;label\n"a; b";x\n', "rows.csv:2: the columns are separated by ';'"),
         ("rows.csv", "My export\n\ntext,label\na,x\n", "rows.csv:3: 2 fields, but the header has 1; the line of the header must name every"),

@@ -12,6 +12,7 @@ from conftest import ROOT, write_jsonl
 from metatrain.errors import RestartableError, UserError
 from metatrain.tasks.config import SourceConfig, SplitConfig, TasksConfig
 from metatrain.tasks.distribution import load_tasks
+from metatrain.tasks.keys import near_key
 
 AREAS = ("billing", "returns", "shipping", "sizes", "spares")
 
@@ -141,6 +142,10 @@ def test_letters_marks_symbols_and_punctuation_make_another_text(tmp_path, pair)
     write_jsonl(tmp_path / "a.jsonl", rows)
     split = {"meta_train": SplitConfig(tasks=["x"]), "meta_test": SplitConfig(tasks=["y"])}
     assert names(load_tasks(files_config(tmp_path, task="area", **split), 0))["meta_train"] == ["x"]  # not refused as shared
+
+
+def test_what_has_no_shape_divides_no_word():
+    assert near_key("so\u00adlar panel\u200bs", None) == near_key("Solar panels", None) != near_key("solar panel s", None)
 
 
 def test_case_blanks_and_unicode_form_do_not_make_another_text(tmp_path):

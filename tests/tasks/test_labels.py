@@ -10,7 +10,7 @@ from metatrain.errors import UserError
 from metatrain.tasks.config import SplitConfig, TasksConfig
 from metatrain.tasks.distribution import load_tasks
 from metatrain.tasks.files import Columns, read_file
-from metatrain.tasks.labels import clean_label, is_blank
+from metatrain.tasks.labels import clean_label, is_blank, label_notes
 
 COLUMNS = Columns("text", "label")
 
@@ -82,3 +82,14 @@ def test_labels_in_other_words_and_lists_of_labels_are_spelled_as_the_labels_are
     (tmp_path / "lists.json").write_text('{"some": ["tea"], "some": ["caf\u00e9"]}', encoding="utf-8")
     with pytest.raises(UserError, match="cannot be read as JSON: the key 'some' is there twice"):
         load_tasks(config, 0, ["meta_train"])
+
+
+@pytest.mark.parametrize("near", ["x\U000e0100", "x\u034f", "x\u115f", "x\u2800", "X", "\uff58"])
+def test_labels_that_nearly_look_the_same_are_reported(near):
+    assert label_notes("a.csv", ["x", near]) == [f"warning: a.csv: labels that look much alike are different classes: 'x' and {near!r}"]
+
+
+def test_numbers_of_one_value_and_what_stands_for_missing_values_are_reported():
+    assert "'1' and '1.0'" in label_notes("a.csv", ["1", "2", "1.0", "20", "0.2"])[0]
+    assert len(label_notes("a.csv", ["None", "none", "N/A"])) == 3  # the two spellings too
+    assert not label_notes("a.csv", ["10", "1", "none", "v1.2", "na"])
