@@ -49,6 +49,9 @@ def nothing_left(folder):
         (["train", "tasks=files"], ["tasks.path is not set"]),
         (["finetune", "checkpoint=tiny"], ["data.train is not set"]),
         (["evaluate", "checkpoint=tiny", "evaluation.shots=5"], ["evaluation.shots is a list; write evaluation.shots=[VALUE]"]),
+        (["evaluate", "checkpoint=tiny", "evaluation.shots={a: 1}"], ["evaluation.shots is a list; write evaluation.shots=[VALUE]"]),
+        (["train", "tasks.meta_test=[books]"], ["tasks.meta_test is a group of settings", "tasks.meta_test.tasks"]),
+        (["train", "tasks.sources=[a.csv]"], ["write 'tasks.sources={NAME: VALUE}'"]),
         (["finetune", "checkpoint=tiny", "data=rows.csv"], ["data is a group of settings", "data.train, data.test"]),
         (["train", "outer=3"], ["GROUP=OPTION", "GROUP.SETTING=VALUE"]),
         (["finetune", "model=tiny"], ["metatrain finetune has no setting 'model'"]),
@@ -169,6 +172,16 @@ def test_no_latest_run(cli):
 
 def test_a_run_directory_that_holds_a_run(cli, tiny_run):
     refused(cli("train", "debug=fast", f"hydra.run.dir={tiny_run}"), "already holds a run", "metatrain resume")
+
+
+def test_a_run_directory_that_is_taken_is_said_before_a_model_is_loaded(cli, examples):
+    for arguments in (("train", "model=hub", "model.name=a/b"), ("evaluate", "checkpoint=a/b"), ("finetune", "checkpoint=a/b", f"data.train={examples}")):
+        refused(cli(*arguments, "hydra.run.dir=."), "hydra.run.dir=. holds examples.csv, and is no run")
+
+
+def test_a_negative_number_of_steps_has_the_name_that_was_typed(cli, examples):
+    found = cli("finetune", "checkpoint=tiny", f"data.train={examples}", "inner.steps=-1")
+    assert found.code == 2 and "inner.steps=-1 must be zero or more" in found.err
 
 
 def test_no_model_directory(cli, tmp_path):

@@ -406,8 +406,10 @@ def _inner(inner: InnerConfig, overrides: InnerOverrides, plain: bool) -> InnerC
     """The inner loop of a checkpoint with other rates or another number of steps for adaptation.
 
     Raises:
-        UserError: the rates were learned.
+        UserError: the rates were learned, or a number of steps is negative.
     """
+    if overrides.steps is not None and overrides.steps < 0:  # by the name that was typed, which is not that of the setting below
+        raise UserError(f"inner.steps={overrides.steps} must be zero or more")
     for key in ("lr", "head_lr"):
         if getattr(overrides, key) is not None and inner.rule in LEARNS_RATES and not plain:
             raise UserError(f"inner.{key}: this model has learned its rates (inner.rule={inner.rule}), so none can be set; leave it out")

@@ -64,6 +64,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.training.run_directory import RunDirectory, recorded
     from metatrain.training.signals import StopRequest
 
+    RunDirectory.check_new(path, "evaluate")
     overrides = pin(config, overrides, "checkpoint", "evaluation.joint")
     with Display() as display:
         if config.evaluation.arms is not None:

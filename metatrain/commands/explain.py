@@ -75,6 +75,8 @@ def _hint(key: str, settings: Iterable[str]) -> str:
     from metatrain.config.compose import groups_of
     from metatrain.config.explain import suggestion
 
+    if key.partition(".")[0] == "hydra":
+        return "; metatrain train --cfg hydra lists those of Hydra; hydra.run.dir=DIR says where a run goes, hydra.sweep.dir=DIR where those of a grid go"
     same = [each for each in settings if each.rsplit(".", 1)[-1] == key]
     if same:
         return f"; there are {', '.join(same)}"

@@ -96,6 +96,7 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.training.run_directory import RunDirectory, recorded
     from metatrain.training.whole_files import write_json, written_whole
 
+    RunDirectory.check_new(path, "finetune")
     overrides = pin(config, overrides, "checkpoint")
     with Display() as display:
         examples = _read(config.data, config.none_of_these is not None, display.say)
@@ -164,7 +165,7 @@ def _adapt(learner: Learner, examples: Examples, none: float | None, display: Di
     elif fit is not None:
         display.say(f"fitted to {what} in {seconds:.1f} s (training loss {loss:.3f})")
     else:
-        display.say(f"adapted to {what} in {seconds:.1f} s ({steps} inner steps, last loss {loss:.3f})")
+        display.say(f"adapted to {what} in {seconds:.1f} s ({f'{steps} inner steps, last loss {loss:.3f}' if steps else 'no inner steps'})")
     results: dict[str, Any] = {"examples": number, "steps": steps, "seconds": round(seconds, 3)}
     beside = None
     if fit is not None:

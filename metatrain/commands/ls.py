@@ -151,7 +151,7 @@ def _runs(most: int | None = None) -> Table:
     for column in ("run", "command", "started", "state", "score"):
         table.add_column(column, no_wrap=True)
     for run in found[:most]:
-        table.add_row(*(run[key] for key in ("path", "command", "started", "state", "score")))
+        table.add_row(run["path"], run["command"], run["started"][:16].replace("T", " "), run["state"], run["score"])
     if not found:
         table.add_row("none yet below outputs/")
     return table
@@ -167,11 +167,10 @@ def _read_runs() -> Iterator[dict[str, str]]:
             score = _score(path.parent)
         except (ValueError, KeyError, OSError) as error:
             record, score = {"state": "unreadable"}, str(error)
-        started = str(record.get("started", ""))[:16].replace("T", " ")
         yield {
             "path": shown(path.parent.absolute()),
             "command": record.get("command", ""),
-            "started": started,
+            "started": str(record.get("started", "")),
             "state": _state(path.parent, record),
             "score": score,
         }
@@ -201,7 +200,9 @@ def _score(folder: Path) -> str:
         if "arms" in results:
             arm = results["arms"].get("meta_trained") or next(iter(results["arms"].values()))
             return f"{100 * arm['mean']:.1f} ± {100 * arm['ci95']:.1f} ({results['protocol']['shots'][0]}-shot)"
-        test = results.get("test", {})
-        return f"{100 * test['accuracy']:.1f} on {test['examples']} examples" if "accuracy" in test else ""
+        test, left_out = results.get("test", {}), results.get("cross_validation") or {}
+        if "accuracy" in test:
+            return f"{100 * test['accuracy']:.1f} on {test['examples']} {'examples' if test.get('held_out', True) else 'training examples'}"
+        return f"cross-validated {100 * left_out['accuracy']:.1f}" if "accuracy" in left_out else ""
     scores = validation_scores(read_metrics(folder / "metrics.jsonl"))
     return f"validation {100 * max(scores):.1f}" if scores else ""

@@ -60,6 +60,8 @@ def _check_overrides(run: RunDirectory, config: TrainConfig, overrides: list[str
     groups = [field.name for field in fields(config) if is_dataclass(getattr(config, field.name))]
     for item in overrides:
         key, sign, value = item.lstrip("+").partition("=")
+        if sign and key.startswith(("hydra.run.", "hydra.sweep.")):
+            raise UserError(f"{item}: {shown(run.path)} is resumed where it is; leave {key} out, or copy the run and resume the copy")
         if sign and key in (*groups, *OPTIONAL_GROUPS):
             raise UserError(
                 f"{item}: {shown(run.path)} keeps its choice of {key}; metatrain resume changes single settings (KEY.SETTING=VALUE), "

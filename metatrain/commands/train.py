@@ -167,6 +167,8 @@ def meta_train(job: Job) -> None:
                 held.lock()
                 work.callback(held.unlock)
             config = held.with_tokenizer(config)
+        elif ranks.first:
+            RunDirectory.check_new(job.path, "train")
         check_algorithm(config.algorithm, config.inner, config.model)
         check_needs(config)
         check_tracking(config.tracking)

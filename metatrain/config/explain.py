@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ _CHOSEN_TWICE = re.compile(r"Multiple values for ([\w/@]+)")
 _SWEEP = re.compile(r"Ambiguous value for argument '([^']+)'")
 _GROUP_IS_NO_NAME = "Config group override must be"
 _NOT_A_SETTING = "is not a subclass of"
+_LIST_OR_GROUP = "Cannot merge DictConfig with ListConfig"  # whichever of the two was given
 _NOT_A_LIST = "is not a ListConfig"
 _PART_OF_AN_ENTRY = "dict is not a subclass of SourceConfig"
 _NOT_A_NAME = re.compile(r"LexerNoViableAltException: (.*)")
@@ -60,18 +62,31 @@ def explain(error: Exception, command: str = "", folders: Sequence[Path] = ()) -
         message = str(cause).splitlines()[0]
         if _PART_OF_AN_ENTRY in message:
             return "tasks.sources: a new source is added as a whole: '+tasks.sources={NAME: {path: FILE}}'"
-        if _NOT_A_LIST in message and key:
-            return f"{key} is a list; write {key}=[VALUE], or {key}=[VALUE,VALUE]"
+        if key and (_NOT_A_LIST in message or _LIST_OR_GROUP in message):
+            return _other_kind(key, getattr(cause, "object_type", list) if _LIST_OR_GROUP in message else list)
         if _NOT_A_SETTING in message and key:
             parent = getattr(cause, "parent_node", None)
             group = parent._get_node(key.rpartition(".")[2]) if isinstance(parent, DictConfig) else None
             names = [str(name) for name in group] if isinstance(group, DictConfig) and not group._is_none() else []
-            return f"{key} is a group of settings, and takes no value itself; set one of them: {', '.join(f'{key}.{name}' for name in names)}"
+            return _group_takes_no_value(key, names)
         named = re.search(r"Key '([^']+)' (?:is )?not in", message)
         if named:
             return _unknown_key(key or named[1], cause)
         return f"{key}: {message}" if key else message
     return first
+
+
+def _other_kind(key: str, kind: Any) -> str:
+    """A value that is a list where none can be, or none where one must be; `kind` is that of the setting."""
+    if is_dataclass(kind):
+        return _group_takes_no_value(key, [field.name for field in fields(kind)])
+    if kind is list:
+        return f"{key} is a list; write {key}=[VALUE], or {key}=[VALUE,VALUE]"
+    return f"{key} has entries with names, and is no list; write '{key}={{NAME: VALUE}}'"
+
+
+def _group_takes_no_value(key: str, names: Iterable[str]) -> str:
+    return f"{key} is a group of settings, and takes no value itself; set one of them: {', '.join(f'{key}.{name}' for name in names)}"
 
 
 def _unknown_option(path: str, folders: Sequence[Path]) -> str:

@@ -102,10 +102,17 @@ class RunDirectory:
             raise UserError(f"{path} is not a run directory: it has no run.json of metatrain; metatrain ls runs shows yours")
         return cls(path.resolve())
 
+    @classmethod
+    def check_new(cls, path: Path, command: str) -> None:
+        """Raises: UserError: a run cannot be created in `path`, which is said before work begins."""
+        if path.is_dir():
+            cls(path.resolve())._check_new(command)
+
     def _check_new(self, command: str) -> None:
         """Raises: UserError: the directory holds a run, or anything else that a run could replace or be taken for."""
         if is_run(self.path):
-            remedy = f"resume it with: {resume_command(self.path)}" if command == "train" else "choose another directory with hydra.run.dir=DIR"
+            resumable = command == self.read_record().get("command", "train") == "train"
+            remedy = f"resume it with: {resume_command(self.path)}" if resumable else "choose another directory with hydra.run.dir=DIR"
             raise UserError(f"{shown(self.path)} already holds a run; {remedy}")
         check_empty(self.path, _FIRST if _has_record(self.path) else ())
 

@@ -63,7 +63,10 @@ def test_a_config_group_that_is_no_setting(cli):
     assert found.code == 2 and "a config group of metatrain train" in found.err and "sentiment_fewshot" in found.err
 
 
-@pytest.mark.parametrize(("key", "hint"), [("lr", "there are inner.lr, outer.lr"), ("outer.stepz", "did you mean 'outer.steps'?"), ("zzz", "lists the groups")])
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [("lr", "there are inner.lr, outer.lr"), ("outer.stepz", "did you mean 'outer.steps'?"), ("zzz", "lists the groups"), ("hydra.run.dir", "--cfg hydra")],
+)
 def test_a_setting_that_is_not_there(cli, key, hint):
     found = cli("explain", key)
     assert found.code == 2 and hint in found.err and len(found.err.splitlines()) == 1

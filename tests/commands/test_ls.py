@@ -96,6 +96,19 @@ def test_a_run_that_cannot_be_read_is_listed(cli, tmp_path, monkeypatch):
     assert "unreadable" in cli("ls", "runs").out
 
 
+def test_runs_of_finetune_have_a_score_and_those_of_one_minute_are_in_order(cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    scores = [{"cross_validation": {"accuracy": 0.625}}, {"cross_validation": None}, {"test": {"accuracy": 0.9, "examples": 8, "held_out": False}}]
+    for second, name, results in zip((59, 7, 30), "abc", scores, strict=True):
+        folder = Path("outputs/finetune/task", name)
+        folder.mkdir(parents=True)
+        record = {"command": "finetune", "state": "done", "started": f"2026-01-01T10:00:{second:02}+0000", "versions": {"metatrain": "0"}}
+        (folder / "run.json").write_text(json.dumps(record))
+        (folder / "results.json").write_text(json.dumps(results))
+    a, c, b = cli("ls", "runs").out.splitlines()[1:]
+    assert "cross-validated 62.5" in a and "90.0 on 8 training examples" in c and b.split()[-1] == "done"
+
+
 def test_a_kind_that_is_not_there(cli):
     found = cli("ls", "modls")
     assert found.code == 2 and "experiments, algorithms, models, tasks, runs" in found.err

@@ -149,6 +149,7 @@ def test_settings_that_would_train_nothing_are_refused_and_the_run_stays_as_it_i
         ("algorithm=protonet", "keeps its choice of algorithm; metatrain resume changes single settings"),
         ("algorithm=", "keeps its choice of algorithm"),
         ("+experiment=arsc", "keeps its choice of experiment"),
+        ("hydra.run.dir=elsewhere", "is resumed where it is; leave hydra.run.dir out"),
     ):
         found = cli("resume", str(copied), setting)
         assert found.code == 2 and words in found.err and len(found.err.splitlines()) == 1, found.err

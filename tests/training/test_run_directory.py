@@ -103,6 +103,11 @@ def test_a_start_that_was_killed_can_be_repeated_but_a_run_is_not_replaced(tmp_p
     again = create("a")
     with pytest.raises(UserError, match="outputs/train/a already holds a run; resume it with: metatrain resume outputs/train/a"):
         create("a")
+    with pytest.raises(UserError, match="a already holds a run; choose another directory with hydra.run.dir=DIR"):
+        RunDirectory.create(again.path, Config(), [], "finetune")
+    again.update(command="finetune")
+    with pytest.raises(UserError, match="a already holds a run; choose another directory"):  # resume does not take one of finetune
+        create("a")
     again.unlock()
     again.config.unlink()
     (again.path / "model").mkdir()
