@@ -179,6 +179,11 @@ def test_a_run_directory_that_is_taken_is_said_before_a_model_is_loaded(cli, exa
         refused(cli(*arguments, "hydra.run.dir=."), "hydra.run.dir=. holds examples.csv, and is no run")
 
 
+def test_a_label_that_only_the_test_file_has(cli, tmp_path, examples):
+    (tmp_path / "test.csv").write_text("text,label\nhello,chat\n")
+    refused(cli("finetune", "checkpoint=tiny", f"data.train={examples}", "data.test=test.csv"), "test.csv:2: label 'chat'", "or set none_of_these=0.05")
+
+
 def test_a_negative_number_of_steps_has_the_name_that_was_typed(cli, examples):
     found = cli("finetune", "checkpoint=tiny", f"data.train={examples}", "inner.steps=-1")
     assert found.code == 2 and "inner.steps=-1 must be zero or more" in found.err

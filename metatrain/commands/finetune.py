@@ -257,7 +257,8 @@ def _test_rows(train: Table, test: Table, labels: Sequence[str] | None, say: Cal
     for row, (text, label) in enumerate(zip(test.texts, test.labels)):
         if labels is not None and label not in labels:
             place = path_of(text) if is_picture(text) else f"{test.source}:{line_of(Path(test.source), row)}"
-            raise UserError(f"{place}: label {label!r}, which no training example has; the labels are {', '.join(labels)}")
+            remedy = "name the same labels in both files, or set none_of_these=0.05, which takes texts of other labels for texts of no class"
+            raise UserError(f"{place}: label {label!r}, which no training example has; the labels are {', '.join(labels)}; {remedy}")
     seen, warnings = seen_rows(train, test)
     for warning in warnings:
         say(warning)

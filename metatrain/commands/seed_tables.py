@@ -66,7 +66,7 @@ def seed_tables(trainings: Trainings) -> Iterator[Rows]:
     columns = ["arm", "score", "sd of seeds", "sd of tasks", "meta_trained minus it", "p", "which is"]
     for shots in first["by_shots"]:
         if all(shots in results["by_shots"] for results in trainings.results):
-            title = f"{shots}-shot, training seeds {seeds}, {tasks} meta-test task{'s' if tasks > 1 else ''}"
+            title = f"{shots}-shot; training seeds {seeds}; {tasks} meta-test task{'s' if tasks > 1 else ''}"
             yield Rows(title, columns, [_row(line) for line in over_seeds(trainings, shots)])
 
 
@@ -75,6 +75,7 @@ def reading(trainings: Trainings) -> list[str]:
     tasks, seeds = len(trainings.results[0]["protocol"]["tasks"]), len(trainings.seeds)
     over = f"{tasks} tasks ({tasks - 1} degrees of freedom)" if tasks > 2 else "the episodes of these tasks"
     lines = [f"95% intervals are over {over} and {seeds} training seeds ({seeds - 1}); p is corrected for the comparisons of its table (Holm)"]
+    lines.append("sd of seeds and of tasks: what each adds beyond the other and beyond chance; 0.0 where no more than chance is seen")
     if len({results["protocol"].get("seed") for results in trainings.results}) > 1:
         lines.append("the runs have test episodes of their own, whose chance is in the spread of seeds; evaluation.seed=0 gives all the same")
     return lines

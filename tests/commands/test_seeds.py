@@ -79,7 +79,7 @@ def test_compare_takes_runs_that_differ_in_their_seed_only_as_one(cli, tmp_path,
 def test_compare_of_seeds_alone_shows_every_arm_over_seeds(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     found = cli("compare", *(run(tmp_path / f"r{seed}", seed, 0.1, scores_of(seed)) for seed in (2, 0)))
-    assert found.code == 0 and "5-shot, training seeds 0, 2, 3 meta-test tasks" in found.out
+    assert found.code == 0 and "5-shot; training seeds 0, 2; 3 meta-test tasks" in found.out
     assert "prototypes" in found.out and "over 3 tasks (2 degrees of freedom) and 2 training seeds (1)" in found.out
 
 
@@ -90,7 +90,7 @@ def test_evaluations_of_runs_that_differ_in_their_seed_only_are_one(cli, tmp_pat
         (folder / "config.yaml").write_text(f"name: evaluation\nseed: 0\ncheckpoint: {checkpoint}\ntasks: {{name: mine}}\n")
         (folder / "run.json").write_text(json.dumps({"command": "evaluate", "versions": {"metatrain": "1"}}))
         (folder / "results.json").write_text(json.dumps({**json.loads((folder / "results.json").read_text()), "checkpoint": checkpoint}))
-    assert "training seeds 0, 1, 3 meta-test tasks" in cli("compare", "e0", "e1").out
+    assert "training seeds 0, 1; 3 meta-test tasks" in cli("compare", "e0", "e1").out
     (Path(runs[1]) / "config.yaml").unlink()
     assert "B = e1" in cli("compare", "e0", "e1").out  # nobody knows how that was trained
 
@@ -107,5 +107,5 @@ def test_a_grid_of_seeds_ends_in_one_table_and_is_tested_on_the_same_episodes(cl
     made = [json.loads(path.read_text())["protocol"]["seed"] for path in tmp_path.glob("grid/*/results.json")]
     assert made == [5, 5]
     end = found.out[found.out.index("maml, trained with 2 seeds") :]
-    assert "2-shot, training seeds 0, 1, 4 meta-test tasks" in end and "sd of seeds" in end and "p is corrected" in end
+    assert "2-shot; training seeds 0, 1; 4 meta-test tasks" in end and "sd of seeds" in end and "p is corrected" in end
     assert not list(tmp_path.glob(".metatrain-grid-*"))
