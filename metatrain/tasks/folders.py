@@ -21,6 +21,8 @@ _COPY = re.compile(
 _SHARD = re.compile(r"[-_.]\d+[-_]of[-_]\d+$", re.IGNORECASE)
 _SPLIT = re.compile(r"(train|dev|val|valid|test|eval)(ing|el|idation|elopment|uation)?([-_.]?(set|split|data|\d+))?|held[-_]?out", re.IGNORECASE)
 
+_BETWEEN_PARTS = re.compile(r"[/_.\s-]+")
+
 
 def visible_files(folder: Path, is_wanted: Callable[[Path], bool]) -> list[str]:
     """Relative paths of the files below a folder, links included, sorted, without hidden ones and those in hidden folders."""
@@ -45,12 +47,24 @@ def is_split(name: str) -> bool:
     return _SPLIT.fullmatch(_SHARD.sub("", name)) is not None
 
 
-def split_warning(tasks: Sequence[str]) -> str | None:
-    """A warning if tasks are named like the splits of one data set; None if they are not."""
-    splits = [name for name in tasks if is_split(name)]
-    if len(splits) < 2:
-        return None
-    return f"warning: the tasks {few(splits)} are named like splits of one data set; a task for each of them tests no new task"
+def split_warnings(tasks: Sequence[str]) -> dict[str, str]:
+    """A warning for each task that is named like one of several splits of a data set: train and test, or books_train and books_test."""
+    data_sets = _grouped({name: _without_split(name) for name in tasks})
+    return {
+        name: f"warning: the tasks {few(splits)} are named like splits of one data set; a task for each of them tests no new task"
+        for splits in data_sets.values()
+        if len(splits) > 1
+        for name in splits
+    }
+
+
+def _without_split(name: str) -> str:
+    """The name without the part that names a split, in which parts are joined in one way; the name itself if no part does."""
+    if is_split(name):
+        return ""
+    parts = _BETWEEN_PARTS.split(name)
+    kept = [part for part in parts if not is_split(part)]
+    return name if len(kept) == len(parts) else "_".join(kept)
 
 
 def copy_notes(folder: Path, files: Sequence[str]) -> dict[str, str]:
@@ -105,8 +119,7 @@ def tasks_of_files(folder: Path, files: Sequence[str]) -> dict[str, FileTask]:
             raise UserError(f"{folder}: {few(alike)} would be one task, '{name}'; rename one, or set tasks.task to a column with the names of tasks")
         if len(alike) > 1 or name != clean_label(own[alike[0]]):
             notes[name] = f"task '{name}': {few(alike)}"
-    if warning := split_warning(list(groups)):
-        notes |= {name: warning for name in groups if is_split(name)}
+    notes |= split_warnings(list(groups))
     return {file: FileTask(name, notes.get(name)) for file, name in names.items()}
 
 

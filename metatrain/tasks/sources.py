@@ -18,7 +18,7 @@ from metatrain.errors import RestartableError, UserError
 from metatrain.tasks.config import SourceConfig
 from metatrain.tasks.embedded import embedded_path, is_embedded
 from metatrain.tasks.files import BAD_ROWS, Columns, Table, read_file, table_of
-from metatrain.tasks.folders import FileTask, copy_notes, split_warning, tasks_of_files, visible_files
+from metatrain.tasks.folders import FileTask, copy_notes, split_warnings, tasks_of_files, visible_files
 from metatrain.tasks.labels import as_text, clean_label, label_notes
 from metatrain.tasks.names import local_path
 from metatrain.tasks.rows import Row, format_of
@@ -100,7 +100,7 @@ class Pictures:
         self._of_task: dict[str, list[tuple[str, ...]]] = defaultdict(list)
         for parts in found:
             self._of_task[clean_label(parts[0] if len(parts) == 3 else path.resolve().name)].append(parts)
-        self._warning = split_warning(list(self._of_task))
+        self._warnings = split_warnings(list(self._of_task))
 
     def files(self) -> list[str]:
         return list(self._of_task)
@@ -110,8 +110,9 @@ class Pictures:
         texts = tuple(f"{PICTURE}{self.path.joinpath(*parts)}" for parts in rows)
         labels = [clean_label(parts[-2]) for parts in rows]
         notes = label_notes(str(self.path / file), labels)
-        if self._warning is not None:
-            notes, self._warning = [self._warning, *notes], None
+        if (warning := self._warnings.get(file)) is not None:  # which is said once
+            notes = [warning, *notes]
+            self._warnings = {name: each for name, each in self._warnings.items() if each != warning}
         return Table(str(self.path / file), texts, labels, [file] * len(rows), notes=tuple(notes))
 
 

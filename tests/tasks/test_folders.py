@@ -140,6 +140,12 @@ def test_hidden_images_do_not_count(tmp_path):
         Pictures(tmp_path)
 
 
+def test_tasks_that_differ_in_the_name_of_a_split_only_are_reported(tmp_path):
+    _, notes = loaded(write(tmp_path, "books_train.csv", "books_test.csv", "dvd-dev.csv", "taste_test.csv", "train/toys.csv", "test/toys.csv"))
+    named = [note.partition(" are named like splits")[0] for note in notes if note.startswith("warning: ")]
+    assert sorted(named) == ["warning: the tasks books_test, books_train", "warning: the tasks test/toys, train/toys"]
+
+
 def test_tasks_of_images_that_are_splits_are_reported(tmp_path):
     images(tmp_path, *(f"{split}/{label}/{n}.png" for split in ("train", "test") for label in ("cat", "dog") for n in range(2)))
     tasks = load_tasks(TasksConfig(path=str(tmp_path), pictures=True, meta_train=SplitConfig(tasks=["*"])), 0, ["meta_train"])
