@@ -1,4 +1,4 @@
-"""Writes docs/everyday.md: the tasks of the embedded collection `everyday`, and how far one comes without meta-learning.
+"""Write docs/everyday.md: the tasks of the collection `everyday`, and the accuracy of baselines without meta-learning.
 
     python scripts/everyday_page.py     (about a minute on two cores)
 
@@ -27,19 +27,19 @@ from metatrain.tasks.embedded import embedded_path
 
 PAGE = Path(__file__).parents[1] / "docs" / "everyday.md"
 HEAD = """\
-# Embedded tasks
+# The `everyday` task collection
 
 The package carries {tasks} small tasks in {families} families, {texts:,} texts in all, written for this project (`tasks.path=metatrain:everyday`).
-They differ in what they ask, so that learning them means learning from examples: label names such as "box 2" or "shelf a" stand for a rule
-that only the examples show.
+The tasks are of different kinds, and many cannot be solved from label names alone: labels such as "box 2" or "shelf a" stand for a rule that only the
+support examples reveal.
 
 ```bash
-metatrain tasks tasks=everyday            # families for training, validation and test
-metatrain train tasks=sentiment algorithm=recommended model=minilm   # the sentiment family, twelve unseen test tasks
+metatrain tasks tasks=everyday            # list the tasks of the training, validation and test families
+metatrain train tasks=sentiment algorithm=recommended model=minilm   # sentiment family, twelve unseen test tasks
 ```
 
-Accuracy in percent, 5-fold cross-validation over all texts of the task, by logistic regression on word counts and on the encodings of the frozen
-all-MiniLM-L6-v2; the last column is 100 / classes. Repeat: `python scripts/everyday_page.py`.
+Baselines without meta-learning: accuracy in percent of logistic regression on word counts and on encodings of the frozen all-MiniLM-L6-v2, 5-fold
+cross-validation over all texts of a task. Chance is 100 / number of classes. `python scripts/everyday_page.py` regenerates this page.
 """
 
 
@@ -69,7 +69,10 @@ def rows_of_families() -> dict[str, list[dict[str, str]]]:
 def main() -> None:
     encoder, _ = load_encoder(ModelConfig(name="minilm", normalize=True), second_order=False)
     families = rows_of_families()
-    table = ["| family | task | labels | texts | words a text | word counts | frozen encoder | chance |", "|---|---|---|---|---|---|---|---|"]
+    table = [
+        "| family | task | labels | texts | words per text | accuracy, word counts | accuracy, frozen encoder | chance |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     for family, rows in families.items():
         tasks = defaultdict(list)
         for row in rows:

@@ -1,8 +1,8 @@
-"""How often a verdict is wrong, and how often a true difference is found: python scripts/benchmark/verdicts.py
+"""Simulate the false-positive rate and the power of verdicts: python scripts/benchmark/verdicts.py
 
 Simulates metatrain/evaluation/statistics.py: paired differences of two methods, with tasks, training seeds, their interaction and episodes as
-normal sources of chance, in points of accuracy. A false verdict is one of a difference that is zero: of tasks like these, or, with
-one or two tasks, on these tasks. In each cell the worst of several spreads is written down. Takes about a minute; --write puts the tables
+normal random effects, in points of accuracy. A false verdict is a verdict for a true difference of zero: on tasks like these, or, with
+one or two tasks, on these tasks. Each cell is the worst case over several standard deviations. Takes about a minute; --write puts the tables
 into docs/correctness.md.
 """
 
@@ -128,11 +128,11 @@ def tables() -> str:
         for episodes in EPISODES:
             cells = [f"{100 * false_verdicts(rng, tasks, episodes, count):.1f} / {100 * power(rng, tasks, episodes, count):.0f}" for count in SEEDS]
             lines.append(f"| {tasks} | {episodes} | {' | '.join(cells)} |")
-    lines += ["", f"| tasks | {COMPARISONS} comparisons, plain p | with Holm's correction |", "|---|---|---|"]
+    lines += ["", f"| tasks | {COMPARISONS} comparisons, uncorrected p | {COMPARISONS} comparisons, Holm-corrected p |", "|---|---|---|"]
     for tasks in TASKS:
         plain, adjusted = of_a_table(rng, tasks, EPISODES[1], COMPARISONS)
         lines.append(f"| {tasks} | {100 * plain:.1f} | {100 * adjusted:.1f} |")
-    lines += ["", f"| tasks | accuracy 95%, {QUERIES} queries | effects of tasks exponential | effects of tasks t with 3 df |", "|---|---|---|---|"]
+    lines += ["", f"| tasks | accuracy 95%, {QUERIES} queries | exponential task effects | task effects t with 3 df |", "|---|---|---|---|"]
     for tasks in TASKS:
         shares = [f"{100 * share:.1f}" for share in without_normality(rng, tasks)]
         lines.append(f"| {tasks} | {' | '.join([*shares, '', ''][:3])} |")
