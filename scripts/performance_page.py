@@ -37,7 +37,7 @@ LARGER = {
     "base,5,4": "BERT-base, 5 inner steps",
     "base,20,4": "BERT-base, 20 inner steps",
 }
-_UNITS = {"steps": "inner steps", "episodes": "episodes", "length": "tokens a text"}
+_UNITS = {"steps": "inner steps", "episodes": "episodes", "length": "tokens per text"}
 COMES, SAME = "as it comes", "fast"
 # Names in the files of measurements, and on the page.
 _NAMES = {"one by one": "sequential", "together": "vmap without CUDA graphs", "element by element": "elementwise", "sums": "reductions"}
@@ -89,7 +89,8 @@ setting ({lean_name}), and is {lean:.1f} times as fast as the fastest other libr
 
 {_others(median)}
 
-First order is **{first:.2f} times** as fast as learn2learn in the default setting ({first_same:.2f} in the tuned setting), ANIL **{anil:.2f} times** ({anil_same:.2f}).
+First order is **{first:.2f} times** as fast as learn2learn in the default setting ({first_same:.2f} in the tuned setting),
+ANIL **{anil:.2f} times** ({anil_same:.2f}).
 
 `hardware.precision=bf16` computes the model's matrix products in bf16, with float32 parameters, inner loop and gradients, on processors that support
 bf16. The cost in precision is the gradient error: an error d corresponds to a cosine similarity of about 1 - d^2/2.
@@ -185,8 +186,8 @@ More inner steps and a larger model (size of BERT-base, random weights, two epis
 
 {chr(10).join(more)}
 
-Of the kernels of 20 inner steps in TF32, about {number / 1000:.0f} thousand, the time is spent on: {shares}. Further speed-ups need fewer
-and larger kernels between the matrix products. Four times as many episodes take 3.3 times as long. With random
+Time by kind of kernel for 20 inner steps in TF32, about {number / 1000:.0f} thousand kernels: {shares}. Further
+speed-ups need fewer and larger kernels between the matrix products. Four times as many episodes take 3.3 times as long. With random
 weights, BERT-base's meta-gradient in TF32 is unrelated to that in float32 (for learn2learn too: 86% relative error), so only its times are
 meaningful.
 
