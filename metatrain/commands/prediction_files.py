@@ -17,7 +17,7 @@ import pyarrow.parquet
 
 from metatrain.errors import UserError
 from metatrain.tasks.labels import as_text
-from metatrain.tasks.rows import Other, format_of
+from metatrain.tasks.rows import Number, Other, format_of
 from metatrain.tasks.texts import PAIR, is_picture, path_of
 from metatrain.tasks.unlabelled import Unlabelled
 from metatrain.training.whole_files import place_for, whole_file
@@ -123,8 +123,17 @@ def _text(value: Any) -> str:
     """A value of a table as UTF-8 text, half characters replaced."""
     if isinstance(value, Other):
         return ""
-    text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else as_text(value)
+    text = _json(value) if isinstance(value, dict | list) else as_text(value)
     return text.encode("utf-8", "replace").decode()
+
+
+def _json(value: Any) -> str:
+    """JSON of what a JSON text has held, numbers as they were written."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key, ensure_ascii=False)}: {_json(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_json, value)) + "]"
+    return str(value) if isinstance(value, Number) else json.dumps(value, ensure_ascii=False)
 
 
 @contextmanager

@@ -70,6 +70,12 @@ class Line(NamedTuple):
     is_utf8: bool
 
 
+class Number(str):
+    """A number of a JSON text, as it is written."""
+
+    __slots__ = ()
+
+
 class RepeatedKey(ValueError):
     """A JSON object has a key twice."""
 
@@ -149,7 +155,7 @@ def parse_json(text: str) -> Any:
         RepeatedKey: an object has a key twice.
         json.JSONDecodeError: the text is not valid JSON.
     """
-    return json.loads(text, parse_int=str, parse_float=str, parse_constant=lambda name: None, object_pairs_hook=_unique)
+    return json.loads(text, parse_int=Number, parse_float=Number, parse_constant=lambda name: None, object_pairs_hook=_unique)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

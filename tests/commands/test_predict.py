@@ -129,3 +129,10 @@ def test_an_output_that_would_not_be_what_it_says(cli, model, table, tmp_path, s
     found = cli("predict", model, *settings)
     assert found.code == 2 and why in found.err
     assert not list(tmp_path.glob("x.*"))
+
+
+def test_values_of_several_parts_keep_their_numbers(cli, model, tmp_path):
+    kept = '{"at": [1, 2.50, "3"], "ok": true, "of": {"é": null}}'
+    (tmp_path / "in.jsonl").write_text(f'{{"text": "it broke", "more": {kept}}}\n')
+    assert cli("predict", model, "data=in.jsonl", "output=out.csv").code == 0
+    assert next(csv.DictReader((tmp_path / "out.csv").open()))["more"] == kept
