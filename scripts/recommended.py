@@ -364,7 +364,9 @@ def searched() -> str:
     return f"""\
 Measured by `python scripts/recipe_search.py`, one training seed each: accuracy of cosine prototypes computed from examples, from examples and label
 names ("with names"), or from label names only ("names"). The columns are interpolation coefficients between the initial and the trained encoder
-(`outer.blend`; 1.0: the trained encoder). CLINC150, domains `small_talk` and `work`, 5-way, 200 episodes each; each cell: 1-shot, 2-shot accuracy:
+(`outer.blend`; 1.0: the trained encoder). Candidates with "names" are trained with label names.
+
+CLINC150, domains `small_talk` and `work`, 5-way, 200 episodes each; each cell: 1-shot, 2-shot accuracy:
 
 {_candidates(found["clinc150"], ("1", "2"), ("examples", "with names"))}
 
