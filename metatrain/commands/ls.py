@@ -193,13 +193,14 @@ def _state(folder: Path, record: dict[str, Any]) -> str:
 
 def _score(folder: Path) -> str:
     """The tested score, or the best of validation so far."""
+    from metatrain.tracking.console import mean_of
     from metatrain.tracking.metrics import read_metrics, validation_scores
 
     if (folder / "results.json").exists():
         results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         if "arms" in results:
             arm = results["arms"].get("meta_trained") or next(iter(results["arms"].values()))
-            return f"{100 * arm['mean']:.1f} ± {100 * arm['ci95']:.1f} ({results['protocol']['shots'][0]}-shot)"
+            return f"{mean_of(arm)} ({results['protocol']['shots'][0]}-shot)"
         test, left_out = results.get("test", {}), results.get("cross_validation") or {}
         if "accuracy" in test:
             return f"{100 * test['accuracy']:.1f} on {test['examples']} {'examples' if test.get('held_out', True) else 'training examples'}"

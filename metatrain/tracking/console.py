@@ -234,7 +234,7 @@ def result_rows(results: Mapping[str, Any], shots: str) -> tuple[str, list[str],
         paired = against.get(name)
         row = [
             name,
-            f"{100 * arm['mean']:.1f} ± {100 * arm['ci95']:.1f}",
+            mean_of(arm),
             *([f"{100 * arm['balanced']:.1f}"] if balanced else []),
             "" if arm.get("calibration_error") is None else f"{100 * arm['calibration_error']:.1f}",
             f"{arm['adapt_seconds_per_episode']:.3f}",
@@ -242,6 +242,13 @@ def result_rows(results: Mapping[str, Any], shots: str) -> tuple[str, list[str],
         ]
         rows.append(row)
     return title, columns, rows
+
+
+def mean_of(arm: Mapping[str, Any]) -> str:
+    """An arm's mean score in percent, with half of its 95% interval; one episode of each of one or two tasks gives no interval."""
+    tasks = arm["per_task"].values()
+    has_interval = len(tasks) > 2 or any(task["episodes"] > 1 for task in tasks)
+    return f"{100 * arm['mean']:.1f}" + (f" ± {100 * arm['ci95']:.1f}" if has_interval else "")
 
 
 def way_name(protocol: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from metatrain.tracking.console import way_name
+from metatrain.tracking.console import mean_of, way_name
 
 _SHOWN = 40  # names of tasks or labels
 
@@ -115,7 +115,7 @@ def _results(results: Mapping[str, Any]) -> list[str]:
             if name in against:
                 low, high = (100 * bound for bound in against[name]["ci95"])
                 paired = f"{100 * against[name]['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
-            lines.append(f"| {name} | {100 * arm['mean']:.1f} ± {100 * arm['ci95']:.1f} | {error} | {paired} |")
+            lines.append(f"| {name} | {mean_of(arm)} | {error} | {paired} |")
         lines.append("")
     return lines
 

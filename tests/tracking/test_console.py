@@ -1,13 +1,14 @@
 import json
 
+import pytest
 from rich.console import Console
 
 from metatrain.tracking import console
-from metatrain.tracking.console import Display, gain_line, results_table, verdict_lines
+from metatrain.tracking.console import Display, gain_line, mean_of, results_table, verdict_lines
 
 
 def arm(mean: float, balanced: float) -> dict:
-    return {"mean": mean, "ci95": 0.01, "balanced": balanced, "adapt_seconds_per_episode": 0.1}
+    return {"mean": mean, "ci95": 0.01, "balanced": balanced, "adapt_seconds_per_episode": 0.1, "per_task": {"a": {"episodes": 2}}}
 
 
 def results(balanced: float = 0.9) -> dict:
@@ -115,3 +116,9 @@ def test_a_brief_job_leaves_no_line_and_standard_output_is_for_results(capfd, mo
         display.advance(by=2)
     said = capfd.readouterr()
     assert said.out == "" and len(said.err.splitlines()) == 1 and "encoding 2/2" in said.err and "/s" in said.err
+
+
+@pytest.mark.parametrize(("episodes", "said"), [([1], "62.5"), ([1, 1], "62.5"), ([1, 1, 1], "62.5 ± 0.0"), ([4], "62.5 ± 0.0")])
+def test_one_episode_has_no_interval(episodes, said):
+    per_task = {str(task): {"episodes": number} for task, number in enumerate(episodes)}
+    assert mean_of({"mean": 0.625, "ci95": 0.0, "per_task": per_task}) == said
