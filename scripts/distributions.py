@@ -112,7 +112,7 @@ def arms_table(name: str, shots: str | None = None) -> str:
     found = results(name) if shots is None else results(name)["by_shots"][shots]
     against = {each["against"]: difference(each) for each in found["comparisons"]}
     lines = ["| arm | score | gain |", "|---|---|---|"]
-    return joined(lines + [f"| {arm.replace('_', ' ')} | {percent(value)} | {against.get(arm, '')} |" for arm, value in found["arms"].items()])
+    return joined(lines + [f"| `{arm}` | {percent(value)} | {against.get(arm, '')} |" for arm, value in found["arms"].items()])
 
 
 def tasks_table(name: str, key: str = "mean") -> str:
@@ -123,7 +123,7 @@ def tasks_table(name: str, key: str = "mean") -> str:
     def cell(task: dict[str, Any]) -> str:
         return f"{task['loss']:.2f}" if key == "loss" else percent(task)
 
-    lines = ["| task | score | " + " | ".join(arm.replace("_", " ") for arm in arms) + " |", "|---|---|" + "---|" * len(arms)]
+    lines = ["| task | score | " + " | ".join(f"`{arm}`" for arm in arms) + " |", "|---|---|" + "---|" * len(arms)]
     for task, score in scores.items():
         lines.append(f"| {task} | {'log loss' if key == 'loss' else score} | {' | '.join(cell(arm['per_task'][task]) for arm in arms.values())} |")
     return joined(lines)
@@ -138,7 +138,7 @@ def smlmt() -> str:
         lines.append(f"| {what} | {percent(found['arms']['meta_trained'])} | {difference(gain)} |")
     untouched = results("smlmt")["arms"]
     for arm in ("no_meta_training", "logistic_regression", "prototypes"):
-        lines.append(f"| none: {arm.replace('_', ' ')} | {percent(untouched[arm])} | |")
+        lines.append(f"| none: `{arm}` | {percent(untouched[arm])} | |")
     return f"""\
 `+experiment=smlmt`: MiniLM with `protoanil`, {UPDATES} meta-updates of 4 episodes. Masked-word episodes are built from the texts of 14
 domains of ARSC without their labels. Test: 15 tasks (2-way 5-shot, 10 episodes each) of five unseen domains.
@@ -161,7 +161,8 @@ def beside() -> str:
         lines.append(f"| `{' '.join(settings) or 'unchanged'}` | {' | '.join(cells)} |")
     return f"""\
 The recipe of `sentiment_fewshot` on the reviews included in the package, with one additional component at a time; one training seed, 40 episodes
-in each of three meta-validation domains. With clusters, a quarter of the episodes use cluster labels; the samplers choose among nine domains.
+in each of three meta-validation domains. With clusters, a quarter of the episodes classify texts into clusters of their
+encodings (CACTUs); the samplers (curriculum, hardness, bandit) choose among nine training domains.
 
 {joined(lines)}
 

@@ -42,12 +42,12 @@ def measure(run: Path) -> dict[str, dict[str, dict[str, float]]]:
     learner, frozen = opened.learner, opened.untrained()
     assert isinstance(learner, EncoderLearner) and isinstance(frozen, EncoderLearner)
     data = Path(os.environ.get("METATRAIN_DATA", "data")) / "clinc150"
-    train, test, strangers = (_read(data / name) for name in ("train.jsonl", "test.jsonl", "oos.jsonl"))
-    strangers = [row for row in strangers if row["split"] == "oos_test"]
+    train, test, out_of_scope = (_read(data / name) for name in ("train.jsonl", "test.jsonl", "oos.jsonl"))
+    out_of_scope = [row for row in out_of_scope if row["split"] == "oos_test"]
     found: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
     for domain in DOMAINS:
         pool, known = ([row for row in rows if row["domain"] == domain] for rows in (train, test))
-        asked = [row["text"] for row in (*known, *strangers)]
+        asked = [row["text"] for row in (*known, *out_of_scope)]
         names, ours, theirs = sorted({row["label"] for row in pool}), learner.features(learner.model.tokens().encode(asked)), _vectors(frozen, asked)
         for shots in SHOTS:
             for draw in range(DRAWS):
@@ -70,13 +70,13 @@ def _ours(learner: EncoderLearner, texts: Sequence[str], labels: Sequence[str], 
 def _regression(features: np.ndarray, labels: Sequence[str], asked: np.ndarray, known: int) -> tuple[float, float, float]:
     numbers = np.unique(np.array(labels), return_inverse=True)[1]
     model, folds = logistic_regression(features, numbers), StratifiedKFold(min(5, len(labels) // len(set(labels))), shuffle=True, random_state=0)
-    surest = cross_val_predict(model, features, numbers, cv=folds, method="predict_proba").max(1)
+    top_probabilities = cross_val_predict(model, features, numbers, cv=folds, method="predict_proba").max(1)
     probabilities = model.predict_proba(asked).max(1)
-    return _figures(probabilities < np.quantile(surest, SHARE), probabilities, known)
+    return _figures(probabilities < np.quantile(top_probabilities, SHARE), probabilities, known)
 
 
 def _figures(none: np.ndarray, sure: np.ndarray, known: int) -> tuple[float, float, float]:
-    """Of answers to texts of which the first so many are of a class."""
+    """Return the figures of predictions, the first `known` of which are of in-scope texts."""
     return float(none[:known].mean()), float(none[known:].mean()), float(roc_auc_score(np.arange(len(sure)) < known, sure))
 
 

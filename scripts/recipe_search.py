@@ -137,20 +137,20 @@ class Measure:
         """By number of shots, the accuracy from examples, from examples and names, and from names."""
         encoded, found = self.encodings(), {}
         for shots in self.search.shots:
-            right: dict[str, list[float]] = {"examples": [], "with names": [], "names": []}
+            correct: dict[str, list[float]] = {"examples": [], "with names": [], "names": []}
             for task, texts, names in encoded:
                 for episode in self.episodes(task, shots, self.search.episodes):
                     examples, words = texts[episode.support].view(episode.way, shots, -1).sum(1), names[list(episode.classes)]
                     for kind, centres in (("examples", examples), ("with names", examples + words), ("names", words)):
-                        right[kind].append(_accuracy(_head(centres), texts, episode))
-            found[str(shots)] = {kind: 100 * float(np.mean(values)) for kind, values in right.items()}
+                        correct[kind].append(_accuracy(_head(centres), texts, episode))
+            found[str(shots)] = {kind: 100 * float(np.mean(values)) for kind, values in correct.items()}
         return found
 
     def fitted(self, shots: Sequence[int], number: int) -> dict[str, dict[str, float]]:
         """By number of shots, the accuracy of prototypes with names and of the head fitted from there."""
         encoded, found = self.encodings(), {}
         for count in shots:
-            right: dict[str, list[float]] = {"prototypes": [], "fitted": []}
+            correct: dict[str, list[float]] = {"prototypes": [], "fitted": []}
             for task, texts, names in encoded:
                 for episode in self.episodes(task, count, number):
                     features = torch.cat([texts[episode.support], names[list(episode.classes)]])
@@ -161,9 +161,9 @@ class Measure:
                         return _head(torch.zeros(way, features.shape[1]).index_add_(0, labels[own], features[own]))
 
                     fit = fit_head(start, features, labels, np.arange(len(labels)) >= len(episode.support), 0)
-                    right["prototypes"].append(_accuracy(start(np.arange(len(labels))), texts, episode))
-                    right["fitted"].append(_accuracy(fit.head, texts, episode))
-            found[str(count)] = {kind: 100 * float(np.mean(values)) for kind, values in right.items()}
+                    correct["prototypes"].append(_accuracy(start(np.arange(len(labels))), texts, episode))
+                    correct["fitted"].append(_accuracy(fit.head, texts, episode))
+            found[str(count)] = {kind: 100 * float(np.mean(values)) for kind, values in correct.items()}
         return found
 
 

@@ -1,6 +1,6 @@
-"""How strong logistic regression is to be on a frozen encoder: METATRAIN_DATA=FOLDER python scripts/strengths.py
+"""Choose the regularisation of logistic regression on a frozen encoder: METATRAIN_DATA=FOLDER python scripts/strengths.py
 
-On data sets that are for choosing only, at most 80 texts of at most 10 classes of each: accuracy and log loss of each fixed strength
+On data sets used for this choice only, at most 80 texts per class of at most 10 classes each: accuracy and log loss of each fixed strength
 (`metatrain/evaluation/logistic_regression.py`) and of the one that cross-validation on the support set chooses, means over the data sets and
 six support sets of each. Takes a few minutes, most of them to encode; --write puts the table into docs/results.md.
 """
@@ -80,7 +80,7 @@ def section() -> str:
         f"|---|{'---|' * (len(STRENGTHS) + 1)}",
     ]
     for shots in SHOTS:
-        cells = [f"{100 * right:.1f}, {loss:.3f}" for right, loss in measure(sets, shots)]
+        cells = [f"{100 * correct:.1f}, {loss:.3f}" for correct, loss in measure(sets, shots)]
         lines.append(f"| {shots} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -126,7 +126,7 @@ Three training seeds:
 {by_seed("intent_fewshot", ("1", "5", "10"), ("meta_trained", "no_meta_training", "logistic_regression_with_names", "logistic_regression"))}"""
 
 
-def strangers() -> str:
+def out_of_scope() -> str:
     lines = ["| examples per class | method | in-scope texts rejected | out-of-scope texts detected | AUROC |", "|---|---|---|---|---|"]
     for shots, methods in read_results(RUNS / "none_of_these").items():
         for method, found in methods.items():
@@ -142,8 +142,8 @@ by their label names; logistic regression has no basis for a threshold there. Wi
 5%."""
 
 
-def find_strangers(settings: Sequence[str]) -> None:
-    """What the section on none_of_these is made of."""
+def measure_out_of_scope(settings: Sequence[str]) -> None:
+    """Measure out-of-scope detection, unless that was done."""
     if not is_made(RUNS / "none_of_these"):
         (RUNS / "none_of_these").mkdir()
         (RUNS / "none_of_these" / "results.json").write_text(json.dumps(none_of_these.measure(RUNS / "intent_fewshot_0")))
@@ -249,9 +249,9 @@ SECTIONS = [
     ),
     Section(
         "Out-of-scope detection (`none_of_these`)",
-        strangers,
+        out_of_scope,
         {"intent_fewshot_0": train("intent_fewshot", "seed=0", f"evaluation.arms={ARMS}")},
-        find_strangers,
+        measure_out_of_scope,
         ["none_of_these"],
     ),
     Section(
