@@ -1,4 +1,4 @@
-"""Draws an alphabet of pictures a task, as Omniglot has them (Lake et al. 2015), from the fonts that come with matplotlib.
+"""Draw character images, one alphabet per task, like Omniglot (Lake et al. 2015), from the fonts of matplotlib.
 
     python scripts/alphabets.py FOLDER [--pictures 20] [--seed 0]
     python scripts/alphabets.py FOLDER --pixels armenian georgian hebrew

@@ -32,7 +32,7 @@ INTRODUCTION = "Written by `python scripts/distributions.py`; runs of November 2
 PICTURE_ARMS = "evaluation.arms=[meta_trained,no_meta_training,logistic_regression,prototypes]"
 OF_SENTENCES = ("sentence_order", "same_text")
 LABELLED = ["smlmt", "tasks.masked_words.share=0"]
-# What may help beside labelled tasks, in the recipe of sentiment_fewshot; tested on its meta-validation domains.
+# Components added to the recipe of sentiment_fewshot; tested on its meta-validation domains.
 BESIDE = {
     "as_it_is": [],
     "contrastive_supervised": ["algorithm.contrastive=supervised"],
@@ -108,7 +108,7 @@ def joined(lines: Sequence[str]) -> str:
 
 
 def arms_table(name: str, shots: str | None = None) -> str:
-    """A line for each arm of a run, the meta-trained one first; with so many examples a class, where there are several numbers."""
+    """Return a row per arm of a run, the meta-trained one first; `shots`: number of examples per class, if there are several."""
     found = results(name) if shots is None else results(name)["by_shots"][shots]
     against = {each["against"]: difference(each) for each in found["comparisons"]}
     lines = ["| arm | score | gain |", "|---|---|---|"]

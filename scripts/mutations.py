@@ -1,4 +1,4 @@
-"""Breaks the methods in one place after another and shows that their checks notice: python scripts/mutations.py
+"""Mutation testing: break the methods in one place at a time and check that a test detects it: python scripts/mutations.py
 
 Works on a copy of the last commit; about two minutes. Exits with 1 if a mutation goes unnoticed.
 """

@@ -36,7 +36,7 @@ FIGURES = ("lost", "found", "auroc")  # share of in-scope texts rejected, share 
 
 
 def measure(run: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """By number of shots and method: the figures, means over domains and draws."""
+    """Return the figures by number of shots and method, as means over domains and support sets."""
     device, dtype, _ = hardware.apply(HardwareConfig())
     opened = open_checkpoint(str(run), Overrides(), device, dtype, lambda line: None)
     learner, frozen = opened.learner, opened.untrained()

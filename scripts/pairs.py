@@ -1,4 +1,4 @@
-"""Makes tasks of two texts out of a data set of intents: do these two requests want the same?
+"""Create text-pair tasks from a data set of intents: do two requests have the same intent?
 
     python scripts/pairs.py FOLDER [--intents $METATRAIN_DATA/clinc150] [--rows 1500] [--seed 0]
 
@@ -31,7 +31,7 @@ def requests(folder: Path) -> dict[str, dict[str, list[str]]]:
 
 
 def pairs(intents: dict[str, list[str]], rows: int, rng: np.random.Generator) -> list[dict[str, str]]:
-    """So many pairs of a domain's requests, in turn of one intent and of two."""
+    """Return `rows` pairs of a domain's requests, alternately with the same and with different intents."""
     found: list[dict[str, str]] = []
     shuffled = {name: [texts[place] for place in rng.permutation(len(texts))] for name, texts in sorted(intents.items())}
     same = [pair for texts in shuffled.values() for pair in zip(texts[::2], texts[1::2])]

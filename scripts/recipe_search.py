@@ -1,4 +1,4 @@
-"""What the recommended recipe was chosen by, on meta-validation tasks alone: python scripts/recipe_search.py [SETTING=VALUE ...]
+"""Search for the recommended recipe, on meta-validation tasks only: python scripts/recipe_search.py [SETTING=VALUE ...]
 
 Meta-trains each candidate below (runs that are there, below outputs/results/search, are not repeated), then measures cosine prototypes
 with and without the names of the classes, at several blends of the initial and the trained encoder, on one set of episodes for all.

@@ -1,4 +1,4 @@
-"""Runs the recommended recipe against every arm on unseen domains: python scripts/recommended.py [SETTING=VALUE ...]
+"""Compare the recommended recipe with every arm on unseen domains: python scripts/recommended.py [SETTING=VALUE ...]
 
 Writes its section of docs/results.md. Runs that are there already, below outputs/results/recommended, are not repeated. Data sets are read
 from the folder METATRAIN_DATA; the arm setfit needs the extra `compare`.

@@ -1,4 +1,4 @@
-"""Writes the figures of docs/reliability.md from what scripts/soak.sh has left in outputs/soak."""
+"""Write the fault-injection results into docs/reliability.md from the output of scripts/soak.sh in outputs/soak."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the scripts that write docs/results.md share: sections with the runs behind them, which are made once, and numbers in words."""
+"""Shared by the scripts that write docs/results.md: sections with their runs, which are made once, and formatted numbers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def train(experiment: str, *settings: str) -> Run:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page, `### HEADING` and what is below it, and the runs that it is made of, by the names of their directories."""
+    """A section of the page, `### HEADING` and its text, and the runs that it is computed from, by the names of their directories."""
 
     heading: str
     text: Callable[[], str]
@@ -69,7 +69,7 @@ def write_page(doc: str | None, heading: str, introduction: str, folder: Path, s
                 section.make(arguments.settings)
         missing = [name for name in (*section.runs, *section.made) if not is_made(folder / name)]
         if missing:
-            print(f"left as it is: {section.heading} (no {', '.join(missing)})")
+            print(f"unchanged: {section.heading} (missing {', '.join(missing)})")
         else:
             put_section(PAGE, f"### {section.heading}", f"### {section.heading}\n\n{section.text()}", below=heading)
 
@@ -106,7 +106,7 @@ def difference(comparison: dict[str, Any]) -> str:
 
 
 def meta_trained(folder: Path, shots: str) -> dict[str, Any]:
-    """What a run has for the meta-trained arm with so many examples a class."""
+    """Return the results of a run's meta-trained arm for a number of examples per class."""
     return read_results(folder)["by_shots"][shots]["arms"]["meta_trained"]
 
 
@@ -118,7 +118,7 @@ def paired(ours: Path, theirs: Path, shots: str) -> str:
 
 
 def table(folder: Path, shots: str, seconds: bool = False) -> str:
-    """The arms of a run with so many examples a class, the best first."""
+    """Return the table of a run's arms for a number of examples per class, best first."""
     part = read_results(folder)["by_shots"][shots]
     against = {each["against"]: difference(each) for each in part["comparisons"]}
     lines = [
@@ -134,7 +134,7 @@ def table(folder: Path, shots: str, seconds: bool = False) -> str:
 def candidates_table(
     folder: Path, prefix: str, candidates: Mapping[str, Sequence[str]], shots: Sequence[str], cell: Callable[[dict[str, Any]], str] = mean
 ) -> str:
-    """A line for each candidate, by its settings: what the runs PREFIX_NAME have for the meta-trained arm."""
+    """Return a row per candidate, named by its settings: scores of the meta-trained arm in the runs PREFIX_NAME."""
     lines = [f"| candidate | {' | '.join(f'{count}-shot' for count in shots)} |", f"|---|{'---|' * len(shots)}"]
     for name, settings in candidates.items():
         cells = [cell(meta_trained(folder / f"{prefix}_{name}", count)) for count in shots]

@@ -1,6 +1,6 @@
 """A small text problem that first-order meta-gradients cannot solve: python scripts/second_order.py [seeds]
 
-Two classes, each with a word of its own, drawn anew for every task. A support text also says, twice, which word it is *not*
+Two classes, each with a word of its own, sampled again for every task. A support text also says, twice, which word it is *not*
 about, the other class's; a query does not:
 
     support, class 1:  cold tea and not coffee here not coffee      support, class 2:  not tea one coffee not tea again

@@ -1,4 +1,4 @@
-"""Runs the recommended recipe on tasks of other kinds than it was found on: python scripts/transfer.py [SETTING=VALUE ...]
+"""Run the recommended recipe on kinds of tasks other than those it was chosen on: python scripts/transfer.py [SETTING=VALUE ...]
 
 Writes its section of docs/results.md. Runs that are there already, below outputs/results/transfer, are not repeated. Data sets are read from
 the folder METATRAIN_DATA.

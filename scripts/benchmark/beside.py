@@ -1,4 +1,4 @@
-"""A run beside another busy process, with threads that wait as libgomp has it and as metatrain does: python scripts/benchmark/beside.py [--rounds 3]
+"""Time a run next to a busy process, by OpenMP spin count (libgomp's default and metatrain's): python scripts/benchmark/beside.py [--rounds 3]
 
 Prints seconds per meta-update of `sentiment_fewshot` on all cores (the first left out; medians over rounds, in turn), quiet and beside one process that
 does nothing but count, in a session of its own as from another terminal: kernels share cores among sessions.

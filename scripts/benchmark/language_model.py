@@ -1,4 +1,4 @@
-"""Language models: a meta-gradient, and choosing among labels: python scripts/benchmark/language_model.py [--device cuda]
+"""Time a meta-gradient and in-context classification of a language model: python scripts/benchmark/language_model.py [--device cuda]
 
 The model has the size of GPT-2 (124M parameters, random weights). A meta-gradient is of episodes of 10 support texts and 10 queries of 60 to 119 tokens, with
 targets of two or three, and 5 inner steps of all parameters. Choices are five labels for each of 25 queries that come after a support set of five examples, as
@@ -55,7 +55,7 @@ def episode(seed: int) -> EpisodeTexts:
 
 
 def seconds(call: Callable[[], Any], device: str, rounds: int) -> list[float]:
-    """Of so many calls, after one that is left out."""
+    """Return the seconds of `rounds` calls, after one warm-up."""
     found = []
     for _ in range(rounds + 1):
         begin = time.perf_counter()

@@ -1,6 +1,6 @@
 """Four ranks over a slow network: python scripts/benchmark/network.py > network.json      needs root on Linux (unshare, ip, tc)
 
-All ranks run on this machine. Rate: in a network of their own whose loopback carries so many bits a second (token bucket); the bytes that
+All ranks run on this machine. Rate: in a network of their own whose loopback has a limited bit rate (token bucket); the bytes that
 the cost model counts for the exchange, over that rate, are compared with the time that a meta-update takes longer than on the loopback as
 it is. Latency: each rank on a machine of its own (scripts/benchmark/machines.py), started by torchrun, some milliseconds from the others; what
 a meta-update takes longer is compared with the messages that wait for one another. Their weights are compared with those of one process.

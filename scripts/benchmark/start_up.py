@@ -1,4 +1,4 @@
-"""What passes before and between meta-gradients: python scripts/benchmark/start_up.py > start.json
+"""Time start-up and data loading between meta-gradients: python scripts/benchmark/start_up.py > start.json
 
 Seconds of `metatrain --help`, and from the command to the end of the first meta-update of all-MiniLM-L6-v2 on the embedded reviews,
 both in processes of their own with a warm file cache (medians, the first run left out); and the time that drawing, tokenising
