@@ -130,7 +130,7 @@ def _head(path: Path) -> list[str]:
         if not line.startswith("#"):
             break
         text = line.removeprefix("#").removeprefix(" ").rstrip()
-        if not text.startswith(("@package", "metatrain ")):
+        if not text.lstrip().startswith(("@package", "metatrain ")):
             lines.append(text)
     return lines
 
