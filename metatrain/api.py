@@ -61,7 +61,7 @@ def load(
     settings = Overrides(AlgorithmOverrides(name=algorithm, adapt=adapt), InnerOverrides(fit_head=fit_head, fit_encoder=fit_encoder))
     learner = open_checkpoint(str(checkpoint), settings, where, dtype, lambda line: None).learner
     if not isinstance(learner, EncoderLearner) or learner.model.tokenizer is None:
-        raise UserError(f"checkpoint={checkpoint}: metatrain.load serves classifiers of texts; use `metatrain finetune` and `predict` for other models")
+        raise UserError(f"checkpoint={checkpoint}: metatrain.load supports text classifiers only; use `metatrain finetune` and `predict` for other models")
     return FewShotModel(learner)
 
 
@@ -86,7 +86,7 @@ class FewShotModel:
         check_none_of_these(none_of_these, self._learner)
         read = [_example(example, f"examples[{number}]") for number, example in enumerate(examples)]
         if len({label for _, label in read}) < 2:
-            raise UserError("examples of one label or none: a classifier needs two labels or more")
+            raise UserError("a classifier needs examples of at least two labels")
         _check_spelling([label for _, label in read])
         if none_of_these is not None:
             check_no_label_is_none([label for _, label in read], "examples")
@@ -113,9 +113,9 @@ class FewShotModel:
         except (OSError, safetensors.SafetensorError, json.JSONDecodeError) as error:
             raise UserError(f"{path} cannot be read: {error}") from error
         if facts.get("format") != _FORMAT:
-            raise UserError(f"{path} is no task that metatrain saved")
+            raise UserError(f"{path} is not a task saved by metatrain")
         if facts["model"] != self._fingerprint():
-            raise UserError(f"{path} was adapted from a model with other weights; load that one, or adapt again")
+            raise UserError(f"{path} was adapted from a model with different weights; load that model, or adapt again")
         return Task(self, facts["labels"], {name: value.to(self._learner.model.device) for name, value in tensors.items()}, facts["threshold"])
 
     def _fingerprint(self) -> str:
@@ -167,7 +167,7 @@ def _check_spelling(labels: Iterable[str]) -> None:
     for label in labels:
         other = spellings.setdefault(clean_label(label), label)
         if other != label:
-            raise UserError(f"the labels {ascii(other)} and {ascii(label)} look the same; spell them in one way")
+            raise UserError(f"the labels {ascii(other)} and {ascii(label)} look the same; spell them the same way")
 
 
 def _example(example: object, where: str) -> tuple[str, str]:
@@ -178,20 +178,20 @@ def _example(example: object, where: str) -> tuple[str, str]:
             if has_lone_surrogate(label):
                 raise UserError(f"{where}: the label {label!r} has half a character (a lone surrogate)")
             return _read(text, where), label
-    raise UserError(f"{where} must be a pair of strings, (text, label), and is {example!r}")
+    raise UserError(f"{where} must be a pair of strings (text, label), not {example!r}")
 
 
 def _listed(texts: Iterable[Text]) -> list[str]:
     """The texts, of a column of a table, say, as they are read."""
     if isinstance(texts, str):
-        raise UserError("texts must be a list of strings, and is one string; put it into a list: [text]")
+        raise UserError("texts must be a list of strings, not a string; use [text]")
     return [_read(text, f"texts[{number}]") for number, text in enumerate(texts)]
 
 
 def _read(text: Text, where: str) -> str:
     """A text, or two that belong together, as the tokenizer is given it."""
     if not _is_text(text):
-        raise UserError(f"{where} must be a string, and is {text!r}")
+        raise UserError(f"{where} must be a string, not {text!r}")
     parts = (text,) if isinstance(text, str) else text
     if any(map(has_lone_surrogate, parts)):
         raise UserError(f"{where} has half a character (a lone surrogate): {text!r}")

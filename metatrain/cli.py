@@ -12,25 +12,25 @@ from types import ModuleType
 
 # What each command does, and the module whose `main(arguments)` does it, imported only when it is called.
 COMMANDS = {
-    "train": ("metatrain.commands.train", "meta-pre-train a language model over a distribution of tasks"),
-    "resume": ("metatrain.commands.resume", "go on with a stopped run: metatrain resume [RUN|latest]"),
-    "sweep": ("metatrain.commands.sweep", "search for better settings of train, judged by validation alone"),
-    "finetune": ("metatrain.commands.finetune", "adapt a meta-trained model to a new task from a few examples"),
-    "predict": ("metatrain.commands.predict", "label texts with a finetuned model"),
-    "push": ("metatrain.commands.push", "put a model on the Hugging Face hub"),
-    "evaluate": ("metatrain.commands.evaluate", "compare a model with baselines on few-shot episodes"),
-    "tasks": ("metatrain.commands.tasks", "show what a task distribution holds"),
-    "plan": ("metatrain.commands.plan", "say what a training run would cost, before it is started, and what would be cheaper"),
-    "report": ("metatrain.commands.report", "make one page of a run, with charts: metatrain report [RUN]"),
-    "compare": ("metatrain.commands.compare", "say what differs between runs, in settings and in scores on the same episodes: metatrain compare A B"),
-    "ls": ("metatrain.commands.ls", "list experiments with their results, methods, models, tasks, and your runs"),
-    "init": ("metatrain.commands.init", "copy an experiment, to edit, into a configuration folder of your own: metatrain init EXPERIMENT [NAME]"),
-    "explain": ("metatrain.commands.explain", "say what a setting means, what it is, and who has set it: metatrain explain KEY"),
-    "doctor": ("metatrain.commands.doctor", "compare ways of taking the meta-gradient on your own model and tasks"),
+    "train": ("metatrain.commands.train", "meta-train a model on a distribution of tasks"),
+    "resume": ("metatrain.commands.resume", "resume a stopped run: metatrain resume [RUN|latest]"),
+    "sweep": ("metatrain.commands.sweep", "hyperparameter search for train, scored on meta-validation tasks"),
+    "finetune": ("metatrain.commands.finetune", "adapt a model to a new task from a few labelled examples"),
+    "predict": ("metatrain.commands.predict", "predict labels with a finetuned model"),
+    "push": ("metatrain.commands.push", "upload a model to the Hugging Face hub"),
+    "evaluate": ("metatrain.commands.evaluate", "compare a model with baselines on few-shot test episodes"),
+    "tasks": ("metatrain.commands.tasks", "show a task distribution and check its splits"),
+    "plan": ("metatrain.commands.plan", "estimate time, memory and disk of a training run, and cheaper alternatives"),
+    "report": ("metatrain.commands.report", "write an HTML report of a run: metatrain report [RUN]"),
+    "compare": ("metatrain.commands.compare", "compare settings and scores of runs, paired by episode: metatrain compare RUN RUN"),
+    "ls": ("metatrain.commands.ls", "list experiments with their results, methods, models, tasks and your runs"),
+    "init": ("metatrain.commands.init", "copy an experiment to your own configuration folder: metatrain init EXPERIMENT [NAME]"),
+    "explain": ("metatrain.commands.explain", "explain a setting, its value, and which file or override set it: metatrain explain SETTING"),
+    "doctor": ("metatrain.commands.doctor", "check this installation, and compare meta-gradient modes on your model and tasks"),
 }
 
 HELP = """\
-metatrain meta-pre-trains Hugging Face language models over many NLP tasks, so that a new task needs a handful of examples.
+metatrain meta-trains Hugging Face models on many tasks, so that they adapt to a new task from a few labelled examples.
 
 usage: metatrain [--quiet|--json] COMMAND [SETTING=VALUE ...]
 
@@ -39,22 +39,21 @@ commands:
 
 examples:
   metatrain train +experiment=sentiment_fewshot
-      meta-train all-MiniLM-L6-v2 on short reviews of nine domains, test it on four others
+      meta-train all-MiniLM-L6-v2 on short reviews from nine domains, test it on four others
   metatrain finetune checkpoint=latest data.train=examples.csv data.test=held_out.csv
-      adapt the newest run's model to your own labels (columns: text, label)
+      adapt the model of the newest run to your own labels (columns: text, label)
   metatrain train tasks=files tasks.path=my_tasks/ inner.steps=3 outer.lr=1e-4 -m seed=0,1,2
-      meta-train on a folder of labelled files, three times
+      meta-train on a folder of labelled files, with three seeds
 
-where to look next:
-  metatrain COMMAND --help        the settings and config groups of a command
-  metatrain COMMAND --cfg job     the settings a command would run with
-  metatrain explain SETTING       what it means, its value, and who has set it
+more:
+  metatrain COMMAND --help        common settings and config groups of a command
+  metatrain COMMAND --cfg job     print the resulting configuration and exit
+  metatrain explain SETTING       its meaning, its value, and which file or override set it
   metatrain -sc install=bash      shell completion (bash, zsh, fish): eval "$(metatrain -sc install=bash)"
-  metatrain ls experiments        complete experiments, each with its measured result
-  README.md                       the tour
+  metatrain ls experiments        complete experiments with measured results
 
---quiet shows errors alone, --json an object a line; run.log has every line in any case.
-exit codes: 0 done, 2 wrong input, 75 a fault that a restart can heal, 130/143 stopped by a signal after saving, 1 a bug
+--quiet prints only errors; --json prints one JSON object per line. run.log always has every line.
+exit codes: 0 done, 2 wrong input, 75 temporary failure (run the command again), 130/143 stopped by a signal after saving, 1 bug
 """
 
 

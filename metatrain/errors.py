@@ -51,7 +51,7 @@ def is_disk_full(error: BaseException) -> bool:
 def of_system(error: OSError) -> UserError | RestartableError | None:
     """What an error of the operating system means to the user; None: it is a bug."""
     if is_disk_full(error):
-        return RestartableError(f"the disk is full: {error}; free some space and give the same command again")
+        return RestartableError(f"the disk is full: {error}; free some space and run the same command again")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return UserError(f"no permission: {error.filename}: {error.strerror}")
     return None

@@ -36,7 +36,7 @@ def load(group: str, name: str) -> Any | None:
         return None
     if len(found) > 1:
         packages = ", ".join(str(entry.dist.name if entry.dist else entry.value) for entry in found)
-        raise UserError(f"{name} of {group} is announced by several packages ({packages}); uninstall all but one")
+        raise UserError(f"{name} of {group} is registered by several packages ({packages}); uninstall all but one")
     try:
         return found[0].load()
     except (ImportError, AttributeError) as error:

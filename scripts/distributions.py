@@ -81,7 +81,7 @@ def selections(target: str) -> dict[str, list[str]]:
     """Training tasks for a target: the nearest by `metatrain tasks`, and some at random."""
     command = [sys.executable, "-m", "metatrain", "tasks", "tasks=arsc", *_splits(), FILES, f"target={target}", f"select={SELECTED}", "nearness=1"]
     out = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    found = {"nearest": out.split("suggestion: tasks.meta_train.tasks=[")[1].split("]")[0].replace("\n", "").split(",")}
+    found = {"nearest": out.split("suggested tasks: tasks.meta_train.tasks=[")[1].split("]")[0].replace("\n", "").split(",")}
     config = RunDirectory(RUNS / "smlmt_labelled").load_config(TrainConfig)
     config.tasks.meta_train.files = ["meta_train.jsonl.gz"]
     names = [task.name for task in load_tasks(config.tasks, config.seed).meta_train]

@@ -83,5 +83,5 @@ def test_two_packages_with_one_name(installed):
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: others\nVersion: 1.0\n")
     (other / "entry_points.txt").write_text("[metatrain.inner_rules]\nsign_sgd = my_rules:SignSGD\n")
     importlib.invalidate_caches()
-    with pytest.raises(UserError, match="announced by several packages"):
+    with pytest.raises(UserError, match="registered by several packages"):
         plugins.load(plugins.INNER_RULES, "sign_sgd")

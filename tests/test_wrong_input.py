@@ -125,7 +125,7 @@ def test_values_that_make_no_sense(cli, tmp_path, setting, word):
         (b"text,label\nfine,x\nbad \xff,y\n", ["examples.csv:3", "UTF-8"]),
         (b"text,label\nfine,x\n,y\n", ["examples.csv:3", "'text' is empty"]),
         (b"text,label\nfine,x\none,two,three\n", ["examples.csv:3", "3 fields"]),
-        (b"text,label\nfine,x\ngood,x\n", ["one class only", "'x'"]),
+        (b"text,label\nfine,x\ngood,x\n", ["only one class", "'x'"]),
     ],
 )
 def test_bad_example_files(cli, tmp_path, content, words):
@@ -166,8 +166,8 @@ def test_a_hub_model_that_is_not_there(cli, examples):
 
 
 def test_no_latest_run(cli):
-    refused(cli("resume", "latest"), "no latest run")
-    refused(cli("evaluate", "checkpoint=latest"), "no latest run")
+    refused(cli("resume", "latest"), "no run of metatrain")
+    refused(cli("evaluate", "checkpoint=latest"), "no run of metatrain")
 
 
 def test_a_run_directory_that_holds_a_run(cli, tiny_run):

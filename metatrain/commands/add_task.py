@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 USAGE = """\
 usage: metatrain tasks add FILE [name=NAME] [text=COLUMN] [pair=COLUMN] [label=COLUMN] [target=COLUMN] [task=COLUMN] [folder=conf]
 
-Finds the columns of a csv, tsv, jsonl or parquet file, checks that few-shot episodes can be drawn from it, and writes
-FOLDER/tasks/NAME.yaml, which `metatrain train --config-dir FOLDER tasks=NAME` takes. A column that is given is not guessed.
+Detect the columns of a csv, tsv, jsonl or parquet file, check that few-shot episodes can be sampled from it, and write
+FOLDER/tasks/NAME.yaml for `metatrain train --config-dir FOLDER tasks=NAME`. Columns that are given are not detected.
 
 examples:
   metatrain tasks add tickets.csv
@@ -30,7 +30,7 @@ _MOST_TASKS, _MOST_CLASSES = 8, 20  # that are listed
 def main(arguments: list[str]) -> None:
     """Entry point; the first argument is the file."""
     if not arguments:
-        raise UserError("metatrain tasks add wants a file; metatrain tasks add --help says more")
+        raise UserError("metatrain tasks add needs a file; see metatrain tasks add --help")
     from metatrain.config.compose import conf_dir
     from metatrain.tasks.columns import guess_columns
     from metatrain.tasks.names import local_path
@@ -46,21 +46,21 @@ def main(arguments: list[str]) -> None:
     shots = _shots(guess)
     config = Path(given.get("folder", "conf")) / "tasks" / f"{name}.yaml"
     if config.exists():
-        raise UserError(f"{config} is there already; give another name=NAME, or delete it")
+        raise UserError(f"{config} already exists; choose another name=NAME, or delete it")
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(_yaml(name, path.resolve(), guess), encoding="utf-8")
     choice = f"--config-dir {shell_quoted(str(config.parents[1]))} tasks={name}"
     print(f"written: {config}")
     if (conf_dir() / "tasks" / config.name).is_file():
-        print(f"metatrain has a tasks={name} of its own; with --config-dir, yours takes its place")
-    print(f"look at it: metatrain tasks {choice}")
+        print(f"metatrain has a built-in tasks={name}; with --config-dir, yours replaces it")
+    print(f"inspect it: metatrain tasks {choice}")
     if len(guess.tasks) >= 3:
         settings = f"episode.shots={shots} evaluation.shots=[{shots}]" + (" algorithm=fomaml algorithm.head=lm model=t5_small" if guess.columns.target else "")
         print(f"train on it: metatrain train {choice} {settings}")
     else:
-        print(f"it has {len(guess.tasks)} task{'s' if len(guess.tasks) > 1 else ''}, and meta-training wants at least 3; a single one is for finetuning:")
+        print(f"it has {len(guess.tasks)} task{'s' if len(guess.tasks) > 1 else ''}, and meta-training needs at least 3; to finetune on a single task:")
         columns = "".join(f" {typed_setting(f'data.{key}', value)}" for key, value in _unusual(guess).items())
-        print(f"  metatrain finetune checkpoint=latest {typed_setting('data.train', path)}{columns}      (without a run of train: checkpoint=minilm)")
+        print(f"  metatrain finetune checkpoint=latest {typed_setting('data.train', path)}{columns}      (without a meta-trained model: checkpoint=minilm)")
 
 
 def _settings(arguments: Sequence[str]) -> dict[str, str]:
@@ -83,7 +83,7 @@ def _shots(guess: Guess) -> int:
     shots = next((shots for shots in _SHOTS if rows > shots), None)
     if shots is None:
         raise UserError(
-            f"class {label!r} of task '{task}' has a single row; an episode needs one to learn from and one to ask: add rows, or leave the class out"
+            f"class {label!r} of task '{task}' has a single row; an episode needs one support and one query example per class: add rows, or remove the class"
         )
     print(f"the smallest class ({label!r} of task '{task}') has {rows} rows: enough for {shots} shots")
     return shots
@@ -124,6 +124,6 @@ def _yaml(name: str, path: Path, guess: Guess) -> str:
     more = f" and {len(guess.tasks) - 8} more" if len(guess.tasks) > 8 else ""
     head = (
         f"# Written by: metatrain tasks add {path.name}\n# Tasks: {sizes}{more}.\n"
-        "# Name tasks in meta_validation.tasks and meta_test.tasks to hold them out; otherwise a share is, by chance.\n"
+        "# Name tasks in meta_validation.tasks and meta_test.tasks to hold them out; otherwise a random fraction is held out.\n"
     )
     return head + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True, width=120)

@@ -123,7 +123,7 @@ def build_learner(
     second_order = algorithm.meta_gradient in SECOND_ORDER
     model: Any
     if recipe.model.name not in _BUILT_IN and ":" not in recipe.model.name and not local_path(recipe.model.name).is_dir():
-        say(f"model: {recipe.model.name} comes from the hub, or from its cache")  # which may take a while, without another word
+        say(f"model: loading {recipe.model.name} from the hub or its local cache")  # which may take a while, without another word
     if algorithm.head in LANGUAGE:
         model, notes = load_language_model(recipe.model, second_order, dtype, texts, algorithm.head == IN_CONTEXT)
     elif is_of_pictures(recipe.model):
@@ -137,11 +137,18 @@ def build_learner(
         say(note)
     trained = sum(value.numel() for value in learner.parameters.values())
     adapting = sum(value.numel() for name, value in learner.initial.items() if name in learner.adapted)
-    say(f"parameters: {adapting:,} of the model adapt to a task{', with its head' if learner.head_adapts else ''}; meta-training is of {trained:,}")
+    parts = [*([_count(adapting)] if adapting else []), *(["head"] if learner.head_adapts else [])]
+    adapted = " and the ".join(parts) if adapting else f"{parts[0]} only" if parts else "nothing"
+    say(f"trainable: {_count(trained)} (outer loop); adapted per task: {adapted}")
     idle = learner.unreached
     if idle:
-        say(f"{len(idle)} parameters that no text reaches stay as they are: {', '.join(idle[:3])}{' ...' if len(idle) > 3 else ''}")
+        say(f"{len(idle)} parameters are unused by the model and stay fixed: {', '.join(idle[:3])}{' ...' if len(idle) > 3 else ''}")
     return learner
+
+
+def _count(number: int) -> str:
+    """A number of parameters, in millions if it is large."""
+    return f"{number / 1e6:.1f}M" if number >= 1e6 else f"{number:,}"
 
 
 def fit_memory(config: TrainConfig, learner: Learner, tasks: Sequence[Task], device: torch.device, ranks: Ranks) -> str:
@@ -170,7 +177,7 @@ def open_checkpoint(reference: str, settings: Overrides, device: torch.device, d
     if not path.is_dir() and reference not in _BUILT_IN and (path.is_absolute() or reference.startswith((".", "~", "outputs"))):
         raise UserError(f"checkpoint={reference}: no such run or model directory")
     if path.is_dir() and not is_model(path):
-        raise UserError(f"checkpoint={reference}: a directory with neither a run of metatrain train (config.yaml) nor a model (config.json)")
+        raise UserError(f"checkpoint={reference}: the directory has neither a run of metatrain train (config.yaml) nor a model (config.json)")
     found = read_recipe(path)
     encoding = {} if found is not None else _encoding(reference, settings.model, say)
     if found is None and settings.algorithm.name is None and settings.model.normalize is None:
@@ -202,9 +209,9 @@ def open_joint(reference: str | None, trained: TrainConfig | None, device: torch
         return None
     opened = open_checkpoint(reference, Overrides(), device, dtype, say)
     if opened.config is None or opened.config.algorithm.head != "joint":
-        raise UserError(f"evaluation.joint={reference} is no run of joint training; make one with: metatrain train algorithm=multitask")
+        raise UserError(f"evaluation.joint={reference} is not a run of joint training; create one with: metatrain train algorithm=multitask")
     if trained is None:
-        raise UserError("evaluation.joint is compared with a run of meta-training, and checkpoint is a model alone; leave it out")
+        raise UserError("evaluation.joint needs a run of meta-training to compare with, and checkpoint is a plain model; remove it")
     for what, mine, other in (
         ("model", trained.model.name, opened.config.model.name),
         ("tasks", (trained.tasks.path, trained.tasks.meta_train), (opened.config.tasks.path, opened.config.tasks.meta_train)),
@@ -230,7 +237,7 @@ def _encoding(reference: str, overrides: ModelOverrides, say: Callable[[str], No
             "or set model.pooling and model.normalize to use only its transformer"
         )
     if pipeline.labels:
-        say(f"model: {reference} is a classifier; its encoder is used, and a new head learned")
+        say(f"model: {reference} is a classifier; its encoder is used with a new head")
     return pipeline.encoding
 
 
@@ -267,7 +274,7 @@ def _saved(folder: Path, settings: dict[str, Any]) -> SavedRecipe:
         UserError: it cannot be read, or this version does not know it.
     """
     if settings.get("format", RECIPE_FORMAT) != RECIPE_FORMAT:
-        raise UserError(f"{folder / RECIPE} has format {settings['format']}, and this version of metatrain knows {RECIPE_FORMAT}; use the one that wrote it")
+        raise UserError(f"{folder / RECIPE} has format {settings['format']}, this version of metatrain reads {RECIPE_FORMAT}; use the version that wrote it")
     try:
         recipe: SavedRecipe = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SavedRecipe), escaped(settings)))  # type: ignore[assignment]
     except OmegaConfBaseException as error:
@@ -315,10 +322,10 @@ def check_none_of_these(share: float | None, learner: Learner) -> None:
     if share is None:
         return
     if not 0 < share < 1:
-        raise UserError(f"none_of_these={share} is the share of texts of the classes that may be taken for none of them: set one between 0 and 1, 0.05 say")
+        raise UserError(f"none_of_these={share} is the fraction of in-scope texts that may be rejected; set it between 0 and 1, 0.05 for example")
     if not learner.inner.fit_head:
         raise UserError(
-            "none_of_these needs a head that is fitted to the examples, and nothing else that adapts: set inner.fit_head=true algorithm.adapt=head "
+            "none_of_these needs a head fitted to the examples, and no other adapted parameters: set inner.fit_head=true algorithm.adapt=head "
             '(Python: fit_head=True, adapt="head")'
         )
 
@@ -328,8 +335,7 @@ def check_no_label_is_none(labels: Iterable[str], source: str) -> None:
     if (found := next((label for label in labels if folded(label) == folded(NONE)), None)) is not None:
         near = "" if found == NONE else f" (nearly {NONE})"
         raise UserError(
-            f"{source}: the label {found}{near} is what texts of no label are answered with; leave out the examples with this label, rename it, "
-            "or leave out none_of_these"
+            f"{source}: the label {found}{near} is reserved for out-of-scope texts; remove the examples with this label, rename it, or remove none_of_these"
         )
 
 
@@ -348,7 +354,7 @@ def adapted_to(learner: Learner, texts: EpisodeTexts, watcher: Watcher | None = 
         found = adapted, loss, None
     if not all(bool(value.isfinite().all()) for name, value in adapted.items() if value is not learner.parameters.get(name)):
         raise UserError(
-            f"adaptation to these examples does not stay finite; lower inner.lr={learner.inner.lr:g} or inner.steps, or see whether the model is sound"
+            f"adaptation to these examples diverges (non-finite values); lower inner.lr={learner.inner.lr:g} or inner.steps, or check the weights of the model"
         )
     return found
 
@@ -383,8 +389,8 @@ def _overridden(recipe: Recipe, settings: Overrides, plain: bool) -> Recipe:
     """
     if settings.algorithm.name is not None and not plain:
         raise UserError(
-            f"algorithm={settings.algorithm.name} is for a plain model, and this checkpoint was meta-trained with algorithm={recipe.algorithm.name}; "
-            "leave it out"
+            f"algorithm={settings.algorithm.name} selects the method of a plain model, but this checkpoint was meta-trained with "
+            f"algorithm={recipe.algorithm.name}; remove it"
         )
     algorithm, model = _with(recipe.algorithm, settings.algorithm), _with(recipe.model, settings.model)
     found = replace(recipe, algorithm=algorithm, inner=_inner(recipe.inner, settings.inner, plain), model=model)
@@ -397,9 +403,7 @@ def _check_learned(reference: str, given: AlgorithmOverrides, ours: Iterable[str
     chosen = [f"algorithm.{key}={value}" for key, value in asdict(given).items() if value is not None]
     differing = set(ours) ^ set(learned)
     if chosen and differing:
-        raise UserError(
-            f"{' '.join(chosen)} does not fit checkpoint={reference}, which was meta-trained with other parameters ({min(differing)}); leave it out"
-        )
+        raise UserError(f"{' '.join(chosen)} does not fit checkpoint={reference}, which was meta-trained with other parameters ({min(differing)}); remove it")
 
 
 def _inner(inner: InnerConfig, overrides: InnerOverrides, plain: bool) -> InnerConfig:
@@ -412,7 +416,7 @@ def _inner(inner: InnerConfig, overrides: InnerOverrides, plain: bool) -> InnerC
         raise UserError(f"inner.steps={overrides.steps} must be zero or more")
     for key in ("lr", "head_lr"):
         if getattr(overrides, key) is not None and inner.rule in LEARNS_RATES and not plain:
-            raise UserError(f"inner.{key}: this model has learned its rates (inner.rule={inner.rule}), so none can be set; leave it out")
+            raise UserError(f"inner.{key}: the learning rates of this model are learned (inner.rule={inner.rule}) and cannot be set; remove it")
     # Steps of training stay as they were: what was learned for each of them has their number.
     steps = inner.evaluation_steps if overrides.steps is None else overrides.steps
     return replace(_with(inner, replace(overrides, steps=None)), evaluation_steps=steps)

@@ -17,10 +17,9 @@ if TYPE_CHECKING:
 USAGE = """\
 usage: metatrain compare RUN[:ARM] RUN[:ARM] ... [html=FILE]
 
-Compares runs of train or evaluate with the first: the settings that differ, validation over time, and the differences of their scores,
-paired by episode where both saw the same episodes, with 95% intervals. Runs whose training seeds differ and nothing else are one: their
-intervals are over seeds too. ARM is meta_trained if it is left out. Runs of finetune are compared by their held-out and cross-validated
-scores. With html=FILE as a page with charts too.
+Compare runs of train or evaluate with the first one: settings that differ, validation curves, and score differences with 95% intervals,
+paired by episode if both saw the same episodes. Runs that differ only in their training seed are grouped, with intervals over seeds. ARM
+defaults to meta_trained. Runs of finetune are compared by held-out and cross-validated scores. html=FILE also writes a page with charts.
 
 examples:
   metatrain compare outputs/train/maml/A outputs/train/protonet/B html=comparison.html
@@ -82,7 +81,7 @@ def main(arguments: list[str]) -> None:
     named = [argument for argument in arguments if not argument.startswith("html=")]
     pages = [argument.removeprefix("html=") for argument in arguments if argument.startswith("html=")]
     if len(named) < 2:
-        raise UserError("metatrain compare needs two runs or more: metatrain compare RUN RUN")
+        raise UserError("metatrain compare needs at least two runs: metatrain compare RUN RUN")
     from rich.console import Console
 
     from metatrain.tracking.console import sparkline
@@ -103,12 +102,12 @@ def main(arguments: list[str]) -> None:
     if settings.rows:
         console.print(settings.drawn())
     else:
-        console.print("settings: the same, but for those of evaluation, hardware and the like")
+        console.print("settings: no difference (evaluation, hardware and tracking are not compared)")
     for name, run in (pair for each in compared for pair in each.named):
         if curve := validation_scores(run.record.metrics):
             console.print(f"validation of {name}: {sparkline(curve)} {curve[0]:.3f} to {curve[-1]:.3f}, best {max(curve):.3f}")
     if not scores:
-        console.print("scores: the runs have no number of shots in common; metatrain evaluate checkpoint=RUN evaluation.shots=[...] makes them comparable")
+        console.print("scores: the runs have no number of shots in common; run metatrain evaluate checkpoint=RUN evaluation.shots=[...] to compare them")
     for table in scores:
         console.print(table.drawn())
     for note in notes:
@@ -139,7 +138,7 @@ def _finetuned(named: Sequence[str]) -> list[tuple[str, str, Record]]:
     records = [read(Path(name)) for name in names]
     of_finetune = [name for name, record in zip(names, records) if record.command == "finetune"]
     if of_finetune and len(of_finetune) < len(names):
-        raise UserError(f"{of_finetune[0]} is a run of metatrain finetune, whose scores are of one task; compare it with others of finetune")
+        raise UserError(f"{of_finetune[0]} is a run of metatrain finetune, with scores of a single task; compare it with other runs of finetune")
     return [(_letter(number), name, record) for number, (name, record) in enumerate(zip(names, records))] if of_finetune else []
 
 
@@ -151,7 +150,7 @@ def _read(argument: str) -> Run:
     reference, arm = _split(argument)
     name, record, arm = f"{reference}:{arm}" if arm else reference, read(Path(reference)), arm or "meta_trained"
     if not record.results:
-        raise UserError(f"{reference} has no results.json: give a run of train or evaluate that has ended")
+        raise UserError(f"{reference} has no results.json; give a finished run of train or evaluate")
     if arm not in record.results.get("arms", {}):
         raise UserError(f"{reference} has no arm '{arm}'; there are {', '.join(record.results.get('arms', {})) or 'none'}")
     trained = record if record.command == "train" else _evaluated(record)
@@ -219,9 +218,9 @@ def _notes(compared: Sequence[Compared]) -> list[str]:
     notes = [f"{each.letter}: {note}" for each in compared if len(each.runs) > 1 and not each.trainings.problem() for note in reading(each.trainings)]
     for each in compared:
         if len(each.runs) > 1 and (problem := each.trainings.problem()):
-            notes.append(f"{each.letter}: the seeds cannot be taken together: {problem}")
+            notes.append(f"{each.letter}: the seeds cannot be combined: {problem}")
     if single := [each.letter for each in compared if len(each.runs) == 1 and each.runs[0].training]:
-        notes.append(f"{', '.join(single)}: one training seed; how far another would be from it is in no interval")
+        notes.append(f"{', '.join(single)}: a single training seed; the intervals do not cover the variation over seeds")
     return notes
 
 

@@ -25,7 +25,7 @@ def compare(runs: Sequence[tuple[str, str, Record]], pages: Sequence[Path]) -> N
 
     for _, name, record in runs:
         if not record.results:
-            raise UserError(f"{name} has no results.json: give a run of finetune that has ended")
+            raise UserError(f"{name} has no results.json; give a finished run of finetune")
     settings = {letter: dict(leaves(record.settings)) for letter, _, record in runs}
     keys = [key for key in dict.fromkeys(key for each in settings.values() for key in each) if key.split(".")[0] not in _NO_DIFFERENCE]
     different = [key for key in keys if len({str(each.get(key)) for each in settings.values()}) > 1]
@@ -33,8 +33,8 @@ def compare(runs: Sequence[tuple[str, str, Record]], pages: Sequence[Path]) -> N
     tables = [Rows("", ["setting", *settings], shown), Rows("", ["run", "examples", "score", "value", "95% interval"], list(_scores(runs)))]
     tests = {str(settings[letter].get("data.test")) for letter, _, record in runs if "test" in record.results}
     notes = [
-        "intervals are over the examples; two that overlap may still differ, since predictions of single examples are not compared",
-        *(["the runs have different test files, so their held-out scores do not compare"] if len(tests) > 1 else []),
+        "intervals are over test examples; scores with overlapping intervals can still differ, because the comparison is not paired",
+        *(["the runs have different test files, so their held-out scores are not comparable"] if len(tests) > 1 else []),
     ]
     console = Console(highlight=False, markup=False)
     for letter, name, _ in runs:
@@ -61,4 +61,4 @@ def _scores(runs: Sequence[tuple[str, str, Record]]) -> Iterator[list[str]]:
             shown = f"[{', '.join(f'{bound:.3f}' for bound in bounds)}]" if bounds else ""
             yield [letter, number, f"{kind} {name.replace('_', ' ')}", f"{value:.3f} of {part['examples']}", shown]
         if not scores:
-            yield [letter, number, "none: it had no test file, and nothing to cross-validate", "", ""]
+            yield [letter, number, "none: no test file and no cross-validation", "", ""]

@@ -10,8 +10,8 @@ from metatrain.config.schema import TrainConfig
 USAGE = """\
 usage: metatrain doctor [SETTING=VALUE ...]
 
-Looks at this machine and what is installed on it; then compares the ways of taking the meta-gradient on your model, method and tasks, in
-float64, and checks the exact one against a difference quotient.
+Check this machine and its installed packages. Then compare the meta-gradient modes on your model, method and tasks in float64, and check the
+exact meta-gradient against finite differences.
 
 examples:
   metatrain doctor
@@ -86,13 +86,11 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
             display.advance()
         display.table(table)
         first = rows["first_order"]
-        display.say(
-            f"first order has cosine {first.cosine:.2f} to the exact meta-gradient here and costs {first.seconds / rows['exact'].seconds:.2f} of its time"
-        )
+        display.say(f"first order: cosine similarity {first.cosine:.2f} with the exact meta-gradient, {first.seconds / rows['exact'].seconds:.2f} of its time")
         error = slope_error(learner, episode, rows["exact"].gradient, config.seed)
-        display.say(f"the exact meta-gradient against a central difference of the query loss: relative error {error:.1e}")
+        display.say(f"exact meta-gradient against a central difference of the query loss: relative error {error:.1e}")
         display.say(f"parameters without a meta-gradient: {', '.join(idle) if idle else 'none'}")
-        display.start("stopping and resuming a small run", RESUME_RUNS)
+        display.start("checking that a small run resumes", RESUME_RUNS)
         finding = resumes_exactly(display.advance)
         display.stop()
         display.say(finding.line)

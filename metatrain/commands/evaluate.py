@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 USAGE = """\
 usage: metatrain evaluate checkpoint=RUN|latest|MODEL [tasks=NAME] [SETTING=VALUE ...]
 
-Compares a meta-trained model, or any Hugging Face encoder, with the baseline arms on few-shot episodes of test tasks: the run's own, or those
-of another distribution, without the texts that the model was trained on.
+Compare a meta-trained model, or any Hugging Face encoder, with baseline arms on few-shot episodes of meta-test tasks: those of the run, or of
+another task distribution, without the texts that the model was trained on.
 
 examples:
   metatrain evaluate checkpoint=latest evaluation.shots=[1,5,10]
@@ -92,8 +92,8 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
 
             def give_way() -> None:
                 if stop:
-                    done = f"{test.done} of {test.total} episodes were done, and no results are written"
-                    less = "fewer evaluation.episodes, evaluation.shots or evaluation.arms take less time"
+                    done = f"{test.done} of {test.total} episodes were done, and no results were written"
+                    less = "to save time, reduce evaluation.episodes, evaluation.shots or evaluation.arms"
                     raise Stopped(stop.signal_number or signal.SIGTERM, f"stopped; {done}; {less}")
 
             setup = Setup(tasks, tokens, opened.episode, config.evaluation, config.evaluation.seed_of(config.seed), _validation_tasks(names, opened.config))
@@ -125,7 +125,7 @@ def _test_tasks(config: EvaluateConfig, trained: TrainConfig | None) -> tuple[tu
         if trained is not None:
             own = load_tasks(trained.tasks, trained.seed, hold_out_seed=trained.evaluation.seed_of(trained.seed))
             return own.meta_test, own.notes
-        raise UserError(f"checkpoint={config.checkpoint} is no run and brings no tasks; add tasks=reviews, or tasks=files tasks.path=...")
+        raise UserError(f"checkpoint={config.checkpoint} is not a run, so it has no tasks; add tasks=reviews, or tasks=files tasks.path=...")
     named = config.tasks.meta_test
     if not named.tasks and not named.files:
         named.tasks = ["*"]  # files that say nothing about splits are all to be tested on
@@ -135,6 +135,9 @@ def _test_tasks(config: EvaluateConfig, trained: TrainConfig | None) -> tuple[tu
     try:
         own = load_tasks(trained.tasks, trained.seed, hold_out_seed=trained.evaluation.seed_of(trained.seed))
     except UserError as error:
-        return tasks.meta_test, (*tasks.notes, f"warning: texts seen in training cannot be left out, because the run's tasks cannot be read: {error}")
+        return tasks.meta_test, (
+            *tasks.notes,
+            f"warning: texts seen in training cannot be removed, because the tasks of the run cannot be read: {error}",
+        )
     kept, notes = without_seen(tasks.meta_test, (*own.meta_train, *own.meta_validation), config.tasks.overlap)
     return kept, (*tasks.notes, *notes)

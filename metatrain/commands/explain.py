@@ -1,4 +1,4 @@
-"""`metatrain explain KEY`: what a setting means, what it is, and who has set it."""
+"""`metatrain explain SETTING`: its meaning, its value, and which file or override set it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 USAGE = """\
 usage: metatrain explain KEY [SETTING=VALUE ...]
 
-Says what a setting of any command means, its type and default, its value with these settings, which file or override set it, and which
-presets and experiments set it. Where several commands have the setting, its value is that of `metatrain train`. KEY may be a group, whose
-settings are listed. Without a KEY: all groups.
+Explain a setting: its meaning, type, default and value, which file or override set it, and which methods and experiments set it. If several
+commands have the setting, the value is that of `metatrain train`. If KEY is a group, list its settings; without KEY, list all groups.
 
 examples:
   metatrain explain outer.lr
@@ -112,7 +111,7 @@ def _explain(command: str, setting: Setting, overrides: list[str]) -> None:
         value: Any = reduce(lambda values, part: values[part], setting.key.split("."), OmegaConf.to_container(config, resolve=True))
         chosen = {str(group): str(option) for group, option in HydraConfig.get().runtime.choices.items() if option and not str(group).startswith("hydra")}
         print(setting.key if command == "train" else f"{setting.key}, of metatrain {command}")
-        print(f"  {setting.meaning}" if setting.meaning else "  (no more is said of it than its name)")
+        print(f"  {setting.meaning}" if setting.meaning else "  (no description)")
         print(f"  type     {setting.type}, default {_plain(setting.default)}")
         print(f"  value    {_plain(value)}, set by {_set_by(setting.key, given, chosen)}")
         for kind in ("algorithm", "experiment"):

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 USAGE = """\
 usage: metatrain finetune checkpoint=RUN|latest|MODEL data.train=FILE [data.test=FILE] [SETTING=VALUE ...]
 
-Adapts a meta-trained model, or any Hugging Face encoder, to your labels from a file with the columns text and label (csv, tsv, jsonl,
-parquet, or .gz), and writes a model directory that loads without metatrain. The head is fitted to the examples of a plain encoder, beside
-logistic regression; a meta-trained model adapts as it was trained to. A model of pictures learns from a folder, LABEL/FILE.
+Adapt a meta-trained model, or any Hugging Face encoder, to the labels in a file with the columns text and label (csv, tsv, jsonl, parquet,
+or .gz), and write a model directory that loads without metatrain. A meta-trained model adapts as in meta-training. For a plain encoder, a
+head is fitted to the examples and compared with logistic regression. Image models read a folder, LABEL/FILE.
 
 examples:
   metatrain finetune checkpoint=latest data.train=examples.csv data.test=held_out.csv
@@ -161,7 +161,7 @@ def _adapt(learner: Learner, examples: Examples, none: float | None, display: Di
     steps, number = learner.steps(evaluation=True), len(episode.support)
     what = f"{number} examples" + (f" of {episode.way} classes" if episode.task.targets is None else "")
     if context is not None and len(context):
-        display.say(f"{what}, {len(context)} tokens, are read before every text; nothing adapts")
+        display.say(f"{what}, {len(context)} tokens, form the context of every text; no parameter adapts")
     elif fit is not None:
         display.say(f"fitted to {what} in {seconds:.1f} s (training loss {loss:.3f})")
     else:
@@ -178,10 +178,10 @@ def _adapt(learner: Learner, examples: Examples, none: float | None, display: Di
             results["logistic_regression"] = {"cross_validation": beside.cross_validated}
         names = fit.names if fit is not None else learner.choose_names(texts)
         if names is not None:
-            display.say(f"label names are {'read as one more example of each class' if names.read else 'not read'}: {names.why}")
+            display.say(f"label names are {'used as an extra example of each class' if names.read else 'not used'}: {names.why}")
             results["names"] = {"read": names.read, "why": names.why}
     if fit is not None and not learner.inner.fit_encoder and number >= _MANY * episode.way:
-        display.say(f"with {_MANY} examples a class or more, inner.fit_encoder=true may do better: it trains the whole encoder on them, in minutes")
+        display.say(f"with {_MANY} or more examples per class, inner.fit_encoder=true may be more accurate: it trains the whole encoder on them, in minutes")
     kind = "held-out" if examples.held_out else "training"
     adapted = Adapted(learner, parameters, episode, texts, None if fit is None or none is None else fit.threshold(none), kind)
     analysis: dict[str, Any] = {}
@@ -221,7 +221,7 @@ def _read(data: DataConfig, strangers: bool, say: Callable[[str], None]) -> Exam
     names = ["text"] if data.target else sorted(set(train.labels))
     if not data.target:
         if len(names) < 2:
-            raise UserError(f"{train.source}: one class only ({names[0]!r}); a classifier needs examples of two or more")
+            raise UserError(f"{train.source}: only one class ({names[0]!r}); a classifier needs examples of at least two")
         if strangers:
             check_no_label_is_none(names, train.source)
     rows, seen = (
@@ -257,8 +257,8 @@ def _test_rows(train: Table, test: Table, labels: Sequence[str] | None, say: Cal
     for row, (text, label) in enumerate(zip(test.texts, test.labels)):
         if labels is not None and label not in labels:
             place = path_of(text) if is_picture(text) else f"{test.source}:{line_of(Path(test.source), row)}"
-            remedy = "name the same labels in both files, or set none_of_these=0.05, which takes texts of other labels for texts of no class"
-            raise UserError(f"{place}: label {label!r}, which no training example has; the labels are {', '.join(labels)}; {remedy}")
+            remedy = "use the same labels in both files, or set none_of_these=0.05 to treat texts with other labels as out of scope"
+            raise UserError(f"{place}: label {label!r} is not in the training examples; their labels are {', '.join(labels)}; {remedy}")
     seen, warnings = seen_rows(train, test)
     for warning in warnings:
         say(warning)

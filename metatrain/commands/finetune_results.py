@@ -44,17 +44,17 @@ def warn_of_loss(loss: float, way: int, learner: EncoderLearner, say: Callable[[
     """Warn where the training loss is near that of guessing."""
     if loss < _NEAR_GUESSING * math.log(way) or math.isnan(loss):
         return
-    said = f"warning: the training loss, {loss:.2f}, is near ln({way}) = {math.log(way):.2f}, that of guessing"
+    said = f"warning: the training loss, {loss:.2f}, is near ln({way}) = {math.log(way):.2f}, that of random guessing"
     if learner.inner.fit_head:
-        say(f"{said}: this encoder hardly tells the classes apart; look at the labels, or choose another encoder")
+        say(f"{said}: this encoder barely separates the classes; check the labels, or choose another encoder")
     else:
-        say(f"{said}: the inner loop stops far from a fit; raise inner.steps={learner.steps(evaluation=True)}, or use a model whose head is fitted")
+        say(f"{said}: the inner loop underfits; raise inner.steps={learner.steps(evaluation=True)}, or set inner.fit_head=true algorithm.adapt=head")
 
 
 def cross_validation(fit: Fit, labels: np.ndarray, say: Callable[[str], None]) -> dict[str, Any]:
     """Report what the fit found on the examples themselves; labels: [examples]."""
     if fit.left_out is None:
-        say("one example a class: the head is not fitted, and no example can be held out to judge it or its probabilities by")
+        say("one example per class: the head is not fitted, because cross-validation and calibration need at least two")
         return {"pull": None, "updates": 0, "temperature": 1.0, "cross_validation": None}
     logits = fit.left_out[: len(labels)]
     judged = ~logits.isnan().any(1)
@@ -64,10 +64,10 @@ def cross_validation(fit: Fit, labels: np.ndarray, say: Callable[[str], None]) -
     bounds = interval(int(correct.sum()), len(correct))
     say(
         f"cross-validated accuracy on the examples: {correct.mean():.3f}, 95% interval {_shown(bounds)} "
-        f"(head fitted with pull {pull}{trained}, temperature {fit.temperature:.2f})"
+        f"(head fitted with L2 strength {pull}{trained}, temperature {fit.temperature:.2f})"
     )
     if len(correct) < _FEW:
-        say(f"probabilities are calibrated by {len(correct)} examples held out and may be off; {_FEW} or more tell")
+        say(f"probabilities are calibrated on only {len(correct)} held-out examples and may be inaccurate; use {_FEW} or more")
     return {
         **{"pull": pull, "updates": fit.updates, "temperature": fit.temperature},
         "cross_validation": {"examples": len(correct), "accuracy": float(correct.mean()), "ci95": bounds},
@@ -115,7 +115,7 @@ def held_out_results(adapted: Adapted, beside: Baseline | None, display: Display
     if confidence is not None:
         analysis["reliability"] = reliability(confidence, is_correct)
         results["calibration_error"] = statistics.calibration_error(confidence, is_correct)
-        display.say(f"mean probability of the predictions: {confidence.mean():.3f} (calibration error {results['calibration_error']:.3f})")
+        display.say(f"mean confidence of the predictions: {confidence.mean():.3f} (calibration error {results['calibration_error']:.3f})")
     if beside is not None:
         results["logistic_regression"] = float(np.mean(beside.predictions == labels))
         display.say(f"logistic regression on the same encodings, {adapted.kind} accuracy: {results['logistic_regression']:.3f}")
@@ -124,7 +124,7 @@ def held_out_results(adapted: Adapted, beside: Baseline | None, display: Display
         rejected = is_none(logits, adapted.threshold).numpy()
         results["known_texts_lost"], results["accuracy_with_none_of_these"] = float(rejected.mean()), float((is_correct & ~rejected).mean())
         display.say(
-            f"none_of_these rejects {rejected.mean():.1%} of these test examples, though they are of the classes; counted as errors, "
+            f"none_of_these rejects {rejected.mean():.1%} of these in-scope test examples; with rejections counted as errors, "
             f"{adapted.kind} accuracy is {results['accuracy_with_none_of_these']:.3f}"
         )
     return results, analysis
@@ -134,7 +134,7 @@ def rejected_share(adapted: Adapted, texts: Sequence[np.ndarray], display: Displ
     """The share of texts of no class that `none_of_these` rejects."""
     assert isinstance(adapted.learner, EncoderLearner)  # only an encoder's head has a threshold
     found = float(is_none(adapted.learner.logits(adapted.parameters, texts), adapted.threshold).double().mean())
-    display.say(f"none_of_these rejects {found:.1%} of {len(texts)} test texts of no class")
+    display.say(f"none_of_these rejects {found:.1%} of {len(texts)} out-of-scope test texts")
     return found
 
 

@@ -53,7 +53,7 @@ def show_seeds(paths: Sequence[Path]) -> None:
                 continue
             trainings = Trainings(tuple(int(record.settings["seed"]) for record in group), tuple(record.results for record in group))
             if problem := trainings.problem():
-                display.say(f"training seeds {', '.join(map(str, trainings.seeds))} cannot be taken together: {problem}; set evaluation.seed=0")
+                display.say(f"training seeds {', '.join(map(str, trainings.seeds))} cannot be combined: {problem}; set evaluation.seed=0")
                 continue
             display.say(f"{group[0].settings.get('name', 'train')}, trained with {len(group)} seeds:")
             for table in seed_tables(trainings):

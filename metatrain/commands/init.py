@@ -13,8 +13,8 @@ FOLDER = Path("conf")
 USAGE = """\
 usage: metatrain init EXPERIMENT [NAME]
 
-Copies a complete experiment to conf/experiment/NAME.yaml in this directory, to be edited; without a NAME it keeps its own. Files beside
-it (conf/algorithm/x.yaml, conf/tasks/y.yaml, ...) can be chosen like those of metatrain, by algorithm=x, with --config-dir conf.
+Copy an experiment to conf/experiment/NAME.yaml in this directory for editing; NAME defaults to that of the experiment. Config groups can be
+extended in the same way: conf/algorithm/x.yaml is selected with --config-dir conf algorithm=x.
 
 examples:
   metatrain init sentiment_fewshot tickets
@@ -25,12 +25,12 @@ examples:
 def main(arguments: list[str]) -> None:
     """Entry point; the experiment, and what the copy is to be called."""
     if len(arguments) not in (1, 2):
-        raise UserError("metatrain init takes the name of an experiment, and of its copy; metatrain ls experiments shows what there is")
+        raise UserError("metatrain init takes the name of an experiment, and a name for the copy; metatrain ls experiments lists them")
     experiment, name = arguments[0], arguments[-1]
     path = copy(experiment, name)
     print(f"written: {path}")
     if (conf_dir() / "experiment" / f"{name}.yaml").is_file():
-        print(f"metatrain has an experiment={name} of its own; with --config-dir, yours takes its place")
+        print(f"metatrain has a built-in experiment={name}; with --config-dir, yours replaces it")
     print(f"next: metatrain train --config-dir {FOLDER} +experiment={name}")
 
 
@@ -47,12 +47,12 @@ def copy(experiment: str, name: str) -> Path:
     """
     known = {path.stem: path for path in (conf_dir() / "experiment").glob("*.yaml")}
     if experiment not in known:
-        raise UserError(f"no experiment named '{experiment}'{suggestion(experiment, known) or '; metatrain ls experiments shows what there is'}")
+        raise UserError(f"no experiment named '{experiment}'{suggestion(experiment, known) or '; metatrain ls experiments lists them'}")
     if not re.fullmatch(r"\w[\w-]*", name):
-        raise UserError(f"'{name}' cannot be a name; use letters, digits, - and _")
+        raise UserError(f"'{name}' is not a valid name; use letters, digits, - and _")
     path = FOLDER / "experiment" / f"{name}.yaml"
     if path.exists():
-        raise UserError(f"{path} is there already; give the copy another name: metatrain init {experiment} NAME")
+        raise UserError(f"{path} already exists; give the copy another name: metatrain init {experiment} NAME")
     settings = known[experiment].read_text(encoding="utf-8").partition("\ndefaults:")[2]
     head = (
         f"# @package _global_\n# metatrain train --config-dir {FOLDER} +experiment={name}\n# From {experiment}, whose results were measured without changes.\n"

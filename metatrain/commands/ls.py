@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 USAGE = """\
 usage: metatrain ls [experiments|algorithms|models|tasks|runs] [NAME] [--config-dir DIR]
 
-Lists experiments with their measured score and cost, methods with their papers, models, task distributions, or the runs below outputs/
-with their state and score. With a name: all that is known of it. Without a kind: the names of all of them, and the newest runs.
-With --config-dir what is in a configuration folder of your own, too.
+List experiments with their results, methods with their papers, models, task distributions, or the runs below outputs/ with their state and
+score. With NAME, print its full description. Without arguments, list all names and the newest runs. --config-dir adds your own configuration
+folder.
 
 examples:
   metatrain ls experiments
@@ -188,7 +188,7 @@ def _state(folder: Path, record: dict[str, Any]) -> str:
             return "running"
     except OSError:
         return "running, or killed"  # nobody else may look
-    return "killed; can be resumed" if record.get("command") == "train" else "killed"
+    return "killed; resumable" if record.get("command") == "train" else "killed"
 
 
 def _score(folder: Path) -> str:

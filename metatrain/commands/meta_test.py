@@ -33,7 +33,7 @@ class MetaTest:
     def results(self, **facts: Any) -> tuple[dict[str, Any], dict[str, dict[str, Scores]]]:
         """Run the arms, write results.json with `facts` beside the results, show them; returns them and the scores behind them."""
         if self.setup.config.resamples is not None:
-            self.display.say("evaluation.resamples is no longer used: intervals are in closed form; leave it out")
+            self.display.say("evaluation.resamples has no effect, because intervals are computed in closed form; remove it")
         self._choose_rates()
         self.display.start("meta-test", self.total)
         results, scores = evaluate(self.arms, self.setup, self._between, self._workers)
@@ -50,7 +50,7 @@ class MetaTest:
         episodes = validation_episodes(self.setup)
         for name, arm in arms.items():
             if not episodes:
-                self.display.say(f"{name}: no meta-validation task with enough rows to choose a learning rate by; {arm.lr:g} it is")
+                self.display.say(f"{name}: no meta-validation task has enough rows to choose a learning rate; using {arm.lr:g}")
                 continue
             self.display.start(f"learning rate of {name}", len(arm.config.rates) * len(episodes))
             arm.choose_rate(episodes, self._between)
@@ -75,7 +75,7 @@ class MetaTest:
         found["rates"] = learned_rates(trained.learner)
         model = trained.learner.load_model()
         if every is not None and isinstance(model, Encoder):
-            self.display.start("the map of the tasks", len(mapped_tasks(every)))
+            self.display.start("task map", len(mapped_tasks(every)))
             found["task_map"] = task_map(model, every, self.display.advance)
             self.display.stop()
         write_json(self.run.analysis, {"format": 1, **found})

@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 # Settings of `algorithm` in place of the run's own, each with what it is called.
 ALTERNATIVES: dict[str, dict[str, Any]] = {
-    "exact, graphs recomputed": {"meta_gradient": "exact_recomputed", "proximal": 0.0},
+    "exact, recomputed activations": {"meta_gradient": "exact_recomputed", "proximal": 0.0},
     "first order": {"meta_gradient": "first_order", "proximal": 0.0},
-    "the last two layers adapt": {"adapt": "last_layers", "last_layers": 2, "pattern": None},
-    "the head adapts": {"adapt": "head", "pattern": None},
+    "adapt the last two layers": {"adapt": "last_layers", "last_layers": 2, "pattern": None},
+    "adapt the head": {"adapt": "head", "pattern": None},
 }
 
 
 USAGE = """\
 usage: metatrain plan [SETTING=VALUE ...]
 
-Says what a run of `metatrain train` with these settings takes in time, memory and disk, from one real meta-update, and what would be
-cheaper. Writes nothing.
+Estimate the time, memory and disk of `metatrain train` with these settings from one real meta-update, and compare cheaper alternatives.
+Writes nothing.
 
 examples:
   metatrain plan +experiment=sentiment_fewshot
@@ -105,22 +105,22 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
                 alternative.memory = MemoryUse(together=learner.memory.together)
                 alternative.recorded = Recorded() if learner.recorded else None
                 rows.append((name, *_measured(alternative, episodes, device)))
-        table = Table(title=f"One meta-update of {len(episodes)} episodes; {config.outer.steps} of them", title_justify="left")
-        for column in ("", "seconds", "in all", "memory MB"):
+        table = Table(title=f"Cost of one meta-update of {len(episodes)} episodes, and of {config.outer.steps} meta-updates", title_justify="left")
+        for column in ("", "seconds", "total", "memory MB"):
             table.add_column(column, justify="right" if column else "left")
         for name, seconds, memory in rows:
             table.add_row(name, f"{seconds:.2f}", _time(seconds * config.outer.steps), f"{memory / 1e6:,.0f}")
         display.table(table)
         if learner.steps(evaluation=False) == 0:
-            display.say("no other meta-gradient is cheaper: nothing adapts in training (inner.steps=0)")
+            display.say("no cheaper alternative: nothing adapts in meta-training (inner.steps=0)")
 
         seconds = _evaluation(config, learner, tasks, tokens)
         training, processes = rows[0][1] * config.outer.steps, config.hardware.processes
         if processes > 1:
             parts = len(learner.groups(episodes)) if config.hardware.reduce == "ordered" else len(episodes)
             training, seconds = training * math.ceil(parts / processes) / parts, seconds / processes
-        each = f" in {processes} processes like this one" if processes > 1 else ""
-        display.say(f"in all: {_time(training + seconds)}{each}, of which {_time(seconds)} for validation and the meta-test")
+        each = f" with {processes} processes" if processes > 1 else ""
+        display.say(f"total: {_time(training + seconds)}{each}, of which {_time(seconds)} for validation and the meta-test")
         display.say(f"peak memory: about {hardware.peak_memory(device) / 1e9:.1f} GB")
         display.say(f"disk: {_disk(config, learner) / 1e6:,.0f} MB for checkpoints and the model")
 

@@ -30,9 +30,9 @@ _PIPE = "-"  # data=-: standard input
 USAGE = """\
 usage: metatrain predict model=DIR|latest text="..."|data=FILE|data=- [output=FILE]
 
-Labels a text, the texts of a file, the lines of standard input as they come, a picture or a folder of them, with what `metatrain finetune` wrote.
-Every row has its prediction; one that cannot be read has an empty one, and the reason. output=FILE.csv (.tsv, .parquet) has the columns of the
-input, then label, probability and reason (predicted_label, ... where the input has that column); any other output has JSON lines.
+Predict labels with a model from `metatrain finetune`, for a text, a file of texts, standard input (one text per line), an image or a folder of
+images. Every row gets a prediction; a row that cannot be read gets an empty one and the reason. output=FILE.csv (.tsv, .parquet) has the columns
+of the input, then label, probability and reason (predicted_label, ... if the input has that column); any other output is JSON lines.
 
 examples:
   metatrain predict model=latest text="The strap broke on the first day."
@@ -80,7 +80,7 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
     columns = read_facts(folder).get("columns", {})
     column, pair = config.column or columns.get("text", "text"), config.pair or columns.get("pair")
     if pair is not None and (config.text is not None or config.data == _PIPE):
-        raise UserError(f"pair={pair}: this model reads two texts, and here is one; put pairs into a file, with the columns {column} and {pair}")
+        raise UserError(f"pair={pair}: this model reads pairs of texts, but a single text was given; put pairs in a file with the columns {column} and {pair}")
     source = _source(config.data, Columns(column, pair=pair))
     read = [*source.files, *(each for each in folder.glob("**/*") if each.is_file())]
     output = None if config.output is None else output_for(config.output, read)
@@ -101,7 +101,7 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
     if output is not None:
         print(f"{number} predictions: {output}")
     if unread.number:
-        print(f"warning: {unread.number} of {unread.rows} rows cannot be read and have no prediction, the first {unread.first}", file=sys.stderr)
+        print(f"warning: {unread.number} of {unread.rows} rows cannot be read and have no prediction; the first: {unread.first}", file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def _shown(model: Classifier | Writer, texts: Sequence[str]) -> str:
     ranked = sorted(zip(scores[0].softmax(0).tolist(), model.labels), reverse=True)
     if is_none(scores, model.threshold):  # and no probability of a label, which could be taken for its own
         value, label = ranked[0]
-        return f"{NONE}\n(of the labels, {label} is the nearest, with a share of {value:.4f} among them)"
+        return f"{NONE}\n(the most likely label is {label}, with probability {value:.4f} among the labels)"
     return "\n".join(f"{label}\t{value:.4f}" for value, label in ranked)
 
 

@@ -54,9 +54,9 @@ def output_for(name: str, inputs: Iterable[Path | int]) -> Path:
     if path.exists():
         present = path.stat()
         if path.is_file() and any(os.path.samestat(os.stat(each), present) for each in inputs if isinstance(each, int) or each.exists()):
-            raise UserError(f"output={name} is a file that is read, which predictions would replace; name another file")
+            raise UserError(f"output={name} is an input file, which the predictions would overwrite; choose another file")
     if format_of(path) == ".parquet" and path.name.lower().endswith(".gz"):
-        raise UserError(f"output={name}: parquet files are compressed in themselves; name a file that ends in .parquet")
+        raise UserError(f"output={name}: parquet files are already compressed; use a name that ends in .parquet")
     return path
 
 

@@ -10,7 +10,7 @@ from metatrain.config.schema import PushConfig
 USAGE = """\
 usage: metatrain push model=DIR|latest repo=ORG/NAME [public=true]
 
-Puts a model directory, with its card, on the Hugging Face hub: a private repository unless you say otherwise. Log in first with `hf auth login`.
+Upload a model directory with its model card to the Hugging Face hub, as a private repository unless public=true. First run `hf auth login`.
 
 examples:
   metatrain push model=latest repo=ORG/NAME
@@ -45,9 +45,9 @@ def start(config: PushConfig, path: Path, overrides: list[str]) -> None:
         repo = api.create_repo(config.repo, private=not config.public, exist_ok=True).repo_id
         made = api.upload_folder(repo_id=repo, folder_path=folder, commit_message=config.message)
     except LocalTokenNotFoundError as error:
-        raise UserError("there is no key for the hub: run `hf auth login`, or set HF_TOKEN") from error
+        raise UserError("no access token for the hub: run `hf auth login`, or set HF_TOKEN") from error
     except HFValidationError as error:
         raise UserError(f"repo={config.repo}: {error}") from error
     except (HfHubHTTPError, OfflineModeIsEnabled, ConnectionError) as error:
-        raise UserError(f"the hub did not take {folder}: {str(error).strip().splitlines()[0]}") from error
-    print(f"{folder} is at {made.commit_url}")
+        raise UserError(f"the hub rejected {folder}: {str(error).strip().splitlines()[0]}") from error
+    print(f"uploaded {folder} to {made.commit_url}")

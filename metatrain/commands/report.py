@@ -10,9 +10,9 @@ from metatrain.training.latest import pinned
 USAGE = """\
 usage: metatrain report [RUN] [out=FILE.html] [pictures=DIR]
 
-Writes report.html into a run of train, evaluate or finetune (outputs/latest if none is named), finished or not, as these commands do
-themselves at their end: curves, arms and tasks with intervals, mistakes, settings, in one file that needs no network. With pictures=DIR
-every chart as a PNG too.
+Write report.html for a run of train, evaluate or finetune, finished or not (default: outputs/latest): learning curves, arms and tasks with
+intervals, errors and settings, in one file that opens offline. These commands write it themselves when they finish. With pictures=DIR, also
+export every chart as PNG.
 
 examples:
   metatrain report
@@ -28,11 +28,11 @@ def main(arguments: list[str]) -> None:
     options = dict(argument.split("=", 1) for argument in arguments if argument not in named)
     for key in options:
         if key not in _OPTIONS:
-            raise UserError(f"metatrain report has no {key}=; it takes {' and '.join(f'{each}=' for each in _OPTIONS)}")
+            raise UserError(f"metatrain report has no option {key}=; it has {' and '.join(f'{each}=' for each in _OPTIONS)}")
     if len(named) > 1:
-        raise UserError(f"metatrain report takes one run, not {' '.join(named)}; metatrain compare A B html=FILE shows several")
+        raise UserError(f"metatrain report takes a single run, not {' '.join(named)}; metatrain compare A B html=FILE shows several")
     if not named and not Path("outputs/latest").exists():
-        raise UserError("there is no run below outputs/ yet; name a run directory")
+        raise UserError("no run below outputs/ yet; give a run directory")
     run = Path(pinned(named[0] if named else "outputs/latest"))
 
     from metatrain.report.charts import charts
@@ -46,4 +46,4 @@ def main(arguments: list[str]) -> None:
     print(f"report: {page}")
     if figures is not None:
         for picture in pictures(charts(read(run)), figures):
-            print(f"picture: {picture}")
+            print(f"image: {picture}")

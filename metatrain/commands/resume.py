@@ -1,4 +1,4 @@
-"""`metatrain resume [RUN|latest] [overrides]`: go on with a stopped run, exactly where it stopped."""
+"""`metatrain resume [RUN|latest] [overrides]`: resume a stopped run exactly where it stopped."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 USAGE = """\
 usage: metatrain resume [RUN|latest] [SETTING=VALUE ...]
 
-Goes on with a stopped or killed run from its newest checkpoint. Without settings the result equals that of a run that
-was never interrupted, bit for bit (on CPUs, with the same number of threads). RUN is a run directory; without it, the
-newest run of train below outputs/. Settings replace the run's own from here on.
+Resume a stopped or killed run from its newest checkpoint. Without settings, the result is bit-identical to that of an uninterrupted run (on
+CPUs, with the same number of threads). RUN is a run directory; the default is the newest run of train below outputs/. Settings replace those
+of the run from this point on.
 
 examples:
   metatrain resume
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
     from metatrain.training.run_directory import RunDirectory
 
     if {"-m", "--multirun"} & set(arguments):
-        raise UserError("metatrain resume resumes one run; leave -m out, and start a grid with metatrain train -m")
+        raise UserError("metatrain resume resumes a single run; remove -m, or start a grid with metatrain train -m")
     names = [item for item in arguments if not item.startswith("-") and ("=" not in item or Path(item).is_dir())]
     run = RunDirectory.find(names[0] if names else "latest")
     overrides = [item for item in arguments if item not in names[:1]]
@@ -64,15 +64,17 @@ def _check_overrides(run: RunDirectory, config: TrainConfig, overrides: list[str
             raise UserError(f"{item}: {shown(run.path)} is resumed where it is; leave {key} out, or copy the run and resume the copy")
         if sign and key in (*groups, *OPTIONAL_GROUPS):
             raise UserError(
-                f"{item}: {shown(run.path)} keeps its choice of {key}; metatrain resume changes single settings (KEY.SETTING=VALUE), "
+                f"{item}: {shown(run.path)} cannot change its option of {key}; metatrain resume changes single settings (KEY.SETTING=VALUE), "
                 f"and metatrain train starts a new run with {key}={value or '...'}"
             )
         if sign and key == "seed" and value != str(config.seed):
-            raise UserError(f"{item}: {shown(run.path)} has seed={config.seed}, and keeps it; start a new run with metatrain train and seed={value or '...'}")
+            raise UserError(
+                f"{item}: {shown(run.path)} has seed={config.seed}, which cannot change; start a new run with metatrain train and seed={value or '...'}"
+            )
 
 
 def go_on(run: RunDirectory, config: TrainConfig, overrides: list[str]) -> None:
-    """Go on with a run from where it is; one that is finished is only shown, if it is to have no other settings."""
+    """Resume a run from its newest checkpoint; show the results of one that is finished, unless its settings change."""
     from metatrain.commands.meta_test import show
     from metatrain.commands.train import Job, run_job
     from metatrain.tracking.console import Display

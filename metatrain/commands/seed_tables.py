@@ -77,7 +77,7 @@ def reading(trainings: Trainings) -> list[str]:
     lines = [f"95% intervals are over {over} and {seeds} training seeds ({seeds - 1}); p is corrected for the comparisons of its table (Holm)"]
     lines.append("sd of seeds and of tasks: what each adds beyond the other and beyond chance; 0.0 where no more than chance is seen")
     if len({results["protocol"].get("seed") for results in trainings.results}) > 1:
-        lines.append("the runs have test episodes of their own, whose chance is in the spread of seeds; evaluation.seed=0 gives all the same")
+        lines.append("each run has its own test episodes, which adds to the variation over seeds; evaluation.seed=0 gives all runs the same episodes")
     return lines
 
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 USAGE = """\
 usage: metatrain sweep search=NAME|SETTING=SWEEP ... [SETTING=VALUE ...]
 
-Searches for better settings of `metatrain train` with Optuna, judged by meta-validation alone. The same command, given again or started several
-times at once, works on the same search. Ends with a table, pictures, and the best as an experiment.
+Hyperparameter search over settings of `metatrain train` with Optuna, scored on the meta-validation tasks only. Running the same command again
+resumes the search; running it several times at once shares it. The search ends with a table, plots, and the best settings as an experiment.
 
 examples:
   metatrain sweep search=rates search.trials=8
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> None:
         run_under_hydra("sweep", [*others, *space], SweepConfig, start)
     except DATABASE_ERRORS as error:
         why = str(error.__cause__ or error).splitlines()[0]  # Optuna's own words guess at a reason
-        raise RestartableError(f"search.storage: the database does not answer: {why}; the same command goes on with the search") from error
+        raise RestartableError(f"search.storage: the database does not respond: {why}; run the same command to resume the search") from error
 
 
 def start(config: SweepConfig, path: Path, overrides: list[str]) -> None:
@@ -70,7 +70,7 @@ def start(config: SweepConfig, path: Path, overrides: list[str]) -> None:
     check_search(config.search)
     space = distributions(config.search.space)
     if config.validation.every < 1:
-        raise UserError("validation.every=0: a search is judged by validation; set it to 1 or more")
+        raise UserError("validation.every=0: a search needs validation scores; set it to 1 or more")
     base = [item for item in overrides if not item.lstrip("+~").startswith(("search", "name="))]
     if path.is_dir() and not (path / LOCK).exists():
         check_empty(path)
@@ -113,9 +113,9 @@ def start(config: SweepConfig, path: Path, overrides: list[str]) -> None:
                 display.say(f"trial {number} failed: {error_of(trial)}")
         leading = study.best()
         if leading is None:
-            raise UserError(f"no trial of {path} has come to its end; its failures are above")
+            raise UserError(f"no trial of {path} has finished; the failures are listed above")
         for picture in report.draw(path, study.study, several=len(space) > 1 and len(found) > 3):
-            display.say(f"picture: {picture}")
+            display.say(f"plot: {picture}")
         number, best = leading
         folder = path / "conf" / "experiment"
         folder.mkdir(parents=True, exist_ok=True)
@@ -165,7 +165,7 @@ def _run(study: Study, taken: Taken, settings: Callable[[Taken], TrainConfig], d
             pass
         else:
             proposal = _overrides(taken.trial.params)
-            display.say(f"trial {number}: {' '.join(proposal)}{' (goes on)' if begun else ''}")
+            display.say(f"trial {number}: {' '.join(proposal)}{' (resumed)' if begun else ''}")
             run_in_processes(Job(settings(taken), taken.path, proposal, of_search=True, changes=[] if begun else None), should_end, quiet=True)
         told = should_end()
     except UserError as error:
@@ -174,11 +174,11 @@ def _run(study: Study, taken: Taken, settings: Callable[[Taken], TrainConfig], d
         return
     except Stopped as stop:
         if not told:
-            raise Stopped(stop.signal_number, f"stopped in trial {number}; the same command goes on with it") from None
+            raise Stopped(stop.signal_number, f"stopped in trial {number}; run the same command to resume it") from None
     scores = validation_scores(read_metrics(run.metrics))
     if told:
         study.pruned(taken)
-        display.say(f"trial {number}: waits after {len(scores)} validations, best {max(scores):.3f}")
+        display.say(f"trial {number}: paused after {len(scores)} validations, best {max(scores):.3f}")
     else:
         study.done(taken, scores)
         display.say(f"trial {number}: {max(scores):.3f}")

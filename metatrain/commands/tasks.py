@@ -24,10 +24,10 @@ _NAMED = 0.1  # more of the texts than this name their own label than name anoth
 SUBCOMMANDS = {"add": "metatrain.commands.add_task"}
 USAGE = """\
 usage: metatrain tasks [tasks=NAME] [SETTING=VALUE ...]
-       metatrain tasks add FILE            write the configuration of a file: metatrain tasks add --help
+       metatrain tasks add FILE            write a configuration for a file: metatrain tasks add --help
 
-Shows what a task distribution holds, and whether its splits are clean; on request how alike its tasks are, and which to train on for a target.
-Trains nothing.
+Show the tasks of a distribution and check its splits for shared texts. With target, select, compare or map, measure task similarity and
+suggest training tasks. Trains nothing.
 
 examples:
   metatrain tasks tasks=reviews
@@ -85,7 +85,7 @@ def _listing(tasks: TaskDistribution, title: str) -> Table:
         table.add_column(column, justify="right" if column in ("rows", "words") else "left")
     for (split, task), language in zip(everything, spoken):
         words = [0 if task.of_pictures else len(text.split()) for text in task.texts]
-        length = "pictures" if task.of_pictures else f"{np.median(words):.0f} (to {max(words)})"
+        length = "images" if task.of_pictures else f"{np.median(words):.0f} (to {max(words)})"
         table.add_row(split, task.name, f"{len(words)}", length, *([language or ""] if any(spoken) else []), _classes(task))
     return table
 
@@ -109,18 +109,18 @@ def _audit(tasks: TaskDistribution, display: Display) -> None:
     for task in (task for split in SPLITS for task in tasks.split(split) if task.is_labelled and not task.of_pictures):
         own, others = named_labels(task)
         if own > others + _NAMED:
-            display.say(f"warning: in task '{task.name}', {own:.0%} of the texts contain the name of their label, and {others:.0%} that of another")
+            display.say(f"warning: in task '{task.name}', {own:.0%} of the texts contain their label name, and {others:.0%} another one")
     pairs = near_duplicates(tasks, lambda total: display.start("comparing texts", total), lambda texts: display.advance(by=texts))
     display.stop()
     for pair in pairs[:_SHOWN]:
         display.say(
-            f"warning: nearly the same text in {pair.split} ({pair.task}) and {pair.other_split} ({pair.other_task}), similarity {pair.similarity:.2f}: "
+            f"warning: near-duplicate texts in {pair.split} ({pair.task}) and {pair.other_split} ({pair.other_task}), similarity {pair.similarity:.2f}: "
             f"{beginning(pair.text)!r} and {beginning(pair.other_text)!r}"
         )
     if pairs:
-        display.say(f"{len(pairs)} texts of held-out tasks are nearly those of another split")
+        display.say(f"{len(pairs)} texts of held-out tasks are near-duplicates of texts in another split")
     else:
-        display.say("no text of a held-out task is nearly one of another split")
+        display.say("no text of a held-out task is a near-duplicate of one in another split")
 
 
 def _compare(config: TasksCommandConfig, tasks: TaskDistribution, drawing: Path | None, display: Display) -> None:
@@ -136,7 +136,7 @@ def _compare(config: TasksCommandConfig, tasks: TaskDistribution, drawing: Path 
     from metatrain.training.hints import shell_quoted
 
     if not 0 <= config.nearness <= 1:
-        raise UserError(f"nearness={config.nearness} must be between 0 (tasks unlike each other) and 1 (tasks like the target)")
+        raise UserError(f"nearness={config.nearness} must be between 0 (diverse tasks) and 1 (tasks similar to the target)")
     if config.select is not None and not 1 <= config.select <= len(tasks.meta_train):
         raise UserError(f"select={config.select} must be between 1 and the number of training tasks, {len(tasks.meta_train)}")
     everything = [(split, task) for split in SPLITS for task in tasks.split(split) if task.way is None and not task.of_pictures]
@@ -147,24 +147,24 @@ def _compare(config: TasksCommandConfig, tasks: TaskDistribution, drawing: Path 
     device, _, _ = hardware.apply(config.hardware)
     encoder, notes = load_encoder(config.model, second_order=False, dtype=torch.float32)
     kind = config.compare or "embedding"
-    display.say(f"{notes[0]}; compared by {kind}")
+    display.say(f"{notes[0]}; task similarity by {kind}")
     display.start("comparing tasks", len(everything))
     found = similarity([task for _, task in everything], encoder.to(device), kind, display.advance)
     display.stop()
 
-    table = Table(title="Training tasks, by their likeness" + (f" to {found.names[target]}" if target is not None else ""), title_justify="left")
-    for column in ("task", *(["to the target"] if target is not None else []), "most like it", "likeness"):
-        table.add_column(column, justify="right" if column in ("to the target", "likeness") else "left")
+    table = Table(title="Training tasks, by similarity" + (f" to {found.names[target]}" if target is not None else ""), title_justify="left")
+    for column in ("task", *(["to the target"] if target is not None else []), "most similar", "similarity"):
+        table.add_column(column, justify="right" if column in ("to the target", "similarity") else "left")
     for row in sorted(training, key=lambda row: -found.matrix[row, target] if target is not None else row):
         near = found.nearest(row, training) if len(training) > 1 else row
         to_target = [f"{found.matrix[row, target]:.3f}"] if target is not None else []
         table.add_row(found.names[row], *to_target, found.names[near], f"{found.matrix[row, near]:.3f}")
     display.table(table)
-    display.say(f"diversity of the training tasks (1 minus their mean likeness): {found.diversity(training):.3f}")
+    display.say(f"diversity of the training tasks (1 minus mean similarity): {found.diversity(training):.3f}")
     if config.select is not None:
         chosen = select(found, training, target, config.select, config.nearness)
-        display.say(f"diversity of those suggested: {found.diversity(chosen):.3f}")
-        display.say(f"suggestion: {shell_quoted(override_of_list('tasks.meta_train.tasks', [found.names[row] for row in chosen]))}")
+        display.say(f"diversity of the suggested tasks: {found.diversity(chosen):.3f}")
+        display.say(f"suggested tasks: {shell_quoted(override_of_list('tasks.meta_train.tasks', [found.names[row] for row in chosen]))}")
     if drawing is not None:
         draw_map(found, [split for split, _ in everything], drawing)
         display.say(f"map: {drawing}")
@@ -193,6 +193,6 @@ def _target(config: TasksCommandConfig, wanted: str, everything: Sequence[tuple[
         return len(everything), [*everything, ("target", task_of_file(path, Columns(own.text, own.label, pair=own.pair)))]
     names = [task.name for _, task in everything]
     if wanted not in names:
-        raise UserError(f"target={wanted} is no task of {config.tasks.name} and no data file{suggestion(wanted, names)}")
+        raise UserError(f"target={wanted} is neither a task of {config.tasks.name} nor a data file{suggestion(wanted, names)}")
     # Held out or not, by the last of that name: a target is what one will be tested on.
     return len(names) - 1 - names[::-1].index(wanted), list(everything)

@@ -30,9 +30,9 @@ _MANY_TEXTS = 20_000  # fewer are tokenised, in a moment, when their task is dra
 USAGE = """\
 usage: metatrain train [+experiment=NAME] [GROUP=OPTION ...] [SETTING=VALUE ...] [-m]
 
-Meta-pre-trains a model over the training tasks, chooses the best checkpoint on the validation tasks, and compares it with the baseline
-arms on the test tasks. -m runs every combination of values with commas; runs that differ in their seed only end in one table over seeds.
-debug=fast makes every part of a run once, in seconds.
+Meta-train a model on the meta-training tasks, select the best checkpoint on the meta-validation tasks, and compare it with baseline arms
+on the meta-test tasks. With -m, run every combination of comma-separated values; runs that differ only in their seed are summarised in one
+table. debug=fast runs every stage once, in seconds.
 
 examples:
   metatrain train +experiment=sentiment_fewshot
@@ -205,7 +205,7 @@ def meta_train(job: Job) -> None:
             display.log_to(run.log)
         display.say(f"run: {run.path}")
         if job.changes is None and not job.of_search and latest("train").resolve() != run.path:
-            display.say(f"a debug run: latest is still {shown(latest('train').resolve())}")
+            display.say(f"debug run: latest still points to {shown(latest('train').resolve())}")
         with StopRequest() as stop:
             if ranks.first and learner.model.new_tokenizer:
                 with written_whole(run.tokenizer) as folder:
@@ -232,7 +232,7 @@ def meta_train(job: Job) -> None:
             if not names:
                 if ranks.first:
                     _report(config, run, wandb, {})
-                display.say("no meta-test: evaluation.arms is empty")
+                display.say("meta-test skipped: evaluation.arms is empty")
                 return
 
             if config.hardware.max_memory is not None:

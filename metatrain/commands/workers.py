@@ -156,7 +156,7 @@ def _raise_one(job: Job, who: str, ending: dict[str, Any]) -> None:
         code = ending["code"]
         raise RestartableError(f"{who} {f'was killed by signal {-code}' if code < 0 else f'ended with exit code {code}'}; {go_on}")
     if kind == "silent":
-        raise RestartableError(f"{who} did not answer, and was ended; {go_on}")
+        raise RestartableError(f"{who} did not respond and was terminated; {go_on}")
     raise RestartableError(message if kind == "restartable" else f"{message}; {go_on}")
 
 

@@ -41,7 +41,7 @@ class FrozenFeatures:
         """
         found = self.learner.features(texts).double().cpu().numpy()
         if not np.isfinite(found).all():
-            raise UserError("the model's encodings of texts are not finite numbers; its weights are broken")
+            raise UserError("the text encodings of the model are not finite; its weights are broken")
         return found
 
     def known(self, texts: Sequence[np.ndarray]) -> np.ndarray:
@@ -175,11 +175,11 @@ def arms_of(config: EvaluationConfig, algorithm: AlgorithmConfig) -> list[str]:
         check_arms(config.arms)
     for name in config.arms:
         if writes and name in ENCODINGS_ONLY:
-            raise UserError(f"evaluation.arms: {name} is made of encodings, and algorithm.head={algorithm.head} has none; leave it out")
+            raise UserError(f"evaluation.arms: {name} needs encodings, and algorithm.head={algorithm.head} has none; remove it")
         if name in JOINT and config.joint is None:
             raise UserError(f"evaluation.arms: {name} needs a run of joint training: metatrain train algorithm=multitask ..., then evaluation.joint=RUN")
         if name == "names_only" and not algorithm.label_names:
-            raise UserError("evaluation.arms: names_only is for a model that reads the names of the classes; set algorithm.label_names=true, or leave it out")
+            raise UserError("evaluation.arms: names_only needs label names; set algorithm.label_names=true, or remove it")
     return list(config.arms)
 
 

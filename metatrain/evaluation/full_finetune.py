@@ -70,9 +70,9 @@ def check_full_finetune(config: EvaluationConfig) -> None:
     """Raises: UserError: a value makes no sense."""
     found = config.full_finetune
     if found.rule != "adam":
-        raise UserError(f"evaluation.full_finetune.rule={found.rule}: a full finetune is by Adam; leave it out")
+        raise UserError(f"evaluation.full_finetune.rule={found.rule}: full finetuning always uses Adam; remove it")
     for key, rates in (("lr", [found.lr]), ("rates", found.rates), ("head_lr", [] if found.head_lr is None else [found.head_lr])):
         if not all(0 <= rate < float("inf") for rate in rates):
-            raise UserError(f"evaluation.full_finetune.{key}={getattr(found, key)}: a rate must be a finite number, zero or more")
+            raise UserError(f"evaluation.full_finetune.{key}={getattr(found, key)}: a learning rate must be a finite number, zero or more")
     if found.steps < 1:
         raise UserError(f"evaluation.full_finetune.steps={found.steps} must be 1 or more")

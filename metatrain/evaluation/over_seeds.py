@@ -99,5 +99,5 @@ def _problem(first: Mapping[str, Any], others: Sequence[Mapping[str, Any]], keys
         return f"another {', '.join(different)}"
     arms = [arm for results in (first, *others) for part in results["by_shots"].values() for arm in part["arms"].values()]
     if any("scores" not in task for arm in arms for task in arm["per_task"].values()):
-        return "a run of an earlier version; metatrain evaluate checkpoint=RUN makes its scores from scratch"
+        return "a run of an earlier version; metatrain evaluate checkpoint=RUN computes its scores again"
     return None

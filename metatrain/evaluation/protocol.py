@@ -190,9 +190,9 @@ def check_evaluation(config: EvaluationConfig, tasks: Sequence[Task], episode: E
     if not names:
         return
     if any(name.startswith("setfit") for name in names) and any(PAIR in task.texts[0] for task in tasks):
-        raise UserError("evaluation.arms: setfit reads single texts, and the tasks are of pairs; leave it out")
+        raise UserError("evaluation.arms: setfit reads single texts, but the tasks have text pairs; remove it")
     if algorithm.head == "linear" and config.way not in (None, episode.way):
-        raise UserError(f"evaluation.way={config.way}, but algorithm.head=linear has a row for each of {episode.way} classes; leave evaluation.way null")
+        raise UserError(f"evaluation.way={config.way}, but algorithm.head=linear is fixed to {episode.way} classes; set evaluation.way=null")
     if config.seed is not None and not 0 <= config.seed < 2**32:
         raise UserError(f"evaluation.seed={config.seed} must be between 0 and {2**32 - 1}, or null")
     if config.episodes < 1:
@@ -226,8 +226,8 @@ def check_answers(tasks: Sequence[Task], algorithm: AlgorithmConfig, scored: boo
         if task.targets is not None:
             if algorithm.head not in LANGUAGE:
                 raise UserError(
-                    f"task '{task.name}' has target texts, and algorithm.head={algorithm.head} gives labels; set algorithm.head=lm, and a language model "
-                    "(model=scratch_t5, say)"
+                    f"task '{task.name}' has target texts, but algorithm.head={algorithm.head} predicts labels; set algorithm.head=lm and a language model "
+                    "(for example model=scratch_t5)"
                 )
             check_score(str(task.score), computed=scored)
 

@@ -21,9 +21,9 @@ _POOLING = {"mean": "mean", "first": "cls", "cls": "cls", "last": "lasttoken"}
 def check_setfit(encoder: Model) -> None:
     """Raises: UserError: what the encoder computes cannot be said in the library's words."""
     if not isinstance(encoder, Encoder):
-        raise UserError("evaluation.arms: setfit reads texts, and the model is of another kind; leave it out")
+        raise UserError("evaluation.arms: setfit needs a text encoder; remove it")
     if encoder.pooling not in _POOLING or encoder.uses_pooler:
-        raise UserError(f"evaluation.arms: setfit has no pooling like model.pooling={encoder.pooling}; set model.pooling=mean, or leave the arm out")
+        raise UserError(f"evaluation.arms: setfit does not support model.pooling={encoder.pooling}; set model.pooling=mean, or remove the arm")
 
 
 class SetFit:

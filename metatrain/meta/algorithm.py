@@ -41,51 +41,49 @@ def check_algorithm(algorithm: AlgorithmConfig, inner: InnerConfig, model: Model
     else:
         _check_head(algorithm, inner, model)
     if algorithm.adapt == "context" and algorithm.meta_gradient == "reptile":
-        raise UserError("algorithm.meta_gradient=reptile moves the start of what adapts, but a context always starts at zero; choose another of either")
+        raise UserError("algorithm.meta_gradient=reptile trains the initial adapted parameters, but a context always starts at zero; change one of the two")
     if algorithm.train == "adapted" and algorithm.adapt == "head" and algorithm.head == "zero":
-        raise UserError("algorithm.train=adapted leaves nothing to train with algorithm.adapt=head and algorithm.head=zero; choose another of the three")
+        raise UserError("algorithm.train=adapted leaves nothing to train with algorithm.adapt=head and algorithm.head=zero; change one of the three")
 
 
 def _check_head(algorithm: AlgorithmConfig, inner: InnerConfig, model: ModelConfig) -> None:
     """The head has to tell the classes apart by the end of the inner loop."""
     if inner.fit_encoder and not inner.fit_head:
-        raise UserError("inner.fit_encoder begins with a head that is fitted: set inner.fit_head=true too, or leave it out")
+        raise UserError("inner.fit_encoder starts from a fitted head: also set inner.fit_head=true, or remove it")
     if inner.fit_head and algorithm.adapt != "head":
         raise UserError(
-            f"inner.fit_head=true is for methods that adapt only the head, and algorithm.adapt={algorithm.adapt}; set algorithm.adapt=head "
+            f"inner.fit_head=true needs a method that adapts only the head, but algorithm.adapt={algorithm.adapt}; set algorithm.adapt=head "
             '(Python: adapt="head"), or inner.fit_head=false'
         )
     if algorithm.head == "cosine" and not model.normalize:
-        raise UserError("algorithm.head=cosine compares directions: set model.normalize=true, or choose algorithm.head=prototype")
+        raise UserError("algorithm.head=cosine uses cosine similarity: set model.normalize=true, or choose algorithm.head=prototype")
     if algorithm.head in ("zero", "shared"):  # the same row for every class before the first inner step
         if algorithm.adapt in HEAD_STAYS:
             raise UserError(
-                f"algorithm.adapt={algorithm.adapt} never moves the head, and algorithm.head={algorithm.head} is the same for every class; "
+                f"algorithm.adapt={algorithm.adapt} does not adapt the head, and algorithm.head={algorithm.head} is the same for every class; "
                 "choose algorithm.head=prototype"
             )
         if 0 in (inner.steps, inner.evaluation_steps):
-            raise UserError(f"algorithm.head={algorithm.head} knows the classes only by inner steps; set inner.steps, or choose algorithm.head=prototype")
+            raise UserError(f"algorithm.head={algorithm.head} learns the classes only by inner steps; set inner.steps, or choose algorithm.head=prototype")
     if algorithm.head == "joint":  # zeros for labels that no training task has
         steps = inner.steps if inner.evaluation_steps is None else inner.evaluation_steps
         if algorithm.adapt in HEAD_STAYS or steps == 0:
-            raise UserError("algorithm.head=joint knows new labels only by inner steps on the head; set inner.evaluation_steps and another algorithm.adapt")
+            raise UserError("algorithm.head=joint learns new labels only by inner steps on the head; set inner.evaluation_steps and another algorithm.adapt")
 
 
 def _check_language(algorithm: AlgorithmConfig, inner: InnerConfig) -> None:
     """A language model learns a task in its own parameters, or reads it."""
     if inner.fit_head:
-        raise UserError(f"inner.fit_head: a language model (algorithm.head={algorithm.head}) has no head of its own; leave it out")
+        raise UserError(f"inner.fit_head: a language model (algorithm.head={algorithm.head}) has no classification head; remove it")
     steps = {inner.steps, inner.steps if inner.evaluation_steps is None else inner.evaluation_steps}
     if algorithm.head == IN_CONTEXT and steps != {0}:
         raise UserError("algorithm.head=in_context reads the support set and has no inner loop: set inner.steps=0 and inner.evaluation_steps=null")
     if algorithm.head != IN_CONTEXT and algorithm.adapt == "head" and steps != {0}:
-        raise UserError(f"algorithm.adapt=head: a language model (algorithm.head={algorithm.head}) has no head of its own; choose another")
+        raise UserError(f"algorithm.adapt=head: a language model (algorithm.head={algorithm.head}) has no classification head; choose another")
     if algorithm.label_names:
-        raise UserError(f"algorithm.label_names: a language model (algorithm.head={algorithm.head}) writes the names of the classes already; leave it out")
+        raise UserError(f"algorithm.label_names: a language model (algorithm.head={algorithm.head}) already generates label names; remove it")
     if algorithm.meta_dropout or algorithm.information_penalty:
-        raise UserError(
-            f"algorithm.meta_dropout and algorithm.information_penalty are for encodings, and algorithm.head={algorithm.head} has none; leave them out"
-        )
+        raise UserError(f"algorithm.meta_dropout and algorithm.information_penalty need encodings, and algorithm.head={algorithm.head} has none; remove them")
 
 
 def method_at(algorithm: AlgorithmConfig, inner_steps: int, step: int) -> Method:

@@ -42,11 +42,11 @@ def check_contrastive(algorithm: AlgorithmConfig) -> None:
         if not 0 < getattr(algorithm, key) < math.inf:
             raise UserError(f"algorithm.{key}={getattr(algorithm, key)} must be a positive number")
     if algorithm.head in LANGUAGE:
-        raise UserError(f"algorithm.contrastive compares encodings, and algorithm.head={algorithm.head} has none; leave it out")
+        raise UserError(f"algorithm.contrastive needs encodings, and algorithm.head={algorithm.head} has none; remove it")
     if algorithm.train == "adapted" and algorithm.adapt == "head":
-        raise UserError("algorithm.contrastive trains the encoder, of which algorithm.train=adapted leaves nothing here; choose algorithm.train=all")
+        raise UserError("algorithm.contrastive trains the encoder, which algorithm.train=adapted freezes here; set algorithm.train=all")
     if algorithm.contrastive == "unsupervised" and not algorithm.dropout:
-        raise UserError("algorithm.contrastive=unsupervised compares two passes with different dropout: set algorithm.dropout=0.1, say")
+        raise UserError("algorithm.contrastive=unsupervised compares two passes with different dropout: set algorithm.dropout, for example to 0.1")
 
 
 def supervised(encodings: Tensor, classes: Tensor, temperature: float) -> Tensor:

@@ -124,7 +124,7 @@ def fit_encoder(learner: EncoderLearner, episode: EpisodeTexts, fit: Fit, watche
     trainings = [Training(learner, support, np.setdiff1d(everything, fold.left_out), fold.head, episode.seed) for fold in folds]
     looks: list[_Look] = []
     numbers = _numbers(len(labels))
-    watcher.start("training the encoder, examples left out", len(folds) * numbers[-1])
+    watcher.start("training the encoder, cross-validation", len(folds) * numbers[-1])
     for updates in numbers:
         for training in trainings:
             training.go_on(updates, watcher)
@@ -134,13 +134,13 @@ def fit_encoder(learner: EncoderLearner, episode: EpisodeTexts, fit: Fit, watche
         loss = float(F.cross_entropy(logits.double() / temperature, labels[left_out]))
         looks.append(_Look(updates, temperature, loss, logits))
         right = int((logits.argmax(1) == labels[left_out]).sum())
-        watcher.say(f"the whole encoder after {updates} updates: log loss {loss:.3f}, {right} of {len(left_out)} examples left out are right")
+        watcher.say(f"the whole encoder after {updates} updates: log loss {loss:.3f}, {right} of {len(left_out)} held-out examples are correct")
         best = min(looks, key=lambda look: look.loss)
         if len(looks) - looks.index(best) > _PATIENCE:
             break
     watcher.stop()
     if best.updates == 0:
-        watcher.say("the encoder stays as it is: the head alone does as well")
+        watcher.say("the encoder is not trained: the fitted head alone is as good")
         return None
     del trainings, training  # and what they hold, before the next
     training = Training(learner, support, everything, fit.head, episode.seed)

@@ -71,7 +71,7 @@ class EncoderLearner(Learner):
 
     def losses(self, episode: EpisodeTexts, seed: int | None) -> TextLosses:
         if episode.targets is not None and episode.targets.choices is None:
-            raise UserError("an encoder gives labels, and the tasks have target texts: set algorithm.head=lm, and a language model (model=t5_small, say)")
+            raise UserError("an encoder predicts labels, but the tasks have target texts: set algorithm.head=lm and a language model (model=t5_small)")
         return TextLosses.of(self, self._read(episode), seed)
 
     def probabilities(self, parameters: Mapping[str, Tensor], episode: EpisodeTexts) -> np.ndarray:

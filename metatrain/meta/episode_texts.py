@@ -56,7 +56,7 @@ class EpisodeTexts:
             UserError: the model reads no texts.
         """
         if not self.name_texts:
-            raise UserError("algorithm.label_names: the model reads no texts, so it cannot read the names of the classes; set algorithm.label_names=false")
+            raise UserError("algorithm.label_names: an image model cannot read label names; set algorithm.label_names=false")
         named = [label for label, tells in enumerate(telling_names(tuple(self.names))) if tells]
         labels = np.concatenate([self.support_labels, np.array(named, dtype=np.int64)])
         written = None if self.written is None else replace(self.written, support=[*self.written.support, *(self.written.names[label] for label in named)])

@@ -64,7 +64,7 @@ def unread_note(names_of: Sequence[tuple[str, Sequence[str]]]) -> str | None:
     tasks = list(dict.fromkeys(task for task, _ in found))
     labels = ", ".join(repr(name) for _, name in found[:3]) + (", ..." if len(found) > 3 else "")
     where = tasks[0] if len(tasks) == 1 else f"{tasks[0]} and {len(tasks) - 1} more task{'s' * (len(tasks) > 2)}"
-    return f"label names that say nothing in words are not read as examples: {labels} in {where}; names in words help where examples are few"
+    return f"label names without meaning are not used as examples: {labels} in {where}; descriptive label names help if examples are few"
 
 
 def choose_names(features: Tensor, labels: Tensor, names: Tensor, named: Tensor, way: int) -> NameChoice:
@@ -83,16 +83,16 @@ def choose_names(features: Tensor, labels: Tensor, names: Tensor, named: Tensor,
         sums = features.new_zeros(way, features.shape[1]).index_add_(0, labels, features)
         judged = counts[labels] > 1
         with_names, without = (_left_out_loss(features, labels, total, judged) for total in (sums + name_sums, sums))
-        return NameChoice(with_names <= without, f"log loss of examples left out {with_names:.3f} with the names, {without:.3f} without")
+        return NameChoice(with_names <= without, f"log loss on held-out examples {with_names:.3f} with them, {without:.3f} without")
     known = torch.isin(labels, named)
     scores = (features @ F.normalize(name_sums, dim=1).T)[known]
     ranks = 1 + (scores > scores.gather(1, labels[known, None])).double().sum(1)
     inverse = 1 / torch.arange(1, way + 1, dtype=torch.double)
     guessed, spread = float(inverse.mean()), float(inverse.std(correction=0)) / max(1, len(ranks)) ** 0.5
     if not len(ranks) or guessed + _CLEAR * spread > 1:
-        return NameChoice(True, "too few examples to judge them by")
+        return NameChoice(True, "too few examples to decide")
     found = float(ranks.reciprocal().mean())
-    return NameChoice(found >= guessed + spread, f"by the names, the mean reciprocal rank of the examples' classes is {found:.3f}; by guessing, {guessed:.3f}")
+    return NameChoice(found >= guessed + spread, f"mean reciprocal rank by label names {found:.3f}, by random guessing {guessed:.3f}")
 
 
 def _left_out_loss(features: Tensor, labels: Tensor, sums: Tensor, judged: Tensor) -> float:

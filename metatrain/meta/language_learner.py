@@ -36,7 +36,7 @@ class LanguageLearner(Learner):
         """Raises: UserError: the support set is to be read before a query, and the model is not a decoder alone."""
         self.reads_support = algorithm.head == IN_CONTEXT
         if self.reads_support and not model.decoder_alone:
-            raise UserError("algorithm.head=in_context needs a decoder alone (GPT-2, Llama); for an encoder-decoder choose algorithm.head=lm")
+            raise UserError("algorithm.head=in_context needs a decoder-only model (GPT-2, Llama); for an encoder-decoder choose algorithm.head=lm")
         super().__init__(model, algorithm, inner)
         self.learn_rule({})
 

@@ -238,5 +238,5 @@ class Learner:
         found = torch.autograd.grad(self.reached(parameters), list(parameters.values()), allow_unused=True)
         missing = [name for name, value in zip(parameters, found) if value is None]
         if len(missing) == len(parameters):
-            raise UserError("model.name: no parameter of the model affects what it makes of a text")
+            raise UserError("model.name: no parameter of the model affects its output")
         return missing

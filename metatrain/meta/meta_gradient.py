@@ -172,15 +172,15 @@ def check_method(method: Method, steps: int) -> None:
     if method.mode not in MODES:
         raise UserError(f"algorithm.meta_gradient={method.mode} is unknown; choose one of {', '.join(MODES)}")
     if (method.mode == "implicit") != (method.proximal > 0):
-        raise UserError("algorithm.meta_gradient=implicit and a positive algorithm.proximal belong together; set both or neither")
+        raise UserError("algorithm.meta_gradient=implicit requires a positive algorithm.proximal, and the reverse; set both or neither")
     if method.mode == "implicit" and method.cg_steps < 1:
-        raise UserError(f"algorithm.cg_steps={method.cg_steps} leaves no meta-gradient with algorithm.meta_gradient=implicit; set it to 1 or more")
+        raise UserError(f"algorithm.cg_steps={method.cg_steps} must be 1 or more with algorithm.meta_gradient=implicit")
     if method.mode == "implicit" and steps < 1:
-        raise UserError("algorithm.meta_gradient=implicit takes the end of the inner loop for a minimum; set inner.steps to 1 or more")
+        raise UserError("algorithm.meta_gradient=implicit assumes that the inner loop reaches a minimum; set inner.steps to 1 or more")
     if method.mode == "reptile" and steps < 1:
-        raise UserError("algorithm.meta_gradient=reptile follows the inner loop; set inner.steps to 1 or more")
+        raise UserError("algorithm.meta_gradient=reptile needs inner steps; set inner.steps to 1 or more")
     if method.weights is not None and method.mode in ("implicit", "reptile"):
-        raise UserError(f"algorithm.multi_step_until is for losses along the way; algorithm.meta_gradient={method.mode} has none")
+        raise UserError(f"algorithm.multi_step_until needs the loss after each inner step, which algorithm.meta_gradient={method.mode} ignores; set it to 0")
 
 
 @dataclass

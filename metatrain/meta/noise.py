@@ -34,10 +34,10 @@ def check_noise(algorithm: AlgorithmConfig) -> None:
     if not 0 <= algorithm.information_penalty < math.inf:
         raise UserError(f"algorithm.information_penalty={algorithm.information_penalty} must be a finite number, zero or more")
     if algorithm.meta_gradient == "reptile" and algorithm.information_penalty:
-        raise UserError("algorithm.information_penalty is a term of the query loss, which algorithm.meta_gradient=reptile has no use for; choose another")
+        raise UserError("algorithm.information_penalty is a term of the query loss, which algorithm.meta_gradient=reptile does not use; choose another")
     if algorithm.meta_gradient in ("reptile", "first_order") and algorithm.meta_dropout:
         raise UserError(
-            f"algorithm.meta_dropout is learned by what it does to adaptation, which algorithm.meta_gradient={algorithm.meta_gradient} does not see; "
+            f"algorithm.meta_dropout is learned through adaptation, which algorithm.meta_gradient={algorithm.meta_gradient} does not differentiate; "
             "choose algorithm.meta_gradient=exact"
         )
 

@@ -64,7 +64,7 @@ def forward_over_reverse(loss: Loss, phi: Parameters, fixed: Parameters, directi
             for part in loss(duals, fixed):
                 add_to(total, _tangents(vjp([part], None, {**duals, **fixed})))
     except NotImplementedError as error:
-        raise UserError(f"algorithm.meta_gradient=forward_over_reverse does not fit this model ({error}); choose exact_recomputed") from error
+        raise UserError(f"algorithm.meta_gradient=forward_over_reverse does not work with this model ({error}); choose exact_recomputed") from error
 
 
 def _tangents(values: Parameters) -> Parameters:

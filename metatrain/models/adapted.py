@@ -29,11 +29,11 @@ def check_choice(choice: str, pattern: str | None) -> None:
         raise UserError(f"algorithm.adapt={choice} is unknown; choose one of {', '.join(CHOICES)}")
     adapters.check_installed(choice)
     if (choice == "pattern") != (pattern is not None):
-        raise UserError("algorithm.adapt=pattern and algorithm.pattern=REGULAR_EXPRESSION belong together; set both or neither")
+        raise UserError("algorithm.adapt=pattern requires algorithm.pattern=REGULAR_EXPRESSION, and the reverse; set both or neither")
     try:
         re.compile(pattern or "")
     except re.error as error:
-        raise UserError(f"algorithm.pattern={pattern} is no regular expression: {error}") from error
+        raise UserError(f"algorithm.pattern={pattern} is not a valid regular expression: {error}") from error
 
 
 def select(names: Sequence[str], choice: str, last_layers: int = 2, pattern: str | None = None) -> list[str]:

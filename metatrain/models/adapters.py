@@ -67,7 +67,7 @@ def attach(backbone: Backbone, kind: str, rank: int, targets: Sequence[str] | No
         peft.inject_adapter_in_model(config, backbone)
     except ValueError as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"algorithm.adapt={kind}: {reason}; name modules of the model in algorithm.targets") from error
+        raise UserError(f"algorithm.adapt={kind}: {reason}; list modules of the model in algorithm.targets") from error
 
 
 def folded(backbone: Backbone) -> Backbone:

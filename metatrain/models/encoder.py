@@ -181,7 +181,7 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
     if config.pooling not in POOLINGS:
         raise UserError(f"model.pooling={config.pooling} is unknown; choose one of {', '.join(POOLINGS)}")
     if config.max_length < 3:
-        raise UserError(f"model.max_length={config.max_length} must be 3 or more: a text's begin, one token and its end")
+        raise UserError(f"model.max_length={config.max_length} must be 3 or more: two special tokens and one token of text")
     tokenizer: PreTrainedTokenizerBase
     backbone: Backbone
     notes: list[str] = []
@@ -210,12 +210,12 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
         check_runs(f"model.name={config.name}: {backbone.config.model_type}", encoder, lambda: encoder(encoder.batch(trial)), second_order)
         encoder.reads_padding = reads_padding(lambda texts: encoder(encoder.batch(texts)), trial)
     if config.pooling in _FIRST_TOKEN and not _first_token_sees_others(encoder):
-        raise UserError(f"model.pooling={config.pooling}: in {config.name} the first token sees no other, so that all texts look alike; choose last or mean")
+        raise UserError(f"model.pooling={config.pooling}: in {config.name} the first token attends to no other, so encodings are equal; choose last or mean")
     encoder.half_products = half_products
     size = sum(parameter.numel() for parameter in encoder.parameters())
     notes.append(f"model: {source}, {size / 1e6:.1f}M parameters, {config.pooling} pooling{', normalized' if config.normalize else ''}")
     if encoder.architecture is not None:
-        notes.append("attention: packed without padding, twice differentiable")
+        notes.append("attention: packed without padding, with second derivatives")
     else:
         together = (
             "texts of one length are encoded together, since this architecture reads padding"
@@ -232,7 +232,7 @@ def _auto(config: ModelConfig, settings: PretrainedConfig) -> tuple[Any, dict[st
     if settings.is_encoder_decoder and type(settings) not in MODEL_FOR_TEXT_ENCODING_MAPPING:
         raise UserError(
             f"model.name={config.name}: the encoder of {settings.model_type} cannot be loaded without its decoder; choose an encoder, "
-            "or use the whole as a language model (algorithm.head=lm)"
+            "or use it as a language model (algorithm.head=lm)"
         )
     encoder = settings.is_encoder_decoder or any(name.endswith("EncoderModel") for name in settings.architectures or ())
     return (AutoModelForTextEncoding if encoder else AutoModel), pooler

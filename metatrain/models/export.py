@@ -176,8 +176,8 @@ class Classifier:
     def __init__(self, folder: Path, device: torch.device):
         """Raises: UserError: the directory is not a finetuned model, or cannot be read."""
         if not is_model(folder):
-            raise UserError(f"model={folder}: not a model directory (no config.json); give what `metatrain finetune` wrote")
-        no_head = f"model={folder} is a model that gives no labels; give what `metatrain finetune` wrote"
+            raise UserError(f"model={folder}: not a model directory (no config.json); give the output of `metatrain finetune`")
+        no_head = f"model={folder} is not a classifier; give the output of `metatrain finetune`"
         try:
             config: Any = read_settings(folder_of_transformer(str(folder)))
             facts = read_facts(folder)

@@ -32,10 +32,10 @@ def listed_modules(path: Path) -> list[tuple[str, str]]:
     try:
         modules = [(_kind(str(each["type"])), str(each["path"])) for each in json.loads(path.read_text(encoding="utf-8"))]
     except (OSError, ValueError, LookupError, TypeError) as error:
-        raise UserError(f"{path} is no list of the modules of a sentence-transformers pipeline: {error}") from error
+        raise UserError(f"{path} is not a valid list of sentence-transformers modules: {error}") from error
     for _, folder in modules:
         if Path(folder).is_absolute() or ".." in Path(folder).parts:
-            raise UserError(f"{path} names a folder that is not within its own: {folder}")
+            raise UserError(f"{path} refers to a directory outside its own: {folder}")
     return modules
 
 

@@ -51,7 +51,7 @@ class LinearHead:
     def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor, labels: Tensor, names: Sequence[str]) -> Head:
         if learned["bias"].shape != empty["bias"].shape:
             raise UserError(
-                f"the learned linear head has {len(learned['bias'])} classes, the task {len(empty['bias'])}; "
+                f"the learned linear head has {len(learned['bias'])} classes, but the task has {len(empty['bias'])}; "
                 "use a model meta-trained with algorithm.head=zero or prototype"
             )
         return dict(learned)

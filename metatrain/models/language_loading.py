@@ -32,7 +32,7 @@ def load_language_model(
         UserError: the model does not exist, cannot be read, writes no texts, or the settings do not fit it.
     """
     if dtype == torch.bfloat16:
-        raise UserError("hardware.precision=bf16 is for encoders for now; choose hardware.precision=float32")
+        raise UserError("hardware.precision=bf16 is not supported for language models; set hardware.precision=float32")
     for key in ("max_length", "max_target_length"):
         if getattr(config, key) < 2:
             raise UserError(f"model.{key}={getattr(config, key)} must be 2 or more")
@@ -44,12 +44,12 @@ def load_language_model(
     if is_new:
         tokenizer, backbone = _from_scratch(config, attention, texts)
     elif config.name == "minilm":
-        raise UserError(f"model.name={config.name} writes no texts; choose a language model (model=t5_small, model=scratch_t5 or model=scratch_gpt2)")
+        raise UserError(f"model.name={config.name} does not generate text; choose a language model (model=t5_small, model=scratch_t5 or model=scratch_gpt2)")
     else:
         backbone, tokenizer = load_backbone(config.name, config, _auto, attention, dtype), load_tokenizer(config.name, config)
         tokenizer, left_out = fit_vocabulary(config, tokenizer, backbone)
     if tokenizer.eos_token_id is None:
-        raise UserError(f"model.name={config.name}: its tokenizer has no end-of-text token, so it cannot say where a target ends; choose another model")
+        raise UserError(f"model.name={config.name}: its tokenizer has no end-of-text token to mark the end of a target; choose another model")
     backbone = backbone.to(dtype)
     backbone.generation_config.max_length = None  # what is written ends by model.max_target_length alone
     model = LanguageModel(backbone, tokenizer, config)
@@ -62,13 +62,13 @@ def load_language_model(
             f"set model.max_target_length={model.positions}"
         )
     if model.longest is not None and config.max_length > model.longest:
-        most = f"; set model.max_length={model.longest}" if model.longest > 1 else ", fewer than model.max_target_length needs; lower that"
+        most = f"; set model.max_length={model.longest}" if model.longest > 1 else ", fewer than model.max_target_length needs; lower model.max_target_length"
         what = "texts and their targets" if model.decoder_alone else "texts"
         raise UserError(f"model.max_length={config.max_length}: {config.name} has positions for {model.positions} tokens of {what}{most}")
     size = sum(parameter.numel() for parameter in model.parameters())
     kind = "a decoder alone" if model.decoder_alone else "an encoder-decoder"
     return model, [
-        f"model: {name_in_log(config)}, {kind}, {size / 1e6:.1f}M parameters, {len(tokenizer):,} pieces",
+        f"model: {name_in_log(config)}, {kind}, {size / 1e6:.1f}M parameters, vocabulary of {len(tokenizer):,} tokens",
         attention_in_log(backbone, second_order),
         *left_out,
     ]
@@ -80,7 +80,7 @@ def _check_writes(config: ModelConfig, model: LanguageModel, second_order: bool)
     shorter = text[:-1] if len(text) > 1 else text  # one of the two padded
     check_runs(what, model, lambda: model(model.batch([text, shorter], [text, text])).loss, second_order)
     if model.decoder_alone and model.reads_ahead():
-        raise UserError(f"{what} reads a text in both directions, so it cannot write one; choose a decoder (GPT-2, Llama) or an encoder-decoder (T5)")
+        raise UserError(f"{what} is bidirectional, so it cannot generate text; choose a decoder-only model (GPT-2, Llama) or an encoder-decoder (T5)")
 
 
 def _from_scratch(config: ModelConfig, attention: str | None, texts: Iterable[str]) -> tuple[PreTrainedTokenizerBase, Any]:

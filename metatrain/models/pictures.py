@@ -98,7 +98,7 @@ class PictureEncoder(nn.Module):
         """
         is_text = np.array([each.ndim == 1 for each in inputs])
         if is_text.any() and self.tokenizer is None:
-            raise UserError("the tasks have texts, and the model is of pictures alone; choose a model of both (CLIP)")
+            raise UserError("the tasks have texts, but this is an image model; choose a model of images and texts (CLIP)")
         padding = 0 if self.tokenizer is None else self.tokenizer.pad_token_id or 0
         texts = [each for each in inputs if each.ndim == 1]
         side = self.reader.side
@@ -154,11 +154,11 @@ def load_picture_encoder(
     Raises:
         UserError: the model does not exist, cannot be read, or the settings do not fit it.
     """
-    check_installed("a model of pictures", "PIL", "pictures")
+    check_installed("an image model", "PIL", "pictures")
     if dtype == torch.bfloat16:
-        raise UserError("hardware.precision=bf16 is for encoders of texts for now; choose hardware.precision=float32")
+        raise UserError("hardware.precision=bf16 is not supported for image models; set hardware.precision=float32")
     if config.pooling == "last":
-        raise UserError("model.pooling=last: a picture has no last token that has seen the others; choose mean or first")
+        raise UserError("model.pooling=last needs causal attention, which image models do not have; choose mean or first")
     attention = attention_for(second_order)
     if config.name in SCRATCH:
         backbone, tokenizer, processor = _from_scratch(config, texts, attention)

@@ -54,7 +54,7 @@ def read_settings(path: str | Path, config: ModelConfig | None = None) -> Pretra
     raw, _ = PretrainedConfig.get_config_dict(path, **options)
     for key, value in _entries(raw):
         if "attn_implementation" in key and "/" in str(value):
-            raise UserError(f"{path}: config.json asks for code from the hub ({key}: {value}), which is not run; remove the entry")
+            raise UserError(f"{path}: config.json refers to code from the hub ({key}: {value}), which is never run; remove the entry")
     return AutoConfig.from_pretrained(path, **options)
 
 
@@ -75,7 +75,7 @@ def attention_for(second_order: bool) -> str | None:
 def attention_in_log(backbone: Backbone, second_order: bool) -> str:
     """Which attention implementation a loaded model uses, and why."""
     if second_order:
-        return "attention: eager, because the fused kernel has no second derivative"
+        return "attention: eager, because the fused kernel has no second derivatives"
     if backbone.config._attn_implementation == "eager":
         return "attention: eager, because this architecture has no fused kernel"
     return "attention: fused (sdpa), first derivatives only"
@@ -187,15 +187,15 @@ def _in_words(config: ModelConfig, error: BaseException) -> UserError | Restarta
         return any(isinstance(each, kinds) for each in found)
 
     if any_is(RepositoryNotFoundError):
-        return UserError(f"{where}: no such folder, and no such model on the hub that you may read (of a private one: hf auth login)")
+        return UserError(f"{where}: no such folder, and no such model on the hub, or no access to it (private models: run hf auth login)")
     if any_is(RevisionNotFoundError):
         return UserError(f"model.revision={config.revision}: {config.name} has no such revision on the hub")
     if not constants.HF_HUB_OFFLINE and (lost := next((each for each in found if _is_of_network(each)), None)):
-        return RestartableError(f"{where}: the hub cannot be reached, or breaks off ({_first_line(lost)}); try again: what has come is kept")
+        return RestartableError(f"{where}: the hub cannot be reached, or the download stopped ({_first_line(lost)}); try again: the partial download is kept")
     if constants.HF_HUB_OFFLINE and any_is(LocalEntryNotFoundError):
-        return UserError(f"{where}: no such folder, and no such model in the hub's cache on this machine, where HF_HUB_OFFLINE=1 rules out fetching it")
+        return UserError(f"{where}: no such folder, and no such model in the local hub cache, where HF_HUB_OFFLINE=1 disables downloads")
     if "pytorch_model.bin" in _first_line(error):
-        return UserError(f"{where} has no weights in safetensors files, and pickles, which can hold code, are not read")
+        return UserError(f"{where} has no safetensors weights; pickle files are not read, because they can contain code")
     return UserError(f"{where} cannot be loaded: {_first_line(error)}")
 
 

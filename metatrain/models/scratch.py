@@ -43,7 +43,7 @@ def check_size(config: ScratchConfig) -> None:
     if config.hidden % config.heads:
         raise UserError(f"model.scratch.hidden={config.hidden} must be a multiple of model.scratch.heads={config.heads}")
     if config.vocabulary < 300:
-        raise UserError(f"model.scratch.vocabulary={config.vocabulary} must be 300 or more: every byte is a piece")
+        raise UserError(f"model.scratch.vocabulary={config.vocabulary} must be 300 or more: each of the 256 bytes is a token")
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int, ends: bool) -> PreTrainedTokenizerFast:

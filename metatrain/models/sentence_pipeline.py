@@ -106,17 +106,17 @@ def _read(modules: list[tuple[str, str]], find: FindFile) -> Pipeline:
     gives_labels = linear.get("out_features") == labels and linear.get("activation_function") == _IDENTITY and linear.get("bias") is True
     kinds = [kind for kind, _ in modules if kind != "Dropout"]  # which is off where texts are encoded
     if kinds[:2] != ["Transformer", "Pooling"] or kinds[2:] not in ([], ["Normalize"], *([["Dense"], ["Normalize", "Dense"]] if gives_labels else [])):
-        unknown = f"of the modules {', '.join(kinds) or 'none'}, which cannot be computed here"
+        unknown = f"of the modules {', '.join(kinds) or 'none'}, which are not supported"
 
     pooling = settings(f"{places['Pooling']}/config.json") if "Pooling" in places else {}
     modes = pooling.get("pooling_mode") or [mode for mode, key in _KEYS.items() if pooling.get(key)] or ["mean"]
     modes = [modes] if isinstance(modes, str) else modes
     if len(modes) > 1 or modes[0] not in _POOLINGS:
-        unknown = unknown or f"with {' and '.join(modes)} pooling, which cannot be computed here"
+        unknown = unknown or f"with {' and '.join(modes)} pooling, which is not supported"
 
     prompts = settings("config_sentence_transformers.json")
     if prompt := prompts.get("prompts", {}).get(prompts.get("default_prompt_name")):
-        unknown = unknown or f"that puts {prompt!r} before every text, which is not done here"
+        unknown = unknown or f"that puts {prompt!r} before every text, which is not supported"
 
     of_transformer, of_tokenizer = settings(beside + _LENGTH), settings(beside + "tokenizer_config.json")
     if of_transformer.get("do_lower_case") and not of_tokenizer.get("do_lower_case"):

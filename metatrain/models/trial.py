@@ -24,7 +24,7 @@ def check_runs(what: str, module: nn.Module, run: Callable[[], Tensor], second_o
     """
     parameters = [parameter for parameter in module.parameters() if parameter.is_floating_point()]
     trained = [parameter.requires_grad for parameter in parameters]
-    doing, remedy = "read a text by itself", "choose another model"
+    doing, remedy = "encode a single text", "choose another model"
     try:
         for parameter in parameters:
             parameter.requires_grad_(True)

@@ -29,7 +29,7 @@ def fit_vocabulary(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, back
         raise UserError(f"model.name={config.name}: {backbone.config.model_type} has no table of token embeddings; choose another model")
     if tokenizer.vocab_size > rows:
         has = f"its tokenizer has {tokenizer.vocab_size:,} tokens and the model {rows:,} embeddings"
-        raise UserError(f"model.name={config.name}: {has}; give it the tokenizer that is its own")
+        raise UserError(f"model.name={config.name}: {has}; use the tokenizer that belongs to the model")
     lost = [token for token, number in tokenizer.get_added_vocab().items() if number >= rows]
     if not lost:
         return tokenizer, []
@@ -42,7 +42,7 @@ def fit_vocabulary(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, back
     fitted = _without(tokenizer, set(lost))
     if fitted.pad_token is None:
         fitted.pad_token = fitted.eos_token or fitted.unk_token
-    return fitted, [f"{len(lost)} tokens of the tokenizer have no embedding in the model, and are read as ordinary text: {named}"]
+    return fitted, [f"{len(lost)} tokens of the tokenizer have no embedding in the model and are tokenized as ordinary text: {named}"]
 
 
 def num_embeddings(backbone: Backbone) -> int | None:

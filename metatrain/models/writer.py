@@ -80,7 +80,7 @@ def after_context(model: LanguageModel, context: np.ndarray, texts: Sequence[np.
     longest, room = len(context) + max(map(len, texts)), len(model.separator) + model.max_target_length
     if model.positions and longest + room > model.positions:
         raise UserError(
-            f"a support set and a query have {longest} tokens, with room for {room} more, and the model reads {model.positions}; "
-            "take fewer examples (episode.shots, evaluation.shots), or lower model.max_length"
+            f"a support set and a query have {longest} tokens, plus {room} for the target, but the model has {model.positions} positions; "
+            "use fewer examples (episode.shots, evaluation.shots), or lower model.max_length"
         )
     return [np.concatenate([context, text]) for text in texts]

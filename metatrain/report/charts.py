@@ -1,4 +1,4 @@
-"""The charts of a report, as Vega-Lite specifications, each with the table that says the same in numbers."""
+"""Charts of a report, as Vega-Lite specifications, each with its data as a table."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def of_arms(record: Record) -> Chart | None:
         return None
     score = _score(record)
     spec = {"vconcat": parts, "resolve": {"scale": {"x": "shared"}}}
-    text = "Mean over the meta-test tasks, with its 95% t interval over tasks (of one or two tasks: over their episodes). Every arm saw the same episodes."
+    text = "Mean over meta-test tasks with 95% t intervals over tasks (for one or two tasks: over episodes). All arms (methods) see the same episodes."
     return Chart("arms", "Arms", text, spec, ("shots", "arm", score, "± 95%"), [(shots, name, _one(mean), _one(half)) for shots, name, mean, half in rows])
 
 
@@ -57,7 +57,7 @@ def _arms_of(rows: Sequence[tuple[str, str, float, float]], score: str) -> Spec:
     both = {
         "y": {"field": "arm", "type": "nominal", "sort": [name for _, name, *_ in rows], "title": None},
         "color": {"condition": {"test": "datum.ours", "value": _OURS}, "value": _THEIRS},
-        "tooltip": [_told("arm"), _told("score"), _told("low", "lowest of the interval"), _told("high", "highest")],
+        "tooltip": [_told("arm"), _told("score"), _told("low", "interval, low"), _told("high", "interval, high")],
     }
     layers = [
         {"mark": {"type": "rule", "strokeWidth": 2}, "encoding": {**both, "x": _number("low", score), "x2": {"field": "high"}}},
@@ -75,14 +75,14 @@ def by_shots(record: Record) -> Chart | None:
     values = [{"shots": shots, "arm": name, "score": mean, "low": mean - half, "high": mean + half} for shots, name, mean, half in rows]
     score = _score(record)
     x = _number("shots", "examples per class", axis={"values": sorted({shots for shots, *_ in rows}), "format": "d"})
-    told = [_told("arm"), _told("shots", "examples per class"), _told("score"), _told("low", "lowest of the interval"), _told("high", "highest")]
+    told = [_told("arm"), _told("shots", "examples per class"), _told("score"), _told("low", "interval, low"), _told("high", "interval, high")]
     spec = {
         "data": {"values": values},
         "mark": {"type": "line", "point": True},
         "encoding": {"x": x, "y": _number("score", score), "color": _of_arms(record), "tooltip": told},
     }
     table = [(shots, name, _one(mean), _one(half)) for shots, name, mean, half in rows]
-    return Chart("shots", "Score by examples", "What more examples of a new task are worth to each arm.", spec, ("shots", "arm", score, "± 95%"), table)
+    return Chart("shots", "Score by shots", "Score of each arm by number of support examples per class.", spec, ("shots", "arm", score, "± 95%"), table)
 
 
 def by_steps(record: Record) -> Chart | None:
@@ -110,8 +110,8 @@ def by_steps(record: Record) -> Chart | None:
     }
     as_used = ", ".join(f"{shots}-shot {100 * part['as_used']:.1f}" for shots, part in found["by_shots"].items())
     text = (
-        f"The meta-trained model after so many inner steps, on {found['episodes_per_task']} episodes of each task; the run uses {used} (dashed). "
-        f"As it is used, all included, on the same episodes: {as_used}."
+        f"The meta-trained model after each number of inner steps, on {found['episodes_per_task']} episodes per task; the run uses {used} (dashed). "
+        f"With all evaluation settings of the run, on the same episodes: {as_used}."
     )
     table = [(shots, steps, _one(mean), "" if loss is None else round(loss, 3)) for shots, steps, mean, loss in rows]
     columns = ("shots", "inner steps", score, "log loss")
@@ -130,7 +130,7 @@ def by_task(record: Record) -> Chart | None:
     values = [{"task": task, "arm": name, "score": mean, "low": mean - half, "high": mean + half} for task, name, mean, half in rows if task in shown]
     score = _score(record)
     y = {"field": "task", "type": "nominal", "sort": order, "title": None}
-    tooltip = [_told("task"), _told("arm"), _told("score"), _told("low", "lowest of the interval"), _told("high", "highest")]
+    tooltip = [_told("task"), _told("arm"), _told("score"), _told("low", "interval, low"), _told("high", "interval, high")]
     layers = _intervals({"y": y, "color": _of_arms(record)}, score, tooltip)
     choice = {"input": "select", "options": ["all arms", *arms], "name": "arm "}
     spec = {
@@ -140,20 +140,20 @@ def by_task(record: Record) -> Chart | None:
         "layer": layers,
         "height": _ROW * len(shown),
     }
-    left_out = f" The {_TASKS} lowest are drawn; the table has all {len(order)}." if len(order) > _TASKS else ""
+    left_out = f" The chart shows the lowest {_TASKS}, the table all {len(order)}." if len(order) > _TASKS else ""
     protocol = record.results["protocol"]
-    text = f"{protocol['shots'][0]}-shot, {protocol['episodes_per_task']} episodes a task with their 95% interval, the lowest score of {first} first.{left_out}"
+    text = f"{protocol['shots'][0]}-shot, {protocol['episodes_per_task']} episodes per task, with 95% intervals; lowest score of {first} first.{left_out}"
     return Chart("tasks", "Tasks", text, spec, ("task", "arm", score, "± 95%"), [(task, name, _one(mean), _one(half)) for task, name, mean, half in rows])
 
 
 def of_losses(record: Record) -> Chart | None:
     """Query loss before and after adaptation, over the meta-updates."""
-    return _before_and_after(record, "loss", "Loss in meta-training", "query loss", 1.0)
+    return _before_and_after(record, "loss", "Meta-training loss", "query loss", 1.0)
 
 
 def of_accuracies(record: Record) -> Chart | None:
     """Query accuracy before and after adaptation, over the meta-updates."""
-    return _before_and_after(record, "accuracy", "Accuracy in meta-training", "query accuracy, %", 100.0)
+    return _before_and_after(record, "accuracy", "Meta-training accuracy", "query accuracy, %", 100.0)
 
 
 def _before_and_after(record: Record, figure: str, title: str, axis: str, scale: float) -> Chart | None:
@@ -205,10 +205,10 @@ def of_validation(record: Record) -> Chart | None:
         ],
     }
     text = (
-        f"After adaptation, on meta-validation tasks; the best is at meta-update {best} (dashed) and is what the run keeps. With shuffled support labels a "
-        "model that learns from its examples falls to chance, or to what the names of the classes tell it; one that has memorised its training tasks does not."
+        f"Score on meta-validation tasks after adaptation; the checkpoint at meta-update {best} (dashed) is the best and is selected. With shuffled support "
+        "labels, a model that uses its support set drops to chance, or to what label names reveal; a model that memorised the training tasks does not."
     )
-    return Chart("validation", "Validation, and memorisation", text, spec, ("meta-update", said, "with shuffled labels"), rows)
+    return Chart("validation", "Validation and memorisation", text, spec, ("meta-update", said, "with shuffled labels"), rows)
 
 
 def of_rates(record: Record) -> Chart | None:
@@ -226,7 +226,7 @@ def of_rates(record: Record) -> Chart | None:
     order = list(dict.fromkeys(each["parameter"] for each in values))
     values = [each for each in values if each["parameter"] in set(order[:_TASKS])]
     both = {"y": {"field": "parameter", "type": "nominal", "sort": order, "title": None}, "color": _colour("step", "inner step")}
-    title = "times the rate it began with"
+    title = "relative to the initial rate"
     told = [_told("parameter"), _told("step", "inner step"), _told("rate", shape=".2e"), _told("mean", title, ".2f")]
     spec = {
         "data": {"values": values},
@@ -236,26 +236,26 @@ def of_rates(record: Record) -> Chart | None:
         ],
         "height": _ROW * len(order[:_TASKS]),
     }
-    left_out = f" The first {_TASKS} tensors are drawn." if len(order) > _TASKS else ""
-    text = f"What the inner rule has learned: the mean of a tensor's rates, and its 5% to 95%.{left_out}"
-    return Chart("rates", "Learned rates", text, spec, ("parameter", "inner step", "mean", "5%", "95%", "began with"), rows)
+    left_out = f" The chart shows the first {_TASKS} tensors." if len(order) > _TASKS else ""
+    text = f"Inner learning rates after meta-training: mean and 5% to 95% range of each tensor.{left_out}"
+    return Chart("rates", "Learned inner rates", text, spec, ("parameter", "inner step", "mean", "5%", "95%", "initial"), rows)
 
 
 def of_task_map(record: Record) -> Chart | None:
-    """Tasks by what their texts mean to the trained model."""
+    """Tasks by the mean encoding of their texts."""
     tasks = record.analysis.get("task_map")
     if not tasks:
         return None
-    told = [_told("task"), _told("split"), _told("nearest", "most like it in training"), _told("likeness", shape=".2f")]
+    told = [_told("task"), _told("split"), _told("nearest", "most similar training task"), _told("likeness", "similarity", ".2f")]
     place = {"x": {**_number("x", "first principal component"), "axis": _BARE}, "y": {**_number("y", "second"), "axis": _BARE}}
     layers = [
         {"mark": {"type": "point", "filled": True, "size": 70}, "encoding": {**place, "color": _colour("split"), "shape": _colour("split"), "tooltip": told}},
         *([{"mark": {"type": "text", "dy": -9, "fontSize": 10}, "encoding": {**place, "text": {"field": "task"}}}] if len(tasks) <= _TASKS else []),
     ]
     rows = [(each["task"], each["split"], each.get("nearest", ""), round(each["likeness"], 3) if "likeness" in each else "") for each in tasks]
-    text = "Each task is the mean of what some of its texts mean to the trained model; tasks that stand close are about the same."
+    text = "Principal components of the mean text encoding of each task, from the meta-trained model; nearby tasks have similar texts."
     spec = {"data": {"values": tasks}, "layer": layers, "height": 380}
-    return Chart("map", "Map of the tasks", text, spec, ("task", "split", "most like it in training", "likeness"), rows)
+    return Chart("map", "Task map", text, spec, ("task", "split", "most similar training task", "similarity"), rows)
 
 
 def of_confusion(record: Record) -> Chart | None:
@@ -282,18 +282,18 @@ def of_confusion(record: Record) -> Chart | None:
         "transform": [{"filter": "datum.task == task"}],
         "mark": {"type": "rect"},
         "encoding": {
-            "x": {"field": "answer", "type": "nominal", "title": "answer", "axis": {"labelAngle": -40}},
+            "x": {"field": "answer", "type": "nominal", "title": "prediction", "axis": {"labelAngle": -40}},
             "y": {"field": "label", "type": "nominal", "title": "label"},
-            "color": {"field": "share", "type": "quantitative", "title": "share of the label", "scale": {"scheme": "blues", "domain": [0, 1]}},
-            "tooltip": [_told("label"), _told("answer"), _told("share", shape=".0%"), _told("count", "queries")],
+            "color": {"field": "share", "type": "quantitative", "title": "fraction of label", "scale": {"scheme": "blues", "domain": [0, 1]}},
+            "tooltip": [_told("label"), _told("answer", "prediction"), _told("share", "fraction", ".0%"), _told("count", "queries")],
         },
         "height": _ROW * max(3, *(min(_LABELS, len(each["labels"])) for each in worst)),
     }
     protocol = record.results.get("protocol")
-    text = "The test examples." if protocol is None else f"The tasks with the lowest scores, all their episodes together, {protocol['shots'][0]}-shot."
+    text = "The test examples." if protocol is None else f"The tasks with the lowest scores, over all episodes, {protocol['shots'][0]}-shot."
     if (most := max(len(each["labels"]) for each in worst)) > _LABELS:
-        text += f" The {_LABELS} labels that are confused most often are drawn, of {most}; the table has all pairs that are confused."
-    return Chart("confusion", "Confusion", text, spec, ("task", "label", "answer", "queries", "% of the label"), sorted(rows, key=lambda row: -row[3]))
+        text += f" The chart shows the {_LABELS} of {most} labels that are confused most often, the table all confused pairs."
+    return Chart("confusion", "Confusion matrix", text, spec, ("task", "label", "prediction", "queries", "% of label"), sorted(rows, key=lambda row: -row[3]))
 
 
 def of_classes(record: Record) -> Chart | None:
@@ -311,8 +311,8 @@ def of_classes(record: Record) -> Chart | None:
         "encoding": {"y": y, "x": x, "tooltip": [_told("label"), _told("score"), _told("examples")]},
         "height": _ROW * len(rows),
     }
-    text = f"All {len(rows)} classes that have test examples, the lowest accuracy first."
-    return Chart("classes", "Classes", text, spec, ("label", "accuracy, %", "test examples"), rows)
+    text = f"All {len(rows)} classes with test examples, lowest accuracy first."
+    return Chart("classes", "Accuracy by class", text, spec, ("label", "accuracy, %", "test examples"), rows)
 
 
 def of_reliability(record: Record) -> Chart | None:
@@ -322,7 +322,7 @@ def of_reliability(record: Record) -> Chart | None:
         return None
     rows = [(_one(100 * each["confidence"]), _one(100 * each["accuracy"]), each["examples"]) for each in bins]
     values = [{"confidence": confidence, "score": accuracy, "examples": examples} for confidence, accuracy, examples in rows]
-    both = {"x": _number("confidence", "mean probability of the prediction, %", scale={"domain": [0, 100]})}
+    both = {"x": _number("confidence", "mean confidence, %", scale={"domain": [0, 100]})}
     y = _number("score", "accuracy, %", scale={"domain": [0, 100]})
     told = [_told("confidence"), _told("score"), _told("examples")]
     diagonal = {"data": {"values": [{"confidence": 0, "score": 0}, {"confidence": 100, "score": 100}]}, "mark": {"type": "line", "strokeDash": [4, 4]}}
@@ -330,11 +330,9 @@ def of_reliability(record: Record) -> Chart | None:
         {**diagonal, "encoding": {**both, "y": y, "color": {"value": _THEIRS}}},
         {"mark": {"type": "line", "point": True}, "encoding": {**both, "y": y, "color": {"value": _OURS}, "tooltip": told}},
     ]
-    text = (
-        f"Test examples in bins of confidence; on the dashed line probabilities are true. Calibration error {record.results['test']['calibration_error']:.3f}."
-    )
+    text = f"Test examples binned by confidence; dashed: perfect calibration. Calibration error (ECE) {record.results['test']['calibration_error']:.3f}."
     spec = {"data": {"values": values}, "layer": layers}
-    return Chart("reliability", "Calibration", text, spec, ("mean probability, %", "accuracy, %", "test examples"), rows)
+    return Chart("reliability", "Calibration", text, spec, ("mean confidence, %", "accuracy, %", "test examples"), rows)
 
 
 def of_speed(record: Record) -> Chart | None:
@@ -355,7 +353,7 @@ def of_speed(record: Record) -> Chart | None:
             "tooltip": [_told("step"), _told("seconds", shape=".3f"), _told("memory", "peak memory, MB")],
         },
     }
-    text = f"What a meta-update took, and the most memory so far{_of_means(updates)}."
+    text = f"Time per meta-update, and peak memory so far{_of_means(updates)}."
     return Chart("speed", "Time and memory", text, spec, ("meta-update", "seconds", "peak memory, MB"), rows)
 
 
@@ -389,7 +387,7 @@ def curves(named: Sequence[tuple[str, Record]]) -> Chart | None:
             "tooltip": [_told("run"), _told("step"), _told("score")],
         },
     }
-    return Chart("validation", "Validation", "After adaptation, on each run's meta-validation tasks.", spec, ("run", "meta-update", "score, %"), rows)
+    return Chart("validation", "Validation", "Score after adaptation on the meta-validation tasks.", spec, ("run", "meta-update", "score, %"), rows)
 
 
 def compared_tasks(named: Sequence[tuple[str, Record, str]]) -> Chart | None:
@@ -408,13 +406,13 @@ def compared_tasks(named: Sequence[tuple[str, Record, str]]) -> Chart | None:
     values = [{"task": task, "run": name, "score": mean, "low": mean - half, "high": mean + half} for task, name, mean, half in rows if task in shown]
     score = _score(named[0][1])
     both = {"y": {"field": "task", "type": "nominal", "sort": order, "title": None}, "color": _colour("run")}
-    told = [_told("task"), _told("run"), _told("score"), _told("low", "lowest of the interval"), _told("high", "highest")]
+    told = [_told("task"), _told("run"), _told("score"), _told("low", "interval, low"), _told("high", "interval, high")]
     spec = {
         "data": {"values": values},
         "layer": _intervals(both, score, told),
         "height": _ROW * len(shown),
     }
-    text = f"{shots}-shot, with 95% intervals over the episodes, the lowest score of {named[0][0]} first."
+    text = f"{shots}-shot, with 95% intervals over episodes; tasks are sorted by the score of {named[0][0]}, lowest first."
     return Chart("tasks", "Tasks", text, spec, ("task", "run", score, "± 95%"), [(task, name, _one(mean), _one(half)) for task, name, mean, half in rows])
 
 

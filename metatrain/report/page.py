@@ -119,7 +119,7 @@ def _headline(record: Record) -> list[tuple[str, str, str]]:
         name = "meta_trained" if "meta_trained" in part["arms"] else max(part["arms"], key=lambda arm: part["arms"][arm]["mean"])
         arm = part["arms"][name]
         others = {other: each["mean"] for other, each in part["arms"].items() if other != name}
-        more = f"{max(others, key=lambda other: others[other])} {100 * max(others.values()):.1f}, the best of the others" if others else ""
+        more = f"{max(others, key=lambda other: others[other])} {100 * max(others.values()):.1f}, the best other arm" if others else ""
         found.append((f"{100 * arm['mean']:.1f} ± {100 * arm['ci95']:.1f}", f"{name}, {shots}-shot", more))
     found += _of_finetuning(results)
     validated = record.of_split("meta_validation")

@@ -18,7 +18,7 @@ BEST = "best"  # name of the experiment
 
 def table(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> Table:
     """The trials, best first."""
-    found = Table(title=f"{len(rows)} trials, by validation score", title_justify="left")
+    found = Table(title=f"{len(rows)} trials, best validation score first", title_justify="left")
     for column in ("trial", "score", "validations", "state", *keys):
         found.add_column(column, justify="right" if column in ("trial", "score", "validations") else "left", no_wrap=True)
     for row in sorted(rows, key=lambda row: (row["state"] != "complete", -(row["score"] or 0.0))):

@@ -35,7 +35,7 @@ def distributions(space: Mapping[str, str]) -> dict[str, BaseDistribution]:
         UserError: there is nothing to search, or a sweep makes no sense.
     """
     if not space:
-        raise UserError(f"search.space is empty; add a sweep of a setting ({_FORMS}), or search=rates")
+        raise UserError(f"search.space is empty; add a setting with a sweep ({_FORMS}), or search=rates")
     return {key: _distribution(key, sweep) for key, sweep in space.items()}
 
 
@@ -57,7 +57,7 @@ def _distribution(key: str, sweep: str) -> BaseDistribution:
     if override is not None and isinstance(value, ChoiceSweep):
         return CategoricalDistribution(list(override.sweep_string_iterator()))
     if not isinstance(value, (IntervalSweep, RangeSweep)):
-        raise UserError(f"search.space: {key}={sweep} is no sweep; write {_FORMS}")
+        raise UserError(f"search.space: {key}={sweep} is not a sweep; write {_FORMS}")
     try:
         kind: Any
         if isinstance(value, RangeSweep):

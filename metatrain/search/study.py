@@ -250,7 +250,7 @@ def _shown(storage: str | None) -> str:
     try:
         return str(make_url(storage)) if storage else "null"
     except SQLAlchemyError:
-        return "(an URL that SQLAlchemy does not understand)"
+        return "(not a valid SQLAlchemy URL)"
 
 
 def _why(error: Exception) -> str:

@@ -71,7 +71,7 @@ def guess_columns(path: Path, given: Mapping[str, str]) -> Guess:
         counts[name]["text" if target else answer] += 1
     for name, classes in counts.items():
         if label and len(classes) < 2:
-            raise UserError(f"{path}: task '{name}' has one class only ({next(iter(classes))!r}); a task needs two or more (label={label}, task={task})")
+            raise UserError(f"{path}: task '{name}' has only one class ({next(iter(classes))!r}); a task needs two or more (label={label}, task={task})")
     return Guess(columns, {name: dict(classes) for name, classes in sorted(counts.items())}, notes)
 
 

@@ -139,7 +139,7 @@ def check_tasks(tasks: Sequence[Task], settings: EpisodeConfig, split: str) -> N
         UserError: there is no task, or one has too few classes or rows.
     """
     if not tasks:
-        raise UserError(f"tasks.{split} names no task; set tasks.{split}.tasks or tasks.{split}.files")
+        raise UserError(f"tasks.{split} has no task; set tasks.{split}.tasks or tasks.{split}.files")
     if not 0 <= settings.mix <= 1:
         raise UserError(f"episode.mix={settings.mix} must be between 0 and 1")
     for key, least in (("way", 2), ("shots", 1), ("queries", 1)):
@@ -148,7 +148,7 @@ def check_tasks(tasks: Sequence[Task], settings: EpisodeConfig, split: str) -> N
             raise UserError(f"episode.{key}={value} must be {least} or more")
     for task in tasks:
         if len(task.label_names) < 2 and task.targets is None:
-            raise UserError(f"task '{task.name}' of tasks.{split} has one class only ({task.label_names[0]!r}); a task needs two or more")
+            raise UserError(f"task '{task.name}' of tasks.{split} has only one class ({task.label_names[0]!r}); a task needs two or more")
         if settings.way is not None and settings.way > len(task.label_names) and task.targets is None:
             raise UserError(f"episode.way={settings.way}, but task '{task.name}' of tasks.{split} has {len(task.label_names)} classes")
         for label in range(len(task.label_names)):

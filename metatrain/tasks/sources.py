@@ -88,7 +88,7 @@ class Pictures:
         Raises:
             UserError: there is no such folder, it is not laid out so, or pictures cannot be read here.
         """
-        plugins.check_installed(f"{setting}={path}: a folder of pictures", "PIL", "pictures")
+        plugins.check_installed(f"{setting}={path}: a folder of images", "PIL", "pictures")
         self.path = path
         if not path.is_dir():
             raise UserError(f"{setting}={path}: no such folder")
@@ -96,7 +96,7 @@ class Pictures:
         depths = {len(parts): parts for parts in reversed(found)}  # an example of each
         if set(depths) not in ({2}, {3}):
             there = ", ".join("/".join(parts) for parts in reversed(depths.values())) or "none"
-            raise UserError(f"{setting}={path}: pictures ({', '.join(_PICTURES)}) must lie in TASK/LABEL/FILE, or all in LABEL/FILE; there are {there}")
+            raise UserError(f"{setting}={path}: images ({', '.join(_PICTURES)}) must be in TASK/LABEL/FILE, or all in LABEL/FILE; there are {there}")
         self._of_task: dict[str, list[tuple[str, ...]]] = defaultdict(list)
         for parts in found:
             self._of_task[clean_label(parts[0] if len(parts) == 3 else path.resolve().name)].append(parts)
@@ -145,7 +145,7 @@ class Hub:
     def _error(self, error: Exception) -> UserError | RestartableError:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if isinstance(error, ConnectionError) and not constants.HF_HUB_OFFLINE:
-            return RestartableError(f"tasks.path={self.config.path}: the hub cannot be reached ({reason}); try again: what has come is kept")
+            return RestartableError(f"tasks.path={self.config.path}: the hub cannot be reached ({reason}); try again: the partial download is kept")
         return UserError(f"tasks.path={self.config.path} cannot be loaded: {reason}")
 
 
@@ -227,7 +227,7 @@ def pictures_of(path: Path, setting: str) -> Table:
     """
     source = Pictures(path, setting)
     if len(source.files()) > 1:
-        raise UserError(f"{setting}={path} has {len(source.files())} tasks of pictures, TASK/LABEL/FILE; give the folder of one")
+        raise UserError(f"{setting}={path} has {len(source.files())} tasks of images, TASK/LABEL/FILE; give the folder of one")
     return source.read(source.files()[0])
 
 

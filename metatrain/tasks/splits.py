@@ -124,7 +124,7 @@ def hold_out(config: TasksConfig, rows_of: dict[str, dict[str, np.ndarray]], see
         return {name: getattr(config, name) for name in SPLITS}
     order = np.random.default_rng([seed, 7]).permutation(len(names))
     test, validation = (list[str](ExactName(names[i]) for i in order[a : a + each]) for a in (0, each))
-    notes.append(f"held out by chance (tasks.holdout={config.holdout}): meta-validation {few(validation)}; meta-test {few(test)}")
+    notes.append(f"held out at random (tasks.holdout={config.holdout}): meta-validation {few(validation)}; meta-test {few(test)}")
     return {
         "meta_test": replace(config.meta_test, tasks=test),
         "meta_validation": replace(config.meta_validation, tasks=validation),

@@ -133,9 +133,11 @@ class Tokens:
         """Raises: UserError: a task is of pictures or of texts, and the model is not."""
         for task in tasks:
             if task.of_pictures and self._picture is None:
-                raise UserError(f"task '{task.name}' is of pictures, and the model reads texts; choose a model of pictures (model=scratch_vit, say)")
+                raise UserError(f"task '{task.name}' has images, but the model reads texts; choose an image model (for example model=scratch_vit)")
             if not task.of_pictures and self.tokenizer is None:
-                raise UserError(f"task '{task.name}' is of texts, and the model is of pictures alone; choose a model of both (model=scratch_clip, say)")
+                raise UserError(
+                    f"task '{task.name}' has texts, but the model reads only images; choose a model of images and texts (for example model=scratch_clip)"
+                )
 
     def notes(self, tasks: Iterable[Task]) -> tuple[str, ...]:
         """What there is to say about the lengths of texts: that many are cut, if so. Judged by a few of each task."""
@@ -147,8 +149,8 @@ class Tokens:
         if share < _MANY_CUT:
             return ()
         more = min(2 * self.max_length, self.tokenizer.model_max_length, self.longest or 2 * self.max_length)
-        told = f"; model.max_length={more} reads more of them, in more time and memory" if more > self.max_length else ""
-        return (f"about {share:.0%} of the texts are longer than {self.max_length} tokens, and what is behind these is not read{told}",)
+        told = f"; model.max_length={more} keeps more of them, at a higher cost" if more > self.max_length else ""
+        return (f"about {share:.0%} of the texts are longer than {self.max_length} tokens and are truncated{told}",)
 
     def of(self, task: Task, rows: Sequence[int] | np.ndarray) -> list[np.ndarray]:
         """What the model reads of these rows."""
@@ -166,13 +168,13 @@ class Tokens:
         if texts and is_picture(texts[0]):
             return self._pictures(texts)
         if self.tokenizer is None:
-            raise UserError("these are texts, and the model is of pictures alone; give it pictures")
+            raise UserError("these are texts, but the model reads only images; give images")
         table = TokenTable.of(self.tokenizer, texts, self.max_length)
         return table.rows(range(len(texts)))
 
     def _pictures(self, texts: Sequence[str]) -> list[np.ndarray]:
         if self._picture is None:
-            raise UserError("these are pictures, and the model reads texts; choose a model of pictures")
+            raise UserError("these are images, but the model reads texts; choose an image model")
         return [self._picture(path_of(text)) for text in texts]
 
     def names(self, names: Sequence[str]) -> list[np.ndarray]:
@@ -247,7 +249,7 @@ class _Cache:
             with self._replaced(f"{name}.npy") as file:
                 np.save(file, np.concatenate([[0], np.cumsum(np.array(lengths, dtype=np.int64))]), allow_pickle=False)
         except OSError as error:
-            warnings.warn(f"tokens are not kept for later runs: {error}; set {CACHE} to a folder, or to nothing for no cache", stacklevel=2)
+            warnings.warn(f"token ids are not cached for later runs: {error}; set {CACHE} to a folder, or to nothing for no cache", stacklevel=2)
 
     @contextmanager
     def _replaced(self, name: str) -> Iterator[IO[bytes]]:

@@ -1,4 +1,4 @@
-"""What a run shows: a live display on a terminal, plain lines elsewhere; run.log gets every line."""
+"""Console output of a run: a live display on a terminal, plain lines elsewhere; run.log gets every line."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MODE = "METATRAIN_CONSOLE"  # the variable that says how: auto, quiet or json
 _CURVE = 60  # validations that the live curve has at most
 _SHOWN_TASKS = 6
 _PLAIN_EVERY = 10.0  # seconds between progress lines when there is no terminal
-_VERDICTS = {"better": "is better than", "worse": "is worse than", "not distinguishable": "cannot be told from"}
+_VERDICTS = {"better": "is better than", "worse": "is worse than", "not distinguishable": "is not significantly different from"}
 _MOMENT = 2.0  # seconds that a brief job may take without a line
 _BARS = "▁▂▃▄▅▆▇█"
 _PLAIN_WIDTH = 110  # columns of tables when there is no terminal
@@ -210,7 +210,7 @@ def _print(console: Console, table: Table) -> None:
 
 
 def results_table(results: Mapping[str, Any], shots: str) -> Table:
-    """The arms of one number of shots, best first; `meta_trained minus it` is the paired difference of accuracy."""
+    """The arms of one number of shots, best first; `meta_trained minus arm` is the paired difference of accuracy."""
     title, columns, rows = result_rows(results, shots)
     table = Table(title=title, title_justify="left")
     for column in columns:
@@ -227,7 +227,7 @@ def result_rows(results: Mapping[str, Any], shots: str) -> tuple[str, list[str],
     tasks = f"{len(protocol['tasks'])} meta-test task{'s' if len(protocol['tasks']) > 1 else ''}"
     title = f"{way_name(protocol)} {shots}-shot, {tasks}, {episodes} episode{'s' if episodes > 1 else ''} each"
     balanced = _is_unbalanced(part)
-    columns = ["arm", score_name(protocol), *(["balanced"] if balanced else []), "ECE", "adapt s", "meta_trained minus it"]
+    columns = ["arm", score_name(protocol), *(["balanced"] if balanced else []), "ECE", "adaptation s", "meta_trained minus arm"]
     against = {item["against"]: item for item in part["comparisons"]}
     rows = []
     for name, arm in sorted(part["arms"].items(), key=lambda item: -item[1]["mean"]):
@@ -277,8 +277,8 @@ def verdict_lines(results: Mapping[str, Any], shots: str) -> list[str]:
     part = results["by_shots"][shots]
     unbalanced = _is_unbalanced(part)
     lines = [
-        f"warning: {shots}-shot: adaptation of {name} does not stay finite in {arm['diverged_episodes']} episodes, "
-        "where the first class is answered; lower inner.lr"
+        f"warning: {shots}-shot: adaptation of {name} diverges (non-finite values) in {arm['diverged_episodes']} episodes, "
+        "where it predicts the first class; lower inner.lr"
         for name, arm in part["arms"].items()
         if arm.get("diverged_episodes")
     ]
@@ -302,10 +302,10 @@ def _what_verdicts_mean(comparisons: Sequence[Mapping[str, Any]], tasks: int) ->
     known = [item for item in comparisons if "p_adjusted" in item]
     if not known:
         return []
-    corrected = f", corrected for {len(known)} comparisons (Holm); each interval is plain" if len(known) > 1 else ""
+    corrected = f", corrected for {len(known)} comparisons (Holm); intervals are not corrected" if len(known) > 1 else ""
     unknown = [item["against"] for item in known if item["ci95"] == [-1.0, 1.0]]
-    silent = ["one episode of each task does not show how far chance goes: raise evaluation.episodes"] if unknown else []
-    return [f"verdicts are about {known[0]['about']} ({tasks}) and follow p{corrected}", *silent]
+    silent = ["one episode per task gives no interval: raise evaluation.episodes"] if unknown else []
+    return [f"verdicts apply to {known[0]['about']} ({tasks}) and are based on p{corrected}", *silent]
 
 
 def _is_unbalanced(part: Mapping[str, Any]) -> bool:

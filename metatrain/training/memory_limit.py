@@ -120,7 +120,7 @@ def gradients_within_memory(learner: Learner, group: Sequence[EpisodeTexts], ste
     use = learner.memory.less(max(len(text) for text in (*group[0].support, *group[0].query)))
     if use is None:
         raise RestartableError(
-            f"out of memory at meta-update {step + 1}, with one text at a time; free some, or lower inner.steps or model.max_length, and resume the run"
+            f"out of memory at meta-update {step + 1}, even with one text at a time; free memory, or lower inner.steps or model.max_length, and resume the run"
         )
     less(use)
     return gradients_within_memory(learner, group, step, less)
@@ -151,11 +151,11 @@ def _line(footprint: Footprint, largest: Largest, use: MemoryUse) -> str:
     bytes_ = use.together * (footprint.meta_gradient(largest, use) + footprint.kept * graphs * largest.support)
     if footprint.learner.recorded:
         bytes_ *= 2  # what is recorded has memory of its own
-    said = f"memory: about {_SPARE * bytes_ / 1e9:.1f} GB beside the model for the largest episodes"
+    said = f"memory: about {_SPARE * bytes_ / 1e9:.1f} GB in addition to the model for the largest episodes"
     if footprint.kept and graphs < steps:
-        said += f"; graphs of {int(graphs)} of {steps} inner steps are kept there, the others rebuilt"
+        said += f"; activations of {int(graphs)} of {steps} inner steps are stored, the others recomputed"
     if use.together > 1:
-        said += f"; up to {use.together} episodes in one pass"
+        said += f"; up to {use.together} episodes vectorised in one pass"
     if use.part_tokens < MemoryUse().part_tokens:
         said += f"; texts are encoded {use.part_tokens} tokens at a time"
     return said

@@ -27,7 +27,7 @@ def check_outer(config: OuterConfig) -> None:
     if not 0 < config.blend <= 1:
         raise UserError(f"outer.blend={config.blend} must be above 0 and at most 1")
     if config.spike is not None and not 1 < config.spike < math.inf:
-        raise UserError(f"outer.spike={config.spike} must be above 1: how many times the usual norm is too much")
+        raise UserError(f"outer.spike={config.spike} must be above 1; it is a multiple of the median gradient norm")
     if config.nonfinite not in NONFINITE:
         raise UserError(f"outer.nonfinite={config.nonfinite} is unknown; choose one of {', '.join(NONFINITE)}")
     if config.schedule not in SCHEDULES:

@@ -82,7 +82,7 @@ class Ranks:
         if len(set(found)) > 1:
             others = [rank for rank, digest in enumerate(found) if digest != found[0]]
             raise RestartableError(
-                f"rank {others[0]} has other parameters than rank 0 {when}, so nothing more is saved; use machines with the same processors and versions"
+                f"rank {others[0]} and rank 0 have different parameters {when}, so nothing more is saved; use machines with the same CPUs and library versions"
             )
 
     def add_slices(self, own: Tensor, numbers: Tensor, adding: int) -> None:
@@ -115,7 +115,7 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:  # torch has no class for it
-            raise LostRanks(f"rank {self.rank} of {self.size} has lost the others, one of which is gone or hangs: {_short(error)}") from error
+            raise LostRanks(f"rank {self.rank} of {self.size} lost the connection to the others, one of which has died or hangs: {_short(error)}") from error
         self.waited += time.monotonic() - begin
 
 
@@ -153,7 +153,7 @@ def _meet() -> None:
     try:
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", f"file://{store}" if store else None, _START, size, rank)
     except (RuntimeError, ValueError) as error:
-        raise RestartableError(f"the ranks of this run did not find each other: {_short(error)}") from error
+        raise RestartableError(f"the ranks of this run could not connect: {_short(error)}") from error
 
 
 def _digest(parameters: Parameters) -> str:

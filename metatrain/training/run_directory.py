@@ -95,11 +95,11 @@ class RunDirectory:
         """
         path = latest(command) if name == "latest" else local_path(name)
         if name == "latest" and not path.exists():
-            raise UserError(f"there is no latest run of metatrain {command} below outputs/; name a run directory")
+            raise UserError(f"no run of metatrain {command} below outputs/ yet; give a run directory")
         if not (path / "config.yaml").is_file():
-            raise UserError(f"{path} is not a run directory: it has no config.yaml; metatrain ls runs shows yours")
+            raise UserError(f"{path} is not a run directory: it has no config.yaml; metatrain ls runs lists your runs")
         if not is_run(path):
-            raise UserError(f"{path} is not a run directory: it has no run.json of metatrain; metatrain ls runs shows yours")
+            raise UserError(f"{path} is not a run directory: it has no run.json of metatrain; metatrain ls runs lists your runs")
         return cls(path.resolve())
 
     @classmethod
@@ -120,13 +120,13 @@ class RunDirectory:
         """Take over the settings of a resumption, and say what is different from here on."""
         record = self.read_record()
         if record.get("directory", str(Path.cwd())) != str(Path.cwd()):
-            say(f"relative paths in the settings are of {record['directory']}, where the run was started")
+            say(f"relative paths in the settings are resolved against {record['directory']}, where the run was started")
         for line in changes:
             say(f"changed: {line}")
         for name, now in _versions().items():
             before = record.get("versions", {}).get(name, now)
             if before != now:
-                say(f"warning: {name} is {now} now, and was {before}: numbers may differ from those of an uninterrupted run")
+                say(f"warning: {name} is now {now}, was {before}: results may differ from those of an uninterrupted run")
         if changes:
             self._write_config(config)
         self.update(versions=_versions(), **({"resumed_with": [*record.get("resumed_with", []), *overrides]} if overrides else {}))
@@ -142,7 +142,7 @@ class RunDirectory:
         except Timeout as error:
             holder = self.read_record().get("process", {})
             by = f" {holder['pid']} on {holder['host']}" if holder else ""
-            raise UserError(f"{self.path} is in use by another process{by}; wait for its end, or stop it") from error
+            raise UserError(f"{self.path} is in use by another process{by}; wait until it finishes, or stop it") from error
 
     def is_held(self) -> bool:
         """Whether a process has the run.
@@ -170,7 +170,7 @@ class RunDirectory:
         try:
             return json.loads(self.record.read_text()) if self.record.exists() else {}
         except json.JSONDecodeError as error:
-            raise UserError(f"{self.record} is not valid JSON: {error.msg}; delete it to go on") from error
+            raise UserError(f"{self.record} is not valid JSON: {error.msg}; delete it to resume") from error
 
     def last_step(self) -> int:
         """Return the number of meta-updates that metrics.jsonl has records of."""
@@ -197,7 +197,7 @@ class RunDirectory:
         """
         command = self.read_record().get("command", "train")
         if command != "train":
-            raise UserError(f"{shown(self.path)} is a run of metatrain {command}; one of metatrain train is wanted: metatrain ls runs shows yours")
+            raise UserError(f"{shown(self.path)} is a run of metatrain {command}; a run of metatrain train is required: metatrain ls runs lists your runs")
         try:
             return self.located(OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.load(self.config))))
         except (OmegaConfBaseException, YAMLError) as error:
@@ -240,7 +240,7 @@ def check_empty(path: Path, allowed: Collection[str] = ()) -> None:
     foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in (*_BESIDE, *allowed) and not _is_output(entry))
     if foreign:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
-        raise UserError(f"hydra.run.dir={shown(path.absolute())} holds {foreign[0]}{more}, and is no run of metatrain; a run needs a new or empty directory")
+        raise UserError(f"hydra.run.dir={shown(path.absolute())} holds {foreign[0]}{more}, and is not a run of metatrain; a run needs a new or empty directory")
 
 
 def _has_record(path: Path) -> bool:

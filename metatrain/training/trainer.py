@@ -106,7 +106,7 @@ class Trainer:
         for warning in warnings:
             self.display.say(f"warning: {warning}")
         if found is None:
-            self.display.say("no checkpoint yet: starting from the beginning")
+            self.display.say("no checkpoint yet: starting from scratch")
             return
         load_parameters(self.learner, found)
         self.optimizer.load_state(found.tensors["optimizer"])
@@ -115,7 +115,7 @@ class Trainer:
         self.state = TrainState(**{key: value for key, value in found.state.items() if key in known})
         other_tasks = self.state.tasks is not None and not self.tasks.has_fingerprint(self.state.tasks)
         if other_tasks and not any(key.startswith("tasks.") for key in changed):
-            why = "evaluation.seed holds out other tasks than" if "evaluation.seed" in changed else "the tasks' data is not what it was"
+            why = "evaluation.seed holds out different tasks than" if "evaluation.seed" in changed else "the data of the tasks differs from that"
             raise UserError(f"{self.run.path}: {why} when the run was saved; restore it, or start a new run")
         self.state.tasks = tasks
         self._check_changes([key for key in changed if other_tasks or not key.startswith("tasks.")])
@@ -125,7 +125,7 @@ class Trainer:
         if self.state.part_tokens is not None:
             self.learner.memory = MemoryUse(self.state.part_tokens, 0.0)
         if self.run.metrics.exists() and self.run.metrics.stat().st_size < self.state.metrics_bytes:
-            self.display.say(f"warning: {self.run.metrics} is shorter than it was at {found.path.name}; the records between are lost")
+            self.display.say(f"warning: {self.run.metrics} is shorter than at {found.path.name}; some records are lost")
         self._saved_step = self.state.step
         self.display.say(f"resuming from {found.path.name}")
         if self.state.best_step is not None and any(key.startswith(_OF_SCORES) for key in changed):
@@ -144,7 +144,7 @@ class Trainer:
             )
         else:
             why, remedy = f"is complete at step {step}", "raise outer.steps"
-        raise UserError(f"training of {name} {why}, and {keys} would train nothing; to train on, {remedy}, or start a new run")
+        raise UserError(f"training of {name} {why}, so {keys} would have no effect; to continue training, {remedy}, or start a new run")
 
     def _score_best_again(self, newest: checkpoint.Checkpoint) -> None:
         """Validate the best checkpoint as validation is from here on, so that it is compared with scores of its own kind."""
@@ -160,7 +160,9 @@ class Trainer:
         self.state.best_score, self.state.without_new_best = mean_over_tasks(values.values()), 0
         self._saved_step = None
         score = f"{self.config.validation.score.replace('_', ' ')} {self.state.best_score:.3f}"
-        self.display.say(f"validation differs from here on: the best so far (step {self.state.best_step}, before {before:.3f}) has {score}")
+        self.display.say(
+            f"validation settings have changed: the best checkpoint so far (step {self.state.best_step}, previously {before:.3f}) now scores {score}"
+        )
 
     def last_logged(self) -> int:
         """The last meta-update that any process of this run has done, also if no checkpoint has it."""
@@ -295,9 +297,9 @@ class Trainer:
             self._damped = True
             number = sum(damping > 1 for damping in dampings)
             self.display.say(
-                f"warning: conjugate gradients found no solution for {number} of {len(dampings)} episodes of meta-update {self.state.step}: the support loss "
-                f"has no minimum where adaptation ends. Their meta-gradient is that of an algorithm.proximal up to {max(dampings):.3g} times as large "
-                "(cg_damping in metrics.jsonl, here and in later updates); raise algorithm.proximal or algorithm.cg_steps, or lower inner.lr"
+                f"warning: conjugate gradients found no solution for {number} of {len(dampings)} episodes of meta-update {self.state.step}: adaptation "
+                f"does not end near a minimum. Their meta-gradient uses an algorithm.proximal that is up to {max(dampings):.3g} times as large "
+                "(cg_damping in metrics.jsonl, now and in later updates); raise algorithm.proximal or algorithm.cg_steps, or lower inner.lr"
             )
         return {"cg_residual": sum(residuals) / len(residuals), "cg_damping": max(dampings)}
 
@@ -309,17 +311,17 @@ class Trainer:
             why, remedy = f"the episodes of a meta-batch are encoded together, in {units} part{'s' if units > 1 else ''}", "set hardware.reduce=fast"
         else:
             why, remedy = f"a meta-batch has {units} episodes", "raise outer.meta_batch"
-        self.display.say(f"warning: {why}, so {idle} of {self._ranks.size} processes have nothing to do in meta-training; {remedy}, or take fewer processes")
+        self.display.say(f"warning: {why}, so {idle} of {self._ranks.size} processes are idle in meta-training; {remedy}, or use fewer processes")
 
     def _outer_gradients(self, group: list[EpisodeTexts], step: int) -> list[OuterGradient]:
         def less(use: MemoryUse | None) -> None:
             if use is None:
                 self.learner.recorded = None
-                self.display.say(f"warning: out of memory at meta-update {step + 1}; from here on no kernels are recorded, which is slower")
+                self.display.say(f"warning: out of memory at meta-update {step + 1}; CUDA graphs are disabled from here on, which is slower")
                 return
             self.learner.memory, self.state.part_tokens = use, use.part_tokens
             self.display.say(
-                f"warning: out of memory at meta-update {step + 1}; from here on texts are encoded {use.part_tokens} tokens at a time, and no graph is kept"
+                f"warning: out of memory at meta-update {step + 1}; from here on {use.part_tokens} tokens are encoded at a time, and activations are recomputed"
             )
 
         return gradients_within_memory(self.learner, group, step, less)
@@ -419,7 +421,7 @@ def load_parameters(learner: Learner, found: checkpoint.Checkpoint) -> None:
         if here is None or there is None or here.shape != there.shape:
             shapes = ["no such parameter" if value is None else f"shape {list(value.shape)}" for value in (there, here)]
             raise UserError(
-                f"{found.path} is a checkpoint of another model: {name} has {shapes[0]} there and {shapes[1]} here; use the run's own model and algorithm"
+                f"{found.path} is a checkpoint of a different model: {name} has shape {shapes[0]} there and {shapes[1]} here; use the settings of the run"
             )
     with torch.no_grad():
         for name, value in wanted.items():

@@ -40,7 +40,7 @@ class UpdatePolicy:
             return None
         self.skipped += 1
         if finite:
-            reason = f"the norm of the meta-gradient, {norm:.3g}, is above {config.spike:g} times the usual one"
+            reason = f"the norm of the meta-gradient, {norm:.3g}, exceeds {config.spike:g} times the median of the last updates"
         else:
             reason = f"{f'the query loss of task {not_finite[0]!r}' if not_finite else 'the meta-gradient'} is not finite"
         at = f"meta-update {step + 1}"

@@ -31,11 +31,11 @@ def place_for(setting: str, name: str, endings: Collection[str] = ()) -> Path:
     """
     path = local_path(name)
     if path.is_dir():
-        raise UserError(f"{setting}={name} is a directory; name a file in it")
+        raise UserError(f"{setting}={name} is a directory; give a file in it")
     if endings and path.suffix.lower() not in endings:
-        raise UserError(f"{setting}={name}: name a file that ends in {' or '.join(endings)}")
+        raise UserError(f"{setting}={name}: use a file name that ends in {' or '.join(endings)}")
     if path.name in _OF_RUN and path.exists() and (path.parent / _OF_RUN[0]).is_file():
-        raise UserError(f"{setting}={name} is a file of a run, which would be replaced; name another file")
+        raise UserError(f"{setting}={name} is a file of a run and would be overwritten; choose another file")
     _make(path.parent, setting, name)
     return path
 
@@ -55,7 +55,7 @@ def _make(folder: Path, setting: str, name: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"{setting}={name}: {error.filename} is a file, and no directory; name another place") from error
+        raise UserError(f"{setting}={name}: {error.filename} is a file, not a directory; choose another path") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -32,7 +32,7 @@ def test_settings_curves_and_paired_scores(cli, two):
 def test_arms_of_one_run_are_compared_as_in_its_own_results(cli, tiny_run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "300")
     found = cli("compare", f"{tiny_run}:prototypes", str(tiny_run))
-    assert "settings: the same" in found.out
+    assert "settings: no difference" in found.out
     (own,) = [item for item in json.loads((tiny_run / "results.json").read_text())["comparisons"] if item["against"] == "prototypes"]
     assert f"{100 * own['difference']:+.1f} [" in found.out and own["verdict"] in found.out
 

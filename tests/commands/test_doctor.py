@@ -19,7 +19,7 @@ def test_the_modes_are_compared_on_the_users_own_method(cli):
     assert float(re.search(r"query loss: relative error (\S+)", found.out)[1]) < 1e-4
     assert "parameters without a meta-gradient: none" in found.out
     assert [line.split(":")[0] for line in found.out.splitlines()[:3]] == ["ok  torch", "ok  threads", "ok  memory"]
-    assert found.out.splitlines()[-1] == "ok  resume: a stopped run went on to the same bytes"
+    assert found.out.splitlines()[-1] == "ok  resume: a resumed run is bit-identical"
 
 
 def test_parameters_without_a_meta_gradient_are_named(cli, monkeypatch):

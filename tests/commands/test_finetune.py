@@ -60,7 +60,7 @@ def test_a_directory_that_is_neither_a_run_nor_a_model_is_refused(cli, examples,
     (tmp_path / "empty").mkdir()
     found = cli("finetune", "checkpoint=empty", f"data.train={examples}")
     assert found.code == 2
-    assert "checkpoint=empty: a directory with neither a run of metatrain train (config.yaml) nor a model (config.json)" in found.err
+    assert "checkpoint=empty: the directory has neither a run of metatrain train (config.yaml) nor a model (config.json)" in found.err
 
 
 def test_it_uses_the_best_checkpoint_of_the_run(cli, tiny_run, examples):
@@ -78,7 +78,7 @@ def test_the_exported_model_adapts_to_the_same_classifier_as_the_run(cli, tiny_r
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"format": 2}, "adaptation.json has format 2, and this version of metatrain knows 1"),
+        ({"format": 2}, "adaptation.json has format 2, this version of metatrain reads 1"),
         ({"inner": {"steps": "many"}}, "inner.steps"),
         ({"algorithm": {"from_the_future": 1}}, "algorithm.from_the_future"),
         ({"episode": 5}, "EpisodeConfig"),
@@ -139,7 +139,7 @@ def test_predictions_go_where_they_are_wanted_or_the_place_is_refused_before(cli
     os.close(end)
     assert cli("predict", f"model={finetuned}", "data=texts.jsonl", "output=new/folder/found.jsonl").code == 0
     assert (tmp_path / "new" / "folder" / "found.jsonl").read_text() == wanted
-    for place, why in (("elsewhere", "is a directory; name a file"), ("texts.jsonl/a", "texts.jsonl is a file"), ("texts.jsonl/a/b", "is a file, and no")):
+    for place, why in (("elsewhere", "is a directory; give a file"), ("texts.jsonl/a", "texts.jsonl is a file"), ("texts.jsonl/a/b", "is a file, not a")):
         refused = cli("predict", f"model={finetuned}", "data=texts.jsonl", f"output={place}")
         assert refused.code == 2 and why in refused.err, refused.err
 
@@ -157,7 +157,7 @@ def test_predict_the_lines_of_standard_input(cli, finetuned, tmp_path, monkeypat
     first, second, third = found.out.splitlines()
     assert [first, third] == expected.splitlines()[:2]
     assert json.loads(second) == {"text": "", "label": None, "probability": None, "reason": "standard input:2: the line is empty"}
-    assert "1 of 3 rows cannot be read and have no prediction, the first standard input:2" in found.err
+    assert "1 of 3 rows cannot be read and have no prediction; the first: standard input:2" in found.err
     piped("\n".join(texts).encode())
     found = cli("predict", f"model={finetuned}", "data=-", "output=predicted.jsonl")
     assert found.out == "150 predictions: predicted.jsonl\n" and (tmp_path / "predicted.jsonl").read_text() == expected
@@ -165,7 +165,7 @@ def test_predict_the_lines_of_standard_input(cli, finetuned, tmp_path, monkeypat
     found = cli("predict", f"model={finetuned}", "data=-")
     assert found.code == 0 and json.loads(found.out.splitlines()[1])["reason"] == "standard input:2: not valid UTF-8"
     refused = cli("predict", f"model={finetuned}", "data=-", "pair=other")
-    assert refused.code == 2 and "pair=other: this model reads two texts, and here is one" in refused.err
+    assert refused.code == 2 and "pair=other: this model reads pairs of texts, but a single text was given" in refused.err
 
 
 @pytest.mark.slow
@@ -262,19 +262,19 @@ def test_learned_rates_go_on_with_more_steps_and_cannot_be_set(cli, examples):
     assert found.code == 0, found.err
     assert "7 inner steps" in found.out
     found = cli("finetune", "checkpoint=run", f"data.train={examples}", "inner.lr=0.1")
-    assert found.code == 2 and "inner.lr" in found.err and "learned its rates" in found.err
+    assert found.code == 2 and "inner.lr" in found.err and "learning rates of this model are learned" in found.err
 
 
 def test_adaptation_that_does_not_stay_finite_is_refused(cli, tiny_run, examples, tmp_path):
     found = cli("finetune", f"checkpoint={tiny_run}", f"data.train={examples}", "inner.lr=1e30", "hydra.run.dir=out")
     assert found.code == 2
-    assert "does not stay finite; lower inner.lr=1e+30 or inner.steps" in found.err
+    assert "diverges (non-finite values); lower inner.lr=1e+30 or inner.steps" in found.err
     assert not (tmp_path / "out" / "model").exists()
 
 
 def test_adaptation_that_cannot_be_is_refused(cli, tiny_run, examples):
     found = cli("finetune", f"checkpoint={tiny_run}", f"data.train={examples}", "inner.steps=0")
-    assert found.code == 2 and "knows the classes only by inner steps" in found.err
+    assert found.code == 2 and "learns the classes only by inner steps" in found.err
 
 
 def test_none_of_these_is_set_by_the_examples_and_kept_with_the_model(cli, tmp_path):
@@ -288,9 +288,9 @@ def test_none_of_these_is_set_by_the_examples_and_kept_with_the_model(cli, tmp_p
     assert found.code == 0, found.err
     results = json.loads((tmp_path / "tuned" / "results.json").read_text())
     assert results["cross_validation"]["examples"] == 12 and results["test"]["examples"] == 2
-    assert "inner.fit_encoder=true may do better" not in found.out  # of so few
+    assert "inner.fit_encoder=true may be more accurate" not in found.out  # of so few
     assert results["test"]["strangers"]["examples"] == 2
-    assert "held-out accuracy, before none_of_these: " in found.out and "of 2 test texts of no class" in found.out
+    assert "held-out accuracy, before none_of_these: " in found.out and "of 2 out-of-scope test texts" in found.out
     lost, kept = results["test"]["known_texts_lost"], results["test"]["accuracy_with_none_of_these"]
     assert kept <= min(results["test"]["accuracy"], 1 - lost) and f"counted as errors, held-out accuracy is {kept:.3f}" in found.out
     # A threshold below every score and one above every score, to see predictions follow it.
@@ -302,7 +302,7 @@ def test_none_of_these_is_set_by_the_examples_and_kept_with_the_model(cli, tmp_p
         assert {line["label"] for line in lines} <= label
         assert all((line["probability"] is None) == (line["label"] == "none_of_these") for line in lines)  # which is of a label
     first, second = cli("predict", "model=tuned", "text=a good tool").out.splitlines()
-    assert first == "none_of_these" and "is the nearest" in second
+    assert first == "none_of_these" and "most likely label is" in second
     # Without it, labels that training does not have are a mistake.
     found = cli("finetune", *settings)
     assert found.code == 2 and "test.jsonl:3: label 'odd'" in found.err
@@ -312,7 +312,7 @@ def test_many_examples_could_train_the_whole_encoder(cli, tmp_path):
     assert cli("train", "debug=fast", "algorithm=recommended", "tracking=none", "hydra.run.dir=run").code == 0
     rows = [{"text": f"{word} number {number}", "label": label} for number in range(32) for word, label in (("good", "good"), ("bad", "bad"))]
     write_jsonl(tmp_path / "train.jsonl", rows)
-    assert "inner.fit_encoder=true may do better" in cli("finetune", "checkpoint=run", "data.train=train.jsonl").out
+    assert "inner.fit_encoder=true may be more accurate" in cli("finetune", "checkpoint=run", "data.train=train.jsonl").out
 
 
 def test_the_whole_encoder_is_trained_where_that_is_asked_for(cli, tmp_path, monkeypatch):
@@ -328,11 +328,11 @@ def test_the_whole_encoder_is_trained_where_that_is_asked_for(cli, tmp_path, mon
     settings = ["checkpoint=run", "data.train=train.jsonl", "data.test=train.jsonl"]
     found = cli("finetune", *settings, "inner.fit_encoder=true", "none_of_these=0.2", "hydra.run.dir=tuned")
     assert found.code == 0, found.err
-    assert "of 12 examples left out are right" in found.out and "20 updates of the whole encoder" in found.out
+    assert "of 12 held-out examples are correct" in found.out and "20 updates of the whole encoder" in found.out
     results = json.loads((tmp_path / "tuned" / "results.json").read_text())
     assert results["updates"] == 20 and results["cross_validation"]["examples"] == 12
     card = (tmp_path / "tuned" / "model" / "README.md").read_text()
-    assert "| updates of the whole encoder | 20 |" in card
+    assert "| encoder updates | 20 |" in card
     # What is written is the encoder that was tested, and not the one that it began with.
     classifier = Classifier(tmp_path / "tuned" / "model", torch.device("cpu"))
     torch.testing.assert_close(classifier.scores([text for text, _ in rows]), seen[-1], rtol=0, atol=1e-5)
@@ -365,7 +365,7 @@ def test_labels_without_words_are_noticed_where_names_are_read(cli, tmp_path):
     assert cli("train", "debug=fast", "algorithm=recommended", "tracking=none", "hydra.run.dir=run").code == 0
     (tmp_path / "numbers.csv").write_text("text,label\ngood tool,1\nbad film,0\nfine,1\ndull,0\n")
     said = cli("finetune", "checkpoint=run", "data.train=numbers.csv").out
-    assert "label names that say nothing in words are not read as examples: '0', '1' in numbers.csv" in said
+    assert "label names without meaning are not used as examples: '0', '1' in numbers.csv" in said
     (tmp_path / "words.csv").write_text("text,label\ngood tool,good\nbad film,bad\nfine,good\ndull,bad\n")
     assert "say nothing in words" not in cli("finetune", "checkpoint=run", "data.train=words.csv").out
 
@@ -389,5 +389,5 @@ def test_a_directory_with_files_of_the_users_own_is_refused_and_left_as_it_is(cl
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "weights").write_text("mine")
     found = cli("finetune", "checkpoint=tiny", f"data.train={examples}", "hydra.run.dir=.")
-    assert found.code == 2 and "hydra.run.dir=. holds examples.csv and 1 more, and is no run of metatrain" in found.err
+    assert found.code == 2 and "hydra.run.dir=. holds examples.csv and 1 more, and is not a run of metatrain" in found.err
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["examples.csv", "model", "weights"]

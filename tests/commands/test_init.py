@@ -27,7 +27,7 @@ def test_a_copy_is_the_same_run_under_another_name(cli, tmp_path, experiment):
 
 def test_its_command_runs(cli):
     found = cli("init", "sentiment_fewshot")
-    assert found.code == 0 and "metatrain has an experiment=sentiment_fewshot of its own; with --config-dir, yours takes its place" in found.out
+    assert found.code == 0 and "metatrain has a built-in experiment=sentiment_fewshot; with --config-dir, yours replaces it" in found.out
     path = Path("conf/experiment/sentiment_fewshot.yaml")
     path.write_text(path.read_text().replace("steps:", "steps: 77 #"))
     found = cli("train", "--config-dir", "conf", "+experiment=sentiment_fewshot", "--cfg", "job")
@@ -39,7 +39,7 @@ def test_its_command_runs(cli):
     [
         ([], "takes the name of an experiment"),
         (["sentiment_fewshit"], "did you mean 'sentiment_fewshot'?"),
-        (["arsc", "../x"], "'../x' cannot be a name"),
+        (["arsc", "../x"], "'../x' is not a valid name"),
         (["a", "b", "c"], "takes the name of an experiment"),
     ],
 )
@@ -54,4 +54,4 @@ def test_nothing_is_written_over(cli, tmp_path):
     path = tmp_path / "conf/experiment/arsc.yaml"
     path.write_text("edited")
     found = cli("init", "arsc")
-    assert found.code == 2 and "is there already" in found.err and path.read_text() == "edited"
+    assert found.code == 2 and "already exists" in found.err and path.read_text() == "edited"

@@ -58,7 +58,7 @@ def test_methods_with_their_papers(cli, monkeypatch):
     assert "Equation" not in found.out
 
 
-@pytest.mark.parametrize(("state", "said"), [("done", "done"), ("stopped", "stopped"), ("running", "killed; can be resumed")])
+@pytest.mark.parametrize(("state", "said"), [("done", "done"), ("stopped", "stopped"), ("running", "killed; resumable")])
 def test_runs_with_their_state_and_score(cli, tiny_run, tmp_path, monkeypatch, state, said):
     monkeypatch.setenv("COLUMNS", "40")
     run = shutil.copytree(tiny_run, tmp_path / "outputs" / "train" / "maml" / "a")

@@ -6,12 +6,12 @@ import re
 def test_it_measures_the_run_and_what_would_be_cheaper_and_leaves_nothing(cli, tmp_path):
     found = cli("plan", "debug=fast", "hardware.threads=1")
     assert found.code == 0, found.err
-    for words in ("as configured", "graphs recomputed", "first order", "last two layers", "the head adapts", "peak memory", "disk"):
+    for words in ("as configured", "recomputed activations", "first order", "last two layers", "adapt the head", "peak memory", "disk"):
         assert words in found.out, words
-    assert re.search(r"in all: \d+ s, of which \d+ s for validation and the meta-test", found.out)
+    assert re.search(r"total: \d+ s, of which \d+ s for validation and the meta-test", found.out)
     assert not list(tmp_path.iterdir())
     found = cli("plan", "debug=fast", "hardware.processes=2")
-    assert re.search(r"in all: \d+ s in 2 processes like this one, of which", found.out), found.err
+    assert re.search(r"total: \d+ s with 2 processes, of which", found.out), found.err
     assert "hardware.processes=0 must be 1 or more" in cli("plan", "debug=fast", "hardware.processes=0").err
 
 

@@ -42,7 +42,7 @@ def test_a_row_that_cannot_be_read_has_an_empty_prediction_and_a_reason(cli, mod
     assert found.code == 0 and [row["text"] for row in rows] == ["it broke", "", "works, well"]
     assert rows[1] == {"text": "", "label": None, "probability": None, "reason": "in.csv:3: field 'text' is empty"}
     assert rows[0].keys() == rows[2].keys() == {"text", "label", "probability"}
-    assert "warning: 1 of 3 rows cannot be read and have no prediction, the first in.csv:3: field 'text' is empty" in found.err
+    assert "warning: 1 of 3 rows cannot be read and have no prediction; the first: in.csv:3: field 'text' is empty" in found.err
 
 
 @pytest.mark.parametrize("name", ["out.csv", "out.tsv", "out.csv.gz", "out.parquet"])
@@ -97,7 +97,7 @@ def test_what_is_read_is_never_replaced(cli, model, table, tmp_path, place):
     os.link(tmp_path / "in.csv", tmp_path / "same.csv")
     before = (tmp_path / place).read_bytes()
     found = cli("predict", model, table, f"output={place}")
-    assert found.code == 2 and f"output={place} is a file that is read, which predictions would replace; name another file" in found.err
+    assert found.code == 2 and f"output={place} is an input file, which the predictions would overwrite; choose another file" in found.err
     assert (tmp_path / place).read_bytes() == before
 
 
@@ -105,7 +105,7 @@ def test_the_file_behind_a_pipe_is_not_replaced(cli, model, table, tmp_path, mon
     with (tmp_path / "in.csv").open() as file:
         monkeypatch.setattr("sys.stdin", file)
         found = cli("predict", model, "data=-", "output=in.csv")
-    assert found.code == 2 and "output=in.csv is a file that is read" in found.err
+    assert found.code == 2 and "output=in.csv is an input file" in found.err
 
 
 def test_an_image_that_cannot_be_read_leaves_the_others_their_predictions(cli, model, table, monkeypatch):

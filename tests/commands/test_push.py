@@ -37,7 +37,7 @@ def test_a_run_is_pushed_as_its_model_directory(cli, tiny_run, hub):
     assert "https://hub/me/few" in found.out
 
 
-@pytest.mark.parametrize(("error", "words"), [(LocalTokenNotFoundError("no"), "hf auth login"), (OfflineModeIsEnabled("offline mode"), "did not take")])
+@pytest.mark.parametrize(("error", "words"), [(LocalTokenNotFoundError("no"), "hf auth login"), (OfflineModeIsEnabled("offline mode"), "rejected")])
 def test_what_goes_wrong_is_one_line(cli, tiny_run, hub, monkeypatch, error, words):
     def fail(*_, **__):
         raise error

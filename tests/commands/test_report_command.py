@@ -44,9 +44,9 @@ def test_without_it_there_is_none(tiny_run):
 
 def test_what_it_does_not_understand(cli, tiny_run, tmp_path):
     cases = {
-        ("report",): "there is no run below outputs/ yet",
+        ("report",): "no run below outputs/ yet",
         ("report", "nowhere"): "nowhere is not a run directory",
-        ("report", str(tiny_run), "format=pdf"): "metatrain report has no format=; it takes out= and pictures=",
+        ("report", str(tiny_run), "format=pdf"): "metatrain report has no option format=; it has out= and pictures=",
         ("report", str(tiny_run), str(tiny_run)): "metatrain compare A B html=FILE",
     }
     (tmp_path / "taken").write_text("")

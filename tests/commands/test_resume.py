@@ -145,7 +145,7 @@ def test_settings_that_would_train_nothing_are_refused_and_the_run_stays_as_it_i
     before = {path: path.read_bytes() for path in copied.iterdir() if path.suffix in (".json", ".jsonl", ".yaml")}
     for setting, words in (
         ("inner.lr=0.5", "is complete at step 3, and inner.lr would train nothing; to train on, raise outer.steps, or start a new run"),
-        ("seed=7", "has seed=0, and keeps it; start a new run with metatrain train and seed=7"),
+        ("seed=7", "has seed=0, which cannot change; start a new run with metatrain train and seed=7"),
         ("algorithm=protonet", "keeps its choice of algorithm; metatrain resume changes single settings"),
         ("algorithm=", "keeps its choice of algorithm"),
         ("+experiment=arsc", "keeps its choice of experiment"),
@@ -162,7 +162,7 @@ def test_the_best_so_far_is_scored_as_those_to_come(cli, copied):
     best = json.loads((copied / "checkpoints/step-00000003/state.json").read_text())["best_step"]
     found = cli("resume", str(copied), "outer.steps=4", "validation.episodes=3", "validation.every=5", "evaluation.arms=[]")
     assert found.code == 0, found.err
-    assert f"the best so far (step {best}, before " in found.out and f") has accuracy {scores[best]:.3f}\n" in found.out
+    assert f"the best checkpoint so far (step {best}, before " in found.out and f") has accuracy {scores[best]:.3f}\n" in found.out
 
 
 def test_a_damaged_checkpoint_is_set_aside_with_a_warning(cli, copied):
@@ -176,7 +176,7 @@ def test_a_checkpoint_of_another_model(cli, copied):
     before = (copied / "config.yaml").read_bytes()
     found = cli("resume", str(copied), "model.pooling=first", "outer.steps=4")
     assert found.code == 2
-    assert "checkpoint of another model" in found.err and len(found.err.splitlines()) == 1
+    assert "checkpoint of a different model" in found.err and len(found.err.splitlines()) == 1
     assert (copied / "config.yaml").read_bytes() == before
 
 
@@ -187,7 +187,7 @@ def test_what_is_different_from_here_on_is_said(cli, copied):
     found = cli("resume", str(copied), "outer.steps=4", "validation.every=1")
     assert found.code == 0, found.err
     assert "changed: outer.steps: 3 -> 4\nchanged: validation.every: 2 -> 1\nwarning: torch is " in found.out
-    assert "was 2.10.0: numbers may differ" in found.out
+    assert "was 2.10.0: results may differ" in found.out
 
 
 def test_tasks_whose_data_has_changed_are_refused_unless_others_are_asked_for(cli, tmp_path, monkeypatch):
@@ -206,7 +206,7 @@ def test_tasks_whose_data_has_changed_are_refused_unless_others_are_asked_for(cl
     monkeypatch.chdir(tmp_path / "other")
     found = cli("resume", "../run", "outer.steps=4", "tasks.meta_train.tasks=[b]")
     assert found.code == 0, found.err
-    assert f"relative paths in the settings are of {tmp_path}, where the run was started" in found.out
+    assert f"relative paths in the settings are resolved against {tmp_path}, where the run was started" in found.out
 
 
 def test_an_unreadable_best_checkpoint_is_one_line(cli, copied, examples):

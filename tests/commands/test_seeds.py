@@ -97,7 +97,7 @@ def test_evaluations_of_runs_that_differ_in_their_seed_only_are_one(cli, tmp_pat
 
 def test_seeds_that_were_tested_on_other_tasks_are_not_taken_together(cli, tmp_path):
     runs = [run(tmp_path / "r0", 0, 0.1, scores_of(0)), run(tmp_path / "r1", 1, 0.1, scores_of(1), tasks=("x", "y", "w"))]
-    assert "cannot be taken together: another tasks" in cli("compare", *runs).out
+    assert "cannot be combined: another tasks" in cli("compare", *runs).out
 
 
 def test_a_grid_of_seeds_ends_in_one_table_and_is_tested_on_the_same_episodes(cli, tmp_path):

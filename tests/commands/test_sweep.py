@@ -70,7 +70,7 @@ def test_a_stop_is_answered_and_trials_that_cannot_be_are_said(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate()
     assert process.returncode == 143, err
-    assert err == "metatrain: stopped in trial 0; the same command goes on with it\n"
+    assert err == "metatrain: stopped in trial 0; run the same command to resume it\n"
     assert json.loads((tmp_path / "stopped/trials/0000/run.json").read_text())["state"] == "stopped"
 
     process = spawn("sweep", *SEARCH, "inner.lr=choice(-1,-2)", "search.trials=2", "hydra.run.dir=failed", cwd=tmp_path)
@@ -108,14 +108,14 @@ def test_a_database_that_is_gone_is_a_fault_that_a_restart_can_heal(monkeypatch)
         raise optuna.exceptions.StorageInternalError("a guess") from ConnectionError("terminating connection\nand more")
 
     monkeypatch.setattr(sweep, "run_under_hydra", gone)
-    with pytest.raises(RestartableError, match=r"search\.storage: the database does not answer: terminating connection; the same command goes on"):
+    with pytest.raises(RestartableError, match=r"search\.storage: the database does not respond: terminating connection; run the same command to resume"):
         sweep.main(["search=rates"])
 
 
 def test_a_search_is_made_only_where_nothing_is(cli, tmp_path):
     (tmp_path / "trials.csv").write_text("mine")
     found = cli("sweep", "model=tiny", "inner.lr=0.1,0.2", "hydra.run.dir=.")
-    assert found.code == 2 and "hydra.run.dir=. holds trials.csv, and is no run of metatrain" in found.err
+    assert found.code == 2 and "hydra.run.dir=. holds trials.csv, and is not a run of metatrain" in found.err
     assert [path.name for path in tmp_path.iterdir()] == ["trials.csv"]
 
 

@@ -8,7 +8,7 @@ def test_it_lists_every_task_with_its_classes(cli):
     assert found.code == 0, found.err
     assert found.out.count("negative 30, positive 30") == 16
     assert found.out.count("│ meta_test ") == 4
-    assert "no text of a held-out task is nearly one of another split" in found.out
+    assert "no text of a held-out task is a near-duplicate of one in another split" in found.out
     assert "warning" not in found.out
 
 
@@ -21,15 +21,15 @@ def test_it_says_what_is_wrong(cli, tmp_path):
     found = cli("tasks", "tasks=files", "tasks.path=all.jsonl", "tasks.task=area", "tasks.meta_train.tasks=[a,b]", "tasks.meta_test.tasks=[c]")
     assert found.code == 0, found.err
     words = " ".join(found.out.split())
-    assert "in task 'a', 91% of the texts contain the name of their label, and 0% that of another" in words
-    assert "nearly the same text in meta_test (c) and meta_train (a)" in words
-    assert "1 texts of held-out tasks are nearly those of another split" in words
+    assert "in task 'a', 91% of the texts contain their label name, and 0% another one" in words
+    assert "near-duplicate texts in meta_test (c) and meta_train (a)" in words
+    assert "1 texts of held-out tasks are near-duplicates of texts in another split" in words
 
 
 def test_it_finds_the_tasks_that_are_like_a_target_and_draws_a_map(cli, tmp_path):
     found = cli("tasks", "target=films", "select=2", "nearness=1", "map=new/map.png", "model=tiny", "model.max_length=32")
     assert found.code == 0, found.err
-    assert "Training tasks, by their likeness to films" in found.out
+    assert "Training tasks, by similarity to films" in found.out
     suggested = found.out.split("tasks.meta_train.tasks=[")[1].split("]")[0].split(",")
     assert len(suggested) == 2
     assert (tmp_path / "new" / "map.png").read_bytes().startswith(b"\x89PNG")
@@ -46,7 +46,7 @@ def test_it_finds_the_tasks_that_are_like_a_target_and_draws_a_map(cli, tmp_path
         "tasks.meta_test.tasks=[films]",
     )
     assert found.code == 0, found.err
-    assert "by their likeness to mine" in found.out
+    assert "by similarity to mine" in found.out
 
 
 def test_comparisons_that_cannot_be(cli):
@@ -65,7 +65,7 @@ def test_add_writes_a_config_that_trains(cli, tmp_path):
     command = found.out.split("train on it: metatrain ")[1].split("\n")[0].split()
     assert cli(*command, "debug=fast", "hydra.run.dir=run").code == 0
     again = cli("tasks", "add", "My Reviews.jsonl")
-    assert again.code == 2 and "is there already" in again.err
+    assert again.code == 2 and "already exists" in again.err
 
 
 def test_add_lists_the_classes_and_its_config_takes_the_place_of_a_packaged_one(cli, tmp_path):
@@ -75,8 +75,8 @@ def test_add_lists_the_classes_and_its_config_takes_the_place_of_a_packaged_one(
     assert found.code == 0, found.err
     assert "task 'x': 12 rows of 2 classes: l0 (6), l1 (6)\n" in found.out
     assert "task 'y': 180 rows of 30 classes: l0 (6), l1 (6), l10 (6), " in found.out and "and 10 more\n" in found.out
-    assert "metatrain has a tasks=reviews of its own; with --config-dir, yours takes its place" in found.out
-    shown = cli(*shlex.split(found.out.split("look at it: metatrain ")[1].splitlines()[0]))
+    assert "metatrain has a built-in tasks=reviews; with --config-dir, yours replaces it" in found.out
+    shown = cli(*shlex.split(found.out.split("inspect it: metatrain ")[1].splitlines()[0]))
     assert shown.code == 0, shown.err
     assert "used in place of the packaged files of the same names: tasks/reviews.yaml" in shown.out
     assert {name for name in "xyz" if f" {name} " in shown.out} == set("xyz") and "films" not in shown.out

@@ -125,19 +125,19 @@ def test_examples_that_are_read_in_context_are_read_by_predict_too(cli):
     assert said["examples"] != said["other"]
     write_jsonl(Path("many.jsonl"), rows * 100)
     refused = cli("finetune", "checkpoint=run", "data.train=many.jsonl", "hydra.run.dir=many")
-    assert refused.code == 2 and "take fewer examples" in refused.err and not Path("many/model").exists()
+    assert refused.code == 2 and "use fewer examples" in refused.err and not Path("many/model").exists()
 
 
 @pytest.mark.parametrize(
     "changes, expected",
     [
-        (["algorithm.head=zero"], "task 'early' has target texts, and algorithm.head=zero gives labels; set algorithm.head=lm"),
+        (["algorithm.head=zero"], "task 'early' has target texts, but algorithm.head=zero predicts labels; set algorithm.head=lm"),
         (["tasks.score=meteor"], "tasks.score=meteor is unknown"),
         (["evaluation.arms=[prototypes]"], "prototypes is made of encodings"),
-        (["algorithm.meta_dropout=true", "algorithm.meta_gradient=exact"], "algorithm.meta_dropout and algorithm.information_penalty are for encodings"),
-        (["algorithm.adapt=head"], "has no head of its own"),
+        (["algorithm.meta_dropout=true", "algorithm.meta_gradient=exact"], "algorithm.meta_dropout and algorithm.information_penalty need encodings"),
+        (["algorithm.adapt=head"], "has no classification head"),
         (["algorithm.head=in_context"], "set inner.steps=0"),
-        (["hardware.precision=bf16"], "hardware.precision=bf16 is for encoders"),
+        (["hardware.precision=bf16"], "hardware.precision=bf16 is not supported"),
     ],
 )
 def test_what_does_not_go_together_is_refused(cli, sources, changes, expected):

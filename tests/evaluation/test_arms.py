@@ -285,7 +285,7 @@ def test_setfit_is_refused_before_training_where_it_cannot_be(cli, tmp_path):
     pytest.importorskip("setfit")
     settings = ["debug=fast", "tracking=none", "evaluation.arms=[meta_trained,setfit]"]
     found = cli("train", *settings, "model.pooling=first", "hydra.run.dir=run")
-    assert found.code == 2 and "setfit has no pooling like model.pooling=first" in found.err and not (tmp_path / "run" / "config.yaml").exists()
+    assert found.code == 2 and "setfit does not support model.pooling=first" in found.err and not (tmp_path / "run" / "config.yaml").exists()
     rows = "".join(f"a premise {i},a second text {i},{i % 2}\n" for i in range(40))
     for name in ("one", "two", "three", "four"):
         (tmp_path / "pairs").mkdir(exist_ok=True)
@@ -296,4 +296,4 @@ def test_setfit_is_refused_before_training_where_it_cannot_be(cli, tmp_path):
 
 def test_another_way_is_refused_with_a_row_for_each_class(cli):
     found = cli("train", "debug=fast", "tracking=none", "algorithm.head=linear", "episode.way=2", "evaluation.way=3")
-    assert found.code == 2 and "leave evaluation.way null" in found.err
+    assert found.code == 2 and "set evaluation.way=null" in found.err

@@ -55,7 +55,7 @@ def test_every_mutation_is_noticed_and_the_one_before_is_used(tmp_path):
             found, warnings = checkpoint.load_newest(folder)
             assert found is not None and found.state["step"] == 1, (kind, target.name)
             assert torch.equal(found.tensors["model"]["w"], torch.ones(70, 40))
-            assert len(warnings) == 1 and "set aside" in warnings[0]
+            assert len(warnings) == 1 and "renamed to" in warnings[0]
             assert checkpoint.load_newest(folder)[1] == []  # the broken one is out of the way
         shutil.rmtree(folder)
     report("mutations", made=made, noticed=made, previous_used=made)

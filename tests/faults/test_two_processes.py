@@ -57,7 +57,7 @@ def test_a_metrics_file_that_has_lost_records_is_said(zygote, whole, fresh, tmp_
     (run / "metrics.jsonl").write_bytes(b"")
     code, output = zygote.run(["resume", "run"], tmp_path)
     assert code == 0
-    assert "metrics.jsonl is shorter than it was at step-00000006" in output
+    assert "metrics.jsonl is shorter than at step-00000006" in output
     assert {name: value for name, value in contents(run).items() if name.startswith("model")} == {
         name: value for name, value in contents(whole.path).items() if name.startswith("model")
     }

@@ -31,7 +31,7 @@ def test_what_changes_as_meta_training_goes_on():
         ({"head": "zero"}, {"steps": 0}, "algorithm.head=prototype"),
         ({"adapt": "pattern"}, {}, "algorithm.pattern"),
         ({"pattern": "x"}, {}, "algorithm.adapt=pattern"),
-        ({"adapt": "pattern", "pattern": "("}, {}, "no regular expression"),
+        ({"adapt": "pattern", "pattern": "("}, {}, "not a valid regular expression"),
         ({"meta_gradient": "implicit"}, {}, "algorithm.proximal"),
         ({"proximal": 1.0}, {}, "meta_gradient=implicit"),
         ({"meta_gradient": "reptile", "multi_step_until": 5}, {}, "multi_step_until"),

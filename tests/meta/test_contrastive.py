@@ -93,9 +93,9 @@ def test_the_unsupervised_gradient_is_a_slope_of_its_loss():
     [
         ({"contrastive": "other"}, "contrastive=other is unknown"),
         ({"contrastive_weight": 0.0}, "contrastive_weight=0.0 must be a positive"),
-        ({"contrastive": "unsupervised"}, "set algorithm.dropout=0.1"),
-        ({"head": "lm"}, "compares encodings"),
-        ({"train": "adapted", "adapt": "head"}, "choose algorithm.train=all"),
+        ({"contrastive": "unsupervised"}, "set algorithm.dropout"),
+        ({"head": "lm"}, "needs encodings"),
+        ({"train": "adapted", "adapt": "head"}, "set algorithm.train=all"),
     ],
 )
 def test_terms_that_cannot_be(changes, expected):

@@ -158,7 +158,7 @@ def test_the_encoder_stays_where_training_is_of_no_use(monkeypatch):
     subject, watcher = learner(), Watching()
     found, fit = subject.fit(episode(subject, 6), watcher)
     assert fit.updates == 0 and subject.keeps_encoder(found)
-    assert "the head alone does as well" in watcher.lines[-1]
+    assert "the fitted head alone is as good" in watcher.lines[-1]
     assert len(watcher.lines) == 1 + encoder_fit._PATIENCE + 1  # it did not go on to the end
     assert watcher.jobs == [[5 * 80, 5 * 40]]
 

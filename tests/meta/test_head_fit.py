@@ -73,7 +73,7 @@ def test_one_example_a_class_leaves_the_head_as_it_is():
     fit = fit_head(start, features, labels, none_kept(labels), 0)
     assert torch.equal(fit.head["weight"], start(np.arange(3))["weight"])
     assert (fit.pull, fit.temperature, fit.left_out) == (math.inf, 1.0, None)
-    with pytest.raises(UserError, match="no class has two"):
+    with pytest.raises(UserError, match="needs cross-validation"):
         fit.threshold(0.05)
 
 

@@ -81,7 +81,7 @@ def test_the_loss_of_an_example_left_out_by_hand():
 def test_two_examples_are_too_few_to_judge_names_by():
     features, labels, names = blobs(2, 1)
     for each in (names, names.roll(1, 0)):
-        assert choose_names(features, labels, each, torch.arange(2), 2).why == "too few examples to judge them by"
+        assert choose_names(features, labels, each, torch.arange(2), 2).why == "too few examples to decide"
 
 
 def tiny_learner(fit_head: bool, label_names: bool) -> EncoderLearner:

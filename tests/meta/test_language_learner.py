@@ -126,12 +126,12 @@ def test_in_context_reads_the_support_set_before_each_query():
 def test_a_support_set_that_is_too_long_to_be_read_is_refused():
     learner = made("scratch:gpt2", head="in_context", meta_gradient="first_order", steps=0)
     learner.model.backbone.config.n_positions = 40
-    with pytest.raises(UserError, match="the model reads 40; take fewer examples"):
+    with pytest.raises(UserError, match="the model has 40 positions; use fewer examples"):
         learner.prompts(episode_of(learner))
 
 
 def test_an_encoder_decoder_reads_no_support_set():
-    with pytest.raises(UserError, match="needs a decoder alone"):
+    with pytest.raises(UserError, match="needs a decoder-only model"):
         made("scratch:t5", head="in_context", steps=0)
 
 

@@ -116,7 +116,7 @@ def test_folders_that_are_laid_out_otherwise(tmp_path, folder):
     with pytest.raises(UserError, match="no such folder"):
         load_tasks(TasksConfig(path=str(tmp_path / "gone"), pictures=True), 0)
     Image.new("RGB", (4, 4)).save(tmp_path / "loose.png")
-    with pytest.raises(UserError, match="must lie in TASK/LABEL/FILE"):
+    with pytest.raises(UserError, match="must be in TASK/LABEL/FILE"):
         load_tasks(TasksConfig(path=str(tmp_path), pictures=True), 0)
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(UserError, match="broken.png: cannot be read as a picture"):
@@ -173,20 +173,20 @@ def test_a_model_of_pictures_is_finetuned_and_of_use(cli, folder, name):
 
 
 def test_finetuning_refuses_pictures_that_do_not_fit(cli, folder, tmp_path):
-    for data, words in ((folder, "data.train=.* has 3 tasks of pictures"), (tmp_path, "data.train=.*pictures .* must lie in")):
+    for data, words in ((folder, "data.train=.* has 3 tasks of images"), (tmp_path, "data.train=.*images .* must be in")):
         found = cli("finetune", "checkpoint=tiny", f"data.train={data}")
         assert found.code == 2 and re.search(words, found.err), found.err
     found = cli("finetune", "checkpoint=tiny", f"data.train={folder / 'red'}")
-    assert found.code == 2 and "is of pictures, and the model reads texts" in found.err
+    assert found.code == 2 and "has images, but the model reads texts" in found.err
     assert not any(path.is_file() for path in (tmp_path / "outputs").rglob("*"))
 
 
 def test_models_and_tasks_that_do_not_go_together(cli, folder):
     pictures = ["tasks=files", f"tasks.path={folder}", "tasks.pictures=true"]
     for settings, words in (
-        (["model=tiny", *pictures], "is of pictures, and the model reads texts"),
-        (["model=scratch_vit", "tasks=reviews"], "is of texts, and the model is of pictures alone"),
-        (["model=scratch_vit", *pictures, "hardware.precision=bf16"], "bf16 is for encoders of texts"),
+        (["model=tiny", *pictures], "has images, but the model reads texts"),
+        (["model=scratch_vit", "tasks=reviews"], "has texts, but the model reads only images"),
+        (["model=scratch_vit", *pictures, "hardware.precision=bf16"], "bf16 is not supported for image models"),
     ):
         found = cli("train", *settings, *[each for each in SETTINGS if not (each.startswith("model.") and "model=tiny" in settings)], "hydra.run.dir=run")
         assert found.code == 2 and words in found.err, found.err

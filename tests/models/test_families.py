@@ -79,7 +79,7 @@ def test_language_models_go_the_whole_way(tmp_path, family):
     [
         ("bart", False, "the encoder of bart cannot be loaded without its decoder"),
         ("canine", False, "canine has no table of token embeddings"),
-        ("bert", True, "bert reads a text in both directions, so it cannot write one"),
+        ("bert", True, "bert is bidirectional, so it cannot generate text"),
     ],
 )
 def test_what_a_family_cannot_do_is_said_before_work_begins(tmp_path, family, writes, said):

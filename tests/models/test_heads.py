@@ -75,7 +75,7 @@ def test_a_generated_head_is_the_mean_of_each_classs_outputs_and_needs_no_class_
 def test_a_learned_linear_head_needs_a_fixed_number_of_classes():
     with pytest.raises(UserError, match=r"episode\.way"):
         LinearHead().learned(4, None)
-    with pytest.raises(UserError, match="2 classes, the task 3"):
+    with pytest.raises(UserError, match="2 classes, but the task has 3"):
         LinearHead().start(LinearHead().learned(4, 2), EMPTY, None, LABELS, NAMES)
 
 

@@ -167,7 +167,7 @@ def test_the_vocabulary_of_a_new_model_gives_back_every_text():
     "changes, expected",
     [
         ({"name": "scratch:rnn"}, "model.name=scratch:rnn is unknown"),
-        ({"name": "minilm"}, "model.name=minilm writes no texts"),
+        ({"name": "minilm"}, "model.name=minilm does not generate text"),
         ({"scratch": ScratchConfig(hidden=30, heads=4)}, "model.scratch.hidden=30 must be a multiple"),
         ({"scratch": ScratchConfig(vocabulary=10)}, "model.scratch.vocabulary=10 must be 300 or more"),
         ({"max_target_length": 1}, "model.max_target_length=1 must be 2 or more"),

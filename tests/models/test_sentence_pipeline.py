@@ -78,7 +78,7 @@ def test_a_checkpoint_is_pooled_as_its_modules_say(tmp_path, modules, transforme
 @pytest.mark.parametrize(
     ("modules", "more", "why"),
     [
-        ([("Pooling", {"pooling_mode": "max"})], {}, "with max pooling, which cannot be computed here"),
+        ([("Pooling", {"pooling_mode": "max"})], {}, "with max pooling, which is not supported"),
         ([("Pooling", {**CLS, "pooling_mode_mean_tokens": True})], {}, "with cls and mean pooling"),
         (
             [("Pooling", MEAN), ("Dense", TANH)],
@@ -164,7 +164,7 @@ def test_the_first_token_of_a_causal_model_is_refused(tmp_path):
     OPTModel(OPTConfig(vocab_size=len(words), pad_token_id=0, **size)).save_pretrained(tmp_path)
     words.save_pretrained(tmp_path)
     for pooling in ("first", "cls"):
-        with pytest.raises(UserError, match=f"model.pooling={pooling}: in .* the first token sees no other"):
+        with pytest.raises(UserError, match=f"model.pooling={pooling}: in .* the first token attends to no other"):
             load_encoder(ModelConfig(name=str(tmp_path), pooling=pooling, max_length=16), second_order=False)
     load_encoder(ModelConfig(name=str(tmp_path), pooling="last", max_length=16), second_order=False)
 

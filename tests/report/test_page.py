@@ -144,4 +144,4 @@ def test_a_run_that_has_just_begun_has_a_page_too(tmp_path):
     for name in ("results.json", "analysis.json", "metrics.jsonl", "timings.jsonl", "overrides.yaml"):
         (run / name).unlink()
     write_report(run, tmp_path / "report.html")
-    assert "Run it again" in (tmp_path / "report.html").read_text()
+    assert "Reproduce" in (tmp_path / "report.html").read_text()

@@ -53,7 +53,7 @@ def test_pairs_and_targets(tmp_path):
     "rows, given, expected",
     [
         ([("one", "a"), ("two", "b")], {}, "no column looks like labels"),
-        ([("one", "a"), ("two", "a"), ("three", "a")], {"label": "label"}, "has one class only"),
+        ([("one", "a"), ("two", "a"), ("three", "a")], {"label": "label"}, "has only one class"),
         (ROWS, {"label": "lable"}, "no column 'lable'"),
         ([("one", "a"), ("", "b"), ("three", "a"), ("four", "b")], {"text": "text"}, "some.jsonl:2: field 'text' is empty"),
     ],

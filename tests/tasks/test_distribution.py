@@ -64,7 +64,7 @@ def test_without_named_splits_tasks_are_held_out_by_chance_and_said_so(one_file)
     split = names(tasks)
     assert sorted(sum(split.values(), [])) == list(AREAS)
     assert (len(split["meta_train"]), len(split["meta_validation"]), len(split["meta_test"])) == (3, 1, 1)
-    assert any("held out by chance" in note for note in tasks.notes)
+    assert any("held out at random" in note for note in tasks.notes)
     assert names(load_tasks(config, 0)) == split
     assert any(names(load_tasks(config, seed)) != split for seed in range(1, 9))
     assert all(names(load_tasks(config, seed, hold_out_seed=0)) == split for seed in range(1, 9))  # so that seeds of training are tested alike
@@ -401,7 +401,7 @@ def test_names_are_printed_as_they_are_and_can_be_pasted(cli, tmp_path):
     found = cli(*given, "select=2", "model=tiny", "model.max_length=16", 'tasks.meta_train.tasks=["[red]x","a*"]', 'tasks.meta_test.tasks=["what?"]')
     assert found.code == 0, found.err
     assert "[red]x" in found.out and found.out.count("│ meta_train ") == 2
-    (setting,) = shlex.split(found.out.split("suggestion: ")[1].splitlines()[0])
+    (setting,) = shlex.split(found.out.split("suggested tasks: ")[1].splitlines()[0])
     again = cli(*given, setting, 'tasks.meta_test.tasks=["what?"]')
     assert again.code == 0, again.err
     assert "[red]x" in again.out and again.out.count("│ meta_train ") == 2

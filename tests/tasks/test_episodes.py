@@ -106,7 +106,7 @@ def test_impossible_episodes_are_refused_beforehand(settings, words):
 
 
 def test_no_task_at_all():
-    with pytest.raises(UserError, match="tasks.meta_validation names no task"):
+    with pytest.raises(UserError, match="tasks.meta_validation has no task"):
         check_tasks([], SETTINGS, "meta_validation")
 
 

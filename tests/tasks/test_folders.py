@@ -136,7 +136,7 @@ def test_hidden_images_do_not_count(tmp_path):
     assert Pictures(tmp_path).read(tmp_path.name).labels == ["cat", "cat", "dog"]
     assert len(pictures_in(tmp_path)) == 3
     images(tmp_path, "1.png")
-    with pytest.raises(UserError, match="must lie in TASK/LABEL/FILE, or all in LABEL/FILE; there are 1.png, cat/1.png"):
+    with pytest.raises(UserError, match="must be in TASK/LABEL/FILE, or all in LABEL/FILE; there are 1.png, cat/1.png"):
         Pictures(tmp_path)
 
 

@@ -91,7 +91,7 @@ def test_a_broken_file_is_made_anew(cache, content, kind):
 def test_a_cache_that_cannot_be_written_is_a_warning(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("METATRAIN_CACHE", str(tmp_path / "file"))
-    with pytest.warns(UserWarning, match="not kept for later runs.*METATRAIN_CACHE"):
+    with pytest.warns(UserWarning, match="not cached for later runs.*METATRAIN_CACHE"):
         assert lists(Tokens(tokenizer(), 6).of(task(*TEXTS), [0, 1, 2])) == expected()
 
 
@@ -159,19 +159,19 @@ def test_that_many_texts_are_cut_is_said(long, short, said):
     texts = [*["the book is long and dull and heavy and old"] * long, *["a book"] * short]
     notes = Tokens(tokenizer(), 8).notes([task(*texts)])
     assert [note.split(", and")[0] for note in notes] == said
-    assert all(note.endswith("model.max_length=16 reads more of them, in more time and memory") for note in notes)
+    assert all(note.endswith("model.max_length=16 keeps more of them, at a higher cost") for note in notes)
 
 
 def test_no_length_is_named_that_the_model_does_not_have():
     limited = tokenizer()
     limited.model_max_length = 12
     (note,) = Tokens(limited, 8).notes([task("the book is long and dull and heavy and old")])
-    assert note.endswith("model.max_length=12 reads more of them, in more time and memory")
+    assert note.endswith("model.max_length=12 keeps more of them, at a higher cost")
     limited.model_max_length = 8
     (note,) = Tokens(limited, 8).notes([task("the book is long and dull and heavy and old")])
-    assert note.endswith("is not read")
+    assert note.endswith("are truncated")
     (note,) = Tokens(tokenizer(), 8, longest=11).notes([task("the book is long and dull and heavy and old")])
-    assert "model.max_length=11 reads more" in note
+    assert "model.max_length=11 keeps more" in note
 
 
 def test_a_text_of_no_tokens_becomes_a_special_token():

@@ -35,7 +35,7 @@ def test_verdicts_in_words():
 def test_where_classes_are_unbalanced_balanced_accuracy_has_a_verdict_too():
     lines = verdict_lines(results(balanced=0.4), "5")
     assert len(lines) == 2
-    assert lines[1] == "5-shot: meta_trained cannot be told from prototypes: -10.0 points of balanced accuracy, 95% interval [-20.0, +10.0]"
+    assert lines[1] == "5-shot: meta_trained is not significantly different from prototypes: -10.0 points of balanced accuracy, 95% interval [-20.0, +10.0]"
 
 
 def test_the_log_has_the_lines_from_before_it_was_there(tmp_path):

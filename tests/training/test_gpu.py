@@ -149,7 +149,7 @@ def test_memory_decides_how_many_episodes_go_together():
     largest = Largest(16, 96, 96)
     line = fit_training(HardwareConfig(), subject, largest, torch.device("cuda"), meta_batch=5)
     assert subject.memory == replace(MemoryUse(), together=5)
-    assert "5 episodes in one pass" in line
+    assert "5 episodes vectorised in one pass" in line
     with hardware.measured_memory(torch.device("cuda")) as used:
         subject.mean_gradient(episodes(5))
     assert used() > 0

@@ -39,7 +39,7 @@ def test_the_largest_episode():
 
 def test_with_room_nothing_is_given_up(learner, monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda device: 100e9)
-    assert "GB beside the model" in memory.fit_training(HardwareConfig(), learner, LARGEST, CPU)
+    assert "GB in addition to the model" in memory.fit_training(HardwareConfig(), learner, LARGEST, CPU)
     assert learner.memory == MemoryUse()
     memory.fit_training(HardwareConfig(max_memory=100), learner, LARGEST, CPU)
     assert learner.memory == MemoryUse()
@@ -56,7 +56,7 @@ def test_as_many_episodes_in_one_pass_as_are_wanted_and_fit(learner, monkeypatch
     for wanted, meta_batch, together in ((None, 5, 1), (3, 5, 3), (3, 2, 2)):
         line = memory.fit_training(HardwareConfig(together=wanted), learner, LARGEST, CPU, meta_batch=meta_batch)
         assert learner.memory == MemoryUse(together=together)
-        assert (f"up to {together} episodes in one pass" in line) == (together > 1)
+        assert (f"up to {together} episodes vectorised in one pass" in line) == (together > 1)
         assert learner.recorded is None
     footprint = Footprint.of(learner, 64)
     one = footprint.meta_gradient(LARGEST, MemoryUse()) + 4 * LARGEST.support * footprint.kept
@@ -65,7 +65,7 @@ def test_as_many_episodes_in_one_pass_as_are_wanted_and_fit(learner, monkeypatch
     assert learner.memory == MemoryUse(together=2)
     with pytest.raises(UserError, match="hardware.together=0 must be 1 or more"):
         hardware.apply(HardwareConfig(together=0))
-    with pytest.raises(UserError, match="hardware.precision=tf32 is for NVIDIA GPUs, and the device is cpu"):
+    with pytest.raises(UserError, match="hardware.precision=tf32 needs an NVIDIA GPU, but the device is cpu"):
         hardware.apply(HardwareConfig(device="cpu", precision="tf32"))
 
 
@@ -74,7 +74,7 @@ def test_little_free_memory_changes_no_number(learner, monkeypatch):
     least = Footprint.of(learner, 64).meta_gradient(LARGEST, MemoryUse())
     monkeypatch.setattr(memory, "free_memory", lambda device: 1.6 * least)
     said = memory.fit_training(HardwareConfig(), learner, LARGEST, CPU)
-    assert "of 4 inner steps are kept there, the others rebuilt" in said
+    assert "of 4 inner steps are stored, the others recomputed" in said
     assert learner.memory.part_tokens == MemoryUse().part_tokens
     assert learner.memory.graphs(LARGEST.support) in (0, 1, 2)
     monkeypatch.setattr(memory, "free_memory", lambda device: 0.5 * least)
@@ -136,5 +136,5 @@ def test_a_run_keeps_within_its_limit(tmp_path):
         out, err = process.communicate(timeout=600)
         assert process.returncode == 0, err
         peaks[value] = max(json.loads(line)["peak_memory_mb"] for line in (run / "timings.jsonl").read_text().splitlines())
-    assert "the others rebuilt" in out + err
+    assert "the others recomputed" in out + err
     assert peaks[limit] < 1000 * limit < peaks["null"], peaks

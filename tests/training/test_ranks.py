@@ -55,7 +55,7 @@ def test_one_process_asks_nobody():
 def test_other_commands_run_in_one_process():
     from metatrain.training.hardware import apply
 
-    with pytest.raises(UserError, match=r"hardware\.processes=2: this command runs in one process"):
+    with pytest.raises(UserError, match=r"hardware\.processes=2: this command runs in a single process"):
         apply(HardwareConfig(processes=2, threads=1))
 
 
@@ -63,5 +63,5 @@ def test_parameters_that_differ_are_noticed(monkeypatch):
     import torch
 
     monkeypatch.setattr(Ranks, "gather", lambda self, value: [value, "another"])
-    with pytest.raises(RestartableError, match="rank 1 has other parameters than rank 0 at meta-update 3, so nothing more is saved"):
+    with pytest.raises(RestartableError, match="rank 1 and rank 0 have different parameters at meta-update 3, so nothing more is saved"):
         Ranks(0, 2).check_same({"x": torch.zeros(1)}, "at meta-update 3")

@@ -72,7 +72,7 @@ def test_a_saved_configuration_is_checked_when_it_is_read():
 
 
 def test_only_training_has_what_training_goes_on_with():
-    with pytest.raises(UserError, match="outputs/finetune/a is a run of metatrain finetune; one of metatrain train is wanted"):
+    with pytest.raises(UserError, match="outputs/finetune/a is a run of metatrain finetune; a run of metatrain train is required"):
         create("a", "finetune").load_config(Config)
 
 
@@ -82,7 +82,7 @@ def test_a_run_is_made_only_where_nothing_is(tmp_path):
         path = folder / name
         path.parent.mkdir(parents=True)
         path.write_text("mine")
-        with pytest.raises(UserError, match=f"mine holds {name.split('/')[0]}, and is no run of metatrain"):
+        with pytest.raises(UserError, match=f"mine holds {name.split('/')[0]}, and is not a run of metatrain"):
             RunDirectory.create(folder, Config(), [], "train")
         assert [each.read_text() for each in folder.rglob("*") if each.is_file()] == ["mine"]
         shutil.rmtree(folder)
@@ -111,7 +111,7 @@ def test_a_start_that_was_killed_can_be_repeated_but_a_run_is_not_replaced(tmp_p
     again.unlock()
     again.config.unlink()
     (again.path / "model").mkdir()
-    with pytest.raises(UserError, match="a holds model, and is no run"):
+    with pytest.raises(UserError, match="a holds model, and is not a run"):
         create("a")
 
 
