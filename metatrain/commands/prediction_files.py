@@ -50,7 +50,7 @@ def output_for(name: str, inputs: Iterable[Path | int]) -> Path:
     """
     path = place_for("output", name)
     if path.suffix.lower() in _OTHERS:
-        raise UserError(f"output={name}: predictions are written as .csv, .tsv, .parquet or .jsonl; name a file that ends so")
+        raise UserError(f"output={name}: predictions are written as .csv, .tsv, .parquet or .jsonl; use one of these extensions")
     if path.exists():
         present = path.stat()
         if path.is_file() and any(os.path.samestat(os.stat(each), present) for each in inputs if isinstance(each, int) or each.exists()):

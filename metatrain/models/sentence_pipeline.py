@@ -120,7 +120,7 @@ def _read(modules: list[tuple[str, str]], find: FindFile) -> Pipeline:
 
     of_transformer, of_tokenizer = settings(beside + _LENGTH), settings(beside + "tokenizer_config.json")
     if of_transformer.get("do_lower_case") and not of_tokenizer.get("do_lower_case"):
-        unknown = unknown or "that converts every text to lower case, which is not done here"
+        unknown = unknown or "that converts every text to lower case, which is not supported"
     own = of_tokenizer.get("model_max_length")
     length = of_transformer.get("max_seq_length") or (own if isinstance(own, int) and own < _NO_LIMIT else None)
     return Pipeline(transformer, _POOLINGS.get(modes[0], "mean"), "Normalize" in places, length, places.get("Dense") if gives_labels else None, unknown)

@@ -347,7 +347,7 @@ def test_a_label_of_the_data_is_not_confused_with_none_of_these(cli, tmp_path):
 
     (tmp_path / "rows.csv").write_text("text,label\na,late\nb,late\nc,none_of_these\nd,none_of_these\n")
     found = cli("finetune", "checkpoint=tiny", "data.train=rows.csv", "none_of_these=0.2", "hydra.run.dir=tuned")
-    assert found.code == 2 and "rows.csv: the label none_of_these is what texts of no label are answered with" in found.err
+    assert found.code == 2 and "rows.csv: the label none_of_these is reserved for out-of-scope texts" in found.err
     with pytest.raises(UserError, match=r"the label None-of-these \(nearly none_of_these\) is what"):
         metatrain.load("tiny").adapt([("a", "late"), ("b", "None-of-these")], none_of_these=0.2)
     with pytest.raises(UserError, match="the label none_of_these"):

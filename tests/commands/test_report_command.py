@@ -78,7 +78,7 @@ def test_no_page_takes_the_place_of_data_or_of_a_record(cli, tiny_run, examples)
     before = examples.read_bytes(), (tiny_run / "results.json").read_bytes()
     for command in (["report", str(tiny_run), f"out={examples}"], ["compare", str(tiny_run), f"{tiny_run}:prototypes", f"html={examples}"]):
         found = cli(*command)
-        assert found.code == 2 and "name a file that ends in .html" in found.err
+        assert found.code == 2 and "use a file name that ends in .html" in found.err
     with pytest.raises(UserError, match="is a file of a run"):
         place_for("output", str(tiny_run / "results.json"))
     assert before == (examples.read_bytes(), (tiny_run / "results.json").read_bytes())
