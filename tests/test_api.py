@@ -40,7 +40,7 @@ def test_five_lines(run, tmp_path):
 def test_what_is_no_list_of_examples_or_texts_is_refused(run):
     model = metatrain.load(run)
     for wrong in ([("a", "x"), "by"], [("a", "x"), ("b", 1)], {"ab": "x", "b": "y"}, [("a", "x", "y")]):
-        with pytest.raises(UserError, match=r"examples\[\d\] must be a pair of strings, \(text, label\), and is "):
+        with pytest.raises(UserError, match=r"examples\[\d\] must be a pair of strings \(text, label\), not "):
             model.adapt(wrong)
     with pytest.raises(UserError, match=r"the labels 'good' and 'good\\u200b' look the same"):
         model.adapt([*EXAMPLES, ("fine", "good\u200b")])

@@ -75,7 +75,7 @@ def test_the_loss_of_an_example_left_out_by_hand():
             losses[with_names].append(torch.nn.functional.cross_entropy(10 * torch.stack(means) @ features[row], labels[row]))
     expected = {key: float(torch.stack(values).mean()) for key, values in losses.items()}
     choice = choose_names(features, labels, names, torch.arange(2), 2)
-    assert f"{expected[True]:.3f} with the names, {expected[False]:.3f} without" in choice.why and choice.read == (expected[True] <= expected[False])
+    assert f"{expected[True]:.3f} with them, {expected[False]:.3f} without" in choice.why and choice.read == (expected[True] <= expected[False])
 
 
 def test_two_examples_are_too_few_to_judge_names_by():
