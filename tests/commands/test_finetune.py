@@ -234,7 +234,7 @@ def test_the_head_of_a_plain_encoder_is_fitted_and_stands_beside_logistic_regres
     assert ">running<" not in page and ">done<" in page and "logistic regression" in page and "All 12 classes" in page and "Calibration error" in page
     # The inner loop, where it is asked for, says that it has hardly learned the examples.
     found = cli("finetune", *settings, "inner.steps=1", "inner.head_lr=1e-4")
-    assert found.code == 0 and "is near ln(12) = 2.48, that of guessing" in found.out and "raise inner.steps=1" in found.out
+    assert found.code == 0 and "is near ln(12) = 2.48, that of random guessing" in found.out and "raise inner.steps=1" in found.out
 
 
 @pytest.mark.slow
@@ -348,7 +348,7 @@ def test_a_label_of_the_data_is_not_confused_with_none_of_these(cli, tmp_path):
     (tmp_path / "rows.csv").write_text("text,label\na,late\nb,late\nc,none_of_these\nd,none_of_these\n")
     found = cli("finetune", "checkpoint=tiny", "data.train=rows.csv", "none_of_these=0.2", "hydra.run.dir=tuned")
     assert found.code == 2 and "rows.csv: the label none_of_these is reserved for out-of-scope texts" in found.err
-    with pytest.raises(UserError, match=r"the label None-of-these \(nearly none_of_these\) is what"):
+    with pytest.raises(UserError, match=r"the label None-of-these \(nearly none_of_these\) is reserved"):
         metatrain.load("tiny").adapt([("a", "late"), ("b", "None-of-these")], none_of_these=0.2)
     with pytest.raises(UserError, match="the label none_of_these"):
         metatrain.load("tiny").adapt([("a", "late"), ("b", "none_of_these")], none_of_these=0.2)

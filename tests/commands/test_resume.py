@@ -169,7 +169,7 @@ def test_a_damaged_checkpoint_is_set_aside_with_a_warning(cli, copied):
     (copied / "checkpoints" / "step-00000003" / "model.safetensors").write_bytes(b"x")
     found = cli("resume", str(copied), "outer.steps=4")
     assert found.code == 0, found.err
-    assert "warning: " in found.out and "set aside" in found.out and "resuming from step-00000002" in found.out
+    assert "warning: " in found.out and "renamed to" in found.out and "resuming from step-00000002" in found.out
 
 
 def test_a_checkpoint_of_another_model(cli, copied):
@@ -201,7 +201,7 @@ def test_tasks_whose_data_has_changed_are_refused_unless_others_are_asked_for(cl
     (data / "a.csv").write_text((data / "a.csv").read_text().replace("nice a 7", "fine a 7"))
     found = cli("resume", "run", "outer.steps=4")
     assert found.code == 2
-    assert "the tasks' data is not what it was" in found.err and len(found.err.splitlines()) == 1
+    assert "the data of the tasks differs from that" in found.err and len(found.err.splitlines()) == 1
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
     found = cli("resume", "../run", "outer.steps=4", "tasks.meta_train.tasks=[b]")

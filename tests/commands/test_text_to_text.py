@@ -118,7 +118,7 @@ def test_examples_that_are_read_in_context_are_read_by_predict_too(cli):
     said = {}
     for examples in ("examples", "other"):
         found = cli("finetune", "checkpoint=run", f"data.train={examples}.jsonl", "data.test=examples.jsonl", f"hydra.run.dir={examples}")
-        assert found.code == 0 and "are read before every text" in found.out
+        assert found.code == 0 and "form the context of every text" in found.out
         said[examples] = [json.loads(line) for line in cli("predict", f"model={examples}", "data=examples.jsonl").out.splitlines()]
         right = [answer["label"] == row["label"] for answer, row in zip(said[examples], rows)]
         assert json.loads(Path(examples, "results.json").read_text())["test"]["accuracy"] == sum(right) / len(right)
