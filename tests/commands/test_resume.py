@@ -144,7 +144,7 @@ def test_a_finished_run_can_be_trained_longer(cli, copied):
 def test_settings_that_would_train_nothing_are_refused_and_the_run_stays_as_it_is(cli, copied):
     before = {path: path.read_bytes() for path in copied.iterdir() if path.suffix in (".json", ".jsonl", ".yaml")}
     for setting, words in (
-        ("inner.lr=0.5", "is complete at step 3, and inner.lr would train nothing; to train on, raise outer.steps, or start a new run"),
+        ("inner.lr=0.5", "is complete at step 3, so inner.lr would have no effect; to continue training, raise outer.steps, or start a new run"),
         ("seed=7", "has seed=0, which cannot change; start a new run with metatrain train and seed=7"),
         ("algorithm=protonet", "keeps its choice of algorithm; metatrain resume changes single settings"),
         ("algorithm=", "keeps its choice of algorithm"),
