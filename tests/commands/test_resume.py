@@ -146,9 +146,9 @@ def test_settings_that_would_train_nothing_are_refused_and_the_run_stays_as_it_i
     for setting, words in (
         ("inner.lr=0.5", "is complete at step 3, so inner.lr would have no effect; to continue training, raise outer.steps, or start a new run"),
         ("seed=7", "has seed=0, which cannot change; start a new run with metatrain train and seed=7"),
-        ("algorithm=protonet", "keeps its choice of algorithm; metatrain resume changes single settings"),
-        ("algorithm=", "keeps its choice of algorithm"),
-        ("+experiment=arsc", "keeps its choice of experiment"),
+        ("algorithm=protonet", "cannot change its option of algorithm; metatrain resume changes single settings"),
+        ("algorithm=", "cannot change its option of algorithm"),
+        ("+experiment=arsc", "cannot change its option of experiment"),
         ("hydra.run.dir=elsewhere", "is resumed where it is; leave hydra.run.dir out"),
     ):
         found = cli("resume", str(copied), setting)

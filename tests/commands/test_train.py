@@ -77,7 +77,7 @@ def test_training_stops_early_when_validation_no_longer_improves(cli, tmp_path):
     assert said in (tmp_path / "run" / "run.log").read_text()
     before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir() if path.suffix in (".json", ".jsonl", ".yaml")}
     found = cli("resume", "run", "outer.steps=60")
-    assert found.code == 2 and "run stopped early at step 3 (validation.patience=2), and outer.steps would train nothing" in found.err, found.err
+    assert found.code == 2 and "run stopped early at step 3 (validation.patience=2), so outer.steps would have no effect" in found.err, found.err
     assert before == {path: path.read_bytes() for path in before}
     assert "finished (it stopped early); to train longer: metatrain resume run validation.patience=null" in cli("resume", "run").out
 
