@@ -103,7 +103,7 @@ def test_classes_of_somebody_else_may_do_anything(tmp_path):
     name = pipeline(tmp_path, ("Pooling", MEAN))
     listed = (tmp_path / "modules.json").read_text()
     (tmp_path / "modules.json").write_text(listed.replace(f"{KIND}Pooling", "attentive.Pooling"))
-    with pytest.raises(UserError, match="of the modules Transformer, attentive.Pooling, which cannot be computed here"):
+    with pytest.raises(UserError, match="of the modules Transformer, attentive.Pooling, which are not supported"):
         opened(name)
 
 
