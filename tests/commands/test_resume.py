@@ -162,7 +162,7 @@ def test_the_best_so_far_is_scored_as_those_to_come(cli, copied):
     best = json.loads((copied / "checkpoints/step-00000003/state.json").read_text())["best_step"]
     found = cli("resume", str(copied), "outer.steps=4", "validation.episodes=3", "validation.every=5", "evaluation.arms=[]")
     assert found.code == 0, found.err
-    assert f"the best checkpoint so far (step {best}, before " in found.out and f") has accuracy {scores[best]:.3f}\n" in found.out
+    assert f"the best checkpoint so far (step {best}, previously " in found.out and f") now scores accuracy {scores[best]:.3f}\n" in found.out
 
 
 def test_a_damaged_checkpoint_is_set_aside_with_a_warning(cli, copied):
