@@ -120,7 +120,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _completer(command: str) -> Callable[[list[str]], list[str]] | None:
-    """What a command whose settings Hydra does not compose proposes as its next word."""
+    """Return the completions of a command whose settings Hydra does not compose."""
     return getattr(importlib.import_module(COMMANDS[command][0]), "completions", None) if command in COMMANDS else None
 
 

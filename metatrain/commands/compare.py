@@ -214,7 +214,7 @@ def _rows(compared: Sequence[Compared], shots: str) -> Iterator[list[str]]:
 
 
 def _notes(compared: Sequence[Compared]) -> list[str]:
-    """How the tables are to be read."""
+    """Return the notes below the tables."""
     notes = [f"{each.letter}: {note}" for each in compared if len(each.runs) > 1 and not each.trainings.problem() for note in reading(each.trainings)]
     for each in compared:
         if len(each.runs) > 1 and (problem := each.trainings.problem()):

@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> None:
 
 
 def completions(before: list[str]) -> list[str]:
-    """What may come next in a command line: a setting."""
+    """Return the completions: settings."""
     return [] if before else sorted(_settings())
 
 
@@ -70,7 +70,7 @@ def _settings() -> dict[str, dict[str, Setting]]:
 
 
 def _hint(key: str, settings: Iterable[str]) -> str:
-    """What was probably meant."""
+    """Return the suggestion for a misspelt setting."""
     from metatrain.config.compose import groups_of
     from metatrain.config.explain import suggestion
 

@@ -1,4 +1,4 @@
-"""What `finetune` says of a model that it adapted: cross-validation, logistic regression beside it, the test."""
+"""Results of `finetune`: cross-validation, the logistic-regression baseline, the test."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> None:
 
 
 def completions(before: list[str]) -> list[str]:
-    """What may come next in a command line: an experiment; the name of the copy is free."""
+    """Return the completions: an experiment; the name of the copy is free."""
     return [] if before else sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
 
 

@@ -79,7 +79,7 @@ def _own_folders(flags: list[str]) -> list[Path]:
 
 
 def completions(before: list[str]) -> list[str]:
-    """What may come next in a command line: a kind, then one of its names."""
+    """Return the completions: a kind, then one of its names."""
     from metatrain.config.compose import conf_dir
 
     if not before:

@@ -71,7 +71,7 @@ def seed_tables(trainings: Trainings) -> Iterator[Rows]:
 
 
 def reading(trainings: Trainings) -> list[str]:
-    """How the tables are to be read."""
+    """Return the notes below the tables."""
     tasks, seeds = len(trainings.results[0]["protocol"]["tasks"]), len(trainings.seeds)
     over = f"{tasks} tasks ({tasks - 1} degrees of freedom)" if tasks > 2 else "the episodes of these tasks"
     lines = [f"95% intervals are over {over} and {seeds} training seeds ({seeds - 1}); p is corrected for the comparisons of its table (Holm)"]

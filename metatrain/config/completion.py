@@ -33,7 +33,7 @@ def complete(arguments: list[str], commands: Iterable[str], own: Callable[[str],
 
 
 def _next(command: str, before: list[str], current: str, shell: str, own: Callable[[str], Completer | None]) -> list[str]:
-    """What may come next in the line of a command, and begins like the current word."""
+    """Return the completions of a command line that begin like the current word."""
     from metatrain.config.compose import groups_of
     from metatrain.config.overrides import SHORTHANDS, normalise, split_flags
     from metatrain.config.schema import SCHEMAS

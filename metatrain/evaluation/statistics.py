@@ -165,7 +165,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def verdict(difference: float, p: float) -> str:
-    """What a difference says whose p, adjusted for the other comparisons beside it, is this."""
+    """Return the verdict on a difference, given its p adjusted for the other comparisons of the table."""
     return "not distinguishable" if not p < LEVEL else "better" if difference > 0 else "worse"
 
 

@@ -29,7 +29,7 @@ class Unlabelled:
 
 @dataclass(frozen=True)
 class Survey:
-    """What a file of rows to predict holds."""
+    """The rows of a file to predict."""
 
     fields: list[str]  # names of all its columns
     notes: list[str]  # what reading had to say
