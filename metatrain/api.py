@@ -26,15 +26,15 @@ from metatrain.commands.building import adapted_to, check_no_label_is_none, chec
 from metatrain.config.schema import AlgorithmOverrides, InnerOverrides, Overrides
 from metatrain.errors import UserError
 from metatrain.evaluation.protocol import texts_of
+from metatrain.gradient.parameters import Parameters
 from metatrain.meta.encoder_learner import EncoderLearner
-from metatrain.meta.parameters import Parameters
 from metatrain.models.export import NONE, is_none
+from metatrain.run import hardware
+from metatrain.run.atomic import whole_file
+from metatrain.run.config import HardwareConfig
 from metatrain.tasks.episodes import given_episode
 from metatrain.tasks.labels import clean_label
 from metatrain.tasks.texts import PAIR, has_lone_surrogate, plain
-from metatrain.training import hardware
-from metatrain.training.config import HardwareConfig
-from metatrain.training.whole_files import whole_file
 
 _FORMAT = "metatrain task 1"
 Text = str | tuple[str, str]  # a tuple: two texts that belong together, a premise and a hypothesis, say

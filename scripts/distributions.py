@@ -17,9 +17,9 @@ import numpy as np
 from results_page import ROOT, Run, Section, candidates_table, difference, mean, meta_trained, paired, percent, read_results, run_once, train, write_page
 
 from metatrain.config.schema import TrainConfig
+from metatrain.run.directory import RunDirectory
 from metatrain.tasks.distribution import load_tasks
 from metatrain.tracking.metrics import read_metrics
-from metatrain.training.run_directory import RunDirectory
 
 RUNS = ROOT / "outputs" / "results" / "distributions"
 DRAWS = 2  # random selections that a selection by nearness is compared with

@@ -10,7 +10,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from metatrain.meta import inner, meta_gradient, noise
+from metatrain.gradient import inner_rules as inner
+from metatrain.gradient import meta_gradient
+from metatrain.meta import noise
 from metatrain.models import adapted, heads
 
 ROOT = Path(__file__).parents[1]
@@ -91,7 +93,7 @@ def page() -> str:
     rules = {name: type(make(1.0, ())) for name, make in heads.RULES.items()}
     modes = docstring(meta_gradient.meta_gradient)
     modes = re.sub(r"\n  +", " ", modes[modes.index("- `exact`") :])
-    where = "tests/meta/test_meta_gradient.py` (closed forms and unrolled graphs) and `tests/meta/test_learner.py` (a small BERT)"
+    where = "tests/gradient/test_meta_gradient.py` (closed forms and unrolled graphs) and `tests/meta/test_learner.py` (a small BERT)"
     kinds = {
         "all": "the whole encoder and the head",
         "head": "the head",
@@ -118,7 +120,7 @@ def page() -> str:
         "Layers below the first adapted layer run once per episode. With `algorithm.train=adapted`, meta-training updates only the adapted",
         "parameters of the encoder. An exported model has its adapters merged into the weights and loads as a plain Hugging Face model.",
         "",
-        registry("inner.rule", inner.RULES, "tests/meta/test_inner.py"),
+        registry("inner.rule", inner.RULES, "tests/gradient/test_inner_rules.py"),
         "",
         f"## `algorithm.meta_gradient`\n\nChecked by `{where}.\n\n{modes}",
         "",

@@ -22,12 +22,12 @@ from metatrain.commands.building import open_checkpoint
 from metatrain.config.schema import Overrides
 from metatrain.evaluation.logistic_regression import logistic_regression
 from metatrain.evaluation.protocol import texts_of
+from metatrain.gradient.inner_rules import HEAD
 from metatrain.meta.encoder_learner import EncoderLearner
-from metatrain.meta.inner import HEAD
 from metatrain.models.export import is_none
+from metatrain.run import hardware
+from metatrain.run.config import HardwareConfig
 from metatrain.tasks.episodes import given_episode
-from metatrain.training import hardware
-from metatrain.training.config import HardwareConfig
 
 DOMAINS = ("banking", "credit_cards")
 SHOTS = (1, 2, 5, 10)

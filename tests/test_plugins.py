@@ -11,8 +11,8 @@ from conftest import ROOT
 
 from metatrain import plugins
 from metatrain.errors import UserError
-from metatrain.meta.config import InnerConfig
-from metatrain.meta.inner import make_inner_rule
+from metatrain.gradient.config import InnerConfig
+from metatrain.gradient.inner_rules import make_inner_rule
 
 HEAD = """
 from metatrain.models.heads import PrototypeHead

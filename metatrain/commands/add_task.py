@@ -32,9 +32,9 @@ def main(arguments: list[str]) -> None:
     if not arguments:
         raise UserError("metatrain tasks add needs a file; see metatrain tasks add --help")
     from metatrain.config.compose import conf_dir
+    from metatrain.paths import local_path
+    from metatrain.run.hints import shell_quoted, typed_setting
     from metatrain.tasks.columns import guess_columns
-    from metatrain.tasks.names import local_path
-    from metatrain.training.hints import shell_quoted, typed_setting
 
     path, given = local_path(arguments[0]), _settings(arguments[1:])
     guess = guess_columns(path, {key: value for key, value in given.items() if key not in ("name", "folder")})

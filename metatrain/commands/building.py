@@ -18,16 +18,17 @@ from metatrain.config.explain import explain
 from metatrain.config.overrides import quoted
 from metatrain.config.schema import AlgorithmOverrides, InnerOverrides, ModelOverrides, Overrides, TrainConfig
 from metatrain.errors import UserError
+from metatrain.gradient.config import InnerConfig
+from metatrain.gradient.inner_rules import HEAD, LEARNS_RATES
+from metatrain.gradient.meta_gradient import SECOND_ORDER
+from metatrain.gradient.parameters import Parameters
 from metatrain.meta.algorithm import check_algorithm
-from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.head_fit import Fit
-from metatrain.meta.inner import HEAD, LEARNS_RATES
 from metatrain.meta.language_learner import LanguageLearner
 from metatrain.meta.learner import Learner
-from metatrain.meta.meta_gradient import SECOND_ORDER
-from metatrain.meta.parameters import Parameters
 from metatrain.meta.watcher import Watcher
 from metatrain.models import adapters
 from metatrain.models.config import ModelConfig
@@ -40,21 +41,21 @@ from metatrain.models.language_model import LanguageModel
 from metatrain.models.pictures import PictureEncoder, is_of_pictures, load_picture_encoder
 from metatrain.models.pretrained import check_remote_code
 from metatrain.models.sentence_pipeline import read_pipeline
+from metatrain.paths import local_path
+from metatrain.run import checkpoint
+from metatrain.run.atomic import written_whole
+from metatrain.run.directory import RunDirectory, is_run
+from metatrain.run.hints import resume_command
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.episodes import way_of
 from metatrain.tasks.labels import folded
-from metatrain.tasks.names import local_path
-from metatrain.training import checkpoint
-from metatrain.training.hints import resume_command
 from metatrain.training.memory_limit import fit_training, largest_episode
 from metatrain.training.outer import blended
-from metatrain.training.run_directory import RunDirectory, is_run
 from metatrain.training.trainer import load_parameters
-from metatrain.training.whole_files import written_whole
 
 if TYPE_CHECKING:
+    from metatrain.run.ranks import Ranks
     from metatrain.tasks.task import Task
-    from metatrain.training.ranks import Ranks
 
 RECIPE_FORMAT = 1
 _BUILT_IN = ("minilm", "tiny")

@@ -84,9 +84,9 @@ def main(arguments: list[str]) -> None:
         raise UserError("metatrain compare needs at least two runs: metatrain compare RUN RUN")
     from rich.console import Console
 
+    from metatrain.run.atomic import place_for
     from metatrain.tracking.console import sparkline
     from metatrain.tracking.metrics import validation_scores
-    from metatrain.training.whole_files import place_for
 
     paths = [place_for("html", page, (".html", ".htm")) for page in pages]
     if finetuned := _finetuned(named):
@@ -119,7 +119,7 @@ def main(arguments: list[str]) -> None:
 
 def _split(argument: str) -> tuple[str, str]:
     """Return (the run, its arm or nothing); a colon may be part of a path."""
-    from metatrain.training.latest import pinned
+    from metatrain.run.latest import pinned
 
     whole = ":" not in argument or Path(argument).is_dir()
     reference, arm = (argument, "") if whole else argument.rsplit(":", 1)
@@ -160,7 +160,7 @@ def _read(argument: str) -> Run:
 def _evaluated(record: Record) -> Record | None:
     """The run of train that a run of evaluate looked at, if it is one and still there."""
     from metatrain.report.record import read
-    from metatrain.training.run_directory import is_run
+    from metatrain.run.directory import is_run
 
     checkpoint = Path(str(record.results.get("checkpoint")))
     return read(checkpoint) if is_run(checkpoint) else None

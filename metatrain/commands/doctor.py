@@ -43,15 +43,15 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
 
     from metatrain.commands.building import Recipe, build_learner
     from metatrain.evaluation.protocol import texts_of
+    from metatrain.gradient.parameters import Parameters
     from metatrain.meta.algorithm import check_algorithm
-    from metatrain.meta.parameters import Parameters
     from metatrain.meta.probe import COMPARED, probe, slope_error
+    from metatrain.run import hardware
+    from metatrain.run.diagnosis import RESUME_RUNS, findings, resumes_exactly
+    from metatrain.run.ranks import Ranks
     from metatrain.tasks.distribution import load_tasks
     from metatrain.tasks.episodes import check_tasks, training_episode
     from metatrain.tracking.console import Display
-    from metatrain.training import hardware
-    from metatrain.training.diagnosis import RESUME_RUNS, findings, resumes_exactly
-    from metatrain.training.ranks import Ranks
 
     with Display() as display:
         for finding in findings():

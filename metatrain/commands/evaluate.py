@@ -56,13 +56,13 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.evaluation.protocol import Setup, check_evaluation, names_notes
     from metatrain.evaluation.text_scores import check_scores
     from metatrain.report.page import write_report
+    from metatrain.run import hardware
+    from metatrain.run.directory import RunDirectory, recorded
+    from metatrain.run.hints import shown
+    from metatrain.run.latest import pin
+    from metatrain.run.signals import StopRequest
     from metatrain.tracking.console import Display
-    from metatrain.training import hardware
-    from metatrain.training.hints import shown
-    from metatrain.training.latest import pin
     from metatrain.training.memory_limit import fit_adaptation
-    from metatrain.training.run_directory import RunDirectory, recorded
-    from metatrain.training.signals import StopRequest
 
     RunDirectory.check_new(path, "evaluate")
     overrides = pin(config, overrides, "checkpoint", "evaluation.joint")

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from metatrain.gradient.parameters import Parameters
     from metatrain.meta.learner import Learner
-    from metatrain.meta.parameters import Parameters
     from metatrain.tasks.episodes import Episode
     from metatrain.tasks.files import Table
     from metatrain.tracking.console import Display
@@ -87,14 +87,14 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.meta.label_names import unread_note
     from metatrain.models.export import save_finetuned
     from metatrain.report.page import write_report
+    from metatrain.run import hardware
+    from metatrain.run.atomic import write_json, written_whole
+    from metatrain.run.directory import RunDirectory, recorded
+    from metatrain.run.hints import shown, typed_setting
+    from metatrain.run.latest import pin
     from metatrain.tracking.console import Display
     from metatrain.tracking.model_card import finetuned_card
-    from metatrain.training import hardware
-    from metatrain.training.hints import shown, typed_setting
-    from metatrain.training.latest import pin
     from metatrain.training.memory_limit import fit_adaptation
-    from metatrain.training.run_directory import RunDirectory, recorded
-    from metatrain.training.whole_files import write_json, written_whole
 
     RunDirectory.check_new(path, "finetune")
     overrides = pin(config, overrides, "checkpoint")
@@ -201,9 +201,9 @@ def _read(data: DataConfig, strangers: bool, say: Callable[[str], None]) -> Exam
     from metatrain.commands.building import check_no_label_is_none
     from metatrain.errors import UserError
     from metatrain.evaluation.text_scores import check_score
+    from metatrain.paths import local_path
     from metatrain.tasks.episodes import given_episode
     from metatrain.tasks.files import Columns, read_file
-    from metatrain.tasks.names import local_path
     from metatrain.tasks.sources import pictures_of
 
     columns = Columns(data.text, data.label, pair=data.pair, target=data.target)

@@ -15,11 +15,11 @@ from metatrain.evaluation import statistics
 from metatrain.evaluation.analysis import mistakes_in
 from metatrain.evaluation.held_out import Baseline, baseline, baseline_fits, by_class, interval, reliability
 from metatrain.evaluation.protocol import scored
+from metatrain.gradient.parameters import Parameters
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.head_fit import Fit
 from metatrain.meta.learner import Learner
-from metatrain.meta.parameters import Parameters
 from metatrain.models.export import is_none
 from metatrain.tasks.episodes import Episode
 from metatrain.tracking.console import Display

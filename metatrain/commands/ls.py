@@ -158,8 +158,8 @@ def _runs(most: int | None = None) -> Table:
 
 
 def _read_runs() -> Iterator[dict[str, str]]:
-    from metatrain.training.hints import shown
-    from metatrain.training.latest import run_records
+    from metatrain.run.hints import shown
+    from metatrain.run.latest import run_records
 
     for path in run_records():
         try:
@@ -178,7 +178,7 @@ def _read_runs() -> Iterator[dict[str, str]]:
 
 def _state(folder: Path, record: dict[str, Any]) -> str:
     """As the run has recorded it; `running` only if a process has it, else it was killed."""
-    from metatrain.training.run_directory import RunDirectory
+    from metatrain.run.directory import RunDirectory
 
     state = record.get("state", "")
     if state != "running":

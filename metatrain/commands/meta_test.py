@@ -12,10 +12,10 @@ from metatrain.evaluation.prediction import Arm
 from metatrain.evaluation.protocol import SUBJECT, Scores, Setup, evaluate, validation_episodes
 from metatrain.evaluation.sharing import Workers
 from metatrain.models.encoder import Encoder
+from metatrain.run.atomic import write_json
+from metatrain.run.directory import RunDirectory
 from metatrain.tasks.task import TaskDistribution
 from metatrain.tracking.console import Display, results_table, verdict_lines
-from metatrain.training.run_directory import RunDirectory
-from metatrain.training.whole_files import write_json
 
 
 class MetaTest:

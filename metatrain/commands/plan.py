@@ -68,12 +68,12 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.meta.algorithm import check_algorithm
     from metatrain.meta.memory import MemoryUse
     from metatrain.meta.recorded import Recorded
+    from metatrain.run import hardware
+    from metatrain.run.ranks import Ranks
     from metatrain.tasks.distribution import load_tasks
     from metatrain.tasks.episodes import training_episode
     from metatrain.tracking.console import Display
-    from metatrain.training import hardware
     from metatrain.training.check import check_needs, check_training
-    from metatrain.training.ranks import Ranks
 
     with Display() as display:
         check_algorithm(config.algorithm, config.inner, config.model)
@@ -137,7 +137,7 @@ def _measured(learner: Learner, episodes: list[EpisodeTexts], device: torch.devi
     """Seconds of a meta-update, once warm, and the bytes by which memory rises in it."""
     import time
 
-    from metatrain.training import hardware
+    from metatrain.run import hardware
 
     step = max(learner.algorithm.first_order_until, learner.algorithm.multi_step_until)  # as it is for most of the run
     if learner.recorded is None:

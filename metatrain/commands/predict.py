@@ -62,12 +62,12 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.models.export import Classifier, read_facts
     from metatrain.models.folders import model_folder
     from metatrain.models.writer import TASK, Writer
+    from metatrain.paths import local_path
+    from metatrain.run import hardware
+    from metatrain.run.directory import RunDirectory
     from metatrain.tasks.files import Columns
-    from metatrain.tasks.names import local_path
     from metatrain.tasks.texts import has_lone_surrogate, plain
     from metatrain.tracking.console import Display
-    from metatrain.training import hardware
-    from metatrain.training.run_directory import RunDirectory
 
     if (config.text is None) == (config.data is None):
         raise UserError('give either text="..." or data=FILE')
@@ -117,7 +117,7 @@ class Source:
 
 def _source(data: str | None, columns: Columns) -> Source:
     """Raises: UserError: the file cannot be read, or no row of it can."""
-    from metatrain.tasks.names import local_path
+    from metatrain.paths import local_path
     from metatrain.tasks.sources import pictures_in
     from metatrain.tasks.texts import path_of
     from metatrain.tasks.unlabelled import Unlabelled, file_rows, piped_rows, survey

@@ -16,11 +16,11 @@ import pyarrow
 import pyarrow.parquet
 
 from metatrain.errors import UserError
+from metatrain.run.atomic import place_for, whole_file
 from metatrain.tasks.labels import as_text
 from metatrain.tasks.rows import Number, Other, format_of
 from metatrain.tasks.texts import PAIR, is_picture, path_of
 from metatrain.tasks.unlabelled import Unlabelled
-from metatrain.training.whole_files import place_for, whole_file
 
 _OTHERS = (".xlsx", ".xls", ".ods", ".feather", ".arrow", ".avro", ".orc", ".xml", ".html", ".pdf", ".docx", ".zip", ".bz2", ".xz", ".zst", ".npy", ".pkl")
 REASON = "reason"  # why a row has no prediction

@@ -35,7 +35,7 @@ def start(config: PushConfig, path: Path, overrides: list[str]) -> None:
 
     from metatrain.errors import UserError
     from metatrain.models.folders import is_model, model_folder
-    from metatrain.tasks.names import local_path
+    from metatrain.paths import local_path
 
     folder = model_folder(local_path(config.model.path))
     if not is_model(folder):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from metatrain.errors import UserError
-from metatrain.training.latest import pinned
+from metatrain.run.latest import pinned
 
 USAGE = """\
 usage: metatrain report [RUN] [out=FILE.html] [pictures=DIR]
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> None:
     from metatrain.report.charts import charts
     from metatrain.report.page import pictures, write_report
     from metatrain.report.record import read
-    from metatrain.training.whole_files import folder_for, place_for
+    from metatrain.run.atomic import folder_for, place_for
 
     page = place_for("out", options["out"], (".html", ".htm")) if options.get("out") else run / "report.html"
     figures = folder_for("pictures", options["pictures"]) if options.get("pictures") else None

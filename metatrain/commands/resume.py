@@ -14,7 +14,7 @@ from metatrain.config.settings import leaves
 from metatrain.errors import UserError
 
 if TYPE_CHECKING:
-    from metatrain.training.run_directory import RunDirectory
+    from metatrain.run.directory import RunDirectory
 
 USAGE = """\
 usage: metatrain resume [RUN|latest] [SETTING=VALUE ...]
@@ -31,7 +31,7 @@ examples:
 
 def main(arguments: list[str]) -> None:
     """Entry point; the first argument that is no setting names the run."""
-    from metatrain.training.run_directory import RunDirectory
+    from metatrain.run.directory import RunDirectory
 
     if {"-m", "--multirun"} & set(arguments):
         raise UserError("metatrain resume resumes a single run; remove -m, or start a grid with metatrain train -m")
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> None:
 
 def _check_overrides(run: RunDirectory, config: TrainConfig, overrides: list[str]) -> None:
     """Raises: UserError: an override would choose another option of a config group, or another seed."""
-    from metatrain.training.hints import shown
+    from metatrain.run.hints import shown
 
     groups = [field.name for field in fields(config) if is_dataclass(getattr(config, field.name))]
     for item in overrides:
@@ -77,8 +77,8 @@ def go_on(run: RunDirectory, config: TrainConfig, overrides: list[str]) -> None:
     """Resume a run from its newest checkpoint; show the results of one that is finished, unless its settings change."""
     from metatrain.commands.meta_test import show
     from metatrain.commands.train import Job, run_job
+    from metatrain.run.hints import resume_command, shown
     from metatrain.tracking.console import Display
-    from metatrain.training.hints import resume_command, shown
 
     if overrides or run.read_record().get("state") != "done":
         run_job(Job(config, run.path, overrides, changes=_changes(run.load_config(TrainConfig), config)))
@@ -93,9 +93,9 @@ def go_on(run: RunDirectory, config: TrainConfig, overrides: list[str]) -> None:
 
 def check_same(run: RunDirectory, config: TrainConfig) -> None:
     """Raises: UserError: the run that a grid has found in a job's directory has other settings, or is finished and its tasks' data has changed since."""
+    from metatrain.run import checkpoint
+    from metatrain.run.hints import shown
     from metatrain.tasks.distribution import load_tasks
-    from metatrain.training import checkpoint
-    from metatrain.training.hints import shown
 
     changes = [line for line in _changes(run.load_config(TrainConfig), config) if not line.startswith(("hardware.", "tracking."))]
     if changes:

@@ -60,12 +60,12 @@ def main(arguments: list[str]) -> None:
 def start(config: SweepConfig, path: Path, overrides: list[str]) -> None:
     """Work on the search in `path` until all of its trials have been begun."""
     from metatrain.config.compose import composed
+    from metatrain.run.directory import check_empty
+    from metatrain.run.hints import shell_quoted, shown
     from metatrain.search import report
     from metatrain.search.space import distributions
     from metatrain.search.study import LOCK, Study, check_search, error_of, rows
     from metatrain.tracking.console import Display
-    from metatrain.training.hints import shell_quoted, shown
-    from metatrain.training.run_directory import check_empty
 
     check_search(config.search)
     space = distributions(config.search.space)
@@ -130,9 +130,9 @@ def check_data(path: Path, config: SweepConfig, space: Collection[str]) -> None:
     if any(key.startswith(("tasks", "seed", "evaluation.seed")) for key in space):
         return
     for checkpoints in path.glob("trials/*/checkpoints"):
+        from metatrain.run.checkpoint import newest_state
+        from metatrain.run.hints import shown
         from metatrain.tasks.distribution import load_tasks
-        from metatrain.training.checkpoint import newest_state
-        from metatrain.training.hints import shown
 
         if (judged_on := newest_state(checkpoints).get("tasks")) is None:
             continue
@@ -146,8 +146,8 @@ def _run(study: Study, taken: Taken, settings: Callable[[Taken], TrainConfig], d
     """One trial, in a process of its own, from its beginning or from its newest checkpoint."""
     from metatrain.commands.train import Job
     from metatrain.commands.workers import run_in_processes
+    from metatrain.run.directory import RunDirectory
     from metatrain.tracking.metrics import read_metrics, validation_scores
-    from metatrain.training.run_directory import RunDirectory
 
     run, number = RunDirectory(taken.path), taken.number
     told = False

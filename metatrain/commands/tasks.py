@@ -131,9 +131,9 @@ def _compare(config: TasksCommandConfig, tasks: TaskDistribution, drawing: Path 
     from metatrain.errors import UserError
     from metatrain.evaluation.task_similarity import draw_map, select, similarity
     from metatrain.models.encoder import load_encoder
+    from metatrain.run import hardware
+    from metatrain.run.hints import shell_quoted
     from metatrain.tasks.episodes import SPLITS
-    from metatrain.training import hardware
-    from metatrain.training.hints import shell_quoted
 
     if not 0 <= config.nearness <= 1:
         raise UserError(f"nearness={config.nearness} must be between 0 (diverse tasks) and 1 (tasks similar to the target)")
@@ -172,7 +172,7 @@ def _compare(config: TasksCommandConfig, tasks: TaskDistribution, drawing: Path 
 
 def _place_for_map(name: str) -> Path:
     """Raises: UserError: `matplotlib` is missing, the kind of picture is unknown, or no file can be there."""
-    from metatrain.training.whole_files import place_for
+    from metatrain.run.atomic import place_for
 
     check_installed("map=FILE", "matplotlib", "explore")
     return place_for("map", name, (".png", ".svg", ".pdf"))
@@ -182,9 +182,9 @@ def _target(config: TasksCommandConfig, wanted: str, everything: Sequence[tuple[
     """Where the target is among the tasks, and the tasks with it."""
     from metatrain.config.explain import suggestion
     from metatrain.errors import UserError
+    from metatrain.paths import local_path
     from metatrain.tasks.distribution import task_of_file
     from metatrain.tasks.files import Columns
-    from metatrain.tasks.names import local_path
     from metatrain.tasks.rows import format_of
 
     path = local_path(wanted)

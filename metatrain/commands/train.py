@@ -11,17 +11,17 @@ from metatrain.commands.grid import add_run, grid_runs, show_seeds
 from metatrain.config.compose import is_of_grid, run_under_hydra
 from metatrain.config.schema import TrainConfig
 from metatrain.errors import Stopped
-from metatrain.training import slurm
-from metatrain.training.rank_environment import is_first_rank, number_of_ranks
+from metatrain.run import slurm
+from metatrain.run.rank_environment import is_first_rank, number_of_ranks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import torch
 
+    from metatrain.run.directory import RunDirectory
     from metatrain.tasks.task import Task, TaskDistribution
     from metatrain.tracking.weights_and_biases import WandbRun
-    from metatrain.training.run_directory import RunDirectory
 
 
 _MANY_TEXTS = 20_000  # fewer are tokenised, in a moment, when their task is drawn
@@ -91,7 +91,7 @@ class Job:
 def main(arguments: list[str]) -> None:
     """Entry point; `arguments` are Hydra's."""
     if number_of_ranks() > 1:
-        from metatrain.training.ranks import share_run_id
+        from metatrain.run.ranks import share_run_id
 
         share_run_id()
     slurm.announce_ends_by_preemption_signal()
@@ -103,13 +103,13 @@ def main(arguments: list[str]) -> None:
 
 def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
     """Start a new run in `path`; a run of a grid that is there already, from an earlier start of the same command, is resumed."""
-    from metatrain.training.latest import pin
+    from metatrain.run.latest import pin
 
     overrides = pin(config, overrides, "model.name", "evaluation.joint")
     try:
         if is_of_grid():
             from metatrain.commands.resume import check_same, go_on
-            from metatrain.training.run_directory import RunDirectory, is_run
+            from metatrain.run.directory import RunDirectory, is_run
 
             add_run(path)
             if is_run(path):
@@ -145,19 +145,19 @@ def meta_train(job: Job) -> None:
     from metatrain.evaluation.protocol import Setup, check_evaluation, names_notes
     from metatrain.meta.algorithm import check_algorithm
     from metatrain.models.pretrained import save_tokenizer
+    from metatrain.run import hardware
+    from metatrain.run.atomic import write_text, written_whole
+    from metatrain.run.directory import RunDirectory, recorded
+    from metatrain.run.failpoints import failpoint
+    from metatrain.run.hints import shown, typed_setting
+    from metatrain.run.latest import latest
+    from metatrain.run.ranks import join
+    from metatrain.run.signals import StopRequest
     from metatrain.tasks.distribution import load_tasks
     from metatrain.tracking.console import Display, gain_line
     from metatrain.tracking.weights_and_biases import WandbRun, check_tracking
-    from metatrain.training import hardware
     from metatrain.training.check import check_needs, check_training
-    from metatrain.training.failpoints import failpoint
-    from metatrain.training.hints import shown, typed_setting
-    from metatrain.training.latest import latest
-    from metatrain.training.ranks import join
-    from metatrain.training.run_directory import RunDirectory, recorded
-    from metatrain.training.signals import StopRequest
     from metatrain.training.trainer import Trainer
-    from metatrain.training.whole_files import write_text, written_whole
 
     ranks = join(job.config.hardware)
     config, held = job.config, RunDirectory(job.path.resolve())
@@ -285,9 +285,9 @@ def _report(config: TrainConfig, run: RunDirectory, wandb: WandbRun, numbers: di
 def _card(config: TrainConfig, results: dict[str, Any], tasks: TaskDistribution, updates: int, run: RunDirectory, device: torch.device, ranks: int) -> str:
     """The model's card."""
     from metatrain import __version__
+    from metatrain.run import hardware
     from metatrain.tracking.metrics import read_metrics
     from metatrain.tracking.model_card import meta_trained_card
-    from metatrain.training import hardware
 
     names = {split: [task.name for task in tasks.split(split)] for split in ("meta_train", "meta_validation", "meta_test")}
     seconds = sum(record["seconds"] for record in read_metrics(run.path / "timings.jsonl"))

@@ -28,9 +28,9 @@ from metatrain.commands.train import Job, meta_train
 from metatrain.config.compose import escaped, typed
 from metatrain.config.schema import TrainConfig
 from metatrain.errors import PREEMPTION, LostRanks, RestartableError, Stopped, UserError, of_system
-from metatrain.training.hints import resume_command
-from metatrain.training.rank_environment import environment
-from metatrain.training.whole_files import write_json
+from metatrain.run.atomic import write_json
+from metatrain.run.hints import resume_command
+from metatrain.run.rank_environment import environment
 
 _GRACE = 3.0  # seconds that the others have when a process has ended badly
 _LOOK_EVERY = 0.05  # seconds

@@ -8,12 +8,14 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from metatrain.evaluation.config import EvaluationConfig
-from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.gradient.config import InnerConfig
+from metatrain.meta.config import AlgorithmConfig
 from metatrain.models.config import ModelConfig
+from metatrain.run.config import CheckpointConfig, HardwareConfig
 from metatrain.search.config import SearchConfig
 from metatrain.tasks.config import EpisodeConfig, TasksConfig
 from metatrain.tracking.config import TrackingConfig
-from metatrain.training.config import CheckpointConfig, HardwareConfig, OuterConfig, ValidationConfig
+from metatrain.training.config import OuterConfig, ValidationConfig
 
 
 @dataclass

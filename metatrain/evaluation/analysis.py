@@ -14,9 +14,9 @@ from metatrain.evaluation.protocol import Scores, Setup, run_arms
 from metatrain.evaluation.sharing import Workers
 from metatrain.evaluation.statistics import mean_over_tasks
 from metatrain.evaluation.task_similarity import coordinates, similarity
-from metatrain.meta.inner import HEAD, LEARNS_RATES
+from metatrain.gradient.inner_rules import HEAD, LEARNS_RATES
+from metatrain.gradient.meta_gradient import LEARNED
 from metatrain.meta.learner import Learner
-from metatrain.meta.meta_gradient import LEARNED
 from metatrain.models.encoder import Encoder
 from metatrain.models.heads import IN_CONTEXT
 from metatrain.tasks.episodes import SPLITS, Episode, task_episode

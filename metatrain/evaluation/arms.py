@@ -17,12 +17,12 @@ from metatrain.evaluation.full_finetune import FullFinetuned
 from metatrain.evaluation.logistic_regression import logistic_regression
 from metatrain.evaluation.prediction import Arm, Prediction
 from metatrain.evaluation.setfit_arm import SetFit, check_setfit
+from metatrain.gradient.inner_rules import HEAD
+from metatrain.gradient.parameters import Parameters
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.episode_texts import EpisodeTexts
-from metatrain.meta.inner import HEAD
 from metatrain.meta.learner import Learner
-from metatrain.meta.parameters import Parameters
 from metatrain.models.heads import IN_CONTEXT, LANGUAGE
 from metatrain.plugins import check_installed
 

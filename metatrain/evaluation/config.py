@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from metatrain.meta.config import InnerConfig
+from metatrain.gradient.config import InnerConfig
 
 JOINT = ("joint", "joint_logistic_regression")  # arms of a run of joint training
 # Arms that need encodings, which language models do not have.

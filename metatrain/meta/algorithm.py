@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from metatrain.errors import UserError
-from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.gradient.config import InnerConfig
+from metatrain.gradient.inner_rules import make_inner_rule
+from metatrain.gradient.meta_gradient import Method, check_method
+from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.contrastive import check_contrastive
-from metatrain.meta.inner import make_inner_rule
-from metatrain.meta.meta_gradient import Method, check_method
 from metatrain.meta.noise import check_noise
 from metatrain.models.adapted import HEAD_STAYS, check_choice
 from metatrain.models.config import ModelConfig

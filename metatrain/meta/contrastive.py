@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metatrain.errors import UserError
+from metatrain.gradient.parameters import Gradient, Parameters, add_to, leaves, vjp
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.episode_texts import EpisodeTexts
-from metatrain.meta.parameters import Gradient, Parameters, add_to, leaves, vjp
 from metatrain.models.batches import Batch, chunks
 from metatrain.models.heads import LANGUAGE
 

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from metatrain.gradient.inner_rules import HEAD
+from metatrain.gradient.parameters import Parameters
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.head_fit import Fit, Fold, best_temperature, of_all
-from metatrain.meta.inner import HEAD
-from metatrain.meta.parameters import Parameters
 from metatrain.meta.watcher import Watcher
 from metatrain.models.batches import chunks
 from metatrain.models.heads import Head

@@ -13,18 +13,19 @@ from torch import Tensor
 from torch.func import functional_call
 
 from metatrain.errors import UserError
+from metatrain.gradient.config import InnerConfig
+from metatrain.gradient.inner_rules import HEAD
+from metatrain.gradient.meta_gradient import LEARNED, SECOND_ORDER, meta_gradient
+from metatrain.gradient.parameters import Parameters, leaves, vjp
 from metatrain.meta import noise
 from metatrain.meta.algorithm import method_at
-from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_fit import fit_encoder
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.episodes_together import MODES, EpisodesTogether, Inputs, RuleOfEach, shape_of
 from metatrain.meta.head_fit import FITS, Fit, fit_head
-from metatrain.meta.inner import HEAD
 from metatrain.meta.label_names import NameChoice, choose_names
 from metatrain.meta.learner import Learner, OuterGradient
-from metatrain.meta.meta_gradient import LEARNED, SECOND_ORDER, meta_gradient
-from metatrain.meta.parameters import Parameters, leaves, vjp
 from metatrain.meta.text_losses import ENCODINGS, TextLosses
 from metatrain.meta.watcher import Unwatched, Watcher
 from metatrain.models.adapted import HEAD_STAYS, lowest_adapted_layer

@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metatrain.gradient.inner_rules import InnerRule, adds, is_linear
+from metatrain.gradient.parameters import Parameters
 from metatrain.meta.episode_texts import EpisodeTexts
-from metatrain.meta.inner import InnerRule, adds, is_linear
 from metatrain.meta.noise import Noise
-from metatrain.meta.parameters import Parameters
 from metatrain.meta.text_losses import Labelled, TextLosses
 from metatrain.models.batches import cells, on_device, packed_cells
 

@@ -10,11 +10,12 @@ from torch import Tensor
 from torch.func import functional_call
 
 from metatrain.errors import UserError
-from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.gradient.config import InnerConfig
+from metatrain.gradient.parameters import Parameters
+from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.episode_texts import EpisodeTexts, Targets, wanted
 from metatrain.meta.language_losses import LanguageLosses
 from metatrain.meta.learner import Learner
-from metatrain.meta.parameters import Parameters
 from metatrain.models.batches import chunks
 from metatrain.models.choices import losses_of_choices
 from metatrain.models.heads import IN_CONTEXT

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metatrain.gradient.parameters import Parameters
 from metatrain.meta.episode_texts import EpisodeTexts, wanted
 from metatrain.meta.noise import QUERY, SUPPORT, Noise
-from metatrain.meta.parameters import Parameters
 from metatrain.models.batches import chunks
 from metatrain.models.language_model import Written
 from metatrain.models.writer import after_context

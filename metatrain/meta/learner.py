@@ -17,13 +17,14 @@ from torch import Tensor
 from torch.func import functional_call
 
 from metatrain.errors import UserError
+from metatrain.gradient.config import InnerConfig
+from metatrain.gradient.inner_rules import HEAD, make_inner_rule
+from metatrain.gradient.meta_gradient import LEARNED, SECOND_ORDER, EpisodeLosses, adapt, meta_gradient
+from metatrain.gradient.parameters import Gradient, Parameters, leaves
 from metatrain.meta.algorithm import method_at
-from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.episode_texts import EpisodeTexts, Targets
-from metatrain.meta.inner import HEAD, make_inner_rule
 from metatrain.meta.memory import MemoryUse
-from metatrain.meta.meta_gradient import LEARNED, SECOND_ORDER, EpisodeLosses, adapt, meta_gradient
-from metatrain.meta.parameters import Gradient, Parameters, leaves
 from metatrain.meta.recorded import Recorded
 from metatrain.models.adapted import select
 from metatrain.models.adapters import is_adapter

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metatrain.gradient.inner_rules import is_linear
+from metatrain.gradient.meta_gradient import LEARNED, SECOND_ORDER, Method, has_recursion
+from metatrain.gradient.parameters import leaves
 from metatrain.meta import encoder_fit, head_fit
 from metatrain.meta.episode_texts import EpisodeTexts
-from metatrain.meta.inner import is_linear
-from metatrain.meta.meta_gradient import LEARNED, SECOND_ORDER, Method, has_recursion
-from metatrain.meta.parameters import leaves
 from metatrain.models.batches import MOST_TOKENS
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metatrain.errors import UserError
+from metatrain.gradient.parameters import Parameters
 from metatrain.meta.config import AlgorithmConfig
-from metatrain.meta.parameters import Parameters
 
 NOISE = "noise."  # what names of the noise's meta-parameters begin with
 SUPPORT, QUERY = 0, 1

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from metatrain.gradient.parameters import Parameters, dot
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.learner import Learner
-from metatrain.meta.parameters import Parameters, dot
 
 COMPARED = ("exact", "exact_recomputed", "forward_over_reverse", "finite_difference", "first_order")
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metatrain.meta.parameters import Parameters
+from metatrain.gradient.parameters import Parameters
 
 Function = Callable[[Sequence[Tensor]], Parameters]
 

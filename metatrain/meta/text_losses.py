@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from metatrain.gradient.inner_rules import HEAD
+from metatrain.gradient.parameters import Parameters
 from metatrain.meta.episode_texts import EpisodeTexts
-from metatrain.meta.inner import HEAD
 from metatrain.meta.noise import ONCE, QUERY, SUPPORT, Noise
-from metatrain.meta.parameters import Parameters
 from metatrain.models.batches import Batch, chunks, on_device
 
 if TYPE_CHECKING:

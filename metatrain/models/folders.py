@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from metatrain.errors import UserError
-from metatrain.tasks.names import local_path
+from metatrain.paths import local_path
 
 MODULES = "modules.json"  # of a sentence-transformers pipeline
 

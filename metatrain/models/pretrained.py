@@ -22,7 +22,7 @@ from transformers.utils.logging import disable_progress_bar, get_verbosity, set_
 from metatrain.errors import RestartableError, UserError
 from metatrain.models.config import ModelConfig
 from metatrain.models.folders import folder_of_transformer
-from metatrain.tasks.names import local_path
+from metatrain.paths import local_path
 
 # Loading weights that are here is a moment's work and needs no bar; transformers turns off those of downloads with its own.
 _downloads_are_shown = not are_progress_bars_disabled()

@@ -14,7 +14,7 @@ from transformers.utils.hub import cached_file
 
 from metatrain.errors import UserError
 from metatrain.models.folders import MODULES, listed_modules
-from metatrain.tasks.names import local_path
+from metatrain.paths import local_path
 
 TRANSFORMER, _POOLING, _NORMALIZE, _DENSE = "0_Transformer", "1_Pooling", "2_Normalize", "3_Dense"
 _LENGTH = "sentence_bert_config.json"

@@ -16,10 +16,10 @@ from omegaconf import OmegaConf
 from metatrain.evaluation.text_scores import SCORES
 from metatrain.report.charts import Chart, charts
 from metatrain.report.record import Record, read
+from metatrain.run.atomic import write_text
 from metatrain.tracking.console import result_rows, verdict_lines
 from metatrain.tracking.metrics import validation_scores
 from metatrain.tracking.weights_and_biases import Attached
-from metatrain.training.whole_files import write_text
 
 _PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8a8a8a", "#7a5195", "#b8860b", "#2f4b7c"]
 _WIDTH = 640  # pixels of a picture, before its scale

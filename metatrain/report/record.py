@@ -12,8 +12,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from metatrain.errors import UserError
+from metatrain.run.directory import RunDirectory
 from metatrain.tracking.metrics import read_metrics
-from metatrain.training.run_directory import RunDirectory
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from metatrain.errors import UserError
+from metatrain.paths import local_path
 from metatrain.tasks.audit import check_overlap, check_policy
 from metatrain.tasks.config import ClustersConfig, MaskedWordsConfig, PairsConfig, SplitConfig, TasksConfig
 from metatrain.tasks.files import Columns, Table, read_file, read_texts
 from metatrain.tasks.keys import near_key
 from metatrain.tasks.labels import as_text
 from metatrain.tasks.masked_words import check_masked_words, masked_words
-from metatrain.tasks.names import local_path, named
+from metatrain.tasks.names import named
 from metatrain.tasks.near_repeats import near_repeats
 from metatrain.tasks.rows import stem
 from metatrain.tasks.self_supervised import clusters, same_text, sentence_order

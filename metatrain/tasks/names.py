@@ -1,11 +1,9 @@
-"""Which tasks, labels or files a setting names: exact names first, then shell patterns (`*`, `?`, `[ab]`); a path is no pattern."""
+"""Which tasks, labels or files a setting names: exact names first, then shell patterns (`*`, `?`, `[ab]`)."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 from metatrain.tasks.labels import clean_label
 
@@ -32,8 +30,3 @@ def named_by_any(patterns: Iterable[str], names: Iterable[str]) -> set[str]:
     """The names that any of the patterns names."""
     names = set(names)
     return {name for pattern in patterns for name in named(pattern, names)}
-
-
-def local_path(name: str) -> Path:
-    """The path of a file or folder that a setting names; `~/` is the home directory."""
-    return Path(os.path.expanduser(name))  # which leaves a name like ~x.csv as it is, where Path.expanduser raises

@@ -15,12 +15,12 @@ from huggingface_hub import constants
 
 from metatrain import plugins
 from metatrain.errors import RestartableError, UserError
+from metatrain.paths import local_path
 from metatrain.tasks.config import SourceConfig
 from metatrain.tasks.embedded import embedded_path, is_embedded
 from metatrain.tasks.files import BAD_ROWS, Columns, Table, read_file, table_of
 from metatrain.tasks.folders import FileTask, copy_notes, split_warnings, tasks_of_files, visible_files
 from metatrain.tasks.labels import as_text, clean_label, label_notes
-from metatrain.tasks.names import local_path
 from metatrain.tasks.rows import Row, format_of
 from metatrain.tasks.texts import PICTURE
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from metatrain.errors import UserError
+from metatrain.paths import local_path
 from metatrain.tasks.config import SplitConfig, TasksConfig
 from metatrain.tasks.files import Table
 from metatrain.tasks.labels import clean_label
-from metatrain.tasks.names import ExactName, local_path, named, named_by_any
+from metatrain.tasks.names import ExactName, named, named_by_any
 from metatrain.tasks.rows import parse_json
 
 SPLITS = ("meta_test", "meta_validation", "meta_train")  # in the order in which they claim tasks

@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from metatrain.gradient.parameters import Gradient, Parameters, add_to
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.learner import Learner
-from metatrain.meta.parameters import Gradient, Parameters, add_to
-from metatrain.training.ranks import Ranks
+from metatrain.run.ranks import Ranks
 
 Unit = list[int]  # positions of episodes in the meta-batch, whose meta-gradients are taken together
 

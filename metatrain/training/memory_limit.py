@@ -11,10 +11,10 @@ from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.learner import Learner, OuterGradient
 from metatrain.meta.memory import Footprint, Largest, MemoryUse, fit, halvings, side_by_side
 from metatrain.meta.recorded import Recorded
+from metatrain.run.config import HardwareConfig
+from metatrain.run.failpoints import failpoint
+from metatrain.run.hardware import free_memory, give_back, is_out_of_memory
 from metatrain.tasks.config import EpisodeConfig
-from metatrain.training.config import HardwareConfig
-from metatrain.training.failpoints import failpoint
-from metatrain.training.hardware import free_memory, give_back, is_out_of_memory
 
 _LIBRARIES = 1.3e9  # what a process on a CPU takes beside tensors once it is at work: libraries, kernels, heap that is in pieces
 _SPARE = 1.2  # an allocator takes more than it gives out

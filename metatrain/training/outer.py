@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from metatrain.errors import UserError
-from metatrain.meta.parameters import Parameters
+from metatrain.gradient.parameters import Parameters
 from metatrain.training.config import OuterConfig
 
 SCHEDULES = ("constant", "linear", "cosine")

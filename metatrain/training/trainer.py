@@ -18,12 +18,20 @@ from metatrain.evaluation.arms import Adapted, ShuffledLabels
 from metatrain.evaluation.prediction import Arm
 from metatrain.evaluation.protocol import run_arms, texts_of
 from metatrain.evaluation.statistics import mean_over_tasks
+from metatrain.gradient.parameters import Parameters
 from metatrain.meta.contrastive import contrastive_gradient
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.learner import Learner, OuterGradient
 from metatrain.meta.memory import MemoryUse
-from metatrain.meta.parameters import Parameters
+from metatrain.run import checkpoint
+from metatrain.run.atomic import clear_away
+from metatrain.run.directory import RunDirectory
+from metatrain.run.failpoints import failpoint
+from metatrain.run.hardware import give_back, peak_memory
+from metatrain.run.hints import resume_command, shown
+from metatrain.run.ranks import Ranks
+from metatrain.run.signals import StopRequest
 from metatrain.tasks.episodes import training_episode
 from metatrain.tasks.sampler import Sampler, SamplerState
 from metatrain.tasks.task import TaskDistribution
@@ -31,19 +39,11 @@ from metatrain.tasks.tokens import Tokens
 from metatrain.tracking.console import Display
 from metatrain.tracking.metrics import MetricsLog, read_metrics, validation_scores
 from metatrain.tracking.weights_and_biases import WandbRun
-from metatrain.training import checkpoint
 from metatrain.training.check import validation_settings
-from metatrain.training.failpoints import failpoint
 from metatrain.training.gradient_sum import GradientSum, rounds
-from metatrain.training.hardware import give_back, peak_memory
-from metatrain.training.hints import resume_command, shown
 from metatrain.training.memory_limit import gradients_within_memory
 from metatrain.training.outer import OuterOptimizer, blended
-from metatrain.training.ranks import Ranks
-from metatrain.training.run_directory import RunDirectory
-from metatrain.training.signals import StopRequest
 from metatrain.training.update_policy import UpdatePolicy
-from metatrain.training.whole_files import clear_away
 
 # Settings, or beginnings of their keys, that may change when training is over; and those that validation scores depend on.
 _AFTER_TRAINING = ("evaluation.", "report", "tracking.", "hardware.", "checkpoint.", "name", "tasks.meta_test.")

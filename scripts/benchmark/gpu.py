@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from metatrain.meta.memory import MemoryUse
 from metatrain.models import minilm
-from metatrain.training import hardware
+from metatrain.run import hardware
 
 PEERS = ("learn2learn", "learn2learn, TF32", "higher", "torchopt", "learn2learn first order", "learn2learn ANIL")
 OURS = (

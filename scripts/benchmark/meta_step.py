@@ -40,9 +40,9 @@ from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.memory import MemoryUse
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
+from metatrain.run import hardware
+from metatrain.run.config import HardwareConfig
 from metatrain.tasks.files import Columns, read_file
-from metatrain.training import hardware
-from metatrain.training.config import HardwareConfig
 
 AS_IT_COMES, FAST = "as it comes", "fast"
 LEAN = "metatrain exact, 256 tokens at a time"

@@ -19,17 +19,18 @@ from pathlib import Path
 import torch
 
 from metatrain.evaluation.protocol import texts_of
-from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.gradient.config import InnerConfig
+from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.text_losses import TextLosses
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
+from metatrain.run import hardware
+from metatrain.run.config import HardwareConfig
 from metatrain.tasks.config import EpisodeConfig, SplitConfig, TasksConfig
 from metatrain.tasks.distribution import load_tasks
 from metatrain.tasks.episodes import training_episode
 from metatrain.tasks.tokens import Tokens
-from metatrain.training import hardware
-from metatrain.training.config import HardwareConfig
 
 META_BATCH = 4
 

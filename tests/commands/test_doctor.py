@@ -1,6 +1,6 @@
 import re
 
-from metatrain.training.diagnosis import Finding
+from metatrain.run.diagnosis import Finding
 
 
 def rows(out: str) -> dict[str, list[float]]:
@@ -24,7 +24,7 @@ def test_the_modes_are_compared_on_the_users_own_method(cli):
 
 def test_parameters_without_a_meta_gradient_are_named(cli, monkeypatch):
     """One inner step from a zero head: the first gradient of the encoder is zero, and so is that of its rates."""
-    monkeypatch.setattr("metatrain.training.diagnosis.resumes_exactly", lambda on_progress: Finding("resume", True, ""))  # which is tried above
+    monkeypatch.setattr("metatrain.run.diagnosis.resumes_exactly", lambda on_progress: Finding("resume", True, ""))  # which is tried above
     found = cli("doctor", "model=tiny", "algorithm=metasgd", "inner.steps=1", "hardware.threads=1")
     assert found.code == 0, found.err
     assert "rule.encoder." in found.out.split("parameters without a meta-gradient:")[1]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from metatrain.training.latest import announce
+from metatrain.run.latest import announce
 
 
 def test_everything_on_one_page(cli):

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from metatrain.errors import UserError
-from metatrain.training.whole_files import place_for
+from metatrain.run.atomic import place_for
 
 
 def test_a_run_gets_its_page_and_pictures(cli, tiny_run, tmp_path):

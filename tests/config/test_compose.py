@@ -36,8 +36,9 @@ def test_every_option_of_every_group_composes():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_is_a_short_file_that_names_its_paper_and_can_be(name):
+    from metatrain.gradient.config import InnerConfig
     from metatrain.meta.algorithm import check_algorithm
-    from metatrain.meta.config import AlgorithmConfig, InnerConfig
+    from metatrain.meta.config import AlgorithmConfig
     from metatrain.models.config import ModelConfig
 
     lines = (ROOT / "conf" / "algorithm" / f"{name}.yaml").read_text().splitlines()

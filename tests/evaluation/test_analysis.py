@@ -10,7 +10,8 @@ from metatrain.evaluation.analysis import accuracy_by_steps, learned_rates, mist
 from metatrain.evaluation.arms import Adapted
 from metatrain.evaluation.config import EvaluationConfig
 from metatrain.evaluation.protocol import Setup, evaluate, run_arms
-from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.gradient.config import InnerConfig
+from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder

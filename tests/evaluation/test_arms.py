@@ -23,7 +23,8 @@ from metatrain.evaluation.logistic_regression import STRENGTHS, WITHOUT_FOLDS, c
 from metatrain.evaluation.prediction import Prediction
 from metatrain.evaluation.setfit_arm import SetFit
 from metatrain.evaluation.statistics import log_loss
-from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.gradient.config import InnerConfig
+from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_fit import WARMUP
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.episode_texts import EpisodeTexts, Written

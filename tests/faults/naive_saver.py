@@ -8,8 +8,8 @@ from pathlib import Path
 
 import safetensors.torch
 
-from metatrain.training import checkpoint
-from metatrain.training.failpoints import failpoint
+from metatrain.run import checkpoint
+from metatrain.run.failpoints import failpoint
 
 
 def save(folder: Path, step: int, tensors, state) -> Path:

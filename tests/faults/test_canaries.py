@@ -10,7 +10,7 @@ import torch
 import yaml
 from faults.injection import FULL, report
 
-from metatrain.training import checkpoint
+from metatrain.run import checkpoint
 
 CALLABLES = (
     *(

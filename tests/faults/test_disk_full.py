@@ -5,7 +5,7 @@ import shutil
 import pytest
 from faults.injection import TRAIN, contents, go_on, report
 
-from metatrain.training import checkpoint
+from metatrain.run import checkpoint
 
 pytestmark = pytest.mark.slow
 WRITES = ["save.begin=full@2", *(f"save.file=full@{number}" for number in (5, 6, 7, 8)), "save.manifest=full@2", "save.flushed=full@2", "place.renamed=full@2"]

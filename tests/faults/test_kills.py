@@ -7,7 +7,7 @@ import pytest
 from faults.injection import EVERY, TRAIN, contents, count, go_on, most_lost, report, updates_done
 
 pytestmark = pytest.mark.slow
-# Each place of training/failpoints.py that a run without faults passes, and what is done there.
+# Each place of run/failpoints.py that a run without faults passes, and what is done there.
 PLACES = {
     **{f"{name}=kill": 1 for name in ("save.begin", "save.manifest", "save.flushed", "save.done", "place.renamed", "remove.aside", "remove.done")},
     **{f"save.file={action}": 4 for action in ("kill", "tear")},  # four files in each save

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig
 
 from metatrain.cli import run
-from metatrain.training.run_directory import RunDirectory
+from metatrain.run.directory import RunDirectory
 
 BASE = ["debug=fast", "hardware.threads=1", "tracking=none"]
 

@@ -6,7 +6,7 @@ import shutil
 import torch
 from faults.injection import count, report
 
-from metatrain.training import checkpoint
+from metatrain.run import checkpoint
 
 KINDS = ("flip", "truncate", "zero", "append", "empty", "remove", "swap", "directory")
 

@@ -75,7 +75,7 @@ def test_a_spike_is_skipped_where_that_is_asked_for(cli, tmp_path, broken):
 
 
 def weights(run, step: int) -> dict[str, torch.Tensor]:
-    from metatrain.training import checkpoint
+    from metatrain.run import checkpoint
 
     return checkpoint.load(run / "checkpoints" / f"step-{step:08d}").tensors["model"]
 

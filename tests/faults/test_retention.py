@@ -9,7 +9,7 @@ from faults.injection import FULL, report
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metatrain.training import checkpoint
+from metatrain.run import checkpoint
 
 ACTIONS = st.sampled_from(["save", "save", "save", "save best", "prune", "prune", "damage newest", "unfinished save", "resume"])
 

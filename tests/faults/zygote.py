@@ -23,9 +23,10 @@ import metatrain.commands.train  # noqa: E402, F401
 from metatrain import cli  # noqa: E402
 from metatrain.commands import building, meta_test, workers  # noqa: E402, F401
 from metatrain.evaluation import arms  # noqa: E402, F401
+from metatrain.run import failpoints
+from metatrain.run.rank_environment import environment  # noqa: E402
 from metatrain.tracking import console  # noqa: E402, F401
-from metatrain.training import failpoints, hardware, ranks, trainer  # noqa: E402, F401
-from metatrain.training.rank_environment import environment  # noqa: E402
+from metatrain.training import trainer  # noqa: E402, F401
 
 torch.set_num_threads(1)
 

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch.func import functional_call
 
 from metatrain.errors import UserError
-from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.gradient.config import InnerConfig
+from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.contrastive import check_contrastive, contrastive_gradient, supervised, unsupervised
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.episode_texts import EpisodeTexts

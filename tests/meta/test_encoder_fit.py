@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from metatrain.errors import UserError
+from metatrain.gradient.config import InnerConfig
 from metatrain.meta import encoder_fit, watcher
 from metatrain.meta.algorithm import check_algorithm
-from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.label_names import NameChoice

@@ -7,13 +7,14 @@ import pytest
 import torch
 from oracles import Anchored, Decaying
 
-from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.gradient.config import InnerConfig
+from metatrain.gradient.inner_rules import RULES
+from metatrain.gradient.parameters import Gradient
+from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.episodes_together import Inputs
-from metatrain.meta.inner import RULES
 from metatrain.meta.memory import MemoryUse
-from metatrain.meta.parameters import Gradient
 from metatrain.models.adapters import KINDS, attach
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder, load_encoder

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.gradient.config import InnerConfig
+from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.label_names import choose_names, telling_names, unread_note

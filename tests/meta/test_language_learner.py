@@ -8,7 +8,8 @@ import torch
 from oracles import unrolled
 
 from metatrain.errors import UserError
-from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.gradient.config import InnerConfig
+from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.language_learner import LanguageLearner
 from metatrain.models.config import ModelConfig, ScratchConfig

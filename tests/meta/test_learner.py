@@ -12,11 +12,12 @@ from oracles import unrolled as unrolled_losses
 from torch.func import functional_call
 
 from metatrain.errors import UserError
-from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.gradient.config import InnerConfig
+from metatrain.gradient.parameters import dot
+from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner, OuterGradient
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.memory import TOGETHER_TOKENS, MemoryUse
-from metatrain.meta.parameters import dot
 from metatrain.meta.text_losses import TextLosses
 from metatrain.models.adapters import KINDS, attach
 from metatrain.models.config import ModelConfig

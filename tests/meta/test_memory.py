@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.gradient.config import InnerConfig
+from metatrain.gradient.parameters import leaves
+from metatrain.gradient.second_order import GradientGraph
+from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.memory import Footprint, Largest, MemoryUse, fit, halvings
-from metatrain.meta.parameters import leaves
-from metatrain.meta.second_order import GradientGraph
 from metatrain.meta.text_losses import TextLosses
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder

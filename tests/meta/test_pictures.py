@@ -11,7 +11,8 @@ from oracles import unrolled
 from PIL import Image, ImageDraw
 
 from metatrain.errors import UserError
-from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.gradient.config import InnerConfig
+from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.models.config import ModelConfig, ScratchConfig

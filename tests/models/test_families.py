@@ -12,7 +12,8 @@ from families import TEXTS, encoders, language_models, save_small
 
 from metatrain.commands.building import Overrides, Recipe, adapted_to, build_learner, open_checkpoint, save_model
 from metatrain.errors import UserError
-from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.gradient.config import InnerConfig
+from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.episode_texts import EpisodeTexts, Targets
 from metatrain.meta.learner import Learner
 from metatrain.models.config import ModelConfig

@@ -2,7 +2,8 @@
 
 import pytest
 
-from metatrain.tasks.names import ExactName, local_path, named, named_by_any
+from metatrain.paths import local_path
+from metatrain.tasks.names import ExactName, named, named_by_any
 
 NAMES = ["c++", "c*", "cat", "cow", "a[1]", "a1", "what?", "whats", "*", "[!a]", "b"]
 

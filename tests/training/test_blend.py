@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from metatrain.training import checkpoint
+from metatrain.run import checkpoint
 from metatrain.training.outer import blended
 
 

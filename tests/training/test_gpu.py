@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.gradient.config import InnerConfig
+from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.memory import MemoryUse
 from metatrain.meta.recorded import Recorded
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
-from metatrain.training import hardware
-from metatrain.training.config import HardwareConfig
+from metatrain.run import hardware
+from metatrain.run.config import HardwareConfig
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU")
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from metatrain.gradient.parameters import Gradient
 from metatrain.meta.learner import Learner
-from metatrain.meta.parameters import Gradient
+from metatrain.run.ranks import Ranks
 from metatrain.training.gradient_sum import GradientSum, _Packing, rounds
-from metatrain.training.ranks import Ranks
 
 
 class Stub:

@@ -9,16 +9,17 @@ import torch
 from conftest import spawn
 
 from metatrain.errors import UserError
-from metatrain.meta.config import AlgorithmConfig, InnerConfig
+from metatrain.gradient.config import InnerConfig
+from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.memory import Footprint, Largest, MemoryUse
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
+from metatrain.run import hardware
+from metatrain.run.config import HardwareConfig
 from metatrain.tasks.config import EpisodeConfig
-from metatrain.training import hardware
 from metatrain.training import memory_limit as memory
-from metatrain.training.config import HardwareConfig
 
 CPU = torch.device("cpu")
 LARGEST = Largest(text=64, support=1280, query=640)

@@ -26,12 +26,12 @@ from metatrain import __version__
 from metatrain.config.compose import escaped
 from metatrain.config.explain import explain
 from metatrain.errors import RestartableError, Stopped, UserError, is_disk_full
-from metatrain.tasks.names import local_path
+from metatrain.paths import local_path
+from metatrain.run.atomic import write_json, write_text
+from metatrain.run.hints import resume_command, shown
+from metatrain.run.latest import DEBUG, announce, latest
+from metatrain.run.relative_paths import located
 from metatrain.tracking.metrics import read_metrics
-from metatrain.training.hints import resume_command, shown
-from metatrain.training.latest import DEBUG, announce, latest
-from metatrain.training.relative_paths import located
-from metatrain.training.whole_files import write_json, write_text
 
 _PACKAGES = ("torch", "transformers", "datasets", "hydra-core", "omegaconf", "numpy", "wandb")
 _FIRST = ("run.json", "overrides.yaml", ".overrides.yaml.tmp", ".config.yaml.tmp")  # what a run writes before it is one

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from metatrain.errors import PREEMPTION, Stopped
-from metatrain.training.slurm import announce_ends_by_preemption_signal, hand_over
+from metatrain.run.slurm import announce_ends_by_preemption_signal, hand_over
 
 
 class Requeued(Exception):
@@ -49,7 +49,7 @@ def test_a_job_that_is_to_be_preempted_waits_to_be_killed():
     script = """
 import os, signal
 from metatrain.errors import Stopped
-from metatrain.training.slurm import hand_over
+from metatrain.run.slurm import hand_over
 signal.signal(signal.SIGTERM, lambda *_: os.write(1, b"passed over\\n"))
 hand_over(Stopped(signal.SIGTERM, "stopped at step 3"))
 """

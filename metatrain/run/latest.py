@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from metatrain.config.overrides import override
-from metatrain.tasks.names import local_path
-from metatrain.training.hints import shown
+from metatrain.paths import local_path
+from metatrain.run.hints import shown
 
 _OUTPUTS = Path("outputs")
 _ELSEWHERE = _OUTPUTS / ".elsewhere"  # links to runs whose directory the user has chosen

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from metatrain.errors import UserError
-from metatrain.tasks.names import local_path
-from metatrain.training.failpoints import failpoint
+from metatrain.paths import local_path
+from metatrain.run.failpoints import failpoint
 
 _ASIDE = ".old-"
 _UNFINISHED = ".tmp-"

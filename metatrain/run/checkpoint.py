@@ -21,9 +21,9 @@ import safetensors.torch
 from torch import Tensor
 
 from metatrain.errors import RestartableError, UserError, is_disk_full
-from metatrain.training.failpoints import failpoint
-from metatrain.training.hints import resume_command
-from metatrain.training.whole_files import clear_away, flush, put_in_place, remove, unfinished
+from metatrain.run.atomic import clear_away, flush, put_in_place, remove, unfinished
+from metatrain.run.failpoints import failpoint
+from metatrain.run.hints import resume_command
 
 FORMAT = 1
 TENSOR_FILES = ("model", "optimizer", "rng")

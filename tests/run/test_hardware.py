@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from metatrain.errors import UserError
-from metatrain.training import hardware
-from metatrain.training.config import HardwareConfig
-from metatrain.training.ranks import Ranks
+from metatrain.run import hardware
+from metatrain.run.config import HardwareConfig
+from metatrain.run.ranks import Ranks
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,7 @@ def test_no_threads_are_refused():
 
 
 linux = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="asks Linux")
-ASKS = "import torch; from metatrain.training.hardware import peak_memory; print(peak_memory(torch.device('cpu')))"
+ASKS = "import torch; from metatrain.run.hardware import peak_memory; print(peak_memory(torch.device('cpu')))"
 
 
 @linux

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from metatrain.errors import PREEMPTION, Stopped
-from metatrain.training.signals import StopRequest
+from metatrain.run.signals import StopRequest
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, PREEMPTION])
@@ -27,9 +27,7 @@ def test_a_scheduler_may_repeat_itself_and_the_first_counts():
 
 
 def test_the_second_ctrl_c_ends_the_process_at_once():
-    script = (
-        "import os, signal\nfrom metatrain.training.signals import StopRequest\nwith StopRequest():\n    for _ in 'ab': os.kill(os.getpid(), signal.SIGINT)"
-    )
+    script = "import os, signal\nfrom metatrain.run.signals import StopRequest\nwith StopRequest():\n    for _ in 'ab': os.kill(os.getpid(), signal.SIGINT)"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 130
 
 

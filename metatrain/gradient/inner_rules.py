@@ -14,8 +14,8 @@ from torch import Tensor
 
 from metatrain import plugins
 from metatrain.errors import UserError
-from metatrain.meta.config import InnerConfig
-from metatrain.meta.parameters import Parameters, added
+from metatrain.gradient.config import InnerConfig
+from metatrain.gradient.parameters import Parameters, added
 
 HEAD = "head."  # what names of head parameters begin with
 

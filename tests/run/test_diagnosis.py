@@ -6,7 +6,7 @@ from collections import namedtuple
 import pytest
 import torch
 
-from metatrain.training import diagnosis
+from metatrain.run import diagnosis
 
 
 def found(what: str) -> diagnosis.Finding:

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from metatrain.errors import UserError
-from metatrain.meta.config import InnerConfig
-from metatrain.meta.inner import RULES, make_inner_rule
+from metatrain.gradient.config import InnerConfig
+from metatrain.gradient.inner_rules import RULES, make_inner_rule
 
 PARAMETERS = {"encoder.w": torch.ones(2, 3), "encoder.b": torch.ones(3), "head.weight": torch.ones(4, 3), "head.bias": torch.ones(4)}
 PER_CLASS = {**PARAMETERS, "head.weight": torch.ones(1, 3), "head.bias": torch.ones(1)}  # as `learned` sees it

@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from metatrain.config.overrides import normalise
-from metatrain.training.hints import resume_command, shown, typed_setting
+from metatrain.run.hints import resume_command, shown, typed_setting
 
 NAMES = (
     "runs/maml-1_0.5",

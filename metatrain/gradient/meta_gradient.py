@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 
 from metatrain.errors import UserError
-from metatrain.meta.inner import InnerRule, adds, is_linear
-from metatrain.meta.parameters import Parameters, add_to, detached, dot, leaves, scaled, vjp
-from metatrain.meta.second_order import GradientGraph, Loss, finite_difference, forward_over_reverse, reverse_over_reverse
+from metatrain.gradient.inner_rules import InnerRule, adds, is_linear
+from metatrain.gradient.parameters import Parameters, add_to, detached, dot, leaves, scaled, vjp
+from metatrain.gradient.second_order import GradientGraph, Loss, finite_difference, forward_over_reverse, reverse_over_reverse
 
 MODES = ("exact", "exact_recomputed", "forward_over_reverse", "finite_difference", "first_order", "implicit", "reptile")
 SECOND_ORDER = ("exact", "exact_recomputed", "forward_over_reverse", "implicit")  # need twice differentiable operations

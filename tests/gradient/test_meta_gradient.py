@@ -11,11 +11,11 @@ import torch
 from oracles import Anchored, Decaying, unrolled
 
 from metatrain.errors import UserError
-from metatrain.meta import second_order
-from metatrain.meta.config import InnerConfig
+from metatrain.gradient import second_order
+from metatrain.gradient.config import InnerConfig
+from metatrain.gradient.inner_rules import RULES, SGD, make_inner_rule
+from metatrain.gradient.meta_gradient import LEARNED, MODES, Method, adapt, check_method, conjugate_gradients, has_recursion, meta_gradient
 from metatrain.meta.episodes_together import RuleOfEach
-from metatrain.meta.inner import RULES, SGD, make_inner_rule
-from metatrain.meta.meta_gradient import LEARNED, MODES, Method, adapt, check_method, conjugate_gradients, has_recursion, meta_gradient
 
 D, STEPS, LR = 6, 4, 0.07
 EXACT = ("exact", "exact_recomputed", "forward_over_reverse")

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 
+from metatrain.run.hardware import free_memory
 from metatrain.tracking.weights_and_biases import has_key
-from metatrain.training.hardware import free_memory
 
 _LEAST_DISK = 5e9  # bytes: some checkpoints of a small model
 _LEAST_MEMORY = 4e9  # bytes: the first experiment

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from metatrain.errors import UserError
-from metatrain.meta.parameters import Parameters, add_to, dot, leaves, vjp
+from metatrain.gradient.parameters import Parameters, add_to, dot, leaves, vjp
 
 Loss = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Iterable[Tensor]]  # (phi, w) to parts of S
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from metatrain.meta.inner import SGD, _Rates
-from metatrain.meta.meta_gradient import LEARNED
+from metatrain.gradient.inner_rules import SGD, _Rates
+from metatrain.gradient.meta_gradient import LEARNED
 
 
 def unrolled(episode, theta, chosen, steps: int, weights=None, first_order: bool = False):

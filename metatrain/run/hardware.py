@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from metatrain.errors import UserError
-from metatrain.training.config import HardwareConfig
+from metatrain.run.config import HardwareConfig
 
 if TYPE_CHECKING:
-    from metatrain.training.ranks import Ranks
+    from metatrain.run.ranks import Ranks
 
 # What Linux says of this process. (Its `getrusage` has the memory of the process that started this one too, which may be more.)
 _STATUS = Path("/proc/self/status")

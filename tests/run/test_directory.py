@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from metatrain.errors import Stopped, UserError
-from metatrain.training.latest import pin, pinned
-from metatrain.training.run_directory import RunDirectory, recorded
-from metatrain.training.whole_files import write_text, written_whole
+from metatrain.run.atomic import write_text, written_whole
+from metatrain.run.directory import RunDirectory, recorded
+from metatrain.run.latest import pin, pinned
 
 
 @dataclass

@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from metatrain.tasks.names import local_path
+from metatrain.paths import local_path
 
 _PATHS = ("path", "tokenizer", "joint")  # last parts of the keys of settings that may name a file or a directory; model.name may, too
 _BUILT_IN = ("minilm", "tiny")  # names of models that are no directory, although one may be called so

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from metatrain.errors import RestartableError, UserError
-from metatrain.training import checkpoint
+from metatrain.run import checkpoint
 from metatrain.training.trainer import TrainState
 
 STATE = {"step": 3, "best_step": None}

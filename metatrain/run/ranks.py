@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -23,9 +23,8 @@ from torch import Tensor
 
 from metatrain.config.compose import RUN_ID, run_id
 from metatrain.errors import LostRanks, RestartableError, UserError
-from metatrain.meta.parameters import Parameters
-from metatrain.training.config import HardwareConfig
-from metatrain.training.rank_environment import STORE, number_of_ranks
+from metatrain.run.config import HardwareConfig
+from metatrain.run.rank_environment import STORE, number_of_ranks
 
 _START = timedelta(minutes=5)  # that ranks wait for one another at first: some import, and come from other machines, more slowly
 _AT_ONCE = 1 << 24  # numbers that are exchanged together, which bounds what the exchange holds
@@ -74,7 +73,7 @@ class Ranks:
         """Until all have come so far."""
         self.highest(0)
 
-    def check_same(self, parameters: Parameters, when: str) -> None:
+    def check_same(self, parameters: Mapping[str, Tensor], when: str) -> None:
         """Raises: RestartableError: the ranks do not have the same parameters, bit for bit."""
         if self.size == 1:
             return
@@ -156,7 +155,7 @@ def _meet() -> None:
         raise RestartableError(f"the ranks of this run could not connect: {_short(error)}") from error
 
 
-def _digest(parameters: Parameters) -> str:
+def _digest(parameters: Mapping[str, Tensor]) -> str:
     found = hashlib.sha256()
     for value in parameters.values():
         found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)

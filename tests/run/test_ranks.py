@@ -9,8 +9,8 @@ import pytest
 from conftest import spawn
 
 from metatrain.errors import RestartableError, UserError
-from metatrain.training.config import HardwareConfig
-from metatrain.training.ranks import Ranks, join
+from metatrain.run.config import HardwareConfig
+from metatrain.run.ranks import Ranks, join
 
 
 def free_port() -> str:
@@ -53,7 +53,7 @@ def test_one_process_asks_nobody():
 
 
 def test_other_commands_run_in_one_process():
-    from metatrain.training.hardware import apply
+    from metatrain.run.hardware import apply
 
     with pytest.raises(UserError, match=r"hardware\.processes=2: this command runs in a single process"):
         apply(HardwareConfig(processes=2, threads=1))
