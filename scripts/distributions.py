@@ -1,7 +1,7 @@
 """Runs the experiments on task distributions that docs/results.md reports: python scripts/distributions.py [SETTING=VALUE ...]
 
 Runs that are there already, below outputs/results/distributions, are not repeated. Data sets are read from the folder METATRAIN_DATA;
-scripts/alphabets.py and scripts/pairs.py make two of them.
+scripts/data/alphabets.py and scripts/data/pairs.py make two of them.
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ chose the model of step 150 of 450."""
 def alphabets() -> str:
     return f"""\
 `+experiment=alphabets`: ProtoNet with a randomly initialised two-layer vision transformer, on character images (Omniglot-style) drawn by
-`scripts/alphabets.py`. Nine training alphabets, three test alphabets, 5-way, 100 episodes each. 1-shot:
+`scripts/data/alphabets.py`. Nine training alphabets, three test alphabets, 5-way, 100 episodes each. 1-shot:
 
 {arms_table("alphabets", "1")}
 
@@ -241,7 +241,7 @@ def alphabets() -> str:
 {arms_table("alphabets", "5")}
 
 The encoder of the other arms is untrained. Logistic regression on pixels scores 33.9 and 52.5 on other episodes of the same alphabets
-(`python scripts/alphabets.py FOLDER --pixels armenian georgian hebrew`)."""
+(`python scripts/data/alphabets.py FOLDER --pixels armenian georgian hebrew`)."""
 
 
 def pictures_and_texts() -> str:
@@ -257,7 +257,7 @@ def same_request() -> str:
         return ", ".join(mean(meta_trained(RUNS / name, shots)) for name in ("same_request", *(f"same_request_{seed}" for seed in MORE_SEEDS)))
 
     return f"""\
-`+experiment=same_request`: do two requests have the same intent? Pairs of CLINC150 requests (created by `scripts/pairs.py`), one task per
+`+experiment=same_request`: do two requests have the same intent? Pairs of CLINC150 requests (created by `scripts/data/pairs.py`), one task per
 domain: six training domains, two test domains, 50 episodes each. 5-shot:
 
 {arms_table("same_request", "5")}

@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import sys
 
-from results_page import PAGE, ROOT, percent, put_section, run_once
+from results_page import PAGE, ROOT, percent, run_once
+
+from metatrain.report.sections import put_section
 
 HEADING = "## Comparison of methods"
 RUNS = ROOT / "outputs" / "results" / "methods"

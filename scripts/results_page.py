@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from metatrain.evaluation.protocol import compared, paired_difference
+from metatrain.report.sections import put_section
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "results.md"
@@ -140,22 +140,3 @@ def candidates_table(
         cells = [cell(meta_trained(folder / f"{prefix}_{name}", count)) for count in shots]
         lines.append(f"| `{' '.join(settings) or 'unchanged'}` | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def put_section(page: Path, heading: str, text: str, below: str | None = None, inner: bool = True) -> None:
-    """Put a section (its heading, `## ...` say, and what is below it) in the place of the one with its heading, or at the end.
-
-    below: the heading at whose section's end a new one is put. inner: whether the sections within the old one go with it.
-    """
-    lines = page.read_text(encoding="utf-8").splitlines()
-    found = [_section(lines, heading, inner)] if heading in lines else []
-    begin, end = found[0] if found else (_section(lines, below, True)[1],) * 2 if below else (len(lines),) * 2
-    parts = ["\n".join(lines[:begin]).strip(), text.strip(), "\n".join(lines[end:]).strip()]
-    page.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
-
-
-def _section(lines: Sequence[str], heading: str, inner: bool) -> tuple[int, int]:
-    """Where a section begins and ends."""
-    begin, level = lines.index(heading), heading.index(" ")
-    marks = re.compile(rf"#{{1,{level if inner else 6}}} ")
-    return begin, next((number for number in range(begin + 1, len(lines)) if marks.match(lines[number])), len(lines))

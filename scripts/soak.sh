@@ -8,4 +8,4 @@ METATRAIN_FAULTS=full METATRAIN_FAULTS_REPORT="$PWD/outputs/soak/faults.jsonl" p
 if [ "${1:-120}" != 0 ]; then
   python scripts/soak.py "${1:-120}"
 fi
-python scripts/reliability_page.py
+python scripts/docs/reliability_page.py

@@ -6,12 +6,10 @@ the folder METATRAIN_DATA.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import none_of_these
-from results_page import JOINT, ROOT, Run, Section, candidates_table, is_made, mean, meta_trained, paired, percent, read_results, table, train, write_page
+from results_page import JOINT, ROOT, Run, Section, candidates_table, mean, meta_trained, paired, percent, read_results, table, train, write_page
 
 RUNS = ROOT / "outputs" / "results" / "transfer"
 HEADING = "## The recommended recipe on other tasks"
@@ -126,29 +124,6 @@ Three training seeds:
 {by_seed("intent_fewshot", ("1", "5", "10"), ("meta_trained", "no_meta_training", "logistic_regression_with_names", "logistic_regression"))}"""
 
 
-def out_of_scope() -> str:
-    lines = ["| examples per class | method | in-scope texts rejected | out-of-scope texts detected | AUROC |", "|---|---|---|---|---|"]
-    for shots, methods in read_results(RUNS / "none_of_these").items():
-        for method, found in methods.items():
-            lines.append(f"| {shots} | {method} | {100 * found['lost']:.1f}% | {100 * found['found']:.1f}% | {found['auroc']:.3f} |")
-    return f"""\
-`none_of_these={none_of_these.SHARE}` with the 15 intents of `banking` or `credit_cards`, {none_of_these.DRAWS} support sets
-each; queries are the domain's test texts and CLINC150's 1,000 out-of-scope test texts (details: `python scripts/none_of_these.py RUN`):
-
-{chr(10).join(lines)}
-
-The threshold is computed from the support set only. With one example per class, it comes from the scores of the examples against classes represented
-by their label names; logistic regression has no basis for a threshold there. With few examples, more in-scope texts are rejected than the requested
-5%."""
-
-
-def measure_out_of_scope(settings: Sequence[str]) -> None:
-    """Measure out-of-scope detection, unless that was done."""
-    if not is_made(RUNS / "none_of_these"):
-        (RUNS / "none_of_these").mkdir()
-        (RUNS / "none_of_these" / "results.json").write_text(json.dumps(none_of_these.measure(RUNS / "intent_fewshot_0")))
-
-
 def whole_encoder() -> str:
     def line(head: str, whole: str, shots: str, task: str) -> str:
         one, other = (meta_trained(RUNS / name, shots)["per_task"][task] for name in (head, whole))
@@ -246,13 +221,6 @@ SECTIONS = [
         "Intents of two unseen domains, all 15 at once (`intent_fewshot`)",
         intents,
         {f"intent_fewshot_{seed}": train("intent_fewshot", f"seed={seed}", f"evaluation.arms={ARMS}") for seed in SEEDS},
-    ),
-    Section(
-        "Out-of-scope detection (`none_of_these`)",
-        out_of_scope,
-        {"intent_fewshot_0": train("intent_fewshot", "seed=0", f"evaluation.arms={ARMS}")},
-        measure_out_of_scope,
-        ["none_of_these"],
     ),
     Section(
         "ARSC, published protocol (`arsc`)",

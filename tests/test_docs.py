@@ -14,8 +14,8 @@ from metatrain.cli import COMMANDS
 
 
 def test_the_page_of_methods_is_up_to_date():
-    page = runpy.run_path(str(ROOT / "scripts" / "methods_page.py"))["page"]
-    assert (ROOT / "docs" / "methods.md").read_text(encoding="utf-8") == page(), "run: python scripts/methods_page.py"
+    page = runpy.run_path(str(ROOT / "scripts" / "docs" / "methods_page.py"))["page"]
+    assert (ROOT / "docs" / "methods.md").read_text(encoding="utf-8") == page(), "run: python scripts/docs/methods_page.py"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "conf" / "algorithm").glob("*.yaml")), ids=lambda path: path.stem)
@@ -59,15 +59,15 @@ def test_the_readme_is_short():
 
 
 def test_the_page_of_mistakes_is_up_to_date():
-    page = runpy.run_path(str(ROOT / "scripts" / "mistakes_page.py"))["page"]
+    page = runpy.run_path(str(ROOT / "scripts" / "docs" / "mistakes_page.py"))["page"]
     found = (ROOT / "docs" / "mistakes.md").read_text(encoding="utf-8")
-    assert found == page(), "run: python scripts/mistakes_page.py"
+    assert found == page(), "run: python scripts/docs/mistakes_page.py"
     assert found.count("| `metatrain ") >= 20
 
 
 def test_the_page_of_settings_is_up_to_date():
-    page = runpy.run_path(str(ROOT / "scripts" / "settings_page.py"))["page"]
-    assert (ROOT / "docs" / "settings_reference.md").read_text(encoding="utf-8") == page(), "run: python scripts/settings_page.py"
+    page = runpy.run_path(str(ROOT / "scripts" / "docs" / "settings_page.py"))["page"]
+    assert (ROOT / "docs" / "settings_reference.md").read_text(encoding="utf-8") == page(), "run: python scripts/docs/settings_page.py"
 
 
 def test_the_site_is_built_without_a_warning(tmp_path):

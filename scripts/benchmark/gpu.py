@@ -5,7 +5,7 @@
 A case is a model (minilm, or base: a BERT of the size of BERT-base with random weights), inner steps, and episodes; work is as in
 meta_step.py. Seconds are medians once warm; memory is what torch reserves above the loaded model. Gradients are compared with the first contender's.
 `one by one`: as on a CPU; `together`: all episodes in one pass; else that, recorded in CUDA graphs. Writes a line of JSON for the machine and
-one for each contender of each case; scripts/performance_page.py makes the GPU's part of docs/performance.md of them.
+one for each contender of each case; scripts/docs/performance_page.py makes the GPU's part of docs/performance.md of them.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@
 Work: all-MiniLM-L6-v2 with a linear head, 2-way 5-shot, 10 support and 10 query reviews of FDU-MTL ($METATRAIN_DATA/fdu_mtl). Contenders
 take turns. Others run as they come, with torch's and the C library's own settings, and with those that metatrain makes (the faster
 float32 product, an allocator that keeps memory). A process each, because an allocator that was set once is never again as it comes.
-Gradients are compared with the plain unrolled loop's. Writes JSON to standard output; scripts/performance_page.py makes
+Gradients are compared with the plain unrolled loop's. Writes JSON to standard output; scripts/docs/performance_page.py makes
 docs/performance.md of it.
 """
 

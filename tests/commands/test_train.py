@@ -147,10 +147,10 @@ def test_every_experiment_runs_in_debug_fast(cli, monkeypatch, tmp_path, name):
     data = Path(os.environ.get("METATRAIN_DATA", ROOT.parent / "shared" / "data"))
     if name in MODELS:
         data = tmp_path / "data"
-        subprocess.run([sys.executable, ROOT / "scripts" / "alphabets.py", data / "alphabets", "--pictures", "6"], check=True)
+        subprocess.run([sys.executable, ROOT / "scripts" / "data" / "alphabets.py", data / "alphabets", "--pictures", "6"], check=True)
     elif name == "same_request" and (intents := data / "clinc150").is_dir():
         data = tmp_path / "data"
-        subprocess.run([sys.executable, ROOT / "scripts" / "pairs.py", data / name, "--intents", intents, "--rows", "60"], check=True)
+        subprocess.run([sys.executable, ROOT / "scripts" / "data" / "pairs.py", data / name, "--intents", intents, "--rows", "60"], check=True)
     monkeypatch.setenv("METATRAIN_DATA", str(data))
     tasks = composed("train", f"+experiment={name}").tasks
     for path in (Path(tasks.path), *(Path(source.path) for source in tasks.sources.values())):

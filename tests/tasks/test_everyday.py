@@ -15,7 +15,7 @@ from metatrain.tasks.distribution import load_tasks
 from metatrain.tasks.embedded import embedded_path
 from metatrain.tasks.keys import text_key
 
-SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "everyday_page.py"))
+SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "scripts" / "docs" / "everyday_page.py"))
 FAMILIES = SCRIPT["rows_of_families"]()
 TASKS: dict[str, list[dict[str, str]]] = defaultdict(list)
 for rows in FAMILIES.values():

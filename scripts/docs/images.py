@@ -1,4 +1,4 @@
-"""Draws the pictures of README.md into docs/images from a run of sentiment_fewshot: python scripts/pictures.py RUN
+"""Draw the images of README.md into docs/images from a run of sentiment_fewshot: python scripts/docs/images.py RUN
 
 console.svg: what a terminal shows during the run and at its end; report.png: the top of its report.html, by a headless Chromium.
 """
@@ -18,7 +18,7 @@ from metatrain.report.record import Record, read
 from metatrain.tracking.console import Display, gain_line, results_table, verdict_lines
 from metatrain.tracking.metrics import validation_scores
 
-FOLDER = Path(__file__).parents[1] / "docs" / "images"
+FOLDER = Path(__file__).parents[2] / "docs" / "images"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 _SHOWN = 0.7  # of the run that is over when the live screen is shown
 

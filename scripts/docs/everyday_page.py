@@ -1,6 +1,6 @@
 """Write docs/everyday.md: the tasks of the collection `everyday`, and the accuracy of baselines without meta-learning.
 
-    python scripts/everyday_page.py     (about a minute on two cores)
+    python scripts/docs/everyday_page.py     (about a minute on two cores)
 
 Accuracies are of 5-fold cross-validation over all texts of a task: logistic regression on word counts, and on the encodings of the frozen
 all-MiniLM-L6-v2 (mean pooling, normalized, C=10).
@@ -25,7 +25,7 @@ from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder, load_encoder
 from metatrain.tasks.embedded import embedded_path
 
-PAGE = Path(__file__).parents[1] / "docs" / "everyday.md"
+PAGE = Path(__file__).parents[2] / "docs" / "everyday.md"
 HEAD = """\
 # The `everyday` task collection
 
@@ -39,7 +39,7 @@ metatrain train tasks=sentiment algorithm=recommended model=minilm   # sentiment
 ```
 
 Baselines without meta-learning: accuracy in percent of logistic regression on word counts and on encodings of the frozen all-MiniLM-L6-v2, 5-fold
-cross-validation over all texts of a task. Chance is 100 / number of classes. `python scripts/everyday_page.py` regenerates this page.
+cross-validation over all texts of a task. Chance is 100 / number of classes. `python scripts/docs/everyday_page.py` regenerates this page.
 """
 
 

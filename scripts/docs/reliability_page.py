@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reliability.md"
 FOUND = ROOT / "outputs" / "soak"
 BEGIN, END = "<!-- figures: scripts/soak.sh -->\n", "<!-- end of figures -->\n"

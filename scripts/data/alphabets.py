@@ -1,7 +1,7 @@
 """Draw character images, one alphabet per task, like Omniglot (Lake et al. 2015), from the fonts of matplotlib.
 
-    python scripts/alphabets.py FOLDER [--pictures 20] [--seed 0]
-    python scripts/alphabets.py FOLDER --pixels armenian georgian hebrew
+    python scripts/data/alphabets.py FOLDER [--pictures 20] [--seed 0]
+    python scripts/data/alphabets.py FOLDER --pixels armenian georgian hebrew
 
 Writes FOLDER/ALPHABET/CHARACTER/NUMBER.png, 32 x 32 pixels, for `tasks.pictures=true`: small letters of every script that DejaVu
 Sans has, in several faces, each time turned, stretched and moved a little. With `--pixels`, it prints what logistic regression on the

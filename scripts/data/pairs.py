@@ -1,6 +1,6 @@
 """Create text-pair tasks from a data set of intents: do two requests have the same intent?
 
-    python scripts/pairs.py FOLDER [--intents $METATRAIN_DATA/clinc150] [--rows 1500] [--seed 0]
+    python scripts/data/pairs.py FOLDER [--intents $METATRAIN_DATA/clinc150] [--rows 1500] [--seed 0]
 
 Writes FOLDER/DOMAIN.jsonl, a task for each domain of CLINC150 (Larson et al. 2019), with the fields text, pair and label. Half of the pairs
 are two requests of one intent ("the same"), half of two intents of the domain ("different"); no request is in two pairs of a label.

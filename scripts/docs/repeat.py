@@ -1,7 +1,7 @@
-"""Repeats those figures of docs/ that take minutes, and says which no longer come out as they stand there: python scripts/repeat.py
+"""Regenerate the pages of docs/ that are made from the code, repeat the figures that take minutes, and report differences: python scripts/docs/repeat.py
 
-The others take hours or another machine; each page names the command. The sinusoid's 14,000 meta-updates magnify rounding, so that another
-processor may give other digits.
+All other figures take hours or another machine; each page names the command. The sinusoid's 14,000 meta-updates amplify rounding
+errors, so its digits may differ on another processor.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-HERE = Path(__file__).parent
-DOCS = HERE.parent / "docs"
+SCRIPTS = Path(__file__).parents[1]
+DOCS = SCRIPTS.parent / "docs"
 SEEDS = (0, 1, 2)
 
 
@@ -42,11 +42,11 @@ def verdicts() -> list[str]:
 MODES = ("exact", "first_order")
 # The page, and what of it is computed again.
 FIGURES: list[tuple[str, Callable[[], list[str]]]] = [("correctness.md", sinusoid), ("correctness.md", second_order), ("correctness.md", verdicts)]
-PAGES = {"methods_page.py": "methods.md", "settings_page.py": "settings_reference.md", "mistakes_page.py": "mistakes.md"}
+PAGES = {"docs/methods_page.py": "methods.md", "docs/settings_page.py": "settings_reference.md", "docs/mistakes_page.py": "mistakes.md"}
 
 
 def _script(name: str) -> dict[str, Any]:
-    return runpy.run_path(str(HERE / name))
+    return runpy.run_path(str(SCRIPTS / name))
 
 
 def _listed(values: list[str]) -> str:
@@ -54,7 +54,7 @@ def _listed(values: list[str]) -> str:
 
 
 def main() -> None:
-    """Exit code 1 if anything is otherwise."""
+    """Exit with code 1 if anything differs."""
     torch.set_num_threads(1)
     wrong = 0
     for page, repeat in FIGURES:
@@ -62,11 +62,11 @@ def main() -> None:
         for found in repeat():
             there = found in text
             wrong += not there
-            print(f"{'as it stands' if there else 'NOT AS IT STANDS'}: docs/{page}: {found}", flush=True)
+            print(f"{'unchanged' if there else 'DIFFERENT'}: docs/{page}: {found}", flush=True)
     for script, page in PAGES.items():
         there = _script(script)["page"]() == (DOCS / page).read_text(encoding="utf-8")
         wrong += not there
-        print(f"{'as it stands' if there else 'NOT AS IT STANDS'}: docs/{page}, made by scripts/{script}", flush=True)
+        print(f"{'unchanged' if there else 'DIFFERENT'}: docs/{page}, made by scripts/{script}", flush=True)
     sys.exit(1 if wrong else 0)
 
 

@@ -1,4 +1,4 @@
-"""What metatrain sweep promises, tried out: python scripts/search_check.py [PART ...]
+"""Measure killed, shared and pruned searches of `metatrain sweep`: python scripts/benchmark/search.py [PART ...]
 
 Parts: killed pruned whole two random random_pruned steady steady_pruned steady_again.
 

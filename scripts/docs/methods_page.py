@@ -1,4 +1,4 @@
-"""Writes docs/methods.md from conf/algorithm/ and the registries of the axes: python scripts/methods_page.py"""
+"""Writes docs/methods.md from conf/algorithm/ and the registries of the axes: python scripts/docs/methods_page.py"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from metatrain.gradient import meta_gradient
 from metatrain.meta import noise
 from metatrain.models import adapted, heads
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 HEAD = """\
 # Methods
@@ -23,7 +23,7 @@ HEAD = """\
 A method is a combination of four choices: head, adapted parameters, inner rule and meta-gradient. Each row below is a preset in
 `conf/algorithm/`; select it with `algorithm=NAME`. Override single choices on the command line, for example
 `algorithm=maml algorithm.head=shared inner.rule=lslr`. metatrain rejects incompatible choices with one line that gives the reason.
-`python scripts/methods_page.py` generates this page.
+`python scripts/docs/methods_page.py` generates this page.
 """
 
 NOTATION = """\

@@ -1,8 +1,9 @@
-"""Measure out-of-scope detection: python scripts/none_of_these.py RUN
+"""Measure out-of-scope detection: python scripts/benchmark/out_of_scope.py RUN
 
 RUN is a run of `intent_fewshot`. Support sets of its two test domains come from CLINC150's training file; queries are the domain's test file
 and the 1,000 out-of-scope test texts, with `none_of_these=0.05`. Baseline: logistic regression on the frozen encoder, which predicts
-none_of_these if its highest probability is below the 5% quantile of the support examples in cross-validation. Prints the results as JSON.
+none_of_these if its highest probability is below the 5% quantile of the support examples in cross-validation. Prints the table of
+docs/results.md.
 """
 
 from __future__ import annotations
@@ -89,5 +90,14 @@ def _read(path: Path) -> list[dict[str, str]]:
         return [json.loads(line) for line in lines]
 
 
+def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
+    """Return a row per number of examples per class and method."""
+    lines = ["| examples per class | method | in-scope texts rejected | out-of-scope texts detected | AUROC |", "|---|---|---|---|---|"]
+    for shots, methods in results.items():
+        for method, found in methods.items():
+            lines.append(f"| {shots} | {method} | {100 * found['lost']:.1f}% | {100 * found['found']:.1f}% | {found['auroc']:.3f} |")
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
-    print(json.dumps(measure(Path(sys.argv[1])), indent=1))
+    print(table(measure(Path(sys.argv[1]))))

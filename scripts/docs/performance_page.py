@@ -1,4 +1,4 @@
-"""Write the sections of docs/performance.md for the given measurement files: python scripts/performance_page.py FILE ...
+"""Write the sections of docs/performance.md for the given measurement files: python scripts/docs/performance_page.py FILE ...
 
 The files are what the scripts in scripts/benchmark/ printed. Each is known by what is in it: times of all contenders, growth,
 a profile, the start-up, or a GPU. The other sections, and what was written by hand, stay as they are.
@@ -11,8 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from results_page import ROOT, put_section
+from metatrain.report.sections import put_section
 
+ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "performance.md"
 EXACT = (
     "plain",
@@ -72,7 +73,7 @@ To repeat all measurements of this page that a script writes:
     python scripts/benchmark/meta_step.py --profile "metatrain exact" > profile-1.json                    # and so on
     python scripts/benchmark/start_up.py > start.json
     python scripts/benchmark/gpu.py --learn2learn FOLDER > gpu.jsonl
-    python scripts/performance_page.py times.json growth.json profile-*.json start.json gpu.jsonl
+    python scripts/docs/performance_page.py times.json growth.json profile-*.json start.json gpu.jsonl
 
 - **Default**: PyTorch and the C allocator as installed.
 - **Tuned**: every library with the settings of `hardware.fast_kernels`, the oneDNN float32 matrix product ({same:.0f} against {comes:.0f} GFLOP/s for

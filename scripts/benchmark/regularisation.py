@@ -1,20 +1,18 @@
-"""Choose the regularisation of logistic regression on a frozen encoder: METATRAIN_DATA=FOLDER python scripts/strengths.py
+"""Choose the regularisation of logistic regression on a frozen encoder: METATRAIN_DATA=FOLDER python scripts/benchmark/regularisation.py
 
 On data sets used for this choice only, at most 80 texts per class of at most 10 classes each: accuracy and log loss of each fixed strength
 (`metatrain/evaluation/logistic_regression.py`) and of the one that cross-validation on the support set chooses, means over the data sets and
-six support sets of each. Takes a few minutes, most of them to encode; --write puts the table into docs/results.md.
+six support sets of each. Takes a few minutes, most of them to encode. Prints the table of docs/results.md.
 """
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import json
 import os
 from pathlib import Path
 
 import numpy as np
-from results_page import PAGE, put_section
 
 from metatrain.evaluation.logistic_regression import STRENGTHS, choose_strength, fitted
 from metatrain.evaluation.statistics import accuracy, log_loss
@@ -26,7 +24,6 @@ from metatrain.models.encoder import load_encoder
 
 DATA = ("agnews_test", "financial_phrasebank", "github_issue_type", "poem_sentiment", "tweet_hate", "symptom_disease")
 TEXTS, CLASSES, SUPPORT_SETS, SHOTS = 80, 10, 6, (1, 2, 5, 16)
-HEADING = "### Regularisation of logistic regression"
 
 
 def read(folder: Path) -> list[dict[str, str]]:
@@ -64,19 +61,12 @@ def measure(sets: list[tuple[np.ndarray, np.ndarray]], shots: int) -> np.ndarray
     return np.mean(found, axis=0)
 
 
-def section() -> str:
-    """The section of docs/results.md."""
+def table() -> str:
+    """Return a row per number of examples per class."""
     encoder, _ = load_encoder(ModelConfig(name="minilm", max_length=64, normalize=True), second_order=False)
     learner = EncoderLearner(encoder, AlgorithmConfig(head="cosine", head_scale=10.0, adapt="head"), InnerConfig(steps=0), way=None)
     sets = [encoded(learner, read(Path(os.environ["METATRAIN_DATA"]) / name)) for name in DATA]
     lines = [
-        HEADING,
-        "",
-        "Written by `python scripts/strengths.py --write`: logistic regression on the frozen all-MiniLM-L6-v2, on six data sets used for this choice",
-        "only. Each cell: accuracy in percent, log loss. Columns: inverse regularisation strength (C times the mean squared norm of the vectors;",
-        "scikit-learn's default corresponds to 1), and the value chosen by cross-validation on the support set. With one example per class nothing",
-        "can be held out, and the value is 100.",
-        "",
         f"| examples per class | {' | '.join(f'{strength:g}' for strength in STRENGTHS)} | cross-validated |",
         f"|---|{'---|' * (len(STRENGTHS) + 1)}",
     ]
@@ -87,10 +77,4 @@ def section() -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="put the table into docs/results.md")
-    arguments = parser.parse_args()
-    text = section()
-    print(text)
-    if arguments.write:
-        put_section(PAGE, HEADING, text, below="## Comparison of methods")
+    print(table())
