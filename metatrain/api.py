@@ -22,7 +22,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from metatrain.commands.building import adapted_to, check_no_label_is_none, check_none_of_these, open_checkpoint
+from metatrain.checkpoints.adaptation import adapted_to, check_no_label_is_none, check_none_of_these
+from metatrain.checkpoints.opening import open_checkpoint
 from metatrain.config.schema import AlgorithmOverrides, InnerOverrides, Overrides
 from metatrain.errors import UserError
 from metatrain.evaluation.protocol import texts_of

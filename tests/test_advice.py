@@ -10,8 +10,9 @@ from conftest import ROOT
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from metatrain.checkpoints.adaptation import check_none_of_these
+from metatrain.checkpoints.opening import open_checkpoint
 from metatrain.cli import COMMANDS
-from metatrain.commands.building import check_none_of_these, open_checkpoint
 from metatrain.config.compose import composed, groups_of
 from metatrain.config.overrides import normalise
 from metatrain.config.schema import SCHEMAS, Overrides

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import metatrain
-from metatrain.commands.building import open_checkpoint
+from metatrain.checkpoints.opening import open_checkpoint
 from metatrain.config.schema import AlgorithmOverrides, Overrides
 from metatrain.errors import UserError
 

@@ -15,7 +15,7 @@ def without(monkeypatch):
 
     def take(module: str) -> None:
         monkeypatch.setitem(sys.modules, module, None)
-        for work in ("metatrain.tasks.distribution.load_tasks", "metatrain.commands.building.build_learner"):
+        for work in ("metatrain.tasks.distribution.load_tasks", "metatrain.checkpoints.building.build_learner"):
             monkeypatch.setattr(work, lambda *_, **__: pytest.fail("work has begun"))
 
     return take

@@ -41,6 +41,7 @@ def test_dependencies_between_rooms_point_one_way():
         "models": {"models", "tasks"},
         "meta": {"meta", "gradient", "models"},
         "evaluation": {"evaluation", "meta", "gradient", "models", "tasks"},
+        "checkpoints": {"checkpoints", "training", "meta", "gradient", "models", "tasks", "run", "config"},
         "training": {"training", "evaluation", "meta", "gradient", "models", "tasks", "run", "tracking", "config"},
     }
     for path in SOURCES:

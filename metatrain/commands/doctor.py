@@ -41,7 +41,8 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
     import torch
     from rich.table import Table
 
-    from metatrain.commands.building import Recipe, build_learner
+    from metatrain.checkpoints.building import build_learner
+    from metatrain.checkpoints.recipe import Recipe
     from metatrain.evaluation.protocol import texts_of
     from metatrain.gradient.parameters import Parameters
     from metatrain.meta.algorithm import check_algorithm

@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> None:
 
 def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
     """One evaluation, in a run directory of its own."""
-    from metatrain.commands.building import open_checkpoint, open_joint
+    from metatrain.checkpoints.opening import open_checkpoint, open_joint
     from metatrain.commands.meta_test import MetaTest
     from metatrain.errors import Stopped
     from metatrain.evaluation.arms import arms_of, check_arms, check_learner, make_arms

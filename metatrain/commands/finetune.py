@@ -82,7 +82,8 @@ def main(arguments: list[str]) -> None:
 def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
     """Adapt, test if there is a test file, and write `path/model`."""
     from metatrain import __version__
-    from metatrain.commands.building import check_none_of_these, open_checkpoint
+    from metatrain.checkpoints.adaptation import check_none_of_these
+    from metatrain.checkpoints.opening import open_checkpoint
     from metatrain.evaluation.protocol import check_answers
     from metatrain.meta.label_names import unread_note
     from metatrain.models.export import save_finetuned
@@ -142,7 +143,7 @@ def _adapt(learner: Learner, examples: Examples, none: float | None, display: Di
     """Adapt to the examples, and test."""
     import time
 
-    from metatrain.commands.building import adapted_to
+    from metatrain.checkpoints.adaptation import adapted_to
     from metatrain.commands.finetune_results import Adapted, cross_validation, held_out_results, logistic_regression, rejected_share, warn_of_loss
     from metatrain.evaluation.protocol import texts_of
     from metatrain.meta.encoder_learner import EncoderLearner
@@ -198,7 +199,7 @@ def _read(data: DataConfig, strangers: bool, say: Callable[[str], None]) -> Exam
     """Read the files, and say what there is to say about them; where `strangers` are allowed, test rows of other labels are set aside."""
     import numpy as np
 
-    from metatrain.commands.building import check_no_label_is_none
+    from metatrain.checkpoints.adaptation import check_no_label_is_none
     from metatrain.errors import UserError
     from metatrain.evaluation.text_scores import check_score
     from metatrain.paths import local_path

@@ -62,7 +62,8 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
 
     from rich.table import Table
 
-    from metatrain.commands.building import Recipe, build_learner, fit_memory, make_learner
+    from metatrain.checkpoints.building import build_learner, make_learner
+    from metatrain.checkpoints.recipe import Recipe
     from metatrain.errors import UserError
     from metatrain.evaluation.protocol import check_evaluation, texts_of
     from metatrain.meta.algorithm import check_algorithm
@@ -74,6 +75,7 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.tasks.episodes import training_episode
     from metatrain.tracking.console import Display
     from metatrain.training.check import check_needs, check_training
+    from metatrain.training.memory_limit import fit_memory
 
     with Display() as display:
         check_algorithm(config.algorithm, config.inner, config.model)

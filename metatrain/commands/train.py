@@ -139,7 +139,10 @@ def meta_train(job: Job) -> None:
     The run directory is opened last, when nothing in the configuration, the tasks or the model can be wrong any more.
     """
     # Imported here: composing a configuration, or refusing it, should not wait for torch.
-    from metatrain.commands.building import Recipe, build_learner, fit_memory, open_joint, save_model
+    from metatrain.checkpoints.building import build_learner
+    from metatrain.checkpoints.opening import open_joint
+    from metatrain.checkpoints.recipe import Recipe
+    from metatrain.checkpoints.saving import save_model
     from metatrain.commands.meta_test import MetaTest
     from metatrain.evaluation.arms import arms_of, check_learner, make_arms
     from metatrain.evaluation.protocol import Setup, check_evaluation, names_notes
@@ -157,6 +160,7 @@ def meta_train(job: Job) -> None:
     from metatrain.tracking.console import Display, gain_line
     from metatrain.tracking.weights_and_biases import WandbRun, check_tracking
     from metatrain.training.check import check_needs, check_training
+    from metatrain.training.memory_limit import fit_memory
     from metatrain.training.trainer import Trainer
 
     ranks = join(job.config.hardware)

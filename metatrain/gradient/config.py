@@ -12,7 +12,7 @@ class InnerConfig:
     # Update rule: sgd | meta_sgd | lslr | curvature | adam. meta_sgd learns a rate per parameter, lslr a rate per tensor and step, curvature
     # (Meta-Curvature) a preconditioner.
     rule: str = "sgd"
-    lr: float = 0.01  # learning rate of the encoder; initial value where rates are learned; typically 0.001 to 0.1
+    lr: float = 0.02  # learning rate of the encoder; initial value where rates are learned; typically 0.001 to 0.1
     head_lr: float | None = None  # learning rate of the head, typically larger than inner.lr; null: the same as inner.lr
     rank: int = 8  # rank of the learned matrices; with inner.rule=curvature
     steps: int = 5  # number of inner steps in meta-training, typically 1 to 10; 0: none, for heads computed from the support set

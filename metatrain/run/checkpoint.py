@@ -18,6 +18,7 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from metatrain.errors import RestartableError, UserError, is_disk_full
@@ -152,6 +153,25 @@ def load_for_use(folder: Path, step: int) -> Checkpoint:
         return load(folder / f"step-{step:08d}")
     except BrokenCheckpoint as error:
         raise UserError(f"unreadable checkpoint: {error}") from error
+
+
+def copy_parameters(found: Checkpoint, parameters: Mapping[str, Tensor]) -> None:
+    """Copy the meta-parameters of a checkpoint into `parameters`, in place.
+
+    Raises:
+        UserError: the checkpoint is of a different model.
+    """
+    saved = found.tensors["model"]
+    for name in sorted(saved.keys() | parameters.keys()):
+        here, there = parameters.get(name), saved.get(name)
+        if here is None or there is None or here.shape != there.shape:
+            shapes = ["no such parameter" if value is None else f"shape {list(value.shape)}" for value in (there, here)]
+            raise UserError(
+                f"{found.path} is a checkpoint of a different model: {name} has {shapes[0]} there and {shapes[1]} here; use the settings of the run"
+            )
+    with torch.no_grad():
+        for name, value in parameters.items():
+            value.copy_(saved[name])
 
 
 def prune(folder: Path, keep: int, best: int | None) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 
+from metatrain.config.schema import TrainConfig
 from metatrain.errors import RestartableError, UserError
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.learner import Learner, OuterGradient
@@ -14,7 +17,10 @@ from metatrain.meta.recorded import Recorded
 from metatrain.run.config import HardwareConfig
 from metatrain.run.failpoints import failpoint
 from metatrain.run.hardware import free_memory, give_back, is_out_of_memory
+from metatrain.run.ranks import Ranks
 from metatrain.tasks.config import EpisodeConfig
+from metatrain.tasks.episodes import way_of
+from metatrain.tasks.task import Task
 
 _LIBRARIES = 1.3e9  # what a process on a CPU takes beside tensors once it is at work: libraries, kernels, heap that is in pieces
 _SPARE = 1.2  # an allocator takes more than it gives out
@@ -31,6 +37,18 @@ def largest_episode(episode: EpisodeConfig, way: int, rows: int, text: int, read
     support = way * episode.shots * text
     query = text + (support if reads_support else 0)
     return Largest(query, support, way * queries * query)
+
+
+def fit_memory(config: TrainConfig, learner: Learner, tasks: Sequence[Task], device: torch.device, ranks: Ranks) -> str:
+    """Make the meta-gradients of a run fit into this process's share of memory; return a line for the log.
+
+    Raises:
+        UserError: `hardware.max_memory` is too small.
+    """
+    way = max(way_of(task, config.episode) for task in tasks)
+    rows = max(int(np.bincount(task.labels).max()) for task in tasks)
+    largest = largest_episode(config.episode, way, rows, learner.model.max_length, learner.reads_support)
+    return fit_training(config.hardware, learner, largest, device, ranks.local_size, math.ceil(config.outer.meta_batch / ranks.size))
 
 
 def fit_training(hardware: HardwareConfig, learner: Learner, largest: Largest, device: torch.device, sharing: int = 1, meta_batch: int = 1) -> str:

@@ -108,7 +108,7 @@ class Trainer:
         if found is None:
             self.display.say("no checkpoint yet: starting from scratch")
             return
-        load_parameters(self.learner, found)
+        checkpoint.copy_parameters(found, self.learner.parameters)
         self.optimizer.load_state(found.tensors["optimizer"])
         torch.set_rng_state(found.tensors["rng"]["torch"])
         known, tasks = asdict(TrainState()), self.state.tasks
@@ -149,14 +149,14 @@ class Trainer:
     def _score_best_again(self, newest: checkpoint.Checkpoint) -> None:
         """Validate the best checkpoint as validation is from here on, so that it is compared with scores of its own kind."""
         assert self.state.best_step is not None  # asked by the caller
-        load_parameters(self.learner, checkpoint.load_for_use(self.run.checkpoints, self.state.best_step))
+        checkpoint.copy_parameters(checkpoint.load_for_use(self.run.checkpoints, self.state.best_step), self.learner.parameters)
         before = self.state.best_score
         try:
             with self._as_kept():
                 values = self._scores(Adapted(self.learner), self.config.validation.episodes)
         except _StopNow:
             raise self._stopped() from None
-        load_parameters(self.learner, newest)
+        checkpoint.copy_parameters(newest, self.learner.parameters)
         self.state.best_score, self.state.without_new_best = mean_over_tasks(values.values()), 0
         self._saved_step = None
         score = f"{self.config.validation.score.replace('_', ' ')} {self.state.best_score:.3f}"
@@ -204,7 +204,7 @@ class Trainer:
             number, patience = self.state.without_new_best, self.config.validation.patience
             self.display.say(f"stopped early at step {self.state.step}: {number} validations without a new best (validation.patience={patience})")
         if self.state.best_step is not None:
-            load_parameters(self.learner, checkpoint.load_for_use(self.run.checkpoints, self.state.best_step))
+            checkpoint.copy_parameters(checkpoint.load_for_use(self.run.checkpoints, self.state.best_step), self.learner.parameters)
         self.learner.load(blended(self._start, self.learner.parameters, self.config.outer.blend))
 
     def finished(self) -> bool:
@@ -407,22 +407,3 @@ class Trainer:
 
 class _StopNow(Exception):
     """A stop request was seen between two episodes."""
-
-
-def load_parameters(learner: Learner, found: checkpoint.Checkpoint) -> None:
-    """Copy a checkpoint's parameters into the learner.
-
-    Raises:
-        UserError: the checkpoint is of another model.
-    """
-    saved, wanted = found.tensors["model"], learner.parameters
-    for name in sorted(saved.keys() | wanted.keys()):
-        here, there = wanted.get(name), saved.get(name)
-        if here is None or there is None or here.shape != there.shape:
-            shapes = ["no such parameter" if value is None else f"shape {list(value.shape)}" for value in (there, here)]
-            raise UserError(
-                f"{found.path} is a checkpoint of a different model: {name} has shape {shapes[0]} there and {shapes[1]} here; use the settings of the run"
-            )
-    with torch.no_grad():
-        for name, value in wanted.items():
-            value.copy_(saved[name])

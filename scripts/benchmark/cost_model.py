@@ -28,7 +28,8 @@ import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
 
-from metatrain.commands.building import Recipe, build_learner
+from metatrain.checkpoints.building import build_learner
+from metatrain.checkpoints.recipe import Recipe
 from metatrain.config.compose import conf_dir, typed
 from metatrain.config.schema import TrainConfig, register
 from metatrain.evaluation.protocol import texts_of

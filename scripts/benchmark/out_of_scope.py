@@ -19,7 +19,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-from metatrain.commands.building import open_checkpoint
+from metatrain.checkpoints.opening import open_checkpoint
 from metatrain.config.schema import Overrides
 from metatrain.evaluation.logistic_regression import logistic_regression
 from metatrain.evaluation.protocol import texts_of

@@ -11,7 +11,7 @@ import torch
 from config.test_compose import composed
 from conftest import ROOT, spawn
 
-from metatrain.commands.building import open_checkpoint
+from metatrain.checkpoints.opening import open_checkpoint
 from metatrain.config.compose import conf_dir
 from metatrain.config.schema import Overrides
 from metatrain.evaluation.protocol import texts_of

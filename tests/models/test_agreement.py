@@ -25,7 +25,8 @@ from transformers import (
 )
 
 from metatrain.api import FewShotModel, Task
-from metatrain.commands.building import Recipe, default_inner, make_learner
+from metatrain.checkpoints.building import make_learner
+from metatrain.checkpoints.recipe import Recipe, SavedRecipe
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.models import scratch, tiny
 from metatrain.models.config import ModelConfig
@@ -145,7 +146,7 @@ def agree(tmp_path: Path, cli: Any, case: Case) -> None:
     weight = torch.randn(len(LABELS), encoder.hidden_size) / features.std(0)
     head = {"head.weight": weight / 2, "head.bias": -(features @ weight.T).mean(0) / 2}
 
-    learner = make_learner(encoder, Recipe(config, AlgorithmConfig(), default_inner(), EpisodeConfig(), 0))
+    learner = make_learner(encoder, Recipe(config, AlgorithmConfig(), SavedRecipe().inner, EpisodeConfig(), 0))
     expected = Task(FewShotModel(learner), LABELS, head, None).probabilities(texts)
     assert np.ptp(expected, axis=0).max() > 0.5  # texts differ
 

@@ -10,7 +10,12 @@ import pytest
 import torch
 from families import TEXTS, encoders, language_models, save_small
 
-from metatrain.commands.building import Overrides, Recipe, adapted_to, build_learner, open_checkpoint, save_model
+from metatrain.checkpoints.adaptation import adapted_to
+from metatrain.checkpoints.building import build_learner
+from metatrain.checkpoints.opening import open_checkpoint
+from metatrain.checkpoints.recipe import Recipe
+from metatrain.checkpoints.saving import save_model
+from metatrain.config.schema import Overrides
 from metatrain.errors import UserError
 from metatrain.gradient.config import InnerConfig
 from metatrain.meta.config import AlgorithmConfig

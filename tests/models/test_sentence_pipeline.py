@@ -9,8 +9,8 @@ import torch
 from transformers import BertConfig, BertModel, OPTConfig, OPTModel
 
 import metatrain
-from metatrain.commands.building import Overrides, open_checkpoint
-from metatrain.config.schema import ModelOverrides
+from metatrain.checkpoints.opening import open_checkpoint
+from metatrain.config.schema import ModelOverrides, Overrides
 from metatrain.errors import UserError
 from metatrain.models import tiny
 from metatrain.models.config import ModelConfig

@@ -1,0 +1,57 @@
+"""Adapt a learner to labelled examples, for `metatrain finetune` and the Python API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from metatrain.errors import UserError
+from metatrain.gradient.parameters import Parameters
+from metatrain.meta.encoder_learner import EncoderLearner
+from metatrain.meta.episode_texts import EpisodeTexts
+from metatrain.meta.head_fit import Fit
+from metatrain.meta.learner import Learner
+from metatrain.meta.watcher import Watcher
+from metatrain.models.export import NONE
+from metatrain.tasks.labels import folded
+
+
+def check_none_of_these(share: float | None, learner: Learner) -> None:
+    """Raises: UserError: `none_of_these` is not a fraction, or the learner does not fit a head, which the threshold needs."""
+    if share is None:
+        return
+    if not 0 < share < 1:
+        raise UserError(f"none_of_these={share} is the fraction of in-scope texts that may be rejected; set it between 0 and 1, 0.05 for example")
+    if not learner.inner.fit_head:
+        raise UserError(
+            "none_of_these needs a head fitted to the examples, and no other adapted parameters: set inner.fit_head=true algorithm.adapt=head "
+            '(Python: fit_head=True, adapt="head")'
+        )
+
+
+def check_no_label_is_none(labels: Iterable[str], source: str) -> None:
+    """Raises: UserError: with `none_of_these`, a label of the examples is spelled like the prediction for out-of-scope texts."""
+    if (found := next((label for label in labels if folded(label) == folded(NONE)), None)) is not None:
+        near = "" if found == NONE else f" (nearly {NONE})"
+        raise UserError(
+            f"{source}: the label {found}{near} is reserved for out-of-scope texts; remove the examples with this label, rename it, or remove none_of_these"
+        )
+
+
+def adapted_to(learner: Learner, texts: EpisodeTexts, watcher: Watcher | None = None) -> tuple[Parameters, float, Fit | None]:
+    """Adapt to a support set; return all parameters, the last support loss, and the fit if the head was fitted.
+
+    Raises:
+        UserError: adaptation diverges.
+    """
+    found: tuple[Parameters, float, Fit | None]
+    if isinstance(learner, EncoderLearner) and learner.inner.fit_head:
+        adapted, fit = learner.fit(texts, watcher)
+        found = adapted, fit.loss, fit
+    else:
+        adapted, loss = learner.adapt(texts)
+        found = adapted, loss, None
+    if not all(bool(value.isfinite().all()) for name, value in adapted.items() if value is not learner.parameters.get(name)):
+        raise UserError(
+            f"adaptation to these examples diverges (non-finite values); lower inner.lr={learner.inner.lr:g} or inner.steps, or check the weights of the model"
+        )
+    return found

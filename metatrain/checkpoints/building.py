@@ -1,0 +1,72 @@
+"""Build a learner from its recipe, with initial weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+from metatrain.checkpoints.recipe import Recipe
+from metatrain.gradient.meta_gradient import SECOND_ORDER
+from metatrain.meta.encoder_learner import EncoderLearner
+from metatrain.meta.language_learner import LanguageLearner
+from metatrain.meta.learner import Learner
+from metatrain.models import adapters
+from metatrain.models.encoder import Encoder, load_encoder
+from metatrain.models.heads import IN_CONTEXT, LANGUAGE
+from metatrain.models.language_loading import load_language_model
+from metatrain.models.language_model import LanguageModel
+from metatrain.models.pictures import PictureEncoder, is_of_pictures, load_picture_encoder
+from metatrain.models.pretrained import check_remote_code
+from metatrain.paths import local_path
+
+BUILT_IN = ("minilm", "tiny")  # names of models that come with metatrain
+
+
+def make_learner(model: Encoder | PictureEncoder | LanguageModel, recipe: Recipe) -> Learner:
+    """Return the learner of a recipe for a loaded model."""
+    if isinstance(model, LanguageModel):
+        return LanguageLearner(model, recipe.algorithm, recipe.inner)
+    return EncoderLearner(model, recipe.algorithm, recipe.inner, recipe.episode.way, recipe.labels)
+
+
+def build_learner(
+    recipe: Recipe, device: torch.device, dtype: torch.dtype, say: Callable[[str], None] = lambda line: None, texts: Iterable[str] = ()
+) -> Learner:
+    """Return a learner with initial weights: pretrained, or random with the seed of the recipe.
+
+    texts: texts of the training tasks, from which a randomly initialised model learns its tokenizer.
+    """
+    check_remote_code(recipe.model)
+    torch.manual_seed(recipe.seed)
+    algorithm = recipe.algorithm
+    second_order = algorithm.meta_gradient in SECOND_ORDER
+    model: Any
+    if recipe.model.name not in BUILT_IN and ":" not in recipe.model.name and not local_path(recipe.model.name).is_dir():
+        say(f"model: loading {recipe.model.name} from the hub or its local cache")  # may take minutes
+    if algorithm.head in LANGUAGE:
+        model, notes = load_language_model(recipe.model, second_order, dtype, texts, algorithm.head == IN_CONTEXT)
+    elif is_of_pictures(recipe.model):
+        model, notes = load_picture_encoder(recipe.model, second_order, dtype, texts)
+    else:
+        model, notes = load_encoder(recipe.model, second_order, dtype)
+    if algorithm.adapt in adapters.KINDS:
+        adapters.attach(model.backbone, algorithm.adapt, algorithm.rank, algorithm.targets, algorithm.context_size)
+    learner = make_learner(model.to(device), recipe)
+    for note in notes:
+        say(note)
+    trained = sum(value.numel() for value in learner.parameters.values())
+    adapting = sum(value.numel() for name, value in learner.initial.items() if name in learner.adapted)
+    parts = [*([_count(adapting)] if adapting else []), *(["head"] if learner.head_adapts else [])]
+    adapted = " and the ".join(parts) if adapting else f"{parts[0]} only" if parts else "nothing"
+    say(f"trainable: {_count(trained)} (outer loop); adapted per task: {adapted}")
+    idle = learner.unreached
+    if idle:
+        say(f"{len(idle)} parameters are unused by the model and stay fixed: {', '.join(idle[:3])}{' ...' if len(idle) > 3 else ''}")
+    return learner
+
+
+def _count(number: int) -> str:
+    """Return a number of parameters as text, in millions from one million."""
+    return f"{number / 1e6:.1f}M" if number >= 1e6 else f"{number:,}"

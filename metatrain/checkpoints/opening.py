@@ -1,0 +1,157 @@
+"""Open the value of `checkpoint=`: a run, one of its checkpoints, an exported model directory, or a plain Hugging Face model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metatrain.checkpoints.building import BUILT_IN, build_learner
+from metatrain.checkpoints.recipe import Recipe, joint_labels, overridden, plain_recipe, saved_recipe
+from metatrain.config.schema import AlgorithmOverrides, ModelOverrides, Overrides, TrainConfig
+from metatrain.errors import UserError
+from metatrain.meta.learner import Learner
+from metatrain.models.export import read_facts, read_recipe
+from metatrain.models.folders import is_model
+from metatrain.models.sentence_pipeline import read_pipeline
+from metatrain.paths import local_path
+from metatrain.run import checkpoint
+from metatrain.run.directory import RunDirectory, is_run
+from metatrain.run.hints import resume_command
+from metatrain.tasks.config import EpisodeConfig
+from metatrain.training.outer import blended
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An opened checkpoint."""
+
+    learner: Learner
+    untrained: Callable[[], Learner]  # builds the same learner with the weights before meta-training
+    episode: EpisodeConfig  # episode settings of meta-training
+    config: TrainConfig | None  # of the run; None: the checkpoint is a model directory or a plain model
+    name: str
+
+
+def open_checkpoint(reference: str, settings: Overrides, device: torch.device, dtype: torch.dtype, say: Callable[[str], None]) -> Opened:
+    """Open a run (its directory, one of its checkpoints, or `latest`) or a Hugging Face model as a learner.
+
+    Raises:
+        UserError: it does not exist, it cannot be read, or the settings do not fit it.
+    """
+    path = local_path(reference)
+    if (path / checkpoint.MANIFEST).is_file():
+        return _open_run(RunDirectory.find(str(path.parent.parent)), path, settings, device, dtype, say)
+    if reference == "latest" or is_run(path) or ((path / "config.yaml").is_file() and not is_model(path)):
+        return _open_run(RunDirectory.find(reference), None, settings, device, dtype, say)
+    if not path.is_dir() and reference not in BUILT_IN and (path.is_absolute() or reference.startswith((".", "~", "outputs"))):
+        raise UserError(f"checkpoint={reference}: no such run or model directory")
+    if path.is_dir() and not is_model(path):
+        raise UserError(f"checkpoint={reference}: the directory has neither a run of metatrain train (config.yaml) nor a model (config.json)")
+    found = read_recipe(path)
+    encoding = {} if found is not None else _encoding(reference, settings.model, say)
+    if found is None and settings.algorithm.name is None and settings.model.normalize is None:
+        # If the directory does not say, the method decides about normalization; pooling=first is that of transformers' classifiers, which do not normalize.
+        own_choice = encoding.get("normalize", False if settings.model.pooling == "first" else None)
+        settings = replace(settings, model=replace(settings.model, normalize=own_choice))
+    saved, learned = (plain_recipe(reference, settings), {}) if found is None else (saved_recipe(path, found[0]), found[1])
+    if saved.model.normalize:  # the method compares directions of encodings
+        encoding["normalize"] = True
+    own = replace(saved.model, name=reference, **encoding)
+    recipe = overridden(Recipe(own, saved.algorithm, saved.inner, saved.episode, saved.seed, joint_labels(learned)), settings, plain=found is None)
+    learner = build_learner(recipe, device, dtype, say)
+    if found is None and learner.model.tokenizer is None and settings.algorithm.label_names is None:  # an image model reads no label names
+        learner.algorithm = replace(learner.algorithm, label_names=False)
+    if found is not None:
+        _check_learned(reference, settings.algorithm, {name for name in learner.parameters if not name.startswith(learner.prefix)}, learned)
+    learner.load(learned)
+    base = replace(recipe, model=replace(recipe.model, name=saved.base or reference, tokenizer=reference))
+    return Opened(learner, lambda: build_learner(base, device, dtype), recipe.episode, None, reference)
+
+
+def open_joint(reference: str | None, trained: TrainConfig | None, device: torch.device, dtype: torch.dtype, say: Callable[[str], None]) -> Learner | None:
+    """Return the learner of joint training that `evaluation.joint` names, for comparison with a run.
+
+    Raises:
+        UserError: it is not a run of joint training, or has another model or other tasks than the run.
+    """
+    if reference is None:
+        return None
+    opened = open_checkpoint(reference, Overrides(), device, dtype, say)
+    if opened.config is None or opened.config.algorithm.head != "joint":
+        raise UserError(f"evaluation.joint={reference} is not a run of joint training; create one with: metatrain train algorithm=multitask")
+    if trained is None:
+        raise UserError("evaluation.joint needs a run of meta-training to compare with, and checkpoint is a plain model; remove it")
+    for what, mine, other in (
+        ("model", trained.model.name, opened.config.model.name),
+        ("tasks", (trained.tasks.path, trained.tasks.meta_train), (opened.config.tasks.path, opened.config.tasks.meta_train)),
+    ):
+        if mine != other:
+            raise UserError(f"evaluation.joint={reference} was trained with another `{what}` than the run it is compared with; train both with the same")
+    return opened.learner
+
+
+def _encoding(reference: str, overrides: ModelOverrides, say: Callable[[str], None]) -> dict[str, Any]:
+    """Return pooling, normalization and maximum length of a plain model, as far as its directory states them.
+
+    Raises:
+        UserError: it is a sentence-transformers pipeline with unsupported modules, and the settings do not replace them.
+    """
+    pipeline = None if reference in BUILT_IN else read_pipeline(reference, overrides.revision)
+    if pipeline is None:
+        found = read_facts(local_path(reference)).get("encoding", {})
+        return {key: found[key] for key in ("pooling", "normalize", "max_length") if key in found}
+    if pipeline.unknown and None in (overrides.pooling, overrides.normalize):
+        raise UserError(
+            f"checkpoint={reference} is a sentence-transformers pipeline {pipeline.unknown}; choose another model, "
+            "or set model.pooling and model.normalize to use only its transformer"
+        )
+    if pipeline.labels:
+        say(f"model: {reference} is a classifier; its encoder is used with a new head")
+    return pipeline.encoding
+
+
+def _open_run(run: RunDirectory, requested: Path | None, settings: Overrides, device: torch.device, dtype: torch.dtype, say: Callable[[str], None]) -> Opened:
+    config: TrainConfig = run.load_config(TrainConfig)
+    recipe = Recipe.of_run(run.with_tokenizer(config))
+    found = _read_checkpoint(run, requested, say)
+    recipe = overridden(replace(recipe, labels=joint_labels(found.tensors["model"])), settings, plain=False)
+    learner = build_learner(recipe, device, dtype, say)
+    _check_learned(str(run.path), settings.algorithm, learner.parameters, found.tensors["model"])
+    start, share = learner.of_model, config.outer.blend
+    checkpoint.copy_parameters(found, learner.parameters)
+    learner.load(blended(start, learner.parameters, share))
+    say(f"weights: {found.path}")
+    return Opened(learner, lambda: build_learner(recipe, device, dtype), config.episode, config, str(run.path))
+
+
+def _read_checkpoint(run: RunDirectory, requested: Path | None, say: Callable[[str], None]) -> checkpoint.Checkpoint:
+    """Return the requested checkpoint, else the best one of the run, else the newest one that verifies."""
+    paths = [requested] if requested is not None else list(reversed(checkpoint.steps(run.checkpoints)))
+    problems = []
+    for path in paths:
+        try:
+            found = checkpoint.load(path)
+        except checkpoint.BrokenCheckpoint as error:
+            problems.append(str(error))
+            continue
+        for problem in problems:
+            say(f"warning: {problem}; using {path.name}")
+        best = found.state.get("best_step")
+        if requested is None and best is not None and best != found.state["step"]:
+            return checkpoint.load_for_use(run.checkpoints, best)
+        return found
+    if problems:
+        raise UserError(f"unreadable checkpoint: {problems[0]}")
+    raise UserError(f"{run.path} has no checkpoint yet; resume it with: {resume_command(run.path)}")
+
+
+def _check_learned(reference: str, given: AlgorithmOverrides, ours: Iterable[str], learned: Iterable[str]) -> None:
+    """Raises: UserError: the replaced algorithm settings need other learned parameters than the checkpoint has."""
+    chosen = [f"algorithm.{key}={value}" for key, value in asdict(given).items() if value is not None]
+    differing = set(ours) ^ set(learned)
+    if chosen and differing:
+        raise UserError(f"{' '.join(chosen)} does not fit checkpoint={reference}, which was meta-trained with other parameters ({min(differing)}); remove it")

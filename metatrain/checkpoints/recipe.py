@@ -1,0 +1,147 @@
+"""Recipe of a learner: its settings without its weights, as a run or a model directory states them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from metatrain.config.compose import composed, escaped
+from metatrain.config.explain import explain
+from metatrain.config.overrides import quoted
+from metatrain.config.schema import InnerOverrides, Overrides, TrainConfig
+from metatrain.errors import UserError
+from metatrain.gradient.config import InnerConfig
+from metatrain.gradient.inner_rules import HEAD, LEARNS_RATES
+from metatrain.meta.algorithm import check_algorithm
+from metatrain.meta.config import AlgorithmConfig
+from metatrain.models.config import ModelConfig
+from metatrain.models.export import RECIPE
+from metatrain.models.heads import ROW
+from metatrain.tasks.config import EpisodeConfig
+from metatrain.tasks.task import Task
+
+FORMAT = 1
+_DEFAULT_METHOD = "recommended"  # for a model that was not meta-trained
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings from which a learner is built; its weights are separate."""
+
+    model: ModelConfig
+    algorithm: AlgorithmConfig
+    inner: InnerConfig
+    episode: EpisodeConfig
+    seed: int
+    labels: tuple[str, ...] = ()  # label names of the training tasks, for algorithm.head=joint
+
+    @classmethod
+    def of_run(cls, config: TrainConfig, tasks: Iterable[Task] = ()) -> Recipe:
+        """Return the recipe of a run. Without the training tasks, `labels` is empty until a checkpoint gives them."""
+        labels = tuple(sorted({label for task in tasks for label in task.label_names}))
+        return cls(config.model, config.algorithm, config.inner, config.episode, config.seed, labels)
+
+
+@dataclass
+class SavedRecipe:
+    """Recipe in a model directory (adaptation.json). The defaults stand for keys that the file lacks, and for a plain model with inner-loop settings."""
+
+    format: int = FORMAT
+    base: str | None = None  # name of the model before meta-training
+    model: ModelConfig = field(default_factory=lambda: ModelConfig(name=""))  # its name is that of the directory
+    algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
+    inner: InnerConfig = field(default_factory=lambda: InnerConfig(lr=0.02, head_lr=1.0, steps=3))  # as in conf/inner/sgd.yaml
+    episode: EpisodeConfig = field(default_factory=EpisodeConfig)
+    seed: int = 0
+
+
+def plain_recipe(reference: str, settings: Overrides) -> SavedRecipe:
+    """Return the recipe of a plain model: the one with which `metatrain train` would start for a method.
+
+    The default method is `recommended`, which fits a head to the examples; with inner-loop settings it is an inner loop over the whole encoder.
+
+    Raises:
+        UserError: there is no such method.
+    """
+    method = settings.algorithm.name
+    if method is None and _is_inner_loop(settings):
+        return SavedRecipe()
+    found: TrainConfig = composed("train", [f"algorithm={method or _DEFAULT_METHOD}", "model=hub", f"model.name={quoted(reference)}"], TrainConfig)
+    algorithm = found.algorithm
+    if method is None and settings.model.normalize is False:  # cosines compare directions
+        algorithm = replace(algorithm, head="prototype", head_scale=1.0)
+    return SavedRecipe(model=found.model, algorithm=algorithm, inner=found.inner, episode=found.episode)
+
+
+def _is_inner_loop(settings: Overrides) -> bool:
+    """Return whether the settings ask for an inner loop instead of a fitted head."""
+    inner, algorithm = settings.inner, settings.algorithm
+    if algorithm.head is not None or algorithm.adapt not in (None, "head") or inner.fit_head is False:
+        return True
+    return not (inner.fit_head or inner.fit_encoder) and any(each is not None for each in (inner.steps, inner.lr, inner.head_lr))
+
+
+def saved_recipe(folder: Path, settings: dict[str, Any]) -> SavedRecipe:
+    """Return the recipe of the directory of a meta-trained model.
+
+    Raises:
+        UserError: it cannot be read, or its format is unknown to this version.
+    """
+    if settings.get("format", FORMAT) != FORMAT:
+        raise UserError(f"{folder / RECIPE} has format {settings['format']}, this version of metatrain reads {FORMAT}; use the version that wrote it")
+    try:
+        recipe: SavedRecipe = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SavedRecipe), escaped(settings)))  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        raise UserError(f"{folder / RECIPE}: {explain(error)}; another version of metatrain may have written it") from error
+    return recipe
+
+
+def joint_labels(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the label names of a joint head from the names of its parameters."""
+    prefix = HEAD + ROW
+    return tuple(sorted(name[len(prefix) :] for name in names if name.startswith(prefix)))
+
+
+def overridden(recipe: Recipe, settings: Overrides, plain: bool) -> Recipe:
+    """Return the recipe of a checkpoint with settings replaced.
+
+    plain: the model was not meta-trained; `plain_recipe` has applied `algorithm.name`.
+
+    Raises:
+        UserError: the settings are incompatible with each other, or with a meta-trained model.
+    """
+    if settings.algorithm.name is not None and not plain:
+        raise UserError(
+            f"algorithm={settings.algorithm.name} selects the method of a plain model, but this checkpoint was meta-trained with "
+            f"algorithm={recipe.algorithm.name}; remove it"
+        )
+    algorithm, model = _with(recipe.algorithm, settings.algorithm), _with(recipe.model, settings.model)
+    found = replace(recipe, algorithm=algorithm, inner=_inner(recipe.inner, settings.inner, plain), model=model)
+    check_algorithm(found.algorithm, found.inner, found.model)
+    return found
+
+
+def _inner(inner: InnerConfig, overrides: InnerOverrides, plain: bool) -> InnerConfig:
+    """Return the inner-loop settings of a checkpoint with other learning rates or another number of steps for adaptation.
+
+    Raises:
+        UserError: the learning rates were learned, or the number of steps is negative.
+    """
+    if overrides.steps is not None and overrides.steps < 0:  # inner.steps is what the user typed; below, it sets evaluation_steps
+        raise UserError(f"inner.steps={overrides.steps} must be zero or more")
+    for key in ("lr", "head_lr"):
+        if getattr(overrides, key) is not None and inner.rule in LEARNS_RATES and not plain:
+            raise UserError(f"inner.{key}: the learning rates of this model are learned (inner.rule={inner.rule}) and cannot be set; remove it")
+    # inner.steps of training stays, because parameters may have been learned for each step.
+    steps = inner.evaluation_steps if overrides.steps is None else overrides.steps
+    return replace(_with(inner, replace(overrides, steps=None)), evaluation_steps=steps)
+
+
+def _with(settings: Any, overrides: Any) -> Any:
+    """Return the settings with the overrides that are not null."""
+    return replace(settings, **{key: value for key, value in asdict(overrides).items() if value is not None})
