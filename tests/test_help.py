@@ -87,7 +87,8 @@ def examples_around(tiny_run, tmp_path, monkeypatch):
         of_task = [f"{text} {number} {row},{label}" for row in range(12) for text, label in (("bad", "no"), ("good", "yes"))]
         (tmp_path / "my_tasks" / f"task{number}.csv").write_text("text,label\n" + "\n".join(of_task) + "\n")
     monkeypatch.chdir(tmp_path)
-    for run in ("outputs/train/maml/A", "outputs/train/protonet/B"):
+    seeds = [f"{method}_{seed}" for method in ("maml", "protonet") for seed in range(3)]
+    for run in ("outputs/train/maml/A", "outputs/train/protonet/B", *seeds):
         shutil.copytree(tiny_run, tmp_path / run)
     point(Path("outputs/latest"), tmp_path / "outputs/train/maml/A")
     point(Path("outputs/.latest-train"), tmp_path / "outputs/train/maml/A")

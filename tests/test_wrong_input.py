@@ -176,7 +176,7 @@ def test_a_run_directory_that_holds_a_run(cli, tiny_run):
 
 def test_a_run_directory_that_is_taken_is_said_before_a_model_is_loaded(cli, examples):
     for arguments in (("train", "model=hub", "model.name=a/b"), ("evaluate", "checkpoint=a/b"), ("finetune", "checkpoint=a/b", f"data.train={examples}")):
-        refused(cli(*arguments, "hydra.run.dir=."), "hydra.run.dir=. holds examples.csv, and is no run")
+        refused(cli(*arguments, "hydra.run.dir=."), "hydra.run.dir=. holds examples.csv, and is not a run of metatrain")
 
 
 def test_a_label_that_only_the_test_file_has(cli, tmp_path, examples):

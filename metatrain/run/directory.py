@@ -11,7 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -111,6 +111,9 @@ class RunDirectory:
     def _check_new(self, command: str) -> None:
         """Raises: UserError: the directory holds a run, or anything else that a run could replace or be taken for."""
         if is_run(self.path):
+            with suppress(PermissionError):  # a run of somebody else, whose lock only its owner may look at
+                if self.is_held():
+                    raise self._in_use()
             resumable = command == self.read_record().get("command", "train") == "train"
             remedy = f"resume it with: {resume_command(self.path)}" if resumable else "choose another directory with hydra.run.dir=DIR"
             raise UserError(f"{shown(self.path)} already holds a run; {remedy}")
@@ -140,9 +143,12 @@ class RunDirectory:
         try:
             self._lock.acquire(timeout=0)
         except Timeout as error:
-            holder = self.read_record().get("process", {})
-            by = f" {holder['pid']} on {holder['host']}" if holder else ""
-            raise UserError(f"{self.path} is in use by another process{by}; wait until it finishes, or stop it") from error
+            raise self._in_use() from error
+
+    def _in_use(self) -> UserError:
+        holder = self.read_record().get("process", {})
+        by = f" {holder['pid']} on {holder['host']}" if holder else ""
+        return UserError(f"{self.path} is in use by another process{by}; wait until it finishes, or stop it")
 
     def is_held(self) -> bool:
         """Whether a process has the run.

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -41,6 +42,7 @@ class Running:
     zygote: subprocess.Popen
     pid: int
     output: Path
+    has_ended: bool = False
 
     def send(self, number: int) -> None:
         with suppress(ProcessLookupError):  # it may have ended just now
@@ -48,7 +50,9 @@ class Running:
 
     def wait(self) -> tuple[int, str]:
         """(exit code, what it printed)."""
-        return int(self.zygote.stdout.readline()), self.output.read_text(errors="replace")
+        code = int(self.zygote.stdout.readline())
+        self.has_ended = True
+        return code, self.output.read_text(errors="replace")
 
 
 class Zygote:
@@ -63,14 +67,23 @@ class Zygote:
         }
         command = [sys.executable, str(Path(__file__).parent / "zygote.py")]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+        self.running: Running | None = None
         assert self.process.stdout.readline() == "ready\n"
 
     def start(self, arguments: list[str], folder: Path, failpoints: str = "", **more) -> Running:
+        self.end_running()
         output = folder / "output.txt"
         order = {"arguments": arguments, "folder": str(folder), "output": str(output), "failpoints": failpoints, **more}
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
-        return Running(self.process, int(self.process.stdout.readline()), output)
+        self.running = Running(self.process, int(self.process.stdout.readline()), output)
+        return self.running
+
+    def end_running(self) -> None:
+        """Kill what a test that failed has left behind, perhaps stopped by SIGSTOP: the next test would wait for it forever."""
+        if self.running is not None and not self.running.has_ended:
+            self.running.send(signal.SIGKILL)
+            self.running.wait()
 
     def run(self, arguments: list[str], folder: Path, failpoints: str = "", **more) -> tuple[int, str]:
         return self.start(arguments, folder, failpoints, **more).wait()
@@ -80,6 +93,7 @@ class Zygote:
 def zygote():
     started = Zygote()
     yield started
+    started.end_running()
     started.process.stdin.close()
     started.process.wait()
 

@@ -401,7 +401,7 @@ def test_names_are_printed_as_they_are_and_can_be_pasted(cli, tmp_path):
     found = cli(*given, "select=2", "model=tiny", "model.max_length=16", 'tasks.meta_train.tasks=["[red]x","a*"]', 'tasks.meta_test.tasks=["what?"]')
     assert found.code == 0, found.err
     assert "[red]x" in found.out and found.out.count("│ meta_train ") == 2
-    (setting,) = shlex.split(found.out.split("suggested tasks: ")[1].splitlines()[0])
+    (setting,) = shlex.split(found.out.split("\nsuggested tasks: ")[1].splitlines()[0])
     again = cli(*given, setting, 'tasks.meta_test.tasks=["what?"]')
     assert again.code == 0, again.err
     assert "[red]x" in again.out and again.out.count("│ meta_train ") == 2
