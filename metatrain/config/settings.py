@@ -1,4 +1,4 @@
-"""What each setting means, from where it is defined: its type, its default and the comment beside it."""
+"""Descriptions of settings, read from the dataclasses that define them: type, default and the comment of the field."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ from typing import Any, get_args, get_type_hints
 
 @dataclass(frozen=True)
 class Setting:
-    """One thing that a user may set."""
+    """One setting, or a group of settings."""
 
     key: str
     type: str
     default: Any
     meaning: str
-    where: str  # the dataclass that has it
+    where: str  # the dataclass that defines it
 
 
-def settings_of(schema: Any, prefix: str = "") -> Iterator[Setting]:
-    """All settings of a command's schema, in the order of their definition; a group comes before what is in it."""
+def settings_of(schema: Any) -> Iterator[Setting]:
+    """Yield all settings of a command's schema in the order of their definition; a group comes before its settings."""
+    yield from _settings_of(schema(), "")
+
+
+def _settings_of(defaults: Any, prefix: str) -> Iterator[Setting]:
+    """Yield the settings of an instance; its values are the defaults, because a parent may set other defaults than the class of a group."""
+    schema = type(defaults)
     meanings, hints = _comments(schema), get_type_hints(schema)
     for field in dataclasses.fields(schema):
-        key, hint = prefix + field.name, hints[field.name]
+        key, hint, default = prefix + field.name, hints[field.name], getattr(defaults, field.name)
         inner = next((kind for kind in (hint, *get_args(hint)) if dataclasses.is_dataclass(kind)), None)
         group = inner is not None and dataclasses.is_dataclass(hint)
         meaning = meanings.get(field.name) or (_first_line(inner) if inner else "")
-        yield Setting(key, _name(hint), None if group else _default(field), meaning, f"{schema.__module__}.{schema.__name__}")
+        yield Setting(key, _name(hint), None if group else default, meaning, f"{schema.__module__}.{schema.__name__}")
         if group:
-            yield from settings_of(inner, f"{key}.")
+            yield from _settings_of(default, f"{key}.")
 
 
 def leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Keys and plain values of nested settings, in their order."""
+    """Yield the keys and plain values of nested settings, in order."""
     if isinstance(values, dict):
         for key, each in values.items():
             yield from leaves(each, f"{path}.{key}" if path else key)
     else:
         yield path, values
-
-
-def _default(field: dataclasses.Field[Any]) -> Any:
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    return field.default
 
 
 def _first_line(kind: Any) -> str:
@@ -63,7 +63,7 @@ def _name(hint: Any) -> str:
 
 
 def _comments(schema: type) -> dict[str, str]:
-    """By field: the comment behind it, and those in the lines right above it. Fields of a base class have theirs there."""
+    """Return the comment of each field: the lines above it and the end of its line; fields of a base class are commented there."""
     found: dict[str, str] = {}
     for kind in reversed(schema.__mro__):
         if dataclasses.is_dataclass(kind):

@@ -1,4 +1,4 @@
-"""Settings are explained where they are defined."""
+"""Settings are described where they are defined, with the defaults of the command's schema."""
 
 from dataclasses import dataclass, field
 
@@ -10,7 +10,7 @@ from metatrain.config.settings import settings_of
 
 @dataclass
 class Inner:
-    """What is inside."""
+    """A group."""
 
     depth: int = 2  # how deep
 
@@ -28,7 +28,7 @@ class Whole(Base):
     many: list[int] = field(default_factory=lambda: [1])  # several
     # Above and
     both: str = "#"  # behind
-    inner: Inner = field(default_factory=Inner)
+    inner: Inner = field(default_factory=lambda: Inner(depth=3))
 
 
 def test_comments_behind_and_above_are_meanings():
@@ -38,8 +38,8 @@ def test_comments_behind_and_above_are_meanings():
         "plain": ("float | null", None, ""),
         "many": ("list[int]", [1], "several"),
         "both": ("str", "#", "Above and behind"),
-        "inner": ("group", None, "What is inside."),
-        "inner.depth": ("int", 2, "how deep"),
+        "inner": ("group", None, "A group."),
+        "inner.depth": ("int", 3, "how deep"),
     }
 
 
