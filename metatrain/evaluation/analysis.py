@@ -1,4 +1,4 @@
-"""What a report shows beside the scores: accuracy by inner steps, the mistakes, the learned rates, how alike the tasks are."""
+"""Analyses for the report of a run: accuracy by number of inner steps, errors, learned rates, similarity of the tasks."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from metatrain.tasks.episodes import SPLITS, Episode, task_episode
 from metatrain.tasks.task import Task, TaskDistribution
 from metatrain.tasks.texts import readable
 
-_STEP_EPISODES = 5  # of each task and number of shots, for the accuracy by inner steps
-_WORST = 12  # tasks whose mistakes are kept
-_EXAMPLES = 10  # of the mistakes of a task
-_PAIRS = 400  # (label, answer) that are counted of a task, the commonest: all of them for 20 classes
-_LONGEST = 300  # characters of a text that are kept
-_MAP_TEXTS = 20  # of a task that stand for it on the map
-_MAP_TASKS = 200  # more are not drawn
+_STEP_EPISODES = 5  # per task and number of shots, for the accuracy by inner steps
+_WORST = 12  # maximum number of tasks whose errors are recorded
+_EXAMPLES = 10  # maximum number of errors shown per task
+_PAIRS = 400  # maximum number of (label, prediction) pairs recorded per task, most frequent first: all pairs of 20 classes
+_LONGEST = 300  # maximum number of characters of a text
+_MAP_TEXTS = 20  # texts per task that the map is computed from
+_MAP_TASKS = 200  # maximum number of tasks on the map
 
 
 def step_counts(learner: Learner) -> list[int]:
-    """The numbers of inner steps after which accuracy is looked at: none, some of those that are taken, all, and twice as many."""
+    """Return the numbers of inner steps to evaluate: 0, 1, half of those used, all of them, and twice as many."""
     steps = learner.steps(evaluation=True)
     if steps == 0 or learner.algorithm.head == IN_CONTEXT:
         return []
@@ -41,17 +41,17 @@ def step_counts(learner: Learner) -> list[int]:
 
 
 def step_episodes(config: EvaluationConfig) -> int:
-    """How many episodes of each task and number of shots that takes."""
+    """Return the number of episodes per task and number of shots for the accuracy by inner steps."""
     return min(_STEP_EPISODES, config.episodes)
 
 
 def accuracy_by_steps(
     trained: Adapted, scores: Mapping[str, Scores], setup: Setup, between: Callable[[int], None] = lambda done: None, workers: Workers | None = None
 ) -> dict[str, Any]:
-    """Mean accuracy and log loss by number of shots and of inner steps, on the first episodes of each task.
+    """Return mean accuracy and log loss by number of shots and of inner steps, on the first episodes of each task.
 
-    `scores`: by number of shots, those of the arm as it is used, of which the same episodes are shown beside: with `inner.fit_head` it
-    does more than take inner steps. `between` and `workers` as in `run_arms`.
+    `scores`: scores of the arm with all its evaluation settings, by number of shots; they are reported for the same episodes, because
+    `inner.fit_head` does more than take inner steps. `between` and `workers` as in `run_arms`.
     """
     episodes, found = step_episodes(setup.config), {}
     for shots in setup.config.shots:
@@ -67,7 +67,7 @@ def accuracy_by_steps(
 
 
 def mistakes(scores: Scores, setup: Setup, shots: int) -> list[dict[str, Any]]:
-    """Of the tasks with the lowest scores, which are of so many shots, what `mistakes_in` finds."""
+    """Return the errors (`mistakes_in`) of the tasks with the lowest scores; `shots`: the number of shots of `scores`."""
     answered = [task for task in setup.tasks if task.name in scores.answers]
     found = []
     for task in sorted(answered, key=lambda task: np.mean(scores.accuracy[task.name]))[:_WORST]:
@@ -78,13 +78,13 @@ def mistakes(scores: Scores, setup: Setup, shots: int) -> list[dict[str, Any]]:
 
 
 def mistakes_in(episodes: Sequence[Episode], answers: Sequence[Sequence[int] | np.ndarray], confidence: Sequence[np.ndarray] | None) -> dict[str, Any]:
-    """In episodes of one task: how often each label got each answer, and the wrong answers that were surest.
+    """Return the confusion counts and the most confident errors in episodes of one task.
 
-    answers: to each query, a position in its episode's classes; confidence: their probabilities, if they have any.
+    answers: the predicted class of each query, as a position in the classes of its episode; confidence: the predicted probabilities, if any.
     """
     task = episodes[0].task
     pairs: Counter[tuple[str, str]] = Counter()
-    wrong: dict[int, tuple[float, str, str]] = {}  # by row of the task: the surest wrong answer
+    wrong: dict[int, tuple[float, str, str]] = {}  # most confident error of each row of the task
     for index, episode in enumerate(episodes):
         sure = np.zeros(len(episode.query)) if confidence is None else confidence[index]
         for row, label, answer, probability in zip(episode.query.tolist(), episode.query_labels, answers[index], sure.tolist()):
@@ -105,8 +105,10 @@ def mistakes_in(episodes: Sequence[Episode], answers: Sequence[Sequence[int] | n
 
 
 def learned_rates(learner: Learner) -> list[dict[str, Any]]:
-    """The inner loop's learned rates: of each parameter tensor (and inner step, where the rule has rates of its own for each) the mean,
-    the 5% and 95% quantiles, and where they began; none, if the rule learns no rates."""
+    """Return the learned inner rates: mean, 5% and 95% quantiles and initial value for each parameter tensor (with LSLR, for each inner step).
+
+    The list is empty if the inner rule learns no rates.
+    """
     if learner.inner.rule not in LEARNS_RATES:
         return []
     of_steps = learner.inner.rule == "lslr"
@@ -122,7 +124,7 @@ def learned_rates(learner: Learner) -> list[dict[str, Any]]:
 
 
 def task_map(encoder: Encoder, tasks: TaskDistribution, between: Callable[[], None] = lambda: None) -> list[dict[str, Any]]:
-    """Tasks on the two principal components of what their texts mean to the encoder, and to which training task each is nearest."""
+    """Return the coordinates of the tasks on the first two principal components of their mean encodings, and their most similar training task."""
     shown = mapped_tasks(tasks)
     if len(shown) < 3:
         return []
@@ -138,12 +140,12 @@ def task_map(encoder: Encoder, tasks: TaskDistribution, between: Callable[[], No
 
 
 def mapped_tasks(tasks: TaskDistribution) -> list[tuple[str, Task]]:
-    """(split, task) of those that the map shows: of texts, and not made from them."""
+    """Return (split, task) for each task on the map: text tasks, without the self-supervised ones."""
     every = [(split, task) for split in SPLITS for task in tasks.split(split) if task.way is None and not task.of_pictures]
     return every[:_MAP_TASKS]
 
 
 def _beginning(text: str) -> str:
-    """A text as people read it, and not too much of it."""
+    """Return a text in readable form, truncated to `_LONGEST` characters."""
     text = readable(text)
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

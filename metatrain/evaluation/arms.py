@@ -1,4 +1,4 @@
-"""Arms: ways of getting a model for a new task, compared on the same episodes."""
+"""Arms: methods for a new task, compared on the same episodes."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from metatrain.plugins import check_installed
 
 
 class FrozenFeatures:
-    """Vectors of an encoder that does not change: a query that many episodes, or several arms, ask for is encoded once."""
+    """Encodings of a frozen encoder, cached: a query that occurs in several episodes or arms is encoded once."""
 
     def __init__(self, learner: Learner):
         self.learner: Any = learner  # an EncoderLearner: `arms_of` has refused these arms of others
         self._known: dict[bytes, np.ndarray] = {}
 
     def new(self, texts: Sequence[np.ndarray]) -> np.ndarray:
-        """Vectors [texts, H], computed now.
+        """Return encodings [texts, H], computed without the cache.
 
-        Raises: UserError: the model has no finite ones.
+        Raises: UserError: they are not finite.
         """
         found = self.learner.features(texts).double().cpu().numpy()
         if not np.isfinite(found).all():
@@ -45,7 +45,7 @@ class FrozenFeatures:
         return found
 
     def known(self, texts: Sequence[np.ndarray]) -> np.ndarray:
-        """Vectors [texts, H], computed at most once for each text."""
+        """Return encodings [texts, H] from the cache, computed at most once for each text."""
         missing = list({text.tobytes(): text for text in texts if text.tobytes() not in self._known}.values())
         if missing:
             self._known.update({text.tobytes(): vector for text, vector in zip(missing, self.new(missing))})
@@ -53,10 +53,10 @@ class FrozenFeatures:
 
 
 class Adapted:
-    """A learner's inner loop on the support set, of its own number of steps or of another.
+    """The inner loop of a learner on the support set, with its own or another number of steps.
 
-    Meant for a learner whose meta-parameters stay as they are: where nothing of its encoder adapts, a query is encoded once, among
-    `features` if other arms have them too.
+    The meta-parameters of the learner must not change: if its encoder does not adapt, query encodings are cached, in `features` if other
+    arms use the same encoder.
     """
 
     def __init__(self, learner: Learner, steps: int | None = None, features: FrozenFeatures | None = None):
@@ -64,7 +64,7 @@ class Adapted:
         self._features = (features or FrozenFeatures(learner)) if learner.cut is None else None
 
     def after(self, steps: int) -> Adapted:
-        """The same, of this number of steps."""
+        """Return the same arm with another number of inner steps."""
         return Adapted(self.learner, steps, self._features)
 
     def predict(self, episode: EpisodeTexts) -> Prediction:
@@ -81,29 +81,29 @@ class Adapted:
 
 
 def _of_logits(features: np.ndarray, parameters: Parameters) -> np.ndarray:
-    """Probabilities [queries, way] of features [queries, H] under an adapted head."""
+    """Return the probabilities [queries, way] that an adapted head gives for features [queries, H]."""
     weight, bias = (parameters[HEAD + name].double().cpu().numpy() for name in ("weight", "bias"))
     return softmax(features @ weight.T + bias, axis=1)
 
 
 class ShuffledLabels:
-    """Another arm, whose support labels are shuffled; the names of the classes stay with the classes.
+    """An arm with shuffled support labels; label names stay with their classes.
 
-    A model that learns from the support set falls to chance, or to what the names alone tell it; one that has memorised what the
-    training tasks have in common does not (Yin et al. 2020).
+    The accuracy of a model that learns from the support set falls to chance, or to what the label names reveal; that of a model that has
+    memorised the training tasks does not (Yin et al. 2020).
     """
 
     def __init__(self, arm: Arm):
         self.arm = arm
 
     def predict(self, episode: EpisodeTexts) -> Prediction:
-        seed = zlib.crc32(b"".join(ids.tobytes() for ids in episode.support))  # an order for each support set, the same every time
+        seed = zlib.crc32(b"".join(ids.tobytes() for ids in episode.support))  # one reproducible order for each support set
         order = np.random.default_rng(seed).permutation(len(episode.support_labels))
         return self.arm.predict(episode.with_support_in_order(order))
 
 
 class NamesOnly:
-    """Another arm, whose support set is the names of the classes and nothing else, be they words or not."""
+    """An arm whose support set consists of the label names only, even of names without meaning."""
 
     def __init__(self, arm: Arm):
         self.arm = arm
@@ -113,7 +113,7 @@ class NamesOnly:
 
 
 class WithNames:
-    """Another arm, to which the names of the classes are examples like all others."""
+    """An arm with the label names as further support examples."""
 
     def __init__(self, arm: Arm):
         self.arm = arm
@@ -126,7 +126,7 @@ Probabilities = Callable[[np.ndarray], np.ndarray]  # of the labels, [queries, w
 
 
 class _Frozen:
-    """A classifier of frozen vectors."""
+    """A classifier on frozen encodings."""
 
     def __init__(self, features: FrozenFeatures):
         self.features = features
@@ -139,19 +139,19 @@ class _Frozen:
         return Prediction(probabilities.argmax(1), probabilities, seconds)
 
     def fit(self, features: np.ndarray, labels: np.ndarray) -> Probabilities:
-        """Learn from features [support, H] and labels [support]."""
+        """Fit to features [support, H] and labels [support], and return the predictor."""
         raise NotImplementedError
 
 
 class FrozenLogisticRegression(_Frozen):
-    """Logistic regression on frozen vectors, its strength chosen on the support set."""
+    """Logistic regression on frozen encodings, with L2 strength chosen on the support set."""
 
     def fit(self, features: np.ndarray, labels: np.ndarray) -> Probabilities:
         return logistic_regression(features, labels).predict_proba
 
 
 class FrozenPrototypes(_Frozen):
-    """The class whose mean vector is nearest in squared Euclidean distance (Snell et al. 2017)."""
+    """Nearest class mean in squared Euclidean distance, on frozen encodings (Snell et al. 2017)."""
 
     def fit(self, features: np.ndarray, labels: np.ndarray) -> Probabilities:
         means = np.stack([features[labels == label].mean(0) for label in range(labels.max() + 1)])
@@ -160,10 +160,10 @@ class FrozenPrototypes(_Frozen):
 
 
 def arms_of(config: EvaluationConfig, algorithm: AlgorithmConfig) -> list[str]:
-    """Names of the arms that are compared.
+    """Return the names of the arms to compare.
 
     Raises:
-        UserError: one is unknown, or needs what is not there.
+        UserError: an arm is unknown, or its requirements are not met.
     """
     writes = algorithm.head in LANGUAGE
     if config.arms is None:
@@ -184,10 +184,9 @@ def arms_of(config: EvaluationConfig, algorithm: AlgorithmConfig) -> list[str]:
 
 
 def make_arms(names: Sequence[str], trained: Learner, untrained: Learner, config: EvaluationConfig, joint: Learner | None = None) -> dict[str, Arm]:
-    """The arms of these names.
+    """Return the arms with these names.
 
-    `untrained` is the same learner before meta-training, `joint` the one that `evaluation.joint` names; they get the limit on memory
-    of `trained`.
+    untrained: the same learner before meta-training; joint: the learner of the run `evaluation.joint`. Both get the memory limit of `trained`.
     """
     for learner in (untrained, *((joint,) if joint else ())):
         learner.memory = trained.memory
@@ -224,17 +223,17 @@ def _there(joint: Learner | None) -> Learner:
 
 
 def check_learner(names: Sequence[str], learner: Learner) -> None:
-    """Refuse, before anything is trained, arms that this learner's model cannot have.
+    """Check, before anything is trained, that the learner's model supports these arms.
 
     Raises:
-        UserError: there is one.
+        UserError: it does not support one of them.
     """
     if any(name.startswith("setfit") for name in names):
         check_setfit(learner.model)
 
 
 def check_arms(names: Sequence[str]) -> None:
-    """Raises: UserError: an arm is unknown or needs a package that is not installed, or there is none."""
+    """Raises: UserError: an arm is unknown or needs a package that is not installed, or the list is empty."""
     if not names:
         raise UserError(f"evaluation.arms is empty; choose from {', '.join(ARMS)}")
     for name in names:

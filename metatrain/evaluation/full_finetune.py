@@ -1,7 +1,7 @@
-"""Full finetuning as an arm: every parameter of an encoder, and a head from zeros, trained on the support set only.
+"""Full finetuning as an arm: all encoder parameters and a zero-initialised head are trained on the support set only.
 
-A baseline that is to be the other side of a claim gets what practice gives it: some hundred updates in small batches with a warm-up (Mosbach et al.
-2021 show what fewer cost), and a learning rate that was chosen, on validation tasks.
+A baseline must be as strong as common practice makes it: a few hundred updates in small batches with warm-up (Mosbach et al. 2021 show the
+cost of fewer), and a learning rate chosen on validation tasks.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.watcher import Unwatched
 
-VALIDATION_TASKS, VALIDATION_EPISODES = 4, 2  # that a rate is chosen by
+VALIDATION_TASKS, VALIDATION_EPISODES = 4, 2  # number of tasks, and of episodes per task, for the choice of the learning rate
 
 
 class FullFinetuned:
-    """Adam on the whole of a learner's encoder, as it is at the beginning of every episode."""
+    """Adam on all parameters of a learner's encoder, which starts from the same weights in every episode."""
 
     def __init__(self, start: EncoderLearner, config: FullFinetuneConfig):
         self.start, self.config, self.lr = start, config, config.lr
@@ -38,9 +38,9 @@ class FullFinetuned:
         return Prediction(probabilities.argmax(1), probabilities, seconds)
 
     def choose_rate(self, episodes: Sequence[EpisodeTexts], between: Callable[[int], None] = lambda done: None) -> None:
-        """Take the rate of the config's with the highest mean accuracy on these episodes; of equals, the one with the least log loss.
+        """Choose the learning rate with the highest mean accuracy on these episodes; ties go to the lowest log loss.
 
-        `between` is called with the number of episodes that are done since it was last called.
+        `between` is called with the number of episodes finished since its last call.
         """
         tried = []
         for rate in self.config.rates:
@@ -56,7 +56,7 @@ class FullFinetuned:
         self.lr = max(tried)[-1]
 
     def _trained(self, episode: EpisodeTexts) -> dict[str, torch.Tensor]:
-        """All parameters after the updates."""
+        """Return all parameters after the updates."""
         support = Support.of(self.start, episode)
         rows, hidden, dtype = len(episode.names), self.start.model.hidden_size, next(self.start.model.parameters()).dtype
         head = {"weight": torch.zeros(rows, hidden, dtype=dtype), "bias": torch.zeros(rows, dtype=dtype)}

@@ -1,4 +1,4 @@
-"""Runs of one method that differ in their training seed only, as one: means over seeds and tasks, and what spread is due to each."""
+"""Aggregation of runs that differ only in their training seed: means over seeds and tasks, and the standard deviation due to each."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ import numpy as np
 from metatrain.evaluation import statistics
 from metatrain.evaluation.protocol import SUBJECT, compared
 
-# Of a protocol: with all of these the same, the tasks are the same; with the seed the same too, so are the episodes.
+# Keys of a protocol: if all are equal, the tasks are the same; if the seed is equal too, so are the episodes.
 _SAME_TASKS = ("split", "tasks", "way", "queries_per_class", "episodes_per_task")
 
 
 @dataclass(frozen=True)
 class Trainings:
-    """One method, trained once for each seed; a single run is one with one seed."""
+    """One method, trained with one or more seeds."""
 
     seeds: tuple[int, ...]
     results: tuple[Mapping[str, Any], ...]  # results.json of each
 
     def has(self, shots: str, arm: str) -> bool:
-        """Whether all of them were tested so."""
+        """Return True if all runs evaluated this arm with this number of shots."""
         return all(arm in results["by_shots"].get(shots, {}).get("arms", {}) for results in self.results)
 
     def scores(self, shots: str, arm: str) -> list[np.ndarray]:
-        """Of each task, [seeds, episodes]."""
+        """Return the scores of each task, [seeds, episodes]."""
         arms = [results["by_shots"][shots]["arms"][arm]["per_task"] for results in self.results]
         return [np.array([tasks[task]["scores"] for tasks in arms]) for task in arms[0]]
 
     def problem(self) -> str | None:
-        """Why their scores cannot be taken together, if they cannot."""
+        """Return the reason why the scores of these runs cannot be aggregated, or None."""
         return _problem(self.results[0], self.results[1:], _SAME_TASKS)
 
 
 def difference(ours: Trainings, our_arm: str, theirs: Trainings, their_arm: str, shots: str) -> statistics.Estimate | str:
-    """The first minus the second, paired by task, episode and, where they have the same seeds, by seed; or why it cannot be paired."""
+    """Return the difference ours - theirs, paired by task, episode and, if the seeds are equal, by seed; or the reason why it cannot be paired."""
     if problem := ours.problem() or theirs.problem():
         return problem
     by_seed = ours.seeds == theirs.seeds
@@ -52,9 +52,9 @@ def difference(ours: Trainings, our_arm: str, theirs: Trainings, their_arm: str,
 
 
 def spread(scores: Sequence[np.ndarray]) -> tuple[float | None, float | None]:
-    """Standard deviations of (seeds, tasks), each without the other's and their interaction's; None of one seed, or of one task.
+    """Return the standard deviations due to (seeds, tasks), each without the other and their interaction; None for a single seed or task.
 
-    scores: of each task, [seeds, episodes]. Estimates of a two-way analysis of variance, 0 where it would be below.
+    The estimates are those of a two-way analysis of variance, with negative variances set to 0. scores: [seeds, episodes] of each task.
     """
     cells = np.stack([task.mean(1) for task in scores], axis=1)  # [seeds, tasks]
     seeds, tasks = cells.shape
@@ -69,18 +69,18 @@ def spread(scores: Sequence[np.ndarray]) -> tuple[float | None, float | None]:
 
 @dataclass(frozen=True)
 class ArmOverSeeds:
-    """A line of the table of trainings with several seeds."""
+    """A row of the table over several seeds."""
 
     arm: str
     mean: float
     half_width: float  # of the 95% interval over seeds and tasks
     of_seeds: float | None
     of_tasks: float | None
-    comparison: Mapping[str, Any] | None  # the meta-trained arm minus it
+    comparison: Mapping[str, Any] | None  # meta-trained arm minus this arm
 
 
 def over_seeds(trainings: Trainings, shots: str) -> list[ArmOverSeeds]:
-    """Every arm that all trainings have, best first."""
+    """Return a row for each arm that all runs have, best first."""
     arms = [arm for arm in trainings.results[0]["by_shots"][shots]["arms"] if trainings.has(shots, arm)]
     scores = {arm: trainings.scores(shots, arm) for arm in arms}
     others = [arm for arm in arms if SUBJECT in arms and arm != SUBJECT]
@@ -96,7 +96,7 @@ def over_seeds(trainings: Trainings, shots: str) -> list[ArmOverSeeds]:
 def _problem(first: Mapping[str, Any], others: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> str | None:
     different = [key for key in keys if any(other["protocol"].get(key) != first["protocol"].get(key) for other in others)]
     if different:
-        return f"another {', '.join(different)}"
+        return f"different {', '.join(different)}"
     arms = [arm for results in (first, *others) for part in results["by_shots"].values() for arm in part["arms"].values()]
     if any("scores" not in task for arm in arms for task in arm["per_task"].values()):
         return "a run of an earlier version; metatrain evaluate checkpoint=RUN computes its scores again"

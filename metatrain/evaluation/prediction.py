@@ -1,4 +1,4 @@
-"""What an arm makes of an episode."""
+"""Interface of an arm, and its prediction for an episode."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from metatrain.meta.episode_texts import EpisodeTexts
 
 @dataclass(frozen=True)
 class Prediction:
-    """Answers to the queries of an episode."""
+    """Predictions for the queries of an episode."""
 
-    answers: Sequence[Any] | np.ndarray  # labels, shape [queries], or texts
-    probabilities: np.ndarray | None  # of the labels, [queries, way]; None where texts are written
-    seconds: float  # that adaptation took
-    target_loss: float | None = None  # where texts are written: mean cross-entropy of the wanted ones' tokens, in nats
+    answers: Sequence[Any] | np.ndarray  # predicted labels, shape [queries], or generated texts
+    probabilities: np.ndarray | None  # class probabilities, [queries, way]; None for generated texts
+    seconds: float  # adaptation time
+    target_loss: float | None = None  # for generated texts: mean cross-entropy of the target tokens, in nats
 
 
 class Arm(Protocol):
-    """One way of getting a model for a new task."""
+    """A method for a new task."""
 
     def predict(self, episode: EpisodeTexts) -> Prediction:
-        """Learn from the support set, then answer the queries."""
+        """Learn from the support set, then predict the queries."""

@@ -1,4 +1,4 @@
-"""The evaluation protocol: the same episodes for every arm, means with intervals, paired differences, a verdict."""
+"""Evaluation protocol: the same episodes for all arms, means with intervals, paired differences, verdicts."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ SUBJECT = "meta_trained"  # the arm that the others are compared with
 
 @dataclass
 class Scores:
-    """What one arm scored: by task, a list with an entry per episode.
+    """Scores of one arm: for each task, a list with one entry per episode.
 
-    Of a text-to-text task, `accuracy` and `balanced` are both its own score (chrF, say).
+    For a text-to-text task, `accuracy` and `balanced` are both the task's own score (for example chrF).
     """
 
     accuracy: dict[str, list[float]] = field(default_factory=dict)
     balanced: dict[str, list[float]] = field(default_factory=dict)
-    confidence: dict[str, list[np.ndarray]] = field(default_factory=dict)  # by task, of each episode: the probabilities of its answers, if they have any
-    right: dict[str, list[np.ndarray]] = field(default_factory=dict)  # and whether they are right
-    answers: dict[str, list[list[int]]] = field(default_factory=dict)  # by task, of each episode: labels as positions in its classes, if it has labels
-    loss: dict[str, list[float]] = field(default_factory=dict)  # by task: the log loss of each episode's answers, if they have one
-    seconds: list[float] = field(default_factory=list)
-    diverged: int = 0  # episodes in which adaptation did not stay finite
+    confidence: dict[str, list[np.ndarray]] = field(default_factory=dict)  # probabilities of the predicted classes, if there are any
+    right: dict[str, list[np.ndarray]] = field(default_factory=dict)  # whether each prediction with a confidence is correct
+    answers: dict[str, list[list[int]]] = field(default_factory=dict)  # predicted labels as positions in the classes of the episode, if it has labels
+    loss: dict[str, list[float]] = field(default_factory=dict)  # log loss, or for generated texts the target loss
+    seconds: list[float] = field(default_factory=list)  # adaptation time
+    diverged: int = 0  # number of episodes in which adaptation gave non-finite values
 
     def add(
         self,
@@ -58,7 +58,7 @@ class Scores:
         answers: list[int] | None,
         diverged: bool = False,
     ) -> None:
-        """Those of an episode."""
+        """Add the scores of one episode."""
         self.diverged += diverged
         self.accuracy.setdefault(task, []).append(accuracy)
         self.balanced.setdefault(task, []).append(balanced)
@@ -72,7 +72,7 @@ class Scores:
             self.answers.setdefault(task, []).append(answers)
 
     def calibration_error(self) -> float | None:
-        """Mean over tasks of the expected calibration error over all their answers; None if these have no probabilities."""
+        """Return the expected calibration error over all predictions of a task, averaged over tasks; None without probabilities."""
         tasks = [(np.concatenate(self.confidence[task]), np.concatenate(self.right[task])) for task in self.confidence]
         return float(np.mean([statistics.calibration_error(*task) for task in tasks])) if tasks else None
 
@@ -125,10 +125,10 @@ def run_arms(
     between: Callable[[int], None] = lambda done: None,
     workers: Workers | None = None,
 ) -> dict[str, Scores]:
-    """Scores of every arm on the same episodes of every task.
+    """Return the scores of each arm on the same episodes of each task.
 
-    With workers, each takes every so many-th episode, and all get all scores. `between` is called with the number of episodes that all
-    of them have done since it was last called.
+    With n workers, each evaluates every n-th episode, and all of them get all scores. `between` is called with the number of episodes that
+    all workers together have finished since its last call.
     """
     workers = workers or Alone()
     places = [(task, index) for task in tasks for index in range(episodes)]
@@ -150,14 +150,14 @@ def run_arms(
 
 
 def _outcome(episode: Episode, texts: EpisodeTexts, prediction: Prediction) -> dict[str, Any]:
-    """What `Scores.add` takes, in plain values."""
+    """Return the arguments of `Scores.add` as JSON-serialisable values."""
     accuracy, balanced = scored(episode, prediction.answers, texts.query_labels)
     found: dict[str, Any] = {"accuracy": accuracy, "balanced": balanced, "loss": prediction.target_loss, "seconds": prediction.seconds}
     found |= {"confidence": None, "right": None, "answers": None}
     if episode.task.targets is None:
         found["answers"] = [int(answer) for answer in prediction.answers]
     if prediction.probabilities is not None:
-        # Where there is no probability, the first class is answered, with no confidence.
+        # If the probabilities are not finite, the first class is predicted, with confidence 0.
         found["diverged"] = not bool(np.isfinite(prediction.probabilities).all())
         found["confidence"] = np.nan_to_num(prediction.probabilities.max(1)).tolist()
         found["loss"] = statistics.log_loss(prediction.probabilities, texts.query_labels)
@@ -166,7 +166,7 @@ def _outcome(episode: Episode, texts: EpisodeTexts, prediction: Prediction) -> d
 
 
 def scored(episode: Episode, answers: Sequence[Any] | np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """(accuracy, balanced accuracy) of labels; of written answers the task's own score, twice."""
+    """Return (accuracy, balanced accuracy) of predicted labels; for generated texts, the task's own score twice."""
     task = episode.task
     if task.targets is None or task.score is None:
         predicted = np.asarray(answers)
@@ -176,15 +176,15 @@ def scored(episode: Episode, answers: Sequence[Any] | np.ndarray, labels: np.nda
 
 
 def episode_settings(episode: EpisodeConfig, config: EvaluationConfig, shots: int) -> EpisodeConfig:
-    """Training's episode settings with evaluation's way, shots and queries."""
+    """Return the episode settings of training with the way, shots and queries of evaluation."""
     return replace(episode, way=config.way or episode.way, shots=shots, queries=config.queries)
 
 
 def check_evaluation(config: EvaluationConfig, tasks: Sequence[Task], episode: EpisodeConfig, algorithm: AlgorithmConfig) -> None:
-    """Refuse, before anything is computed, an evaluation that cannot be done.
+    """Check the settings of an evaluation before anything is computed.
 
     Raises:
-        UserError: a value makes no sense, an arm is unknown, or tasks are too small.
+        UserError: a value is invalid, an arm is unknown, or tasks are too small.
     """
     names = arms_of(config, algorithm)
     if not names:
@@ -211,16 +211,16 @@ def check_evaluation(config: EvaluationConfig, tasks: Sequence[Task], episode: E
 
 
 def names_notes(tasks: Sequence[Task], algorithm: AlgorithmConfig) -> tuple[str, ...]:
-    """What there is to say, at most one line, on label names that a method which reads them cannot use."""
+    """Return at most one line about label names that a method with `algorithm.label_names` cannot use."""
     note = unread_note([(f"task '{task.name}'", task.label_names) for task in tasks if task.is_labelled]) if algorithm.label_names else None
     return () if note is None else (note,)
 
 
 def check_answers(tasks: Sequence[Task], algorithm: AlgorithmConfig, scored: bool = True) -> None:
-    """Refuse tasks whose answers the model cannot give or, where they are `scored`, nobody can compare.
+    """Check that the model can predict the targets of all tasks and, if `scored`, that their scores can be computed.
 
     Raises:
-        UserError: a task wants texts and the model gives labels, or a score is unknown.
+        UserError: a task has target texts and the model predicts labels, or a score is unknown.
     """
     for task in tasks:
         if task.targets is not None:
@@ -234,22 +234,22 @@ def check_answers(tasks: Sequence[Task], algorithm: AlgorithmConfig, scored: boo
 
 @dataclass(frozen=True)
 class Setup:
-    """What arms are compared on."""
+    """Tasks, tokens and settings that arms are compared on."""
 
     tasks: Sequence[Task]
     tokens: Tokens
     episode: EpisodeConfig  # as in training
     config: EvaluationConfig
     seed: int
-    validation: Sequence[Task] = ()  # tasks on which a baseline's learning rate is chosen
+    validation: Sequence[Task] = ()  # tasks for choosing the learning rate of full finetuning
 
     def settings(self, shots: int) -> EpisodeConfig:
-        """Of the episodes with so many shots."""
+        """Return the settings of episodes with this number of shots."""
         return episode_settings(self.episode, self.config, shots)
 
 
 def validation_episodes(setup: Setup) -> list[EpisodeTexts]:
-    """A few episodes of meta-validation tasks, like those of the meta-test with the first number of shots; of tasks that have enough rows."""
+    """Return a few episodes of the meta-validation tasks that have enough rows, with the settings of the meta-test at the first number of shots."""
     settings = setup.settings(setup.config.shots[0])
     tasks = [task for task in setup.validation if task.targets is None and _is_large_enough(task, settings)][:VALIDATION_TASKS]
     drawn = [task_episode(task, settings, setup.seed, "meta_validation", index) for task in tasks for index in range(VALIDATION_EPISODES)]
@@ -267,10 +267,10 @@ def _is_large_enough(task: Task, settings: EpisodeConfig) -> bool:
 def evaluate(
     arms: Mapping[str, Arm], setup: Setup, between: Callable[[int], None] = lambda done: None, workers: Workers | None = None
 ) -> tuple[dict[str, Any], dict[str, dict[str, Scores]]]:
-    """(the content of results.json, the scores behind it by number of shots and arm).
+    """Return (the content of results.json, the scores by number of shots and arm).
 
-    results.json has `arms` and `comparisons` for the first number of shots, and all of them in `by_shots`. `between` and `workers` as in
-    `run_arms`.
+    results.json has `arms` and `comparisons` for the first number of shots, and those of all numbers in `by_shots`. `between` and `workers`
+    as in `run_arms`.
     """
     config, seed = setup.config, setup.seed
     scores, by_shots = {}, {}
@@ -296,23 +296,23 @@ def evaluate(
 
 
 def _interval_of(tasks: int) -> str:
-    """How the intervals came about."""
+    """Return the description of the intervals."""
     if tasks >= statistics.FEWEST_TASKS:
         return f"95%, t with {tasks - 1} degrees of freedom over {tasks} tasks; a claim about tasks like these, of one training seed"
     return "95%, t over the episodes of each task; a claim about these tasks, not about others, of one training seed"
 
 
 def summarise(scores: Mapping[str, Scores]) -> dict[str, Any]:
-    """Means, intervals and paired comparisons of arms that were run on the same episodes.
+    """Return means, intervals and paired comparisons of arms on the same episodes.
 
-    Comparisons are of accuracy, and again, under `balanced`, of balanced accuracy.
+    Each comparison is of accuracy and has, under `balanced`, the same comparison of balanced accuracy.
     """
     arms = {}
     for name, mine in scores.items():
         found = statistics.estimate([np.array(task) for task in mine.accuracy.values()])
         arms[name] = {
             "mean": found.mean,
-            "ci95": found.half_width if np.isfinite(found.half_width) else 0.0,  # as of a task with one episode
+            "ci95": found.half_width if np.isfinite(found.half_width) else 0.0,  # as for a task with one episode
             "balanced": statistics.mean_over_tasks([np.array(task) for task in mine.balanced.values()]),
             "loss": statistics.mean_over_tasks(mine.loss.values()) if mine.loss else None,
             "per_task": {
@@ -322,7 +322,7 @@ def summarise(scores: Mapping[str, Scores]) -> dict[str, Any]:
                     "balanced": float(np.mean(mine.balanced[task])),
                     "loss": float(np.mean(mine.loss[task])) if task in mine.loss else None,
                     "episodes": len(values),
-                    "scores": [round(value, 6) for value in values],  # by episode, to compare runs by
+                    "scores": [round(value, 6) for value in values],  # of each episode, for paired comparisons between runs
                 }
                 for task, values in mine.accuracy.items()
             },
@@ -340,12 +340,12 @@ def summarise(scores: Mapping[str, Scores]) -> dict[str, Any]:
 
 
 def paired_difference(ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]]) -> statistics.Estimate:
-    """The mean difference between two methods; both by task, the scores of the same episodes in the same order."""
+    """Return the mean difference between two methods; for each task, both have the scores of the same episodes in the same order."""
     return statistics.estimate([np.array(ours[task]) - np.array(theirs[task]) for task in ours])
 
 
 def compared(differences: Sequence[statistics.Estimate]) -> list[dict[str, Any]]:
-    """The differences in one table, as results.json has them: each with its own interval and p, and a verdict that follows the adjusted p."""
+    """Return the comparisons of one table as in results.json: each with its interval and p, and a verdict based on the adjusted p."""
     adjusted = statistics.holm([found.p for found in differences])
     return [
         {

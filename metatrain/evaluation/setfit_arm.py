@@ -1,4 +1,4 @@
-"""SetFit (Tunstall et al. 2022) as an arm, by its own library: needs the extra `compare`."""
+"""SetFit (Tunstall et al. 2022) as an arm, run by its own library (extra `compare`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _POOLING = {"mean": "mean", "first": "cls", "cls": "cls", "last": "lasttoken"}
 
 
 def check_setfit(encoder: Model) -> None:
-    """Raises: UserError: what the encoder computes cannot be said in the library's words."""
+    """Raises: UserError: SetFit cannot represent this encoder."""
     if not isinstance(encoder, Encoder):
         raise UserError("evaluation.arms: setfit needs a text encoder; remove it")
     if encoder.pooling not in _POOLING or encoder.uses_pooler:
@@ -27,15 +27,15 @@ def check_setfit(encoder: Model) -> None:
 
 
 class SetFit:
-    """The encoder finetuned on pairs of support texts, then logistic regression; every setting as the library has it."""
+    """Contrastive finetuning of the encoder on pairs of support texts, then logistic regression; all settings are the defaults of setfit."""
 
     def __init__(self, untrained: Learner):
-        """For an encoder that `check_setfit` lets pass."""
+        """untrained: a learner whose encoder has passed `check_setfit`."""
         import setfit.trainer
         from sentence_transformers import SentenceTransformer
         from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
-        setfit.trainer.logger.setLevel("WARNING")  # else a heading for every episode
+        setfit.trainer.logger.setLevel("WARNING")  # otherwise it logs a heading for every episode
         encoder = untrained.model
         with tempfile.TemporaryDirectory() as folder:
             untrained.load_model().backbone.save_pretrained(folder)

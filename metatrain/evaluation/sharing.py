@@ -1,4 +1,4 @@
-"""Who takes part in an evaluation, as far as it needs to know."""
+"""Processes that share an evaluation, as the protocol sees them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ class Workers(Protocol):
 
     @property
     def rank(self) -> int:
-        """Of this process, from 0."""
+        """Rank of this process, from 0."""
 
     @property
     def size(self) -> int:
-        """How many there are."""
+        """Number of processes."""
 
     def gather(self, value: Any) -> list[Any]:
-        """What each of them has, in their order: anything that JSON has."""
+        """Return the values of all processes in the order of their ranks; each value must be JSON-serialisable."""
 
 
 class Alone:

@@ -1,6 +1,6 @@
-"""How alike tasks are: by what their texts mean, or by what a network would have to change for them; and which to choose.
+"""Similarity of tasks (embeddings of their texts, or task2vec), and selection of training tasks.
 
-Both kinds describe a task by a vector, from some of its texts, and compare vectors by their cosine.
+Both measures represent a task by a vector, computed from a sample of its texts, and compare vectors by cosine similarity.
 """
 
 from __future__ import annotations
@@ -22,40 +22,40 @@ from metatrain.models.encoder import Encoder
 from metatrain.tasks.task import Task
 from metatrain.tasks.tokens import Tokens
 
-TEXTS = 200  # of a task that are looked at, if nothing else is said
-_FISHER_TEXTS = 64  # of these whose gradients are taken
-_PART_TOKENS = 8192
+TEXTS = 200  # default number of texts sampled per task
+_FISHER_TEXTS = 64  # maximum number of texts per task for the Fisher information
+_PART_TOKENS = 8192  # tokens per batch
 
 
 @dataclass(frozen=True)
 class Similarity:
-    """Tasks as vectors, and the similarity of each two: 1 for the same vector."""
+    """Task vectors and their pairwise similarities; 1: equal vectors."""
 
     names: list[str]
     vectors: np.ndarray  # [tasks, D]
     matrix: np.ndarray  # [tasks, tasks]
 
     def diversity(self, rows: Sequence[int]) -> float:
-        """1 minus the mean similarity of two different tasks among these."""
+        """Return 1 minus the mean pairwise similarity of these tasks."""
         part = self.matrix[np.ix_(rows, rows)]
         number = len(rows)
         return float(1 - (part.sum() - np.trace(part)) / (number * (number - 1))) if number > 1 else 0.0
 
     def nearest(self, row: int, rows: Sequence[int]) -> int:
-        """Of `rows`, the task that is most like task `row`, other than itself."""
+        """Return the task among `rows`, other than `row`, that is most similar to task `row`."""
         return max((other for other in rows if other != row), key=lambda other: self.matrix[row, other])
 
 
 def similarity(tasks: Sequence[Task], encoder: Encoder, kind: str, between: Callable[[], None] = lambda: None, texts: int = TEXTS) -> Similarity:
-    """Compare tasks by so many texts of each; `between` is called after each.
+    """Return the similarity of tasks; `texts`: number of texts sampled per task; `between` is called after each task.
 
-    - `embedding`: the mean of the texts' encodings, less the mean of all tasks. Labels play no part.
-    - `task2vec`: as in Achille et al. (2019): a logistic regression on the frozen encoder learns the task; the task is the diagonal
-      of the Fisher information of the encoder's last layer, for labels drawn from its predictions, averaged over each unit's
-      weights. Two are compared by the cosine of F1 / (F1 + F2) and F2 / (F1 + F2) (their section 3).
+    - `embedding`: mean encoding of the texts, minus the mean over all tasks. Labels are not used.
+    - `task2vec` (Achille et al. 2019): a logistic regression is fitted on the frozen encoder. The task vector is the diagonal of the Fisher
+      information of the encoder's last layer, with labels sampled from the predictions, averaged over the weights of each unit. Two tasks
+      are compared by the cosine of F1 / (F1 + F2) and F2 / (F1 + F2) (section 3 of the paper).
 
     Raises:
-        UserError: the kind is unknown, or there are no labels to learn.
+        UserError: the kind is unknown, or task2vec gets a task without labels.
     """
     if kind not in KINDS:
         raise UserError(f"compare={kind} is unknown; choose one of {', '.join(KINDS)}")
@@ -74,9 +74,9 @@ def similarity(tasks: Sequence[Task], encoder: Encoder, kind: str, between: Call
 
 
 def select(similarity: Similarity, candidates: Sequence[int], target: int | None, number: int, nearness: float) -> list[int]:
-    """The greedy choice of `number` candidates that are like the target and unlike each other (Carbonell and Goldstein 1998).
+    """Choose `number` candidates greedily by maximal marginal relevance: similar to the target, dissimilar to each other (Carbonell and Goldstein 1998).
 
-    nearness: how much likeness to the target counts, from 0 (diversity alone) to 1 (likeness alone); without a target, 0.
+    nearness: weight of similarity to the target, from 0 (only diversity) to 1 (only similarity); 0 without a target.
     """
     weight = nearness if target is not None else 0.0
     chosen: list[int] = []
@@ -92,14 +92,14 @@ def select(similarity: Similarity, candidates: Sequence[int], target: int | None
 
 
 def coordinates(similarity: Similarity) -> np.ndarray:
-    """The tasks on their two principal components, [tasks, 2]."""
+    """Return the first two principal components of the task vectors, [tasks, 2]."""
     components = min(2, *similarity.vectors.shape)
     points = PCA(components, random_state=0).fit_transform(similarity.vectors)
     return np.pad(points, ((0, 0), (0, 2 - components)))
 
 
 def draw_map(similarity: Similarity, splits: Sequence[str], path: Path) -> None:
-    """Write a picture (png, svg or pdf) of the tasks on their two principal components, colours for the splits."""
+    """Plot the tasks on their first two principal components, coloured by split, into a file (png, svg or pdf)."""
     from matplotlib.figure import Figure
 
     points = coordinates(similarity)
@@ -117,7 +117,7 @@ def draw_map(similarity: Similarity, splits: Sequence[str], path: Path) -> None:
 
 
 def _sample(task: Task, texts: int) -> np.ndarray:
-    """Rows that stand for the task, the same every time."""
+    """Return a reproducible random sample of rows."""
     rows = np.random.default_rng(zlib.crc32(task.name.encode())).permutation(len(task.texts))
     return np.sort(rows[:texts])
 
@@ -138,7 +138,7 @@ def _fisher(task: Task, rows: np.ndarray, encoder: Encoder, tokens: Tokens) -> n
     texts = tokens.of(task, rows)
     head = LogisticRegression(max_iter=1000).fit(_encodings(texts, encoder), task.labels[rows])
     weight, bias = (torch.as_tensor(each, dtype=torch.float32, device=encoder.device) for each in (head.coef_, head.intercept_))
-    if len(weight) == 1:  # of two classes, scikit-learn has one row
+    if len(weight) == 1:  # for two classes, scikit-learn has one row
         weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
     last = str(encoder.layers - 1)
     probed = {name: value.detach().requires_grad_() for name, value in encoder.named_parameters() if f".{last}." in name}
@@ -159,5 +159,5 @@ def _fisher_cosine(one: np.ndarray, other: np.ndarray) -> float:
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
-# How each kind describes a task.
+# Functions that compute a task vector.
 KINDS: dict[str, Callable[[Task, np.ndarray, Encoder, Tokens], np.ndarray]] = {"embedding": _embedding, "task2vec": _fisher}

@@ -1,7 +1,7 @@
-"""How answers of text-to-text tasks are compared with their targets: each score from 0 to 1, over all queries of an episode.
+"""Scores of text-to-text tasks, from 0 to 1, over all queries of an episode.
 
-chrF (Popovic 2015) and BLEU (Papineni et al. 2002) as `sacrebleu` computes them, with its defaults, of all answers together; ROUGE
-(Lin 2004) as `rouge-score` does, F measure without stemming, mean over the answers.
+chrF (Popovic 2015) and BLEU (Papineni et al. 2002): corpus scores of `sacrebleu` with its defaults. ROUGE (Lin 2004): mean F measure of
+`rouge-score` over the predictions, without stemming.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _rouge(kind: str, answers: Sequence[str], targets: Sequence[str]) -> float:
 
 
 def _exact_match(answers: Sequence[str], targets: Sequence[str]) -> float:
-    """The share of answers that are their target, whatever their case, blanks and sentence punctuation; symbols count: "-5" is not "5"."""
+    """Return the fraction of predictions equal to their target up to case, whitespace and sentence punctuation; "-5" is not "5"."""
     return sum(_unpunctuated(answer) == _unpunctuated(target) for answer, target in zip(answers, targets)) / len(targets)
 
 
@@ -59,7 +59,7 @@ _MODULES = {"chrf": "sacrebleu", "bleu": "sacrebleu", "rouge1": "rouge_score", "
 
 
 def check_score(name: str, setting: str = "tasks.score", computed: bool = True) -> None:
-    """Raises: UserError: there is no such score, or it is to be computed and the package for it is not installed."""
+    """Raises: UserError: the score is unknown, or must be computed and its package is not installed."""
     if name not in SCORES:
         raise UserError(f"{setting}={name} is unknown; choose one of {', '.join(SCORES)}")
     if computed and name in _MODULES:
@@ -67,7 +67,7 @@ def check_score(name: str, setting: str = "tasks.score", computed: bool = True) 
 
 
 def check_scores(tasks: TasksConfig, computed: bool) -> None:
-    """Refuse, before tasks are read, scores of text-to-text tasks that cannot be computed; raises what `check_score` does."""
+    """Check the scores of all text-to-text sources before tasks are read; raises what `check_score` raises."""
     for name, source in {"": tasks, **tasks.sources}.items():
         if source.target is not None:
             check_score(source.score, f"tasks.sources.{name}.score" if name else "tasks.score", computed)

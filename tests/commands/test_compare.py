@@ -42,7 +42,7 @@ def test_other_episodes_are_not_paired(cli, two, tmp_path):
     content = json.loads(results.read_text())
     content["protocol"]["seed"] = 7
     results.write_text(json.dumps(content))
-    assert "not paired: another seed" in cli("compare", *two).out
+    assert "not paired: different seed" in cli("compare", *two).out
 
 
 def test_results_of_an_earlier_version(cli, two, tmp_path):

@@ -61,7 +61,7 @@ def test_seeds_are_paired_where_both_methods_have_the_same():
     other = difference(trained(0.2, (0, 1, 2)), "meta_trained", trained(0.1, (0, 1)), "meta_trained", "5")
     assert [source.df for source in other.sources] == [2, 2, 1] and other.half_width > 0
     changed = Trainings((0,), (results(0, {"meta_trained": scores_of(0)}, episodes_of=7),))
-    assert difference(trained(0.2, (0,)), "meta_trained", changed, "meta_trained", "5") == "another seed"
+    assert difference(trained(0.2, (0,)), "meta_trained", changed, "meta_trained", "5") == "different seed"
 
 
 def test_compare_takes_runs_that_differ_in_their_seed_only_as_one(cli, tmp_path, monkeypatch):
@@ -97,7 +97,7 @@ def test_evaluations_of_runs_that_differ_in_their_seed_only_are_one(cli, tmp_pat
 
 def test_seeds_that_were_tested_on_other_tasks_are_not_taken_together(cli, tmp_path):
     runs = [run(tmp_path / "r0", 0, 0.1, scores_of(0)), run(tmp_path / "r1", 1, 0.1, scores_of(1), tasks=("x", "y", "w"))]
-    assert "cannot be combined: another tasks" in cli("compare", *runs).out
+    assert "cannot be combined: different tasks" in cli("compare", *runs).out
 
 
 def test_a_grid_of_seeds_ends_in_one_table_and_is_tested_on_the_same_episodes(cli, tmp_path):
