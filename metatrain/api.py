@@ -26,13 +26,13 @@ from metatrain.checkpoints.adaptation import adapted_to, check_no_label_is_none,
 from metatrain.checkpoints.opening import open_checkpoint
 from metatrain.config.schema import AlgorithmOverrides, InnerOverrides, Overrides
 from metatrain.errors import UserError
-from metatrain.evaluation.protocol import texts_of
 from metatrain.gradient.parameters import Parameters
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.models.export import NONE, is_none
 from metatrain.run import hardware
 from metatrain.run.atomic import whole_file
 from metatrain.run.config import HardwareConfig
+from metatrain.tasks.encoded_episode import encode_episode
 from metatrain.tasks.episodes import given_episode
 from metatrain.tasks.labels import clean_label
 from metatrain.tasks.texts import PAIR, has_lone_surrogate, plain
@@ -92,7 +92,7 @@ class FewShotModel:
         if none_of_these is not None:
             check_no_label_is_none([label for _, label in read], "examples")
         episode = given_episode([text for text, _ in read], [label for _, label in read], len(read))
-        texts = texts_of(episode, self._tokens)
+        texts = encode_episode(episode, self._tokens)
         adapted, _, fit = adapted_to(self._learner, texts)
         threshold = None
         if none_of_these is not None:

@@ -39,7 +39,7 @@ def test_dependencies_between_rooms_point_one_way():
         "search": {"search"},
         "report": {"report", "evaluation", "tracking", "run"},
         "models": {"models", "tasks"},
-        "meta": {"meta", "gradient", "models"},
+        "meta": {"meta", "gradient", "models", "tasks"},
         "evaluation": {"evaluation", "meta", "gradient", "models", "tasks"},
         "checkpoints": {"checkpoints", "training", "meta", "gradient", "models", "tasks", "run", "config"},
         "training": {"training", "evaluation", "meta", "gradient", "models", "tasks", "run", "tracking", "config"},

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from metatrain.errors import UserError
 from metatrain.gradient.parameters import Parameters
 from metatrain.meta.encoder_learner import EncoderLearner
-from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.head_fit import Fit
 from metatrain.meta.learner import Learner
 from metatrain.meta.watcher import Watcher
 from metatrain.models.export import NONE
+from metatrain.tasks.encoded_episode import EncodedEpisode
 from metatrain.tasks.labels import folded
 
 
@@ -37,7 +37,7 @@ def check_no_label_is_none(labels: Iterable[str], source: str) -> None:
         )
 
 
-def adapted_to(learner: Learner, texts: EpisodeTexts, watcher: Watcher | None = None) -> tuple[Parameters, float, Fit | None]:
+def adapted_to(learner: Learner, texts: EncodedEpisode, watcher: Watcher | None = None) -> tuple[Parameters, float, Fit | None]:
     """Adapt to a support set; return all parameters, the last support loss, and the fit if the head was fitted.
 
     Raises:

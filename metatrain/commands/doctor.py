@@ -43,7 +43,6 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
 
     from metatrain.checkpoints.building import build_learner
     from metatrain.checkpoints.recipe import Recipe
-    from metatrain.evaluation.protocol import texts_of
     from metatrain.gradient.parameters import Parameters
     from metatrain.meta.algorithm import check_algorithm
     from metatrain.meta.probe import COMPARED, probe, slope_error
@@ -51,6 +50,7 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.run.diagnosis import RESUME_RUNS, findings, resumes_exactly
     from metatrain.run.ranks import Ranks
     from metatrain.tasks.distribution import load_tasks
+    from metatrain.tasks.encoded_episode import encode_episode
     from metatrain.tasks.episodes import check_tasks, training_episode
     from metatrain.tracking.console import Display
 
@@ -69,7 +69,7 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
         learner = build_learner(recipe, device, torch.float64, display.say, tasks.training_texts())
         tokens = learner.model.tokens()
         tokens.check(tasks.meta_train)
-        episode = texts_of(training_episode(tasks, config.episode, config.seed, 0), tokens)
+        episode = encode_episode(training_episode(tasks, config.episode, config.seed, 0), tokens)
         idle = probe(learner, episode, "exact", None).idle  # also warms up, before anything is timed
 
         table = Table(title=f"One episode, {recipe.inner.steps} inner steps, float64", title_justify="left")

@@ -85,7 +85,6 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.checkpoints.adaptation import check_none_of_these
     from metatrain.checkpoints.opening import open_checkpoint
     from metatrain.evaluation.protocol import check_answers
-    from metatrain.meta.label_names import unread_note
     from metatrain.models.export import save_finetuned
     from metatrain.report.page import write_report
     from metatrain.run import hardware
@@ -93,6 +92,7 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.run.directory import RunDirectory, recorded
     from metatrain.run.hints import shown, typed_setting
     from metatrain.run.latest import pin
+    from metatrain.tasks.label_names import unread_note
     from metatrain.tracking.console import Display
     from metatrain.tracking.model_card import finetuned_card
     from metatrain.training.memory_limit import fit_adaptation
@@ -145,14 +145,14 @@ def _adapt(learner: Learner, examples: Examples, none: float | None, display: Di
 
     from metatrain.checkpoints.adaptation import adapted_to
     from metatrain.commands.finetune_results import Adapted, cross_validation, held_out_results, logistic_regression, rejected_share, warn_of_loss
-    from metatrain.evaluation.protocol import texts_of
     from metatrain.meta.encoder_learner import EncoderLearner
     from metatrain.meta.language_learner import LanguageLearner
     from metatrain.models.writer import after_context
+    from metatrain.tasks.encoded_episode import encode_episode
 
     episode, context = examples.episode, None
     tokens = learner.model.tokens()
-    texts = texts_of(episode, tokens)
+    texts = encode_episode(episode, tokens)
     if isinstance(learner, LanguageLearner):
         context = learner.context(texts)
         after_context(learner.model, context, texts.support)  # texts to come are about as long: what does not fit is said now

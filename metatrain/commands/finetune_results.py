@@ -17,10 +17,10 @@ from metatrain.evaluation.held_out import Baseline, baseline, baseline_fits, by_
 from metatrain.evaluation.protocol import scored
 from metatrain.gradient.parameters import Parameters
 from metatrain.meta.encoder_learner import EncoderLearner
-from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.head_fit import Fit
 from metatrain.meta.learner import Learner
 from metatrain.models.export import is_none
+from metatrain.tasks.encoded_episode import EncodedEpisode
 from metatrain.tasks.episodes import Episode
 from metatrain.tracking.console import Display
 
@@ -35,7 +35,7 @@ class Adapted:
     learner: Learner
     parameters: Parameters
     episode: Episode
-    texts: EpisodeTexts
+    texts: EncodedEpisode
     threshold: float | None  # of none_of_these
     kind: str  # of accuracy that a test gives: held-out | training, if training has all of its texts
 
@@ -74,7 +74,7 @@ def cross_validation(fit: Fit, labels: np.ndarray, say: Callable[[str], None]) -
     }
 
 
-def logistic_regression(learner: EncoderLearner, fit: Fit | None, texts: EpisodeTexts, display: Display) -> Baseline:
+def logistic_regression(learner: EncoderLearner, fit: Fit | None, texts: EncodedEpisode, display: Display) -> Baseline:
     """Fit logistic regression to the encodings that adaptation began with; its predictions are for the queries."""
     support = _encoded(learner, texts.support, display) if fit is None or fit.encodings is None else fit.encodings
     queries = _encoded(learner, texts.query, display) if len(texts.query) else support[:0]

@@ -12,9 +12,9 @@ from metatrain.config.schema import TrainConfig
 if TYPE_CHECKING:
     import torch
 
-    from metatrain.meta.episode_texts import EpisodeTexts
     from metatrain.meta.learner import Learner
     from metatrain.tasks.config import EpisodeConfig
+    from metatrain.tasks.encoded_episode import EncodedEpisode
     from metatrain.tasks.task import TaskDistribution
     from metatrain.tasks.tokens import Tokens
 
@@ -65,13 +65,14 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.checkpoints.building import build_learner, make_learner
     from metatrain.checkpoints.recipe import Recipe
     from metatrain.errors import UserError
-    from metatrain.evaluation.protocol import check_evaluation, texts_of
+    from metatrain.evaluation.protocol import check_evaluation
     from metatrain.meta.algorithm import check_algorithm
     from metatrain.meta.memory import MemoryUse
     from metatrain.meta.recorded import Recorded
     from metatrain.run import hardware
     from metatrain.run.ranks import Ranks
     from metatrain.tasks.distribution import load_tasks
+    from metatrain.tasks.encoded_episode import encode_episode
     from metatrain.tasks.episodes import training_episode
     from metatrain.tracking.console import Display
     from metatrain.training.check import check_needs, check_training
@@ -93,7 +94,7 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
         tokens = learner.model.tokens()
         tokens.check((*tasks.meta_train, *tasks.meta_validation, *tasks.meta_test))
         drawn = [training_episode(tasks, config.episode, config.seed, index) for index in range(config.outer.meta_batch)]
-        episodes = [texts_of(episode, tokens) for episode in drawn]
+        episodes = [encode_episode(episode, tokens) for episode in drawn]
 
         rows = [("as configured", *_measured(learner, episodes, device))]
         for name, settings in _alternatives(learner).items():
@@ -135,7 +136,7 @@ def _alternatives(learner: Learner) -> dict[str, dict[str, Any]]:
     return {name: settings for name, settings in ALTERNATIVES.items() if not (recomputes and settings.get("meta_gradient") == "exact_recomputed")}
 
 
-def _measured(learner: Learner, episodes: list[EpisodeTexts], device: torch.device) -> tuple[float, int]:
+def _measured(learner: Learner, episodes: list[EncodedEpisode], device: torch.device) -> tuple[float, int]:
     """Seconds of a meta-update, once warm, and the bytes by which memory rises in it."""
     import time
 

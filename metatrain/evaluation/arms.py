@@ -21,10 +21,10 @@ from metatrain.gradient.inner_rules import HEAD
 from metatrain.gradient.parameters import Parameters
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
-from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.learner import Learner
 from metatrain.models.heads import IN_CONTEXT, LANGUAGE
 from metatrain.plugins import check_installed
+from metatrain.tasks.encoded_episode import EncodedEpisode
 
 
 class FrozenFeatures:
@@ -67,7 +67,7 @@ class Adapted:
         """Return the same arm with another number of inner steps."""
         return Adapted(self.learner, steps, self._features)
 
-    def predict(self, episode: EpisodeTexts) -> Prediction:
+    def predict(self, episode: EncodedEpisode) -> Prediction:
         begin = time.perf_counter()
         parameters, _ = self.learner.adapt(episode, self.steps)
         seconds = time.perf_counter() - begin
@@ -96,10 +96,10 @@ class ShuffledLabels:
     def __init__(self, arm: Arm):
         self.arm = arm
 
-    def predict(self, episode: EpisodeTexts) -> Prediction:
+    def predict(self, episode: EncodedEpisode) -> Prediction:
         seed = zlib.crc32(b"".join(ids.tobytes() for ids in episode.support))  # one reproducible order for each support set
         order = np.random.default_rng(seed).permutation(len(episode.support_labels))
-        return self.arm.predict(episode.with_support_in_order(order))
+        return self.arm.predict(episode.with_permuted_labels(order))
 
 
 class NamesOnly:
@@ -108,8 +108,8 @@ class NamesOnly:
     def __init__(self, arm: Arm):
         self.arm = arm
 
-    def predict(self, episode: EpisodeTexts) -> Prediction:
-        return self.arm.predict(replace(episode, support=episode.name_texts, support_labels=np.arange(len(episode.names)), reads_names=False))
+    def predict(self, episode: EncodedEpisode) -> Prediction:
+        return self.arm.predict(replace(episode, support=episode.name_tokens, support_labels=np.arange(len(episode.names)), reads_names=False))
 
 
 class WithNames:
@@ -118,7 +118,7 @@ class WithNames:
     def __init__(self, arm: Arm):
         self.arm = arm
 
-    def predict(self, episode: EpisodeTexts) -> Prediction:
+    def predict(self, episode: EncodedEpisode) -> Prediction:
         return self.arm.predict(episode.with_names())
 
 
@@ -131,7 +131,7 @@ class _Frozen:
     def __init__(self, features: FrozenFeatures):
         self.features = features
 
-    def predict(self, episode: EpisodeTexts) -> Prediction:
+    def predict(self, episode: EncodedEpisode) -> Prediction:
         begin = time.perf_counter()
         classify = self.fit(self.features.new(episode.support), np.asarray(episode.support_labels))
         seconds = time.perf_counter() - begin

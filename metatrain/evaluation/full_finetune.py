@@ -18,8 +18,8 @@ from metatrain.evaluation.prediction import Prediction
 from metatrain.evaluation.statistics import accuracy, log_loss
 from metatrain.meta.encoder_fit import Support, Training
 from metatrain.meta.encoder_learner import EncoderLearner
-from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.watcher import Unwatched
+from metatrain.tasks.encoded_episode import EncodedEpisode
 
 VALIDATION_TASKS, VALIDATION_EPISODES = 4, 2  # number of tasks, and of episodes per task, for the choice of the learning rate
 
@@ -30,14 +30,14 @@ class FullFinetuned:
     def __init__(self, start: EncoderLearner, config: FullFinetuneConfig):
         self.start, self.config, self.lr = start, config, config.lr
 
-    def predict(self, episode: EpisodeTexts) -> Prediction:
+    def predict(self, episode: EncodedEpisode) -> Prediction:
         begin = time.perf_counter()
         parameters = self._trained(episode)
         seconds = time.perf_counter() - begin
         probabilities = self.start.probabilities(parameters, episode)
         return Prediction(probabilities.argmax(1), probabilities, seconds)
 
-    def choose_rate(self, episodes: Sequence[EpisodeTexts], between: Callable[[int], None] = lambda done: None) -> None:
+    def choose_rate(self, episodes: Sequence[EncodedEpisode], between: Callable[[int], None] = lambda done: None) -> None:
         """Choose the learning rate with the highest mean accuracy on these episodes; ties go to the lowest log loss.
 
         `between` is called with the number of episodes finished since its last call.
@@ -55,7 +55,7 @@ class FullFinetuned:
             tried.append((*np.mean(scores, axis=0), rate))
         self.lr = max(tried)[-1]
 
-    def _trained(self, episode: EpisodeTexts) -> dict[str, torch.Tensor]:
+    def _trained(self, episode: EncodedEpisode) -> dict[str, torch.Tensor]:
         """Return all parameters after the updates."""
         support = Support.of(self.start, episode)
         rows, hidden, dtype = len(episode.names), self.start.model.hidden_size, next(self.start.model.parameters()).dtype

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from metatrain.meta.episode_texts import EpisodeTexts
+from metatrain.tasks.encoded_episode import EncodedEpisode
 
 
 @dataclass(frozen=True)
@@ -24,5 +24,5 @@ class Prediction:
 class Arm(Protocol):
     """A method for a new task."""
 
-    def predict(self, episode: EpisodeTexts) -> Prediction:
+    def predict(self, episode: EncodedEpisode) -> Prediction:
         """Learn from the support set, then predict the queries."""

@@ -17,14 +17,14 @@ from metatrain.evaluation.prediction import Arm, Prediction
 from metatrain.evaluation.sharing import Alone, Workers
 from metatrain.evaluation.text_scores import SCORES, check_score
 from metatrain.meta.config import AlgorithmConfig
-from metatrain.meta.episode_texts import EpisodeTexts, Targets, Written
-from metatrain.meta.label_names import unread_note
 from metatrain.models.heads import LANGUAGE
 from metatrain.tasks.config import EpisodeConfig
+from metatrain.tasks.encoded_episode import EncodedEpisode, encode_episode, raw_texts
 from metatrain.tasks.episodes import Episode, check_tasks, task_episode
-from metatrain.tasks.task import Task, plain_name
+from metatrain.tasks.label_names import unread_note
+from metatrain.tasks.task import Task
 from metatrain.tasks.texts import PAIR
-from metatrain.tasks.tokens import TargetEncoding, Tokens
+from metatrain.tasks.tokens import Tokens
 
 FORMAT = 1
 SUBJECT = "meta_trained"  # the arm that the others are compared with
@@ -77,43 +77,6 @@ class Scores:
         return float(np.mean([statistics.calibration_error(*task) for task in tasks])) if tasks else None
 
 
-def texts_of(episode: Episode, tokens: Tokens) -> EpisodeTexts:
-    """An episode as the learner sees it."""
-    names = [episode.task.label_names[label] for label in episode.classes]
-    return EpisodeTexts(
-        tokens.of(episode.task, episode.support),
-        episode.support_labels,
-        tokens.of(episode.task, episode.query),
-        episode.query_labels,
-        names,
-        episode.seed,
-        _targets_of(episode, names, tokens),
-        () if tokens.encode_targets else tokens.names(names),
-    )
-
-
-def _written(episode: Episode) -> Written:
-    support, query = ([episode.task.texts[row] for row in rows] for rows in (episode.support, episode.query))
-    return Written(support, query, [plain_name(episode.task.label_names[label]) for label in episode.classes])
-
-
-def _targets_of(episode: Episode, names: Sequence[str], tokens: Tokens) -> Targets | None:
-    """What a language model is to write: the task's targets, or the names of the labels; None for an encoder."""
-    wanted, encode = episode.task.targets, tokens.encode_targets
-    if encode is None:
-        return None if wanted is None else Targets((), (), None)
-    if wanted is None:
-        return name_targets(encode, names, episode.support_labels, episode.query_labels)
-    support, query = (encode([wanted[row] for row in rows]) for rows in (episode.support, episode.query))
-    return Targets(support, query, None)
-
-
-def name_targets(encode: TargetEncoding, names: Sequence[str], support: np.ndarray, query: np.ndarray) -> Targets:
-    """Labels, as positions in `names`, as the texts that they are called."""
-    choices = encode([plain_name(name) for name in names])
-    return Targets([choices[label] for label in support], [choices[label] for label in query], choices)
-
-
 def run_arms(
     arms: Mapping[str, Arm],
     tasks: Sequence[Task],
@@ -138,7 +101,7 @@ def run_arms(
         if workers.rank < len(of_round):
             task, index = of_round[workers.rank]
             episode = task_episode(task, settings, seed, split, index)
-            texts = replace(texts_of(episode, tokens), written=_written(episode))
+            texts = replace(encode_episode(episode, tokens), raw=raw_texts(episode))
             mine.append({name: _outcome(episode, texts, arm.predict(texts)) for name, arm in arms.items()})
         between(len(of_round))
     found = workers.gather(mine)
@@ -149,7 +112,7 @@ def run_arms(
     return scores
 
 
-def _outcome(episode: Episode, texts: EpisodeTexts, prediction: Prediction) -> dict[str, Any]:
+def _outcome(episode: Episode, texts: EncodedEpisode, prediction: Prediction) -> dict[str, Any]:
     """Return the arguments of `Scores.add` as JSON-serialisable values."""
     accuracy, balanced = scored(episode, prediction.answers, texts.query_labels)
     found: dict[str, Any] = {"accuracy": accuracy, "balanced": balanced, "loss": prediction.target_loss, "seconds": prediction.seconds}
@@ -248,12 +211,12 @@ class Setup:
         return episode_settings(self.episode, self.config, shots)
 
 
-def validation_episodes(setup: Setup) -> list[EpisodeTexts]:
+def validation_episodes(setup: Setup) -> list[EncodedEpisode]:
     """Return a few episodes of the meta-validation tasks that have enough rows, with the settings of the meta-test at the first number of shots."""
     settings = setup.settings(setup.config.shots[0])
     tasks = [task for task in setup.validation if task.targets is None and _is_large_enough(task, settings)][:VALIDATION_TASKS]
     drawn = [task_episode(task, settings, setup.seed, "meta_validation", index) for task in tasks for index in range(VALIDATION_EPISODES)]
-    return [texts_of(episode, setup.tokens) for episode in drawn]
+    return [encode_episode(episode, setup.tokens) for episode in drawn]
 
 
 def _is_large_enough(task: Task, settings: EpisodeConfig) -> bool:

@@ -10,10 +10,10 @@ import numpy as np
 
 from metatrain.errors import UserError
 from metatrain.evaluation.prediction import Prediction
-from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.learner import Learner
 from metatrain.models.encoder import Encoder
 from metatrain.models.export import Model
+from metatrain.tasks.encoded_episode import EncodedEpisode
 
 _POOLING = {"mean": "mean", "first": "cls", "cls": "cls", "last": "lasttoken"}
 
@@ -45,14 +45,14 @@ class SetFit:
         self._body = SentenceTransformer(modules=modules, device=str(encoder.device))
         self._start = {name: value.clone() for name, value in self._body.state_dict().items()}
 
-    def predict(self, episode: EpisodeTexts) -> Prediction:
+    def predict(self, episode: EncodedEpisode) -> Prediction:
         from datasets import Dataset
         from setfit import SetFitModel, Trainer, TrainingArguments
         from sklearn.linear_model import LogisticRegression
         from transformers.trainer_callback import PrinterCallback
 
-        written = episode.written
-        assert written is not None  # which every episode of an evaluation has
+        raw = episode.raw
+        assert raw is not None  # which every episode of an evaluation has
         labels = [int(label) for label in episode.support_labels]
         begin = time.perf_counter()
         self._body.load_state_dict(self._start)
@@ -61,11 +61,11 @@ class SetFit:
             settings = TrainingArguments(
                 output_dir=folder, report_to="none", save_strategy="no", logging_strategy="no", show_progress_bar=False, seed=episode.seed % 2**31
             )
-            trainer = Trainer(model=model, args=settings, train_dataset=Dataset.from_dict({"text": list(written.support), "label": labels}))
+            trainer = Trainer(model=model, args=settings, train_dataset=Dataset.from_dict({"text": list(raw.support), "label": labels}))
             trainer.st_trainer.remove_callback(PrinterCallback)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="'pin_memory' argument is set as true but no accelerator")
                 trainer.train()
         seconds = time.perf_counter() - begin
-        probabilities = np.asarray(model.predict_proba(list(written.query), as_numpy=True, show_progress_bar=False))
+        probabilities = np.asarray(model.predict_proba(list(raw.query), as_numpy=True, show_progress_bar=False))
         return Prediction(probabilities.argmax(1), probabilities, seconds)

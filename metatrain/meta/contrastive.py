@@ -15,9 +15,9 @@ from torch import Tensor
 from metatrain.errors import UserError
 from metatrain.gradient.parameters import Gradient, Parameters, add_to, leaves, vjp
 from metatrain.meta.config import AlgorithmConfig
-from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.models.batches import Batch, chunks
 from metatrain.models.heads import LANGUAGE
+from metatrain.tasks.encoded_episode import EncodedEpisode
 
 if TYPE_CHECKING:
     from metatrain.meta.encoder_learner import EncoderLearner
@@ -67,7 +67,7 @@ def unsupervised(one: Tensor, other: Tensor, temperature: float) -> Tensor:
     return F.cross_entropy(scores, torch.arange(len(one), device=one.device))
 
 
-def contrastive_gradient(learner: EncoderLearner, episodes: Sequence[EpisodeTexts]) -> AuxiliaryGradient:
+def contrastive_gradient(learner: EncoderLearner, episodes: Sequence[EncodedEpisode]) -> AuxiliaryGradient:
     """The gradient of the contrastive term over the texts of these episodes, at the meta-parameters.
 
     Labels of the same name are the same class, in whichever episode. Encodings are computed twice, without a graph for the loss and

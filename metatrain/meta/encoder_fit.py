@@ -19,11 +19,11 @@ from torch import Tensor
 
 from metatrain.gradient.inner_rules import HEAD
 from metatrain.gradient.parameters import Parameters
-from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.head_fit import Fit, Fold, best_temperature, of_all
 from metatrain.meta.watcher import Watcher
 from metatrain.models.batches import chunks
 from metatrain.models.heads import Head
+from metatrain.tasks.encoded_episode import EncodedEpisode
 
 if TYPE_CHECKING:
     from metatrain.meta.encoder_learner import EncoderLearner
@@ -47,7 +47,7 @@ class Support:
     rows: Tensor | None  # of the word embeddings, as `EncoderLearner.occurring`
 
     @classmethod
-    def of(cls, learner: EncoderLearner, episode: EpisodeTexts) -> Support:
+    def of(cls, learner: EncoderLearner, episode: EncodedEpisode) -> Support:
         """The support set of an episode, its labels where the model is."""
         texts, rows = learner.occurring(episode.support)
         return cls(texts, torch.from_numpy(np.asarray(episode.support_labels, dtype=np.int64)).to(learner.model.device), rows)
@@ -110,7 +110,7 @@ class _Look:
     logits: Tensor  # [left out, way]
 
 
-def fit_encoder(learner: EncoderLearner, episode: EpisodeTexts, fit: Fit, watcher: Watcher) -> tuple[Parameters, Fit] | None:
+def fit_encoder(learner: EncoderLearner, episode: EncodedEpisode, fit: Fit, watcher: Watcher) -> tuple[Parameters, Fit] | None:
     """All parameters after training on the support set of an episode without queries, and what was chosen; None: the head alone does as well.
 
     fit: the head that was fitted to this support set.

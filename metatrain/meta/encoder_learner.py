@@ -21,11 +21,10 @@ from metatrain.meta import noise
 from metatrain.meta.algorithm import method_at
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_fit import fit_encoder
-from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.episodes_together import MODES, EpisodesTogether, Inputs, RuleOfEach, shape_of
 from metatrain.meta.head_fit import FITS, Fit, fit_head
-from metatrain.meta.label_names import NameChoice, choose_names
 from metatrain.meta.learner import Learner, OuterGradient
+from metatrain.meta.name_choice import NameChoice, choose_names
 from metatrain.meta.text_losses import ENCODINGS, TextLosses
 from metatrain.meta.watcher import Unwatched, Watcher
 from metatrain.models.adapted import HEAD_STAYS, lowest_adapted_layer
@@ -33,6 +32,7 @@ from metatrain.models.batches import Batch, chunks, on_device
 from metatrain.models.encoder import Encoder
 from metatrain.models.heads import BY_NUMBERS, Head, make_head
 from metatrain.models.pictures import PictureEncoder
+from metatrain.tasks.encoded_episode import EncodedEpisode
 
 _FIGURES = ("loss_before", "loss_after", "accuracy_before", "accuracy_after")
 
@@ -70,33 +70,33 @@ class EncoderLearner(Learner):
         once = (self.cut is None or self.algorithm.meta_gradient not in SECOND_ORDER) and self.memory.together == 1 and self.recorded is None
         return {"fused": True} if once and self.packs and self.model.device.type == "cuda" else {}
 
-    def losses(self, episode: EpisodeTexts, seed: int | None) -> TextLosses:
+    def losses(self, episode: EncodedEpisode, seed: int | None) -> TextLosses:
         if episode.targets is not None and episode.targets.choices is None:
             raise UserError("an encoder predicts labels, but the tasks have target texts: set algorithm.head=lm and a language model (model=t5_small)")
         return TextLosses.of(self, self._read(episode), seed)
 
-    def probabilities(self, parameters: Mapping[str, Tensor], episode: EpisodeTexts) -> np.ndarray:
+    def probabilities(self, parameters: Mapping[str, Tensor], episode: EncodedEpisode) -> np.ndarray:
         return self.logits(parameters, episode.query).double().softmax(1).cpu().numpy()
 
-    def adapt(self, episode: EpisodeTexts, steps: int | None = None) -> tuple[Parameters, float]:
+    def adapt(self, episode: EncodedEpisode, steps: int | None = None) -> tuple[Parameters, float]:
         if self.inner.fit_head and steps is None:
             adapted, fit = self.fit(episode)
             return adapted, fit.loss
         choice = self.choose_names(episode)
         return super().adapt(episode if choice is None or choice.read else replace(episode, reads_names=False), steps)
 
-    def choose_names(self, episode: EpisodeTexts) -> NameChoice | None:
+    def choose_names(self, episode: EncodedEpisode) -> NameChoice | None:
         """Whether an episode's label names are examples in evaluation and finetuning, as its support set says; None: there are none to read."""
         support = self._read(episode.without_queries())
         return self._choose(support, len(episode.support), self.features(support.support)) if len(support.support) > len(episode.support) else None
 
-    def _choose(self, support: EpisodeTexts, examples: int, features: Tensor) -> NameChoice:
+    def _choose(self, support: EncodedEpisode, examples: int, features: Tensor) -> NameChoice:
         """The same from the encodings of a support set whose names come after this number of examples."""
         labels = torch.from_numpy(np.asarray(support.support_labels, dtype=np.int64))
         features = features.cpu()
         return choose_names(features[:examples], labels[:examples], features[examples:], labels[examples:], len(support.names))
 
-    def fit(self, episode: EpisodeTexts, watcher: Watcher | None = None) -> tuple[Parameters, Fit]:
+    def fit(self, episode: EncodedEpisode, watcher: Watcher | None = None) -> tuple[Parameters, Fit]:
         """All parameters fitted to an episode's support set, and what was chosen; a watcher is told how it goes where that takes long.
 
         That is the head (`inner.fit_head`), and then the whole encoder, if that is wanted (`inner.fit_encoder`) and of use.
@@ -133,18 +133,18 @@ class EncoderLearner(Learner):
         """Whether adapted parameters have the encoder as it was meta-trained."""
         return all(value is self.parameters.get(name) for name, value in parameters.items() if name.startswith(self.prefix))
 
-    def answers(self, parameters: Mapping[str, Tensor], episode: EpisodeTexts) -> np.ndarray:
+    def answers(self, parameters: Mapping[str, Tensor], episode: EncodedEpisode) -> np.ndarray:
         return self.logits(parameters, episode.query).argmax(1).cpu().numpy()
 
     def reached(self, parameters: Parameters) -> Tensor:
         return functional_call(self.model, parameters, (self.model.batch(self.model.example()),)).square().sum()
 
-    def groups(self, episodes: Sequence[EpisodeTexts]) -> list[list[EpisodeTexts]]:
+    def groups(self, episodes: Sequence[EncodedEpisode]) -> list[list[EncodedEpisode]]:
         """Episodes in groups for `outer_gradients`.
 
         Of one shape, as many as `memory` says; else as many as are encoded at once.
         """
-        groups: list[list[EpisodeTexts]] = []
+        groups: list[list[EncodedEpisode]] = []
         for episode in episodes:
             last = groups[-1] if groups else []
             if self._go_together([episode]):
@@ -157,12 +157,12 @@ class EncoderLearner(Learner):
                 groups.append([episode])
         return groups
 
-    def _encoded_together(self, episodes: Sequence[EpisodeTexts]) -> bool:
+    def _encoded_together(self, episodes: Sequence[EncodedEpisode]) -> bool:
         """Whether all texts of these episodes are encoded at once: where nothing of the encoder adapts or is dropped, as many as fit."""
         tokens = sum(len(text) for episode in episodes for text in (*episode.support, *episode.query))
         return self.cut is None and not self.algorithm.dropout and tokens <= self.memory.joint_tokens
 
-    def _go_together(self, episodes: Sequence[EpisodeTexts]) -> bool:
+    def _go_together(self, episodes: Sequence[EncodedEpisode]) -> bool:
         """Whether the meta-gradients of these episodes are taken in one pass."""
         algorithm = self.algorithm
         random = algorithm.dropout or algorithm.meta_dropout or algorithm.information_penalty
@@ -171,12 +171,12 @@ class EncoderLearner(Learner):
             return False
         return all(len(texts) * max(map(len, texts)) <= self.memory.part_tokens for each in episodes for texts in (each.support, each.query))
 
-    def rows(self, episodes: Sequence[EpisodeTexts]) -> Tensor | None:
+    def rows(self, episodes: Sequence[EncodedEpisode]) -> Tensor | None:
         if not self.by_row:
             return None
         return on_device(self.distinct([text for each in map(self._read, episodes) for text in (*each.support, *each.query)]), self.model.device)
 
-    def outer_gradients(self, episodes: Sequence[EpisodeTexts], step: int = 0) -> list[OuterGradient]:
+    def outer_gradients(self, episodes: Sequence[EncodedEpisode], step: int = 0) -> list[OuterGradient]:
         """Meta-gradients of a group of episodes whose sum is wanted, in order.
 
         Where their texts are encoded at once, the encoder's share of the sum is in the last one.
@@ -202,7 +202,7 @@ class EncoderLearner(Learner):
         found[-1].gradient.update(vjp([together], [torch.cat(cotangents)], encoder))
         return found
 
-    def _together(self, episodes: Sequence[EpisodeTexts], step: int) -> list[OuterGradient]:
+    def _together(self, episodes: Sequence[EncodedEpisode], step: int) -> list[OuterGradient]:
         """The same of episodes of one shape in one pass; the sum of what is not theirs by row is in the last one."""
         read = [self._read(episode) for episode in episodes]
         inputs, steps = Inputs.of(self, read), self.steps(evaluation=False)
@@ -229,7 +229,7 @@ class EncoderLearner(Learner):
         found[-1].gradient.update(total)
         return found
 
-    def _read(self, episode: EpisodeTexts) -> EpisodeTexts:
+    def _read(self, episode: EncodedEpisode) -> EncodedEpisode:
         """The episode with everything that is learned from in its support set."""
         return episode.with_names() if self.algorithm.label_names and episode.reads_names else episode
 

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from metatrain.gradient.inner_rules import InnerRule, adds, is_linear
 from metatrain.gradient.parameters import Parameters
-from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.noise import Noise
 from metatrain.meta.text_losses import Labelled, TextLosses
 from metatrain.models.batches import cells, on_device, packed_cells
+from metatrain.tasks.encoded_episode import EncodedEpisode
 
 if TYPE_CHECKING:
     from metatrain.meta.encoder_learner import EncoderLearner
@@ -30,7 +30,7 @@ MODES = ("exact", "exact_recomputed", "first_order", "reptile")  # meta-gradient
 _LENGTH, _ROWS = 32, 256
 
 
-def shape_of(episode: EpisodeTexts) -> tuple[int, int, int]:
+def shape_of(episode: EncodedEpisode) -> tuple[int, int, int]:
     """What episodes that are taken together have in common: numbers of classes, support texts and queries."""
     return len(episode.names), len(episode.support), len(episode.query)
 
@@ -49,7 +49,7 @@ class Inputs(NamedTuple):
     rows: Tensor  # [E, R], those that occur; where an episode has fewer, the last of them again; [E, 0]: all take part
 
     @classmethod
-    def of(cls, learner: EncoderLearner, episodes: Sequence[EpisodeTexts]) -> Inputs:
+    def of(cls, learner: EncoderLearner, episodes: Sequence[EncodedEpisode]) -> Inputs:
         model, device = learner.model, learner.model.device
         texts: list[Sequence[np.ndarray]] = [[*episode.support, *episode.query] for episode in episodes]
         rows = np.zeros((len(episodes), 0), dtype=np.int64)

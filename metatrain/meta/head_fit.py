@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metatrain.errors import UserError
-from metatrain.meta.label_names import NameChoice
+from metatrain.meta.name_choice import NameChoice
 from metatrain.models.heads import Head
 
 PULLS = (math.inf, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from metatrain.gradient.parameters import Parameters
-from metatrain.meta.episode_texts import EpisodeTexts, wanted
 from metatrain.meta.noise import QUERY, SUPPORT, Noise
 from metatrain.models.batches import chunks
 from metatrain.models.language_model import Written
 from metatrain.models.writer import after_context
+from metatrain.tasks.encoded_episode import EncodedEpisode, targets_of
 
 if TYPE_CHECKING:
     from metatrain.meta.language_learner import LanguageLearner
@@ -27,8 +27,8 @@ class LanguageLosses:
     target tokens that are the likeliest after those before them.
     """
 
-    def __init__(self, learner: LanguageLearner, episode: EpisodeTexts, seed: int | None):
-        targets = wanted(episode)
+    def __init__(self, learner: LanguageLearner, episode: EncodedEpisode, seed: int | None):
+        targets = targets_of(episode)
         self.learner = learner
         self.noise = Noise(learner.algorithm, seed)
         self.rows = None

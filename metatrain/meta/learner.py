@@ -23,11 +23,11 @@ from metatrain.gradient.meta_gradient import LEARNED, SECOND_ORDER, EpisodeLosse
 from metatrain.gradient.parameters import Gradient, Parameters, leaves
 from metatrain.meta.algorithm import method_at
 from metatrain.meta.config import AlgorithmConfig
-from metatrain.meta.episode_texts import EpisodeTexts, Targets
 from metatrain.meta.memory import MemoryUse
 from metatrain.meta.recorded import Recorded
 from metatrain.models.adapted import select
 from metatrain.models.adapters import is_adapter
+from metatrain.tasks.encoded_episode import EncodedEpisode, TargetTokens
 
 
 class Losses(EpisodeLosses, Protocol):
@@ -92,19 +92,19 @@ class Learner:
         moving = {**{name: self.initial[name] for name in self.adapted}, **head}
         self.parameters.update({LEARNED + name: value for name, value in self.rule.learned(moving).items()})
 
-    def losses(self, episode: EpisodeTexts, seed: int | None) -> Losses:
+    def losses(self, episode: EncodedEpisode, seed: int | None) -> Losses:
         """The losses of an episode; an episode without queries has no query loss. seed: of dropout and noise; None: there is none."""
         raise NotImplementedError
 
-    def answers(self, parameters: Mapping[str, Tensor], episode: EpisodeTexts) -> Sequence[Any] | np.ndarray:
+    def answers(self, parameters: Mapping[str, Tensor], episode: EncodedEpisode) -> Sequence[Any] | np.ndarray:
         """What adapted parameters answer to the queries: labels as positions in `episode.names`, or texts."""
         raise NotImplementedError
 
-    def probabilities(self, parameters: Mapping[str, Tensor], episode: EpisodeTexts) -> np.ndarray | None:
+    def probabilities(self, parameters: Mapping[str, Tensor], episode: EncodedEpisode) -> np.ndarray | None:
         """Of the labels for each query, [queries, way]; None where any text may be an answer."""
         raise NotImplementedError
 
-    def target_loss(self, parameters: Mapping[str, Tensor], episode: EpisodeTexts) -> float:
+    def target_loss(self, parameters: Mapping[str, Tensor], episode: EncodedEpisode) -> float:
         """Mean cross-entropy, in nats, of the tokens that adapted parameters ought to write; of learners that write."""
         raise NotImplementedError
 
@@ -112,7 +112,7 @@ class Learner:
         """A number that depends on every parameter of the model that a text reaches."""
         raise NotImplementedError
 
-    def longest_targets(self, texts: int) -> Targets | None:
+    def longest_targets(self, texts: int) -> TargetTokens | None:
         """Targets of so many texts, as long as they can be, to measure with; None: this learner writes nothing."""
         return None
 
@@ -122,31 +122,31 @@ class Learner:
             return self.inner.evaluation_steps
         return self.inner.steps
 
-    def outer_gradient(self, episode: EpisodeTexts, step: int = 0) -> OuterGradient:
+    def outer_gradient(self, episode: EncodedEpisode, step: int = 0) -> OuterGradient:
         """Meta-gradient of one episode at meta-update `step`, with query loss and accuracy before and after adaptation."""
         losses = self.losses(episode, episode.seed)
         return self._outer_gradient(losses, self.view(losses.rows), losses.rows, step)
 
-    def cost(self, episode: EpisodeTexts) -> float:
+    def cost(self, episode: EncodedEpisode) -> float:
         """About how much work the meta-gradient of an episode is, compared with others, from its tokens."""
         support, query = (sum(map(len, texts)) for texts in (episode.support, episode.query))
         if self.cut is None:
             return support + query
         return self.steps(evaluation=False) * (3.0 if self.algorithm.meta_gradient in SECOND_ORDER else 1.0) * support + query
 
-    def rows(self, episodes: Sequence[EpisodeTexts]) -> Tensor | None:
+    def rows(self, episodes: Sequence[EncodedEpisode]) -> Tensor | None:
         """The word-embedding rows that any of these episodes' meta-gradients may have; None: all."""
         return None
 
-    def groups(self, episodes: Sequence[EpisodeTexts]) -> list[list[EpisodeTexts]]:
+    def groups(self, episodes: Sequence[EncodedEpisode]) -> list[list[EncodedEpisode]]:
         """Episodes in groups for `outer_gradients`."""
         return [[episode] for episode in episodes]
 
-    def outer_gradients(self, episodes: Sequence[EpisodeTexts], step: int = 0) -> list[OuterGradient]:
+    def outer_gradients(self, episodes: Sequence[EncodedEpisode], step: int = 0) -> list[OuterGradient]:
         """Meta-gradients of a group of episodes whose sum is wanted, in order."""
         return [self.outer_gradient(episode, step) for episode in episodes]
 
-    def mean_gradient(self, episodes: Sequence[EpisodeTexts], step: int = 0) -> Parameters:
+    def mean_gradient(self, episodes: Sequence[EncodedEpisode], step: int = 0) -> Parameters:
         """The mean meta-gradient of episodes, of every meta-parameter."""
         total = {name: torch.zeros_like(value) for name, value in self.parameters.items()}
         for group in self.groups(episodes):
@@ -176,7 +176,7 @@ class Learner:
             return dict(self.parameters)
         return {**self.parameters, **{name: self.parameters[name].index_select(0, rows) for name in self.by_row}}
 
-    def adapt(self, episode: EpisodeTexts, steps: int | None = None) -> tuple[Parameters, float]:
+    def adapt(self, episode: EncodedEpisode, steps: int | None = None) -> tuple[Parameters, float]:
         """All parameters after adaptation to an episode's support set, and the support loss before the last inner step."""
         losses = self.losses(episode.without_queries(), seed=None)
         phi, loss = self._adapted(losses, self.view(losses.rows), steps)

@@ -20,8 +20,8 @@ from metatrain.gradient.inner_rules import is_linear
 from metatrain.gradient.meta_gradient import LEARNED, SECOND_ORDER, Method, has_recursion
 from metatrain.gradient.parameters import leaves
 from metatrain.meta import encoder_fit, head_fit
-from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.models.batches import MOST_TOKENS
+from metatrain.tasks.encoded_episode import EncodedEpisode
 
 if TYPE_CHECKING:
     from metatrain.meta.learner import Learner
@@ -88,9 +88,11 @@ class Footprint:
         """Measured on an episode of two texts of `text` tokens each."""
         ids, labels = learner.model.probe(text), np.array([0, 1])
         text = len(ids)
-        losses = learner.losses(EpisodeTexts([ids, ids], labels, (), labels[:0], ("0", "1"), targets=learner.longest_targets(2), name_texts=[ids, ids]), seed=0)
+        losses = learner.losses(
+            EncodedEpisode([ids, ids], labels, (), labels[:0], ("0", "1"), targets=learner.longest_targets(2), name_tokens=[ids, ids]), seed=0
+        )
         theta = leaves(learner.view(losses.rows))
-        with _held(theta.values()) as episode:
+        with _held(theta.values()) as for_episode:
             start, fixed = losses.start(theta)
         phi, fixed = leaves(start), leaves(fixed)
         with _held([*phi.values(), *fixed.values()]) as graph:
@@ -105,7 +107,7 @@ class Footprint:
         tokens = text * (4 if learner.algorithm.label_names else 2)
         size = sum(value.nbytes for value in phi.values())
         state = sum(value.nbytes for value in learner.rule.state(phi).values()) / size if size else 0.0
-        return cls(learner, adapted, row, rows, state, of_loss / tokens, graph() / tokens, episode() / tokens)
+        return cls(learner, adapted, row, rows, state, of_loss / tokens, graph() / tokens, for_episode() / tokens)
 
     def meta_gradient(self, largest: Largest, use: MemoryUse) -> int:
         """The most that the meta-gradient of an episode needs, beside the learner itself."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from metatrain.gradient.parameters import Parameters, dot
-from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.learner import Learner
+from metatrain.tasks.encoded_episode import EncodedEpisode
 
 COMPARED = ("exact", "exact_recomputed", "forward_over_reverse", "finite_difference", "first_order")
 
@@ -25,7 +25,7 @@ class Probe:
     idle: list[str]  # meta-parameters whose gradient is zero or missing
 
 
-def probe(learner: Learner, episode: EpisodeTexts, mode: str, exact: Parameters | None) -> Probe:
+def probe(learner: Learner, episode: EncodedEpisode, mode: str, exact: Parameters | None) -> Probe:
     """The meta-gradient of an episode in one mode, compared with `exact` (None: with itself)."""
     before = learner.algorithm
     learner.algorithm = replace(before, meta_gradient=mode)
@@ -45,7 +45,7 @@ def probe(learner: Learner, episode: EpisodeTexts, mode: str, exact: Parameters 
     return Probe(gradient, dot(difference, difference) ** 0.5 / size, dot(gradient, reference) / (own * size), seconds, idle)
 
 
-def slope_error(learner: Learner, episode: EpisodeTexts, gradient: Parameters, seed: int) -> float:
+def slope_error(learner: Learner, episode: EncodedEpisode, gradient: Parameters, seed: int) -> float:
     """Relative error of the slope of the query loss after adaptation along a random direction, predicted by `gradient`.
 
     The slope is the central difference at a distance of 1e-6; meant for float64.

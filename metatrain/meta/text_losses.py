@@ -12,9 +12,9 @@ from torch import Tensor
 
 from metatrain.gradient.inner_rules import HEAD
 from metatrain.gradient.parameters import Parameters
-from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.noise import ONCE, QUERY, SUPPORT, Noise
 from metatrain.models.batches import Batch, chunks, on_device
+from metatrain.tasks.encoded_episode import EncodedEpisode
 
 if TYPE_CHECKING:
     from metatrain.meta.encoder_learner import EncoderLearner
@@ -45,7 +45,7 @@ class TextLosses:
         self.query_accuracies: list[Tensor] = []  # one for each time that all of `query_parts` were asked for
 
     @classmethod
-    def of(cls, learner: EncoderLearner, episode: EpisodeTexts, seed: int | None, encoded: bool = False) -> TextLosses:
+    def of(cls, learner: EncoderLearner, episode: EncodedEpisode, seed: int | None, encoded: bool = False) -> TextLosses:
         """The losses of an episode. `seed`: of dropout and noise; None: there is none."""
         noise = Noise(learner.algorithm, seed)
         labels, answers = (on_device(np.asarray(each, dtype=np.int64), learner.model.device) for each in (episode.support_labels, episode.query_labels))

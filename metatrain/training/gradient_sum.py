@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from metatrain.gradient.parameters import Gradient, Parameters, add_to
-from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.learner import Learner
 from metatrain.run.ranks import Ranks
+from metatrain.tasks.encoded_episode import EncodedEpisode
 
 Unit = list[int]  # positions of episodes in the meta-batch, whose meta-gradients are taken together
 
 
-def rounds(learner: Learner, episodes: Sequence[EpisodeTexts], ranks: Ranks, reduce: str) -> list[list[Unit]]:
+def rounds(learner: Learner, episodes: Sequence[EncodedEpisode], ranks: Ranks, reduce: str) -> list[list[Unit]]:
     """For each round a unit for each rank; the last round may have fewer.
 
     Costly units come first, so that those of a round take about as long as each other.
@@ -45,7 +45,7 @@ def _shared_out(cost: Mapping[int, float], among: int) -> list[list[int]]:
     return shares
 
 
-def _units(learner: Learner, episodes: Sequence[EpisodeTexts], places: Sequence[int]) -> list[Unit]:
+def _units(learner: Learner, episodes: Sequence[EncodedEpisode], places: Sequence[int]) -> list[Unit]:
     left = iter(places)
     return [[next(left) for _ in group] for group in learner.groups([episodes[place] for place in places])]
 
@@ -53,7 +53,7 @@ def _units(learner: Learner, episodes: Sequence[EpisodeTexts], places: Sequence[
 class GradientSum:
     """Adds up, round by round."""
 
-    def __init__(self, learner: Learner, episodes: Sequence[EpisodeTexts], ranks: Ranks, reduce: str):
+    def __init__(self, learner: Learner, episodes: Sequence[EncodedEpisode], ranks: Ranks, reduce: str):
         self._learner, self._ranks, self._ordered = learner, ranks, reduce == "ordered"
         if ranks.size == 1:
             self._sum = {name: torch.zeros_like(value) for name, value in learner.parameters.items()}

@@ -10,7 +10,6 @@ import torch
 
 from metatrain.config.schema import TrainConfig
 from metatrain.errors import RestartableError, UserError
-from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.learner import Learner, OuterGradient
 from metatrain.meta.memory import Footprint, Largest, MemoryUse, fit, halvings, side_by_side
 from metatrain.meta.recorded import Recorded
@@ -19,6 +18,7 @@ from metatrain.run.failpoints import failpoint
 from metatrain.run.hardware import free_memory, give_back, is_out_of_memory
 from metatrain.run.ranks import Ranks
 from metatrain.tasks.config import EpisodeConfig
+from metatrain.tasks.encoded_episode import EncodedEpisode
 from metatrain.tasks.episodes import way_of
 from metatrain.tasks.task import Task
 
@@ -112,7 +112,7 @@ def fit_adaptation(hardware: HardwareConfig, learner: Learner, device: torch.dev
     raise UserError(f"hardware.max_memory={hardware.max_memory}: adaptation needs about {needed / 1e9:.1f} GB; lower model.max_length")
 
 
-def gradients_within_memory(learner: Learner, group: Sequence[EpisodeTexts], step: int, less: Callable[[MemoryUse | None], None]) -> list[OuterGradient]:
+def gradients_within_memory(learner: Learner, group: Sequence[EncodedEpisode], step: int, less: Callable[[MemoryUse | None], None]) -> list[OuterGradient]:
     """The meta-gradients of a group of episodes; where memory runs out, with nothing recorded, then of parts of the group, then with less held at a time.
 
     less: sets, for good, what the learner may hold; None: nothing is recorded any more. The numbers are the same to rounding.

@@ -16,12 +16,11 @@ from metatrain.config.schema import TrainConfig
 from metatrain.errors import Stopped, UserError
 from metatrain.evaluation.arms import Adapted, ShuffledLabels
 from metatrain.evaluation.prediction import Arm
-from metatrain.evaluation.protocol import run_arms, texts_of
+from metatrain.evaluation.protocol import run_arms
 from metatrain.evaluation.statistics import mean_over_tasks
 from metatrain.gradient.parameters import Parameters
 from metatrain.meta.contrastive import contrastive_gradient
 from metatrain.meta.encoder_learner import EncoderLearner
-from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.learner import Learner, OuterGradient
 from metatrain.meta.memory import MemoryUse
 from metatrain.run import checkpoint
@@ -32,6 +31,7 @@ from metatrain.run.hardware import give_back, peak_memory
 from metatrain.run.hints import resume_command, shown
 from metatrain.run.ranks import Ranks
 from metatrain.run.signals import StopRequest
+from metatrain.tasks.encoded_episode import EncodedEpisode, encode_episode
 from metatrain.tasks.episodes import training_episode
 from metatrain.tasks.sampler import Sampler, SamplerState
 from metatrain.tasks.task import TaskDistribution
@@ -236,7 +236,7 @@ class Trainer:
         self._ranks.waited = 0.0
         tasks = self.sampler.tasks(step)
         drawn = [training_episode(tasks, self.config.episode, self.config.seed, step * outer.meta_batch + slot) for slot in range(outer.meta_batch)]
-        episodes = [texts_of(episode, self.tokens) for episode in drawn]
+        episodes = [encode_episode(episode, self.tokens) for episode in drawn]
         total, figures = self._mean_gradient(episodes, step)
         auxiliary = self._auxiliary(episodes, total)
         not_finite = [episode.task.name for episode, loss in zip(drawn, figures["loss_after"]) if not math.isfinite(loss)]
@@ -264,7 +264,7 @@ class Trainer:
             }
         )
 
-    def _mean_gradient(self, episodes: list[EpisodeTexts], step: int) -> tuple[Parameters, dict[str, list[Any]]]:
+    def _mean_gradient(self, episodes: list[EncodedEpisode], step: int) -> tuple[Parameters, dict[str, list[Any]]]:
         """The mean meta-gradient of a meta-batch that all ranks share, and the figures of its episodes, in order."""
         reduce, rank = self.config.hardware.reduce, self._ranks.rank
         total = GradientSum(self.learner, episodes, self._ranks, reduce)
@@ -313,7 +313,7 @@ class Trainer:
             why, remedy = f"a meta-batch has {units} episodes", "raise outer.meta_batch"
         self.display.say(f"warning: {why}, so {idle} of {self._ranks.size} processes are idle in meta-training; {remedy}, or use fewer processes")
 
-    def _outer_gradients(self, group: list[EpisodeTexts], step: int) -> list[OuterGradient]:
+    def _outer_gradients(self, group: list[EncodedEpisode], step: int) -> list[OuterGradient]:
         def less(use: MemoryUse | None) -> None:
             if use is None:
                 self.learner.recorded = None
@@ -326,7 +326,7 @@ class Trainer:
 
         return gradients_within_memory(self.learner, group, step, less)
 
-    def _auxiliary(self, episodes: list[EpisodeTexts], total: Parameters) -> dict[str, float]:
+    def _auxiliary(self, episodes: list[EncodedEpisode], total: Parameters) -> dict[str, float]:
         """Add the gradient of the contrastive term, if there is one, to `total`; its loss."""
         algorithm = self.learner.algorithm
         if algorithm.contrastive is None:

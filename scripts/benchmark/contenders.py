@@ -23,11 +23,11 @@ from torch.nn.utils.rnn import pad_sequence
 from metatrain.gradient.config import InnerConfig
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
-from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.memory import MemoryUse
 from metatrain.meta.recorded import Recorded
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
+from metatrain.tasks.encoded_episode import EncodedEpisode
 
 Gradient = dict[str, Tensor]
 Step = Callable[[], Gradient]
@@ -39,7 +39,7 @@ OURS = ("exact", "exact_recomputed", "forward_over_reverse", "first_order")
 class Work:
     """Which meta-gradient of which episodes."""
 
-    episodes: list[EpisodeTexts]
+    episodes: list[EncodedEpisode]
     steps: int
     rate: float = 0.01
     model: str = "minilm"  # or a directory with another BERT

@@ -32,8 +32,8 @@ from metatrain.checkpoints.building import build_learner
 from metatrain.checkpoints.recipe import Recipe
 from metatrain.config.compose import conf_dir, typed
 from metatrain.config.schema import TrainConfig, register
-from metatrain.evaluation.protocol import texts_of
 from metatrain.tasks.distribution import load_tasks
+from metatrain.tasks.encoded_episode import encode_episode
 from metatrain.tasks.episodes import training_episode
 from metatrain.tracking.metrics import read_metrics
 
@@ -71,7 +71,7 @@ def work_of(arguments: list[str]) -> tuple[float, int, float]:
     exact = config.algorithm.meta_gradient == "exact"
     steps, total, passes = config.inner.steps, 0.0, 3
     for index in range(batch, UPDATES * batch):  # the first meta-update is not measured either
-        episode = texts_of(training_episode(tasks, config.episode, config.seed, index), tokens)
+        episode = encode_episode(training_episode(tasks, config.episode, config.seed, index), tokens)
         support, query = forward(episode.support), forward(episode.query)
         if config.algorithm.name == "anil":
             total += 3 * (support + query)

@@ -20,11 +20,11 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from metatrain.gradient.config import InnerConfig
 from metatrain.meta.config import AlgorithmConfig
-from metatrain.meta.episode_texts import EpisodeTexts, Targets
 from metatrain.meta.language_learner import LanguageLearner
 from metatrain.models.choices import losses_of_choices
 from metatrain.models.config import ModelConfig
 from metatrain.models.language_model import LanguageModel
+from metatrain.tasks.encoded_episode import EncodedEpisode, TargetTokens
 
 TARGETS = [np.array([7, 0]), np.array([9, 11, 0])]
 CHOICES = [np.array([first, 20 + first, 0]) for first in range(7, 12)]
@@ -49,10 +49,10 @@ def texts(rng: np.random.Generator, number: int, shortest: int, longest: int) ->
     return [rng.integers(5, 1000, size=rng.integers(shortest, longest)) for _ in range(number)]
 
 
-def episode(seed: int) -> EpisodeTexts:
+def episode(seed: int) -> EncodedEpisode:
     drawn, labels = texts(np.random.default_rng(seed), 20, 60, 120), np.arange(10) % 2
     targets = [TARGETS[label] for label in labels]
-    return EpisodeTexts(drawn[:10], labels, drawn[10:], labels, ("a", "b"), seed, Targets(targets, targets, TARGETS))
+    return EncodedEpisode(drawn[:10], labels, drawn[10:], labels, ("a", "b"), seed, TargetTokens(targets, targets, TARGETS))
 
 
 def seconds(call: Callable[[], Any], device: str, rounds: int) -> list[float]:

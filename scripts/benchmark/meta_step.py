@@ -36,12 +36,12 @@ from contenders import Gradient, Step, Work
 from safetensors.torch import load_file, save_file
 from torch.utils.flop_counter import FlopCounterMode
 
-from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.memory import MemoryUse
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 from metatrain.run import hardware
 from metatrain.run.config import HardwareConfig
+from metatrain.tasks.encoded_episode import EncodedEpisode
 from metatrain.tasks.files import Columns, read_file
 
 AS_IT_COMES, FAST = "as it comes", "fast"
@@ -50,7 +50,7 @@ SLOW = ("plain", "higher", "torchopt")  # slower than learn2learn whenever they 
 GROWTH = {"steps": (1, 5, 10, 20), "episodes": (1, 4), "length": (32, 64, 128, 256)}
 
 
-def episodes(count: int, length: int) -> list[EpisodeTexts]:
+def episodes(count: int, length: int) -> list[EncodedEpisode]:
     """Episodes of 5 + 5 support and 5 + 5 query reviews, each of another domain as long as there are any."""
     table = read_file(Path(os.environ.get("METATRAIN_DATA", "data")) / "fdu_mtl" / "train.jsonl.gz", Columns("text", "label", "domain"))
     rows = defaultdict(list)
@@ -66,7 +66,7 @@ def episodes(count: int, length: int) -> list[EpisodeTexts]:
     for number in range(count):
         drawn = [rng.choice(rows[domains[number % len(domains)], label], 10, replace=False) for label in labels]
         answers = np.repeat([0, 1], 5)
-        made.append(EpisodeTexts(tokens(np.concatenate([d[:5] for d in drawn])), answers, tokens(np.concatenate([d[5:] for d in drawn])), answers, labels))
+        made.append(EncodedEpisode(tokens(np.concatenate([d[:5] for d in drawn])), answers, tokens(np.concatenate([d[5:] for d in drawn])), answers, labels))
     return made
 
 

@@ -25,8 +25,8 @@ from metatrain.checkpoints.building import build_learner
 from metatrain.checkpoints.recipe import Recipe
 from metatrain.config.compose import conf_dir, typed
 from metatrain.config.schema import TrainConfig, register
-from metatrain.evaluation.protocol import texts_of
 from metatrain.tasks.distribution import load_tasks
+from metatrain.tasks.encoded_episode import encode_episode
 from metatrain.tasks.episodes import training_episode
 from metatrain.tracking.metrics import read_metrics
 
@@ -91,7 +91,7 @@ def exchanged() -> float:
     tokens, sizes = learner.model.tokens(), []
     for update in range(1, UPDATES):
         drawn = (training_episode(tasks, config.episode, config.seed, update * RANKS + slot) for slot in range(RANKS))
-        rows = learner.rows([texts_of(episode, tokens) for episode in drawn])
+        rows = learner.rows([encode_episode(episode, tokens) for episode in drawn])
         assert rows is not None  # `exact` with all parameters sends the rows that occur
         sizes.append(sum(value[: len(rows)].nbytes if name in learner.by_row else value.nbytes for name, value in learner.parameters.items()))
     return 2 * (RANKS - 1) * statistics.mean(sizes)

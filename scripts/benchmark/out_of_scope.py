@@ -22,12 +22,12 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from metatrain.checkpoints.opening import open_checkpoint
 from metatrain.config.schema import Overrides
 from metatrain.evaluation.logistic_regression import logistic_regression
-from metatrain.evaluation.protocol import texts_of
 from metatrain.gradient.inner_rules import HEAD
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.models.export import is_none
 from metatrain.run import hardware
 from metatrain.run.config import HardwareConfig
+from metatrain.tasks.encoded_episode import encode_episode
 from metatrain.tasks.episodes import given_episode
 
 DOMAINS = ("banking", "credit_cards")
@@ -63,7 +63,7 @@ def measure(run: Path) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def _ours(learner: EncoderLearner, texts: Sequence[str], labels: Sequence[str], asked: torch.Tensor, known: int) -> tuple[float, float, float]:
-    adapted, fit = learner.fit(texts_of(given_episode(texts, labels, len(texts)), learner.model.tokens()))
+    adapted, fit = learner.fit(encode_episode(given_episode(texts, labels, len(texts)), learner.model.tokens()))
     logits = (asked @ adapted[HEAD + "weight"].T + adapted[HEAD + "bias"]).cpu()
     return _figures(is_none(logits, fit.threshold(SHARE)).numpy(), logits.amax(1).numpy(), known)
 

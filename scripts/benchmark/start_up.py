@@ -18,7 +18,6 @@ from pathlib import Path
 
 import torch
 
-from metatrain.evaluation.protocol import texts_of
 from metatrain.gradient.config import InnerConfig
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
@@ -29,6 +28,7 @@ from metatrain.run import hardware
 from metatrain.run.config import HardwareConfig
 from metatrain.tasks.config import EpisodeConfig, SplitConfig, TasksConfig
 from metatrain.tasks.distribution import load_tasks
+from metatrain.tasks.encoded_episode import encode_episode
 from metatrain.tasks.episodes import training_episode
 from metatrain.tasks.tokens import Tokens
 
@@ -81,7 +81,7 @@ def sampling(updates: int, adapt: str) -> dict[str, float]:
     before, within = [], []
     for update in range(updates + 1):
         begin = time.perf_counter()
-        episodes = [texts_of(training_episode(tasks, settings, 0, update * META_BATCH + slot), tokens) for slot in range(META_BATCH)]
+        episodes = [encode_episode(training_episode(tasks, settings, 0, update * META_BATCH + slot), tokens) for slot in range(META_BATCH)]
         for episode in episodes:
             TextLosses.of(learner, episode, None)  # batches are made here, and again within
         middle = time.perf_counter()

@@ -14,8 +14,8 @@ from conftest import ROOT, spawn
 from metatrain.checkpoints.opening import open_checkpoint
 from metatrain.config.compose import conf_dir
 from metatrain.config.schema import Overrides
-from metatrain.evaluation.protocol import texts_of
 from metatrain.tasks.distribution import load_tasks
+from metatrain.tasks.encoded_episode import encode_episode
 from metatrain.tasks.episodes import training_episode
 from metatrain.tracking.metrics import read_metrics
 
@@ -122,7 +122,7 @@ def training_loss(learner, config) -> float:
     """The mean query loss after adaptation of the first training episodes."""
     tasks, tokens = load_tasks(config.tasks, config.seed), learner.model.tokens()
     episodes = [training_episode(tasks, config.episode, config.seed, index) for index in range(24)]
-    return sum(float(learner.outer_gradient(texts_of(episode, tokens)).loss_after) for episode in episodes) / len(episodes)
+    return sum(float(learner.outer_gradient(encode_episode(episode, tokens)).loss_after) for episode in episodes) / len(episodes)
 
 
 @pytest.mark.slow

@@ -27,11 +27,11 @@ from metatrain.gradient.config import InnerConfig
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_fit import WARMUP
 from metatrain.meta.encoder_learner import EncoderLearner
-from metatrain.meta.episode_texts import EpisodeTexts, Written
 from metatrain.meta.head_fit import folds_of
-from metatrain.meta.label_names import NameChoice
+from metatrain.meta.name_choice import NameChoice
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
+from metatrain.tasks.encoded_episode import EncodedEpisode, RawTexts
 
 
 class Fixed:
@@ -48,10 +48,10 @@ class Fixed:
         return torch.tensor(np.stack(texts), dtype=torch.float32)
 
 
-def episode(rng) -> EpisodeTexts:
+def episode(rng) -> EncodedEpisode:
     labels = np.array([0, 1, 2] * 4)
     vectors = [rng.integers(0, 9, size=5) + 3 * label for label in labels]
-    return EpisodeTexts(vectors[:6], labels[:6], vectors[6:], labels[6:], ["a", "b", "c"])
+    return EncodedEpisode(vectors[:6], labels[:6], vectors[6:], labels[6:], ["a", "b", "c"])
 
 
 def test_logistic_regression_is_scikit_learns():
@@ -116,7 +116,7 @@ class Recorded:
 
 def test_names_join_the_examples_or_stand_in_their_place():
     names = [np.array([7, 8]), np.array([9])]
-    texts = EpisodeTexts([np.array([1]), np.array([2])], np.array([1, 0]), [], np.zeros(0, int), ["refund", "delivery"], name_texts=names)
+    texts = EncodedEpisode([np.array([1]), np.array([2])], np.array([1, 0]), [], np.zeros(0, int), ["refund", "delivery"], name_tokens=names)
     with_names, alone = Recorded(), Recorded()
     WithNames(with_names).predict(texts)
     NamesOnly(alone).predict(texts)
@@ -146,18 +146,18 @@ def tiny_learner(label_names: bool = False) -> EncoderLearner:
     return EncoderLearner(encoder, algorithm, InnerConfig(steps=0), way=None)
 
 
-def tiny_episode(learner: EncoderLearner) -> EpisodeTexts:
+def tiny_episode(learner: EncoderLearner) -> EncodedEpisode:
     tokens, names = learner.model.tokens(), ["good", "bad"]
     texts = ["a fine good film", "good, I liked it", "bad and dull", "a bad waste", "good film", "bad film"]
-    ids, written = tokens.encode(texts), Written(texts[:4], texts[4:], names)
-    return EpisodeTexts(ids[:4], np.array([0, 0, 1, 1]), ids[4:], np.array([0, 1]), names, name_texts=tokens.names(names), written=written)
+    ids, raw = tokens.encode(texts), RawTexts(texts[:4], texts[4:], names)
+    return EncodedEpisode(ids[:4], np.array([0, 0, 1, 1]), ids[4:], np.array([0, 1]), names, name_tokens=tokens.names(names), raw=raw)
 
 
 def test_full_finetuning_starts_from_an_encoder_and_learns_the_support_set():
     learner = tiny_learner()
     episode, before = tiny_episode(learner), learner.of_model
     arm = FullFinetuned(learner, FullFinetuneConfig(lr=1e-3, head_lr=0.1, steps=30))
-    seen = EpisodeTexts(episode.support, episode.support_labels, episode.support, episode.support_labels, episode.names)
+    seen = EncodedEpisode(episode.support, episode.support_labels, episode.support, episode.support_labels, episode.names)
     first, second = arm.predict(seen), arm.predict(seen)
     assert first.answers.tolist() == [0, 0, 1, 1]
     np.testing.assert_array_equal(first.probabilities, second.probabilities)  # it begins every episode with the same encoder
@@ -263,7 +263,7 @@ def test_setfit_begins_every_episode_with_the_encoder_before_meta_training():
     pytest.importorskip("setfit")
     learner = tiny_learner()
     episode, arm = tiny_episode(learner), SetFit(learner)
-    vectors = arm._body.encode(list(episode.written.query), convert_to_tensor=True)
+    vectors = arm._body.encode(list(episode.raw.query), convert_to_tensor=True)
     torch.testing.assert_close(vectors.cpu(), learner.features(episode.query), rtol=0, atol=1e-5)
     first, second = arm.predict(episode), arm.predict(episode)
     np.testing.assert_array_equal(first.probabilities, second.probabilities)

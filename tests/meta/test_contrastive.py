@@ -14,9 +14,9 @@ from metatrain.gradient.config import InnerConfig
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.contrastive import check_contrastive, contrastive_gradient, supervised, unsupervised
 from metatrain.meta.encoder_learner import EncoderLearner
-from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
+from metatrain.tasks.encoded_episode import EncodedEpisode
 
 TEXTS = ["a dull film", "a wonderful plot that never lets go", "the brakes are unpredictable", "fast", "cold soup and a long wait", "we came back twice"]
 TEMPERATURE = 0.2
@@ -43,13 +43,13 @@ def test_the_unsupervised_loss_by_loops():
     assert float(unsupervised(3 * a, b, TEMPERATURE)) == pytest.approx(sum(expected) / 5, rel=1e-12)
 
 
-def learner(kind: str, **more) -> tuple[EncoderLearner, list[EpisodeTexts]]:
+def learner(kind: str, **more) -> tuple[EncoderLearner, list[EncodedEpisode]]:
     torch.manual_seed(0)
     encoder = load_encoder(ModelConfig(name="tiny", max_length=16), second_order=True, dtype=torch.float64)[0]
     algorithm = AlgorithmConfig(head="prototype", contrastive=kind, contrastive_temperature=TEMPERATURE, **more)
     ids = [np.array(encoder.tokenizer(text)["input_ids"]) for text in TEXTS]
-    first = EpisodeTexts(ids[:2], np.array([0, 1]), ids[2:3], np.array([1]), ["no", "yes"], 3)
-    second = EpisodeTexts(ids[3:5], np.array([0, 1]), ids[5:], np.array([0]), ["yes", "perhaps"], 4)
+    first = EncodedEpisode(ids[:2], np.array([0, 1]), ids[2:3], np.array([1]), ["no", "yes"], 3)
+    second = EncodedEpisode(ids[3:5], np.array([0, 1]), ids[5:], np.array([0]), ["yes", "perhaps"], 4)
     return EncoderLearner(encoder, algorithm, InnerConfig(steps=1), way=None), [first, second]
 
 

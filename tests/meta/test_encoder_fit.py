@@ -15,11 +15,11 @@ from metatrain.meta import encoder_fit, watcher
 from metatrain.meta.algorithm import check_algorithm
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
-from metatrain.meta.episode_texts import EpisodeTexts
-from metatrain.meta.label_names import NameChoice
 from metatrain.meta.memory import MemoryUse
+from metatrain.meta.name_choice import NameChoice
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
+from metatrain.tasks.encoded_episode import EncodedEpisode
 
 OTHERS = ("green", "new", "soft", "loud", "fast")
 
@@ -31,7 +31,7 @@ def learner(names: bool = False, train: str = "all") -> EncoderLearner:
     return EncoderLearner(encoder, algorithm, InnerConfig(steps=0, fit_head=True, fit_encoder=True), way=2)
 
 
-def without_the_encoder(subject: EncoderLearner, episode: EpisodeTexts) -> dict[str, torch.Tensor]:
+def without_the_encoder(subject: EncoderLearner, episode: EncodedEpisode) -> dict[str, torch.Tensor]:
     """What fitting the head alone gives."""
     subject.inner = replace(subject.inner, fit_encoder=False)
     found, _ = subject.fit(episode)
@@ -39,7 +39,7 @@ def without_the_encoder(subject: EncoderLearner, episode: EpisodeTexts) -> dict[
     return found
 
 
-def episode(subject: EncoderLearner, per_class: int, seed: int = 0) -> EpisodeTexts:
+def episode(subject: EncoderLearner, per_class: int, seed: int = 0) -> EncodedEpisode:
     """Is exactly one of two words in the text? No sum over its words says that."""
     rng = np.random.default_rng(seed)
     texts, labels = [], np.arange(2 * per_class) % 2
@@ -49,7 +49,7 @@ def episode(subject: EncoderLearner, per_class: int, seed: int = 0) -> EpisodeTe
         texts.append(" ".join(rng.permutation(words)))
     ids = [np.array(subject.model.tokenizer(text)["input_ids"]) for text in texts]
     names = tuple(np.array(subject.model.tokenizer(name)["input_ids"]) for name in ("no", "yes"))
-    return EpisodeTexts(ids, labels, (), labels[:0], ("no", "yes"), seed=3, name_texts=names)
+    return EncodedEpisode(ids, labels, (), labels[:0], ("no", "yes"), seed=3, name_tokens=names)
 
 
 class Watching(watcher.Unwatched):

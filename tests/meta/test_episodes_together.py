@@ -12,13 +12,13 @@ from metatrain.gradient.inner_rules import RULES
 from metatrain.gradient.parameters import Gradient
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
-from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.episodes_together import Inputs
 from metatrain.meta.memory import MemoryUse
 from metatrain.models.adapters import KINDS, attach
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder, load_encoder
 from metatrain.models.heads import BY_NUMBERS
+from metatrain.tasks.encoded_episode import EncodedEpisode
 
 EPISODES = 3
 HEADS = ("linear", "zero", "shared", "prototype", "cosine", "ridge", "generated")
@@ -67,7 +67,7 @@ def made(encoder: Encoder, rule: str = "sgd", **algorithm) -> EncoderLearner:
     return learner
 
 
-def drawn(vocabulary: int, support: int = 4, queries: int = 3, seed: int = 0) -> list[EpisodeTexts]:
+def drawn(vocabulary: int, support: int = 4, queries: int = 3, seed: int = 0) -> list[EncodedEpisode]:
     rng = np.random.default_rng(seed)
 
     def texts(count: int) -> list[np.ndarray]:
@@ -75,7 +75,7 @@ def drawn(vocabulary: int, support: int = 4, queries: int = 3, seed: int = 0) ->
 
     labels = np.arange(support) % 2
     return [
-        EpisodeTexts(texts(support), rng.permutation(labels), texts(queries), rng.integers(0, 2, queries), ("no", "yes"), name_texts=texts(2))
+        EncodedEpisode(texts(support), rng.permutation(labels), texts(queries), rng.integers(0, 2, queries), ("no", "yes"), name_tokens=texts(2))
         for _ in range(EPISODES)
     ]
 

@@ -10,10 +10,10 @@ from oracles import unrolled
 from metatrain.errors import UserError
 from metatrain.gradient.config import InnerConfig
 from metatrain.meta.config import AlgorithmConfig
-from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.language_learner import LanguageLearner
 from metatrain.models.config import ModelConfig, ScratchConfig
 from metatrain.models.language_loading import load_language_model
+from metatrain.tasks.encoded_episode import EncodedEpisode
 
 SENTENCES = ["a cat sat on the mat", "the dog", "birds sing in the morning sun", "no cats", "the sun sets", "a dog sings"]
 ANSWERS = ["yes it did", "no", "they sing", "no", "yes", "it sings well"]
@@ -29,18 +29,18 @@ def made(name: str, head: str = "lm", meta_gradient: str = "exact", steps: int =
     return LanguageLearner(model, algorithm, InnerConfig(lr=0.2, steps=steps))
 
 
-def episode_of(learner: LanguageLearner, choices: bool = False) -> EpisodeTexts:
-    from metatrain.meta.episode_texts import Targets
+def episode_of(learner: LanguageLearner, choices: bool = False) -> EncodedEpisode:
+    from metatrain.tasks.encoded_episode import TargetTokens
 
     tokens = learner.model.tokens()
     texts, answers = tokens.encode(SENTENCES), tokens.encode_targets(ANSWERS)
     labels = np.array([0, 1, 0, 1])
     if choices:
         names = tokens.encode_targets(["yes", "no", "perhaps not"])
-        targets = Targets([names[label] for label in labels], [names[0], names[1]], names)
+        targets = TargetTokens([names[label] for label in labels], [names[0], names[1]], names)
     else:
-        targets = Targets(answers[:4], answers[4:], None)
-    return EpisodeTexts(texts[:4], labels, texts[4:], np.array([0, 1]), ["yes", "no", "perhaps not"], 5, targets)
+        targets = TargetTokens(answers[:4], answers[4:], None)
+    return EncodedEpisode(texts[:4], labels, texts[4:], np.array([0, 1]), ["yes", "no", "perhaps not"], 5, targets)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -115,7 +115,7 @@ def test_in_context_reads_the_support_set_before_each_query():
         text = learner.model.tokenizer.decode(prompt)
         assert all(sentence in text for sentence in SENTENCES[:4])
         assert prompt[-len(query) :].tolist() == query.tolist()
-    shuffled = learner.prompts(episode.with_support_in_order(np.array([1, 0, 3, 2])))
+    shuffled = learner.prompts(episode.with_permuted_labels(np.array([1, 0, 3, 2])))
     assert any(one.tolist() != other.tolist() for one, other in zip(prompts, shuffled))
     # Nothing adapts: the meta-gradient is the gradient of the queries' loss.
     losses = learner.losses(episode, None)

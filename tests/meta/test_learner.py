@@ -16,12 +16,12 @@ from metatrain.gradient.config import InnerConfig
 from metatrain.gradient.parameters import dot
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner, OuterGradient
-from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.memory import TOGETHER_TOKENS, MemoryUse
 from metatrain.meta.text_losses import TextLosses
 from metatrain.models.adapters import KINDS, attach
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder, load_encoder
+from metatrain.tasks.encoded_episode import EncodedEpisode
 
 STEPS, LR, HEAD_LR = 3, 0.05, 0.4
 TEXTS = ["a dull film", "a wonderful plot that never lets go", "the brakes are unpredictable", "fast", "cold soup and a long wait", "we came back twice"]
@@ -58,12 +58,12 @@ def learner(encoder: Encoder, head: str, adapt: str, meta_gradient: str = "exact
 
 
 @pytest.fixture(scope="module")
-def episode(encoder) -> EpisodeTexts:
+def episode(encoder) -> EncodedEpisode:
     ids = [np.array(encoder.tokenizer(text)["input_ids"]) for text in TEXTS]
-    return EpisodeTexts(ids[:4], np.array([0, 1, 1, 0]), ids[4:], np.array([1, 0]), NAMES)
+    return EncodedEpisode(ids[:4], np.array([0, 1, 1, 0]), ids[4:], np.array([1, 0]), NAMES)
 
 
-def unrolled(subject: EncoderLearner, episode: EpisodeTexts) -> tuple[dict[str, torch.Tensor], float]:
+def unrolled(subject: EncoderLearner, episode: EncodedEpisode) -> tuple[dict[str, torch.Tensor], float]:
     """The meta-gradient as the textbook has it: every step in one graph, over whole parameters and padded batches of one text."""
     theta = {name: value.clone().requires_grad_() for name, value in subject.parameters.items()}
 
@@ -95,7 +95,7 @@ def unrolled(subject: EncoderLearner, episode: EpisodeTexts) -> tuple[dict[str, 
     return {name: torch.zeros_like(theta[name]) if g is None else g for name, g in zip(theta, found)}, query.item()
 
 
-def dense(subject: EncoderLearner, episode: EpisodeTexts):
+def dense(subject: EncoderLearner, episode: EncodedEpisode):
     """The learner's own meta-gradient, with zeros where it has none."""
     part = subject.outer_gradient(episode)
     total = {name: torch.zeros_like(value) for name, value in subject.parameters.items()}
@@ -137,7 +137,7 @@ def other_models():
 
 
 @pytest.fixture(scope="module", params=["distilbert", "gpt2", "llama", "t5", "albert"])
-def other(request, tmp_path_factory) -> tuple[str, Encoder, EpisodeTexts]:
+def other(request, tmp_path_factory) -> tuple[str, Encoder, EncodedEpisode]:
     """A small random model of another architecture, loaded as a user's would be, and an episode."""
     from metatrain.models.tiny import tokenizer
 
@@ -147,7 +147,7 @@ def other(request, tmp_path_factory) -> tuple[str, Encoder, EpisodeTexts]:
     words.save_pretrained(folder)
     encoder, _ = load_encoder(ModelConfig(name=str(folder), max_length=16), second_order=True, dtype=torch.float64)
     ids = [np.array(words(text)["input_ids"]) for text in TEXTS]
-    return request.param, encoder, EpisodeTexts(ids[:4], np.array([0, 1, 1, 0]), ids[4:], np.array([1, 0]), NAMES)
+    return request.param, encoder, EncodedEpisode(ids[:4], np.array([0, 1, 1, 0]), ids[4:], np.array([1, 0]), NAMES)
 
 
 def precision_of(architecture: str, expected: dict[str, torch.Tensor]) -> float:
@@ -155,7 +155,7 @@ def precision_of(architecture: str, expected: dict[str, torch.Tensor]) -> float:
     return 1e-5 * max(float(value.abs().max()) for value in expected.values()) if architecture == "t5" else 1e-9
 
 
-def check_forward_over_reverse(architecture: str, subject: EncoderLearner, episode: EpisodeTexts, expected) -> None:
+def check_forward_over_reverse(architecture: str, subject: EncoderLearner, episode: EncodedEpisode, expected) -> None:
     if architecture == "llama":
         with pytest.raises(UserError, match="silu.*choose exact_recomputed"):
             dense(subject, episode)
@@ -175,7 +175,7 @@ def test_exact_modes_agree_on_other_architectures(other):
     check_forward_over_reverse(architecture, learner(encoder, "prototype", "all", "forward_over_reverse"), episode, expected)
 
 
-def unrolled_with_the_same_draws(subject: EncoderLearner, episode: EpisodeTexts, first_order: bool = False):
+def unrolled_with_the_same_draws(subject: EncoderLearner, episode: EncodedEpisode, first_order: bool = False):
     """The meta-gradient in one graph, over the learner's own losses: other texts in a batch would mean other masks."""
     losses = TextLosses.of(subject, episode, episode.seed)
     gradient = unrolled_losses(losses, subject.view(losses.rows), subject.rule, STEPS, first_order=first_order)

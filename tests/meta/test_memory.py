@@ -12,11 +12,11 @@ from metatrain.gradient.parameters import leaves
 from metatrain.gradient.second_order import GradientGraph
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
-from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.memory import Footprint, Largest, MemoryUse, fit, halvings
 from metatrain.meta.text_losses import TextLosses
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
+from metatrain.tasks.encoded_episode import EncodedEpisode
 
 LARGEST = Largest(text=64, support=640, query=320)
 
@@ -47,7 +47,7 @@ def test_a_graph_holds_what_is_said():
     subject = learner()
     rng = np.random.default_rng(0)
     texts = [rng.integers(5, 500, 64) for _ in range(10)]
-    episode = EpisodeTexts(texts, np.arange(10) % 2, texts[:5], np.arange(5) % 2, ("a", "b"))
+    episode = EncodedEpisode(texts, np.arange(10) % 2, texts[:5], np.arange(5) % 2, ("a", "b"))
     footprint = Footprint.of(subject, 64)
     losses = TextLosses.of(subject, episode, seed=None)
     phi, fixed = map(leaves, losses.start(subject.view(losses.rows)))

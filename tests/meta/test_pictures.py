@@ -14,11 +14,11 @@ from metatrain.errors import UserError
 from metatrain.gradient.config import InnerConfig
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
-from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.models.config import ModelConfig, ScratchConfig
 from metatrain.models.pictures import is_of_pictures, load_picture_encoder
 from metatrain.tasks.config import SplitConfig, TasksConfig
 from metatrain.tasks.distribution import load_tasks
+from metatrain.tasks.encoded_episode import EncodedEpisode
 
 SMALL = ScratchConfig(layers=2, hidden=16, heads=2, vocabulary=300)
 COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 80, 230)}
@@ -71,7 +71,7 @@ def test_the_meta_gradient_is_that_of_one_graph(folder, name, mode):
     given = inputs(model, folder)
     kinds = [given] if name == "scratch:vit" else [given, [given[0], given[2], given[4], given[0]], [given[1], given[3], given[1], given[3]]]
     for chosen in kinds:  # of both, of pictures alone, of texts alone
-        episode = EpisodeTexts(chosen[:2], np.array([0, 1]), chosen[2:4], np.array([1, 0]), ["a", "b"])
+        episode = EncodedEpisode(chosen[:2], np.array([0, 1]), chosen[2:4], np.array([1, 0]), ["a", "b"])
         found = learner.outer_gradient(episode).gradient
         expected = _unrolled(learner, episode)
         size = sum(float(value.square().sum()) for value in expected.values()) ** 0.5

@@ -19,7 +19,6 @@ from metatrain.config.schema import Overrides
 from metatrain.errors import UserError
 from metatrain.gradient.config import InnerConfig
 from metatrain.meta.config import AlgorithmConfig
-from metatrain.meta.episode_texts import EpisodeTexts, Targets
 from metatrain.meta.learner import Learner
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
@@ -27,6 +26,7 @@ from metatrain.models.export import Classifier, save_finetuned
 from metatrain.models.language_loading import load_language_model
 from metatrain.models.writer import Writer
 from metatrain.tasks.config import EpisodeConfig
+from metatrain.tasks.encoded_episode import EncodedEpisode, TargetTokens
 
 CPU = torch.device("cpu")
 LABELS = ["yes", "no no"]
@@ -34,13 +34,13 @@ SOME_ENCODERS = ["convbert", "deberta-v2", "bloom", "xlnet", "mpnet", "roberta-p
 SOME_WRITERS = ["bloom", "m2m_100", "prophetnet", "rwkv"]
 
 
-def episode_of(learner: Learner, writes: bool) -> EpisodeTexts:
+def episode_of(learner: Learner, writes: bool) -> EncodedEpisode:
     tokens = learner.model.tokens()
     ids, targets = tokens.encode(TEXTS), None
     if writes:
         names = tokens.encode_targets(LABELS)
-        targets = Targets([names[label] for label in (0, 1, 1, 0)], [names[1], names[0]], names)
-    return EpisodeTexts(ids[:4], np.array([0, 1, 1, 0]), ids[4:], np.array([1, 0]), LABELS, 5, targets)
+        targets = TargetTokens([names[label] for label in (0, 1, 1, 0)], [names[1], names[0]], names)
+    return EncodedEpisode(ids[:4], np.array([0, 1, 1, 0]), ids[4:], np.array([1, 0]), LABELS, 5, targets)
 
 
 def walk(family: str, writes: bool, folder: Path) -> None:

@@ -11,13 +11,13 @@ import torch
 from metatrain.gradient.config import InnerConfig
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
-from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.memory import MemoryUse
 from metatrain.meta.recorded import Recorded
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 from metatrain.run import hardware
 from metatrain.run.config import HardwareConfig
+from metatrain.tasks.encoded_episode import EncodedEpisode
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU")
 
@@ -38,11 +38,11 @@ def learner(device: str, dtype: torch.dtype = torch.float64, **algorithm) -> Enc
     return EncoderLearner(encoder.to(device), chosen, InnerConfig(lr=0.05, head_lr=0.4, steps=3), way=2)
 
 
-def episodes(count: int = 3, support: int = 6, seed: int = 0) -> list[EpisodeTexts]:
+def episodes(count: int = 3, support: int = 6, seed: int = 0) -> list[EncodedEpisode]:
     rng = np.random.default_rng(seed)
     labels, answers = np.arange(support) % 2, np.arange(6) % 2
     texts = [[rng.integers(5, 100, size=rng.integers(2, 12)) for _ in range(support + 6)] for _ in range(count)]
-    return [EpisodeTexts(each[:support], labels, each[support:], answers, ("a", "b"), seed=number) for number, each in enumerate(texts)]
+    return [EncodedEpisode(each[:support], labels, each[support:], answers, ("a", "b"), seed=number) for number, each in enumerate(texts)]
 
 
 def ways(subject: EncoderLearner) -> Iterator[str]:

@@ -12,13 +12,13 @@ from metatrain.errors import UserError
 from metatrain.gradient.config import InnerConfig
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
-from metatrain.meta.episode_texts import EpisodeTexts
 from metatrain.meta.memory import Footprint, Largest, MemoryUse
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 from metatrain.run import hardware
 from metatrain.run.config import HardwareConfig
 from metatrain.tasks.config import EpisodeConfig
+from metatrain.tasks.encoded_episode import EncodedEpisode
 from metatrain.training import memory_limit as memory
 
 CPU = torch.device("cpu")
@@ -115,7 +115,7 @@ def test_where_memory_runs_out_nothing_is_recorded_any_more(learner):
 
     rng, labels, asked = np.random.default_rng(0), np.array([0, 1]), []
     texts = [[rng.integers(5, 50, 6) for _ in range(4)] for _ in range(2)]
-    episodes = [EpisodeTexts(each[:2], labels, each[2:], labels, ("a", "b")) for each in texts]
+    episodes = [EncodedEpisode(each[:2], labels, each[2:], labels, ("a", "b")) for each in texts]
     learner.memory, learner.recorded = MemoryUse(together=2), Full()
     found = memory.gradients_within_memory(learner, episodes, 0, less)
     assert asked == [None]

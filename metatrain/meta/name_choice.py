@@ -1,20 +1,13 @@
-"""Label names as examples: which of them say anything in words, and whether they agree with the support set."""
+"""The choice whether label names are used as examples: only if they agree with the support set."""
 
 from __future__ import annotations
 
-import functools
-import re
-import unicodedata
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_BORDER = re.compile(r"(?<=[^\W\d_])(?=\d)|(?<=\d)(?=[^\W\d_])|(?<=[a-z])(?=[A-Z])")  # between letters and digits, and in camelCase
-_ROMAN = re.compile("[IVX]+")
-_SHORTEST = 2  # letters of a word, in scripts that write sounds
 _SCALE = 10.0  # of cosines, as logits
 _CLEAR = 4  # standard deviations of a score by guessing that have to fit below a perfect one, or the score decides nothing
 
@@ -25,46 +18,6 @@ class NameChoice:
 
     read: bool
     why: str
-
-
-@functools.lru_cache(maxsize=4096)
-def telling_names(names: tuple[str, ...]) -> tuple[bool, ...]:
-    """Whether each name says something about its class in words, as `refund` does and `28`, `C`, `x7` and `LABEL_3` do not.
-
-    Numbers, codes and single letters are no words, and words that every name has are none where the names have no others.
-    """
-    words = [_words(name) for name in names]
-    shared = frozenset.intersection(*words) if words else frozenset()
-    if len(words) > 1 and all(each <= shared for each in words):
-        return (False,) * len(names)
-    return tuple(map(bool, words))
-
-
-def _words(name: str) -> frozenset[str]:
-    """The words and symbols (emoji) of a name."""
-    read = "".join(letter if unicodedata.category(letter)[0] in "LMN" else " " for letter in unicodedata.normalize("NFKC", name))
-    pieces = [piece for part in read.split() for piece in _BORDER.split(part) if piece and not _ROMAN.fullmatch(piece)]
-    words = {piece.casefold() for piece in pieces if _is_word(piece)}
-    if any(letter.isdigit() for letter in name) and all(len(word) <= _SHORTEST for word in words):
-        words = set()  # a code: B2, AB-12, 3rd
-    return frozenset(words | {letter for letter in name if unicodedata.category(letter) == "So"})
-
-
-def _is_word(piece: str) -> bool:
-    """Two letters or more, or one in a script whose characters are words."""
-    letters = sum(unicodedata.category(letter)[0] in "LM" for letter in piece)
-    return letters >= _SHORTEST or (letters == 1 and unicodedata.east_asian_width(piece[0]) == "W")
-
-
-def unread_note(names_of: Sequence[tuple[str, Sequence[str]]]) -> str | None:
-    """One line on the tasks (name, label names) with label names that say nothing in words, for a method that reads them; None: there is no such task."""
-    found = [(task, name) for task, names in names_of for name, tells in zip(names, telling_names(tuple(names))) if not tells]
-    if not found:
-        return None
-    tasks = list(dict.fromkeys(task for task, _ in found))
-    labels = ", ".join(repr(name) for _, name in found[:3]) + (", ..." if len(found) > 3 else "")
-    where = tasks[0] if len(tasks) == 1 else f"{tasks[0]} and {len(tasks) - 1} more task{'s' * (len(tasks) > 2)}"
-    return f"label names without meaning are not used as examples: {labels} in {where}; descriptive label names help if examples are few"
 
 
 def choose_names(features: Tensor, labels: Tensor, names: Tensor, named: Tensor, way: int) -> NameChoice:

@@ -9,10 +9,11 @@ import torch
 from metatrain.gradient.config import InnerConfig
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
-from metatrain.meta.episode_texts import EpisodeTexts
-from metatrain.meta.label_names import choose_names, telling_names, unread_note
+from metatrain.meta.name_choice import choose_names
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
+from metatrain.tasks.encoded_episode import EncodedEpisode
+from metatrain.tasks.label_names import meaningful_names, unread_note
 
 NUMBERS = tuple(map(str, range(31)))
 
@@ -26,7 +27,7 @@ NUMBERS = tuple(map(str, range(31)))
     ],
 )
 def test_numbers_codes_and_single_letters_say_nothing(names):
-    assert telling_names(names) == (False,) * len(names)
+    assert meaningful_names(names) == (False,) * len(names)
 
 
 @pytest.mark.parametrize(
@@ -37,11 +38,11 @@ def test_numbers_codes_and_single_letters_say_nothing(names):
     ],
 )
 def test_words_in_any_script_say_something(names):
-    assert telling_names(names) == (True,) * len(names)
+    assert meaningful_names(names) == (True,) * len(names)
 
 
 def test_names_without_words_beside_others_and_the_line_that_says_so():
-    assert telling_names(("sports", "17", "B2")) == (True, False, False)
+    assert meaningful_names(("sports", "17", "B2")) == (True, False, False)
     assert unread_note([("task 'a'", ("good", "bad"))]) is None
     said = unread_note([("task 'a'", ("good", "bad")), ("task 'b'", NUMBERS), ("task 'c'", ("x", "y"))])
     assert said is not None and "'0', '1', '2', ... in task 'b' and 1 more task;" in said
@@ -92,11 +93,11 @@ def tiny_learner(fit_head: bool, label_names: bool) -> EncoderLearner:
     return EncoderLearner(encoder, algorithm, InnerConfig(steps=0, fit_head=fit_head), way=None)
 
 
-def episode(learner, names) -> EpisodeTexts:
+def episode(learner, names) -> EncodedEpisode:
     texts = [f"the {word} number {number}" for number in range(3) for word in ("good tool", "bad film")]
     tokens = learner.model.tokens()
     ids = tokens.encode(texts)
-    return EpisodeTexts(ids[:4], np.array([0, 1, 0, 1]), ids[4:], np.array([0, 1]), names, name_texts=tokens.names(names))
+    return EncodedEpisode(ids[:4], np.array([0, 1, 0, 1]), ids[4:], np.array([0, 1]), names, name_tokens=tokens.names(names))
 
 
 @pytest.mark.parametrize("fit_head", [False, True])

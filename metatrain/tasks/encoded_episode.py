@@ -1,0 +1,115 @@
+"""An episode as token ids: what a learner reads of it, and what a language model has to generate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from metatrain.errors import UserError
+from metatrain.tasks.episodes import Episode
+from metatrain.tasks.label_names import meaningful_names
+from metatrain.tasks.task import plain_name
+from metatrain.tasks.tokens import TargetEncoding, Tokens
+
+
+@dataclass(frozen=True)
+class TargetTokens:
+    """Token ids that a language model has to generate."""
+
+    support: Sequence[np.ndarray]  # after each support text
+    query: Sequence[np.ndarray]  # after each query
+    choices: Sequence[np.ndarray] | None  # the label names; None: a text-to-text task, any text may be generated
+
+
+@dataclass(frozen=True)
+class RawTexts:
+    """The texts of an episode as strings."""
+
+    support: Sequence[str]
+    query: Sequence[str]
+    names: Sequence[str]  # label names, as words
+
+
+@dataclass(frozen=True)
+class EncodedEpisode:
+    """The token ids and labels of an episode: everything that a learner reads."""
+
+    support: Sequence[np.ndarray]
+    support_labels: np.ndarray
+    query: Sequence[np.ndarray]
+    query_labels: np.ndarray
+    names: Sequence[str]  # label names
+    seed: int = 0  # of dropout and noise in meta-training
+    targets: TargetTokens | None = None  # for language models
+    name_tokens: Sequence[np.ndarray] = ()  # token ids of the label names, for a model that reads texts
+    reads_names: bool = True  # False: label names are not used as examples here, even by a method that reads them (algorithm.label_names)
+    raw: RawTexts | None = None  # in evaluation, for methods that bring their own tokenizer
+
+    def without_queries(self) -> EncodedEpisode:
+        """Return the support set only."""
+        targets = None if self.targets is None else replace(self.targets, query=())
+        return replace(self, query=(), query_labels=np.zeros(0, np.int64), targets=targets)
+
+    def with_names(self) -> EncodedEpisode:
+        """Add each meaningful label name to the support texts, as one more example of its class.
+
+        Raises:
+            UserError: the model reads no texts.
+        """
+        if not self.name_tokens:
+            raise UserError("algorithm.label_names: an image model cannot read label names; set algorithm.label_names=false")
+        named = [label for label, is_meaningful in enumerate(meaningful_names(tuple(self.names))) if is_meaningful]
+        labels = np.concatenate([self.support_labels, np.array(named, dtype=np.int64)])
+        raw = None if self.raw is None else replace(self.raw, support=[*self.raw.support, *(self.raw.names[label] for label in named)])
+        return replace(self, support=[*self.support, *(self.name_tokens[label] for label in named)], support_labels=labels, raw=raw)
+
+    def with_permuted_labels(self, order: np.ndarray) -> EncodedEpisode:
+        """Give support text i the label and target of support text `order[i]`."""
+        targets = None if self.targets is None else replace(self.targets, support=[self.targets.support[i] for i in order])
+        return replace(self, support_labels=self.support_labels[order], targets=targets)
+
+
+def encode_episode(episode: Episode, tokens: Tokens) -> EncodedEpisode:
+    """Return an episode as the learner reads it."""
+    names = [episode.task.label_names[label] for label in episode.classes]
+    return EncodedEpisode(
+        tokens.of(episode.task, episode.support),
+        episode.support_labels,
+        tokens.of(episode.task, episode.query),
+        episode.query_labels,
+        names,
+        episode.seed,
+        _target_tokens(episode, names, tokens),
+        () if tokens.encode_targets else tokens.names(names),
+    )
+
+
+def raw_texts(episode: Episode) -> RawTexts:
+    """Return the texts of an episode as strings."""
+    support, query = ([episode.task.texts[row] for row in rows] for rows in (episode.support, episode.query))
+    return RawTexts(support, query, [plain_name(episode.task.label_names[label]) for label in episode.classes])
+
+
+def targets_of(episode: EncodedEpisode) -> TargetTokens:
+    """Return the targets of an episode that was encoded for a language model."""
+    assert episode.targets is not None  # every episode for a language model has them
+    return episode.targets
+
+
+def label_name_targets(encode: TargetEncoding, names: Sequence[str], support: np.ndarray, query: np.ndarray) -> TargetTokens:
+    """Return labels, given as positions in `names`, as the token ids of their names."""
+    choices = encode([plain_name(name) for name in names])
+    return TargetTokens([choices[label] for label in support], [choices[label] for label in query], choices)
+
+
+def _target_tokens(episode: Episode, names: Sequence[str], tokens: Tokens) -> TargetTokens | None:
+    """Return the task's target texts, or else the label names, as token ids; None for an encoder."""
+    texts, encode = episode.task.targets, tokens.encode_targets
+    if encode is None:
+        return None if texts is None else TargetTokens((), (), None)
+    if texts is None:
+        return label_name_targets(encode, names, episode.support_labels, episode.query_labels)
+    support, query = (encode([texts[row] for row in rows]) for rows in (episode.support, episode.query))
+    return TargetTokens(support, query, None)
