@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from metatrain.commands.job import Job
+from metatrain.commands.workers import run_job
 from metatrain.config.compose import run_under_hydra
 from metatrain.config.overrides import OPTIONAL_GROUPS, quoted
 from metatrain.config.schema import TrainConfig
-from metatrain.config.settings import leaves
+from metatrain.config.settings import changes
 from metatrain.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ examples:
 
 
 def main(arguments: list[str]) -> None:
-    """Entry point; the first argument that is no setting names the run."""
+    """Entry point; the first argument that is not a setting names the run."""
     from metatrain.run.directory import RunDirectory
 
     if {"-m", "--multirun"} & set(arguments):
@@ -41,7 +43,7 @@ def main(arguments: list[str]) -> None:
     _check_overrides(run, run.load_config(TrainConfig), overrides)  # a damaged config.yaml is named before Hydra sees it
 
     def start(config: TrainConfig, path: Path, changed: list[str]) -> None:
-        go_on(run, run.located(config, keep=[item.lstrip("+").partition("=")[0] for item in changed]), changed)
+        resume(run, run.located(config, keep=[item.lstrip("+").partition("=")[0] for item in changed]), changed)
 
     settings = [
         f"hydra.run.dir={quoted(str(run.path))}",
@@ -73,15 +75,14 @@ def _check_overrides(run: RunDirectory, config: TrainConfig, overrides: list[str
             )
 
 
-def go_on(run: RunDirectory, config: TrainConfig, overrides: list[str]) -> None:
-    """Resume a run from its newest checkpoint; show the results of one that is finished, unless its settings change."""
+def resume(run: RunDirectory, config: TrainConfig, overrides: list[str]) -> None:
+    """Resume a run from its newest checkpoint, or show the results of a finished run whose settings do not change."""
     from metatrain.commands.meta_test import show
-    from metatrain.commands.train import Job, run_job
     from metatrain.run.hints import resume_command, shown
     from metatrain.tracking.console import Display
 
     if overrides or run.read_record().get("state") != "done":
-        run_job(Job(config, run.path, overrides, changes=_changes(run.load_config(TrainConfig), config)))
+        run_job(Job(config, run.path, overrides, changes=changes(run.load_config(TrainConfig), config)))
         return
     early = run.last_step() < config.outer.steps
     longer = "validation.patience=null" if early else "outer.steps=..."
@@ -92,15 +93,15 @@ def go_on(run: RunDirectory, config: TrainConfig, overrides: list[str]) -> None:
 
 
 def check_same(run: RunDirectory, config: TrainConfig) -> None:
-    """Raises: UserError: the run that a grid has found in a job's directory has other settings, or is finished and its tasks' data has changed since."""
+    """Raises: UserError: the run that a grid found in its directory has other settings, or is finished and the data of its tasks has changed since."""
     from metatrain.run import checkpoint
     from metatrain.run.hints import shown
     from metatrain.tasks.distribution import load_tasks
 
-    changes = [line for line in _changes(run.load_config(TrainConfig), config) if not line.startswith(("hardware.", "tracking."))]
-    if changes:
+    differing = [change for change in changes(run.load_config(TrainConfig), config) if not change.key.startswith(("hardware.", "tracking."))]
+    if differing:
         raise UserError(
-            f"{shown(run.path)} holds a run with other settings ({changes[0]}{', ...' if len(changes) > 1 else ''}); each run of a grid has a "
+            f"{shown(run.path)} holds a run with other settings ({differing[0]}{', ...' if len(differing) > 1 else ''}); each run of a grid has a "
             "directory of its own: leave hydra.sweep.subdir out, or choose another hydra.sweep.dir=DIR"
         )
     trained_on = checkpoint.newest_state(run.checkpoints).get("tasks")
@@ -109,9 +110,3 @@ def check_same(run: RunDirectory, config: TrainConfig) -> None:
     tasks = load_tasks(config.tasks, config.seed, hold_out_seed=config.evaluation.seed_of(config.seed))
     if not tasks.has_fingerprint(trained_on):
         raise UserError(f"{shown(run.path)} is finished, and the tasks' data has changed since: move or delete it to run it again")
-
-
-def _changes(before: TrainConfig, after: TrainConfig) -> list[str]:
-    """Settings that differ."""
-    old, new = dict(leaves(asdict(before))), dict(leaves(asdict(after)))
-    return [f"{key}: {old.get(key)} -> {new.get(key)}" for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]

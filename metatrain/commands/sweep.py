@@ -144,7 +144,7 @@ def check_data(path: Path, config: SweepConfig, space: Collection[str]) -> None:
 
 def _run(study: Study, taken: Taken, settings: Callable[[Taken], TrainConfig], display: Display) -> None:
     """One trial, in a process of its own, from its beginning or from its newest checkpoint."""
-    from metatrain.commands.train import Job
+    from metatrain.commands.job import Job
     from metatrain.commands.workers import run_in_processes
     from metatrain.run.directory import RunDirectory
     from metatrain.tracking.metrics import read_metrics, validation_scores
@@ -166,7 +166,7 @@ def _run(study: Study, taken: Taken, settings: Callable[[Taken], TrainConfig], d
         else:
             proposal = _overrides(taken.trial.params)
             display.say(f"trial {number}: {' '.join(proposal)}{' (resumed)' if begun else ''}")
-            run_in_processes(Job(settings(taken), taken.path, proposal, of_search=True, changes=[] if begun else None), should_end, quiet=True)
+            run_in_processes(Job(settings(taken), taken.path, proposal, of_search=True, changes=() if begun else None), should_end, quiet=True)
         told = should_end()
     except UserError as error:
         study.failed(taken, str(error))

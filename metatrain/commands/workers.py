@@ -1,6 +1,7 @@
-"""A training run in several processes of this machine: starts them, passes signals on, and ends them together.
+"""Run a training job in one process or in several processes of this machine.
 
-Each process is `python -m metatrain.commands.workers FOLDER`, where FOLDER holds the job. How it ends it writes to FOLDER too.
+Several processes are started as `python -m metatrain.commands.workers FOLDER`, where FOLDER holds the job and receives the outcome of each
+process. Signals are forwarded to them; when one fails, the others are terminated.
 """
 
 from __future__ import annotations
@@ -16,46 +17,50 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from metatrain.cli import stop_on_signals
-from metatrain.commands.train import Job, meta_train
-from metatrain.config.compose import escaped, typed
-from metatrain.config.schema import TrainConfig
+from metatrain.commands.job import Job
 from metatrain.errors import PREEMPTION, LostRanks, RestartableError, Stopped, UserError, of_system
 from metatrain.run.atomic import write_json
 from metatrain.run.hints import resume_command
-from metatrain.run.rank_environment import environment
+from metatrain.run.rank_environment import environment, number_of_ranks
 
-_GRACE = 3.0  # seconds that the others have when a process has ended badly
-_LOOK_EVERY = 0.05  # seconds
+_GRACE = 3.0  # seconds that the others have to end by themselves after a process has failed
+_POLL_EVERY = 0.05  # seconds
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, PREEMPTION)
+
+
+def run_job(job: Job) -> None:
+    """Run a job in this process, or in `hardware.processes` processes unless torchrun has started several."""
+    if job.config.hardware.processes == 1 or number_of_ranks() > 1:
+        from metatrain.commands.meta_train import meta_train  # needs torch, which a launcher does not load
+
+        meta_train(job)
+    else:
+        run_in_processes(job)
 
 
 def run_in_processes(job: Job, should_end: Callable[[], bool] = lambda: False, quiet: bool = False) -> None:
     """Run a job in `hardware.processes` processes.
 
-    should_end: asked all the time; once it says so, the run is stopped, as by SIGTERM. quiet: show nothing of it.
+    should_end: polled; when it returns True, the run is stopped as by SIGTERM. quiet: discard the output.
 
     Raises:
-        UserError, RestartableError, Stopped: what the processes have raised.
-        SystemExit: there is a bug in one, whose traceback is printed.
+        UserError, RestartableError, Stopped: raised in one of the processes.
+        SystemExit: a bug in one of the processes; its traceback is printed.
     """
     size = job.config.hardware.processes
     if size < 1:
         raise UserError(f"hardware.processes={size} must be 1 or more")
     with tempfile.TemporaryDirectory(prefix="metatrain-") as name:
         folder = Path(name)
-        order = {**vars(job), "config": asdict(job.config), "path": str(job.path.resolve())}
-        write_json(folder / "job.json", order)
+        write_json(folder / "job.json", job.to_json())
         processes = [_start(folder, rank, size, quiet) for rank in range(size)]
         try:
-            with _PassedOn(processes):
+            with _ForwardedSignals(processes):
                 _watch(processes, should_end)
         finally:
             silent = _end(processes)
@@ -66,7 +71,7 @@ def _start(folder: Path, rank: int, size: int, quiet: bool) -> subprocess.Popen[
     command = [sys.executable, "-m", "metatrain.commands.workers", str(folder)]
     with ExitStack() as files:
         output = None if rank == 0 and not quiet else files.enter_context(_output(folder, rank).open("wb"))
-        # In a session of its own, so that a Ctrl-C comes to it once, from here. Its standard input ends when this process does.
+        # In a session of its own, so that it receives Ctrl-C once, forwarded from here. Its standard input ends when this process does.
         return subprocess.Popen(command, env=environment(folder, rank, size), stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True)
 
 
@@ -74,32 +79,32 @@ def _output(folder: Path, rank: int) -> Path:
     return folder / f"output-{rank}"
 
 
-class _PassedOn:
-    """Passes signals on to the processes while active."""
+class _ForwardedSignals:
+    """Context manager that forwards signals to the processes."""
 
     def __init__(self, processes: list[subprocess.Popen[bytes]]):
         self._processes = processes
         self._previous: dict[int, Any] = {}
 
-    def __enter__(self) -> _PassedOn:
-        self._previous = {number: signal.signal(number, self._pass_on) for number in _SIGNALS}
+    def __enter__(self) -> _ForwardedSignals:
+        self._previous = {number: signal.signal(number, self._forward) for number in _SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+    def _forward(self, number: int, frame: FrameType | None) -> None:
         for process in self._processes:
             process.send_signal(number)
 
 
 def _watch(processes: list[subprocess.Popen[bytes]], should_end: Callable[[], bool]) -> None:
-    """Until all have ended, or one has ended badly and the others have had time to."""
-    fine = {None, 0, *(128 + number for number in _SIGNALS)}
+    """Wait until all processes have ended, or until `_GRACE` seconds after one has failed."""
+    expected = {None, 0, *(128 + number for number in _SIGNALS)}
     since, ending = None, False
     while None in (codes := [process.poll() for process in processes]):
-        if since is None and not fine.issuperset(codes):
+        if since is None and not expected.issuperset(codes):
             since = time.monotonic()
         if since is not None and time.monotonic() - since > _GRACE:
             return
@@ -107,11 +112,11 @@ def _watch(processes: list[subprocess.Popen[bytes]], should_end: Callable[[], bo
             ending = True
             for process in processes:
                 process.send_signal(signal.SIGTERM)
-        time.sleep(_LOOK_EVERY)
+        time.sleep(_POLL_EVERY)
 
 
 def _end(processes: list[subprocess.Popen[bytes]]) -> set[int]:
-    """End those that are still there, also such as are stopped; returns their ranks."""
+    """Kill the processes that are still alive, suspended ones included; return their ranks."""
     silent = {rank for rank, process in enumerate(processes) if process.poll() is None}
     for rank in silent:
         processes[rank].kill()
@@ -123,7 +128,7 @@ def _end(processes: list[subprocess.Popen[bytes]]) -> set[int]:
 
 
 def _ending(folder: Path, rank: int, code: int, silent: bool) -> dict[str, Any]:
-    """How a process has ended: what it wrote, or what its exit code says."""
+    """Return the outcome of a process: the file that it wrote, or what its exit code implies."""
     path = folder / f"ending-{rank}.json"
     if path.exists():
         return json.loads(path.read_text())
@@ -135,7 +140,7 @@ def _ending(folder: Path, rank: int, code: int, silent: bool) -> dict[str, Any]:
 
 
 def _raise(job: Job, endings: list[dict[str, Any]]) -> None:
-    """What the run's ending is, from those of its processes: the most telling one."""
+    """Raise the error of the run: the most informative one of its processes."""
     for kind in ("bug", "wrong", "stopped", "killed", "restartable", "silent", "lost"):
         for rank, ending in enumerate(endings):
             if ending["kind"] == kind:
@@ -143,7 +148,7 @@ def _raise(job: Job, endings: list[dict[str, Any]]) -> None:
 
 
 def _raise_one(job: Job, who: str, ending: dict[str, Any]) -> None:
-    kind, message, go_on = ending["kind"], ending.get("message", ""), f"resume with: {resume_command(job.path)}"
+    kind, message, remedy = ending["kind"], ending.get("message", ""), f"resume with: {resume_command(job.path)}"
     if kind == "bug":
         print(message, file=sys.stderr)
         raise SystemExit(1)
@@ -154,20 +159,20 @@ def _raise_one(job: Job, who: str, ending: dict[str, Any]) -> None:
     if kind == "killed":
         print(ending["output"], end="", file=sys.stderr)
         code = ending["code"]
-        raise RestartableError(f"{who} {f'was killed by signal {-code}' if code < 0 else f'ended with exit code {code}'}; {go_on}")
+        raise RestartableError(f"{who} {f'was killed by signal {-code}' if code < 0 else f'ended with exit code {code}'}; {remedy}")
     if kind == "silent":
-        raise RestartableError(f"{who} did not respond and was terminated; {go_on}")
-    raise RestartableError(message if kind == "restartable" else f"{message}; {go_on}")
+        raise RestartableError(f"{who} did not respond and was terminated; {remedy}")
+    raise RestartableError(message if kind == "restartable" else f"{message}; {remedy}")
 
 
 def main(arguments: list[str]) -> None:
-    """One of the processes."""
+    """Entry point of one of the processes."""
+    from metatrain.commands.meta_train import meta_train
+
     stop_on_signals()
     folder, rank = Path(arguments[0]), int(os.environ["RANK"])
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    order = json.loads((folder / "job.json").read_text())
-    config = typed(OmegaConf.create(escaped(order["config"])), TrainConfig)
-    job = Job(**{**order, "config": config, "path": Path(order["path"])})
+    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    job = Job.from_json(json.loads((folder / "job.json").read_text()))
     ending: dict[str, Any] = {"kind": "done"}
     code = 0
     try:
@@ -182,17 +187,17 @@ def main(arguments: list[str]) -> None:
         ending, code = {"kind": "stopped", "message": str(stop), "signal": stop.signal_number}, 128 + stop.signal_number
     except KeyboardInterrupt:
         ending, code = {"kind": "stopped", "message": "interrupted before there was anything to save", "signal": signal.SIGINT}, 130
-    except Exception:  # noqa: BLE001  the parent prints it
+    except Exception:  # noqa: BLE001  the parent prints the traceback
         ending, code = {"kind": "bug", "message": traceback.format_exc()}, 1
     if folder.exists():
         write_json(folder / f"ending-{rank}.json", ending)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # threads of torch.distributed may wait for a rank that is gone
+    os._exit(code)  # threads of torch.distributed may wait for a rank that has died
 
 
-def _end_with_parent() -> None:
-    """Ask for a stop when the process that has started this one is gone."""
+def _stop_with_parent() -> None:
+    """Stop this process, as by SIGTERM, when its parent has ended."""
     with suppress(OSError):
         while os.read(0, 1):
             pass

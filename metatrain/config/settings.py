@@ -23,6 +23,24 @@ class Setting:
     where: str  # the dataclass that defines it
 
 
+@dataclass(frozen=True)
+class Change:
+    """A setting whose value changes."""
+
+    key: str
+    before: Any  # None: the setting was not there
+    after: Any
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.before} -> {self.after}"
+
+
+def changes(before: Any, after: Any) -> tuple[Change, ...]:
+    """Return the settings that differ between two configurations of one schema, sorted by key."""
+    old, new = dict(leaves(dataclasses.asdict(before))), dict(leaves(dataclasses.asdict(after)))
+    return tuple(Change(key, old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key))
+
+
 def settings_of(schema: Any) -> Iterator[Setting]:
     """Yield all settings of a command's schema in the order of their definition; a group comes before its settings."""
     yield from _settings_of(schema(), "")

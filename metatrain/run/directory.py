@@ -10,7 +10,7 @@ import re
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -25,6 +25,7 @@ from yaml import YAMLError
 from metatrain import __version__
 from metatrain.config.compose import escaped
 from metatrain.config.explain import explain
+from metatrain.config.settings import Change
 from metatrain.errors import RestartableError, Stopped, UserError, is_disk_full
 from metatrain.paths import local_path
 from metatrain.run.atomic import write_json, write_text
@@ -119,13 +120,13 @@ class RunDirectory:
             raise UserError(f"{shown(self.path)} already holds a run; {remedy}")
         check_empty(self.path, _FIRST if _has_record(self.path) else ())
 
-    def go_on(self, config: Any, overrides: list[str], changes: list[str], say: Callable[[str], None]) -> None:
-        """Take over the settings of a resumption, and say what is different from here on."""
+    def record_resumption(self, config: Any, overrides: list[str], changes: Sequence[Change], say: Callable[[str], None]) -> None:
+        """Save the settings of a resumed run, and report what changes from here on."""
         record = self.read_record()
         if record.get("directory", str(Path.cwd())) != str(Path.cwd()):
             say(f"relative paths in the settings are resolved against {record['directory']}, where the run was started")
-        for line in changes:
-            say(f"changed: {line}")
+        for change in changes:
+            say(f"changed: {change}")
         for name, now in _versions().items():
             before = record.get("versions", {}).get(name, now)
             if before != now:

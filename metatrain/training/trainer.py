@@ -25,21 +25,18 @@ from metatrain.meta.learner import Learner, OuterGradient
 from metatrain.meta.memory import MemoryUse
 from metatrain.run import checkpoint
 from metatrain.run.atomic import clear_away
-from metatrain.run.directory import RunDirectory
 from metatrain.run.failpoints import failpoint
 from metatrain.run.hardware import give_back, peak_memory
 from metatrain.run.hints import resume_command, shown
-from metatrain.run.ranks import Ranks
-from metatrain.run.signals import StopRequest
 from metatrain.tasks.encoded_episode import EncodedEpisode, encode_episode
 from metatrain.tasks.episodes import training_episode
 from metatrain.tasks.sampler import Sampler, SamplerState
 from metatrain.tasks.task import TaskDistribution
 from metatrain.tasks.tokens import Tokens
-from metatrain.tracking.console import Display
 from metatrain.tracking.metrics import MetricsLog, read_metrics, validation_scores
 from metatrain.tracking.weights_and_biases import WandbRun
 from metatrain.training.check import validation_settings
+from metatrain.training.context import RunContext
 from metatrain.training.gradient_sum import GradientSum, rounds
 from metatrain.training.memory_limit import gradients_within_memory
 from metatrain.training.outer import OuterOptimizer, blended
@@ -71,19 +68,9 @@ class TrainState:
 class Trainer:
     """Meta-trains a learner."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        run: RunDirectory,
-        learner: Learner,
-        tasks: TaskDistribution,
-        tokens: Tokens,
-        display: Display,
-        stop: StopRequest,
-        ranks: Ranks,
-    ):
-        self.config, self.run, self.learner, self.tasks, self.tokens, self.display = config, run, learner, tasks, tokens, display
-        self._stop, self._ranks = stop, ranks
+    def __init__(self, config: TrainConfig, learner: Learner, tasks: TaskDistribution, tokens: Tokens, context: RunContext):
+        self.config, self.learner, self.tasks, self.tokens = config, learner, tasks, tokens
+        self.run, self.display, self._stop, self._ranks = context.run, context.display, context.stop, context.ranks
         self._start = learner.of_model if config.outer.blend < 1 else {}
         self.optimizer = OuterOptimizer(learner.parameters, config.outer)
         self.sampler = Sampler(config.tasks.sampling, tasks, config.outer.steps)
@@ -93,8 +80,8 @@ class Trainer:
         self._timings = MetricsLog(None)
         self._curve: list[float] = []  # scores of validation, in order
 
-    def resume(self, changed: Sequence[str] = ()) -> None:
-        """Take over the newest checkpoint that verifies, if there is one. `changed`: settings that differ from here on.
+    def restore(self, changed: Sequence[str] = ()) -> None:
+        """Restore the newest checkpoint that verifies, if there is one. changed: keys of settings that change from here on.
 
         Raises:
             UserError: the checkpoint is of another model, the tasks' data is not what it was, or nothing is left to train with the changed settings.

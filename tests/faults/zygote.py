@@ -22,7 +22,7 @@ import metatrain.commands.resume  # noqa: E402, F401
 import metatrain.commands.train  # noqa: E402, F401
 from metatrain import cli  # noqa: E402
 from metatrain.checkpoints import opening, saving  # noqa: E402, F401
-from metatrain.commands import meta_test, workers  # noqa: E402, F401
+from metatrain.commands import meta_test, meta_train, workers  # noqa: E402, F401
 from metatrain.evaluation import arms  # noqa: E402, F401
 from metatrain.run import failpoints
 from metatrain.run.rank_environment import environment  # noqa: E402

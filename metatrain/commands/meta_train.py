@@ -1,0 +1,230 @@
+"""One process's share of a training job: prepare, meta-train, meta-test, write the model and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from metatrain import __version__
+from metatrain.checkpoints.building import build_learner
+from metatrain.checkpoints.opening import open_joint
+from metatrain.checkpoints.recipe import Recipe
+from metatrain.checkpoints.saving import save_model
+from metatrain.commands.job import Job
+from metatrain.commands.meta_test import MetaTest
+from metatrain.config.schema import TrainConfig
+from metatrain.evaluation.arms import arms_of, check_learner, make_arms
+from metatrain.evaluation.protocol import Setup, check_evaluation, names_notes
+from metatrain.meta.algorithm import check_algorithm
+from metatrain.meta.learner import Learner
+from metatrain.models.pretrained import save_tokenizer
+from metatrain.run import hardware
+from metatrain.run.atomic import write_text, written_whole
+from metatrain.run.directory import RunDirectory, recorded
+from metatrain.run.failpoints import failpoint
+from metatrain.run.hints import shown, typed_setting
+from metatrain.run.latest import latest
+from metatrain.run.ranks import Ranks, join
+from metatrain.run.signals import StopRequest
+from metatrain.tasks.distribution import load_tasks
+from metatrain.tasks.episodes import SPLITS
+from metatrain.tasks.task import Task, TaskDistribution
+from metatrain.tasks.texts import PAIR
+from metatrain.tasks.tokens import Tokens
+from metatrain.tracking.console import Display, gain_line
+from metatrain.tracking.metrics import read_metrics
+from metatrain.tracking.model_card import meta_trained_card
+from metatrain.tracking.weights_and_biases import WandbRun, check_tracking
+from metatrain.training.check import check_needs, check_training
+from metatrain.training.context import RunContext
+from metatrain.training.memory_limit import fit_memory
+from metatrain.training.trainer import Trainer
+
+_MANY_TEXTS = 20_000  # fewer are tokenised when their task is first sampled
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The checked inputs of a run."""
+
+    config: TrainConfig
+    device: torch.device
+    dtype: torch.dtype
+    tasks: TaskDistribution
+    tokens: Tokens
+    learner: Learner
+    arms: Sequence[str]
+    joint: Learner | None  # of joint training, for comparison
+
+
+def meta_train(job: Job) -> None:
+    """Run this process's share of a job, from the beginning or from the newest checkpoint.
+
+    The run directory is written only after the settings, the tasks and the model have passed every check.
+    """
+    ranks = join(job.config.hardware)
+    with Display(quiet=not ranks.first) as display, ExitStack() as work:
+        prepared = _prepare(_reserved(job, ranks, work), ranks, display)
+        config, learner, tasks = prepared.config, prepared.learner, prepared.tasks
+        run = _opened(job, config, ranks, display, work)
+        with StopRequest() as stop:
+            if ranks.first and learner.model.new_tokenizer:
+                with written_whole(run.tokenizer) as folder:
+                    save_tokenizer(learner.model.tokenizer, folder)
+            ranks.wait()
+            context = RunContext(run, display, stop, ranks)
+            trainer = Trainer(config, learner, tasks, prepared.tokens, context)
+            if job.changes is not None:
+                trainer.restore(job.changed)
+                if ranks.first:
+                    work.enter_context(recorded(run))
+                    run.record_resumption(job.config, job.overrides, job.changes, display.say)
+            if ranks.first:
+                run.update(hardware={"device": str(prepared.device), "processes": ranks.size, **hardware.describe()})
+            wandb = _tracked(config, context, trainer.last_logged())
+            work.callback(wandb.close)
+            trainer.train(wandb)
+            recipe = Recipe.of_run(run.with_tokenizer(config), tasks.meta_train)
+            if ranks.first:
+                save_model(run.model, learner, recipe)
+            failpoint("exported")
+            if prepared.arms:
+                _meta_test(prepared, recipe, trainer, context, wandb)
+                return
+            if ranks.first:
+                _report(config, run, wandb, {})
+            display.say("meta-test skipped: evaluation.arms is empty")
+
+
+def _reserved(job: Job, ranks: Ranks, work: ExitStack) -> TrainConfig:
+    """Lock the directory of a resumed run, or check that a new run can be created; return the settings with the run's own tokenizer."""
+    if job.is_resumed:
+        held = RunDirectory(job.path.resolve())
+        if ranks.first:
+            held.lock()
+            work.callback(held.unlock)
+        return held.with_tokenizer(job.config)
+    if ranks.first:
+        RunDirectory.check_new(job.path, "train")
+    return job.config
+
+
+def _prepare(config: TrainConfig, ranks: Ranks, display: Display) -> Prepared:
+    """Check the settings, load the tasks, build the learner, fit it into memory, and tokenise."""
+    check_algorithm(config.algorithm, config.inner, config.model)
+    check_needs(config)
+    check_tracking(config.tracking)
+    device, dtype, notes = hardware.apply(config.hardware, ranks)
+    tasks = load_tasks(config.tasks, config.seed, hold_out_seed=config.evaluation.seed_of(config.seed))
+    check_training(config, tasks)
+    check_evaluation(config.evaluation, tasks.meta_test, config.episode, config.algorithm)
+    for note in (*notes, *tasks.notes):
+        display.say(note)
+    sizes = [f"{len(tasks.split(name))} {name.replace('_', '-')}" for name in SPLITS]
+    display.say(f"tasks: {tasks.name}, {', '.join(sizes)}")
+    learner = build_learner(Recipe.of_run(config, tasks.meta_train), device, dtype, display.say, tasks.training_texts())
+    display.say(fit_memory(config, learner, tasks.meta_train, device, ranks))
+    arms = arms_of(config.evaluation, config.algorithm)
+    check_learner(arms, learner)
+    joint = open_joint(config.evaluation.joint, config, device, dtype, display.say)
+    tokens = learner.model.tokens()
+    every = (*tasks.meta_train, *tasks.meta_validation, *tasks.meta_test)
+    tokens.check(every)
+    for note in (*tokens.notes(tasks.meta_train), *names_notes(every, config.algorithm)):
+        display.say(note)
+    if sum(len(task.texts) for task in every) > _MANY_TEXTS:
+        display.start("tokenising tasks", len(every))
+        tokens.prepare(every, display.advance)
+        display.stop()
+    return Prepared(config, device, dtype, tasks, tokens, learner, arms, joint)
+
+
+def _opened(job: Job, config: TrainConfig, ranks: Ranks, display: Display, work: ExitStack) -> RunDirectory:
+    """Create the directory of a new run, or return that of the resumed one, and log to it."""
+    run = RunDirectory(job.path.resolve())
+    if ranks.first:
+        if not job.is_resumed:
+            run = RunDirectory.create(job.path, config, job.overrides, "train", job.of_search)
+            work.enter_context(recorded(run))
+        display.log_to(run.log)
+    display.say(f"run: {run.path}")
+    if not job.is_resumed and not job.of_search and latest("train").resolve() != run.path:
+        display.say(f"debug run: latest still points to {shown(latest('train').resolve())}")
+    return run
+
+
+def _tracked(config: TrainConfig, context: RunContext, last_logged: int) -> WandbRun:
+    """Open the Weights & Biases run, or a disabled one in ranks that do not write."""
+    run, is_first = context.run, context.ranks.first
+    tracking = config.tracking if is_first else replace(config.tracking, mode="none")
+    wandb = WandbRun(tracking, config.name, run.path, config, context.display.say, run.read_record().get("wandb_id"), last_logged)
+    if wandb.run_id:
+        run.update(wandb_id=wandb.run_id)
+    return wandb
+
+
+def _meta_test(prepared: Prepared, recipe: Recipe, trainer: Trainer, context: RunContext, wandb: WandbRun) -> None:
+    """Compare the arms on the meta-test tasks; write results, model card and report."""
+    config, tasks, run, display = prepared.config, prepared.tasks, context.run, context.display
+    if config.hardware.max_memory is not None:
+        hardware.give_back()
+    untrained = build_learner(recipe, prepared.device, prepared.dtype)
+    arms = make_arms(prepared.arms, prepared.learner, untrained, config.evaluation, prepared.joint)
+    seed = config.evaluation.seed_of(config.seed)
+    setup = Setup(tasks.meta_test, prepared.tokens, config.episode, config.evaluation, seed, tasks.meta_validation)
+    test = MetaTest(arms, setup, run, display, trainer.stop_evaluation, context.ranks)
+    results, scores = test.results()
+    failpoint("results")
+    if config.report:
+        test.analyse(scores, every=tasks)
+    if not context.ranks.first:
+        return
+    updates = trainer.state.step if trainer.state.best_step is None else trainer.state.best_step
+    write_text(run.model / "README.md", _card(prepared, results, updates, context))
+    _report(config, run, wandb, {f"meta_test/{name}": arm["mean"] for name, arm in results["arms"].items()})
+    display.say(f"peak memory: {hardware.peak_memory(prepared.device) / 1e9:.2f} GB")
+    if gained := gain_line(results):
+        display.say(gained)
+    display.say(f"model: {shown(run.model)}")
+    display.say(f"results: {shown(run.results)}")
+    if config.report:
+        display.say(f"report: {shown(run.report)}")
+    display.say(f"next: metatrain finetune {typed_setting('checkpoint', run.path)} {_examples(tasks.meta_test)}")
+
+
+def _examples(tasks: Sequence[Task]) -> str:
+    """Return the settings with which `finetune` reads examples of a task like these."""
+    if all(task.of_pictures for task in tasks):
+        return "data.train=YOUR_PICTURES"  # a folder, LABEL/FILE
+    columns = {
+        " data.pair=COLUMN": all(not task.of_pictures and PAIR in task.texts[0] for task in tasks),
+        " data.target=COLUMN": all(task.targets is not None for task in tasks),
+    }
+    return "data.train=YOUR_EXAMPLES.csv" + "".join(setting for setting, is_needed in columns.items() if is_needed)
+
+
+def _report(config: TrainConfig, run: RunDirectory, wandb: WandbRun, summary: dict[str, float]) -> None:
+    """Write report.html, and send the summary with the run's files to Weights & Biases."""
+    if not config.report and not wandb.is_on:
+        return
+    from metatrain.report.page import attached, write_report  # loads the renderer of charts
+
+    if config.report:
+        write_report(run.path, run.report, at_end=True)
+    if wandb.is_on:
+        wandb.finish(summary, attached(run.path, run.report if config.report else None, run.model if config.tracking.log_model else None))
+
+
+def _card(prepared: Prepared, results: dict[str, Any], updates: int, context: RunContext) -> str:
+    """Return the model card."""
+    names = {split: [task.name for task in prepared.tasks.split(split)] for split in SPLITS}
+    seconds = sum(record["seconds"] for record in read_metrics(context.run.path / "timings.jsonl"))
+    facts, device = hardware.describe(), prepared.device
+    where = str(device) if device.type != "cpu" else f"{facts['threads']} threads of {facts['processor']}"
+    if context.ranks.size > 1:
+        where = f"{context.ranks.size} processes, each on {where}"
+    return meta_trained_card(asdict(prepared.config), results, names, updates, seconds, where, __version__)
