@@ -36,7 +36,7 @@ class MetaTest:
             self.display.say("evaluation.resamples has no effect, because intervals are computed in closed form; remove it")
         self._choose_rates()
         self.display.start("meta-test", self.total)
-        results, scores = evaluate(self.arms, self.setup, self._between, self._workers)
+        results, scores = evaluate(self.arms, self.setup, self._on_progress, self._workers)
         if self._writes:
             write_json(self.run.results, {**results, **facts})
         show(results, self.display)
@@ -53,7 +53,7 @@ class MetaTest:
                 self.display.say(f"{name}: no meta-validation task has enough rows to choose a learning rate; using {arm.lr:g}")
                 continue
             self.display.start(f"learning rate of {name}", len(arm.config.rates) * len(episodes))
-            arm.choose_rate(episodes, self._between)
+            arm.choose_rate(episodes, self._on_progress)
             self.display.stop()
             self.display.say(f"{name}: {arm.config.steps} updates, learning rate {arm.lr:g} of {arm.config.rates}, chosen on meta-validation tasks")
 
@@ -66,7 +66,7 @@ class MetaTest:
         found: dict[str, Any] = {}
         if counts := step_counts(trained.learner):
             self.display.start(f"after {', '.join(map(str, counts))} inner steps", self._episodes(step_episodes(self.setup.config)))
-            found["by_steps"] = accuracy_by_steps(trained, of_trained, self.setup, self._between, self._workers)
+            found["by_steps"] = accuracy_by_steps(trained, of_trained, self.setup, self._on_progress, self._workers)
             self.display.stop()
         if not self._writes:
             return
@@ -84,7 +84,7 @@ class MetaTest:
         """All of them, if there are so many of each task and number of shots."""
         return len(self.setup.config.shots) * len(self.setup.tasks) * of_task
 
-    def _between(self, done: int) -> None:
+    def _on_progress(self, done: int) -> None:
         self.display.advance(by=done)
         self.done = min(self.total, self.done + done)
         self._give_way()

@@ -162,13 +162,13 @@ def _evaluation(config: TrainConfig, learner: Learner, tasks: TaskDistribution, 
     import time
 
     from metatrain.evaluation.arms import arms_of, make_arms
-    from metatrain.evaluation.protocol import episode_settings, run_arms
+    from metatrain.evaluation.protocol import EpisodeSet, episode_settings, run_arms
     from metatrain.training.check import validation_settings
 
     def seconds_of(names: list[str], settings: EpisodeConfig, split: str) -> float:
         arms = make_arms(names, learner, learner, config.evaluation, learner)
         begin = time.perf_counter()
-        run_arms(arms, tasks.split(split)[:1], tokens, settings, 1, config.evaluation.seed_of(config.seed), split)
+        run_arms(arms, EpisodeSet(tasks.split(split)[:1], tokens, settings, 1, config.evaluation.seed_of(config.seed), split))
         return time.perf_counter() - begin
 
     total = 0.0

@@ -14,7 +14,7 @@ from metatrain.evaluation.protocol import Scores, Setup, run_arms
 from metatrain.evaluation.sharing import Workers
 from metatrain.evaluation.statistics import mean_over_tasks
 from metatrain.evaluation.task_similarity import coordinates, similarity
-from metatrain.gradient.inner_rules import HEAD, LEARNS_RATES
+from metatrain.gradient.inner_rules import LEARNS_RATES
 from metatrain.gradient.meta_gradient import LEARNED
 from metatrain.meta.learner import Learner
 from metatrain.models.encoder import Encoder
@@ -46,17 +46,17 @@ def step_episodes(config: EvaluationConfig) -> int:
 
 
 def accuracy_by_steps(
-    trained: Adapted, scores: Mapping[str, Scores], setup: Setup, between: Callable[[int], None] = lambda done: None, workers: Workers | None = None
+    trained: Adapted, scores: Mapping[str, Scores], setup: Setup, on_progress: Callable[[int], None] = lambda done: None, workers: Workers | None = None
 ) -> dict[str, Any]:
     """Return mean accuracy and log loss by number of shots and of inner steps, on the first episodes of each task.
 
     `scores`: scores of the arm with all its evaluation settings, by number of shots; they are reported for the same episodes, because
-    `inner.fit_head` does more than take inner steps. `between` and `workers` as in `run_arms`.
+    `inner.fit_head` does more than take inner steps. `on_progress` and `workers` as in `run_arms`.
     """
     episodes, found = step_episodes(setup.config), {}
     for shots in setup.config.shots:
         arms = {str(steps): trained.after(steps) for steps in step_counts(trained.learner)}
-        by_steps = run_arms(arms, setup.tasks, setup.tokens, setup.settings(shots), episodes, setup.seed, "meta_test", between, workers)
+        by_steps = run_arms(arms, setup.episodes(shots, episodes), on_progress, workers)
         used = [values[:episodes] for values in scores[str(shots)].accuracy.values()]
         found[str(shots)] = {
             "steps": {steps: mean_over_tasks(each.accuracy.values()) for steps, each in by_steps.items()},
@@ -116,19 +116,19 @@ def learned_rates(learner: Learner) -> list[dict[str, Any]]:
     for name, value in learner.parameters.items():
         if name.startswith(LEARNED):
             parameter, values = name.removeprefix(LEARNED), value.detach().double().cpu().numpy()
-            began = learner.inner.head_lr if parameter.startswith(HEAD) and learner.inner.head_lr is not None else learner.inner.lr
+            began = learner.rule.rate(parameter)
             for step, rates in enumerate(values) if of_steps else [(None, values)]:
                 low, high = np.quantile(rates, [0.05, 0.95])
                 found.append({"parameter": parameter, "step": step, "mean": float(np.mean(rates)), "low": float(low), "high": float(high), "began": began})
     return found
 
 
-def task_map(encoder: Encoder, tasks: TaskDistribution, between: Callable[[], None] = lambda: None) -> list[dict[str, Any]]:
+def task_map(encoder: Encoder, tasks: TaskDistribution, on_progress: Callable[[], None] = lambda: None) -> list[dict[str, Any]]:
     """Return the coordinates of the tasks on the first two principal components of their mean encodings, and their most similar training task."""
     shown = mapped_tasks(tasks)
     if len(shown) < 3:
         return []
-    found = similarity([task for _, task in shown], encoder, "embedding", between, texts=_MAP_TEXTS)
+    found = similarity([task for _, task in shown], encoder, "embedding", on_progress, texts=_MAP_TEXTS)
     training = [row for row, (split, _) in enumerate(shown) if split == "meta_train"]
     points = coordinates(found)
     rows = []

@@ -77,33 +77,37 @@ class Scores:
         return float(np.mean([statistics.calibration_error(*task) for task in tasks])) if tasks else None
 
 
-def run_arms(
-    arms: Mapping[str, Arm],
-    tasks: Sequence[Task],
-    tokens: Tokens,
-    settings: EpisodeConfig,
-    episodes: int,
-    seed: int,
-    split: str,
-    between: Callable[[int], None] = lambda done: None,
-    workers: Workers | None = None,
-) -> dict[str, Scores]:
-    """Return the scores of each arm on the same episodes of each task.
+@dataclass(frozen=True)
+class EpisodeSet:
+    """Evaluation episodes. Each is a function of its task, the settings, the seed, the split and its index."""
 
-    With n workers, each evaluates every n-th episode, and all of them get all scores. `between` is called with the number of episodes that
-    all workers together have finished since its last call.
+    tasks: Sequence[Task]
+    tokens: Tokens
+    settings: EpisodeConfig
+    per_task: int  # number of episodes per task
+    seed: int
+    split: str
+
+
+def run_arms(
+    arms: Mapping[str, Arm], episodes: EpisodeSet, on_progress: Callable[[int], None] = lambda done: None, workers: Workers | None = None
+) -> dict[str, Scores]:
+    """Return the scores of every arm on the same episodes.
+
+    on_progress: called with the number of episodes that all workers have done since its last call; it may raise.
+    workers: processes that share the episodes; each receives all scores.
     """
     workers = workers or Alone()
-    places = [(task, index) for task in tasks for index in range(episodes)]
+    places = [(task, index) for task in episodes.tasks for index in range(episodes.per_task)]
     mine = []
     for begin in range(0, len(places), workers.size):
         of_round = places[begin : begin + workers.size]
         if workers.rank < len(of_round):
             task, index = of_round[workers.rank]
-            episode = task_episode(task, settings, seed, split, index)
-            texts = replace(encode_episode(episode, tokens), raw=raw_texts(episode))
+            episode = task_episode(task, episodes.settings, episodes.seed, episodes.split, index)
+            texts = replace(encode_episode(episode, episodes.tokens), raw=raw_texts(episode))
             mine.append({name: _outcome(episode, texts, arm.predict(texts)) for name, arm in arms.items()})
-        between(len(of_round))
+        on_progress(len(of_round))
     found = workers.gather(mine)
     scores = {name: Scores() for name in arms}
     for place, (task, _) in enumerate(places):
@@ -210,6 +214,10 @@ class Setup:
         """Return the settings of episodes with this number of shots."""
         return episode_settings(self.episode, self.config, shots)
 
+    def episodes(self, shots: int, per_task: int) -> EpisodeSet:
+        """Return the meta-test episodes for this number of shots."""
+        return EpisodeSet(self.tasks, self.tokens, self.settings(shots), per_task, self.seed, "meta_test")
+
 
 def validation_episodes(setup: Setup) -> list[EncodedEpisode]:
     """Return a few episodes of the meta-validation tasks that have enough rows, with the settings of the meta-test at the first number of shots."""
@@ -228,17 +236,17 @@ def _is_large_enough(task: Task, settings: EpisodeConfig) -> bool:
 
 
 def evaluate(
-    arms: Mapping[str, Arm], setup: Setup, between: Callable[[int], None] = lambda done: None, workers: Workers | None = None
+    arms: Mapping[str, Arm], setup: Setup, on_progress: Callable[[int], None] = lambda done: None, workers: Workers | None = None
 ) -> tuple[dict[str, Any], dict[str, dict[str, Scores]]]:
     """Return (the content of results.json, the scores by number of shots and arm).
 
-    results.json has `arms` and `comparisons` for the first number of shots, and those of all numbers in `by_shots`. `between` and `workers`
+    results.json has `arms` and `comparisons` for the first number of shots, and those of all numbers in `by_shots`. `on_progress` and `workers`
     as in `run_arms`.
     """
-    config, seed = setup.config, setup.seed
+    config = setup.config
     scores, by_shots = {}, {}
     for shots in config.shots:
-        scores[str(shots)] = run_arms(arms, setup.tasks, setup.tokens, setup.settings(shots), config.episodes, seed, "meta_test", between, workers)
+        scores[str(shots)] = run_arms(arms, setup.episodes(shots, config.episodes), on_progress, workers)
         by_shots[str(shots)] = summarise(scores[str(shots)])
     protocol: dict[str, Any] = {
         "split": "meta_test",
@@ -249,7 +257,7 @@ def evaluate(
         "shots": list(config.shots),
         "queries_per_class": config.queries,
         "episodes_per_task": config.episodes,
-        "seed": seed,
+        "seed": setup.seed,
         "interval": _interval_of(len(setup.tasks)),
         "verdict": "where p, adjusted for all comparisons in a table (Holm), is below 0.05; intervals are not adjusted",
     }

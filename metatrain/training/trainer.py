@@ -16,7 +16,7 @@ from metatrain.config.schema import TrainConfig
 from metatrain.errors import Stopped, UserError
 from metatrain.evaluation.arms import Adapted, ShuffledLabels
 from metatrain.evaluation.prediction import Arm
-from metatrain.evaluation.protocol import run_arms
+from metatrain.evaluation.protocol import EpisodeSet, run_arms
 from metatrain.evaluation.statistics import mean_over_tasks
 from metatrain.gradient.parameters import Parameters
 from metatrain.meta.contrastive import contrastive_gradient
@@ -363,9 +363,8 @@ class Trainer:
 
     def _scores(self, arm: Arm, episodes: int) -> dict[str, list[float]]:
         """What chooses the checkpoint, by meta-validation task and episode."""
-        settings, seed = validation_settings(self.config), self.config.seed
-        on = self.tasks.meta_validation, self.tokens, settings, episodes, seed, "meta_validation", self.between_episodes, self._ranks
-        scores = run_arms({"arm": arm}, *on)["arm"]
+        sampled = EpisodeSet(self.tasks.meta_validation, self.tokens, validation_settings(self.config), episodes, self.config.seed, "meta_validation")
+        scores = run_arms({"arm": arm}, sampled, self.between_episodes, self._ranks)["arm"]
         return {"accuracy": scores.accuracy, "balanced_accuracy": scores.balanced}[self.config.validation.score]
 
     def _checkpoint_due(self) -> bool:

@@ -9,7 +9,7 @@ import torch
 from metatrain.evaluation.analysis import accuracy_by_steps, learned_rates, mistakes, mistakes_in, step_counts, task_map
 from metatrain.evaluation.arms import Adapted
 from metatrain.evaluation.config import EvaluationConfig
-from metatrain.evaluation.protocol import Setup, evaluate, run_arms
+from metatrain.evaluation.protocol import EpisodeSet, Setup, evaluate, run_arms
 from metatrain.gradient.config import InnerConfig
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
@@ -83,7 +83,7 @@ def test_pairs_pictures_and_masked_words_can_be_read():
 def test_mistakes_agree_with_the_accuracy_and_begin_with_the_worst_task(tasks):
     model = learner(steps=1)
     setup = Setup(tasks, model.model.tokens(), EpisodeConfig(), EvaluationConfig(queries=6), seed=3)
-    scores = run_arms({"arm": Adapted(model)}, tasks, setup.tokens, setup.settings(2), 4, seed=3, split="meta_test")["arm"]
+    scores = run_arms({"arm": Adapted(model)}, EpisodeSet(tasks, setup.tokens, setup.settings(2), 4, seed=3, split="meta_test"))["arm"]
     found = mistakes(scores, setup, 2)
     means = {task.name: np.mean(scores.accuracy[task.name]) for task in tasks}
     assert [each["task"] for each in found] == sorted(means, key=means.get)

@@ -7,7 +7,7 @@ from scipy.stats import ttest_1samp
 from metatrain.errors import UserError
 from metatrain.evaluation.config import EvaluationConfig
 from metatrain.evaluation.prediction import Prediction
-from metatrain.evaluation.protocol import Scores, Setup, check_evaluation, evaluate, run_arms, summarise
+from metatrain.evaluation.protocol import EpisodeSet, Scores, Setup, check_evaluation, evaluate, run_arms, summarise
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.task import Task
@@ -50,7 +50,7 @@ def tokens():
 
 def test_every_arm_sees_the_same_episodes():
     arms = {"one": Recorder(0), "two": Recorder(1)}
-    scores = run_arms(arms, TASKS, tokens(), EpisodeConfig(shots=2, queries=3), 4, seed=0, split="meta_test")
+    scores = run_arms(arms, EpisodeSet(TASKS, tokens(), EpisodeConfig(shots=2, queries=3), 4, seed=0, split="meta_test"))
     assert arms["one"].seen == arms["two"].seen
     assert len(arms["one"].seen) == 8
     assert scores["one"].accuracy == {"x": [1.0] * 4, "y": [1.0] * 4}
