@@ -1,11 +1,11 @@
-"""Failures that are not bugs, and their exit codes."""
+"""Exceptions that are not bugs, and their exit codes."""
 
 from __future__ import annotations
 
 import errno
 import signal
 
-PREEMPTION = signal.SIGUSR1  # what a scheduler sends before it takes the machine away (SLURM: --signal=USR1@60)
+PREEMPTION = signal.SIGUSR1  # sent by a scheduler before it ends the job (SLURM: --signal=USR1@60)
 
 
 class UserError(Exception):
@@ -15,19 +15,19 @@ class UserError(Exception):
 
 
 class RestartableError(Exception):
-    """The machine is at fault, not the input (disk full, ...): the same command may work later (exit 75)."""
+    """A fault of the machine, not of the input (for example a full disk): the same command may succeed later (exit 75)."""
 
     exit_code = 75
 
 
 class LostRanks(RestartableError):
-    """Other processes of the run are gone, or hang."""
+    """Other ranks of the run have ended or do not respond."""
 
 
 class Stopped(BaseException):
-    """A signal asked the run to stop, and its state has been saved (exit 128 + signal number; 75 if it is to be started again).
+    """The run was stopped by a signal after its state was saved (exit 128 + signal number; 75 after `PREEMPTION`).
 
-    Like KeyboardInterrupt no Exception: a signal comes anywhere, and libraries catch those and make others of them.
+    A BaseException like KeyboardInterrupt: a signal can arrive anywhere, and libraries catch and wrap Exceptions.
     """
 
     def __init__(self, signal_number: int, message: str):
@@ -37,19 +37,19 @@ class Stopped(BaseException):
 
 
 def one_line(message: object) -> str:
-    """Return a message as one line. Blanks within a line stay: they may be part of a path."""
+    """Return a message as one line. Spaces within a line are kept, because they may be part of a path."""
     return " ".join(filter(None, (line.strip() for line in str(message).splitlines())))
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an error of the operating system, or of a library that only quotes it, says that there is no space."""
+    """Return True if an error of the operating system, or of a library that quotes it, means that the disk is full."""
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return "(os error 28)" in str(error) or "(os error 27)" in str(error)
 
 
 def of_system(error: OSError) -> UserError | RestartableError | None:
-    """What an error of the operating system means to the user; None: it is a bug."""
+    """Return the exception that explains an error of the operating system to the user; None: the error is a bug."""
     if is_disk_full(error):
         return RestartableError(f"the disk is full: {error}; free some space and run the same command again")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

@@ -1,6 +1,6 @@
-"""Other packages: heads, inner rules and sources of tasks that they announce by entry points, and those that the extras install.
+"""Plug-ins: heads, inner rules and task sources that other packages register as entry points; packages of optional extras.
 
-A setting only ever chooses among what is installed: it names an entry point, never a module.
+A setting names an entry point of an installed package, never a module.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ HEADS, INNER_RULES, SOURCES = "metatrain.heads", "metatrain.inner_rules", "metat
 
 
 def check_installed(what: str, module: str, extra: str) -> None:
-    """Raises: UserError: the module of an extra is not installed; `what` needs it. To be asked before work begins, without importing it."""
+    """Raises: UserError: the module of an extra, needed by `what`, is not installed. Called before work begins; does not import the module."""
     if find_spec(module) is None:
         raise UserError(f"{what} needs {module}, which is not installed; run: pip install 'metatrain-nlp[{extra}]'")
 
 
 def names(group: str) -> list[str]:
-    """What there is in a group."""
+    """Return the sorted names of the entry points of a group."""
     return sorted(entry_points(group=group).names)
 
 
 def load(group: str, name: str) -> Any | None:
-    """What a package has announced under this name; None: nothing.
+    """Return the object registered under this name, or None.
 
     Raises:
-        UserError: two packages have, or what is announced cannot be imported.
+        UserError: several packages register the name, or the object cannot be imported.
     """
     found = tuple(entry_points(group=group, name=name))
     if not found:

@@ -33,7 +33,7 @@ def nothing_left(folder):
         (["train", "hydra.job.chdir=true"], ["hydra.job.chdir=true", "leave it out"]),
         (["train", "hydra.run.dir=x", "-m"], ["hydra.run.dir is the directory of a single run", "hydra.sweep.dir=DIR"]),
         (["train", "hydra.sweep.dir=x"], ["hydra.sweep.dir is for the runs of a grid (-m)", "hydra.run.dir=DIR"]),
-        (["train", "+tasks.label_words={été: good}"], ["cannot read the override: +tasks.label_words={été: good}", "ASCII letters only"]),
+        (["train", "+tasks.label_words={été: good}"], ["cannot read the override: +tasks.label_words={été: good}", "must be ASCII"]),
         (["train", "hydra.rn.dir=x"], ["did you mean 'hydra.run.dir'?"]),
         (["train", "outer.steps=many"], ["outer.steps", "Integer"]),
         (["train", "outer.steps=2.5"], ["outer.steps", "Integer"]),

@@ -1,4 +1,4 @@
-"""Shell completion: the first word is a command, the rest is Hydra's own completion for that command, or the command's own."""
+"""Shell completion: command names for the first word, then Hydra's completion of settings, or the command's own completer."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from collections.abc import Callable, Container, Iterable
 from contextlib import redirect_stdout, suppress
 
 SHELLS = ("bash", "zsh", "fish")
-Completer = Callable[[list[str]], list[str]]  # from the words before to those that may come next
+Completer = Callable[[list[str]], list[str]]  # from the preceding words to candidates for the next word
 
 
 def complete(arguments: list[str], commands: Iterable[str], own: Callable[[str], Completer | None]) -> int:
     """Answer `metatrain -sc install=SHELL`, `uninstall=SHELL` or (called by the shell) `query=SHELL`.
 
-    own: the completer of a command whose settings Hydra does not compose; None: there is nothing to propose but names of files.
+    own: returns the completer of a command whose settings Hydra does not compose, or None if only file names can follow.
     """
     action, _, shell = (arguments[0] if arguments else "").partition("=")
     if action not in ("install", "uninstall", "query") or shell not in SHELLS:
@@ -33,7 +33,7 @@ def complete(arguments: list[str], commands: Iterable[str], own: Callable[[str],
 
 
 def _next(command: str, before: list[str], current: str, shell: str, own: Callable[[str], Completer | None]) -> list[str]:
-    """Return the completions of a command line that begin like the current word."""
+    """Return the completions of a command line that begin with the current word."""
     from metatrain.config.compose import groups_of
     from metatrain.config.overrides import SHORTHANDS, normalise, split_flags
     from metatrain.config.schema import SCHEMAS
@@ -42,11 +42,11 @@ def _next(command: str, before: list[str], current: str, shell: str, own: Callab
     if command not in (*SCHEMAS, "resume"):
         completer = own(command)
         return [] if completer is None else [word for word in completer(before) if word.startswith(current)]
-    # Settings of resume are those of train; which groups they came from is settled.
+    # resume takes the settings of train, but no config groups.
     groups: Container[str] = () if command == "resume" else groups_of(command)
     schema_of = "train" if command == "resume" else command
     settings = {setting.key for setting in settings_of(SCHEMAS[schema_of])} | SHORTHANDS.get(command, {}).keys()
-    # Hydra knows no commands and no shorthands, and takes the last setting for the current word.
+    # Hydra knows neither commands nor shorthands, and takes the last setting as the current word.
     given, flags = split_flags(normalise(command, before))
     os.environ["COMP_LINE"] = " ".join(["metatrain", *given, *([current] if current else []), *flags]) + ("" if current else " ")
     os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
@@ -54,7 +54,7 @@ def _next(command: str, before: list[str], current: str, shell: str, own: Callab
 
 
 def _is_taken(word: str, groups: Container[str], settings: Container[str]) -> bool:
-    """Whether a command takes what Hydra proposes: it proposes the groups of all commands, and its own settings, which are noise here."""
+    """Return True if the command accepts a completion of Hydra, which also proposes groups of other commands and its own settings."""
     from metatrain.config.compose import conf_dir
 
     key, _, value = word.lstrip("+~").partition("=")
@@ -64,7 +64,7 @@ def _is_taken(word: str, groups: Container[str], settings: Container[str]) -> bo
 
 
 def _from_hydra(command: str, action: str) -> str:
-    """What Hydra prints."""
+    """Return the output of Hydra's completion."""
     from metatrain.config.compose import run_under_hydra
     from metatrain.config.schema import SCHEMAS
     from metatrain.errors import UserError

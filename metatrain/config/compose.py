@@ -1,4 +1,4 @@
-"""Running a command under Hydra: where its configuration lies, and how its errors reach the user."""
+"""Run a command under Hydra: configuration folders, composition, and errors as one line."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ from metatrain.config.settings import settings_of
 from metatrain.errors import RestartableError, UserError, one_line
 from metatrain.tracking.console import announced
 
-RUN_ID = "METATRAIN_RUN_ID"  # environment: what all ranks of a run call it
+RUN_ID = "METATRAIN_RUN_ID"  # environment variable with the run id, which all ranks share
 
 
 def conf_dir() -> Path:
-    """The configuration folder: inside the installed package, or beside it in a checkout."""
+    """Return the packaged configuration folder: inside the installed package, or next to it in a checkout."""
     inside = Path(__file__).parents[1] / "conf"
     return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
 
 
 def groups_of(command: str) -> dict[str, list[str]]:
-    """The config groups of which a command takes an option by name (GROUP=OPTION), each with its options, sorted."""
+    """Return the config groups that a command accepts as GROUP=OPTION, with their sorted options."""
     named = _in_defaults(command) | {group for group, key in SHORTHANDS.get(command, {}).items() if key == f"{group}.name"}
     found = {name: sorted(path.stem for path in (conf_dir() / name).glob("*.yaml")) for name in sorted(named)}
     return {name: options for name, options in found.items() if options}
 
 
 def _in_defaults(entry: str) -> set[str]:
-    """The groups in the defaults list of a file of conf/, and of those that it builds on."""
+    """Return the config groups in the defaults list of a file of conf/, and of the files in that list."""
     found = set(OPTIONAL_GROUPS) if entry == "training" else set()
     for item in OmegaConf.load(conf_dir() / f"{entry}.yaml").defaults:
         if not isinstance(item, str):
@@ -73,12 +73,12 @@ def _check_groups(command: str, overrides: list[str]) -> None:
 
 
 def run_id() -> str:
-    """Time and a few random letters: two runs started in the same second get different directories."""
+    """Return the time and a random suffix, so that two runs started in the same second get different directories."""
     return os.environ.get(RUN_ID) or f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
 
 def settings_hash(_root_: DictConfig) -> str:
-    """Names a run or a search by what its numbers depend on: not by where it computes, whom it tells, and how long a search goes on."""
+    """Return a hash of the settings that results depend on: without hardware, tracking, and the storage and number of trials of a search."""
     settings = {key: value for key, value in _root_.items_ex(resolve=False) if key not in ("hydra", "hardware", "tracking")}
     plain: Any = OmegaConf.to_container(OmegaConf.create(settings), resolve=True)
     if "search" in plain:
@@ -95,20 +95,20 @@ def run_under_hydra(
     program: str | None = None,
     complete: bool = True,
 ) -> None:
-    """Compose the configuration `command`.yaml and call `task(config, run directory, overrides)`, once or for each job of a sweep.
+    """Compose the configuration `command`.yaml and call `task(config, run directory, overrides)`, once or for each job of a grid.
 
-    The task gets the configuration as an object of the dataclass `schema`; with complete=False as it is composed, in which values that must
-    be set may be missing.
+    The task gets the configuration as an instance of the dataclass `schema`; with complete=False as a DictConfig, in which mandatory values
+    may be missing.
 
     Raises:
-        UserError: the configuration cannot be composed, or a value that must be set is missing.
+        UserError: the configuration cannot be composed, or a mandatory value is missing.
         Whatever the task raises.
     """
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra would print and exit with 1 otherwise
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints the error and exits with 1
     register()
     entered = False
     failure: BaseException | None = None
-    failed: dict[str, UserError | RestartableError] = {}  # jobs of a grid, by their own overrides
+    failed: dict[str, UserError | RestartableError] = {}  # failed jobs of a grid, by the overrides that differ between jobs
 
     def job(config: DictConfig) -> None:
         nonlocal entered, failure
@@ -119,20 +119,20 @@ def run_under_hydra(
             if hydra_config.job.chdir:
                 raise UserError("hydra.job.chdir=true would look for data in the run's directory; leave it out (hydra.run.dir=DIR says where a run goes)")
             for key in texts:
-                config[key] = None  # OmegaConf takes the text ??? for a value that is missing
+                config[key] = None  # OmegaConf would take the text ??? as a missing value
             with announced(*([] if own is None else user_folder.clashes(own, conf_dir()))):
                 task(replace(typed(config, schema), **texts) if complete else config, folder, list(hydra_config.overrides.task))
         except BaseException as error:
             if folder.resolve().is_relative_to((started_in / "outputs").resolve()):
                 with suppress(OSError):
-                    folder.rmdir()  # which Hydra made; only if nothing is in it
+                    folder.rmdir()  # created by Hydra; removed only if it is empty
             if is_of_grid():
                 if isinstance(error, (UserError, RestartableError)):
                     name = " ".join(item for item in hydra_config.overrides.task if item not in arguments) or f"job {hydra_config.job.num}"
                     failed[name] = error
                     print(f"metatrain: error: {name}: {one_line(error)}", file=sys.stderr, flush=True)
                 raise  # Hydra continues with the other jobs, and raises the first error at the end
-            failure = error  # raised below, where Hydra adds nothing to it
+            failure = error  # raised below, where Hydra cannot wrap it
 
     folder = conf_dir() if config_path is None else config_path
     if config_path is None:
@@ -151,8 +151,8 @@ def run_under_hydra(
         except RecursionError as error:
             if entered:
                 raise
-            hint = f"; {own} is searched first, so that a file in it cannot build on the packaged one of the same name: give it another name" if own else ""
-            raise UserError(f"the defaults of a configuration file lead back to itself{hint}") from error
+            hint = f"; {own} is searched first, so a file in it cannot extend the packaged file of the same name: rename it" if own else ""
+            raise UserError(f"the defaults list of a configuration file refers back to the file itself{hint}") from error
         except OSError as error:
             if entered:
                 raise
@@ -167,7 +167,7 @@ def run_under_hydra(
 
 
 def _check_directories(arguments: Sequence[str]) -> None:
-    """Raises: UserError: the directory of one run is given for a grid, or that of a grid for one run; Hydra would ignore it."""
+    """Raises: UserError: hydra.run.dir is given with -m, or hydra.sweep.dir without it; Hydra would ignore it."""
     keys = {item.lstrip("+").partition("=")[0] for item in arguments}
     grid = bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments))
     if grid and "hydra.run.dir" in keys:
@@ -177,18 +177,18 @@ def _check_directories(arguments: Sequence[str]) -> None:
 
 
 def _directories(hydra_config: HydraConf) -> tuple[Path, Path]:
-    """Return (the run directory, the one the command was started in). OmegaConf would take `${x}` in their names for a reference."""
+    """Return (run directory, working directory of the command), without resolving `${x}` in their names."""
     runtime: Any = OmegaConf.to_container(OmegaConf.structured(hydra_config).runtime, resolve=False)
     return Path(runtime["output_dir"]), Path(runtime["cwd"])
 
 
 def is_of_grid() -> bool:
-    """Whether this is one of the runs that `-m` makes."""
+    """Return True if this run is a job of a grid (`-m`)."""
     return HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def composed(command: str, overrides: list[str], schema: type) -> Any:
-    """Another configuration: from the folders that a command searches while it runs under Hydra, in Python from the packaged ones.
+    """Return another configuration, composed from the folders of the running command, or outside Hydra from the packaged folder.
 
     Raises:
         UserError: it cannot be composed.
@@ -204,10 +204,10 @@ def composed(command: str, overrides: list[str], schema: type) -> Any:
 
 
 def typed(config: DictConfig, schema: type) -> Any:
-    """The configuration as an object of `schema`.
+    """Return the configuration as an instance of `schema`.
 
     Raises:
-        UserError: a value is missing or cannot be.
+        UserError: a value is missing or invalid.
     """
     try:
         missing = OmegaConf.missing_keys(config)
@@ -215,7 +215,7 @@ def typed(config: DictConfig, schema: type) -> Any:
             found = min(missing)
             key = next((short for names in SHORTHANDS.values() for short, full in names.items() if full == found), found)
             raise UserError(f"{key} is not set; add {key}=... to the command")
-        # As plain values first: `++` puts keys into a typed config that its type does not have, and a reference may bring any type.
+        # Via plain values, because `++` adds keys that the typed config does not have, and an interpolation can have any type.
         plain = OmegaConf.create(escaped(OmegaConf.to_container(config, resolve=True)))
         made = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))
     except OmegaConfBaseException as error:
@@ -228,7 +228,7 @@ def typed(config: DictConfig, schema: type) -> Any:
 
 
 def escaped(value: Any) -> Any:
-    """Values whose references are resolved, so that what looks like one in a text is not taken for one again."""
+    """Return resolved values with `${` escaped, so that it is not interpolated again."""
     if isinstance(value, dict):
         return {key: escaped(each) for key, each in value.items()}
     if isinstance(value, list):
@@ -237,7 +237,7 @@ def escaped(value: Any) -> Any:
 
 
 def _check_entries(path: str, value: Any) -> None:
-    """Raises: UserError: an entry of a list is itself a list or a mapping, which OmegaConf lets pass; no setting has such entries."""
+    """Raises: UserError: an entry of a list is a list, a mapping or null, which OmegaConf accepts but no setting allows."""
     if is_dataclass(value):
         for each in fields(value):
             _check_entries(f"{path}.{each.name}" if path else each.name, getattr(value, each.name))
@@ -250,7 +250,7 @@ def _check_entries(path: str, value: Any) -> None:
                 raise UserError(f"{path}[{place}]={each} must be a single value")
 
 
-# Here, for launchers whose processes import this module and run no command.
+# Registered here for launchers whose processes import this module without running a command.
 if not OmegaConf.has_resolver("run_id"):
     OmegaConf.register_new_resolver("run_id", run_id, use_cache=True)
     OmegaConf.register_new_resolver("settings_hash", settings_hash)

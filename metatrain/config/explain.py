@@ -1,4 +1,4 @@
-"""From Hydra's and OmegaConf's errors to one line that says what is wrong and what was probably meant."""
+"""Translate errors of Hydra and OmegaConf into one line with the cause and a suggestion."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
-# Hydra has one exception class for many mistakes, so its texts tell them apart; tests hold each to the tested version.
+# Hydra has one exception class for many errors; they are distinguished by their messages, which tests check for the pinned version.
 _UNKNOWN_OPTION = re.compile(r"Could not find '([^']+)'")
 _UNKNOWN_KEY = re.compile(r"Could not (?:override|delete from config)\.? '([^']+)'")
 _ADDED_TWICE = re.compile(r"An item is already at '([^']+)'")
@@ -29,13 +29,13 @@ _NOT_AN_OVERRIDE = ("mismatched input", "no viable alternative", "token recognit
 
 
 def suggestion(wrong: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or nothing."""
+    """Return `; did you mean 'x'?`, or an empty string."""
     close = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def explain(error: Exception, command: str = "", folders: Sequence[Path] = ()) -> str:
-    """One line for an error raised while a configuration was composed or read; `folders` hold the config groups."""
+    """Return one line for an error raised while a configuration was composed or read; folders: those with the config groups."""
     if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
         return f"{error.problem_mark.name}:{error.problem_mark.line + 1}: {error.problem}"
     text = str(error).strip()
@@ -52,7 +52,7 @@ def explain(error: Exception, command: str = "", folders: Sequence[Path] = ()) -
     if _GROUP_IS_NO_NAME in text:
         return "a config group takes the name of one of its options (GROUP=OPTION); a single setting of it is GROUP.SETTING=VALUE"
     if found := _NOT_A_NAME.search(text):
-        return f"cannot read the override: {found[1]}; names of settings, and in braces, have ASCII letters only; a YAML file in --config-dir takes any"
+        return f"cannot read the override: {found[1]}; names of settings and keys in braces must be ASCII; a YAML file in --config-dir can have any names"
     if any(words in text for words in _NOT_AN_OVERRIDE):
         return f"cannot read the override: {first}; write KEY=VALUE, with no spaces in it, or in quotes: 'KEY=\"a, b\"'"
     if found := _UNKNOWN_KEY.search(text):
@@ -61,7 +61,7 @@ def explain(error: Exception, command: str = "", folders: Sequence[Path] = ()) -
         key = str(getattr(cause, "full_key", None) or "")
         message = str(cause).splitlines()[0]
         if _PART_OF_AN_ENTRY in message:
-            return "tasks.sources: a new source is added as a whole: '+tasks.sources={NAME: {path: FILE}}'"
+            return "tasks.sources: a new source must be added as one value: '+tasks.sources={NAME: {path: FILE}}'"
         if key and (_NOT_A_LIST in message or _LIST_OR_GROUP in message):
             return _other_kind(key, getattr(cause, "object_type", list) if _LIST_OR_GROUP in message else list)
         if _NOT_A_SETTING in message and key:
@@ -77,16 +77,16 @@ def explain(error: Exception, command: str = "", folders: Sequence[Path] = ()) -
 
 
 def _other_kind(key: str, kind: Any) -> str:
-    """A value that is a list where none can be, or none where one must be; `kind` is that of the setting."""
+    """Return the message for a list where no list is allowed, or no list where one is required; kind: the type of the setting."""
     if is_dataclass(kind):
         return _group_takes_no_value(key, [field.name for field in fields(kind)])
     if kind is list:
         return f"{key} is a list; write {key}=[VALUE], or {key}=[VALUE,VALUE]"
-    return f"{key} has entries with names, and is no list; write '{key}={{NAME: VALUE}}'"
+    return f"{key} is a mapping, not a list; write '{key}={{NAME: VALUE}}'"
 
 
 def _group_takes_no_value(key: str, names: Iterable[str]) -> str:
-    return f"{key} is a group of settings, and takes no value itself; set one of them: {', '.join(f'{key}.{name}' for name in names)}"
+    return f"{key} is a group of settings and has no value of its own; set one of them: {', '.join(f'{key}.{name}' for name in names)}"
 
 
 def _unknown_option(path: str, folders: Sequence[Path]) -> str:
@@ -100,7 +100,7 @@ def _unknown_option(path: str, folders: Sequence[Path]) -> str:
 
 
 def _unknown_key(key: str, cause: Exception | None) -> str:
-    """The first part of `key` that does not exist is the misspelt one; its siblings are the candidates."""
+    """Return the message for an unknown key: the first part that does not exist is misspelt, and its siblings are the candidates."""
     node = getattr(cause, "parent_node", None)
     root = node._get_root() if isinstance(node, DictConfig) else None
     parts = key.split(".")
@@ -111,7 +111,7 @@ def _unknown_key(key: str, cause: Exception | None) -> str:
     known = [str(name) for name in parent if name != "hydra"] if isinstance(parent, DictConfig) and not parent._is_none() else []
     if rest[0] in known or (isinstance(parent, DictConfig) and len(rest) < len(parts) and not known):
         where = ".".join(parts[: len(parts) - len(rest) + (rest[0] in known)])
-        return f"{where} has no such entry yet; add it as a whole: '+{where}={{NAME: ...}}'"
+        return f"{where} has no such entry yet; add the entry as one value: '+{where}={{NAME: ...}}'"
     near = difflib.get_close_matches(rest[0], known, n=1, cutoff=0.6)
     if near:
         return f"no setting named '{key}'; did you mean '{'.'.join([*parts[: len(parts) - len(rest)], near[0], *rest[1:]])}'?"

@@ -1,4 +1,4 @@
-"""`metatrain COMMAND --help`: usage, examples, the most common settings, the config groups."""
+"""`metatrain COMMAND --help`: usage, examples, common settings, config groups."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Overrides as users type them, translated to Hydra's grammar."""
+"""Translate overrides from the command line to Hydra's grammar."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from collections.abc import Sequence
 
 from hydra.core.override_parser.overrides_parser import create_functions
 
-OPTIONAL_GROUPS = ("experiment", "debug")  # of training; not in any defaults list, so that `+experiment=x` works
-# Alone, these would choose from the config group of that name, which these commands do not have. `algorithm` is the name of one of its options.
+OPTIONAL_GROUPS = ("experiment", "debug")  # config groups of training in no defaults list, so that `+experiment=x` works
+# Short forms of settings. Hydra would read `model=x` as a choice from the config group of that name, which these commands do not have.
 SHORTHANDS = {
     "predict": {"model": "model.path"},
     "push": {"model": "model.path"},
     "finetune": {"algorithm": "algorithm.name"},
     "evaluate": {"algorithm": "algorithm.name"},
 }
-_VERBATIM = {"predict": ("text",)}  # running text, in which commas and brackets have no meaning
+_VERBATIM = {"predict": ("text",)}  # plain text, in which commas and brackets have no special meaning
 _FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--info", "-i")
 
 _PLAIN = re.compile(r"(?:\.{0,2}/|[a-z_])[\w./-]*", re.ASCII | re.IGNORECASE)
-_VALUES = ("null", "true", "false", "nan", "inf")  # what Hydra reads as no text
+_VALUES = ("null", "true", "false", "nan", "inf")  # not read as text by Hydra
 _CLOSING = {"[": "]", "{": "}", "(": ")"}
 _FUNCTIONS = "|".join(create_functions().functions)
 _OPENING = re.compile(rf"\s*(?:\[|\{{|(?:{_FUNCTIONS})\s*\()", re.ASCII)
-_NAME = {"}": re.compile(r"[^:{}\[\],]*:"), ")": re.compile(r"\s*\w+\s*=", re.ASCII)}  # of an entry, by the bracket that ends the dictionary or call
+_NAME = {"}": re.compile(r"[^:{}\[\],]*:"), ")": re.compile(r"\s*\w+\s*=", re.ASCII)}  # key of an entry, by the closing bracket of the dictionary or call
 _QUOTED = re.compile(r"""\s*(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')\s*""", re.DOTALL)
 _ESCAPE = re.compile(r"\\([()\[\]{}:=, \t])")
-# What Hydra's grammar takes without quotes.
+# Text that Hydra's grammar accepts without quotes.
 _UNQUOTED = re.compile(rf"(?:[\w \t/\-\\+.$%*@?|:]|{_ESCAPE.pattern}|\$\{{[^}}]*\}})*", re.ASCII)
 
 
 def normalise(command: str, overrides: list[str]) -> list[str]:
     """Return the overrides as Hydra expects them.
 
-    `experiment=x` and `debug=x` become `+experiment=x` and `+debug=x`; debug goes last, so that it wins over an experiment
-    (explicit settings win over both wherever they stand). Shorthands are written out. Running text, and values with characters that
-    Hydra's grammar does not know, are quoted. Flags go behind all settings: Hydra's parser takes no settings on both sides of one.
+    `experiment=x` and `debug=x` become `+experiment=x` and `+debug=x`; debug goes last, so that it overrides an experiment
+    (explicit settings override both in any order). Shorthands are expanded. Plain text, and values with characters that Hydra's grammar
+    does not accept, are quoted. Flags go after all settings, because Hydra's parser does not accept settings on both sides of a flag.
     """
     settings, flags = split_flags(overrides)
     plain = []
@@ -49,7 +49,7 @@ def normalise(command: str, overrides: list[str]) -> list[str]:
 
 
 def verbatim(command: str, overrides: list[str]) -> dict[str, str]:
-    """Return the settings that are running text, as typed."""
+    """Return the settings that are plain text, as typed."""
     keys = _VERBATIM.get(command, ())
     return {key: value for key, sign, value in (item.partition("=") for item in overrides) if sign and key in keys}
 
@@ -89,18 +89,18 @@ def override_of_list(key: str, values: Sequence[str]) -> str:
 
 
 def _text(value: str) -> str:
-    """Return a text as Hydra reads it, in quotes only where it would be another value without them."""
+    """Return a text for Hydra, quoted only if it would otherwise be read as another value."""
     return value if _PLAIN.fullmatch(value) and value.lower() not in _VALUES else quoted(value)
 
 
 def readable(value: str) -> str:
-    """Return a value of an override in which each string that Hydra's grammar cannot read is quoted.
+    """Return a value of an override with quotes around each string that Hydra's grammar cannot read.
 
-    Letters outside ASCII, `#`, `'` and the like can only stand in quotes. Lists, dictionaries, functions and commas keep their
-    meaning; a bracket inside a string, as in `p[1].csv`, has none.
+    Non-ASCII letters, `#`, `'` and similar characters must be quoted. Lists, dictionaries, functions and commas keep their meaning; a
+    bracket inside a string, as in `p[1].csv`, is plain text.
     """
     parts: list[str] = []
-    place, closing, begins = 0, "", True  # closing: brackets that are open, the innermost last; begins: a value may begin here
+    place, closing, begins = 0, "", True  # closing: closing brackets of the open ones, innermost last; begins: a value can begin here
     while place < len(value):
         end, innermost = place + 1, closing[-1:]
         if begins and (opening := _OPENING.match(value, place)):
@@ -117,7 +117,7 @@ def readable(value: str) -> str:
             begins, end = True, _behind_name(value, end, innermost)
         elif value[place] == innermost:
             closing = closing[:-1]
-        else:  # text behind a quoted string or a bracket: Hydra says what is wrong
+        else:  # text after a quoted string or a bracket: Hydra reports the error
             return value
         parts.append(value[place:end])
         place = end
@@ -125,12 +125,12 @@ def readable(value: str) -> str:
 
 
 def _until(ends: str) -> re.Pattern[str]:
-    """A string without quotes, up to one of these characters; interpolations and escaped characters are parts of it."""
+    """Return a pattern for an unquoted string that ends before one of these characters; it can contain interpolations and escapes."""
     return re.compile(rf"(?:\$\{{[^}}]*\}}|\\.|[^{re.escape(ends)}])*", re.DOTALL)
 
 
 def _behind_name(value: str, place: int, closing: str) -> int:
-    """The place behind the name of a dictionary's entry or of a function's argument, if one begins at `place`."""
+    """Return the position after the key of a dictionary entry or the name of an argument that begins at `place`, or else `place`."""
     name = _NAME[closing].match(value, place) if closing in _NAME else None
     return place if name is None else name.end()
 

@@ -1,4 +1,4 @@
-"""The user's own configuration folder (`--config-dir`): it is searched before the packaged one, and what it replaces there is said."""
+"""The user's configuration folder (`--config-dir`), which is searched before the packaged one."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-_MOST = 5  # files that are named
+_MOST = 5  # maximum number of files named in the message
 
 
 class UserFolderFirst(SearchPathPlugin):
-    """Puts the user's folder before the packaged one; Hydra itself puts it behind."""
+    """Put the user's folder before the packaged one in the search path; Hydra puts it after."""
 
     folder: Path | None = None
 
@@ -26,8 +26,8 @@ class UserFolderFirst(SearchPathPlugin):
 
 @contextmanager
 def searched_first(arguments: Sequence[str]) -> Iterator[Path | None]:
-    """Within, the folder that these arguments of Hydra's name is searched first; gives it, or None if they name none."""
-    parser = argparse.ArgumentParser(add_help=False)  # of Hydra's own kind: `--config-dir x`, `--config-dir=x`, `-cd x`
+    """Search the folder named by `--config-dir` first, inside this context, which yields the folder or None."""
+    parser = argparse.ArgumentParser(add_help=False)  # as Hydra's own: accepts `--config-dir x`, `--config-dir=x`, `-cd x`
     parser.add_argument("--config-dir", "-cd", type=Path)
     Plugins.instance().register(UserFolderFirst)
     UserFolderFirst.folder = parser.parse_known_args(arguments)[0].config_dir
@@ -38,7 +38,7 @@ def searched_first(arguments: Sequence[str]) -> Iterator[Path | None]:
 
 
 def clashes(folder: Path, packaged: Path) -> list[str]:
-    """A line that names the packaged files that the user's take the place of, if there are any."""
+    """Return a line that names the packaged files replaced by files of the user's folder, or an empty list."""
     every = [path.relative_to(packaged) for path in sorted(packaged.rglob("*.yaml"))]
     names = [str(name) for name in every if (folder / name).is_file() and (folder / name).read_bytes() != (packaged / name).read_bytes()]
     shown = ", ".join(names[:_MOST]) + (f" and {len(names) - _MOST} more" if len(names) > _MOST else "")

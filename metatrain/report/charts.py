@@ -1,4 +1,4 @@
-"""Charts of a report, as Vega-Lite specifications, each with its data as a table."""
+"""Charts of a report: Vega-Lite specifications, each with a data table."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from metatrain.tracking.console import score_name
 from metatrain.tracking.metrics import validation_scores
 
 Spec = dict[str, Any]
-_POINTS = 500  # of a curve that are drawn: means of as many stretches
-_TASKS = 40  # on a chart; the table has all
-_ROW = 20  # pixels of a chart that each task, tensor or label takes
-_LABELS = 24  # on a confusion matrix
+_POINTS = 500  # maximum number of points on a curve; each is the mean over a block of meta-updates
+_TASKS = 40  # maximum number of tasks on a chart; the table has all
+_ROW = 20  # pixels per task, tensor or label
+_LABELS = 24  # maximum number of labels on a confusion matrix
 
 
 @dataclass(frozen=True)
 class Chart:
-    """One figure of a report."""
+    """One chart of a report."""
 
-    key: str  # of its files and its place on the page
+    key: str  # identifies the chart in file names and on the page
     title: str
-    text: str  # what is to be seen in it
+    text: str  # caption
     spec: Spec
     columns: tuple[str, ...]
     rows: list[tuple[Any, ...]]
 
 
 def charts(record: Record) -> list[Chart]:
-    """Those for which the run has the numbers, in the order of the page."""
+    """Return the charts that the run has data for, in page order."""
     made = [chart(record) for chart in _CHARTS]
     return [chart for chart in made if chart is not None]
 
 
 def of_arms(record: Record) -> Chart | None:
-    """Every arm's mean score with its interval, by number of shots."""
+    """Return the chart of mean scores with intervals, by arm and number of shots."""
     rows, parts = [], []
     for shots, part in _by_shots(record):
         best_first = sorted(part["arms"].items(), key=lambda item: -item[1]["mean"])
@@ -52,7 +52,7 @@ def of_arms(record: Record) -> Chart | None:
 
 
 def _arms_of(rows: Sequence[tuple[str, str, float, float]], score: str) -> Spec:
-    """The arms of one number of shots."""
+    """Return the specification of the arms for one number of shots."""
     values = [{"arm": name, "score": mean, "low": mean - half, "high": mean + half, "ours": name == "meta_trained"} for _, name, mean, half in rows]
     both = {
         "y": {"field": "arm", "type": "nominal", "sort": [name for _, name, *_ in rows], "title": None},
@@ -67,7 +67,7 @@ def _arms_of(rows: Sequence[tuple[str, str, float, float]], score: str) -> Spec:
 
 
 def by_shots(record: Record) -> Chart | None:
-    """Score against the number of support examples a class."""
+    """Return the chart of scores by number of support examples per class."""
     parts = list(_by_shots(record))
     if len(parts) < 2:
         return None
@@ -86,7 +86,7 @@ def by_shots(record: Record) -> Chart | None:
 
 
 def by_steps(record: Record) -> Chart | None:
-    """Score against the number of inner steps."""
+    """Return the chart of scores by number of inner steps."""
     found = record.analysis.get("by_steps")
     if not found:
         return None
@@ -119,7 +119,7 @@ def by_steps(record: Record) -> Chart | None:
 
 
 def by_task(record: Record) -> Chart | None:
-    """The score of each task under each arm, of the first number of shots, with a choice of the arm."""
+    """Return the chart of scores by task and arm at the first number of shots, with a selector for the arm."""
     arms = record.results.get("arms", {})
     if not arms:
         return None
@@ -147,12 +147,12 @@ def by_task(record: Record) -> Chart | None:
 
 
 def of_losses(record: Record) -> Chart | None:
-    """Query loss before and after adaptation, over the meta-updates."""
+    """Return the chart of query loss before and after adaptation, by meta-update."""
     return _before_and_after(record, "loss", "Meta-training loss", "query loss", 1.0)
 
 
 def of_accuracies(record: Record) -> Chart | None:
-    """Query accuracy before and after adaptation, over the meta-updates."""
+    """Return the chart of query accuracy before and after adaptation, by meta-update."""
     return _before_and_after(record, "accuracy", "Meta-training accuracy", "query accuracy, %", 100.0)
 
 
@@ -161,9 +161,9 @@ def _before_and_after(record: Record, figure: str, title: str, axis: str, scale:
     if not updates:
         return None
     rows = []
-    for stretch in _stretches(updates):
-        before, after = (scale * sum(each[f"{figure}_{when}"] for each in stretch) / len(stretch) for when in ("before", "after"))
-        rows.append((stretch[-1]["step"], round(before, 4), round(after, 4)))
+    for block in _blocks(updates):
+        before, after = (scale * sum(each[f"{figure}_{when}"] for each in block) / len(block) for when in ("before", "after"))
+        rows.append((block[-1]["step"], round(before, 4), round(after, 4)))
     values = [{"step": step, "when": when, "value": value} for step, before, after in rows for when, value in (("before", before), ("after", after))]
     spec = {
         "data": {"values": values},
@@ -180,7 +180,7 @@ def _before_and_after(record: Record, figure: str, title: str, axis: str, scale:
 
 
 def of_validation(record: Record) -> Chart | None:
-    """The score on meta-validation tasks, and with shuffled support labels."""
+    """Return the chart of meta-validation scores, with true and with shuffled support labels."""
     found = record.of_split("meta_validation")
     if not found:
         return None
@@ -212,7 +212,7 @@ def of_validation(record: Record) -> Chart | None:
 
 
 def of_rates(record: Record) -> Chart | None:
-    """Learned inner rates."""
+    """Return the chart of learned inner rates."""
     rates = record.analysis.get("rates")
     if not rates:
         return None
@@ -242,7 +242,7 @@ def of_rates(record: Record) -> Chart | None:
 
 
 def of_task_map(record: Record) -> Chart | None:
-    """Tasks by the mean encoding of their texts."""
+    """Return the map of tasks by the mean encoding of their texts."""
     tasks = record.analysis.get("task_map")
     if not tasks:
         return None
@@ -259,7 +259,7 @@ def of_task_map(record: Record) -> Chart | None:
 
 
 def of_confusion(record: Record) -> Chart | None:
-    """Which labels the tasks with the lowest scores confuse, with a choice of the task."""
+    """Return the confusion matrix of the tasks with the lowest scores, with a selector for the task."""
     worst = [each for each in record.analysis.get("mistakes", []) if each["pairs"]]
     if not worst:
         return None
@@ -297,7 +297,7 @@ def of_confusion(record: Record) -> Chart | None:
 
 
 def of_classes(record: Record) -> Chart | None:
-    """Accuracy of each class of a test file."""
+    """Return the chart of accuracy by class of a test file."""
     classes = record.analysis.get("classes")
     if not classes:
         return None
@@ -316,7 +316,7 @@ def of_classes(record: Record) -> Chart | None:
 
 
 def of_reliability(record: Record) -> Chart | None:
-    """Accuracy against confidence on a test file."""
+    """Return the reliability diagram of a test file: accuracy by confidence."""
     bins = record.analysis.get("reliability")
     if not bins:
         return None
@@ -336,14 +336,14 @@ def of_reliability(record: Record) -> Chart | None:
 
 
 def of_speed(record: Record) -> Chart | None:
-    """Seconds and memory of the meta-updates."""
+    """Return the chart of seconds and memory by meta-update."""
     updates = [each for each in record.timings if "seconds" in each]
     if not updates:
         return None
     rows = []
-    for stretch in _stretches(updates):
-        seconds = sum(each["seconds"] for each in stretch) / len(stretch)
-        rows.append((stretch[-1]["step"], round(seconds, 3), max(each["peak_memory_mb"] for each in stretch)))
+    for block in _blocks(updates):
+        seconds = sum(each["seconds"] for each in block) / len(block)
+        rows.append((block[-1]["step"], round(seconds, 3), max(each["peak_memory_mb"] for each in block)))
     spec = {
         "data": {"values": [{"step": step, "seconds": seconds, "memory": memory} for step, seconds, memory in rows]},
         "mark": {"type": "line", "strokeWidth": 1.5, "color": _OURS},
@@ -357,20 +357,20 @@ def of_speed(record: Record) -> Chart | None:
     return Chart("speed", "Time and memory", text, spec, ("meta-update", "seconds", "peak memory, MB"), rows)
 
 
-# In the order of the page.
+# In page order.
 _CHARTS: tuple[Callable[[Record], Chart | None], ...] = (
     *(of_arms, by_shots, by_steps, by_task, of_classes, of_reliability, of_confusion),
     *(of_validation, of_losses, of_accuracies, of_rates, of_task_map, of_speed),
 )
 
-# Of Okabe and Ito (2008), which the colour-blind can tell apart.
+# From the colour-blind-safe palette of Okabe and Ito (2008).
 _OURS, _THEIRS = "#0072B2", "#8a8a8a"
-_WIDTH = 460  # of charts that are made of several, which cannot take the width of the page
+_WIDTH = 460  # width of concatenated charts, which cannot take the width of the page
 _BARE = {"labels": False, "ticks": False, "grid": False, "domain": True}
 
 
 def curves(named: Sequence[tuple[str, Record]]) -> Chart | None:
-    """Validation of several runs, over one another."""
+    """Return the chart of validation scores of several runs."""
     rows = []
     for name, record in named:
         validated = record.of_split("meta_validation")
@@ -391,7 +391,7 @@ def curves(named: Sequence[tuple[str, Record]]) -> Chart | None:
 
 
 def compared_tasks(named: Sequence[tuple[str, Record, str]]) -> Chart | None:
-    """Scores of the tasks that all of several runs (name, record, arm) were tested on, of the first number of shots that all have."""
+    """Return the chart of scores by task, for the tasks and the first number of shots common to all runs; named: (name, record, arm) of each."""
     results = [(name, record.results["by_shots"], arm) for name, record, arm in named]
     shots = next((each for each in results[0][1] if all(each in by_shots for _, by_shots, _ in results)), None)
     if shots is None:
@@ -416,18 +416,18 @@ def compared_tasks(named: Sequence[tuple[str, Record, str]]) -> Chart | None:
     return Chart("tasks", "Tasks", text, spec, ("task", "run", score, "± 95%"), [(task, name, _one(mean), _one(half)) for task, name, mean, half in rows])
 
 
-def _stretches(records: Sequence[dict[str, Any]]) -> Iterator[Sequence[dict[str, Any]]]:
-    size = _stretch(records)
+def _blocks(records: Sequence[dict[str, Any]]) -> Iterator[Sequence[dict[str, Any]]]:
+    size = _block_size(records)
     for begin in range(0, len(records), size):
         yield records[begin : begin + size]
 
 
-def _stretch(records: Sequence[dict[str, Any]]) -> int:
+def _block_size(records: Sequence[dict[str, Any]]) -> int:
     return -(-len(records) // _POINTS)
 
 
 def _of_means(records: Sequence[dict[str, Any]]) -> str:
-    size = _stretch(records)
+    size = _block_size(records)
     return f"; means of {size} meta-updates" if size > 1 else ""
 
 
@@ -448,18 +448,18 @@ def _count(field: str, title: str) -> dict[str, Any]:
 
 
 def _colour(field: str, title: str | None = None, first: Sequence[str] = ()) -> dict[str, Any]:
-    """`first`: values that get their colours before others, in this order; all of them, if there are any."""
+    """Return a colour encoding; first: all values in the order in which they get colours, or empty for their order in the data."""
     return {"field": field, "type": "nominal", "title": title or field, "sort": None, **({"scale": {"domain": list(first)}} if first else {})}
 
 
 def _of_arms(record: Record) -> dict[str, Any]:
-    """Colours of arms, the same on every chart."""
+    """Return the colour encoding of arms, which is the same on all charts."""
     arms = record.results["arms"]
     return _colour("arm", first=sorted(arms, key=lambda name: (name != "meta_trained", name)))
 
 
 def _intervals(both: dict[str, Any], title: str, tooltip: list[dict[str, Any]]) -> list[Spec]:
-    """Layers: `score` as a point, and a line from `low` to `high`; both: what the two have in common."""
+    """Return the layers of points at `score` with lines from `low` to `high`; both: encodings of both layers."""
     return [
         {"mark": {"type": "rule", "opacity": 0.6}, "encoding": {**both, "x": _number("low", title), "x2": {"field": "high"}}},
         {"mark": {"type": "point", "filled": True, "size": 60}, "encoding": {**both, "x": _number("score", title), "tooltip": tooltip}},
@@ -467,13 +467,13 @@ def _intervals(both: dict[str, Any], title: str, tooltip: list[dict[str, Any]]) 
 
 
 def _dashed(field: str, value: float) -> Spec:
-    """A layer: a line where a quantity on the x axis has this value."""
+    """Return a layer with a dashed vertical line at this value of the x axis."""
     mark = {"type": "rule", "strokeDash": [4, 4], "color": _THEIRS}
     return {"data": {"values": [{field: value}]}, "mark": mark, "encoding": {"x": {"field": field, "type": "quantitative"}}}
 
 
 def _told(field: str, title: str | None = None, shape: str | None = None) -> dict[str, Any]:
-    """An entry of a tooltip."""
+    """Return a tooltip field."""
     numeric = field in ("score", "low", "high", "value", "loss")
     return {"field": field, "title": title or field, **({"format": shape or ".2f"} if shape or numeric else {})}
 

@@ -22,11 +22,11 @@ from metatrain.tracking.metrics import validation_scores
 from metatrain.tracking.weights_and_biases import Attached
 
 _PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8a8a8a", "#7a5195", "#b8860b", "#2f4b7c"]
-_WIDTH = 640  # pixels of a picture, before its scale
+_WIDTH = 640  # width of a PNG chart in pixels, before scaling
 
 
 def write_report(run: Path, path: Path, at_end: bool = False) -> None:
-    """Write the report of a run directory; at_end: as the last act of the run, which is still running for a moment.
+    """Write the report of a run directory; at_end: called by the run itself at its end, so that its state is shown as done.
 
     Raises:
         UserError: there is no run, or one of its files cannot be read.
@@ -51,12 +51,12 @@ def write_report(run: Path, path: Path, at_end: bool = False) -> None:
 
 
 def write_comparison(context: dict[str, Any], found: Sequence[Chart], path: Path) -> None:
-    """Write a comparison of runs; `context` is what compare.html.jinja shows."""
+    """Write a comparison of runs; context: the variables of compare.html.jinja."""
     write_text(path, _page("compare.html.jinja", {**context, "charts": found}))
 
 
 def pictures(found: Sequence[Chart], folder: Path) -> list[Path]:
-    """Write each chart as KEY.png, for a paper, and return the files."""
+    """Write each chart as KEY.png and return the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     made = []
     for chart in found:
@@ -67,8 +67,8 @@ def pictures(found: Sequence[Chart], folder: Path) -> list[Path]:
 
 
 def attached(run: Path, page: Path | None, model: Path | None) -> Attached:
-    """For W&B: a run's report, if it has one, with its charts as pictures (written into `charts/` of the run) and its tables; the model, if
-    it is to go there."""
+    """Return the files for W&B: the report with its charts as PNG (written to `charts/` of the run) and tables, if page is not None; the model
+    directory, if model is not None."""
     record = read(run)
     facts = {"base_model": record.settings["model"]["name"], "algorithm": record.settings["algorithm"]["name"], "run": str(record.path)}
     model_sent = None if model is None else str(model)
@@ -83,7 +83,7 @@ def attached(run: Path, page: Path | None, model: Path | None) -> Attached:
 
 
 def again(record: Record) -> str:
-    """The command that makes the run again."""
+    """Return the command that repeats the run."""
     return shlex.join(["metatrain", record.command, *record.overrides])
 
 
@@ -97,23 +97,23 @@ def _page(template: str, context: dict[str, Any]) -> str:
 
 @functools.cache
 def _library() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script."""
-    return vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub forgets that there is a default
+    """Return Vega, Vega-Lite and Vega-Embed as one script."""
+    return vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub lacks the default
 
 
 def _config() -> dict[str, Any]:
-    """How all charts look; the page sets colours of text and lines for a light or a dark background."""
+    """Return the common Vega configuration of all charts; the page sets text and line colours for a light or a dark background."""
     return {"range": {"category": _PALETTE}, "font": "system-ui, sans-serif", "view": {"stroke": None}, "axis": {"grid": True, "labelLimit": 200}}
 
 
 def _of_fixed_width(spec: dict[str, Any]) -> dict[str, Any]:
-    """A chart that is to be a picture: a page's width is not known, and nothing can be chosen."""
+    """Return a chart for PNG: with a fixed width, a white background, and without input elements."""
     fixed = {"background": "white", **spec, "params": [{key: value for key, value in each.items() if key != "bind"} for each in spec.get("params", [])]}
     return fixed if "vconcat" in spec else {**fixed, "width": _WIDTH}
 
 
 def _headline(record: Record) -> list[tuple[str, str, str]]:
-    """(number, what it is, more about it) for the few numbers that count."""
+    """Return (number, name, detail) for the key numbers at the top of the page."""
     results, found = record.results, []
     for shots, part in results.get("by_shots", {}).items():
         name = "meta_trained" if "meta_trained" in part["arms"] else max(part["arms"], key=lambda arm: part["arms"][arm]["mean"])
@@ -133,7 +133,7 @@ def _headline(record: Record) -> list[tuple[str, str, str]]:
 
 
 def _of_finetuning(results: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """The same of a model that was finetuned on a file."""
+    """Return the key numbers of a finetuned model, as `_headline`."""
     found, beside = [], results.get("logistic_regression", {}).get("cross_validation")
     if folds := results.get("cross_validation"):
         more = f"; logistic regression {100 * beside:.1f}" if beside is not None else ""
@@ -152,12 +152,12 @@ def _of_finetuning(results: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _between(score: dict[str, Any]) -> str:
-    """The 95% interval of a score, if it has one."""
+    """Return the 95% interval of a score as text, or an empty string."""
     return f", 95% interval [{100 * score['ci95'][0]:.1f}, {100 * score['ci95'][1]:.1f}]" if "ci95" in score else ""
 
 
 def _facts(record: Record) -> Any:
-    """(name, value) of where and how the run was made."""
+    """Yield (name, value) for time, state, hardware and versions of the run."""
     facts = record.facts
     for key in ("started", "ended", "state", "exit", "seed", "git"):
         if facts.get(key) is not None:

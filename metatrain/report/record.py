@@ -1,4 +1,4 @@
-"""What a run has written down."""
+"""Files of a run that its report is built from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from metatrain.tracking.metrics import read_metrics
 
 @dataclass(frozen=True)
 class Record:
-    """The small files of a run directory; what is not there (yet) is empty."""
+    """Contents of the text files of a run directory; missing files give empty values."""
 
     path: Path
     settings: dict[str, Any]  # config.yaml
@@ -35,16 +35,16 @@ class Record:
 
     @property
     def command(self) -> str:
-        """What made it: `train`, `evaluate` or `finetune`."""
+        """The command of the run: `train`, `evaluate` or `finetune`."""
         return self.facts.get("command", "train")
 
     def of_split(self, split: str) -> list[dict[str, Any]]:
-        """The metrics of `meta_train` or `meta_validation`."""
+        """Return the metrics of the split `meta_train` or `meta_validation`."""
         return [record for record in self.metrics if record.get("split") == split]
 
 
 def read(path: Path) -> Record:
-    """The record of a run.
+    """Read the record of a run.
 
     Raises:
         UserError: there is no run, or one of its files cannot be read.

@@ -1,4 +1,4 @@
-"""What a search has found: a table, pictures, and the best settings as an experiment."""
+"""Results of a search: a table, plots, and the best settings as an experiment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BEST = "best"  # name of the experiment
 
 
 def table(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> Table:
-    """The trials, best first."""
+    """Return the table of trials, best first."""
     found = Table(title=f"{len(rows)} trials, best validation score first", title_justify="left")
     for column in ("trial", "score", "validations", "state", *keys):
         found.add_column(column, justify="right" if column in ("trial", "score", "validations") else "left", no_wrap=True)
@@ -28,7 +28,7 @@ def table(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> Table:
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """All trials, in their order."""
+    """Write all trials as CSV, in order."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
@@ -36,7 +36,7 @@ def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def draw(folder: Path, study: optuna.Study, several: bool) -> list[Path]:
-    """Pictures of how scores depend on settings; of how much each matters only if there are several trials and settings."""
+    """Plot scores against settings, and the importance of settings if there are `several` trials and settings; return the paths."""
     import matplotlib
 
     matplotlib.use("agg")
@@ -52,7 +52,7 @@ def draw(folder: Path, study: optuna.Study, several: bool) -> list[Path]:
     paths = []
     for name, plot in drawn.items():
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that these plots may change
+            warnings.simplefilter("ignore")  # these plots are experimental in Optuna
             axes = plot(study)
         figure = (axes.flat[0] if hasattr(axes, "flat") else axes).figure
         figure.savefig(folder / f"{name}.png", dpi=120, bbox_inches="tight")
@@ -62,9 +62,9 @@ def draw(folder: Path, study: optuna.Study, several: bool) -> list[Path]:
 
 
 def experiment(base: Sequence[str], found: Sequence[str], groups: Sequence[str], score: float, name: str) -> str:
-    """The best settings as an experiment file: what every trial had (`base`), then what was found.
+    """Return the best settings as an experiment file: the settings of every trial (`base`), then those of the best trial (`found`).
 
-    groups: those config groups whose option is chosen by `GROUP=OPTION`.
+    groups: config groups, whose options are chosen by `GROUP=OPTION`.
     """
     chosen, values = [], []
     for item in (*base, *found):
@@ -82,7 +82,7 @@ def experiment(base: Sequence[str], found: Sequence[str], groups: Sequence[str],
 
 
 def _nested(values: Sequence[tuple[str, str]], depth: int = 0) -> list[str]:
-    """Settings with dots as nested YAML; of a setting that is there twice, the later value."""
+    """Return dotted settings as lines of nested YAML; the last value of a repeated setting wins."""
     heads: dict[str, list[tuple[str, str]]] = {}
     for key, value in values:
         head, _, rest = key.partition(".")
@@ -97,7 +97,7 @@ def _nested(values: Sequence[tuple[str, str]], depth: int = 0) -> list[str]:
 
 
 def _yaml(value: str) -> str:
-    """Return a value of an override as YAML, which escapes other characters in quotes than Hydra does."""
+    """Return the value of an override as YAML, whose quoting rules differ from Hydra's."""
     if not value.startswith(("'", '"')):
         return value
     text: Any = OverridesParser.create().parse_override(f"key={value}").value()

@@ -1,4 +1,4 @@
-"""The space that is searched: from sweeps in Hydra's grammar to Optuna's distributions, and from its proposals to settings."""
+"""Search space: sweeps in Hydra's grammar as Optuna distributions, and proposed values as overrides."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FORMS = "interval(LOW, HIGH), tag(log, interval(LOW, HIGH)), range(FROM, TO) or
 
 
 def split_sweeps(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
-    """(sweeps by setting, all other arguments)."""
+    """Return (sweeps by setting, all other arguments)."""
     sweeps, others = {}, []
     for argument in arguments:
         found = None if argument.startswith("-") else _parsed(argument)
@@ -29,10 +29,10 @@ def split_sweeps(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def distributions(space: Mapping[str, str]) -> dict[str, BaseDistribution]:
-    """What each setting is drawn from.
+    """Return the distribution of each setting.
 
     Raises:
-        UserError: there is nothing to search, or a sweep makes no sense.
+        UserError: the space is empty, or a sweep is invalid.
     """
     if not space:
         raise UserError(f"search.space is empty; add a setting with a sweep ({_FORMS}), or search=rates")
@@ -40,7 +40,7 @@ def distributions(space: Mapping[str, str]) -> dict[str, BaseDistribution]:
 
 
 def overrides(values: Mapping[str, Any]) -> list[str]:
-    """Proposed values as settings on a command line."""
+    """Return proposed values as overrides."""
     return [f"{key}={value!r}" if isinstance(value, float) else f"{key}={value}" for key, value in values.items()]
 
 
@@ -48,7 +48,7 @@ def _parsed(argument: str) -> Override | None:
     try:
         return OverridesParser.create().parse_override(argument)
     except HydraException:
-        return None  # Hydra says what is wrong with it, when it composes
+        return None  # Hydra reports the error when it composes the configuration
 
 
 def _distribution(key: str, sweep: str) -> BaseDistribution:
@@ -63,7 +63,7 @@ def _distribution(key: str, sweep: str) -> BaseDistribution:
         if isinstance(value, RangeSweep):
             start, stop, step = value.start, value.stop or 0, value.step
             kind = IntDistribution if isinstance(start, int) and isinstance(step, int) else FloatDistribution
-            return kind(start, stop - step, step=step)  # as in Python, the end is not in it
+            return kind(start, stop - step, step=step)  # as in Python, the end is exclusive
         kind = IntDistribution if isinstance(value.start, int) and isinstance(value.end, int) else FloatDistribution
         return kind(value.start, value.end, log="log" in value.tags)
     except (TypeError, ValueError) as error:

@@ -1,10 +1,10 @@
-"""The study: which trial is next, what became of each, and all of it on disk, so that several processes can work on it, and go on.
+"""Study of a search: proposes trials and stores their outcomes on disk, so that several processes can share it and resume it.
 
-With successive halving a trial waits at each rung. Optuna knows it as pruned; if it may go on, that is a further trial of Optuna's, with
-the same settings and the same run, which goes on from its checkpoint.
+With successive halving, a trial pauses at each rung, and Optuna records it as pruned. If it is promoted, Optuna gets a new trial with the
+same settings; it resumes the same run from its checkpoint.
 
-Proposals of a trial are drawn with a seed of its own and depend on nothing but the trials before it. One process that is killed and
-started again therefore proposes what it would have proposed anyway.
+The proposals for a trial have their own seed and depend only on earlier trials, so a process that is killed and restarted makes the same
+proposals.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from metatrain.search.config import SearchConfig
 
 SAMPLERS = ("tpe", "random")
 PRUNERS = ("halving", "hyperband", "none")
-DATABASE_ERRORS = (StorageInternalError, SQLAlchemyError)  # what comes of any use of a study whose database does not answer
-LOCK = ".taking.lock"  # in the directory of every search
-_ERROR = "error"  # attribute of a trial that has failed: why
-_NUMBER, _FROM = "number", "from"  # attributes of one that goes on: whose run it has, and the rung it comes from
+DATABASE_ERRORS = (StorageInternalError, SQLAlchemyError)  # raised by any use of a study whose database does not respond
+LOCK = ".taking.lock"  # lock file in the directory of every search
+_ERROR = "error"  # attribute of a failed trial: the reason
+_NUMBER, _FROM = "number", "from"  # attributes of a promoted trial: its number as users see it, and the rung that it is resumed from
 
 
 def check_search(config: SearchConfig) -> None:
-    """Raises: UserError: a value makes no sense."""
+    """Raises: UserError: a value is invalid."""
     if config.trials < 1:
         raise UserError(f"search.trials={config.trials} must be 1 or more")
     if config.reduction < 2:
@@ -55,20 +55,20 @@ def check_search(config: SearchConfig) -> None:
 
 @dataclass
 class Taken:
-    """A trial that this process works on; no other does while it holds the lock."""
+    """A trial that this process runs; the lock keeps other processes from running it."""
 
     trial: Trial
-    number: int  # among the trials that users know
-    path: Path  # of its run
+    number: int  # number of the trial as users see it
+    path: Path  # run directory
     lock: FileLock
-    reported: int  # validations that the study knows of
+    reported: int  # number of validation scores reported to the study
 
 
 class Study:
-    """One search in one directory."""
+    """Search in one directory."""
 
     def __init__(self, folder: Path, name: str, config: SearchConfig, space: dict[str, BaseDistribution], seed: int, validations: int):
-        """validations: of a trial that is not ended early, which are the steps at which it may be.
+        """validations: number of validations of a trial that is not stopped early; a trial can be stopped at each of them.
 
         Raises:
             UserError: the storage cannot be opened.
@@ -86,14 +86,14 @@ class Study:
                 raise UserError(f"search.storage={_shown(config.storage)}: {_why(error)}") from error
 
     def take(self) -> Taken | None:
-        """The next trial: one that its process has left, one that may go on, or a new one; None: there is none."""
+        """Return the next trial: an abandoned one, a promoted one, or a new one; None if there is none."""
         with self._taking:
             trials = self.study.get_trials(deepcopy=False)
             for left in trials:
                 if left.state == TrialState.RUNNING and (taken := self._taken(Trial(self.study, left._trial_id), trials, len(left.intermediate_values))):
                     return taken
             chains = _chains(trials)
-            # One that was let go on, by a process that came no further, is asked for first in any case.
+            # A trial enqueued by a process that was then killed comes first in any case.
             if len(chains) >= self._config.trials and not any(trial.state == TrialState.WAITING for trial in trials):
                 further = self._further(chains)
                 if further is None:
@@ -104,11 +104,11 @@ class Study:
             return self._taken(self.study.ask(self._space), trials, 0)
 
     def _further(self, chains: Sequence[Sequence[FrozenTrial]]) -> tuple[int, int] | None:
-        """The number of the trial that goes on, and from which rung, the highest first; None: none does now."""
+        """Return (number, rung) of the trial to promote next, highest rung first; None if there is none."""
         ended = any(chain[-1].state in (TrialState.COMPLETE, TrialState.RUNNING) for chain in chains)
         for rung in reversed(self.rungs):
             there: dict[int, float] = {}
-            gone_on = {number for number, chain in enumerate(chains) if chain[-1].user_attrs.get(_FROM, 0) >= rung}
+            promoted = {number for number, chain in enumerate(chains) if chain[-1].user_attrs.get(_FROM, 0) >= rung}
             for number, chain in enumerate(chains):
                 scores = {step: value for trial in chain for step, value in trial.intermediate_values.items()}
                 if rung in scores:
@@ -116,14 +116,14 @@ class Study:
             ranked = sorted(there, key=lambda number: (-there[number], number))
             allowed = len(ranked) // self._config.reduction
             if ranked and not ended:
-                allowed = max(allowed, 1)  # or none would ever come to its end
+                allowed = max(allowed, 1)  # otherwise no trial would ever be completed
             for number in ranked[:allowed]:
-                if number not in gone_on:
+                if number not in promoted:
                     return number, rung
         return None
 
     def scored(self, taken: Taken, scores: Sequence[float]) -> bool:
-        """Tell the study the validation scores of a trial so far, in order; whether it should end, for now or for good."""
+        """Report the validation scores of a trial so far, in order; return True if the trial must pause or stop now."""
         for score in scores[taken.reported :]:
             taken.reported += 1
             taken.trial.report(score if math.isfinite(score) else 0.0, taken.reported)
@@ -137,7 +137,7 @@ class Study:
         return taken.reported < self._validations and taken.trial.should_prune()
 
     def done(self, taken: Taken, scores: Sequence[float]) -> None:
-        """A trial has come to its end; its best validation counts, as it does in a run."""
+        """Record that a trial is complete; its value is its best validation score, as in a run."""
         self._end(taken, max(scores), TrialState.COMPLETE)
 
     def pruned(self, taken: Taken) -> None:
@@ -148,11 +148,11 @@ class Study:
         self._end(taken, None, TrialState.FAIL)
 
     def trials(self) -> list[FrozenTrial]:
-        """Where each trial has come to, by number."""
+        """Return the latest Optuna trial of each trial, by number."""
         return [chain[-1] for chain in _chains(self.study.get_trials(deepcopy=False))]
 
     def turns(self) -> tuple[int, int]:
-        """(how many are over, how many there will be): a trial has one from each rung that it comes to."""
+        """Return (number of finished Optuna trials, expected total); a trial is one Optuna trial per rung that it reaches."""
         there = all_of_them = self._config.trials
         for _ in self.rungs:
             there = max(1, there // self._config.reduction)
@@ -160,14 +160,14 @@ class Study:
         return sum(trial.state.is_finished() for trial in self.study.get_trials(deepcopy=False)), all_of_them
 
     def best(self) -> tuple[int, FrozenTrial] | None:
-        """The first of the best of those that have come to their end, with its number."""
+        """Return (number, trial) of the best complete trial, the first one of equals."""
         complete = [(number, trial) for number, trial in enumerate(self.trials()) if trial.state == TrialState.COMPLETE]
         return max(complete, key=lambda each: each[1].value or 0.0, default=None)
 
     def clear_away(self) -> None:
-        """Remove weights that are of no more use: of trials that have come to their end, but the best, and once there is nothing to do of all others.
+        """Delete the weights of complete trials except the best; at the end of the search, delete those of all other trials too.
 
-        What has been measured stays. A trial that may go on after all, in a longer search, is trained again.
+        Scores are kept. A trial that is promoted later, in a longer search, is trained again.
         """
         with self._taking:
             chains, best = _chains(self.study.get_trials(deepcopy=False)), self.best()
@@ -179,11 +179,11 @@ class Study:
                         shutil.rmtree(self._path(number) / name, ignore_errors=True)
 
     def _path(self, number: int) -> Path:
-        """Of a trial's run."""
+        """Return the run directory of a trial."""
         return self.folder / "trials" / f"{number:04d}"
 
     def _taken(self, trial: Trial, trials: Sequence[FrozenTrial], reported: int) -> Taken | None:
-        """The trial, if no other process has it; `trials`: all, or all before it."""
+        """Return the trial, or None if another process runs it; trials: all trials, or at least all earlier ones."""
         begun = sum(_NUMBER not in each.user_attrs for each in trials if each.number < trial.number)
         number = trial.user_attrs.get(_NUMBER, begun)
         path = self._path(number)
@@ -209,7 +209,7 @@ class Study:
 
 
 def _chains(trials: Sequence[FrozenTrial]) -> list[list[FrozenTrial]]:
-    """By number, Optuna's trials that are one for users, in their order."""
+    """Return, by number of the trial as users see it, its Optuna trials in order."""
     found: list[list[FrozenTrial]] = []
     for trial in trials:
         if _NUMBER in trial.user_attrs:
@@ -220,7 +220,7 @@ def _chains(trials: Sequence[FrozenTrial]) -> list[list[FrozenTrial]]:
 
 
 def rungs(config: SearchConfig, validations: int) -> list[int]:
-    """The validations after which trials wait; after the last of all a trial is at its end."""
+    """Return the numbers of validations after which trials pause, without the last validation, which completes a trial."""
     found, rung = [], math.ceil(config.first_rung * validations)
     while rung < validations:
         found.append(rung)
@@ -229,12 +229,12 @@ def rungs(config: SearchConfig, validations: int) -> list[int]:
 
 
 def error_of(trial: FrozenTrial) -> str:
-    """Why a trial has failed."""
+    """Return the reason for the failure of a trial."""
     return trial.user_attrs.get(_ERROR, "")
 
 
 def rows(trials: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
-    """A record of each of `Study.trials`, for a table."""
+    """Return a table row for each of `Study.trials`."""
     found = []
     for number, trial in enumerate(trials):
         seconds = trial.duration.total_seconds() if trial.duration else None
@@ -246,7 +246,7 @@ def rows(trials: Sequence[FrozenTrial]) -> list[dict[str, Any]]:
 
 
 def _shown(storage: str | None) -> str:
-    """A database's URL without its password."""
+    """Return the URL of a database without its password."""
     try:
         return str(make_url(storage)) if storage else "null"
     except SQLAlchemyError:

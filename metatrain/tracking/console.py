@@ -19,25 +19,25 @@ from rich.text import Text
 
 from metatrain.evaluation.config import OF_TRAINED
 
-MODE = "METATRAIN_CONSOLE"  # the variable that says how: auto, quiet or json
-_CURVE = 60  # validations that the live curve has at most
-_SHOWN_TASKS = 6
+MODE = "METATRAIN_CONSOLE"  # environment variable with the output mode: auto, quiet or json
+_CURVE = 60  # maximum number of validations on the live curve
+_SHOWN_TASKS = 6  # number of validation tasks in the live display
 _PLAIN_EVERY = 10.0  # seconds between progress lines when there is no terminal
 _VERDICTS = {"better": "is better than", "worse": "is worse than", "not distinguishable": "is not significantly different from"}
-_MOMENT = 2.0  # seconds that a brief job may take without a line
+_MOMENT = 2.0  # seconds; a brief job that takes less prints no line
 _BARS = "▁▂▃▄▅▆▇█"
 _PLAIN_WIDTH = 110  # columns of tables when there is no terminal
 
 
 class _Rate(ProgressColumn):
-    """Units a second of a job, or seconds a unit."""
+    """Speed of a job, in units per second or seconds per unit."""
 
     def render(self, task: Task) -> Text:
         return Text(_rate(task.finished_speed or task.speed), style="progress.data.speed")
 
 
 def _rate(speed: float | None) -> str:
-    """speed: units a second."""
+    """Return the speed as text; speed: units per second."""
     if not speed:
         return ""
     return f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each"
@@ -48,7 +48,7 @@ _announced: list[str] = []
 
 @contextmanager
 def announced(*lines: str) -> Iterator[None]:
-    """Have the first display within begin with these lines: what there is to say before a command shows anything."""
+    """Print these lines at the beginning of the next display, for messages that precede a command's own output."""
     _announced.extend(lines)
     try:
         yield
@@ -57,11 +57,13 @@ def announced(*lines: str) -> Iterator[None]:
 
 
 class Display:
-    """What one run shows, as the mode says: `auto` is live on a terminal and plain lines elsewhere, `quiet` nothing (errors excepted), `json`
-    an object a line. Use as a context manager around the work."""
+    """Output of one run: `auto` is live on a terminal and plain lines elsewhere, `quiet` prints only errors, `json` one JSON object per line.
+
+    Use it as a context manager around the work.
+    """
 
     def __init__(self, quiet: bool = False, stderr: bool = False) -> None:
-        """quiet: show nothing, in a process that is not the first one of its run; stderr: to standard error, where standard output is for results."""
+        """quiet: print nothing, for ranks other than 0; stderr: print to standard error, because standard output is for results."""
         self.mode = "quiet" if quiet else os.environ.get(MODE, "auto")
         quiet = self.mode == "quiet"
         self.console = Console(highlight=False, quiet=quiet, stderr=stderr)
@@ -73,7 +75,7 @@ class Display:
         self._progress: Progress | None = None
         self._facts: dict[str, str] = {}
         self._scores: list[float] = []
-        self._tasks: dict[str, tuple[float, float | None]] = {}  # score of each, and the one before
+        self._tasks: dict[str, tuple[float, float | None]] = {}  # latest and previous score of each validation task
         self._last_plain = 0.0
 
     def __enter__(self) -> Display:
@@ -87,13 +89,13 @@ class Display:
             self._log.close()
 
     def log_to(self, path: Path) -> None:
-        """From now on every line goes to this file as well, those so far included."""
+        """Write every line to this file too, including the lines printed so far."""
         self._log = path.open("a", encoding="utf-8")
         self._log.writelines(self._before_log)
         self._before_log.clear()
 
     def say(self, line: str) -> None:
-        """One line for the reader and for run.log."""
+        """Print one line, and write it to run.log."""
         self._write(line)
         if self.mode == "json":
             self._object(line=line)
@@ -101,7 +103,7 @@ class Display:
             self.console.print(line, markup=False, soft_wrap=True)
 
     def start(self, title: str, total: int, done: int = 0, *, brief: bool = False) -> None:
-        """Begin a counted job; brief: it may be over in a moment, and then leaves no line."""
+        """Start a progress display; brief: print no line if the job takes less than `_MOMENT` seconds."""
         self.stop()
         self._facts, self._scores, self._tasks = {}, [], {}
         self._progress = Progress(
@@ -116,19 +118,19 @@ class Display:
             self._live.start()
 
     def show(self, facts: Mapping[str, str]) -> None:
-        """The newest numbers, to stand beside the progress."""
+        """Update the numbers next to the progress bar."""
         self._facts.update(facts)
 
     def validated(self, scores: Sequence[float], per_task: Mapping[str, float]) -> None:
-        """All scores of validation so far, in order, and the newest ones of its tasks: a curve and a table beside the progress."""
+        """Update the validation curve and table; scores: all validation scores so far, in order; per_task: the latest score of each task."""
         self._scores = list(scores)
         self._tasks = {task: (score, self._tasks[task][0] if task in self._tasks else None) for task, score in per_task.items()}
 
     def advance(self, facts: Mapping[str, str] | None = None, by: int = 1) -> None:
-        """So many units of the job are done."""
+        """Advance the progress by a number of units."""
         self._done += by
         self.show(facts or {})
-        assert self._progress is not None  # `start` has made it
+        assert self._progress is not None  # created by `start`
         self._progress.update(self._job, completed=self._done)
         if self._live is not None:
             self._live.update(self._render())
@@ -147,14 +149,14 @@ class Display:
                 self.say(line)
 
     def stop(self) -> None:
-        """End the job's display."""
+        """End the progress display."""
         if self._live is not None:
             self._live.update(self._render())
             self._live.stop()
             self._live = None
 
     def table(self, table: Table) -> None:
-        """Print a table, and write it to run.log; names of tasks and labels may have brackets, and no cell has markup."""
+        """Print a table, and write it to run.log; cells are printed without markup, because names of tasks and labels may have brackets."""
         self.stop()
         if self.mode == "json":
             columns = [str(column.header).replace("\n", " ") for column in table.columns]
@@ -177,14 +179,14 @@ class Display:
         return Group(*parts)
 
     def _of_tasks(self) -> Table:
-        """The validation tasks with the lowest scores."""
+        """Return the table of the validation tasks with the lowest scores."""
         table = Table.grid(padding=(0, 2))
         for task, (score, before) in sorted(self._tasks.items(), key=lambda item: item[1][0])[:_SHOWN_TASKS]:
             table.add_row(f"  {escape(task)}", f"{score:.3f}", "" if before is None else f"[dim]{score - before:+.3f}[/dim]")
         return table
 
     def _object(self, **content: Any) -> None:
-        """A line of the mode `json`."""
+        """Print one JSON object, in mode `json`."""
         self.console.print(json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **content}, ensure_ascii=False), markup=False, soft_wrap=True)
 
     def _write(self, line: str) -> None:
@@ -197,20 +199,20 @@ class Display:
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """A curve as a line of characters."""
+    """Return a curve as one line of block characters."""
     low, high = min(values), max(values)
     return "".join(_BARS[round((value - low) / (high - low or 1) * (len(_BARS) - 1))] for value in values)
 
 
 def _print(console: Console, table: Table) -> None:
     title = table.title
-    table.title = escape(str(title)) if title is not None else None  # which `markup` does not reach
+    table.title = escape(str(title)) if title is not None else None  # `markup=False` does not apply to titles
     console.print(table, markup=False)
     table.title = title
 
 
 def results_table(results: Mapping[str, Any], shots: str) -> Table:
-    """The arms of one number of shots, best first; `meta_trained minus arm` is the paired difference of accuracy."""
+    """Return the table of arms for one number of shots, best first; `meta_trained minus arm` is the paired difference of accuracy."""
     title, columns, rows = result_rows(results, shots)
     table = Table(title=title, title_justify="left")
     for column in columns:
@@ -221,7 +223,7 @@ def results_table(results: Mapping[str, Any], shots: str) -> Table:
 
 
 def result_rows(results: Mapping[str, Any], shots: str) -> tuple[str, list[str], list[list[str]]]:
-    """(title, columns, rows) of the table of one number of shots."""
+    """Return (title, columns, rows) of the table of arms for one number of shots."""
     part, protocol = results["by_shots"][shots], results["protocol"]
     episodes = protocol["episodes_per_task"]
     tasks = f"{len(protocol['tasks'])} meta-test task{'s' if len(protocol['tasks']) > 1 else ''}"
@@ -245,14 +247,14 @@ def result_rows(results: Mapping[str, Any], shots: str) -> tuple[str, list[str],
 
 
 def mean_of(arm: Mapping[str, Any]) -> str:
-    """An arm's mean score in percent, with half of its 95% interval; one episode of each of one or two tasks gives no interval."""
+    """Return an arm's mean score in percent, ± the half-width of its 95% interval; one episode of one or two tasks gives no interval."""
     tasks = arm["per_task"].values()
     has_interval = len(tasks) > 2 or any(task["episodes"] > 1 for task in tasks)
     return f"{100 * arm['mean']:.1f}" + (f" ± {100 * arm['ci95']:.1f}" if has_interval else "")
 
 
 def way_name(protocol: Mapping[str, Any]) -> str:
-    """How many classes an episode has, and of how many where the tasks have more."""
+    """Return the way, with the maximum number of classes per task if that is larger."""
     way = protocol.get("way")
     if way is None:
         return "all-way"
@@ -261,7 +263,7 @@ def way_name(protocol: Mapping[str, Any]) -> str:
 
 
 def gain_line(results: Mapping[str, Any]) -> str | None:
-    """What meta-training has brought, over the same model without it or else over the best other arm that is compared, at the first number of shots."""
+    """Return the gain from meta-training over `no_meta_training`, or else over the best other arm, at the first number of shots."""
     found = {item["against"]: item for item in results["comparisons"] if item["against"] not in OF_TRAINED}
     if not found:
         return None
@@ -273,7 +275,7 @@ def gain_line(results: Mapping[str, Any]) -> str | None:
 
 
 def verdict_lines(results: Mapping[str, Any], shots: str) -> list[str]:
-    """The comparisons in words; those of balanced accuracy too, where classes are unbalanced and it differs."""
+    """Return one line per comparison; with unbalanced classes, also one for balanced accuracy."""
     part = results["by_shots"][shots]
     unbalanced = _is_unbalanced(part)
     lines = [
@@ -288,17 +290,17 @@ def verdict_lines(results: Mapping[str, Any], shots: str) -> list[str]:
                 f"{shots}-shot: {item['arm']} {_VERDICTS[found['verdict']]} {item['against']}: "
                 f"{100 * found['difference']:+.1f} points of {score}, 95% interval {_interval(found)}{_adjusted(found)}"
             )
-    return [*lines, *_what_verdicts_mean(part["comparisons"], len(results["protocol"]["tasks"]))]
+    return [*lines, *_scope_of_verdicts(part["comparisons"], len(results["protocol"]["tasks"]))]
 
 
 def _adjusted(comparison: Mapping[str, Any]) -> str:
-    """p after correction; results of earlier versions have none."""
+    """Return the adjusted p-value as text; results of earlier versions have none."""
     p = comparison.get("p_adjusted")
     return "" if p is None else ", p < 0.001" if p < 0.001 else f", p = {p:.3f}"
 
 
-def _what_verdicts_mean(comparisons: Sequence[Mapping[str, Any]], tasks: int) -> list[str]:
-    """How far the verdicts of a table reach, and what they follow."""
+def _scope_of_verdicts(comparisons: Sequence[Mapping[str, Any]], tasks: int) -> list[str]:
+    """Return the lines that say which tasks the verdicts apply to and which p-values they are based on."""
     known = [item for item in comparisons if "p_adjusted" in item]
     if not known:
         return []
@@ -309,18 +311,18 @@ def _what_verdicts_mean(comparisons: Sequence[Mapping[str, Any]], tasks: int) ->
 
 
 def _is_unbalanced(part: Mapping[str, Any]) -> bool:
-    """Whether balanced accuracy says something else than accuracy."""
+    """Return True if balanced accuracy differs from accuracy for any arm."""
     return any(abs(arm["mean"] - arm["balanced"]) > 1e-9 for arm in part["arms"].values())
 
 
 def score_name(protocol: Mapping[str, Any]) -> str:
-    """What the tasks are scored by; tasks of different kinds have no common name for it."""
+    """Return the name of the score, or "score" if the tasks have different scores."""
     names = set(protocol.get("scores", {}).values()) or {"accuracy"}
     return names.pop() if len(names) == 1 else "score"
 
 
 def _interval(comparison: Mapping[str, Any]) -> str:
-    """The interval of a difference, in percentage points."""
+    """Return the interval of a difference, in percentage points."""
     low, high = comparison["ci95"]
     return f"[{100 * low:+.1f}, {100 * high:+.1f}]"
 

@@ -1,4 +1,4 @@
-"""metrics.jsonl: the complete record of a run, one JSON object a line."""
+"""metrics.jsonl: the complete record of a run, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import IO, Any
 
 
 class MetricsLog:
-    """Appends records; `position` in a checkpoint makes a resumed run continue exactly where the checkpoint was taken.
+    """Append-only log. A checkpoint stores its `position`, so that a resumed run continues exactly after the records of the checkpoint.
 
-    Records hold numbers that a resumed run repeats bit for bit; times and memory go to timings.jsonl.
+    Records hold only numbers that are bit-identical in a resumed run; time and memory are logged to timings.jsonl.
     """
 
     def __init__(self, path: Path | None, position: int | None = None):
-        """path: None: nothing is kept, in a process that is not the first one of its run."""
+        """path: None: write nothing, for ranks other than 0."""
         self._file: IO[bytes] | None = None
         if path is None:
             return
         self._file = path.open("a+b")
         size = path.stat().st_size
-        # Without a position all whole lines stay; one that a crash has cut short would spoil the next.
+        # Without a position, all complete lines stay; appending to a line truncated by a crash would corrupt the next record.
         self._file.truncate(_whole_lines(self._file, size) if position is None else min(position, size))
 
     def write(self, **record: Any) -> None:
-        """Add a record; a number that is not finite, which JSON has not, becomes null."""
+        """Append a record; non-finite numbers, which JSON cannot represent, become null."""
         if self._file is None:
             return
         plain = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in record.items()}
@@ -35,7 +35,7 @@ class MetricsLog:
         self._file.flush()
 
     def position(self) -> int:
-        """Bytes so far, all of them on the disk."""
+        """Return the length of the file in bytes, after flushing it to disk."""
         if self._file is None:
             return 0
         os.fsync(self._file.fileno())
@@ -47,7 +47,7 @@ class MetricsLog:
 
 
 def _whole_lines(file: IO[bytes], size: int) -> int:
-    """The length of a file of this size without a last line that does not end."""
+    """Return the length of a file of this size without an incomplete last line."""
     end = size
     while end > 0:
         begin = max(0, end - 4096)
@@ -60,12 +60,12 @@ def _whole_lines(file: IO[bytes], size: int) -> int:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All records; a last line cut short by a crash is left out."""
+    """Return all records; a last line truncated by a crash is ignored."""
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
 
 
 def validation_scores(records: Sequence[Mapping[str, Any]]) -> list[float]:
-    """The score of each validation among these records, in order."""
+    """Return the validation scores among these records, in order."""
     return [record.get("accuracy", record.get("balanced_accuracy")) for record in records if record.get("split") == "meta_validation"]

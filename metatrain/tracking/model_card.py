@@ -1,4 +1,4 @@
-"""Model cards: what a model learned from, how well it does, at what cost, and what that does not say."""
+"""Model cards: training data, scores, cost and limitations of a model."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from huggingface_hub import ModelCardData
 
 from metatrain.tracking.console import mean_of, way_name
 
-_SHOWN = 40  # names of tasks or labels
+_SHOWN = 40  # maximum number of task or label names listed
 
 
 def meta_trained_card(
     config: Mapping[str, Any], results: Mapping[str, Any], tasks: Mapping[str, Sequence[str]], updates: int, seconds: float, device: str, version: str
 ) -> str:
-    """The card of a meta-trained model, README.md of its directory.
+    """Return the card of a meta-trained model, README.md of its directory.
 
-    config: of `train`; results: results.json; tasks: names of the tasks of each split; updates: meta-updates in the model;
-    seconds: of training.
+    config: settings of `train`; results: results.json; tasks: names of the tasks of each split; updates: number of meta-updates;
+    seconds: training time.
     """
     algorithm, episode, outer = config["algorithm"], config["episode"], config["outer"]
     head = "yes" if algorithm["adapt"] == "head" else f"no (algorithm.adapt={algorithm['adapt']})"
@@ -68,7 +68,7 @@ def meta_trained_card(
 
 
 def finetuned_card(checkpoint: str, results: Mapping[str, Any], library: str, seed: int, version: str) -> str:
-    """The card of a finetuned model; results: results.json of `finetune`; library: what loads it."""
+    """Return the card of a finetuned model; results: results.json of `finetune`; library: the library that loads the model."""
     labels, folds = results["labels"], results.get("cross_validation")
     test: dict[str, Any] = results.get("test", {})
     given = "data=PICTURE" if library == "metatrain" else 'text="..."'
@@ -98,7 +98,7 @@ def finetuned_card(checkpoint: str, results: Mapping[str, Any], library: str, se
 
 
 def _front(library: str, base: str | None) -> str:
-    """What the hub reads of a card. A base that is a path says nothing to others."""
+    """Return the YAML metadata of a card; a base model that is a local path is left out."""
     known = base if base and not base.startswith(("/", ".", "~")) else None
     return f"---\n{ModelCardData(library_name=library, base_model=known, tags=['metatrain', 'few-shot', 'meta-learning']).to_yaml()}\n---\n"
 
@@ -121,6 +121,6 @@ def _results(results: Mapping[str, Any]) -> list[str]:
 
 
 def _some(names: Sequence[str]) -> str:
-    """Names as code, cut where there are many."""
+    """Return names as code, at most `_SHOWN`."""
     shown = ", ".join(f"`{name.replace('|', '/').replace('`', '')}`" for name in names[:_SHOWN])
     return f"{shown}, ..." if len(names) > _SHOWN else shown

@@ -1,7 +1,7 @@
-"""The process that speaks to Weights & Biases: one JSON object a line comes in by standard input, and what is to be said goes out.
+"""Separate process that talks to Weights & Biases: reads one JSON object per line from standard input, and prints messages for the user.
 
-It is apart from the run, so that whatever happens in it (a server that does not answer, a crash, an exit that waits for uploads)
-costs the run nothing. At the end of its input without `finish`, the run is marked as crashed there.
+The separation protects the run from all failures of W&B: a server that does not answer, a crash, an exit that waits for uploads. If the
+input ends without `finish`, W&B marks the run as crashed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import wandb
 
 
 def main() -> None:
-    """Start the run that the first line describes, log what follows, and finish it."""
+    """Start the W&B run described by the first line, log the following records, and finish the run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the run decides when this process ends
     first = json.loads(sys.stdin.readline())
     settings = wandb.Settings(silent=True, init_timeout=first.pop("seconds"), console="off")
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def _attach(run: Any, page: str | None, pictures: Mapping[str, str], tables: Mapping[str, Any], model: str | None, model_facts: Mapping[str, Any]) -> None:
-    """What `Attached` has: a page, pictures, tables, and the model as an artifact that this run has made."""
+    """Log the fields of `Attached`: report, charts and tables, and the model as an artifact."""
     found: dict[str, Any] = {f"charts/{name}": wandb.Image(path) for name, path in pictures.items()}
     found.update({f"tables/{name}": wandb.Table(columns=table["columns"], data=table["rows"]) for name, table in tables.items()})
     if page is not None:

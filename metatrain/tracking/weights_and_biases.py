@@ -27,31 +27,31 @@ from metatrain.errors import UserError
 from metatrain.tracking.config import TrackingConfig
 
 MODES = ("auto", "wandb", "offline", "none")
-_START_SECONDS = 20  # that the process waits for the first contact with the server
-_END_SECONDS = 30  # that a finished run waits for what is being uploaded
-_AWAY_SECONDS = 2  # that it waits for a server that does not answer
+_START_SECONDS = 20  # timeout of the first contact with the server
+_END_SECONDS = 30  # timeout of uploads at the end of a run
+_AWAY_SECONDS = 2  # the same if the server does not answer
 
 
 @dataclass(frozen=True)
 class Attached:
-    """What W&B gets at the end of a run beside numbers; files by their paths."""
+    """Files and tables that W&B gets at the end of a run; files are paths."""
 
     page: str | None = None  # the report
     pictures: dict[str, str] = field(default_factory=dict)  # charts, by name
     tables: dict[str, dict[str, list[Any]]] = field(default_factory=dict)  # by name: `columns` and `rows`
-    model: str | None = None  # a directory, for an artifact
-    model_facts: dict[str, Any] = field(default_factory=dict)  # what the artifact says of itself
+    model: str | None = None  # model directory, uploaded as an artifact
+    model_facts: dict[str, Any] = field(default_factory=dict)  # metadata of the artifact
 
 
 class WandbRun:
-    """Sends records to W&B through a process of its own, or does nothing. After a failure it does nothing, with one warning."""
+    """Connection to W&B through a separate process; does nothing if W&B is not used, or after a failure, which gives one warning."""
 
     def __init__(self, config: TrackingConfig, name: str, folder: Path, settings: Any, say: Callable[[str], None], run_id: str | None = None, after: int = 0):
-        """`settings` is the run's configuration, a dataclass; `run_id` that of the W&B run to go on with, which has the steps up to `after`."""
+        """settings: the run's configuration, a dataclass; run_id: the W&B run to resume, which already has the steps up to `after`."""
         self.run_id = run_id
         self._say, self._after, self._folder = say, after, folder
         self._process: subprocess.Popen[str] | None = None
-        self._said: deque[dict[str, Any]] = deque()  # by the process, and not yet seen
+        self._said: deque[dict[str, Any]] = deque()  # messages of the process that have not been handled yet
         self._server: str | None = None
         mode = _mode(config.mode)
         if mode is None:
@@ -74,7 +74,7 @@ class WandbRun:
             "mode": mode,
             "seconds": _START_SECONDS,
         }
-        # In a session of its own, so that Ctrl-C reaches the run alone; -P: no module is taken from the working directory.
+        # In its own session, so that Ctrl-C reaches only the run; -P: import no module from the working directory.
         command = [sys.executable, "-P", "-m", "metatrain.tracking.wandb_process"]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         try:
@@ -90,19 +90,19 @@ class WandbRun:
         self._send(first)
 
     def log(self, step: int, record: Mapping[str, Any]) -> None:
-        """Hand over a record; it is not waited for. Steps that W&B has already, from before a resume, are not sent again."""
+        """Send a record without waiting. Steps that W&B already has from before a resume are not sent again."""
         self._hear()
         if self._process is not None and step > self._after:
             self._send({"log": dict(record), "step": step})
 
     @property
     def is_on(self) -> bool:
-        """Whether anything is sent."""
+        """True if records are sent."""
         self._hear()
         return self._process is not None
 
     def finish(self, summary: Mapping[str, Any], attached: Attached | None = None) -> None:
-        """Send the last numbers and files, and wait a little for their arrival."""
+        """Send the summary and the files, and wait a limited time for the upload."""
         self._hear()
         process = self._process
         if process is None:
@@ -124,7 +124,7 @@ class WandbRun:
         self._kill()
 
     def close(self) -> None:
-        """End the process of a run that was stopped or has failed, if it is there, with a moment for what is on its way."""
+        """End the process after a run was stopped or has failed; it gets `_AWAY_SECONDS` to send what is queued."""
         if self._process is None:
             return
         self._lines.put(None)
@@ -144,7 +144,7 @@ class WandbRun:
         self._lines.put(json.dumps(message) + "\n")
 
     def _hear(self) -> None:
-        """Pass on what the process has said."""
+        """Handle the messages of the process."""
         while self._said:
             message = self._said.popleft()
             if "error" in message:
@@ -157,7 +157,7 @@ class WandbRun:
 
     def _write(self, process: subprocess.Popen[str]) -> None:
         assert process.stdin is not None
-        with suppress(OSError, ValueError):  # the process is gone, and has said why
+        with suppress(OSError, ValueError):  # the process has ended, and its last message says why
             while (line := self._lines.get()) is not None:
                 process.stdin.write(line)
                 process.stdin.flush()
@@ -170,14 +170,14 @@ class WandbRun:
             try:
                 self._said.append(json.loads(line))
             except ValueError:
-                continue  # W&B's own words
+                continue  # printed by W&B itself
             heard = heard or "error" in self._said[-1]
         if process.wait() != 0 and not heard:
             self._said.append({"error": f"its process ended with exit code {process.returncode}"})
 
 
 def check_tracking(config: TrackingConfig) -> None:
-    """Raises: UserError: the mode is unknown, or W&B is to be used online without a key."""
+    """Raises: UserError: the mode is unknown, or online mode has no API key."""
     if config.mode not in MODES:
         raise UserError(f"tracking.mode={config.mode} is unknown; choose one of {', '.join(MODES)}")
     if config.mode == "wandb" and _mode(config.mode) == "online" and not has_key():
@@ -188,28 +188,28 @@ def check_tracking(config: TrackingConfig) -> None:
 
 
 def _answers(server: str | None) -> bool:
-    """Whether the server answers at all; never takes longer than `_AWAY_SECONDS`."""
+    """Return True if the server answers within `_AWAY_SECONDS`."""
     if server is None:
-        return False  # the process has not got as far as to say whom it asks
+        return False  # the process has not reported its server yet
     found: list[bool] = []
 
     def ask() -> None:
         try:
             urllib.request.urlopen(server, timeout=_AWAY_SECONDS).close()
         except urllib.error.HTTPError:
-            pass  # an answer too
+            pass  # an HTTP error is an answer
         except (OSError, http.client.HTTPException):
             return
         found.append(True)
 
-    thread = threading.Thread(target=ask, daemon=True)  # looking up a name has no time limit of its own
+    thread = threading.Thread(target=ask, daemon=True)  # a name lookup has no timeout of its own
     thread.start()
     thread.join(_AWAY_SECONDS)
     return bool(found)
 
 
 def _mode(choice: str) -> str | None:
-    """The mode of W&B: online | offline | None, which is none of it. The environment decides between the first two unless the setting does."""
+    """Return the mode of W&B: online | offline | None (not used). With `auto` and `wandb`, the environment variables of W&B apply."""
     if choice in ("none", "offline"):
         return None if choice == "none" else choice
     if _is_disabled():
@@ -224,7 +224,7 @@ def _is_disabled() -> bool:
 
 
 def has_key() -> bool:
-    """Whether W&B would find a key; asked without importing it, which takes a second."""
+    """Return True if W&B would find an API key; checked without importing wandb, which takes a second."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     try:

@@ -140,7 +140,7 @@ def test_an_option_of_the_users_own_is_suggested_and_a_file_that_builds_on_itsel
     assert found.code == 2 and "did you mean 'tickets'?" in found.err
     (tmp_path / "mine" / "tasks" / "reviews.yaml").write_text("defaults:\n  - reviews\nsize_power: 1\n")
     found = cli("tasks", "--config-dir", "mine")
-    assert found.code == 2 and "lead back to itself; mine is searched first" in found.err and len(found.err.splitlines()) == 1
+    assert found.code == 2 and "refers back to the file itself; mine is searched first" in found.err and len(found.err.splitlines()) == 1
 
 
 def test_the_settings_can_be_shown_without_running(cli, tmp_path):
