@@ -1,21 +1,33 @@
-"""Plug-ins: heads, inner rules and task sources that other packages register as entry points; packages of optional extras.
+"""Plug-ins: components that other packages announce by entry points; and packages that the extras install.
 
 A setting names an entry point of an installed package, never a module.
 """
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from typing import Any
 
 from metatrain.errors import UserError
 
-HEADS, INNER_RULES, SOURCES = "metatrain.heads", "metatrain.inner_rules", "metatrain.sources"  # groups of entry points
+# Groups of entry points.
+HEADS, INNER_RULES, SOURCES = "metatrain.heads", "metatrain.inner_rules", "metatrain.sources"
+ADAPTED, MODES, ARMS, SELF_SUPERVISED = "metatrain.adapted", "metatrain.meta_gradients", "metatrain.arms", "metatrain.self_supervised"
+KINDS = {
+    HEADS: "head",
+    INNER_RULES: "inner rule",
+    ADAPTED: "adapted parameters",
+    MODES: "meta-gradient",
+    ARMS: "arm",
+    SOURCES: "task source",
+    SELF_SUPERVISED: "self-supervised task",
+}
 
 
 def check_installed(what: str, module: str, extra: str) -> None:
-    """Raises: UserError: the module of an extra, needed by `what`, is not installed. Called before work begins; does not import the module."""
+    """Raises: UserError: `what` needs the module of an extra that is not installed. The module is not imported, so that the check is quick."""
     if find_spec(module) is None:
         raise UserError(f"{what} needs {module}, which is not installed; run: pip install 'metatrain-nlp[{extra}]'")
 
@@ -25,19 +37,29 @@ def names(group: str) -> list[str]:
     return sorted(entry_points(group=group).names)
 
 
+def installed() -> Iterator[tuple[str, str, str]]:
+    """Yield (kind, name, package) of every plug-in."""
+    for group, kind in KINDS.items():
+        for entry in sorted(entry_points(group=group), key=lambda entry: entry.name):
+            yield kind, entry.name, _package(entry)
+
+
 def load(group: str, name: str) -> Any | None:
-    """Return the object registered under this name, or None.
+    """Load what a package announces under this name; None: no package does.
 
     Raises:
-        UserError: several packages register the name, or the object cannot be imported.
+        UserError: several packages announce it, or it cannot be imported.
     """
     found = tuple(entry_points(group=group, name=name))
     if not found:
         return None
     if len(found) > 1:
-        packages = ", ".join(str(entry.dist.name if entry.dist else entry.value) for entry in found)
-        raise UserError(f"{name} of {group} is registered by several packages ({packages}); uninstall all but one")
+        raise UserError(f"{name} of {group} is registered by several packages ({', '.join(map(_package, found))}); uninstall all but one")
     try:
         return found[0].load()
     except (ImportError, AttributeError) as error:
         raise UserError(f"{name} of {group} ({found[0].value}) cannot be imported: {error}") from error
+
+
+def _package(entry: EntryPoint) -> str:
+    return str(entry.dist.name if entry.dist else entry.value)

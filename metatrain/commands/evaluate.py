@@ -52,7 +52,8 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.checkpoints.opening import open_checkpoint, open_joint
     from metatrain.commands.meta_test import MetaTest
     from metatrain.errors import Stopped
-    from metatrain.evaluation.arms import arms_of, check_arms, check_learner, make_arms
+    from metatrain.evaluation.arms import Learners, make_arms
+    from metatrain.evaluation.chosen_arms import check_arms, check_learner, chosen_arms
     from metatrain.evaluation.protocol import Setup, check_evaluation, names_notes
     from metatrain.evaluation.text_scores import check_scores
     from metatrain.report.page import write_report
@@ -78,7 +79,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
         fit_adaptation(config.hardware, opened.learner, device)
         tasks, task_notes = _test_tasks(config, opened.config)
         check_evaluation(config.evaluation, tasks, opened.episode, opened.learner.algorithm)
-        names = arms_of(config.evaluation, opened.learner.algorithm)
+        names = chosen_arms(config.evaluation, opened.learner.algorithm)
         check_learner(names, opened.learner)
         tokens = opened.learner.model.tokens()
         tokens.check(tasks)
@@ -88,7 +89,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
         run = RunDirectory.create(path, config, overrides, "evaluate")
         display.log_to(run.log)
         with recorded(run), StopRequest() as stop:
-            arms = make_arms(names, opened.learner, opened.untrained(), config.evaluation, joint)
+            arms = make_arms(names, Learners(opened.learner, opened.untrained(), config.evaluation, joint))
 
             def give_way() -> None:
                 if stop:

@@ -17,7 +17,8 @@ from metatrain.checkpoints.saving import save_model
 from metatrain.commands.job import Job
 from metatrain.commands.meta_test import MetaTest
 from metatrain.config.schema import TrainConfig
-from metatrain.evaluation.arms import arms_of, check_learner, make_arms
+from metatrain.evaluation.arms import Learners, make_arms
+from metatrain.evaluation.chosen_arms import check_learner, chosen_arms
 from metatrain.evaluation.protocol import Setup, check_evaluation, names_notes
 from metatrain.meta.algorithm import check_algorithm
 from metatrain.meta.learner import Learner
@@ -128,7 +129,7 @@ def _prepare(config: TrainConfig, ranks: Ranks, display: Display) -> Prepared:
     display.say(f"tasks: {tasks.name}, {', '.join(sizes)}")
     learner = build_learner(Recipe.of_run(config, tasks.meta_train), device, dtype, display.say, tasks.training_texts())
     display.say(fit_memory(config, learner, tasks.meta_train, device, ranks))
-    arms = arms_of(config.evaluation, config.algorithm)
+    arms = chosen_arms(config.evaluation, config.algorithm)
     check_learner(arms, learner)
     joint = open_joint(config.evaluation.joint, config, device, dtype, display.say)
     tokens = learner.model.tokens()
@@ -173,7 +174,7 @@ def _meta_test(prepared: Prepared, recipe: Recipe, trainer: Trainer, context: Ru
     if config.hardware.max_memory is not None:
         hardware.give_back()
     untrained = build_learner(recipe, prepared.device, prepared.dtype)
-    arms = make_arms(prepared.arms, prepared.learner, untrained, config.evaluation, prepared.joint)
+    arms = make_arms(prepared.arms, Learners(prepared.learner, untrained, config.evaluation, prepared.joint))
     seed = config.evaluation.seed_of(config.seed)
     setup = Setup(tasks.meta_test, prepared.tokens, config.episode, config.evaluation, seed, tasks.meta_validation)
     test = MetaTest(arms, setup, run, display, trainer.stop_evaluation, context.ranks)

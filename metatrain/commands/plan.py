@@ -161,12 +161,13 @@ def _evaluation(config: TrainConfig, learner: Learner, tasks: TaskDistribution, 
     """Seconds that all validations and the meta-test take, from one episode of each."""
     import time
 
-    from metatrain.evaluation.arms import arms_of, make_arms
+    from metatrain.evaluation.arms import Learners, make_arms
+    from metatrain.evaluation.chosen_arms import chosen_arms
     from metatrain.evaluation.protocol import EpisodeSet, episode_settings, run_arms
     from metatrain.training.check import validation_settings
 
     def seconds_of(names: list[str], settings: EpisodeConfig, split: str) -> float:
-        arms = make_arms(names, learner, learner, config.evaluation, learner)
+        arms = make_arms(names, Learners(learner, learner, config.evaluation, learner))
         begin = time.perf_counter()
         run_arms(arms, EpisodeSet(tasks.split(split)[:1], tokens, settings, 1, config.evaluation.seed_of(config.seed), split))
         return time.perf_counter() - begin
@@ -179,7 +180,7 @@ def _evaluation(config: TrainConfig, learner: Learner, tasks: TaskDistribution, 
     for shots in config.evaluation.shots:
         episodes = len(tasks.meta_test) * config.evaluation.episodes
         settings = episode_settings(config.episode, config.evaluation, shots)
-        total += episodes * seconds_of(arms_of(config.evaluation, config.algorithm), settings, "meta_test")
+        total += episodes * seconds_of(chosen_arms(config.evaluation, config.algorithm), settings, "meta_test")
     return total
 
 

@@ -1,29 +1,32 @@
-"""Arms: methods for a new task, compared on the same episodes."""
+"""Arms: methods compared on the same episodes, each with a row that states what it needs and where it is a default.
+
+To add an arm, add a class with `predict` and its row in `ROWS`; another package announces a row (`ArmRow`) in the entry-point group
+`metatrain.arms`.
+"""
 
 from __future__ import annotations
 
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from scipy.special import softmax
 
+from metatrain import plugins
 from metatrain.errors import UserError
-from metatrain.evaluation.config import ARMS, ENCODINGS_ONLY, JOINT, EvaluationConfig
-from metatrain.evaluation.full_finetune import FullFinetuned
+from metatrain.evaluation.config import EvaluationConfig
+from metatrain.evaluation.full_finetune import FullFinetuned, check_full_finetune
 from metatrain.evaluation.logistic_regression import logistic_regression
 from metatrain.evaluation.prediction import Arm, Prediction
 from metatrain.evaluation.setfit_arm import SetFit, check_setfit
 from metatrain.gradient.inner_rules import HEAD
 from metatrain.gradient.parameters import Parameters
-from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.learner import Learner
-from metatrain.models.heads import IN_CONTEXT, LANGUAGE
-from metatrain.plugins import check_installed
 from metatrain.tasks.encoded_episode import EncodedEpisode
 
 
@@ -31,7 +34,7 @@ class FrozenFeatures:
     """Encodings of a frozen encoder, cached: a query that occurs in several episodes or arms is encoded once."""
 
     def __init__(self, learner: Learner):
-        self.learner: Any = learner  # an EncoderLearner: `arms_of` has refused these arms of others
+        self.learner: Any = learner  # an EncoderLearner: `chosen_arms` refuses these arms for others
         self._known: dict[bytes, np.ndarray] = {}
 
     def new(self, texts: Sequence[np.ndarray]) -> np.ndarray:
@@ -159,85 +162,159 @@ class FrozenPrototypes(_Frozen):
         return lambda queries: softmax(-((queries[:, None] - means) ** 2).sum(-1), axis=1)
 
 
-def arms_of(config: EvaluationConfig, algorithm: AlgorithmConfig) -> list[str]:
-    """Return the names of the arms to compare.
+@dataclass(frozen=True)
+class Learners:
+    """What arms are made from: the compared learners and the settings of the evaluation."""
+
+    trained: Learner
+    untrained: Learner  # the same learner before meta-training
+    config: EvaluationConfig
+    joint: Learner | None = None  # the learner of joint training that `evaluation.joint` names
+
+    @cached_property
+    def features(self) -> FrozenFeatures:
+        """Encodings before meta-training, shared by all arms that use them."""
+        return FrozenFeatures(self.untrained)
+
+    @cached_property
+    def meta_trained(self) -> Adapted:
+        """The meta-trained learner's inner loop."""
+        return Adapted(self.trained)
+
+    @property
+    def jointly_trained(self) -> Learner:
+        assert self.joint is not None  # `chosen_arms` refuses the arms of joint training without one
+        return self.joint
+
+    def full_finetuned(self, start: Learner) -> FullFinetuned:
+        assert isinstance(start, EncoderLearner)  # `chosen_arms` refuses this arm for others
+        return FullFinetuned(start, self.config.full_finetune)
+
+
+# Comparisons in which an arm is a default (`evaluation.arms=null`): of encoders; of encoders whose method reads label names; with a run of joint
+# training; of language models; of language models with an inner loop.
+ENCODERS, LABEL_NAMES, JOINT, LANGUAGE_MODELS, INNER_LOOP = "encoders", "label names", "joint training", "language models", "inner loop"
+
+
+@dataclass(frozen=True)
+class ArmRow:
+    """An arm: how it is made, what it needs, and where it is a default."""
+
+    description: str  # one line, for `metatrain ls arms`
+    make: Callable[[Learners], Arm]
+    default_in: tuple[str, ...] = ()  # comparisons in which it is a default
+    needs_encodings: bool = True  # whether it needs encodings, which language models do not have
+    needs_label_names: bool = False  # whether it needs a method that reads label names
+    needs_joint: bool = False  # whether it needs a run of joint training (evaluation.joint)
+    reads_pairs: bool = True  # whether it reads text pairs
+    is_diagnostic: bool = False  # whether it shows what the meta-trained model uses, rather than another way to a model
+    package: tuple[str, str] | None = None  # a module that it needs, and the extra that installs it
+    check_config: Callable[[EvaluationConfig], None] | None = None  # raises UserError if its settings make no sense
+    check_model: Callable[[Any], None] | None = None  # raises UserError if it cannot use this model
+
+
+ROWS: dict[str, ArmRow] = {
+    "meta_trained": ArmRow(
+        "the meta-trained model, adapted to the support set", lambda learners: learners.meta_trained, (ENCODERS, LANGUAGE_MODELS), needs_encodings=False
+    ),
+    "no_meta_training": ArmRow(
+        "the same method before meta-training",
+        lambda learners: Adapted(learners.untrained, features=learners.features),
+        (ENCODERS, LANGUAGE_MODELS),
+        needs_encodings=False,
+    ),
+    "without_adaptation": ArmRow(
+        "the meta-trained model without inner steps",
+        lambda learners: learners.meta_trained.after(0),
+        (INNER_LOOP,),
+        needs_encodings=False,
+        is_diagnostic=True,
+    ),
+    "shuffled_labels": ArmRow(
+        "the meta-trained model, adapted to shuffled support labels",
+        lambda learners: ShuffledLabels(learners.meta_trained),
+        needs_encodings=False,
+        is_diagnostic=True,
+    ),
+    "logistic_regression": ArmRow(
+        "logistic regression on the encodings before meta-training", lambda learners: FrozenLogisticRegression(learners.features), (ENCODERS,)
+    ),
+    "prototypes": ArmRow("nearest class mean of the encodings before meta-training", lambda learners: FrozenPrototypes(learners.features), (ENCODERS,)),
+    "logistic_regression_with_names": ArmRow(
+        "logistic regression, with label names as further examples",
+        lambda learners: WithNames(FrozenLogisticRegression(learners.features)),
+        (LABEL_NAMES,),
+    ),
+    "names_only": ArmRow(
+        "the meta-trained model, adapted to the label names only",
+        lambda learners: NamesOnly(learners.meta_trained),
+        (LABEL_NAMES,),
+        needs_label_names=True,
+        is_diagnostic=True,
+    ),
+    "full_finetune": ArmRow(
+        "full finetuning of the encoder before meta-training",
+        lambda learners: learners.full_finetuned(learners.untrained),
+        check_config=check_full_finetune,
+    ),
+    "full_finetune_of_trained": ArmRow(
+        "full finetuning of the meta-trained encoder", lambda learners: learners.full_finetuned(learners.trained), check_config=check_full_finetune
+    ),
+    "setfit": ArmRow(
+        "SetFit (Tunstall et al. 2022), by its authors' package",
+        lambda learners: SetFit(learners.untrained),
+        reads_pairs=False,
+        package=("setfit", "compare"),
+        check_model=check_setfit,
+    ),
+    "setfit_with_names": ArmRow(
+        "SetFit, with label names as further examples",
+        lambda learners: WithNames(SetFit(learners.untrained)),
+        reads_pairs=False,
+        package=("setfit", "compare"),
+        check_model=check_setfit,
+    ),
+    "joint": ArmRow("joint training, with its own head", lambda learners: Adapted(learners.jointly_trained), (JOINT,), needs_joint=True),
+    "joint_logistic_regression": ArmRow(
+        "logistic regression on the encodings of joint training",
+        lambda learners: FrozenLogisticRegression(FrozenFeatures(learners.jointly_trained)),
+        (JOINT,),
+        needs_joint=True,
+    ),
+}
+
+
+def names_of_arms() -> tuple[str, ...]:
+    """The names of all arms, those of plug-ins last."""
+    return (*ROWS, *plugins.names(plugins.ARMS))
+
+
+def find_row(name: str) -> ArmRow | None:
+    """The row of an arm, from this package or a plug-in; None: there is no such arm."""
+    found: ArmRow | None = ROWS.get(name) or plugins.load(plugins.ARMS, name)
+    return found
+
+
+def row_of(name: str) -> ArmRow:
+    """Return the row of an arm.
 
     Raises:
-        UserError: an arm is unknown, or its requirements are not met.
+        UserError: there is no such arm.
     """
-    writes = algorithm.head in LANGUAGE
-    if config.arms is None:
-        if writes:
-            return ["meta_trained", "no_meta_training", *(() if algorithm.head == IN_CONTEXT else ("without_adaptation",))]
-        names = ("logistic_regression_with_names", "names_only") if algorithm.label_names else ()
-        return ["meta_trained", "no_meta_training", "logistic_regression", "prototypes", *names, *(JOINT if config.joint else ())]
-    if config.arms:
-        check_arms(config.arms)
-    for name in config.arms:
-        if writes and name in ENCODINGS_ONLY:
-            raise UserError(f"evaluation.arms: {name} needs encodings, and algorithm.head={algorithm.head} has none; remove it")
-        if name in JOINT and config.joint is None:
-            raise UserError(f"evaluation.arms: {name} needs a run of joint training: metatrain train algorithm=multitask ..., then evaluation.joint=RUN")
-        if name == "names_only" and not algorithm.label_names:
-            raise UserError("evaluation.arms: names_only needs label names; set algorithm.label_names=true, or remove it")
-    return list(config.arms)
+    row = find_row(name)
+    if row is None:
+        raise UserError(f"evaluation.arms: no arm {name!r}; choose from {', '.join(names_of_arms())}")
+    return row
 
 
-def make_arms(names: Sequence[str], trained: Learner, untrained: Learner, config: EvaluationConfig, joint: Learner | None = None) -> dict[str, Arm]:
-    """Return the arms with these names.
-
-    untrained: the same learner before meta-training; joint: the learner of the run `evaluation.joint`. Both get the memory limit of `trained`.
-    """
-    for learner in (untrained, *((joint,) if joint else ())):
-        learner.memory = trained.memory
-    frozen, of_trained = FrozenFeatures(untrained), FrozenFeatures(trained)
-    regression = FrozenLogisticRegression(frozen)
-    meta_trained = Adapted(trained, features=of_trained)
-    makers: dict[str, Callable[[], Arm]] = {
-        "meta_trained": lambda: meta_trained,
-        "without_adaptation": lambda: Adapted(trained, steps=0, features=of_trained),
-        "shuffled_labels": lambda: ShuffledLabels(meta_trained),
-        "names_only": lambda: NamesOnly(meta_trained),
-        "no_meta_training": lambda: Adapted(untrained, features=frozen),
-        "logistic_regression": lambda: regression,
-        "logistic_regression_with_names": lambda: WithNames(regression),
-        "prototypes": lambda: FrozenPrototypes(frozen),
-        "full_finetune": lambda: _full_finetune(untrained, config),
-        "full_finetune_of_trained": lambda: _full_finetune(trained, config),
-        "setfit": lambda: SetFit(untrained),
-        "setfit_with_names": lambda: WithNames(SetFit(untrained)),
-        "joint": lambda: Adapted(_there(joint)),
-        "joint_logistic_regression": lambda: FrozenLogisticRegression(FrozenFeatures(_there(joint))),
-    }
-    return {name: makers[name]() for name in names}
+def make_arms(names: Sequence[str], learners: Learners) -> dict[str, Arm]:
+    """The arms of these names; all learners get the memory limit of the meta-trained one."""
+    for learner in (learners.untrained, *((learners.joint,) if learners.joint else ())):
+        learner.memory = learners.trained.memory
+    return {name: row_of(name).make(learners) for name in names}
 
 
-def _full_finetune(start: Learner, config: EvaluationConfig) -> FullFinetuned:
-    assert isinstance(start, EncoderLearner)  # `arms_of` has refused it of others
-    return FullFinetuned(start, config.full_finetune)
-
-
-def _there(joint: Learner | None) -> Learner:
-    assert joint is not None  # `arms_of` has refused the arms of joint training without one
-    return joint
-
-
-def check_learner(names: Sequence[str], learner: Learner) -> None:
-    """Check, before anything is trained, that the learner's model supports these arms.
-
-    Raises:
-        UserError: it does not support one of them.
-    """
-    if any(name.startswith("setfit") for name in names):
-        check_setfit(learner.model)
-
-
-def check_arms(names: Sequence[str]) -> None:
-    """Raises: UserError: an arm is unknown or needs a package that is not installed, or the list is empty."""
-    if not names:
-        raise UserError(f"evaluation.arms is empty; choose from {', '.join(ARMS)}")
-    for name in names:
-        if name not in ARMS:
-            raise UserError(f"evaluation.arms: no arm {name!r}; choose from {', '.join(ARMS)}")
-        if name.startswith("setfit"):
-            check_installed(f"evaluation.arms: {name}", "setfit", "compare")
+def is_diagnostic(name: str) -> bool:
+    """Whether an arm shows what the meta-trained model uses, rather than another way to a model."""
+    row = find_row(name)
+    return row is not None and row.is_diagnostic

@@ -6,16 +6,6 @@ from dataclasses import dataclass, field
 
 from metatrain.gradient.config import InnerConfig
 
-JOINT = ("joint", "joint_logistic_regression")  # arms of a run of joint training
-# Arms that need encodings, which language models do not have.
-ENCODINGS_ONLY = (
-    *("logistic_regression", "logistic_regression_with_names", "prototypes", "names_only"),
-    *("full_finetune", "full_finetune_of_trained", "setfit", "setfit_with_names"),
-    *JOINT,
-)
-OF_TRAINED = ("without_adaptation", "shuffled_labels", "names_only")  # arms that show what the meta-trained model learns from
-ARMS = ("meta_trained", "no_meta_training", "without_adaptation", "shuffled_labels", *ENCODINGS_ONLY)
-
 
 @dataclass
 class FullFinetuneConfig(InnerConfig):

@@ -10,9 +10,9 @@ import numpy as np
 
 from metatrain.errors import UserError
 from metatrain.evaluation import statistics
-from metatrain.evaluation.arms import arms_of
+from metatrain.evaluation.chosen_arms import check_settings, chosen_arms
 from metatrain.evaluation.config import EvaluationConfig
-from metatrain.evaluation.full_finetune import VALIDATION_EPISODES, VALIDATION_TASKS, FullFinetuned, check_full_finetune
+from metatrain.evaluation.full_finetune import VALIDATION_EPISODES, VALIDATION_TASKS, FullFinetuned
 from metatrain.evaluation.prediction import Arm, Prediction
 from metatrain.evaluation.sharing import Alone, Workers
 from metatrain.evaluation.text_scores import SCORES, check_score
@@ -23,7 +23,6 @@ from metatrain.tasks.encoded_episode import EncodedEpisode, encode_episode, raw_
 from metatrain.tasks.episodes import Episode, check_tasks, task_episode
 from metatrain.tasks.label_names import unread_note
 from metatrain.tasks.task import Task
-from metatrain.tasks.texts import PAIR
 from metatrain.tasks.tokens import Tokens
 
 FORMAT = 1
@@ -153,11 +152,10 @@ def check_evaluation(config: EvaluationConfig, tasks: Sequence[Task], episode: E
     Raises:
         UserError: a value is invalid, an arm is unknown, or tasks are too small.
     """
-    names = arms_of(config, algorithm)
+    names = chosen_arms(config, algorithm)
     if not names:
         return
-    if any(name.startswith("setfit") for name in names) and any(PAIR in task.texts[0] for task in tasks):
-        raise UserError("evaluation.arms: setfit reads single texts, but the tasks have text pairs; remove it")
+    check_settings(names, config, tasks)
     if algorithm.head == "linear" and config.way not in (None, episode.way):
         raise UserError(f"evaluation.way={config.way}, but algorithm.head=linear is fixed to {episode.way} classes; set evaluation.way=null")
     if config.seed is not None and not 0 <= config.seed < 2**32:
@@ -172,8 +170,6 @@ def check_evaluation(config: EvaluationConfig, tasks: Sequence[Task], episode: E
         raise UserError(f"evaluation.shots={list(config.shots)} must be a list of numbers, each 1 or more")
     for shots in config.shots:
         check_tasks(tasks, episode_settings(episode, config, shots), "meta_test")
-    if any(name.startswith("full_finetune") for name in names):
-        check_full_finetune(config)
     check_answers(tasks, algorithm)
 
 

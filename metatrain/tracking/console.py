@@ -17,8 +17,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from metatrain.evaluation.config import OF_TRAINED
-
 MODE = "METATRAIN_CONSOLE"  # environment variable with the output mode: auto, quiet or json
 _CURVE = 60  # maximum number of validations on the live curve
 _SHOWN_TASKS = 6  # number of validation tasks in the live display
@@ -264,7 +262,9 @@ def way_name(protocol: Mapping[str, Any]) -> str:
 
 def gain_line(results: Mapping[str, Any]) -> str | None:
     """Return the gain from meta-training over `no_meta_training`, or else over the best other arm, at the first number of shots."""
-    found = {item["against"]: item for item in results["comparisons"] if item["against"] not in OF_TRAINED}
+    from metatrain.evaluation.arms import is_diagnostic
+
+    found = {item["against"]: item for item in results["comparisons"] if not is_diagnostic(item["against"])}
     if not found:
         return None
     other = "no_meta_training" if "no_meta_training" in found else min(found, key=lambda name: found[name]["difference"])

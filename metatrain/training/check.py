@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from metatrain.config.schema import TrainConfig
 from metatrain.errors import UserError
-from metatrain.evaluation.arms import check_arms
+from metatrain.evaluation.chosen_arms import check_arms
 from metatrain.evaluation.protocol import check_answers
 from metatrain.evaluation.statistics import SCORES
 from metatrain.evaluation.text_scores import check_scores

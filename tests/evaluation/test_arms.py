@@ -11,12 +11,13 @@ from metatrain.evaluation.arms import (
     FrozenFeatures,
     FrozenLogisticRegression,
     FrozenPrototypes,
+    Learners,
     NamesOnly,
     ShuffledLabels,
     WithNames,
-    arms_of,
     make_arms,
 )
+from metatrain.evaluation.chosen_arms import chosen_arms
 from metatrain.evaluation.config import EvaluationConfig, FullFinetuneConfig
 from metatrain.evaluation.full_finetune import FullFinetuned
 from metatrain.evaluation.logistic_regression import STRENGTHS, WITHOUT_FOLDS, choose_strength, logistic_regression
@@ -77,7 +78,7 @@ def test_prototypes_answer_with_the_nearest_class_mean():
 
 def test_a_query_is_encoded_once_however_many_episodes_and_arms_ask():
     texts, learner = episode(np.random.default_rng(2)), Fixed()
-    arms = make_arms(["prototypes", "logistic_regression"], Fixed(), learner, EvaluationConfig())
+    arms = make_arms(["prototypes", "logistic_regression"], Learners(Fixed(), learner, EvaluationConfig()))
     for _ in range(3):
         for arm in arms.values():
             arm.predict(texts)
@@ -85,7 +86,7 @@ def test_a_query_is_encoded_once_however_many_episodes_and_arms_ask():
 
 
 def test_arms_by_name():
-    assert list(make_arms(["prototypes", "logistic_regression"], Fixed(), Fixed(), EvaluationConfig())) == ["prototypes", "logistic_regression"]
+    assert list(make_arms(["prototypes", "logistic_regression"], Learners(Fixed(), Fixed(), EvaluationConfig()))) == ["prototypes", "logistic_regression"]
 
 
 def test_shuffled_labels_are_the_same_labels_in_another_order_each_time_the_same():
@@ -130,13 +131,13 @@ def test_names_join_the_examples_or_stand_in_their_place():
 
 def test_arms_that_need_what_is_not_there_are_refused():
     plain, named = AlgorithmConfig(), AlgorithmConfig(label_names=True)
-    assert "names_only" in arms_of(EvaluationConfig(), named)
-    assert "names_only" not in arms_of(EvaluationConfig(), plain)
-    assert "joint" in arms_of(EvaluationConfig(joint="a run"), plain)
+    assert "names_only" in chosen_arms(EvaluationConfig(), named)
+    assert "names_only" not in chosen_arms(EvaluationConfig(), plain)
+    assert "joint" in chosen_arms(EvaluationConfig(joint="a run"), plain)
     with pytest.raises(UserError, match="set algorithm.label_names=true"):
-        arms_of(EvaluationConfig(arms=["names_only"]), plain)
+        chosen_arms(EvaluationConfig(arms=["names_only"]), plain)
     with pytest.raises(UserError, match="evaluation.joint=RUN"):
-        arms_of(EvaluationConfig(arms=["joint"]), plain)
+        chosen_arms(EvaluationConfig(arms=["joint"]), plain)
 
 
 def tiny_learner(label_names: bool = False) -> EncoderLearner:
@@ -192,7 +193,7 @@ def test_without_meta_training_is_read_out_by_the_same_fitted_head():
     episode = tiny_episode(untrained)
     for learner in (trained, untrained):
         learner.inner = InnerConfig(steps=0, fit_head=True)
-    arms = make_arms(["meta_trained", "no_meta_training"], trained, untrained, EvaluationConfig())
+    arms = make_arms(["meta_trained", "no_meta_training"], Learners(trained, untrained, EvaluationConfig()))
     for arm, learner in zip(arms.values(), (trained, untrained)):
         fitted, _ = learner.fit(episode)
         np.testing.assert_allclose(arm.predict(episode).probabilities, learner.probabilities(fitted, episode), atol=1e-6)
@@ -229,7 +230,7 @@ def test_logistic_regression_does_not_depend_on_the_length_of_the_vectors_and_ha
 def test_full_finetuning_is_of_the_encoder_before_meta_training_or_after_it():
     trained, untrained = tiny_learner(), tiny_learner()
     trained.load({name: value + 1 for name, value in trained.of_model.items()})
-    arms = make_arms(["full_finetune", "full_finetune_of_trained"], trained, untrained, EvaluationConfig())
+    arms = make_arms(["full_finetune", "full_finetune_of_trained"], Learners(trained, untrained, EvaluationConfig()))
     for arm, start in zip(arms.values(), (untrained, trained)):
         assert arm.start is start
 

@@ -1,0 +1,74 @@
+"""Which arms an evaluation compares: the defaults of a method, or those that `evaluation.arms` lists, checked against what they need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from metatrain.errors import UserError
+from metatrain.evaluation.arms import ENCODERS, INNER_LOOP, JOINT, LABEL_NAMES, LANGUAGE_MODELS, ROWS, names_of_arms, row_of
+from metatrain.evaluation.config import EvaluationConfig
+from metatrain.meta.config import AlgorithmConfig
+from metatrain.meta.learner import Learner
+from metatrain.models.heads import IN_CONTEXT, LANGUAGE
+from metatrain.plugins import check_installed
+from metatrain.tasks.task import Task
+from metatrain.tasks.texts import PAIR
+
+
+def chosen_arms(config: EvaluationConfig, algorithm: AlgorithmConfig) -> list[str]:
+    """Names of the arms that are compared.
+
+    Raises:
+        UserError: one is unknown, or needs what is not there.
+    """
+    if config.arms is None:
+        comparisons = _comparisons(config, algorithm)
+        return [name for name, row in ROWS.items() if comparisons & set(row.default_in)]
+    if config.arms:
+        check_arms(config.arms)
+    for name in config.arms:
+        row = row_of(name)
+        if algorithm.head in LANGUAGE and row.needs_encodings:
+            raise UserError(f"evaluation.arms: {name} needs encodings, and algorithm.head={algorithm.head} has none; remove it")
+        if row.needs_joint and config.joint is None:
+            raise UserError(f"evaluation.arms: {name} needs a run of joint training: metatrain train algorithm=multitask ..., then evaluation.joint=RUN")
+        if row.needs_label_names and not algorithm.label_names:
+            raise UserError(f"evaluation.arms: {name} needs label names; set algorithm.label_names=true, or remove it")
+    return list(config.arms)
+
+
+def _comparisons(config: EvaluationConfig, algorithm: AlgorithmConfig) -> set[str]:
+    """The comparisons whose defaults apply to a method."""
+    if algorithm.head in LANGUAGE:
+        return {LANGUAGE_MODELS} if algorithm.head == IN_CONTEXT else {LANGUAGE_MODELS, INNER_LOOP}
+    return {ENCODERS} | ({LABEL_NAMES} if algorithm.label_names else set()) | ({JOINT} if config.joint else set())
+
+
+def check_arms(names: Sequence[str]) -> None:
+    """Raises: UserError: an arm is unknown or needs a package that is not installed, or there is none."""
+    if not names:
+        raise UserError(f"evaluation.arms is empty; choose from {', '.join(names_of_arms())}")
+    for name in names:
+        if package := row_of(name).package:
+            check_installed(f"evaluation.arms: {name}", *package)
+
+
+def check_learner(names: Sequence[str], learner: Learner) -> None:
+    """Refuse, before anything is trained, arms that cannot use this learner's model.
+
+    Raises:
+        UserError: there is one.
+    """
+    for name in names:
+        if check := row_of(name).check_model:
+            check(learner.model)
+
+
+def check_settings(names: Sequence[str], config: EvaluationConfig, tasks: Sequence[Task]) -> None:
+    """Raises: UserError: an arm's settings make no sense, or it cannot read the tasks."""
+    for name in names:
+        row = row_of(name)
+        if not row.reads_pairs and any(PAIR in task.texts[0] for task in tasks):
+            raise UserError(f"evaluation.arms: {name} reads single texts, but the tasks have text pairs; remove it")
+        if row.check_config is not None:
+            row.check_config(config)
