@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metatrain.errors import UserError
+from metatrain.plugins import installed
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
 USAGE = """\
-usage: metatrain ls [experiments|algorithms|models|tasks|runs] [NAME] [--config-dir DIR]
+usage: metatrain ls [experiments|algorithms|models|tasks|arms|plugins|runs] [NAME] [--config-dir DIR]
 
-List experiments with their results, methods with their papers, models, task distributions, or the runs below outputs/ with their state and
-score. With NAME, print its full description. Without arguments, list all names and the newest runs. --config-dir adds your own configuration
-folder.
+List experiments with their results, methods with their papers, models, task distributions, arms, installed plug-ins, or the runs below outputs/
+with their state and score. With NAME, print its full description. Without arguments, list all names and the newest runs. --config-dir adds your
+own configuration folder.
 
 examples:
   metatrain ls experiments
@@ -28,6 +29,7 @@ examples:
 """
 
 _GROUPS = {"experiments": "experiment", "algorithms": "algorithm", "models": "model", "tasks": "tasks"}
+_TABLES = ("arms", "plugins", "runs")
 _NEWEST = 5
 _WIDEST = 10_000
 _SHORT = "In short: "  # what an experiment's comment begins with,
@@ -43,22 +45,24 @@ def main(arguments: list[str]) -> None:
 
     arguments, flags = split_flags(arguments)
     folders = [*_own_folders(flags), conf_dir()]
-    if arguments and arguments[0] not in (*_GROUPS, "runs"):
-        raise UserError(f"metatrain ls lists one of {', '.join(_GROUPS)}, runs, not {' '.join(arguments)}")
+    if arguments and arguments[0] not in (*_GROUPS, *_TABLES):
+        raise UserError(f"metatrain ls lists one of {', '.join((*_GROUPS, *_TABLES))}, not {' '.join(arguments)}")
     if len(arguments) > 2 or (len(arguments) == 2 and arguments[0] not in _GROUPS):
         raise UserError(f"metatrain ls takes a kind, and a name of one of {', '.join(_GROUPS)}, not {' '.join(arguments)}")
     console = Console(highlight=False, markup=False)
     if len(arguments) == 2:
         console.print("\n".join(_head(_option(arguments[0], arguments[1], folders))), soft_wrap=True)
         return
-    if arguments == ["runs"]:
-        _print_whole(console, _runs())
+    if arguments and arguments[0] in _TABLES:
+        _print_whole(console, {"arms": _arms, "plugins": _plugins, "runs": _runs}[arguments[0]]())
         return
     if arguments:
         console.print(_options(arguments[0], folders))
         return
     for kind in _GROUPS:
         console.print(f"{kind}: {', '.join(_files(kind, folders))}", soft_wrap=True)
+    if plugins := [f"{name} ({kind})" for kind, name, _ in installed()]:
+        console.print(f"plug-ins: {', '.join(plugins)}", soft_wrap=True)
     _print_whole(console, _runs(_NEWEST))
 
 
@@ -83,7 +87,7 @@ def completions(before: list[str]) -> list[str]:
     from metatrain.config.compose import conf_dir
 
     if not before:
-        return [*_GROUPS, "runs"]
+        return [*_GROUPS, *_TABLES]
     return list(_files(before[0], [conf_dir()])) if len(before) == 1 and before[0] in _GROUPS else []
 
 
@@ -139,6 +143,29 @@ def _sentence(text: str) -> str:
     """The first sentence; a full stop within a number, a name or an abbreviation ends none."""
     found = re.match(r"(.*?[^.A-Z]{2}\.)(?= [A-Z(]|$)", text)
     return found[1] if found and "et al." not in found[1][-7:] else text
+
+
+def _arms() -> Table:
+    """Return a table of the arms, those of plug-ins included."""
+    from metatrain.evaluation.arms import names_of_arms, row_of
+
+    return _table(("arm", "what it is"), [(name, row_of(name).description) for name in names_of_arms()])
+
+
+def _plugins() -> Table:
+    """Return a table of the components that installed packages register."""
+    return _table(("kind", "name", "package"), list(installed()) or [("none are installed", "", "")])
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def _runs(most: int | None = None) -> Table:
