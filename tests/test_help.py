@@ -86,6 +86,11 @@ def examples_around(tiny_run, tmp_path, monkeypatch):
     for number in range(5):
         of_task = [f"{text} {number} {row},{label}" for row in range(12) for text, label in (("bad", "no"), ("good", "yes"))]
         (tmp_path / "my_tasks" / f"task{number}.csv").write_text("text,label\n" + "\n".join(of_task) + "\n")
+    for folder in ("studies", "docs"):
+        (tmp_path / folder).mkdir()
+    study = "base: {train: debug=fast outer.steps=1 hardware.threads=1}\nruns: {one: algorithm=protonet}\ntables: {scores: {}}\n"
+    (tmp_path / "studies" / "example.yaml").write_text(study)
+    (tmp_path / "docs" / "results.md").write_text("<!-- study example: scores -->\n<!-- end of study table -->\n")
     monkeypatch.chdir(tmp_path)
     seeds = [f"{method}_{seed}" for method in ("maml", "protonet") for seed in range(3)]
     for run in ("outputs/train/maml/A", "outputs/train/protonet/B", *seeds):

@@ -37,6 +37,7 @@ def test_dependencies_between_rooms_point_one_way():
         "run": {"run", "config", "tracking"},
         "tracking": {"tracking", "evaluation"},
         "search": {"search"},
+        "study": {"study", "config", "run", "evaluation"},
         "report": {"report", "evaluation", "tracking", "run"},
         "models": {"models", "tasks"},
         "meta": {"meta", "gradient", "models", "tasks"},

@@ -9,7 +9,7 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -33,6 +33,7 @@ from metatrain.config.settings import settings_of
 from metatrain.errors import RestartableError, UserError, one_line
 from metatrain.tracking.console import announced
 
+NOT_HASHED = ("hydra", "hardware", "tracking")  # settings that change no results
 RUN_ID = "METATRAIN_RUN_ID"  # environment variable with the run id, which all ranks share
 
 
@@ -79,11 +80,16 @@ def run_id() -> str:
 
 def settings_hash(_root_: DictConfig) -> str:
     """Return a hash of the settings that results depend on: without hardware, tracking, and the storage and number of trials of a search."""
-    settings = {key: value for key, value in _root_.items_ex(resolve=False) if key not in ("hydra", "hardware", "tracking")}
+    settings = {key: value for key, value in _root_.items_ex(resolve=False) if key not in NOT_HASHED}
     plain: Any = OmegaConf.to_container(OmegaConf.create(settings), resolve=True)
     if "search" in plain:
         del plain["search"]["trials"], plain["search"]["storage"]
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
+    return hash_of(plain)
+
+
+def hash_of(settings: Mapping[str, Any]) -> str:
+    """Return the hash that names a run with these settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def run_under_hydra(

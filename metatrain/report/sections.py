@@ -1,4 +1,4 @@
-"""Replace a section of a Markdown page."""
+"""Replace a section of a Markdown page, or the text between two markers."""
 
 from __future__ import annotations
 
@@ -17,6 +17,16 @@ def put_section(page: Path, heading: str, text: str, below: str | None = None, i
     begin, end = found[0] if found else (_section(lines, below, True)[1],) * 2 if below else (len(lines),) * 2
     parts = ["\n".join(lines[:begin]).strip(), text.strip(), "\n".join(lines[end:]).strip()]
     page.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
+
+
+def put_between(page: Path, begin: str, end: str, text: str) -> bool:
+    """Replace what stands between the markers (lines of their own); returns whether the page has them."""
+    before, found, rest = page.read_text(encoding="utf-8").partition(f"{begin}\n")
+    _, ended, after = rest.partition(f"{end}\n")
+    if not (found and ended):
+        return False
+    page.write_text(f"{before}{begin}\n\n{text.strip()}\n\n{end}\n{after}", encoding="utf-8")
+    return True
 
 
 def _section(lines: Sequence[str], heading: str, inner: bool) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from metatrain.evaluation.statistics import FEWEST_TASKS, LEVEL, half_widths, holm, p_values
+from metatrain.report.sections import put_between
 
 PAGE = Path(__file__).parents[2] / "docs" / "correctness.md"
 BEGIN, END = "<!-- made by scripts/benchmark/verdicts.py -->", "<!-- end -->"
@@ -147,8 +148,7 @@ def main() -> None:
     text = tables()
     print(text)
     if arguments.write:
-        before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+        put_between(PAGE, BEGIN, END, text)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from metatrain.report.sections import put_between
+
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reliability.md"
 FOUND = ROOT / "outputs" / "soak"
-BEGIN, END = "<!-- figures: scripts/soak.sh -->\n", "<!-- end of figures -->\n"
+BEGIN, END = "<!-- figures: scripts/soak.sh -->", "<!-- end of figures -->"
 
 
 def figures(faults: list[dict[str, Any]], soak: dict[str, Any] | None) -> str:
@@ -72,10 +74,8 @@ def figures(faults: list[dict[str, Any]], soak: dict[str, Any] | None) -> str:
 def main() -> None:
     faults = [json.loads(line) for line in (FOUND / "faults.jsonl").read_text(encoding="utf-8").splitlines()]
     summary = FOUND / "summary.json"
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
     soak = json.loads(summary.read_text(encoding="utf-8")) if summary.exists() else None
-    PAGE.write_text(f"{before}{BEGIN}{figures(faults, soak)}{END}{after}", encoding="utf-8")
+    put_between(PAGE, BEGIN, END, figures(faults, soak))
 
 
 if __name__ == "__main__":
