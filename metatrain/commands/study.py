@@ -8,6 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from metatrain.commands import evaluate
+from metatrain.commands.job import Job
+from metatrain.commands.resume import check_same, resume
+from metatrain.commands.workers import run_job
 from metatrain.errors import RestartableError, Stopped, UserError
 
 if TYPE_CHECKING:
@@ -99,16 +103,13 @@ def _make(run: PlannedRun) -> None:
     Raises:
         UserError, RestartableError, Stopped: as the run raises them, with its name.
     """
-    from metatrain.commands.evaluate import start as evaluate
-    from metatrain.commands.resume import check_same, go_on
-    from metatrain.commands.train import Job, run_job
     from metatrain.run.directory import RunDirectory, is_run
 
     try:
         if run.state == "stopped":
             directory = RunDirectory(run.path.resolve())
             check_same(directory, run.config)
-            go_on(directory, run.config, [])
+            resume(directory, run.config, [])
         elif run.command == "train":
             run_job(Job(run.config, run.path, run.overrides))
         else:
@@ -117,7 +118,7 @@ def _make(run: PlannedRun) -> None:
                 directory.lock()
                 directory.unlock()
                 shutil.rmtree(run.path)
-            evaluate(run.config, run.path, run.overrides)
+            evaluate.start(run.config, run.path, run.overrides)
     except UserError as error:
         raise UserError(f"{run.name}, seed {run.seed}: {error}") from error
     except RestartableError as error:
