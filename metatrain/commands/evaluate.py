@@ -1,4 +1,4 @@
-"""`metatrain evaluate`: a checkpoint and the baseline arms on the same meta-test episodes."""
+"""`metatrain evaluate`: compare a checkpoint with baselines on the same meta-test episodes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 USAGE = """\
 usage: metatrain evaluate checkpoint=RUN|latest|MODEL [tasks=NAME] [SETTING=VALUE ...]
 
-Compare a meta-trained model, or any Hugging Face encoder, with baseline arms on few-shot episodes of meta-test tasks: those of the run, or of
+Compare a meta-trained model, or any Hugging Face encoder, with baselines on few-shot episodes of meta-test tasks: those of the run, or of
 another task distribution, without the texts that the model was trained on.
 
 examples:

@@ -1,4 +1,4 @@
-"""`metatrain train`: meta-pre-train a model, then compare it with the baseline arms on the meta-test tasks."""
+"""`metatrain train`: meta-train a model, then compare it with baselines on the meta-test tasks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from metatrain.run.rank_environment import is_first_rank, number_of_ranks
 USAGE = """\
 usage: metatrain train [+experiment=NAME] [GROUP=OPTION ...] [SETTING=VALUE ...] [-m]
 
-Meta-train a model on the meta-training tasks, select the best checkpoint on the meta-validation tasks, and compare it with baseline arms
+Meta-train a model on the meta-training tasks, select the best checkpoint on the meta-validation tasks, and compare it with baselines
 on the meta-test tasks. With -m, run every combination of comma-separated values; runs that differ only in their seed are summarised in one
 table. debug=fast runs every stage once, in seconds.
 

@@ -95,7 +95,7 @@ class Overrides:
 
 @dataclass
 class EvaluateConfig:
-    """Settings of `metatrain evaluate`: compare a checkpoint with baseline arms on meta-test episodes."""
+    """Settings of `metatrain evaluate`: compare a checkpoint with baselines on meta-test episodes."""
 
     name: str = "evaluation"  # name of the run; its directory is outputs/evaluate/NAME/RUN-ID
     seed: int = 0  # random seed of the run: episodes, held-out tasks, random weights

@@ -26,9 +26,8 @@ class EvaluationConfig:
     # only training varies: metatrain train evaluation.seed=0 -m seed=0,1,2
     seed: int | None = None
     episodes: int = 50  # number of episodes per meta-test task and number of shots
-    shots: list[int] = field(
-        default_factory=lambda: [5]
-    )  # support examples per class, with one comparison for each number; `arms` in results.json has the first
+    # Numbers of support examples per class; the arms are compared once for each. `arms` in results.json: scores at the first number.
+    shots: list[int] = field(default_factory=lambda: [5])
     way: int | None = None  # classes per episode; null: the same as in training (episode.way)
     queries: int | None = 50  # query examples per class, fewer if a class has fewer; null: every row that is not in the support set
     # Arms to compare, such as [meta_trained,logistic_regression]. The meta-trained model: meta_trained, full_finetune_of_trained (full

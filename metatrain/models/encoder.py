@@ -215,7 +215,7 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
     size = sum(parameter.numel() for parameter in encoder.parameters())
     notes.append(f"model: {source}, {size / 1e6:.1f}M parameters, {config.pooling} pooling{', normalized' if config.normalize else ''}")
     if encoder.architecture is not None:
-        notes.append("attention: packed without padding, with second derivatives")
+        notes.append("attention: packed sequences without padding, twice differentiable")
     else:
         together = (
             "texts of one length are encoded together, since this architecture reads padding"

@@ -119,7 +119,7 @@ def _headline(record: Record) -> list[tuple[str, str, str]]:
         name = "meta_trained" if "meta_trained" in part["arms"] else max(part["arms"], key=lambda arm: part["arms"][arm]["mean"])
         arm = part["arms"][name]
         others = {other: each["mean"] for other, each in part["arms"].items() if other != name}
-        more = f"{max(others, key=lambda other: others[other])} {100 * max(others.values()):.1f}, the best other arm" if others else ""
+        more = f"best other arm: {max(others, key=lambda other: others[other])} {100 * max(others.values()):.1f}" if others else ""
         found.append((f"{100 * arm['mean']:.1f} ± {100 * arm['ci95']:.1f}", f"{name}, {shots}-shot", more))
     found += _of_finetuning(results)
     validated = record.of_split("meta_validation")
@@ -128,7 +128,7 @@ def _headline(record: Record) -> list[tuple[str, str, str]]:
     seconds = sum(each.get("seconds", 0.0) for each in record.timings)
     if seconds:
         updates = max(each["step"] for each in record.timings)
-        found.append((_duration(seconds), "of meta-training", f"{updates} meta-updates"))
+        found.append((_duration(seconds), "meta-training time", f"{updates} meta-updates"))
     return found
 
 

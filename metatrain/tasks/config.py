@@ -71,7 +71,7 @@ class SamplingConfig:
 class SourceConfig:
     """Where rows come from and what their columns mean."""
 
-    path: str = MISSING  # a file | a folder | hub:ORG/NAME | metatrain:reviews | metatrain:everyday
+    path: str = MISSING  # a file | a folder | hub:ORG/NAME | metatrain:reviews | metatrain:everyday (packaged corpora)
     text: str = "text"  # column with the text
     pictures: bool = False  # `path` is a folder of images, TASK/LABEL/FILE or LABEL/FILE; the settings of columns do not apply
     pair: str | None = None  # column with the second text of a text pair (a hypothesis, for example); null: single texts

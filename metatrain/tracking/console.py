@@ -139,7 +139,7 @@ class Display:
             self._last_plain = now
             left = seconds / max(1, done) * (self._total - self._done)
             numbers = "  ".join(f"{name} {value}" for name, value in self._facts.items())
-            line = f"{self._title} {self._done}/{self._total}  {numbers}  left {_clock(left)}  {_rate(done / seconds if seconds else None)}".rstrip()
+            line = f"{self._title} {self._done}/{self._total}  {numbers}  remaining {_clock(left)}  {_rate(done / seconds if seconds else None)}".rstrip()
             if self.mode == "json":
                 self._write(line)
                 self._object(job=self._title, done=self._done, total=self._total, seconds_left=round(left), **self._facts)
@@ -225,7 +225,7 @@ def result_rows(results: Mapping[str, Any], shots: str) -> tuple[str, list[str],
     part, protocol = results["by_shots"][shots], results["protocol"]
     episodes = protocol["episodes_per_task"]
     tasks = f"{len(protocol['tasks'])} meta-test task{'s' if len(protocol['tasks']) > 1 else ''}"
-    title = f"{way_name(protocol)} {shots}-shot, {tasks}, {episodes} episode{'s' if episodes > 1 else ''} each"
+    title = f"{way_name(protocol)} {shots}-shot, {tasks}, {episodes} episode{'s' if episodes > 1 else ''} each; scores in %, ± and [ ]: 95% intervals"
     balanced = _is_unbalanced(part)
     columns = ["arm", score_name(protocol), *(["balanced"] if balanced else []), "ECE", "adaptation s", "meta_trained minus arm"]
     against = {item["against"]: item for item in part["comparisons"]}
@@ -255,7 +255,7 @@ def way_name(protocol: Mapping[str, Any]) -> str:
     """Return the way, with the maximum number of classes per task if that is larger."""
     way = protocol.get("way")
     if way is None:
-        return "all-way"
+        return "all-way (all classes of a task)"
     most = max(protocol.get("classes", {}).values(), default=way)
     return f"{way}-way" if most <= way else f"{way}-way (of up to {most} classes)"
 
@@ -270,8 +270,8 @@ def gain_line(results: Mapping[str, Any]) -> str | None:
     other = "no_meta_training" if "no_meta_training" in found else min(found, key=lambda name: found[name]["difference"])
     shots, score = results["protocol"]["shots"][0], score_name(results["protocol"])
     points = 100 * found[other]["difference"]
-    word = "gained" if found[other]["verdict"] == "better" else "lost" if found[other]["verdict"] == "worse" else "no significant gain"
-    return f"{word}: {points:+.1f} points of {score} {_interval(found[other])} over {other}, {shots}-shot"
+    word = {"better": "significant gain", "worse": "significant drop"}.get(found[other]["verdict"], "no significant gain")
+    return f"{word} from meta-training: {points:+.1f} points of {score} {_interval(found[other])} over {other}, {shots}-shot"
 
 
 def verdict_lines(results: Mapping[str, Any], shots: str) -> list[str]:
@@ -307,7 +307,7 @@ def _scope_of_verdicts(comparisons: Sequence[Mapping[str, Any]], tasks: int) -> 
     corrected = f", corrected for {len(known)} comparisons (Holm); intervals are not corrected" if len(known) > 1 else ""
     unknown = [item["against"] for item in known if item["ci95"] == [-1.0, 1.0]]
     silent = ["one episode per task gives no interval: raise evaluation.episodes"] if unknown else []
-    return [f"verdicts apply to {known[0]['about']} ({tasks}) and are based on p{corrected}", *silent]
+    return [f"verdicts apply to {known[0]['about']} ({tasks} meta-test task{'s' if tasks > 1 else ''}) and are based on p{corrected}", *silent]
 
 
 def _is_unbalanced(part: Mapping[str, Any]) -> bool:

@@ -166,6 +166,7 @@ class Trainer:
         self._timings = MetricsLog(self.run.path / "timings.jsonl" if writes else None)
         self._curve = validation_scores(read_metrics(self.run.metrics))
         self._ranks.check_same(self.learner.parameters, "at the start")
+        self.display.say("meta-training: progress shows query loss and accuracy before → after adaptation")
         self.display.start("meta-training", self.config.outer.steps, self.state.step)
         try:
             if self.state.step and self._saved_step is None:

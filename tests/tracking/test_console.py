@@ -52,7 +52,7 @@ def test_progress_without_a_terminal_is_plain_lines(capsys):
         display.show({"validation": "0.7"})
         display.advance({"loss": "0.5"})
         display.advance()
-    assert "meta-training 2/2  validation 0.7  loss 0.5  left 0:00" in capsys.readouterr().out
+    assert "meta-training 2/2  validation 0.7  loss 0.5  remaining 0:00" in capsys.readouterr().out
 
 
 def test_quiet_and_json(capsys, monkeypatch, tmp_path):
@@ -89,20 +89,24 @@ def test_the_live_screen_has_the_curve_and_the_tasks_with_the_lowest_scores():
     assert [line.split() for line in lines[-2:]] == [["x", "[bold]", "0.500", "+0.100"], ["y", "0.700", "+0.100"]]
 
 
-def test_what_was_gained():
+def test_the_gain_from_meta_training_is_one_line():
     found = {**results()["by_shots"]["5"], "protocol": {"tasks": ["x"], "shots": [5]}}
-    assert gain_line(found) == "gained: +40.0 points of accuracy [+30.0, +50.0] over prototypes, 5-shot"
+    assert gain_line(found) == "significant gain from meta-training: +40.0 points of accuracy [+30.0, +50.0] over prototypes, 5-shot"
     other = {**found["comparisons"][0], "against": "no_meta_training", "difference": 0.1, "ci95": [-0.1, 0.3]}
-    for verdict, difference, word in (("not distinguishable", 0.1, "no significant gain: +10.0"), ("worse", -0.1, "lost: -10.0")):
+    for verdict, difference, word in (("not distinguishable", 0.1, "no significant gain"), ("worse", -0.1, "significant drop")):
         comparisons = [*found["comparisons"], {**other, "verdict": verdict, "difference": difference}]
-        said = f"{word} points of accuracy [-10.0, +30.0] over no_meta_training, 5-shot"
+        said = f"{word} from meta-training: {100 * difference:+.1f} points of accuracy [-10.0, +30.0] over no_meta_training, 5-shot"
         assert gain_line({**found, "comparisons": comparisons}) == said
     assert gain_line({**found, "comparisons": []}) is None
 
 
 def test_a_table_says_how_many_classes_episodes_have():
     """95% in episodes of 5 classes says little about a task of 77."""
-    for way, classes, said in ((5, {"x": 77}, "5-way (of up to 77 classes) 5-shot, "), (2, {"x": 2}, "2-way 5-shot, "), (None, {}, "all-way 5-shot, ")):
+    for way, classes, said in (
+        (5, {"x": 77}, "5-way (of up to 77 classes) 5-shot, "),
+        (2, {"x": 2}, "2-way 5-shot, "),
+        (None, {}, "all-way (all classes of a task) 5-shot, "),
+    ):
         found = results()
         found["protocol"] |= {"way": way, "classes": classes}
         assert str(results_table(found, "5").title).startswith(said)
