@@ -68,10 +68,10 @@ def accuracy_by_steps(
 
 def mistakes(scores: Scores, setup: Setup, shots: int) -> list[dict[str, Any]]:
     """Return the errors (`mistakes_in`) of the tasks with the lowest scores; `shots`: the number of shots of `scores`."""
-    answered = [task for task in setup.tasks if task.name in scores.answers]
+    answered = [task for task in setup.tasks if task.name in scores.predicted]
     found = []
     for task in sorted(answered, key=lambda task: np.mean(scores.accuracy[task.name]))[:_WORST]:
-        answers = scores.answers[task.name]
+        answers = scores.predicted[task.name]
         episodes = [task_episode(task, setup.settings(shots), setup.seed, "meta_test", index) for index in range(len(answers))]
         found.append(mistakes_in(episodes, answers, scores.confidence.get(task.name)))
     return found

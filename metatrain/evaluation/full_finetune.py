@@ -37,10 +37,10 @@ class FullFinetuned:
         probabilities = self.start.probabilities(parameters, episode)
         return Prediction(probabilities.argmax(1), probabilities, seconds)
 
-    def choose_rate(self, episodes: Sequence[EncodedEpisode], between: Callable[[int], None] = lambda done: None) -> None:
+    def choose_rate(self, episodes: Sequence[EncodedEpisode], on_progress: Callable[[int], None] = lambda done: None) -> None:
         """Choose the learning rate with the highest mean accuracy on these episodes; ties go to the lowest log loss.
 
-        `between` is called with the number of episodes finished since its last call.
+        `on_progress` is called with the number of episodes finished since its last call.
         """
         tried = []
         for rate in self.config.rates:
@@ -50,8 +50,8 @@ class FullFinetuned:
                 found = self.predict(episode)
                 labels = np.asarray(episode.query_labels)
                 assert found.probabilities is not None
-                scores.append((accuracy(np.asarray(found.answers), labels), -log_loss(found.probabilities, labels)))
-                between(1)
+                scores.append((accuracy(np.asarray(found.predicted), labels), -log_loss(found.probabilities, labels)))
+                on_progress(1)
             tried.append((*np.mean(scores, axis=0), rate))
         self.lr = max(tried)[-1]
 

@@ -15,7 +15,7 @@ from metatrain.tasks.encoded_episode import EncodedEpisode
 class Prediction:
     """Predictions for the queries of an episode."""
 
-    answers: Sequence[Any] | np.ndarray  # predicted labels, shape [queries], or generated texts
+    predicted: Sequence[Any] | np.ndarray  # predicted labels, shape [queries], or generated texts
     probabilities: np.ndarray | None  # class probabilities, [queries, way]; None for generated texts
     seconds: float  # adaptation time
     target_loss: float | None = None  # for generated texts: mean cross-entropy of the target tokens, in nats

@@ -39,8 +39,8 @@ class Scores:
     accuracy: dict[str, list[float]] = field(default_factory=dict)
     balanced: dict[str, list[float]] = field(default_factory=dict)
     confidence: dict[str, list[np.ndarray]] = field(default_factory=dict)  # probabilities of the predicted classes, if there are any
-    right: dict[str, list[np.ndarray]] = field(default_factory=dict)  # whether each prediction with a confidence is correct
-    answers: dict[str, list[list[int]]] = field(default_factory=dict)  # predicted labels as positions in the classes of the episode, if it has labels
+    correct: dict[str, list[np.ndarray]] = field(default_factory=dict)  # whether each prediction with a confidence is correct
+    predicted: dict[str, list[list[int]]] = field(default_factory=dict)  # predicted labels as positions in the classes of the episode, if it has labels
     loss: dict[str, list[float]] = field(default_factory=dict)  # log loss, or for generated texts the target loss
     seconds: list[float] = field(default_factory=list)  # adaptation time
     diverged: int = 0  # number of episodes in which adaptation gave non-finite values
@@ -53,8 +53,8 @@ class Scores:
         loss: float | None,
         seconds: float,
         confidence: list[float] | None,
-        right: list[bool] | None,
-        answers: list[int] | None,
+        correct: list[bool] | None,
+        predicted: list[int] | None,
         diverged: bool = False,
     ) -> None:
         """Add the scores of one episode."""
@@ -66,13 +66,13 @@ class Scores:
             self.loss.setdefault(task, []).append(loss)
         if confidence is not None:
             self.confidence.setdefault(task, []).append(np.array(confidence))
-            self.right.setdefault(task, []).append(np.array(right))
-        if answers is not None:
-            self.answers.setdefault(task, []).append(answers)
+            self.correct.setdefault(task, []).append(np.array(correct))
+        if predicted is not None:
+            self.predicted.setdefault(task, []).append(predicted)
 
     def calibration_error(self) -> float | None:
         """Return the expected calibration error over all predictions of a task, averaged over tasks; None without probabilities."""
-        tasks = [(np.concatenate(self.confidence[task]), np.concatenate(self.right[task])) for task in self.confidence]
+        tasks = [(np.concatenate(self.confidence[task]), np.concatenate(self.correct[task])) for task in self.confidence]
         return float(np.mean([statistics.calibration_error(*task) for task in tasks])) if tasks else None
 
 
@@ -117,27 +117,27 @@ def run_arms(
 
 def _outcome(episode: Episode, texts: EncodedEpisode, prediction: Prediction) -> dict[str, Any]:
     """Return the arguments of `Scores.add` as JSON-serialisable values."""
-    accuracy, balanced = scored(episode, prediction.answers, texts.query_labels)
+    accuracy, balanced = scored(episode, prediction.predicted, texts.query_labels)
     found: dict[str, Any] = {"accuracy": accuracy, "balanced": balanced, "loss": prediction.target_loss, "seconds": prediction.seconds}
-    found |= {"confidence": None, "right": None, "answers": None}
+    found |= {"confidence": None, "correct": None, "predicted": None}
     if episode.task.targets is None:
-        found["answers"] = [int(answer) for answer in prediction.answers]
+        found["predicted"] = [int(label) for label in prediction.predicted]
     if prediction.probabilities is not None:
         # If the probabilities are not finite, the first class is predicted, with confidence 0.
         found["diverged"] = not bool(np.isfinite(prediction.probabilities).all())
         found["confidence"] = np.nan_to_num(prediction.probabilities.max(1)).tolist()
         found["loss"] = statistics.log_loss(prediction.probabilities, texts.query_labels)
-        found["right"] = (np.asarray(prediction.answers) == texts.query_labels).tolist()
+        found["correct"] = (np.asarray(prediction.predicted) == texts.query_labels).tolist()
     return found
 
 
-def scored(episode: Episode, answers: Sequence[Any] | np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+def scored(episode: Episode, predicted: Sequence[Any] | np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """Return (accuracy, balanced accuracy) of predicted labels; for generated texts, the task's own score twice."""
     task = episode.task
     if task.targets is None or task.score is None:
-        predicted = np.asarray(answers)
-        return statistics.accuracy(predicted, labels), statistics.balanced_accuracy(predicted, labels)
-    score = SCORES[task.score](list(answers), [task.targets[row] for row in episode.query])
+        found = np.asarray(predicted)
+        return statistics.accuracy(found, labels), statistics.balanced_accuracy(found, labels)
+    score = SCORES[task.score](list(predicted), [task.targets[row] for row in episode.query])
     return score, score
 
 

@@ -33,17 +33,17 @@ def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
     probabilities: [predictions, way]; labels: [predictions].
     """
-    of_right = np.nan_to_num(probabilities[np.arange(len(labels)), labels].astype(np.float64))
-    return float(-np.log(np.clip(of_right, np.finfo(np.float64).eps, 1.0)).mean())
+    of_correct = np.nan_to_num(probabilities[np.arange(len(labels)), labels].astype(np.float64))
+    return float(-np.log(np.clip(of_correct, np.finfo(np.float64).eps, 1.0)).mean())
 
 
-def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
+def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
     """Return the expected calibration error (Guo et al. 2017, eq. 3): mean |confidence - accuracy| over bins of equal width.
 
-    confidence: probabilities of the predicted labels, [predictions]; right: whether they are correct, boolean, [predictions].
+    confidence: probabilities of the predicted labels, [predictions]; correct: whether they are correct, boolean, [predictions].
     """
     place = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = np.bincount(place, weights=confidence - right, minlength=bins)
+    gaps = np.bincount(place, weights=confidence - correct, minlength=bins)
     return float(np.abs(gaps).sum() / len(confidence))
 
 

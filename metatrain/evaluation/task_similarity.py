@@ -46,8 +46,8 @@ class Similarity:
         return max((other for other in rows if other != row), key=lambda other: self.matrix[row, other])
 
 
-def similarity(tasks: Sequence[Task], encoder: Encoder, kind: str, between: Callable[[], None] = lambda: None, texts: int = TEXTS) -> Similarity:
-    """Return the similarity of tasks; `texts`: number of texts sampled per task; `between` is called after each task.
+def similarity(tasks: Sequence[Task], encoder: Encoder, kind: str, on_progress: Callable[[], None] = lambda: None, texts: int = TEXTS) -> Similarity:
+    """Return the similarity of tasks; `texts`: number of texts sampled per task; `on_progress` is called after each task.
 
     - `embedding`: mean encoding of the texts, minus the mean over all tasks. Labels are not used.
     - `task2vec` (Achille et al. 2019): a logistic regression is fitted on the frozen encoder. The task vector is the diagonal of the Fisher
@@ -62,7 +62,7 @@ def similarity(tasks: Sequence[Task], encoder: Encoder, kind: str, between: Call
     tokens, vectors = encoder.tokens(), []
     for task in tasks:
         vectors.append(KINDS[kind](task, _sample(task, texts), encoder, tokens))
-        between()
+        on_progress()
     stacked = np.stack(vectors)
     if kind == "embedding":
         stacked = stacked - stacked.mean(0)

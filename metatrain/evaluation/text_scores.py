@@ -16,29 +16,29 @@ from metatrain.tasks.keys import same_form
 _SENTENCE_PUNCTUATION = dict.fromkeys(map(ord, ".,;:!?\"'…。、，；：！？“”‘’«»"), " ")
 
 
-def _chrf(answers: Sequence[str], targets: Sequence[str]) -> float:
+def _chrf(predictions: Sequence[str], targets: Sequence[str]) -> float:
     import sacrebleu
 
-    return sacrebleu.corpus_chrf(list(answers), [list(targets)]).score / 100
+    return sacrebleu.corpus_chrf(list(predictions), [list(targets)]).score / 100
 
 
-def _bleu(answers: Sequence[str], targets: Sequence[str]) -> float:
+def _bleu(predictions: Sequence[str], targets: Sequence[str]) -> float:
     import sacrebleu
 
     # Smoothed as sentence BLEU is: with a few short queries, no 4-gram may match.
-    return sacrebleu.corpus_bleu(list(answers), [list(targets)], use_effective_order=True).score / 100
+    return sacrebleu.corpus_bleu(list(predictions), [list(targets)], use_effective_order=True).score / 100
 
 
-def _rouge(kind: str, answers: Sequence[str], targets: Sequence[str]) -> float:
+def _rouge(kind: str, predictions: Sequence[str], targets: Sequence[str]) -> float:
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer([kind])
-    return sum(scorer.score(target, answer)[kind].fmeasure for answer, target in zip(answers, targets)) / len(targets)
+    return sum(scorer.score(target, prediction)[kind].fmeasure for prediction, target in zip(predictions, targets)) / len(targets)
 
 
-def _exact_match(answers: Sequence[str], targets: Sequence[str]) -> float:
+def _exact_match(predictions: Sequence[str], targets: Sequence[str]) -> float:
     """Return the fraction of predictions equal to their target up to case, whitespace and sentence punctuation; "-5" is not "5"."""
-    return sum(_unpunctuated(answer) == _unpunctuated(target) for answer, target in zip(answers, targets)) / len(targets)
+    return sum(_unpunctuated(prediction) == _unpunctuated(target) for prediction, target in zip(predictions, targets)) / len(targets)
 
 
 def _unpunctuated(text: str) -> str:
@@ -48,9 +48,9 @@ def _unpunctuated(text: str) -> str:
 SCORES: dict[str, Callable[[Sequence[str], Sequence[str]], float]] = {
     "chrf": _chrf,
     "bleu": _bleu,
-    "rouge1": lambda answers, targets: _rouge("rouge1", answers, targets),
-    "rouge2": lambda answers, targets: _rouge("rouge2", answers, targets),
-    "rougeL": lambda answers, targets: _rouge("rougeL", answers, targets),
+    "rouge1": lambda predictions, targets: _rouge("rouge1", predictions, targets),
+    "rouge2": lambda predictions, targets: _rouge("rouge2", predictions, targets),
+    "rougeL": lambda predictions, targets: _rouge("rougeL", predictions, targets),
     "exact_match": _exact_match,
 }
 

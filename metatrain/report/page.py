@@ -137,21 +137,21 @@ def _of_finetuning(results: dict[str, Any]) -> list[tuple[str, str, str]]:
     found, beside = [], results.get("logistic_regression", {}).get("cross_validation")
     if folds := results.get("cross_validation"):
         more = f"; logistic regression {100 * beside:.1f}" if beside is not None else ""
-        found.append((f"{100 * folds['accuracy']:.1f}", "cross-validated accuracy", f"{folds['examples']} examples{_between(folds)}{more}"))
+        found.append((f"{100 * folds['accuracy']:.1f}", "cross-validated accuracy", f"{folds['examples']} examples{_interval(folds)}{more}"))
     test: dict[str, Any] = results.get("test", {})
     score = next((key for key in test if key in ("accuracy", *SCORES)), None)
     if score is not None:
         more = f"; logistic regression {100 * test['logistic_regression']:.1f}" if "logistic_regression" in test else ""
         before = ", before none_of_these" if "accuracy_with_none_of_these" in test else ""
         said = f"{score} on {test['examples']} test examples{before}"
-        found.append((f"{100 * test[score]:.1f}", said, f"from {results['examples']} examples{_between(test)}{more}"))
+        found.append((f"{100 * test[score]:.1f}", said, f"from {results['examples']} examples{_interval(test)}{more}"))
         if before:
             lost = f"{100 * test['known_texts_lost']:.1f}% of the same test examples are rejected"
             found.append((f"{100 * test['accuracy_with_none_of_these']:.1f}", "accuracy with none_of_these", lost))
     return found
 
 
-def _between(score: dict[str, Any]) -> str:
+def _interval(score: dict[str, Any]) -> str:
     """Return the 95% interval of a score as text, or an empty string."""
     return f", 95% interval [{100 * score['ci95'][0]:.1f}, {100 * score['ci95'][1]:.1f}]" if "ci95" in score else ""
 

@@ -61,7 +61,7 @@ def test_logistic_regression_is_scikit_learns():
     support = np.stack(texts.support).astype(float)
     strength = choose_strength(support, texts.support_labels) / np.square(support).sum(1).mean()
     expected = LogisticRegression(C=strength, max_iter=1000).fit(support, texts.support_labels)
-    assert found.answers.tolist() == expected.predict(np.stack(texts.query)).tolist()
+    assert found.predicted.tolist() == expected.predict(np.stack(texts.query)).tolist()
     np.testing.assert_allclose(found.probabilities, expected.predict_proba(np.stack(texts.query)))
     assert found.seconds > 0
 
@@ -72,7 +72,7 @@ def test_prototypes_answer_with_the_nearest_class_mean():
     support = np.stack(texts.support).astype(float)
     means = [support[texts.support_labels == label].mean(0) for label in range(3)]
     distances = np.array([[((query - mean) ** 2).sum() for mean in means] for query in texts.query])
-    assert found.answers.tolist() == distances.argmin(1).tolist()
+    assert found.predicted.tolist() == distances.argmin(1).tolist()
     np.testing.assert_allclose(found.probabilities, np.exp(-distances) / np.exp(-distances).sum(1, keepdims=True), atol=1e-12)
 
 
@@ -160,7 +160,7 @@ def test_full_finetuning_starts_from_an_encoder_and_learns_the_support_set():
     arm = FullFinetuned(learner, FullFinetuneConfig(lr=1e-3, head_lr=0.1, steps=30))
     seen = EncodedEpisode(episode.support, episode.support_labels, episode.support, episode.support_labels, episode.names)
     first, second = arm.predict(seen), arm.predict(seen)
-    assert first.answers.tolist() == [0, 0, 1, 1]
+    assert first.predicted.tolist() == [0, 0, 1, 1]
     np.testing.assert_array_equal(first.probabilities, second.probabilities)  # it begins every episode with the same encoder
     assert all(torch.equal(learner.parameters[name], value) for name, value in before.items())
 

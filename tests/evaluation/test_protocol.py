@@ -21,7 +21,7 @@ class Words:
 
 
 class Recorder:
-    """An arm that answers with a fixed share of right answers and remembers what it was asked."""
+    """An arm with a fixed fraction of correct predictions, which records the episodes it was given."""
 
     def __init__(self, wrong: int):
         self.wrong, self.seen = wrong, []

@@ -120,8 +120,8 @@ def test_the_benchmark_finds_no_cell_with_more_than_six_percent():
 
 
 def test_calibration_error_by_hand():
-    confidence, right = np.array([0.95, 0.95, 0.55, 0.55]), np.array([True, False, True, True])
-    assert calibration_error(confidence, right) == pytest.approx(0.5 * 0.45 + 0.5 * 0.45)
+    confidence, correct = np.array([0.95, 0.95, 0.55, 0.55]), np.array([True, False, True, True])
+    assert calibration_error(confidence, correct) == pytest.approx(0.5 * 0.45 + 0.5 * 0.45)
     assert calibration_error(np.array([1.0, 1.0]), np.array([True, True])) == 0
 
 

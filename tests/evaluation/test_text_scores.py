@@ -17,7 +17,7 @@ def test_every_score_is_1_for_the_targets_and_0_for_nothing():
 
 
 def test_scores_by_hand():
-    # 5 of 6 words of the first are right both ways; of the second both, without case and punctuation.
+    # 5 of 6 words of the first match in both directions; of the second both, without case and punctuation.
     assert SCORES["rouge1"](ANSWERS, TARGETS) == pytest.approx((5 / 6 + 1) / 2)
     assert SCORES["rouge2"](ANSWERS, TARGETS) == pytest.approx((3 / 5 + 1) / 2)
     assert SCORES["rougeL"](ANSWERS, TARGETS) == pytest.approx((5 / 6 + 1) / 2)
