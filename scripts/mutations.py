@@ -117,7 +117,7 @@ MUTATIONS = [
     ),
     Mutation(
         "weights of the losses along the way",
-        "meta/algorithm.py",
+        "meta/schedule.py",
         "max(1.0 - step / until, 0.03) / inner_steps",
         "max(1.0 - step / until, 0.03)",
         "meta/test_algorithm.py",
@@ -170,8 +170,8 @@ MUTATIONS = [
     Mutation(
         "the graph from phi_0 to theta is cut",
         "meta/text_losses.py",
-        "phi = {name: begin[name] for name in learner.adapted}",
-        "phi = {name: begin[name].detach() for name in learner.adapted}",
+        "phi = {name: begin[name] for name in classifier.adapted}",
+        "phi = {name: begin[name].detach() for name in classifier.adapted}",
         "meta/test_learner.py",
         "unrolled_graph and zero",
     ),
@@ -183,7 +183,14 @@ MUTATIONS = [
         "meta/test_learner.py",
         "unrolled_graph and prototype-all",
     ),
-    Mutation("a context is meta-trained", "meta/learner.py", 'if algorithm.adapt == "context"}', "if False}", "meta/test_learner.py", "context_starts"),
+    Mutation(
+        "a context is meta-trained",
+        "meta/functional.py",
+        'if algorithm.adapt == "context" else []',
+        "if False else []",
+        "meta/test_learner.py",
+        "context_starts",
+    ),
     Mutation("LoRA and IA3 are not folded", "models/adapters.py", "module.merge()", "pass", "models/test_adapters.py", "plain_model"),
     Mutation(
         "a context is not folded",

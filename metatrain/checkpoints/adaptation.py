@@ -6,10 +6,9 @@ from collections.abc import Iterable
 
 from metatrain.errors import UserError
 from metatrain.gradient.parameters import Parameters
-from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.head_fit import Fit
 from metatrain.meta.learner import Learner
-from metatrain.meta.watcher import Watcher
+from metatrain.meta.progress import Progress
 from metatrain.models.export import NONE
 from metatrain.tasks.encoded_episode import EncodedEpisode
 from metatrain.tasks.labels import folded
@@ -37,21 +36,15 @@ def check_no_label_is_none(labels: Iterable[str], source: str) -> None:
         )
 
 
-def adapted_to(learner: Learner, texts: EncodedEpisode, watcher: Watcher | None = None) -> tuple[Parameters, float, Fit | None]:
+def adapted_to(learner: Learner, texts: EncodedEpisode, progress: Progress | None = None) -> tuple[Parameters, float, Fit | None]:
     """Adapt to a support set; return all parameters, the last support loss, and the fit if the head was fitted.
 
     Raises:
         UserError: adaptation diverges.
     """
-    found: tuple[Parameters, float, Fit | None]
-    if isinstance(learner, EncoderLearner) and learner.inner.fit_head:
-        adapted, fit = learner.fit(texts, watcher)
-        found = adapted, fit.loss, fit
-    else:
-        adapted, loss = learner.adapt(texts)
-        found = adapted, loss, None
+    adapted, loss, fit = learner.fit(texts, progress)
     if not all(bool(value.isfinite().all()) for name, value in adapted.items() if value is not learner.parameters.get(name)):
         raise UserError(
             f"adaptation to these examples diverges (non-finite values); lower inner.lr={learner.inner.lr:g} or inner.steps, or check the weights of the model"
         )
-    return found
+    return adapted, loss, fit

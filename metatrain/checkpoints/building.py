@@ -57,11 +57,11 @@ def build_learner(
     for note in notes:
         say(note)
     trained = sum(value.numel() for value in learner.parameters.values())
-    adapting = sum(value.numel() for name, value in learner.initial.items() if name in learner.adapted)
-    parts = [*([_count(adapting)] if adapting else []), *(["head"] if learner.head_adapts else [])]
+    adapting = sum(value.numel() for name, value in learner.initial.items() if name in learner.functional.adapted)
+    parts = [*([_count(adapting)] if adapting else []), *(["head"] if learner.functional.head_adapts else [])]
     adapted = " and the ".join(parts) if adapting else f"{parts[0]} only" if parts else "nothing"
     say(f"parameters: {_count(trained)} trained by the outer loop; adapted per task: {adapted}")
-    idle = learner.unreached
+    idle = learner.functional.unreached
     if idle:
         say(f"{len(idle)} parameters are unused by the model and stay fixed: {', '.join(idle[:3])}{' ...' if len(idle) > 3 else ''}")
     return learner

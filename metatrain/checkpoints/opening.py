@@ -64,7 +64,7 @@ def open_checkpoint(reference: str, settings: Overrides, device: torch.device, d
     recipe = overridden(Recipe(own, saved.algorithm, saved.inner, saved.episode, saved.seed, joint_labels(learned)), settings, plain=found is None)
     learner = build_learner(recipe, device, dtype, say)
     if found is None and learner.model.tokenizer is None and settings.algorithm.label_names is None:  # an image model reads no label names
-        learner.algorithm = replace(learner.algorithm, label_names=False)
+        learner = learner.with_algorithm(replace(learner.algorithm, label_names=False))
     if found is not None:
         _check_learned(reference, settings.algorithm, {name for name in learner.parameters if not name.startswith(learner.prefix)}, learned)
     learner.load(learned)
@@ -121,7 +121,7 @@ def _open_run(run: RunDirectory, requested: Path | None, settings: Overrides, de
     recipe = overridden(replace(recipe, labels=joint_labels(found.tensors["model"])), settings, plain=False)
     learner = build_learner(recipe, device, dtype, say)
     _check_learned(str(run.path), settings.algorithm, learner.parameters, found.tensors["model"])
-    start, share = learner.of_model, config.outer.blend
+    start, share = learner.copy_of_model(), config.outer.blend
     checkpoint.copy_parameters(found, learner.parameters)
     learner.load(blended(start, learner.parameters, share))
     say(f"weights: {found.path}")

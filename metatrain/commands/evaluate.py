@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,7 +77,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
         settings = Overrides(config.algorithm, config.inner, config.model)
         opened = open_checkpoint(config.checkpoint, settings, device, dtype, display.say)
         joint = open_joint(config.evaluation.joint, opened.config, device, dtype, display.say)
-        fit_adaptation(config.hardware, opened.learner, device)
+        opened = replace(opened, learner=opened.learner.with_plan(fit_adaptation(config.hardware, opened.learner, device)))
         tasks, task_notes = _test_tasks(config, opened.config)
         check_evaluation(config.evaluation, tasks, opened.episode, opened.learner.algorithm)
         names = chosen_arms(config.evaluation, opened.learner.algorithm)

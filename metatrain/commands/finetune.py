@@ -115,7 +115,7 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
         check_none_of_these(config.none_of_these, learner)
         if learner.algorithm.label_names and (unread := unread_note([(config.data.train, task.label_names)])):
             display.say(f"warning: {unread}")
-        fit_adaptation(config.hardware, learner, device)
+        learner = learner.with_plan(fit_adaptation(config.hardware, learner, device))
 
         run = RunDirectory.create(path, config, overrides, "finetune")
         display.log_to(run.log)
@@ -124,7 +124,7 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
             found = _adapt(learner, examples, config.none_of_these, display)
             results = {"format": 1, "labels": labels, **found.results}
             with written_whole(run.model) as folder:
-                model = learner.write_to_model(found.parameters)
+                model = learner.functional.write_to_model(found.parameters)
                 columns = {"text": config.data.text, **({"pair": config.data.pair} if config.data.pair else {})}
                 kind = save_finetuned(folder, model, found.parameters, labels, found.threshold, None if task.of_pictures else columns, found.context)
                 (folder / "README.md").write_text(finetuned_card(config.checkpoint, results, kind, config.seed, __version__), encoding="utf-8")
@@ -154,7 +154,7 @@ def _adapt(learner: Learner, examples: Examples, none: float | None, display: Di
     tokens = learner.model.tokens()
     texts = encode_episode(episode, tokens)
     if isinstance(learner, LanguageLearner):
-        context = learner.context(texts)
+        context = learner.functional.context(texts)
         after_context(learner.model, context, texts.support)  # texts to come are about as long: what does not fit is said now
     begin = time.perf_counter()
     parameters, loss, fit = adapted_to(learner, texts, display)

@@ -97,7 +97,7 @@ def held_out_results(adapted: Adapted, beside: Baseline | None, display: Display
     episode, learner = adapted.episode, adapted.learner
     number, score = len(episode.query), episode.task.score
     logits = _logits(adapted, display) if isinstance(learner, EncoderLearner) else None
-    predictions = learner.answers(adapted.parameters, adapted.texts) if logits is None else logits.argmax(1).numpy()
+    predictions = learner.predictions(adapted.parameters, adapted.texts) if logits is None else logits.argmax(1).numpy()
     accuracy, balanced = scored(episode, predictions, episode.query_labels)
     if score is not None:
         display.say(f"{adapted.kind} {score}: {accuracy:.3f} on {number} test examples")

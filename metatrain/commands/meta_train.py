@@ -128,7 +128,9 @@ def _prepare(config: TrainConfig, ranks: Ranks, display: Display) -> Prepared:
     sizes = [f"{len(tasks.split(name))} {name.replace('_', '-')}" for name in SPLITS]
     display.say(f"tasks: {tasks.name}, {', '.join(sizes)}")
     learner = build_learner(Recipe.of_run(config, tasks.meta_train), device, dtype, display.say, tasks.training_texts())
-    display.say(fit_memory(config, learner, tasks.meta_train, device, ranks))
+    plan, line = fit_memory(config, learner, tasks.meta_train, device, ranks)
+    display.say(line)
+    learner = learner.with_plan(plan)
     arms = chosen_arms(config.evaluation, config.algorithm)
     check_learner(arms, learner)
     joint = open_joint(config.evaluation.joint, config, device, dtype, display.say)
@@ -174,7 +176,7 @@ def _meta_test(prepared: Prepared, recipe: Recipe, trainer: Trainer, context: Ru
     if config.hardware.max_memory is not None:
         hardware.give_back()
     untrained = build_learner(recipe, prepared.device, prepared.dtype)
-    arms = make_arms(prepared.arms, Learners(prepared.learner, untrained, config.evaluation, prepared.joint))
+    arms = make_arms(prepared.arms, Learners(trainer.learner, untrained, config.evaluation, prepared.joint))
     seed = config.evaluation.seed_of(config.seed)
     setup = Setup(tasks.meta_test, prepared.tokens, config.episode, config.evaluation, seed, tasks.meta_validation)
     test = MetaTest(arms, setup, run, display, trainer.stop_evaluation, context.ranks)

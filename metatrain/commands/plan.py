@@ -67,8 +67,8 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.errors import UserError
     from metatrain.evaluation.protocol import check_evaluation
     from metatrain.meta.algorithm import check_algorithm
-    from metatrain.meta.memory import MemoryUse
-    from metatrain.meta.recorded import Recorded
+    from metatrain.meta.cuda_graphs import CudaGraphs
+    from metatrain.meta.plan import ExecutionPlan
     from metatrain.run import hardware
     from metatrain.run.ranks import Ranks
     from metatrain.tasks.distribution import load_tasks
@@ -90,7 +90,9 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
             display.say(note)
         recipe = Recipe.of_run(config, tasks.meta_train)
         learner = build_learner(recipe, device, dtype, display.say, tasks.training_texts())
-        display.say(fit_memory(config, learner, tasks.meta_train, device, ranks))
+        plan, line = fit_memory(config, learner, tasks.meta_train, device, ranks)
+        display.say(line)
+        learner = learner.with_plan(plan)
         tokens = learner.model.tokens()
         tokens.check((*tasks.meta_train, *tasks.meta_validation, *tasks.meta_test))
         drawn = [training_episode(tasks, config.episode, config.seed, index) for index in range(config.outer.meta_batch)]
@@ -105,9 +107,8 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
                 continue  # the run's head or inner rule does not go with it
             if other != config.algorithm:
                 alternative = make_learner(learner.model, replace(recipe, algorithm=other))
-                alternative.memory = MemoryUse(together=learner.memory.together)
-                alternative.recorded = Recorded() if learner.recorded else None
-                rows.append((name, *_measured(alternative, episodes, device)))
+                own = ExecutionPlan(vectorised=plan.vectorised, cuda_graphs=CudaGraphs() if plan.cuda_graphs else None)
+                rows.append((name, *_measured(alternative.with_plan(own), episodes, device)))
         table = Table(title=f"Cost of one meta-update of {len(episodes)} episodes, and of {config.outer.steps} meta-updates", title_justify="left")
         for column in ("", "seconds", "total", "memory MB"):
             table.add_column(column, justify="right" if column else "left")
@@ -132,7 +133,7 @@ def _alternatives(learner: Learner) -> dict[str, dict[str, Any]]:
     """Those of `ALTERNATIVES` that are other work than the run's own."""
     if learner.steps(evaluation=False) == 0:
         return {}  # without inner steps, all of them are the same
-    recomputes = learner.algorithm.meta_gradient == "exact" and learner.memory.graph_tokens == 0
+    recomputes = learner.algorithm.meta_gradient == "exact" and learner.plan.graph_tokens == 0
     return {name: settings for name, settings in ALTERNATIVES.items() if not (recomputes and settings.get("meta_gradient") == "exact_recomputed")}
 
 
@@ -143,11 +144,11 @@ def _measured(learner: Learner, episodes: list[EncodedEpisode], device: torch.de
     from metatrain.run import hardware
 
     step = max(learner.algorithm.first_order_until, learner.algorithm.multi_step_until)  # as it is for most of the run
-    if learner.recorded is None:
+    if learner.plan.cuda_graphs is None:
         learner.outer_gradient(episodes[0], step)
     with hardware.measured_memory(device) as memory:
-        if learner.recorded is not None:
-            for _ in range(2):  # the second is recorded
+        if learner.plan.cuda_graphs is not None:
+            for _ in range(2):  # the second is captured
                 learner.mean_gradient(episodes, step)
         hardware.wait(device)
         begin = time.perf_counter()

@@ -64,7 +64,7 @@ class Adapted:
 
     def __init__(self, learner: Learner, steps: int | None = None, features: FrozenFeatures | None = None):
         self.learner, self.steps = learner, steps
-        self._features = (features or FrozenFeatures(learner)) if learner.cut is None else None
+        self._features = (features or FrozenFeatures(learner)) if learner.functional.first_adapted_layer is None else None
 
     def after(self, steps: int) -> Adapted:
         """Return the same arm with another number of inner steps."""
@@ -79,7 +79,7 @@ class Adapted:
         else:
             probabilities = _of_logits(self._features.known(episode.query), parameters)
         if probabilities is None:
-            return Prediction(self.learner.answers(parameters, episode), None, seconds, self.learner.target_loss(parameters, episode))
+            return Prediction(self.learner.predictions(parameters, episode), None, seconds, self.learner.target_loss(parameters, episode))
         return Prediction(probabilities.argmax(1), probabilities, seconds)
 
 
@@ -308,9 +308,10 @@ def row_of(name: str) -> ArmRow:
 
 
 def make_arms(names: Sequence[str], learners: Learners) -> dict[str, Arm]:
-    """The arms of these names; all learners get the memory limit of the meta-trained one."""
-    for learner in (learners.untrained, *((learners.joint,) if learners.joint else ())):
-        learner.memory = learners.trained.memory
+    """Return the arms with these names; all learners get the execution plan of the meta-trained one."""
+    plan = replace(learners.trained.plan, cuda_graphs=None)
+    joint = learners.joint.with_plan(plan) if learners.joint else None
+    learners = replace(learners, untrained=learners.untrained.with_plan(plan), joint=joint)
     return {name: row_of(name).make(learners) for name in names}
 
 

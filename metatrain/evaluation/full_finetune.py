@@ -16,9 +16,9 @@ from metatrain.errors import UserError
 from metatrain.evaluation.config import EvaluationConfig, FullFinetuneConfig
 from metatrain.evaluation.prediction import Prediction
 from metatrain.evaluation.statistics import accuracy, log_loss
-from metatrain.meta.encoder_fit import Support, Training
+from metatrain.meta.encoder_fit import Start, Support, Training
 from metatrain.meta.encoder_learner import EncoderLearner
-from metatrain.meta.watcher import Unwatched
+from metatrain.meta.progress import Silent
 from metatrain.tasks.encoded_episode import EncodedEpisode
 
 VALIDATION_TASKS, VALIDATION_EPISODES = 4, 2  # number of tasks, and of episodes per task, for the choice of the learning rate
@@ -57,12 +57,12 @@ class FullFinetuned:
 
     def _trained(self, episode: EncodedEpisode) -> dict[str, torch.Tensor]:
         """Return all parameters after the updates."""
-        support = Support.of(self.start, episode)
+        support = Support.of(self.start.functional, episode)
         rows, hidden, dtype = len(episode.names), self.start.model.hidden_size, next(self.start.model.parameters()).dtype
         head = {"weight": torch.zeros(rows, hidden, dtype=dtype), "bias": torch.zeros(rows, dtype=dtype)}
         head_lr = self.config.head_lr if self.config.head_lr is not None else self.lr
-        training = Training(self.start, support, np.arange(len(support.texts)), head, episode.seed, (self.lr, head_lr))
-        training.go_on(self.config.steps, Unwatched())
+        training = Training(Start(self.start.functional, self.start.parameters), support, np.arange(len(support.texts)), head, episode.seed, (self.lr, head_lr))
+        training.train(self.config.steps, Silent())
         return training.result(1.0)
 
 

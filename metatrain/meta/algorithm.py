@@ -1,14 +1,15 @@
-"""What the settings of an algorithm mean together: which choices go with which, and what changes as meta-training goes on."""
+"""Checks of the settings of a method: which choices are possible together."""
 
 from __future__ import annotations
 
 from metatrain.errors import UserError
 from metatrain.gradient.config import InnerConfig
 from metatrain.gradient.inner_rules import make_inner_rule
-from metatrain.gradient.meta_gradient import Method, check_method
+from metatrain.gradient.meta_gradient import check_method
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.contrastive import check_contrastive
 from metatrain.meta.noise import check_noise
+from metatrain.meta.schedule import method_at
 from metatrain.models.adapted import HEAD_STAYS, check_choice
 from metatrain.models.config import ModelConfig
 from metatrain.models.heads import IN_CONTEXT, LANGUAGE, make_head
@@ -17,7 +18,7 @@ TRAINED = ("all", "adapted")
 
 
 def check_algorithm(algorithm: AlgorithmConfig, inner: InnerConfig, model: ModelConfig) -> None:
-    """Refuse, before a model is loaded, a method that cannot be.
+    """Refuse an impossible method before a model is loaded.
 
     Raises:
         UserError: a choice on an axis is unknown, a value makes no sense, or choices do not go together.
@@ -48,7 +49,7 @@ def check_algorithm(algorithm: AlgorithmConfig, inner: InnerConfig, model: Model
 
 
 def _check_head(algorithm: AlgorithmConfig, inner: InnerConfig, model: ModelConfig) -> None:
-    """The head has to tell the classes apart by the end of the inner loop."""
+    """Check that the head can tell the classes apart by the end of the inner loop."""
     if inner.fit_encoder and not inner.fit_head:
         raise UserError("inner.fit_encoder starts from a fitted head: also set inner.fit_head=true, or remove it")
     if inner.fit_head and algorithm.adapt != "head":
@@ -73,7 +74,7 @@ def _check_head(algorithm: AlgorithmConfig, inner: InnerConfig, model: ModelConf
 
 
 def _check_language(algorithm: AlgorithmConfig, inner: InnerConfig) -> None:
-    """A language model learns a task in its own parameters, or reads it."""
+    """Check that a language model learns a task in its own parameters, or reads it."""
     if inner.fit_head:
         raise UserError(f"inner.fit_head: a language model (algorithm.head={algorithm.head}) has no classification head; remove it")
     steps = {inner.steps, inner.steps if inner.evaluation_steps is None else inner.evaluation_steps}
@@ -85,19 +86,3 @@ def _check_language(algorithm: AlgorithmConfig, inner: InnerConfig) -> None:
         raise UserError(f"algorithm.label_names: a language model (algorithm.head={algorithm.head}) already generates label names; remove it")
     if algorithm.meta_dropout or algorithm.information_penalty:
         raise UserError(f"algorithm.meta_dropout and algorithm.information_penalty need encodings, and algorithm.head={algorithm.head} has none; remove them")
-
-
-def method_at(algorithm: AlgorithmConfig, inner_steps: int, step: int) -> Method:
-    """The meta-gradient to take at a meta-update."""
-    mode = "first_order" if step < algorithm.first_order_until else algorithm.meta_gradient
-    weights = multi_step_weights(inner_steps, step, algorithm.multi_step_until) if algorithm.multi_step_until and inner_steps > 1 else None
-    return Method(mode, algorithm.proximal, algorithm.cg_steps, weights=weights)
-
-
-def multi_step_weights(inner_steps: int, step: int, until: int) -> list[float]:
-    """Weights of the query losses after each inner step, as in MAML++ (Antoniou et al. 2019, section 4); they add up to 1.
-
-    They begin equal; those of the early steps fall linearly until the meta-update `until`, to 3% of where they began.
-    """
-    early = max(1.0 - step / until, 0.03) / inner_steps
-    return [early] * (inner_steps - 1) + [1.0 - early * (inner_steps - 1)]

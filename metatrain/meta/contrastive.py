@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,19 +14,17 @@ from torch import Tensor
 from metatrain.errors import UserError
 from metatrain.gradient.parameters import Gradient, Parameters, add_to, leaves, vjp
 from metatrain.meta.config import AlgorithmConfig
+from metatrain.meta.functional import FunctionalClassifier
 from metatrain.models.batches import Batch, chunks
 from metatrain.models.heads import LANGUAGE
 from metatrain.tasks.encoded_episode import EncodedEpisode
-
-if TYPE_CHECKING:
-    from metatrain.meta.encoder_learner import EncoderLearner
 
 KINDS = ("supervised", "unsupervised")
 
 
 @dataclass(frozen=True)
 class AuxiliaryGradient(Gradient):
-    """The gradient of a term of the outer loss that is not of one episode."""
+    """Gradient of a term of the outer loss over a whole meta-batch."""
 
     loss: float
 
@@ -67,26 +64,26 @@ def unsupervised(one: Tensor, other: Tensor, temperature: float) -> Tensor:
     return F.cross_entropy(scores, torch.arange(len(one), device=one.device))
 
 
-def contrastive_gradient(learner: EncoderLearner, episodes: Sequence[EncodedEpisode]) -> AuxiliaryGradient:
-    """The gradient of the contrastive term over the texts of these episodes, at the meta-parameters.
+def contrastive_gradient(classifier: FunctionalClassifier, parameters: Parameters, episodes: Sequence[EncodedEpisode]) -> AuxiliaryGradient:
+    """Return the gradient of the contrastive term over the texts of these episodes, at the meta-parameters.
 
-    Labels of the same name are the same class, in whichever episode. Encodings are computed twice, without a graph for the loss and
+    Labels with the same name are the same class in all episodes. Encodings are computed twice, first without a graph for the loss and
     then with one, a part of the texts at a time (Gao et al. 2021b), so that memory does not grow with the meta-batch.
     """
-    algorithm = learner.algorithm
+    algorithm = classifier.algorithm
     texts = [text for episode in episodes for text in (*episode.support, *episode.query)]
     names = [episode.names[label] for episode in episodes for label in (*episode.support_labels, *episode.query_labels)]
-    parts = chunks(texts, learner.memory.part_tokens)
-    found_texts, rows = learner.occurring(texts)
-    batches = [learner.model.batch(found_texts[part]) for part in parts]
-    theta = leaves({name: value for name, value in learner.view(rows).items() if name.startswith(learner.prefix)})
+    parts = chunks(texts, classifier.plan.part_tokens)
+    found_texts, rows = classifier.occurring(texts)
+    batches = [classifier.model.batch(found_texts[part]) for part in parts]
+    theta = leaves({name: value for name, value in classifier.view(parameters, rows).items() if name.startswith(classifier.prefix)})
     views: list[list[int | None]] = [[None] * len(parts)]
     if algorithm.contrastive == "unsupervised":
         mixed = np.random.SeedSequence([episode.seed for episode in episodes]).generate_state(2 * len(parts), np.uint64) >> 1
         views = [[int(seed) for seed in mixed[begin : begin + len(parts)]] for begin in (0, len(parts))]
 
     def encoded(batch: Batch, seed: int | None) -> Tensor:
-        return learner.encode({**theta, **learner.anew}, batch, seed=seed)
+        return classifier.encode({**theta, **classifier.reset}, batch, seed=seed)
 
     with torch.no_grad():
         found = [torch.cat([encoded(batch, seed) for batch, seed in zip(batches, seeds)]) for seeds in views]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,14 +18,12 @@ from torch import Tensor
 
 from metatrain.gradient.inner_rules import HEAD
 from metatrain.gradient.parameters import Parameters
+from metatrain.meta.functional import FunctionalClassifier
 from metatrain.meta.head_fit import Fit, Fold, best_temperature, of_all
-from metatrain.meta.watcher import Watcher
+from metatrain.meta.progress import Progress
 from metatrain.models.batches import chunks
 from metatrain.models.heads import Head
 from metatrain.tasks.encoded_episode import EncodedEpisode
-
-if TYPE_CHECKING:
-    from metatrain.meta.encoder_learner import EncoderLearner
 
 LR, HEAD_LR = 5e-5, 1e-3  # of Adam
 WARMUP = 20  # updates in which the rates rise
@@ -44,64 +41,73 @@ class Support:
 
     texts: Sequence[np.ndarray]
     labels: Tensor
-    rows: Tensor | None  # of the word embeddings, as `EncoderLearner.occurring`
+    rows: Tensor | None  # of the word embeddings, as `FunctionalClassifier.occurring`
 
     @classmethod
-    def of(cls, learner: EncoderLearner, episode: EncodedEpisode) -> Support:
+    def of(cls, classifier: FunctionalClassifier, episode: EncodedEpisode) -> Support:
         """The support set of an episode, its labels where the model is."""
-        texts, rows = learner.occurring(episode.support)
-        return cls(texts, torch.from_numpy(np.asarray(episode.support_labels, dtype=np.int64)).to(learner.model.device), rows)
+        texts, rows = classifier.occurring(episode.support)
+        return cls(texts, torch.from_numpy(np.asarray(episode.support_labels, dtype=np.int64)).to(classifier.model.device), rows)
+
+
+@dataclass(frozen=True)
+class Start:
+    """A classifier and the meta-parameters that training begins with."""
+
+    classifier: FunctionalClassifier
+    parameters: Parameters
 
 
 class Training:
     """An encoder and its head in training on some of the examples; rates: of Adam, (encoder's, head's); None: (LR, HEAD_LR)."""
 
-    def __init__(self, learner: EncoderLearner, support: Support, examples: np.ndarray, head: Head, seed: int, rates: tuple[float, float] | None = None):
-        self.learner, self.support, self.examples = learner, support, examples
-        module = {learner.prefix + name: value for name, value in learner.model.named_parameters() if name not in learner.unreached}
-        view = {name: value for name, value in learner.view(support.rows).items() if name.startswith(learner.prefix)}
-        start = {**module, **view, **{HEAD + name: value.to(learner.model.device) for name, value in head.items()}}
-        self.parameters: Parameters = {name: value.detach().clone().requires_grad_() for name, value in start.items()}
+    def __init__(self, start: Start, support: Support, examples: np.ndarray, head: Head, seed: int, rates: tuple[float, float] | None = None):
+        classifier = start.classifier
+        self.start, self.classifier, self.support, self.examples = start, classifier, support, examples
+        module = {classifier.prefix + name: value for name, value in classifier.model.named_parameters() if name not in classifier.unreached}
+        view = {name: value for name, value in classifier.view(start.parameters, support.rows).items() if name.startswith(classifier.prefix)}
+        begin = {**module, **view, **{HEAD + name: value.to(classifier.model.device) for name, value in head.items()}}
+        self.parameters: Parameters = {name: value.detach().clone().requires_grad_() for name, value in begin.items()}
         groups = [
             {"params": [value for name, value in self.parameters.items() if name.startswith(HEAD) == of_head], "lr": rate}
             for of_head, rate in zip((False, True), rates or (LR, HEAD_LR))
         ]
-        self.optimizer = torch.optim.Adam(groups, fused=learner.model.device.type == "cpu" or None)
+        self.optimizer = torch.optim.Adam(groups, fused=classifier.model.device.type == "cpu" or None)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda done: min(1.0, (done + 1) / WARMUP))
         self.rng, self.order, self.done = np.random.default_rng(seed), np.zeros(0, np.int64), 0
 
-    def go_on(self, until: int, watcher: Watcher) -> None:
-        """Take updates until so many are done, each on the next examples of an order that is drawn anew when it is at its end."""
+    def train(self, until: int, progress: Progress) -> None:
+        """Train until this number of updates is done, each on the next examples of an order that is drawn again at its end."""
         with torch.enable_grad():
             while self.done < until:
                 if len(self.order) == 0:
                     self.order = self.rng.permutation(self.examples)
                 batch, self.order = self.order[:BATCH], self.order[BATCH:]
                 texts, labels = [self.support.texts[row] for row in batch], self.support.labels[torch.from_numpy(batch)]
-                for part in chunks(texts, self.learner.memory.part_tokens):
-                    scores = self.learner.scores(self.parameters, self.learner.model.batch(texts[part]))
+                for part in chunks(texts, self.classifier.plan.part_tokens):
+                    scores = self.classifier.scores(self.parameters, self.classifier.model.batch(texts[part]))
                     (F.cross_entropy(scores, labels[part], reduction="sum") / len(texts)).backward()
                 self.optimizer.step()
                 self.schedule.step()
-                self.optimizer.zero_grad()  # here: gradients would lie about while another fold is in training
+                self.optimizer.zero_grad()  # here, so that no gradients are held while another fold trains
                 self.done += 1
-                watcher.advance()
+                progress.advance()
 
     def logits(self, rows: np.ndarray) -> Tensor:
-        """Scores [rows, way] of examples, on the CPU."""
-        return self.learner.logits(self.parameters, [self.support.texts[row] for row in rows]).cpu()
+        """Return logits [rows, way] of examples, on the CPU."""
+        return self.classifier.logits(self.parameters, [self.support.texts[row] for row in rows]).cpu()
 
     def result(self, temperature: float) -> Parameters:
         """All parameters, the word embeddings whole again, and the head divided by a temperature."""
         found = {name: value.detach() / (temperature if name.startswith(HEAD) else 1.0) for name, value in self.parameters.items()}
         if self.support.rows is not None:
-            name = str(self.learner.embedding)
-            found[name] = self.learner.parameters[name].index_copy(0, self.support.rows, found[name])
-        return {**self.learner.parameters, **found}
+            name = str(self.classifier.embedding)
+            found[name] = self.start.parameters[name].index_copy(0, self.support.rows, found[name])
+        return {**self.start.parameters, **found}
 
 
 @dataclass(frozen=True, eq=False)
-class _Look:
+class _Check:
     """What examples left out have after so many updates."""
 
     updates: int
@@ -110,43 +116,43 @@ class _Look:
     logits: Tensor  # [left out, way]
 
 
-def fit_encoder(learner: EncoderLearner, episode: EncodedEpisode, fit: Fit, watcher: Watcher) -> tuple[Parameters, Fit] | None:
+def fit_encoder(start: Start, episode: EncodedEpisode, fit: Fit, progress: Progress) -> tuple[Parameters, Fit] | None:
     """All parameters after training on the support set of an episode without queries, and what was chosen; None: the head alone does as well.
 
     fit: the head that was fitted to this support set.
     """
-    support = Support.of(learner, episode)
+    support = Support.of(start.classifier, episode)
     labels = support.labels.cpu()
     everything, folds = np.arange(len(labels)), list(_enough(fit.folds))
     if not folds:
         return None
     left_out = np.concatenate([fold.left_out for fold in folds])
-    trainings = [Training(learner, support, np.setdiff1d(everything, fold.left_out), fold.head, episode.seed) for fold in folds]
-    looks: list[_Look] = []
+    trainings = [Training(start, support, np.setdiff1d(everything, fold.left_out), fold.head, episode.seed) for fold in folds]
+    checks: list[_Check] = []
     numbers = _numbers(len(labels))
-    watcher.start("training the encoder, cross-validation", len(folds) * numbers[-1])
+    progress.start("training the encoder, cross-validation", len(folds) * numbers[-1])
     for updates in numbers:
         for training in trainings:
-            training.go_on(updates, watcher)
+            training.train(updates, progress)
         logits = torch.cat([training.logits(fold.left_out) for training, fold in zip(trainings, folds)])
         # Where all are right, the best temperature is the coolest, and nothing says so: as if one more were wrong (Platt 1999, section 2.2).
         temperature = best_temperature(logits, labels[left_out], smoothing=1 / (len(left_out) + 2))
         loss = float(F.cross_entropy(logits.double() / temperature, labels[left_out]))
-        looks.append(_Look(updates, temperature, loss, logits))
-        right = int((logits.argmax(1) == labels[left_out]).sum())
-        watcher.say(f"the whole encoder after {updates} updates: log loss {loss:.3f}, {right} of {len(left_out)} held-out examples are correct")
-        best = min(looks, key=lambda look: look.loss)
-        if len(looks) - looks.index(best) > _PATIENCE:
+        checks.append(_Check(updates, temperature, loss, logits))
+        correct = int((logits.argmax(1) == labels[left_out]).sum())
+        progress.say(f"the whole encoder after {updates} updates: log loss {loss:.3f}, {correct} of {len(left_out)} held-out examples are correct")
+        best = min(checks, key=lambda check: check.loss)
+        if len(checks) - checks.index(best) > _PATIENCE:
             break
-    watcher.stop()
+    progress.stop()
     if best.updates == 0:
-        watcher.say("the encoder is not trained: the fitted head alone is as good")
+        progress.say("the encoder is not trained: the fitted head alone is as good")
         return None
     del trainings, training  # and what they hold, before the next
-    training = Training(learner, support, everything, fit.head, episode.seed)
-    watcher.start("training the encoder, all examples", best.updates)
-    training.go_on(best.updates, watcher)
-    watcher.stop()
+    training = Training(start, support, everything, fit.head, episode.seed)
+    progress.start("training the encoder, all examples", best.updates)
+    training.train(best.updates, progress)
+    progress.stop()
     judged = of_all(len(labels), left_out, best.logits / best.temperature)
     loss = float(F.cross_entropy(training.logits(everything) / best.temperature, labels))
     return training.result(best.temperature), replace(fit, loss=loss, temperature=best.temperature, left_out=judged, updates=best.updates)

@@ -1,65 +1,62 @@
-"""The losses of an episode under a language model: token cross-entropy of what is to be written after each text."""
+"""Losses of an episode under a language model: token cross-entropy of the target after each text."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from metatrain.gradient.parameters import Parameters
+from metatrain.meta.functional import FunctionalLanguageModel
 from metatrain.meta.noise import QUERY, SUPPORT, Noise
 from metatrain.models.batches import chunks
 from metatrain.models.language_model import Written
 from metatrain.models.writer import after_context
 from metatrain.tasks.encoded_episode import EncodedEpisode, targets_of
 
-if TYPE_CHECKING:
-    from metatrain.meta.language_learner import LanguageLearner
-
 
 class LanguageLosses:
-    """An episode's losses as functions of the adapted parameters phi and the meta-parameters theta.
+    """Support and query loss of an episode as functions of the adapted parameters phi and the meta-parameters theta.
 
-    S and Q are means over the target tokens of the support set and of the queries. `query_accuracies` are shares of the queries'
-    target tokens that are the likeliest after those before them.
+    S and Q are means over the target tokens of the support set and of the queries. `query_accuracies` are the
+    fractions of the queries' target tokens that are most likely given the tokens before them.
     """
 
-    def __init__(self, learner: LanguageLearner, episode: EncodedEpisode, seed: int | None):
+    def __init__(self, functional: FunctionalLanguageModel, episode: EncodedEpisode, seed: int | None):
         targets = targets_of(episode)
-        self.learner = learner
-        self.noise = Noise(learner.algorithm, seed)
+        self.functional = functional
+        self.noise = Noise(functional.algorithm, seed)
         self.rows = None
         self.support_tokens = _size(episode.support) + _size(targets.support)
         self.query_accuracies: list[Tensor] = []
-        self._wanted = {SUPPORT: _size(targets.support), QUERY: _size(targets.query)}
+        self._expected = {SUPPORT: _size(targets.support), QUERY: _size(targets.query)}
         self._support = self._batches(episode.support, targets.support)
-        context = learner.context(episode)
-        self._query = self._batches(after_context(learner.model, context, episode.query), targets.query, alike=len(context))
+        context = functional.context(episode)
+        self._query = self._batches(after_context(functional.model, context, episode.query), targets.query, alike=len(context))
 
     def start(self, theta: Mapping[str, Tensor]) -> tuple[Parameters, Parameters]:
-        begin = {**theta, **self.learner.anew}
-        adapted = self.learner.adapted
+        begin = {**theta, **self.functional.reset}
+        adapted = self.functional.adapted
         return {name: begin[name] for name in adapted}, {name: value for name, value in theta.items() if name not in adapted}
 
     def support_parts(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor], step: int) -> Iterator[Tensor]:
         for part, batch in enumerate(self._support):
-            found = self.learner.call({**fixed, **phi}, batch, seed=self.noise.dropout_seed(SUPPORT, part, step))
-            yield found.loss.sum() / self._wanted[SUPPORT]
+            found = self.functional.call({**fixed, **phi}, batch, seed=self.noise.dropout_seed(SUPPORT, part, step))
+            yield found.loss.sum() / self._expected[SUPPORT]
 
     def query_parts(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Iterator[Tensor]:
-        right = []
+        correct = []
         for part, batch in enumerate(self._query):
-            found = self.learner.call({**fixed, **phi}, batch, seed=self.noise.dropout_seed(QUERY, part, 0))
-            right.append(found.right.detach().sum())
-            yield found.loss.sum() / self._wanted[QUERY]
-        self.query_accuracies.append(torch.stack(right).sum() / self._wanted[QUERY])
+            found = self.functional.call({**fixed, **phi}, batch, seed=self.noise.dropout_seed(QUERY, part, 0))
+            correct.append(found.right.detach().sum())
+            yield found.loss.sum() / self._expected[QUERY]
+        self.query_accuracies.append(torch.stack(correct).sum() / self._expected[QUERY])
 
     def _batches(self, texts: Sequence[np.ndarray], targets: Sequence[np.ndarray], alike: int = 0) -> list[Written]:
         both = [np.concatenate([text, target]) for text, target in zip(texts, targets)]
-        return [self.learner.model.batch(texts[part], targets[part], alike) for part in chunks(both, self.learner.memory.part_tokens)]
+        return [self.functional.model.batch(texts[part], targets[part], alike) for part in chunks(both, self.functional.plan.part_tokens)]
 
 
 def _size(texts: Sequence[np.ndarray]) -> int:

@@ -1,4 +1,4 @@
-"""Measuring one meta-gradient against another, and against the loss itself."""
+"""Comparison of meta-gradients with each other, and with differences of the loss."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COMPARED = ("exact", "exact_recomputed", "forward_over_reverse", "finite_differe
 
 @dataclass(frozen=True)
 class Probe:
-    """One mode on one episode."""
+    """Result of one mode on one episode."""
 
     gradient: Parameters  # of every meta-parameter
     error: float  # |g - exact| / |exact|
@@ -26,15 +26,11 @@ class Probe:
 
 
 def probe(learner: Learner, episode: EncodedEpisode, mode: str, exact: Parameters | None) -> Probe:
-    """The meta-gradient of an episode in one mode, compared with `exact` (None: with itself)."""
-    before = learner.algorithm
-    learner.algorithm = replace(before, meta_gradient=mode)
-    try:
-        begin = time.perf_counter()
-        part = learner.outer_gradient(episode)
-        seconds = time.perf_counter() - begin
-    finally:
-        learner.algorithm = before
+    """Return the meta-gradient of an episode in one mode, compared with `exact` (None: with itself)."""
+    learner = learner.with_algorithm(replace(learner.algorithm, meta_gradient=mode))
+    begin = time.perf_counter()
+    part = learner.outer_gradient(episode)
+    seconds = time.perf_counter() - begin
     gradient = {name: torch.zeros_like(value) for name, value in learner.parameters.items()}
     learner.add_gradient(gradient, part, 1.0)
     reference = gradient if exact is None else exact
@@ -46,7 +42,7 @@ def probe(learner: Learner, episode: EncodedEpisode, mode: str, exact: Parameter
 
 
 def slope_error(learner: Learner, episode: EncodedEpisode, gradient: Parameters, seed: int) -> float:
-    """Relative error of the slope of the query loss after adaptation along a random direction, predicted by `gradient`.
+    """Return the relative error of the slope of the query loss after adaptation along a random direction, predicted by `gradient`.
 
     The slope is the central difference at a distance of 1e-6; meant for float64.
     """

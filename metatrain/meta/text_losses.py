@@ -1,9 +1,8 @@
-"""The losses of an episode of texts under an encoder, as functions of parameters: what `meta_gradient` differentiates."""
+"""Losses of an episode under an encoder and a head, as functions of parameters: what `meta_gradient` differentiates."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,78 +11,82 @@ from torch import Tensor
 
 from metatrain.gradient.inner_rules import HEAD
 from metatrain.gradient.parameters import Parameters
+from metatrain.meta.functional import FunctionalClassifier
 from metatrain.meta.noise import ONCE, QUERY, SUPPORT, Noise
 from metatrain.models.batches import Batch, chunks, on_device
 from metatrain.tasks.encoded_episode import EncodedEpisode
 
-if TYPE_CHECKING:
-    from metatrain.meta.encoder_learner import EncoderLearner
+_SUPPORT, _QUERY = "frozen.support.", "frozen.query."  # outputs of the frozen layers for each part, computed once an episode
+ENCODINGS = (f"{_SUPPORT}0", f"{_QUERY}0")  # their names if all layers are frozen and all texts are in one part
 
-_SUPPORT, _QUERY = "frozen.support.", "frozen.query."  # what the frozen part of the encoder gives for each part, computed once an episode
-ENCODINGS = (f"{_SUPPORT}0", f"{_QUERY}0")  # their names where that is all of it, and all texts are in one part
-
-Labelled = tuple[Batch | None, Tensor]  # texts, unless their encodings are there already, and their labels
+Labelled = tuple[Batch | None, Tensor]  # texts, unless they are encoded already, and their labels
 
 
 class TextLosses:
-    """An episode's losses as functions of the adapted parameters phi and the meta-parameters theta."""
+    """Support and query loss of an episode as functions of the adapted parameters phi and the meta-parameters theta."""
 
     rows: Tensor | None = None  # of the word embeddings, those that occur
 
     def __init__(
-        self, learner: EncoderLearner, names: Sequence[str], noise: Noise, support: Sequence[Labelled], query: Sequence[Labelled], encoded: bool = False
+        self,
+        classifier: FunctionalClassifier,
+        names: Sequence[str],
+        noise: Noise,
+        support: Sequence[Labelled],
+        query: Sequence[Labelled],
+        encoded: bool = False,
     ):
         """`support`, `query`: the texts in parts, and their labels; no query, no query loss.
 
         `encoded`: nothing of the encoder adapts, and theta brings the encodings of the texts, [support, H] and [queries, H], as
         ENCODINGS.
         """
-        self.learner, self.names, self.noise, self.encoded = learner, names, noise, encoded
+        self.classifier, self.names, self.noise, self.encoded = classifier, names, noise, encoded
         self.support, self.query = support, query
         self.support_size, self.query_size = (sum(len(labels) for _, labels in parts) for parts in (support, query))
         self.support_tokens = 0  # known where they are of an episode
         self.query_accuracies: list[Tensor] = []  # one for each time that all of `query_parts` were asked for
 
     @classmethod
-    def of(cls, learner: EncoderLearner, episode: EncodedEpisode, seed: int | None, encoded: bool = False) -> TextLosses:
-        """The losses of an episode. `seed`: of dropout and noise; None: there is none."""
-        noise = Noise(learner.algorithm, seed)
-        labels, answers = (on_device(np.asarray(each, dtype=np.int64), learner.model.device) for each in (episode.support_labels, episode.query_labels))
-        texts, rows = ([], None) if encoded else learner.occurring([*episode.support, *episode.query])
+    def of(cls, classifier: FunctionalClassifier, episode: EncodedEpisode, seed: int | None, encoded: bool = False) -> TextLosses:
+        """Return the losses of an episode. `seed`: of dropout and noise; None: there is none."""
+        noise = Noise(classifier.algorithm, seed)
+        labels, query_labels = (on_device(np.asarray(each, dtype=np.int64), classifier.model.device) for each in (episode.support_labels, episode.query_labels))
+        texts, rows = ([], None) if encoded else classifier.occurring([*episode.support, *episode.query])
 
         def parts(texts: Sequence[np.ndarray], labels: Tensor) -> list[Labelled]:
             if encoded:
                 return [(None, labels)]
-            return [(learner.model.batch(texts[part]), labels[part]) for part in chunks(texts, learner.memory.part_tokens)]
+            return [(classifier.model.batch(texts[part]), labels[part]) for part in chunks(texts, classifier.plan.part_tokens)]
 
-        losses = cls(learner, episode.names, noise, parts(texts[: len(labels)], labels), parts(texts[len(labels) :], answers), encoded)
+        losses = cls(classifier, episode.names, noise, parts(texts[: len(labels)], labels), parts(texts[len(labels) :], query_labels), encoded)
         losses.rows, losses.support_tokens = rows, sum(map(len, episode.support))
         return losses
 
     def start(self, theta: Mapping[str, Tensor]) -> tuple[Parameters, Parameters]:
-        learner, head = self.learner, self.learner.head
-        some, way, size = next(iter(theta.values())), len(self.names), learner.model.hidden_size
-        begin = {**theta, **learner.anew}
+        classifier, head = self.classifier, self.classifier.head
+        some, way, size = next(iter(theta.values())), len(self.names), classifier.model.hidden_size
+        begin = {**theta, **classifier.reset}
         frozen: Mapping[str, Tensor | None] = {name: theta[name] for name in ENCODINGS} if self.encoded else self._frozen(begin)
         features = some.new_zeros(0, size)
         if head.needs_support:
             parts = [
-                learner.encode_rest(begin, batch, frozen[f"{_SUPPORT}{part}"], self.noise.dropout_seed(SUPPORT, part, ONCE, 1))
+                classifier.encode_rest(begin, batch, frozen[f"{_SUPPORT}{part}"], self.noise.dropout_seed(SUPPORT, part, ONCE, 1))
                 for part, (batch, _) in enumerate(self.support)
             ]
             features = torch.cat(parts)
-        fixed = {name: value for name, value in theta.items() if name not in learner.adapted}
+        fixed = {name: value for name, value in theta.items() if name not in classifier.adapted}
         fixed.update({name: value for name, value in frozen.items() if value is not None})
         empty = {"weight": some.new_zeros(way, size), "bias": some.new_zeros(way)}
         learned = {name[len(HEAD) :]: value for name, value in theta.items() if name.startswith(HEAD)}
         first = head.start(learned, empty, features, torch.cat([labels for _, labels in self.support]), self.names)
-        phi = {name: begin[name] for name in learner.adapted}
-        (phi if learner.head_adapts else fixed).update({HEAD + name: value for name, value in first.items()})
+        phi = {name: begin[name] for name in classifier.adapted}
+        (phi if classifier.head_adapts else fixed).update({HEAD + name: value for name, value in first.items()})
         return phi, {name: value for name, value in fixed.items() if name not in phi}
 
     def _frozen(self, theta: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
-        """What the part of the encoder that does not adapt makes of each batch; None where every part adapts."""
-        encode, seed = self.learner.encode_frozen, self.noise.dropout_seed
+        """Return the output of the layers that never adapt for each part; None if every layer adapts."""
+        encode, seed = self.classifier.encode_frozen, self.noise.dropout_seed
         frozen = {f"{_SUPPORT}{part}": encode(theta, batch, seed(SUPPORT, part, ONCE)) for part, (batch, _) in enumerate(self.support)}
         frozen.update({f"{_QUERY}{part}": encode(theta, batch, seed(QUERY, part, ONCE)) for part, (batch, _) in enumerate(self.query)})
         return frozen
@@ -96,19 +99,19 @@ class TextLosses:
             yield F.cross_entropy(self._logits(phi, fixed, features), labels, reduction="sum") / self.support_size
 
     def query_parts(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Iterator[Tensor]:
-        right = []
+        correct = []
         for part, (batch, labels) in enumerate(self.query):
             features = self._features(phi, fixed, f"{_QUERY}{part}", batch, self.noise.dropout_seed(QUERY, part, 0))
             features, penalty = self.noise.bottleneck(features, fixed, QUERY, part, 0)
             logits = self._logits(phi, fixed, features)
-            right.append((logits.argmax(1) == labels).double().sum())
+            correct.append((logits.argmax(1) == labels).double().sum())
             loss = F.cross_entropy(logits, labels, reduction="sum") / self.query_size
             yield loss if penalty is None else loss + penalty * (len(labels) / self.query_size)
-        self.query_accuracies.append(torch.stack(right).sum() / self.query_size)
+        self.query_accuracies.append(torch.stack(correct).sum() / self.query_size)
 
     def _features(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor], name: str, batch: Batch | None, seed: int | None) -> Tensor:
-        return self.learner.encode_rest({**fixed, **phi}, batch, fixed.get(name), seed)
+        return self.classifier.encode_rest({**fixed, **phi}, batch, fixed.get(name), seed)
 
     def _logits(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor], features: Tensor) -> Tensor:
-        head = phi if self.learner.head_adapts else fixed
+        head = phi if self.classifier.head_adapts else fixed
         return F.linear(features, head[HEAD + "weight"], head[HEAD + "bias"])

@@ -91,8 +91,8 @@ class _Packing:
 
     def __init__(self, learner: Learner, rows: Tensor | None):
         self._parameters, self._rows = learner.parameters, torch.zeros(0) if rows is None else rows
-        self._by_row = learner.by_row if rows is not None else ()
-        self._shapes = {name: (len(self._rows), *value.shape[1:]) if name in self._by_row else value.shape for name, value in self._parameters.items()}
+        self._sparse = learner.functional.sparse if rows is not None else ()
+        self._shapes = {name: (len(self._rows), *value.shape[1:]) if name in self._sparse else value.shape for name, value in self._parameters.items()}
         self.length = sum(map(math.prod, self._shapes.values()))
 
     def zeros(self, length: int) -> Tensor:
@@ -104,7 +104,7 @@ class _Packing:
             if name not in part.gradient:
                 continue
             value = part.gradient[name]
-            if name not in self._by_row:
+            if name not in self._sparse:
                 place.add_(value)
             elif part.rows is None:
                 place.add_(value.index_select(0, self._rows))
@@ -114,7 +114,7 @@ class _Packing:
     def read(self, numbers: Tensor) -> Parameters:
         """The gradient of all parameters, which shares memory with the numbers."""
         found = self._places(numbers)
-        for name in self._by_row:
+        for name in self._sparse:
             found[name] = torch.zeros_like(self._parameters[name]).index_copy_(0, self._rows, found[name])
         return found
 

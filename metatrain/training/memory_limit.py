@@ -1,18 +1,21 @@
-"""What a command's learner may hold at a time, from `hardware.max_memory` or from what is free."""
+"""Execution plans that fit in `hardware.max_memory` or in free memory, and smaller plans when memory runs out."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from metatrain.config.schema import TrainConfig
 from metatrain.errors import RestartableError, UserError
-from metatrain.meta.learner import Learner, OuterGradient
-from metatrain.meta.memory import Footprint, Largest, MemoryUse, fit, halvings, side_by_side
-from metatrain.meta.recorded import Recorded
+from metatrain.meta.cuda_graphs import CudaGraphs
+from metatrain.meta.learner import Learner
+from metatrain.meta.memory import Footprint, Largest, fit, halvings, with_episodes
+from metatrain.meta.plan import ExecutionPlan
+from metatrain.meta.strategies import OuterGradient
 from metatrain.run.config import HardwareConfig
 from metatrain.run.failpoints import failpoint
 from metatrain.run.hardware import free_memory, give_back, is_out_of_memory
@@ -39,86 +42,88 @@ def largest_episode(episode: EpisodeConfig, way: int, rows: int, text: int, read
     return Largest(query, support, way * queries * query)
 
 
-def fit_memory(config: TrainConfig, learner: Learner, tasks: Sequence[Task], device: torch.device, ranks: Ranks) -> str:
-    """Make the meta-gradients of a run fit into this process's share of memory; return a line for the log.
+def fit_memory(config: TrainConfig, learner: Learner, tasks: Sequence[Task], device: torch.device, ranks: Ranks) -> tuple[ExecutionPlan, str]:
+    """Return the plan by which the meta-gradients of a run fit in this process's share of memory, and a line for the log.
 
     Raises:
         UserError: `hardware.max_memory` is too small.
     """
     way = max(way_of(task, config.episode) for task in tasks)
     rows = max(int(np.bincount(task.labels).max()) for task in tasks)
-    largest = largest_episode(config.episode, way, rows, learner.model.max_length, learner.reads_support)
+    largest = largest_episode(config.episode, way, rows, learner.model.max_length, learner.functional.reads_support)
     return fit_training(config.hardware, learner, largest, device, ranks.local_size, math.ceil(config.outer.meta_batch / ranks.size))
 
 
-def fit_training(hardware: HardwareConfig, learner: Learner, largest: Largest, device: torch.device, sharing: int = 1, meta_batch: int = 1) -> str:
-    """Make the learner's meta-gradients, of so many episodes in this process each time, fit; returns a line for the log.
+def fit_training(
+    hardware: HardwareConfig, learner: Learner, largest: Largest, device: torch.device, sharing: int = 1, meta_batch: int = 1
+) -> tuple[ExecutionPlan, str]:
+    """Return a plan for the meta-gradients of `meta_batch` episodes in this process, and a line for the log.
 
-    With `max_memory`, the choice depends on the configuration and the model alone, so the same run has the same numbers on
-    every machine. Without, graphs are kept as far as free memory goes, which changes no number; on a CPU so many processes share it.
-    On a GPU it also decides how many episodes go together, which changes rounding where not all of a meta-batch fit.
+    With `max_memory`, the plan depends only on the configuration and the model, so the same run gives the same numbers on
+    every machine. Without it, activations are stored while free memory allows, which changes no number; on a CPU, `sharing` processes
+    share that memory. On a GPU, free memory also decides how many episodes are vectorised, which changes rounding.
 
     Raises:
-        UserError: `max_memory` is too little for the largest episode, whatever is given up.
+        UserError: `max_memory` is too small for the largest episode under any plan.
     """
     footprint = Footprint.of(learner, largest.text)
-    together = min(meta_batch, hardware.together or (meta_batch if device.type == "cuda" else 1))
+    most = min(meta_batch, hardware.together or (meta_batch if device.type == "cuda" else 1))
     if hardware.max_memory is None:
         free = free_memory(device)
         if free is not None and device.type == "cpu":
             free //= sharing
         room = None if free is None else free * _SHARE / _SPARE
-        found = MemoryUse() if room is None else fit(footprint, largest, room, [MemoryUse()])
+        found = ExecutionPlan() if room is None else fit(footprint, largest, room, [ExecutionPlan()])
         if free is not None and found is None:
-            needed = footprint.meta_gradient(largest, MemoryUse()) * _SPARE / 1e9
-            learner.memory = MemoryUse(graph_tokens=0.0)
-            return f"warning: the largest episodes need about {needed:.1f} GB, and {free / 1e9:.1f} GB are free; set hardware.max_memory to use less"
+            needed = footprint.meta_gradient(largest, ExecutionPlan()) * _SPARE / 1e9
+            return ExecutionPlan(graph_tokens=0.0), (
+                f"warning: the largest episodes need about {needed:.1f} GB, and {free / 1e9:.1f} GB are free; set hardware.max_memory to use less"
+            )
     else:
         own = _own(learner, device)
         room = (hardware.max_memory * 1e9 - own - _around(footprint)) / _SPARE
-        uses = _uses(largest, device)
-        found = fit(footprint, largest, room, uses)
+        plans = _plans(largest, device)
+        found = fit(footprint, largest, room, plans)
         if found is None:
-            needed = (own + _around(footprint) + _SPARE * footprint.meta_gradient(largest, uses[-1])) / 1e9
+            needed = (own + _around(footprint) + _SPARE * footprint.meta_gradient(largest, plans[-1])) / 1e9
             raise UserError(
                 f"hardware.max_memory={hardware.max_memory}: this run needs about {needed:.1f} GB; lower inner.steps or model.max_length, "
                 "adapt fewer parameters (algorithm.adapt), or choose algorithm.meta_gradient=first_order"
             )
     assert found is not None  # or one of the two ways above has ended
-    learner.recorded = Recorded() if device.type == "cuda" and hardware.fast_kernels else None
+    found = replace(found, cuda_graphs=CudaGraphs() if device.type == "cuda" and hardware.fast_kernels else None)
     if room is not None:
-        found = side_by_side(footprint, largest, room / 2 if learner.recorded else room, found, together)
-    learner.memory = found
-    return _line(footprint, largest, learner.memory)
+        found = with_episodes(footprint, largest, room / 2 if found.cuda_graphs else room, found, most)
+    return found, _line(footprint, largest, found)
 
 
-def fit_adaptation(hardware: HardwareConfig, learner: Learner, device: torch.device) -> None:
-    """Make adaptation for use fit in `hardware.max_memory`, if that is set, by encoding fewer texts at a time.
+def fit_adaptation(hardware: HardwareConfig, learner: Learner, device: torch.device) -> ExecutionPlan:
+    """Return the plan by which adaptation for use fits in `hardware.max_memory`, if that is set.
 
     Raises:
-        UserError: it is too little for one text.
+        UserError: it is too small for one text.
     """
     if hardware.max_memory is None:
-        return
+        return learner.plan
     text = learner.model.max_length
-    largest = Largest(text, MemoryUse().part_tokens, MemoryUse().part_tokens)
+    largest = Largest(text, ExecutionPlan().part_tokens, ExecutionPlan().part_tokens)
     footprint = Footprint.of(learner, text)
     own = _own(learner, device)
-    for use in _uses(largest, device):
-        needed = own + _SPARE * footprint.adaptation(largest, use)
+    for plan in _plans(largest, device):
+        needed = own + _SPARE * footprint.adaptation(largest, plan)
         if needed <= hardware.max_memory * 1e9:
-            learner.memory = use
-            return
+            return plan
     raise UserError(f"hardware.max_memory={hardware.max_memory}: adaptation needs about {needed / 1e9:.1f} GB; lower model.max_length")
 
 
-def gradients_within_memory(learner: Learner, group: Sequence[EncodedEpisode], step: int, less: Callable[[MemoryUse | None], None]) -> list[OuterGradient]:
-    """The meta-gradients of a group of episodes; where memory runs out, with nothing recorded, then of parts of the group, then with less held at a time.
+def gradients_within_memory(learner: Learner, group: Sequence[EncodedEpisode], step: int, on_smaller: Callable[[ExecutionPlan], None]) -> list[OuterGradient]:
+    """Return the meta-gradients of a group of episodes, by a smaller plan if memory runs out.
 
-    less: sets, for good, what the learner may hold; None: nothing is recorded any more. The numbers are the same to rounding.
+    First CUDA graphs are given up, then the group is split, then the plan shrinks. `on_smaller` gets each new plan, which applies from
+    then on. Results are equal up to rounding.
 
     Raises:
-        RestartableError: there is not enough for one text at a time.
+        RestartableError: memory is not enough for one text at a time.
     """
     try:
         failpoint("episode")
@@ -126,25 +131,26 @@ def gradients_within_memory(learner: Learner, group: Sequence[EncodedEpisode], s
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-    recorded = learner.recorded is not None
-    if recorded:
-        less(None)
+    captured = learner.plan.cuda_graphs is not None
+    if captured:
+        learner = learner.with_plan(replace(learner.plan, cuda_graphs=None))
+        on_smaller(learner.plan)
     give_back()  # here, where the error holds no tensors any more
-    if recorded:
-        return gradients_within_memory(learner, group, step, less)
+    if captured:
+        return gradients_within_memory(learner, group, step, on_smaller)
     if len(group) > 1:
         middle = len(group) // 2
-        return [part for half in (group[:middle], group[middle:]) for part in gradients_within_memory(learner, half, step, less)]
-    use = learner.memory.less(max(len(text) for text in (*group[0].support, *group[0].query)))
-    if use is None:
+        return [part for half in (group[:middle], group[middle:]) for part in gradients_within_memory(learner, half, step, on_smaller)]
+    plan = learner.plan.smaller(max(len(text) for text in (*group[0].support, *group[0].query)))
+    if plan is None:
         raise RestartableError(
             f"out of memory at meta-update {step + 1}, even with one text at a time; free memory, or lower inner.steps or model.max_length, and resume the run"
         )
-    less(use)
-    return gradients_within_memory(learner, group, step, less)
+    on_smaller(plan)
+    return gradients_within_memory(learner.with_plan(plan), group, step, on_smaller)
 
 
-def _uses(largest: Largest, device: torch.device) -> list[MemoryUse]:
+def _plans(largest: Largest, device: torch.device) -> list[ExecutionPlan]:
     return halvings(max(largest.text, _SMALLEST if device.type == "cpu" else 1))
 
 
@@ -163,17 +169,17 @@ def _trained(learner: Learner) -> int:
     return sum(value.nbytes for value in learner.parameters.values())
 
 
-def _line(footprint: Footprint, largest: Largest, use: MemoryUse) -> str:
+def _line(footprint: Footprint, largest: Largest, plan: ExecutionPlan) -> str:
     steps = footprint.learner.inner.steps
-    graphs = steps if use.graph_tokens == float("inf") else use.graph_tokens / largest.support
-    bytes_ = use.together * (footprint.meta_gradient(largest, use) + footprint.kept * graphs * largest.support)
-    if footprint.learner.recorded:
-        bytes_ *= 2  # what is recorded has memory of its own
+    graphs = steps if plan.graph_tokens == float("inf") else plan.graph_tokens / largest.support
+    bytes_ = plan.vectorised * (footprint.meta_gradient(largest, plan) + footprint.stored * graphs * largest.support)
+    if plan.cuda_graphs:
+        bytes_ *= 2  # captured graphs have memory of their own
     said = f"memory: about {_SPARE * bytes_ / 1e9:.1f} GB in addition to the model for the largest episodes"
-    if footprint.kept and graphs < steps:
+    if footprint.stored and graphs < steps:
         said += f"; activations of {int(graphs)} of {steps} inner steps are stored, the others recomputed"
-    if use.together > 1:
-        said += f"; up to {use.together} episodes vectorised in one pass"
-    if use.part_tokens < MemoryUse().part_tokens:
-        said += f"; texts are encoded {use.part_tokens} tokens at a time"
+    if plan.vectorised > 1:
+        said += f"; up to {plan.vectorised} episodes vectorised in one pass"
+    if plan.part_tokens < ExecutionPlan().part_tokens:
+        said += f"; texts are encoded {plan.part_tokens} tokens at a time"
     return said

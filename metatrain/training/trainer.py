@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -19,10 +18,9 @@ from metatrain.evaluation.prediction import Arm
 from metatrain.evaluation.protocol import EpisodeSet, run_arms
 from metatrain.evaluation.statistics import mean_over_tasks
 from metatrain.gradient.parameters import Parameters
-from metatrain.meta.contrastive import contrastive_gradient
-from metatrain.meta.encoder_learner import EncoderLearner
-from metatrain.meta.learner import Learner, OuterGradient
-from metatrain.meta.memory import MemoryUse
+from metatrain.meta.learner import Learner
+from metatrain.meta.plan import ExecutionPlan
+from metatrain.meta.strategies import OuterGradient
 from metatrain.run import checkpoint
 from metatrain.run.atomic import clear_away
 from metatrain.run.failpoints import failpoint
@@ -71,7 +69,7 @@ class Trainer:
     def __init__(self, config: TrainConfig, learner: Learner, tasks: TaskDistribution, tokens: Tokens, context: RunContext):
         self.config, self.learner, self.tasks, self.tokens = config, learner, tasks, tokens
         self.run, self.display, self._stop, self._ranks = context.run, context.display, context.stop, context.ranks
-        self._start = learner.of_model if config.outer.blend < 1 else {}
+        self._start = learner.copy_of_model() if config.outer.blend < 1 else {}
         self.optimizer = OuterOptimizer(learner.parameters, config.outer)
         self.sampler = Sampler(config.tasks.sampling, tasks, config.outer.steps)
         self.state = TrainState(tasks=tasks.fingerprint())
@@ -110,7 +108,7 @@ class Trainer:
         if found.state.get("sampler"):
             self.sampler.state = SamplerState(**found.state["sampler"])
         if self.state.part_tokens is not None:
-            self.learner.memory = MemoryUse(self.state.part_tokens, 0.0)
+            self._use(_smaller(self.learner.plan, self.state.part_tokens))
         if self.run.metrics.exists() and self.run.metrics.stat().st_size < self.state.metrics_bytes:
             self.display.say(f"warning: {self.run.metrics} is shorter than at {found.path.name}; some records are lost")
         self._saved_step = self.state.step
@@ -139,8 +137,7 @@ class Trainer:
         checkpoint.copy_parameters(checkpoint.load_for_use(self.run.checkpoints, self.state.best_step), self.learner.parameters)
         before = self.state.best_score
         try:
-            with self._as_kept():
-                values = self._scores(Adapted(self.learner), self.config.validation.episodes)
+            values = self._scores(Adapted(self._kept()), self.config.validation.episodes)
         except _StopNow:
             raise self._stopped() from None
         checkpoint.copy_parameters(newest, self.learner.parameters)
@@ -271,7 +268,8 @@ class Trainer:
         found = self._ranks.gather({"part_tokens": self.state.part_tokens, "rows": mine})
         least = min((each["part_tokens"] for each in found if each["part_tokens"] is not None), default=None)
         if least is not None and least != self.state.part_tokens:  # another rank's memory has run out
-            self.learner.memory, self.state.part_tokens = MemoryUse(least, 0.0), least
+            self._use(_smaller(self.learner.plan, least))
+            self.state.part_tokens = least
         rows = sorted(row for each in found for row in each["rows"])
         figures = {key: [row[index] for row in rows] for index, key in enumerate((*_OF_SOLUTIONS, *FIGURES), start=1)}
         return total.mean(len(episodes)), figures
@@ -302,26 +300,28 @@ class Trainer:
         self.display.say(f"warning: {why}, so {idle} of {self._ranks.size} processes are idle in meta-training; {remedy}, or use fewer processes")
 
     def _outer_gradients(self, group: list[EncodedEpisode], step: int) -> list[OuterGradient]:
-        def less(use: MemoryUse | None) -> None:
-            if use is None:
-                self.learner.recorded = None
+        def on_smaller(plan: ExecutionPlan) -> None:
+            captured = self.learner.plan.cuda_graphs is not None
+            self._use(plan)
+            if captured:
                 self.display.say(f"warning: out of memory at meta-update {step + 1}; CUDA graphs are disabled from here on, which is slower")
                 return
-            self.learner.memory, self.state.part_tokens = use, use.part_tokens
+            self.state.part_tokens = plan.part_tokens
             self.display.say(
-                f"warning: out of memory at meta-update {step + 1}; from here on {use.part_tokens} tokens are encoded at a time, and activations are recomputed"
+                f"warning: out of memory at meta-update {step + 1}; from here on {plan.part_tokens} tokens are encoded at a time, "
+                "and activations are recomputed"
             )
 
-        return gradients_within_memory(self.learner, group, step, less)
+        return gradients_within_memory(self.learner, group, step, on_smaller)
 
     def _auxiliary(self, episodes: list[EncodedEpisode], total: Parameters) -> dict[str, float]:
         """Add the gradient of the contrastive term, if there is one, to `total`; its loss."""
         algorithm = self.learner.algorithm
-        if algorithm.contrastive is None:
+        if algorithm.contrastive is not None:
+            self.between_episodes()
+        part = self.learner.auxiliary_gradient(episodes)
+        if part is None:
             return {}
-        self.between_episodes()
-        assert isinstance(self.learner, EncoderLearner)  # `check_contrastive` has refused it of others
-        part = contrastive_gradient(self.learner, episodes)
         self.learner.add_gradient(total, part, algorithm.contrastive_weight)
         return {"contrastive_loss": part.loss}
 
@@ -331,10 +331,9 @@ class Trainer:
         return every > 0 and self.state.validated < step and (step % every == 0 or last)
 
     def _validate(self, metrics: MetricsLog, wandb: WandbRun) -> None:
-        name, arm, state = self.config.validation.score, Adapted(self.learner), self.state
-        with self._as_kept():
-            values = self._scores(arm, self.config.validation.episodes)
-            shuffled = mean_over_tasks(self._scores(ShuffledLabels(arm), 1).values())
+        name, arm, state = self.config.validation.score, Adapted(self._kept()), self.state
+        values = self._scores(arm, self.config.validation.episodes)
+        shuffled = mean_over_tasks(self._scores(ShuffledLabels(arm), 1).values())
         score = mean_over_tasks(values.values())
         state.validated = state.step
         if state.best_score is None or score > state.best_score:
@@ -352,15 +351,12 @@ class Trainer:
         self.display.say(f"step {state.step}: validation {name.replace('_', ' ')} {score:.3f} ({best}), {shuffled:.3f} with shuffled support labels")
         self._saved_step = None
 
-    @contextmanager
-    def _as_kept(self) -> Iterator[None]:
-        """The learner as the run would keep it now."""
-        trained = self.learner.parameters
-        self.learner.parameters = blended(self._start, trained, self.config.outer.blend)
-        try:
-            yield
-        finally:
-            self.learner.parameters = trained
+    def _kept(self) -> Learner:
+        """Return the learner with the parameters that the run would export now."""
+        return self.learner.with_parameters(blended(self._start, self.learner.parameters, self.config.outer.blend))
+
+    def _use(self, plan: ExecutionPlan) -> None:
+        self.learner = self.learner.with_plan(plan)
 
     def _scores(self, arm: Arm, episodes: int) -> dict[str, list[float]]:
         """What chooses the checkpoint, by meta-validation task and episode."""
@@ -390,6 +386,11 @@ class Trainer:
 
     def _stopped(self) -> Stopped:
         return Stopped(self._stop.signal_number or signal.SIGTERM, f"stopped at step {self.state.step}; resume with: {resume_command(self.run.path)}")
+
+
+def _smaller(plan: ExecutionPlan, part_tokens: int) -> ExecutionPlan:
+    """Return the plan of a process that ran out of memory with more than this number of tokens at a time."""
+    return replace(plan, part_tokens=part_tokens, graph_tokens=0.0, vectorised=1)
 
 
 class _StopNow(Exception):

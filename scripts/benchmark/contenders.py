@@ -23,8 +23,7 @@ from torch.nn.utils.rnn import pad_sequence
 from metatrain.gradient.config import InnerConfig
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
-from metatrain.meta.memory import MemoryUse
-from metatrain.meta.recorded import Recorded
+from metatrain.meta.plan import ExecutionPlan
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 from metatrain.tasks.encoded_episode import EncodedEpisode
@@ -46,15 +45,11 @@ class Work:
     device: str = "cpu"
 
 
-def metatrain(
-    work: Work, meta_gradient: str = "exact", adapt: str = "all", dtype: torch.dtype = torch.float32, memory: MemoryUse | None = None, recorded: bool = False
-) -> Step:
+def metatrain(work: Work, meta_gradient: str = "exact", adapt: str = "all", dtype: torch.dtype = torch.float32, plan: ExecutionPlan | None = None) -> Step:
     """Ours, through the learner that `metatrain train` uses."""
     algorithm = AlgorithmConfig(head="linear", adapt=adapt, meta_gradient=meta_gradient)
     encoder, _ = load_encoder(ModelConfig(name=work.model, pooling="first"), second_order=True, dtype=dtype)
-    learner = EncoderLearner(encoder.to(work.device), algorithm, InnerConfig(lr=work.rate, steps=work.steps), way=2)
-    learner.memory = memory or MemoryUse()
-    learner.recorded = Recorded() if recorded else None
+    learner = EncoderLearner(encoder.to(work.device), algorithm, InnerConfig(lr=work.rate, steps=work.steps), way=2).with_plan(plan or ExecutionPlan())
     weight, bias = head(encoder.hidden_size)
     learner.load({"head.weight": weight, "head.bias": bias})
 

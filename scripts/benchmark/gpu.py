@@ -26,7 +26,8 @@ from contenders import Step, Work
 from meta_step import distance, episodes
 from torch.utils.flop_counter import FlopCounterMode
 
-from metatrain.meta.memory import MemoryUse
+from metatrain.meta.cuda_graphs import CudaGraphs
+from metatrain.meta.plan import ExecutionPlan
 from metatrain.models import minilm
 from metatrain.run import hardware
 
@@ -65,8 +66,7 @@ def maker(name: str, work: Work, learn2learn: Path | None) -> Callable[[], Step]
         meta_gradient={"first order": "first_order", "ANIL": "exact"}.get(method, method),
         adapt="head" if method == "ANIL" else "all",
         dtype=torch.bfloat16 if how == "bf16" else torch.float32,
-        memory=MemoryUse(together=together),
-        recorded=name in RECORDED,
+        plan=ExecutionPlan(vectorised=together, cuda_graphs=CudaGraphs() if name in RECORDED else None),
     )
 
 

@@ -36,7 +36,7 @@ from contenders import Gradient, Step, Work
 from safetensors.torch import load_file, save_file
 from torch.utils.flop_counter import FlopCounterMode
 
-from metatrain.meta.memory import MemoryUse
+from metatrain.meta.plan import ExecutionPlan
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 from metatrain.run import hardware
@@ -82,7 +82,7 @@ def makers(work: Work, learn2learn: Path | None) -> dict[str, Callable[[], Step]
     for mode in contenders.OURS:
         made[f"metatrain {mode}"] = partial(contenders.metatrain, work, mode)
     made["metatrain exact, bf16"] = lambda: contenders.metatrain(work, dtype=torch.bfloat16)
-    made[LEAN] = lambda: contenders.metatrain(work, memory=MemoryUse(part_tokens=256, graph_tokens=0))
+    made[LEAN] = lambda: contenders.metatrain(work, plan=ExecutionPlan(part_tokens=256, graph_tokens=0))
     made["metatrain ANIL"] = lambda: contenders.metatrain(work, adapt="head")
     return made
 

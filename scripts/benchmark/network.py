@@ -93,7 +93,7 @@ def exchanged() -> float:
         drawn = (training_episode(tasks, config.episode, config.seed, update * RANKS + slot) for slot in range(RANKS))
         rows = learner.rows([encode_episode(episode, tokens) for episode in drawn])
         assert rows is not None  # `exact` with all parameters sends the rows that occur
-        sizes.append(sum(value[: len(rows)].nbytes if name in learner.by_row else value.nbytes for name, value in learner.parameters.items()))
+        sizes.append(sum(value[: len(rows)].nbytes if name in learner.functional.sparse else value.nbytes for name, value in learner.parameters.items()))
     return 2 * (RANKS - 1) * statistics.mean(sizes)
 
 

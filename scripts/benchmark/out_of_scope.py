@@ -63,7 +63,7 @@ def measure(run: Path) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def _ours(learner: EncoderLearner, texts: Sequence[str], labels: Sequence[str], asked: torch.Tensor, known: int) -> tuple[float, float, float]:
-    adapted, fit = learner.fit(encode_episode(given_episode(texts, labels, len(texts)), learner.model.tokens()))
+    adapted, fit = learner.fit_support(encode_episode(given_episode(texts, labels, len(texts)), learner.model.tokens()))
     logits = (asked @ adapted[HEAD + "weight"].T + adapted[HEAD + "bias"]).cpu()
     return _figures(is_none(logits, fit.threshold(SHARE)).numpy(), logits.amax(1).numpy(), known)
 

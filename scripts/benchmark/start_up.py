@@ -83,7 +83,7 @@ def sampling(updates: int, adapt: str) -> dict[str, float]:
         begin = time.perf_counter()
         episodes = [encode_episode(training_episode(tasks, settings, 0, update * META_BATCH + slot), tokens) for slot in range(META_BATCH)]
         for episode in episodes:
-            TextLosses.of(learner, episode, None)  # batches are made here, and again within
+            TextLosses.of(learner.functional, episode, None)  # batches are made here, and again within
         middle = time.perf_counter()
         learner.mean_gradient(episodes)
         before.append(middle - begin)

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from metatrain.meta.encoder_fit import WARMUP
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.head_fit import folds_of
 from metatrain.meta.name_choice import NameChoice
+from metatrain.meta.plan import ExecutionPlan
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 from metatrain.tasks.encoded_episode import EncodedEpisode, RawTexts
@@ -38,11 +40,14 @@ from metatrain.tasks.encoded_episode import EncodedEpisode, RawTexts
 class Fixed:
     """Stands in for a learner: a text's vector is its token ids."""
 
-    memory = None  # its limit
-    cut = 0  # as if its encoder adapted
+    plan = ExecutionPlan()
+    functional = SimpleNamespace(first_adapted_layer=0)  # as if its encoder adapted
 
     def __init__(self):
         self.encoded = 0
+
+    def with_plan(self, plan):
+        return self
 
     def features(self, texts):
         self.encoded += len(texts)
@@ -156,7 +161,7 @@ def tiny_episode(learner: EncoderLearner) -> EncodedEpisode:
 
 def test_full_finetuning_starts_from_an_encoder_and_learns_the_support_set():
     learner = tiny_learner()
-    episode, before = tiny_episode(learner), learner.of_model
+    episode, before = tiny_episode(learner), learner.copy_of_model()
     arm = FullFinetuned(learner, FullFinetuneConfig(lr=1e-3, head_lr=0.1, steps=30))
     seen = EncodedEpisode(episode.support, episode.support_labels, episode.support, episode.support_labels, episode.names)
     first, second = arm.predict(seen), arm.predict(seen)
@@ -173,7 +178,7 @@ def test_full_finetuning_is_adam_on_every_parameter():
     rates = 1e-3 / WARMUP, 0.5 / WARMUP
     assert float(moved["head.bias"].abs().max()) <= rates[1] * 1.001
     assert float(moved["head.weight"].abs().max()) == pytest.approx(rates[1], rel=1e-3)
-    assert max(float((moved[name] - value).abs().max()) for name, value in learner.of_model.items()) <= rates[0] * 1.001
+    assert max(float((moved[name] - value).abs().max()) for name, value in learner.copy_of_model().items()) <= rates[0] * 1.001
 
 
 def test_a_full_finetune_has_two_hundred_updates_and_the_best_of_three_rates(monkeypatch):
@@ -189,13 +194,13 @@ def test_a_full_finetune_has_two_hundred_updates_and_the_best_of_three_rates(mon
 
 def test_without_meta_training_is_read_out_by_the_same_fitted_head():
     trained, untrained = tiny_learner(), tiny_learner()
-    trained.load({name: value + 0.1 for name, value in trained.of_model.items()})
+    trained.load({name: value + 0.1 for name, value in trained.copy_of_model().items()})
     episode = tiny_episode(untrained)
     for learner in (trained, untrained):
         learner.inner = InnerConfig(steps=0, fit_head=True)
     arms = make_arms(["meta_trained", "no_meta_training"], Learners(trained, untrained, EvaluationConfig()))
     for arm, learner in zip(arms.values(), (trained, untrained)):
-        fitted, _ = learner.fit(episode)
+        fitted, _ = learner.fit_support(episode)
         np.testing.assert_allclose(arm.predict(episode).probabilities, learner.probabilities(fitted, episode), atol=1e-6)
 
 
@@ -229,10 +234,10 @@ def test_logistic_regression_does_not_depend_on_the_length_of_the_vectors_and_ha
 
 def test_full_finetuning_is_of_the_encoder_before_meta_training_or_after_it():
     trained, untrained = tiny_learner(), tiny_learner()
-    trained.load({name: value + 1 for name, value in trained.of_model.items()})
+    trained.load({name: value + 1 for name, value in trained.copy_of_model().items()})
     arms = make_arms(["full_finetune", "full_finetune_of_trained"], Learners(trained, untrained, EvaluationConfig()))
     for arm, start in zip(arms.values(), (untrained, trained)):
-        assert arm.start is start
+        assert arm.start.parameters is start.parameters
 
 
 def test_a_trained_encoder_answers_and_not_what_is_known_of_the_frozen_one(monkeypatch):
@@ -242,7 +247,7 @@ def test_a_trained_encoder_answers_and_not_what_is_known_of_the_frozen_one(monke
     learner.inner = InnerConfig(steps=0, fit_head=True, fit_encoder=True)
     features.known(episode.query)
     found = Adapted(learner, features=features).predict(episode)
-    own, fit = learner.fit(episode)
+    own, fit = learner.fit_support(episode)
     assert fit.updates == 20
     np.testing.assert_array_equal(found.probabilities, learner.probabilities(own, episode))
 

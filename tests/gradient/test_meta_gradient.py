@@ -15,7 +15,7 @@ from metatrain.gradient import second_order
 from metatrain.gradient.config import InnerConfig
 from metatrain.gradient.inner_rules import RULES, SGD, make_inner_rule
 from metatrain.gradient.meta_gradient import LEARNED, MODES, Method, adapt, check_method, conjugate_gradients, has_recursion, meta_gradient
-from metatrain.meta.episodes_together import RuleOfEach
+from metatrain.meta.vectorised import VectorisedRule
 
 D, STEPS, LR = 6, 4, 0.07
 EXACT = ("exact", "exact_recomputed", "forward_over_reverse")
@@ -316,8 +316,8 @@ def test_first_order_keeps_no_trajectory_of_a_rule_that_says_it_adds():
         assert not has_recursion(Method("first_order"), kind(InnerConfig()), learns_rates=False)
     assert has_recursion(Method("first_order"), Decaying(InnerConfig()), learns_rates=False)
     assert has_recursion(Method("first_order"), Anchored(InnerConfig()), learns_rates=False)
-    assert has_recursion(Method("first_order"), RuleOfEach(Decaying(InnerConfig())), learns_rates=False)
-    assert not has_recursion(Method("first_order"), RuleOfEach(SGD(InnerConfig())), learns_rates=False)
+    assert has_recursion(Method("first_order"), VectorisedRule(Decaying(InnerConfig())), learns_rates=False)
+    assert not has_recursion(Method("first_order"), VectorisedRule(SGD(InnerConfig())), learns_rates=False)
 
 
 @pytest.mark.parametrize("name", list(RULES))

@@ -2,8 +2,9 @@ import pytest
 
 from metatrain.errors import UserError
 from metatrain.gradient.config import InnerConfig
-from metatrain.meta.algorithm import check_algorithm, method_at, multi_step_weights
+from metatrain.meta.algorithm import check_algorithm
 from metatrain.meta.config import AlgorithmConfig
+from metatrain.meta.schedule import method_at, multi_step_weights
 from metatrain.models.config import ModelConfig
 
 

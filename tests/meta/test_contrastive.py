@@ -12,7 +12,7 @@ from torch.func import functional_call
 from metatrain.errors import UserError
 from metatrain.gradient.config import InnerConfig
 from metatrain.meta.config import AlgorithmConfig
-from metatrain.meta.contrastive import check_contrastive, contrastive_gradient, supervised, unsupervised
+from metatrain.meta.contrastive import check_contrastive, supervised, unsupervised
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
@@ -61,8 +61,7 @@ def test_the_supervised_gradient_is_that_of_one_graph_whatever_the_parts():
     loss = supervised(encodings, torch.tensor([0, 1, 1, 1, 2, 1]), TEMPERATURE)  # by name: no, yes, yes, yes, perhaps, yes
     expected = dict(zip(plain, torch.autograd.grad(loss, list(plain.values()))))
     for part_tokens in (8192, 1):
-        subject.memory = replace(subject.memory, part_tokens=part_tokens)
-        found = contrastive_gradient(subject, episodes)
+        found = subject.with_plan(replace(subject.plan, part_tokens=part_tokens)).auxiliary_gradient(episodes)
         total = {name: torch.zeros_like(value) for name, value in subject.parameters.items()}
         subject.add_gradient(total, found, 1.0)
         assert found.loss == pytest.approx(float(loss), rel=1e-12)
@@ -72,8 +71,8 @@ def test_the_supervised_gradient_is_that_of_one_graph_whatever_the_parts():
 
 def test_the_unsupervised_gradient_is_a_slope_of_its_loss():
     subject, episodes = learner("unsupervised", dropout=0.2)
-    found = contrastive_gradient(subject, episodes)
-    assert found.loss == contrastive_gradient(subject, episodes).loss  # dropout is the episodes' own
+    found = subject.auxiliary_gradient(episodes)
+    assert found.loss == subject.auxiliary_gradient(episodes).loss  # dropout is the episodes' own
     total = {name: torch.zeros_like(value) for name, value in subject.parameters.items()}
     subject.add_gradient(total, found, 1.0)
     generator = torch.Generator().manual_seed(0)
@@ -82,7 +81,7 @@ def test_the_unsupervised_gradient_is_a_slope_of_its_loss():
     def loss_at(step: float) -> float:
         for name, value in subject.parameters.items():
             value.add_(direction[name], alpha=step)
-        return contrastive_gradient(subject, episodes).loss
+        return subject.auxiliary_gradient(episodes).loss
 
     distance = 1e-6
     slope = (loss_at(distance) - loss_at(-2 * distance)) / (2 * distance)

@@ -11,12 +11,13 @@ import torch.nn.functional as F
 
 from metatrain.errors import UserError
 from metatrain.gradient.config import InnerConfig
-from metatrain.meta import encoder_fit, watcher
+from metatrain.meta import encoder_fit
 from metatrain.meta.algorithm import check_algorithm
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
-from metatrain.meta.memory import MemoryUse
 from metatrain.meta.name_choice import NameChoice
+from metatrain.meta.plan import ExecutionPlan
+from metatrain.meta.progress import Silent
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 from metatrain.tasks.encoded_episode import EncodedEpisode
@@ -34,7 +35,7 @@ def learner(names: bool = False, train: str = "all") -> EncoderLearner:
 def without_the_encoder(subject: EncoderLearner, episode: EncodedEpisode) -> dict[str, torch.Tensor]:
     """What fitting the head alone gives."""
     subject.inner = replace(subject.inner, fit_encoder=False)
-    found, _ = subject.fit(episode)
+    found, _ = subject.fit_support(episode)
     subject.inner = replace(subject.inner, fit_encoder=True)
     return found
 
@@ -52,7 +53,7 @@ def episode(subject: EncoderLearner, per_class: int, seed: int = 0) -> EncodedEp
     return EncodedEpisode(ids, labels, (), labels[:0], ("no", "yes"), seed=3, name_tokens=names)
 
 
-class Watching(watcher.Unwatched):
+class Watching(Silent):
     """Remembers what it was told: lines, and of each job how many updates there were to be and were."""
 
     def __init__(self):
@@ -82,10 +83,10 @@ def looks(monkeypatch):
 def test_it_is_adam_on_the_whole_model(looks, tokens, train):
     looks(25)
     subject = learner(train=train)
-    subject.memory = MemoryUse(part_tokens=tokens)
+    subject = subject.with_plan(ExecutionPlan(part_tokens=tokens))
     support, model = episode(subject, 12), copy.deepcopy(subject.model)
     head = without_the_encoder(subject, support)
-    found, fit = subject.fit(support)
+    found, fit = subject.fit_support(support)
 
     weight, bias = (head[f"head.{name}"].clone().requires_grad_() for name in ("weight", "bias"))
     inside = [value.requires_grad_() for value in model.parameters()]
@@ -102,12 +103,12 @@ def test_it_is_adam_on_the_whole_model(looks, tokens, train):
         adam.step()
     assert fit.updates == 25
     for name, value in model.named_parameters():
-        if name not in subject.unreached and "encoder." + name not in subject.unreached:
+        if name not in subject.functional.unreached and "encoder." + name not in subject.functional.unreached:
             torch.testing.assert_close(found["encoder." + name], value.detach(), rtol=0, atol=1e-9)
     torch.testing.assert_close(found["head.weight"] * fit.temperature, weight.detach(), rtol=0, atol=1e-9)
     torch.testing.assert_close(found["head.bias"] * fit.temperature, bias.detach(), rtol=0, atol=1e-9)
     assert not subject.keeps_encoder(found) and subject.keeps_encoder(head)
-    assert torch.equal(subject.fit(support)[0]["head.weight"], found["head.weight"])  # nothing of the learner was touched
+    assert torch.equal(subject.fit_support(support)[0]["head.weight"], found["head.weight"])  # nothing of the learner was touched
 
 
 def test_examples_are_judged_by_an_encoder_that_has_not_seen_them(looks, monkeypatch):
@@ -122,7 +123,7 @@ def test_examples_are_judged_by_an_encoder_that_has_not_seen_them(looks, monkeyp
     monkeypatch.setattr("metatrain.meta.encoder_learner.choose_names", lambda *given: NameChoice(True, "by this test"))
     looks(20)
     subject = learner(names=True)
-    _, fit = subject.fit(episode(subject, 7))
+    _, fit = subject.fit_support(episode(subject, 7))
     *folds, (trained_on, of) = judged
     assert not any(examples & set(rows) for examples, rows in folds)
     assert sorted(row for _, rows in folds for row in rows) == list(range(14))  # each once, and the names of the classes never
@@ -137,10 +138,12 @@ def test_what_is_left_out_has_no_part_in_training():
     head, examples = without_the_encoder(subject, support), np.arange(12)
     found = []
     for labels in (support.support_labels, np.where(np.arange(16) < 12, support.support_labels, 1 - support.support_labels)):
-        texts, rows = subject.occurring(support.support)
+        texts, rows = subject.functional.occurring(support.support)
         whole = encoder_fit.Support(texts, torch.from_numpy(labels), rows)
-        training = encoder_fit.Training(subject, whole, examples, {name: head[f"head.{name}"] for name in ("weight", "bias")}, 3)
-        training.go_on(10, watcher.Unwatched())
+        training = encoder_fit.Training(
+            encoder_fit.Start(subject.functional, subject.parameters), whole, examples, {name: head[f"head.{name}"] for name in ("weight", "bias")}, 3
+        )
+        training.train(10, Silent())
         found.append(training.logits(np.arange(16)))
     assert torch.equal(*found)
 
@@ -149,19 +152,19 @@ def test_no_more_folds_than_it_takes(looks, monkeypatch):
     monkeypatch.setattr(encoder_fit, "_LEFT_OUT", 10)
     looks(20)
     subject = learner()
-    _, fit = subject.fit(episode(subject, 15))
+    _, fit = subject.fit_support(episode(subject, 15))
     assert int((~fit.left_out.isnan().any(1)).sum()) == 12  # two folds of three of each class
 
 
 def test_the_encoder_stays_where_training_is_of_no_use(monkeypatch):
     monkeypatch.setattr(encoder_fit, "LR", 0.0)
     monkeypatch.setattr(encoder_fit, "HEAD_LR", 0.0)
-    subject, watcher = learner(), Watching()
-    found, fit = subject.fit(episode(subject, 6), watcher)
+    subject, progress = learner(), Watching()
+    found, fit = subject.fit_support(episode(subject, 6), progress)
     assert fit.updates == 0 and subject.keeps_encoder(found)
-    assert "the fitted head alone is as good" in watcher.lines[-1]
-    assert len(watcher.lines) == 1 + encoder_fit._PATIENCE + 1  # it did not go on to the end
-    assert watcher.jobs == [[5 * 80, 5 * 40]]
+    assert "the fitted head alone is as good" in progress.lines[-1]
+    assert len(progress.lines) == 1 + encoder_fit._PATIENCE + 1  # it did not go on to the end
+    assert progress.jobs == [[5 * 80, 5 * 40]]
 
 
 def test_what_the_frozen_encoder_cannot_tell_is_learned(monkeypatch):
@@ -172,15 +175,15 @@ def test_what_the_frozen_encoder_cannot_tell_is_learned(monkeypatch):
     def right(parameters) -> float:
         return float((subject.logits(parameters, unseen.support).argmax(1).numpy() == unseen.support_labels).mean())
 
-    watcher = Watching()
-    found, fit = subject.fit(support, watcher)
-    assert watcher.jobs[-1] == [fit.updates, fit.updates]
+    progress = Watching()
+    found, fit = subject.fit_support(support, progress)
+    assert progress.jobs[-1] == [fit.updates, fit.updates]
     assert fit.updates > 0 and right(found) > right(without_the_encoder(subject, support)) + 0.2
 
 
 def test_one_example_a_class_says_nothing():
     subject = learner()
-    found, fit = subject.fit(episode(subject, 1))
+    found, fit = subject.fit_support(episode(subject, 1))
     assert (fit.updates, fit.pull, fit.left_out) == (0, math.inf, None) and subject.keeps_encoder(found)
 
 

@@ -49,7 +49,7 @@ def test_the_meta_gradient_is_that_of_one_graph(name, mode):
     learner = made(name, meta_gradient=mode)
     episode = episode_of(learner)
     losses = learner.losses(episode, None)
-    expected = unrolled(losses, learner.view(None), learner.rule, STEPS, first_order=mode == "first_order")
+    expected = unrolled(losses, learner.functional.view(learner.parameters, None), learner.rule, STEPS, first_order=mode == "first_order")
     found = learner.outer_gradient(episode).gradient
     assert found.keys() == expected.keys()
     size = sum(float(value.square().sum()) for value in expected.values()) ** 0.5
@@ -71,7 +71,7 @@ def test_the_loss_is_the_mean_over_target_tokens_whatever_the_parts(name):
     learner = made(name)
     episode = episode_of(learner)
     whole = learner.outer_gradient(episode)
-    learner.memory = replace(learner.memory, part_tokens=1)  # every text for itself
+    learner = learner.with_plan(replace(learner.plan, part_tokens=1))  # every text for itself
     parts = learner.outer_gradient(episode)
     assert float(parts.loss_after) == pytest.approx(float(whole.loss_after), rel=1e-12)
     assert float(parts.accuracy_after) == float(whole.accuracy_after)
@@ -91,7 +91,7 @@ def test_adaptation_learns_the_support_set_and_leaves_the_meta_parameters_alone(
     episode = replace(episode, query=episode.support, targets=replace(episode.targets, query=episode.targets.support))
     adapted, last = learner.adapt(episode, steps=250)
     assert last < 0.05
-    assert list(learner.answers(adapted, episode)) == ANSWERS[:4]
+    assert list(learner.predictions(adapted, episode)) == ANSWERS[:4]
     assert all(torch.equal(value, before[key]) for key, value in learner.parameters.items())
 
 
@@ -100,8 +100,8 @@ def test_labels_are_chosen_by_the_likelihood_of_their_names(name):
     learner = made(name)
     episode = episode_of(learner, choices=True)
     adapted, _ = learner.adapt(episode, steps=3)
-    found = learner.answers(adapted, episode)
-    model = learner.write_to_model(adapted)
+    found = learner.predictions(adapted, episode)
+    model = learner.functional.write_to_model(adapted)
     with torch.no_grad():
         expected = [np.argmin([float(model(model.batch([text], [choice])).loss) for choice in episode.targets.choices]) for text in episode.query]
     assert found.tolist() == expected
@@ -110,16 +110,16 @@ def test_labels_are_chosen_by_the_likelihood_of_their_names(name):
 def test_in_context_reads_the_support_set_before_each_query():
     learner = made("scratch:gpt2", head="in_context", meta_gradient="first_order", steps=0)
     episode = episode_of(learner, choices=True)
-    prompts = learner.prompts(episode)
+    prompts = learner.functional.prompts(episode)
     for prompt, query in zip(prompts, episode.query):
         text = learner.model.tokenizer.decode(prompt)
         assert all(sentence in text for sentence in SENTENCES[:4])
         assert prompt[-len(query) :].tolist() == query.tolist()
-    shuffled = learner.prompts(episode.with_permuted_labels(np.array([1, 0, 3, 2])))
+    shuffled = learner.functional.prompts(episode.with_permuted_labels(np.array([1, 0, 3, 2])))
     assert any(one.tolist() != other.tolist() for one, other in zip(prompts, shuffled))
     # Nothing adapts: the meta-gradient is the gradient of the queries' loss.
     losses = learner.losses(episode, None)
-    expected = unrolled(losses, learner.view(None), learner.rule, 0)
+    expected = unrolled(losses, learner.functional.view(learner.parameters, None), learner.rule, 0)
     found = learner.outer_gradient(episode).gradient
     assert all(torch.allclose(found[key], value, rtol=1e-12, atol=1e-15) for key, value in expected.items())
 
@@ -128,7 +128,7 @@ def test_a_support_set_that_is_too_long_to_be_read_is_refused():
     learner = made("scratch:gpt2", head="in_context", meta_gradient="first_order", steps=0)
     learner.model.backbone.config.n_positions = 40
     with pytest.raises(UserError, match="the model has 40 positions; use fewer examples"):
-        learner.prompts(episode_of(learner))
+        learner.functional.prompts(episode_of(learner))
 
 
 def test_an_encoder_decoder_reads_no_support_set():

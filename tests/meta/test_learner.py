@@ -15,8 +15,9 @@ from metatrain.errors import UserError
 from metatrain.gradient.config import InnerConfig
 from metatrain.gradient.parameters import dot
 from metatrain.meta.config import AlgorithmConfig
-from metatrain.meta.encoder_learner import EncoderLearner, OuterGradient
-from metatrain.meta.memory import TOGETHER_TOKENS, MemoryUse
+from metatrain.meta.encoder_learner import EncoderLearner
+from metatrain.meta.plan import SHARED_TOKENS, ExecutionPlan
+from metatrain.meta.strategies import OuterGradient
 from metatrain.meta.text_losses import TextLosses
 from metatrain.models.adapters import KINDS, attach
 from metatrain.models.config import ModelConfig
@@ -77,11 +78,11 @@ def unrolled(subject: EncoderLearner, episode: EncodedEpisode) -> tuple[dict[str
 
     zeros = {"weight": torch.zeros(2, subject.model.hidden_size, dtype=torch.float64), "bias": torch.zeros(2, dtype=torch.float64)}
     learned = {name[len("head.") :]: value for name, value in theta.items() if name.startswith("head.")}
-    head = subject.head.start(learned, zeros, encode(theta, episode.support), torch.tensor(episode.support_labels), NAMES)
+    head = subject.functional.head.start(learned, zeros, encode(theta, episode.support), torch.tensor(episode.support_labels), NAMES)
     # Copies within the graph: an inner gradient is taken at (encoder, head), not through the head's making from the encoder.
-    start = {**theta, **subject.anew, **{f"head.{name}": value for name, value in head.items()}}
+    start = {**theta, **subject.functional.reset, **{f"head.{name}": value for name, value in head.items()}}
     parameters = {name: (value if value.requires_grad else value.requires_grad_()) * 1.0 for name, value in start.items()}
-    adapted = [*subject.adapted, *(["head.weight", "head.bias"] if subject.algorithm.adapt not in ("body", "context") else [])]
+    adapted = [*subject.functional.adapted, *(["head.weight", "head.bias"] if subject.algorithm.adapt not in ("body", "context") else [])]
     rates = {name[len("rule.") :]: value for name, value in theta.items() if name.startswith("rule.")}
     state = subject.rule.state({name: parameters[name] for name in adapted})
     for step in range(STEPS):
@@ -177,8 +178,8 @@ def test_exact_modes_agree_on_other_architectures(other):
 
 def unrolled_with_the_same_draws(subject: EncoderLearner, episode: EncodedEpisode, first_order: bool = False):
     """The meta-gradient in one graph, over the learner's own losses: other texts in a batch would mean other masks."""
-    losses = TextLosses.of(subject, episode, episode.seed)
-    gradient = unrolled_losses(losses, subject.view(losses.rows), subject.rule, STEPS, first_order=first_order)
+    losses = TextLosses.of(subject.functional, episode, episode.seed)
+    gradient = unrolled_losses(losses, subject.functional.view(subject.parameters, losses.rows), subject.rule, STEPS, first_order=first_order)
     total = {name: torch.zeros_like(value) for name, value in subject.parameters.items()}
     subject.add_gradient(total, OuterGradient(gradient, losses.rows, 0, 0, 0, 0, None), 1.0)
     return total
@@ -230,8 +231,9 @@ def test_exact_modes_agree_with_noise(encoder, episode, adapt, noise, mode):
 
 
 def test_noise_is_of_the_episode_and_the_step(encoder, episode):
-    losses = [TextLosses.of(learner(encoder, "prototype", "all", dropout=0.3), episode, seed) for seed in (0, 0, 1, None)]
-    phi, fixed = losses[0].start(losses[0].learner.view(losses[0].rows))
+    subject = learner(encoder, "prototype", "all", dropout=0.3)
+    losses = [TextLosses.of(subject.functional, episode, seed) for seed in (0, 0, 1, None)]
+    phi, fixed = losses[0].start(subject.functional.view(subject.parameters, losses[0].rows))
 
     def support(of: TextLosses, step: int) -> float:
         return float(sum(of.support_parts(phi, fixed, step)))
@@ -263,7 +265,8 @@ def test_dropout_leaves_the_random_state_alone(encoder, episode):
 def test_what_the_outer_loop_trains_may_be_what_adapts_alone(encoder, episode, adapt):
     everything, some = learner(encoder, "prototype", adapt), learner(encoder, "prototype", adapt, train="adapted")
     trained = {name for name in some.parameters if name.startswith("encoder.")}
-    assert trained == {name for name in some.adapted if name not in some.anew} | {name for name in everything.parameters if name.endswith("context_map")}
+    adapted = {name for name in some.functional.adapted if name not in some.functional.reset}
+    assert trained == adapted | {name for name in everything.parameters if name.endswith("context_map")}
     whole, part = dense(everything, episode)[0], dense(some, episode)[0]
     for name, value in part.items():
         torch.testing.assert_close(value, whole[name], rtol=0, atol=1e-12, msg=name)
@@ -271,7 +274,7 @@ def test_what_the_outer_loop_trains_may_be_what_adapts_alone(encoder, episode, a
 
 def test_a_context_starts_at_zero_and_is_no_meta_parameter(encoder, episode):
     subject = learner(encoder, "prototype", "context")
-    (name,) = subject.adapted
+    (name,) = subject.functional.adapted
     assert name not in subject.parameters and not subject.initial[name].any()
     parameters, _ = subject.adapt(episode)
     assert parameters[name].any() and not subject.initial[name].any()
@@ -287,9 +290,9 @@ def test_the_first_step_of_a_fresh_lora_moves_one_of_its_matrices(encoder, episo
         if "lora_B" in name:
             value.zero_()
     parameters, _ = subject.adapt(episode, steps=1)
-    moved = {name for name in subject.adapted if not torch.equal(parameters[name], subject.parameters[name])}
-    assert moved == {name for name in subject.adapted if "lora_B" in name}
-    assert all(name in subject.parameters for name in subject.adapted)
+    moved = {name for name in subject.functional.adapted if not torch.equal(parameters[name], subject.parameters[name])}
+    assert moved == {name for name in subject.functional.adapted if "lora_B" in name}
+    assert all(name in subject.parameters for name in subject.functional.adapted)
 
 
 def test_a_joint_head_has_rows_of_the_labels_it_knows(encoder, episode):
@@ -321,8 +324,8 @@ def test_exact_agrees_with_finite_differences(encoder, episode):
 @pytest.mark.parametrize("head", ["zero", "prototype"])
 def test_the_part_that_does_not_adapt_may_run_once_or_in_each_step(encoder, episode, head):
     once, each = learner(encoder, head, "last_layers"), learner(encoder, head, "last_layers")
-    assert once.cut == 1
-    each.cut = 0
+    assert once.functional.first_adapted_layer == 1
+    each.functional.first_adapted_layer = 0
     for name, value in dense(once, episode)[0].items():
         torch.testing.assert_close(value, dense(each, episode)[0][name], rtol=0, atol=1e-12)
 
@@ -374,7 +377,7 @@ def test_predictions_do_not_depend_on_the_other_queries(encoder, episode):
 def test_texts_one_at_a_time_give_the_same(encoder, episode, adapt, mode):
     subject = learner(encoder, "prototype", adapt, mode, multi_step_until=0 if mode == "reptile" else 5)
     whole, before = dense(subject, episode)
-    subject.memory = MemoryUse(part_tokens=1)
+    subject = subject.with_plan(ExecutionPlan(part_tokens=1))
     parts, after = dense(subject, episode)
     for name, value in whole.items():
         torch.testing.assert_close(parts[name], value, rtol=0, atol=1e-12)
@@ -385,7 +388,7 @@ def test_texts_one_at_a_time_give_the_same(encoder, episode, adapt, mode):
 @pytest.mark.parametrize("mode", ["exact", "exact_recomputed"])
 def test_noise_in_parts_is_of_the_part(encoder, episode, mode):
     subject = learner(encoder, "prototype", "all", mode, dropout=0.2, meta_dropout=True, information_penalty=0.05)
-    subject.memory = MemoryUse(part_tokens=8)
+    subject = subject.with_plan(ExecutionPlan(part_tokens=8))
     expected = unrolled_with_the_same_draws(subject, episode)
     found, _ = dense(subject, episode)
     for name, value in expected.items():
@@ -397,8 +400,8 @@ def test_fewer_graphs_change_no_bit(encoder, episode):
     whole, _ = dense(subject, episode)
     tokens = sum(map(len, episode.support))
     for graphs in (0, 1, 2.5):
-        subject.memory = MemoryUse(graph_tokens=graphs * tokens)
-        assert subject.memory.graphs(tokens) == int(graphs)
+        subject = subject.with_plan(ExecutionPlan(graph_tokens=graphs * tokens))
+        assert subject.plan.graphs(tokens) == int(graphs)
         found, _ = dense(subject, episode)
         assert all(torch.equal(found[name], value) for name, value in whole.items())
 
@@ -446,9 +449,9 @@ def test_episodes_encoded_together_give_the_same(encoder, episode, head, more, m
 def test_so_many_episodes_are_encoded_together_that_ranks_have_something_to_share(encoder, episode):
     subject = learner(encoder, "prototype", "head")
     tokens = sum(map(len, (*episode.support, *episode.query)))
-    fitting = TOGETHER_TOKENS // tokens
+    fitting = SHARED_TOKENS // tokens
     assert [len(group) for group in subject.groups([episode] * (2 * fitting + 1))] == [fitting, fitting, 1]
-    subject.memory = MemoryUse(part_tokens=3 * tokens)
+    subject = subject.with_plan(ExecutionPlan(part_tokens=3 * tokens))
     assert [len(group) for group in subject.groups([episode] * 4)] == [3, 1]
     assert [len(group) for group in learner(encoder, "prototype", "all").groups([episode] * 2)] == [1, 1]
 

@@ -12,7 +12,8 @@ from metatrain.gradient.parameters import leaves
 from metatrain.gradient.second_order import GradientGraph
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
-from metatrain.meta.memory import Footprint, Largest, MemoryUse, fit, halvings
+from metatrain.meta.memory import Footprint, Largest, fit, halvings
+from metatrain.meta.plan import ExecutionPlan
 from metatrain.meta.text_losses import TextLosses
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
@@ -49,14 +50,14 @@ def test_a_graph_holds_what_is_said():
     texts = [rng.integers(5, 500, 64) for _ in range(10)]
     episode = EncodedEpisode(texts, np.arange(10) % 2, texts[:5], np.arange(5) % 2, ("a", "b"))
     footprint = Footprint.of(subject, 64)
-    losses = TextLosses.of(subject, episode, seed=None)
-    phi, fixed = map(leaves, losses.start(subject.view(losses.rows)))
+    losses = TextLosses.of(subject.functional, episode, seed=None)
+    phi, fixed = map(leaves, losses.start(subject.functional.view(subject.parameters, losses.rows)))
     gc.collect()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         graphs = [GradientGraph.of(part, phi, fixed)[1] for part in losses.support_parts(phi, fixed, 0)]
     assert graphs
     held = sum(event.self_cpu_memory_usage for event in profile.events())
-    said = footprint.kept * LARGEST.support
+    said = footprint.stored * LARGEST.support
     assert held == pytest.approx(said, rel=0.1)
 
 
@@ -70,20 +71,20 @@ def test_fewer_texts_at_a_time_need_less(mode):
 
 def test_training_the_encoder_on_the_examples_needs_more_and_in_parts_less():
     subject = learner("first_order", adapt="head", head="prototype")
-    plain = Footprint.of(subject, 64).adaptation(LARGEST, MemoryUse())
+    plain = Footprint.of(subject, 64).adaptation(LARGEST, ExecutionPlan())
     subject.inner = InnerConfig(steps=0, fit_head=True, fit_encoder=True)
-    needs = [Footprint.of(subject, 64).adaptation(LARGEST, MemoryUse(part_tokens=tokens)) for tokens in (8192, 512, 64)]
+    needs = [Footprint.of(subject, 64).adaptation(LARGEST, ExecutionPlan(part_tokens=tokens)) for tokens in (8192, 512, 64)]
     model = sum(value.nbytes for value in subject.model.parameters())
     assert needs[0] > needs[1] > needs[2] > plain + 3 * model  # Adam's moments and the parameters, of one fold at least
 
 
 def test_graphs_are_given_up_before_parts():
     footprint = Footprint.of(learner(), 64)
-    everything = footprint.meta_gradient(LARGEST, MemoryUse()) + 4 * footprint.kept * LARGEST.support
-    least = footprint.meta_gradient(LARGEST, MemoryUse())
+    everything = footprint.meta_gradient(LARGEST, ExecutionPlan()) + 4 * footprint.stored * LARGEST.support
+    least = footprint.meta_gradient(LARGEST, ExecutionPlan())
     uses = halvings(64)
     assert [use.part_tokens for use in uses] == [8192, 4096, 2048, 1024, 512, 256, 128, 64]
-    assert fit(footprint, LARGEST, everything + 1, uses) == MemoryUse()
+    assert fit(footprint, LARGEST, everything + 1, uses) == ExecutionPlan()
     some = fit(footprint, LARGEST, (everything + least) / 2, uses)
     assert some.part_tokens == 8192
     assert some.graphs(LARGEST.support) == 2
@@ -97,4 +98,4 @@ def test_graphs_are_given_up_before_parts():
 def test_only_the_exact_mode_keeps_graphs():
     footprint = Footprint.of(learner("first_order"), 64)
     assert fit(footprint, LARGEST, 1e12, halvings(64)).graph_tokens == math.inf
-    assert footprint.kept == 0
+    assert footprint.stored == 0

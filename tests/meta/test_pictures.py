@@ -97,7 +97,7 @@ def _unrolled(learner, episode):
         def query_parts(self, phi, fixed):
             yield from self.losses.query_parts(phi, fixed)
 
-    return unrolled(Whole(), learner.view(None), learner.rule, 2)
+    return unrolled(Whole(), learner.functional.view(learner.parameters, None), learner.rule, 2)
 
 
 def test_folders_are_tasks_and_the_same_picture_is_found_under_any_name(folder):

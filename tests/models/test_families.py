@@ -65,7 +65,7 @@ def walk(family: str, writes: bool, folder: Path) -> None:
     expected = learner.probabilities(learner.adapt(episode)[0], episode)
     adapted, _, _ = adapted_to(again, episode)
     np.testing.assert_allclose(again.probabilities(adapted, episode), expected, atol=1e-4)
-    save_finetuned(folder / "tuned", again.write_to_model(adapted), adapted, LABELS)
+    save_finetuned(folder / "tuned", again.functional.write_to_model(adapted), adapted, LABELS)
     finetuned = Writer(folder / "tuned", CPU) if writes else Classifier(folder / "tuned", CPU)
     np.testing.assert_allclose(finetuned.scores(TEXTS[4:]).softmax(1).numpy(), expected, atol=1e-4)
 

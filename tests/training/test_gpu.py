@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +9,9 @@ import torch
 
 from metatrain.gradient.config import InnerConfig
 from metatrain.meta.config import AlgorithmConfig
+from metatrain.meta.cuda_graphs import CudaGraphs
 from metatrain.meta.encoder_learner import EncoderLearner
-from metatrain.meta.memory import MemoryUse
-from metatrain.meta.recorded import Recorded
+from metatrain.meta.plan import ExecutionPlan
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 from metatrain.run import hardware
@@ -45,30 +44,27 @@ def episodes(count: int = 3, support: int = 6, seed: int = 0) -> list[EncodedEpi
     return [EncodedEpisode(each[:support], labels, each[support:], answers, ("a", "b"), seed=number) for number, each in enumerate(texts)]
 
 
-def ways(subject: EncoderLearner) -> Iterator[str]:
-    """The learner set to each way in which a GPU takes meta-gradients."""
-    for way, together, record in (("one by one", 1, False), ("together", 3, False), ("recorded", 3, True), ("one by one, recorded", 1, True)):
-        subject.memory = MemoryUse(together=together)
-        subject.recorded = Recorded() if record else None
-        yield way
+def ways(subject: EncoderLearner) -> Iterator[tuple[str, EncoderLearner]]:
+    """The learner with each plan by which a GPU computes meta-gradients."""
+    for way, vectorised, capture in (("sequential", 1, False), ("vectorised", 3, False), ("captured", 3, True), ("sequential, captured", 1, True)):
+        yield way, subject.with_plan(ExecutionPlan(vectorised=vectorised, cuda_graphs=CudaGraphs() if capture else None))
 
 
 @pytest.mark.parametrize("method", [method for method in METHODS if "dropout" not in method], ids=str)
 def test_the_meta_gradient_is_that_of_the_cpu(method):
     on_cpu, on_gpu = learner("cpu", **method), learner("cuda", **method)
-    batches = [episodes(seed=seed) for seed in range(4)]  # the second is recorded, the third replayed
+    batches = [episodes(seed=seed) for seed in range(4)]  # the second is captured, the third replayed
     expected = [on_cpu.mean_gradient(batch) for batch in batches]
-    for way in ways(on_gpu):
+    for way, planned in ways(on_gpu):
         for number, batch in enumerate(batches):
-            found = on_gpu.mean_gradient(batch)
+            found = planned.mean_gradient(batch)
             for name, value in expected[number].items():
                 torch.testing.assert_close(found[name].cpu(), value, rtol=1e-7, atol=1e-10, msg=f"{way}, {number}, {name}")
 
 
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_the_same_meta_gradient_again_has_the_same_bits(method):
-    subject = learner("cuda", torch.float32, **method)
-    for way in ways(subject):
+    for way, subject in ways(learner("cuda", torch.float32, **method)):
         first = subject.mean_gradient(episodes())
         for number in range(3):
             again = subject.mean_gradient(episodes())
@@ -78,10 +74,9 @@ def test_the_same_meta_gradient_again_has_the_same_bits(method):
 
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_nothing_is_waited_for_within_a_meta_gradient(method):
-    subject = learner("cuda", torch.float32, **method)
-    for way in ways(subject):
+    for way, subject in ways(learner("cuda", torch.float32, **method)):
         for _ in range(2):
-            subject.mean_gradient(episodes())  # libraries that start wait, and so does what begins to record
+            subject.mean_gradient(episodes())  # libraries that start wait, and so does what begins to capture
         torch.cuda.synchronize()
         torch.cuda.set_sync_debug_mode("error")
         try:
@@ -92,15 +87,13 @@ def test_nothing_is_waited_for_within_a_meta_gradient(method):
             torch.cuda.set_sync_debug_mode("default")
 
 
-def test_what_is_recorded_sees_new_parameters_and_new_sizes():
-    subject = learner("cuda", adapt="all")
+def test_captured_graphs_see_new_parameters_and_new_sizes():
+    subject = learner("cuda", adapt="all").with_plan(ExecutionPlan(vectorised=3, cuda_graphs=CudaGraphs()))
     plain = learner("cuda", adapt="all")
-    subject.recorded = Recorded()
     for number in range(12):
         for each in (subject, plain):
             next(iter(each.parameters.values())).mul_(1.01)
         batch = episodes(count=1 + number % 3, support=6 + 2 * (number % 2))
-        subject.memory = MemoryUse(together=3)
         found, expected = subject.mean_gradient(batch), plain.mean_gradient(batch)
         for name, value in expected.items():
             torch.testing.assert_close(found[name], value, rtol=1e-7, atol=1e-10, msg=f"{number}, {name}")
@@ -148,11 +141,10 @@ def test_memory_decides_how_many_episodes_go_together():
 
     subject = learner("cuda", torch.float32, adapt="all")
     largest = Largest(16, 96, 96)
-    line = fit_training(HardwareConfig(), subject, largest, torch.device("cuda"), meta_batch=5)
-    assert subject.memory == replace(MemoryUse(), together=5)
+    plan, line = fit_training(HardwareConfig(), subject, largest, torch.device("cuda"), meta_batch=5)
+    assert plan == ExecutionPlan(vectorised=5) and plan.cuda_graphs is not None
     assert "5 episodes vectorised in one pass" in line
     with hardware.measured_memory(torch.device("cuda")) as used:
-        subject.mean_gradient(episodes(5))
+        subject.with_plan(plan).mean_gradient(episodes(5))
     assert used() > 0
-    fit_training(HardwareConfig(together=1), subject, largest, torch.device("cuda"), meta_batch=5)
-    assert subject.memory.together == 1
+    assert fit_training(HardwareConfig(together=1), subject, largest, torch.device("cuda"), meta_batch=5)[0].vectorised == 1

@@ -1,5 +1,7 @@
 """Who takes which episode, and how gradients travel; that ranks get the same bits is shown in tests/faults/test_processes_of_a_run.py."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ from metatrain.training.gradient_sum import GradientSum, _Packing, rounds
 class Stub:
     """What a sum needs of a learner; an episode is its cost."""
 
-    by_row = ["encoder.words"]
+    functional = SimpleNamespace(sparse=["encoder.words"])
     add_gradient = Learner.add_gradient
 
     def __init__(self, together: int = 1):

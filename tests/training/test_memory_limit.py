@@ -12,7 +12,8 @@ from metatrain.errors import UserError
 from metatrain.gradient.config import InnerConfig
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
-from metatrain.meta.memory import Footprint, Largest, MemoryUse
+from metatrain.meta.memory import Footprint, Largest
+from metatrain.meta.plan import ExecutionPlan
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 from metatrain.run import hardware
@@ -40,30 +41,27 @@ def test_the_largest_episode():
 
 def test_with_room_nothing_is_given_up(learner, monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda device: 100e9)
-    assert "GB in addition to the model" in memory.fit_training(HardwareConfig(), learner, LARGEST, CPU)
-    assert learner.memory == MemoryUse()
-    memory.fit_training(HardwareConfig(max_memory=100), learner, LARGEST, CPU)
-    assert learner.memory == MemoryUse()
+    plan, line = memory.fit_training(HardwareConfig(), learner, LARGEST, CPU)
+    assert "GB in addition to the model" in line and plan == ExecutionPlan()
+    assert memory.fit_training(HardwareConfig(max_memory=100), learner, LARGEST, CPU)[0] == ExecutionPlan()
 
 
 def test_where_no_one_knows_what_is_free_nothing_is_given_up(learner, monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda device: None)
-    memory.fit_training(HardwareConfig(), learner, LARGEST, CPU)
-    assert learner.memory == MemoryUse()
+    assert memory.fit_training(HardwareConfig(), learner, LARGEST, CPU)[0] == ExecutionPlan()
 
 
 def test_as_many_episodes_in_one_pass_as_are_wanted_and_fit(learner, monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda device: 100e9)
     for wanted, meta_batch, together in ((None, 5, 1), (3, 5, 3), (3, 2, 2)):
-        line = memory.fit_training(HardwareConfig(together=wanted), learner, LARGEST, CPU, meta_batch=meta_batch)
-        assert learner.memory == MemoryUse(together=together)
+        plan, line = memory.fit_training(HardwareConfig(together=wanted), learner, LARGEST, CPU, meta_batch=meta_batch)
+        assert plan == ExecutionPlan(vectorised=together)
         assert (f"up to {together} episodes vectorised in one pass" in line) == (together > 1)
-        assert learner.recorded is None
+        assert plan.cuda_graphs is None
     footprint = Footprint.of(learner, 64)
-    one = footprint.meta_gradient(LARGEST, MemoryUse()) + 4 * LARGEST.support * footprint.kept
+    one = footprint.meta_gradient(LARGEST, ExecutionPlan()) + 4 * LARGEST.support * footprint.stored
     monkeypatch.setattr(memory, "free_memory", lambda device: 2.5 * one * 1.2 / 0.8)
-    memory.fit_training(HardwareConfig(together=9), learner, LARGEST, CPU, meta_batch=9)
-    assert learner.memory == MemoryUse(together=2)
+    assert memory.fit_training(HardwareConfig(together=9), learner, LARGEST, CPU, meta_batch=9)[0] == ExecutionPlan(vectorised=2)
     with pytest.raises(UserError, match="hardware.together=0 must be 1 or more"):
         hardware.apply(HardwareConfig(together=0))
     with pytest.raises(UserError, match="hardware.precision=tf32 needs an NVIDIA GPU, but the device is cpu"):
@@ -72,54 +70,49 @@ def test_as_many_episodes_in_one_pass_as_are_wanted_and_fit(learner, monkeypatch
 
 def test_little_free_memory_changes_no_number(learner, monkeypatch):
     """Graphs are rebuilt; texts are encoded together as before."""
-    least = Footprint.of(learner, 64).meta_gradient(LARGEST, MemoryUse())
+    least = Footprint.of(learner, 64).meta_gradient(LARGEST, ExecutionPlan())
     monkeypatch.setattr(memory, "free_memory", lambda device: 1.6 * least)
-    said = memory.fit_training(HardwareConfig(), learner, LARGEST, CPU)
-    assert "of 4 inner steps are stored, the others recomputed" in said
-    assert learner.memory.part_tokens == MemoryUse().part_tokens
-    assert learner.memory.graphs(LARGEST.support) in (0, 1, 2)
+    plan, line = memory.fit_training(HardwareConfig(), learner, LARGEST, CPU)
+    assert "of 4 inner steps are stored, the others recomputed" in line
+    assert plan.part_tokens == ExecutionPlan().part_tokens
+    assert plan.graphs(LARGEST.support) in (0, 1, 2)
     monkeypatch.setattr(memory, "free_memory", lambda device: 0.5 * least)
-    assert "set hardware.max_memory to use less" in memory.fit_training(HardwareConfig(), learner, LARGEST, CPU)
-    assert learner.memory == MemoryUse(graph_tokens=0.0)
+    plan, line = memory.fit_training(HardwareConfig(), learner, LARGEST, CPU)
+    assert "set hardware.max_memory to use less" in line and plan == ExecutionPlan(graph_tokens=0.0)
 
 
 def test_a_limit_is_met_by_graphs_first_then_by_fewer_texts(learner, monkeypatch):
     monkeypatch.setattr(memory, "_LIBRARIES", 0.0)
     seen = []
     for limit in (1.0, 0.12, 0.09, 0.07, 0.045, 0.035):
-        memory.fit_training(HardwareConfig(max_memory=limit), learner, LARGEST, CPU)
-        seen.append((learner.memory.part_tokens, learner.memory.graphs(LARGEST.support)))
+        plan, _ = memory.fit_training(HardwareConfig(max_memory=limit), learner, LARGEST, CPU)
+        seen.append((plan.part_tokens, plan.graphs(LARGEST.support)))
     assert seen == [(8192, None), (8192, 2), (8192, 1), (8192, 0), (1024, 0), (512, 0)]
     with pytest.raises(UserError, match=r"hardware.max_memory=0.02: this run needs about 0.0 GB; lower"):
         memory.fit_training(HardwareConfig(max_memory=0.02), learner, LARGEST, CPU)
 
 
 def test_adaptation_has_a_limit_too(learner):
-    memory.fit_adaptation(HardwareConfig(), learner, CPU)
-    assert learner.memory == MemoryUse()
-    memory.fit_adaptation(HardwareConfig(max_memory=1.40), learner, CPU)
-    assert learner.memory.part_tokens < MemoryUse().part_tokens
-    assert learner.memory.graph_tokens in (0.0, math.inf)
+    assert memory.fit_adaptation(HardwareConfig(), learner, CPU) == ExecutionPlan()
+    plan = memory.fit_adaptation(HardwareConfig(max_memory=1.40), learner, CPU)
+    assert plan.part_tokens < ExecutionPlan().part_tokens
+    assert plan.graph_tokens in (0.0, math.inf)
     with pytest.raises(UserError, match="hardware.max_memory=1: adaptation needs about"):
         memory.fit_adaptation(HardwareConfig(max_memory=1), learner, CPU)
 
 
-def test_where_memory_runs_out_nothing_is_recorded_any_more(learner):
+def test_cuda_graphs_are_given_up_when_memory_runs_out(learner):
     class Full:
         def call(self, function, arguments, key):
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    def less(use: MemoryUse | None) -> None:
-        asked.append(use)
-        learner.recorded = None
-
-    rng, labels, asked = np.random.default_rng(0), np.array([0, 1]), []
+    rng, labels, plans = np.random.default_rng(0), np.array([0, 1]), []
     texts = [[rng.integers(5, 50, 6) for _ in range(4)] for _ in range(2)]
     episodes = [EncodedEpisode(each[:2], labels, each[2:], labels, ("a", "b")) for each in texts]
-    learner.memory, learner.recorded = MemoryUse(together=2), Full()
-    found = memory.gradients_within_memory(learner, episodes, 0, less)
-    assert asked == [None]
-    for one, other in zip(found, learner.outer_gradients(episodes)):
+    captured = learner.with_plan(ExecutionPlan(vectorised=2, cuda_graphs=Full()))
+    found = memory.gradients_within_memory(captured, episodes, 0, plans.append)
+    assert [plan.cuda_graphs for plan in plans] == [None]
+    for one, other in zip(found, learner.with_plan(plans[0]).outer_gradients(episodes)):
         assert torch.equal(one.loss_after, other.loss_after)
 
 

@@ -1,6 +1,6 @@
-"""CUDA graphs: the kernels of a function are recorded once for each shape of its arguments, and then started with one call.
+"""CUDA graphs: the kernels of a function are captured once for each shape of its arguments, and then launched with one call.
 
-Where each kernel takes less time than it takes to start it, that is most of the time there is.
+If a kernel takes less time than its launch, launches are most of the run time.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ from metatrain.gradient.parameters import Parameters
 
 Function = Callable[[Sequence[Tensor]], Parameters]
 
-_MOST = 16  # graphs that are kept
-_IDLE = 100  # calls after which a graph that was in none of them may make way for another; before, those that are in use would drive each other out
-_SEEN = 1000  # kinds of calls that are remembered
+_MOST = 16  # graphs in memory
+_IDLE = 100  # calls without a graph after which it may be evicted; with fewer, graphs in use would evict each other
+_SEEN = 1000  # keys and shapes that are remembered
 
 
 @dataclass
 class _Graph:
     graph: torch.cuda.CUDAGraph
-    arguments: Sequence[Tensor]  # where it reads
-    results: Parameters  # where it writes
-    used: int = 0  # the last call that it was in
+    arguments: Sequence[Tensor]  # input buffers
+    results: Parameters  # output buffers
+    used: int = 0  # number of the last call that used it
 
 
-class Recorded:
-    """Calls functions on a GPU.
+class CudaGraphs:
+    """Calls functions on a GPU through captured graphs.
 
-    What a function reads beside its arguments has to stay where it is in memory, or to be part of the key; it waits for nothing, and its
-    work is the same for all arguments of the same shapes.
+    Tensors that a function reads in addition to its arguments must stay at their address in memory, or be part of the key. The function
+    must not synchronise, and its kernels must be the same for all arguments of the same shapes.
     """
 
     def __init__(self) -> None:
-        self._graphs: dict[Hashable, _Graph] = {}  # in the order of their last use
+        self._graphs: dict[Hashable, _Graph] = {}  # least recently used first
         self._seen: dict[Hashable, None] = {}
         self._calls = 0
-        self._pool: Any = None  # of memory, which all share: no two run at a time
+        self._pool: Any = None  # memory pool that all graphs share: no two run at a time
 
     def call(self, function: Function, arguments: Sequence[Tensor], key: Hashable) -> Parameters:
-        """The results of `function(arguments)`; it is what the key says it is.
+        """Return `function(arguments)`; the key identifies the function.
 
-        The first call of a kind is an ordinary one, in which libraries choose their kernels; the second is recorded, if there is room.
+        The first call of a key and shapes is an ordinary one, in which libraries choose their kernels; the second is captured, if there is room.
         """
         key = (key, *((argument.shape, argument.dtype) for argument in arguments))
         self._calls += 1
@@ -56,7 +56,7 @@ class Recorded:
                 if len(self._seen) > _SEEN:
                     del self._seen[next(iter(self._seen))]
                 return function(arguments)
-            graph = self._record(function, arguments)
+            graph = self._capture(function, arguments)
         self._graphs[key], graph.used = graph, self._calls
         for own, argument in zip(graph.arguments, arguments):
             own.copy_(argument)
@@ -64,7 +64,7 @@ class Recorded:
         return {name: result.clone() for name, result in graph.results.items()}
 
     def _has_room(self) -> bool:
-        """Whether another graph may be kept, if need be in the place of one that is not in use any more."""
+        """Return whether another graph can be kept; evict one that is no longer in use if needed."""
         if len(self._graphs) < _MOST:
             return True
         key, oldest = next(iter(self._graphs.items()))
@@ -73,7 +73,7 @@ class Recorded:
         del self._graphs[key]
         return True
 
-    def _record(self, function: Function, arguments: Sequence[Tensor]) -> _Graph:
+    def _capture(self, function: Function, arguments: Sequence[Tensor]) -> _Graph:
         own = [argument.clone() for argument in arguments]
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):

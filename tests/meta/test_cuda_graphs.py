@@ -1,4 +1,4 @@
-"""When kernels are recorded; that they compute the same is tested on a GPU (tests/training/test_gpu.py)."""
+"""When kernels are captured; that they compute the same is tested on a GPU (tests/training/test_gpu.py)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from metatrain.meta import recorded
-from metatrain.meta.recorded import Recorded, _Graph
+from metatrain.meta import cuda_graphs
+from metatrain.meta.cuda_graphs import CudaGraphs, _Graph
 
 
 @dataclass
@@ -29,17 +29,17 @@ def log(monkeypatch) -> list[str]:
     """What was done, in order."""
     made: list[str] = []
 
-    def record(self, function, arguments) -> _Graph:
-        made.append("recorded")
+    def capture(self, function, arguments) -> _Graph:
+        made.append("captured")
         own = [argument.clone() for argument in arguments]
         results = {"double": torch.zeros_like(own[0])}
         return _Graph(Replay(function, own, results, made), own, results)
 
-    monkeypatch.setattr(Recorded, "_record", record)
+    monkeypatch.setattr(CudaGraphs, "_capture", capture)
     return made
 
 
-def doubled(subject: Recorded, size: int, log: list[str], key: str = "") -> list[str]:
+def doubled(subject: CudaGraphs, size: int, log: list[str], key: str = "") -> list[str]:
     """What a call with so many numbers does."""
     del log[:]
     given = torch.randn(size)
@@ -48,17 +48,17 @@ def doubled(subject: Recorded, size: int, log: list[str], key: str = "") -> list
     return list(log)
 
 
-def test_the_second_call_of_a_kind_is_recorded_and_later_ones_replayed(log):
-    subject = Recorded()
+def test_the_second_call_of_a_kind_is_captured_and_later_ones_replayed(log):
+    subject = CudaGraphs()
     assert doubled(subject, 3, log) == []
-    assert doubled(subject, 3, log) == ["recorded", "replayed"]
+    assert doubled(subject, 3, log) == ["captured", "replayed"]
     assert doubled(subject, 4, log) == []  # another shape
     assert doubled(subject, 3, log, "another function") == []
     assert doubled(subject, 3, log) == ["replayed"]
 
 
 def test_results_stay_when_others_come(log):
-    subject = Recorded()
+    subject = CudaGraphs()
     given = [torch.randn(2) for _ in range(4)]
     found = [subject.call(lambda arguments: {"double": 2 * arguments[0]}, [each], "")["double"] for each in given]
     for one, other in zip(found, given):
@@ -66,15 +66,15 @@ def test_results_stay_when_others_come(log):
 
 
 def test_graphs_in_use_do_not_drive_each_other_out(log, monkeypatch):
-    monkeypatch.setattr(recorded, "_MOST", 2)
-    monkeypatch.setattr(recorded, "_IDLE", 5)
-    subject = Recorded()
+    monkeypatch.setattr(cuda_graphs, "_MOST", 2)
+    monkeypatch.setattr(cuda_graphs, "_IDLE", 5)
+    subject = CudaGraphs()
     for size in (1, 1, 2, 2):
         doubled(subject, size, log)
     for size in (3, 3, 1, 2, 3):
         assert doubled(subject, size, log) == ([] if size == 3 else ["replayed"])  # no room for a third
     for _ in range(5):
         doubled(subject, 2, log)
-    assert doubled(subject, 3, log) == ["recorded", "replayed"]  # in the place of 1, which was in none of the last calls
+    assert doubled(subject, 3, log) == ["captured", "replayed"]  # in the place of 1, which was in none of the last calls
     assert doubled(subject, 1, log) == []
     assert doubled(subject, 2, log) == ["replayed"]

@@ -1,28 +1,28 @@
-"""Being told how work goes that may take minutes."""
+"""Progress reports of work that may take minutes."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 
-class Watcher(Protocol):
-    """Is told how a fit goes, as the console is."""
+class Progress(Protocol):
+    """Receives the progress of a fit, as the console does."""
 
     def say(self, line: str) -> None:
-        """What was found."""
+        """Report a result in one line."""
 
     def start(self, title: str, total: int, *, brief: bool = False) -> None:
-        """A job of this number of units begins; brief: it may be over in a moment."""
+        """Begin a job of this number of units; brief: it may end in a moment."""
 
     def advance(self, *, by: int = 1) -> None:
-        """Units are done."""
+        """Count units as done."""
 
     def stop(self) -> None:
-        """There are no more."""
+        """End the job."""
 
 
-class Unwatched:
-    """A watcher where nobody looks."""
+class Silent:
+    """Progress that is not reported."""
 
     def say(self, line: str) -> None: ...
 

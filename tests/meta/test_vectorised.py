@@ -12,8 +12,8 @@ from metatrain.gradient.inner_rules import RULES
 from metatrain.gradient.parameters import Gradient
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
-from metatrain.meta.episodes_together import Inputs
-from metatrain.meta.memory import MemoryUse
+from metatrain.meta.plan import ExecutionPlan
+from metatrain.meta.vectorised import Inputs
 from metatrain.models.adapters import KINDS, attach
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder, load_encoder
@@ -92,7 +92,7 @@ def test_together_is_one_after_the_other(encoder, settings, rule):
     learner = made(encoder, rule, **settings)
     episodes = drawn(len(encoder.tokenizer))
     one_by_one = [learner.outer_gradient(episode) for episode in episodes]
-    learner.memory = MemoryUse(together=EPISODES)
+    learner = learner.with_plan(ExecutionPlan(vectorised=EPISODES))
     assert [len(group) for group in learner.groups(episodes)] == [EPISODES]
     together = learner.outer_gradients(episodes)
     assert len(together) == EPISODES
@@ -108,22 +108,22 @@ def test_together_is_one_after_the_other(encoder, settings, rule):
 def test_graphs_that_are_rebuilt_give_the_same_bits(encoder):
     learner = made(encoder)
     episodes = drawn(len(encoder.tokenizer))
-    learner.memory = MemoryUse(together=EPISODES)
+    learner = learner.with_plan(ExecutionPlan(vectorised=EPISODES))
     kept = total(learner, learner.outer_gradients(episodes))
-    learner.memory = MemoryUse(together=EPISODES, graph_tokens=Inputs.of(learner, episodes).support_ids.numel())
+    learner = learner.with_plan(ExecutionPlan(vectorised=EPISODES, graph_tokens=Inputs.of(learner.functional, episodes).support_ids.numel()))
     for name, value in total(learner, learner.outer_gradients(episodes)).items():
         assert torch.equal(value, kept[name]), name
 
 
 def test_only_episodes_of_one_shape_go_together(encoder):
     learner = made(encoder)
-    learner.memory = MemoryUse(together=2)
+    learner = learner.with_plan(ExecutionPlan(vectorised=2))
     size = len(encoder.tokenizer)
     episodes = [*drawn(size), *drawn(size, support=6), *drawn(size, queries=5)]
     assert [len(group) for group in learner.groups(episodes)] == [2, 1, 2, 1, 2, 1]
-    learner.memory = MemoryUse(together=9, part_tokens=40)
+    learner = learner.with_plan(ExecutionPlan(vectorised=9, part_tokens=40))
     assert all(len(group) == 1 for group in learner.groups(drawn(size, support=6)))  # an episode that is too long for one part goes alone
     for settings in ({"dropout": 0.1}, {"head": "joint"}, {"meta_gradient": "implicit", "proximal": 1.0}, {"meta_dropout": True}):
         learner = made(encoder, **settings)
-        learner.memory = MemoryUse(together=9)
+        learner = learner.with_plan(ExecutionPlan(vectorised=9))
         assert all(len(group) == 1 for group in learner.groups(episodes)), settings

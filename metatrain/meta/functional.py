@@ -1,0 +1,231 @@
+"""Models as functions of their parameters: an encoder with the head of an episode, and a language model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import functional_call
+
+from metatrain.errors import UserError
+from metatrain.gradient.inner_rules import HEAD
+from metatrain.gradient.meta_gradient import LEARNED, SECOND_ORDER
+from metatrain.gradient.parameters import Parameters, leaves
+from metatrain.meta.config import AlgorithmConfig
+from metatrain.meta.plan import ExecutionPlan
+from metatrain.models.adapted import HEAD_STAYS, lowest_adapted_layer, select
+from metatrain.models.adapters import is_adapter
+from metatrain.models.batches import Batch, chunks, on_device
+from metatrain.models.encoder import Encoder
+from metatrain.models.heads import IN_CONTEXT, HeadRule
+from metatrain.models.language_model import LanguageModel
+from metatrain.models.pictures import PictureEncoder
+from metatrain.models.writer import after_context
+from metatrain.tasks.encoded_episode import EncodedEpisode, targets_of
+
+
+class FunctionalModel:
+    """A module as a function of its parameters, whose names begin with `prefix`."""
+
+    model: Any
+    prefix: str
+    embedding: str | None = None  # name of the word embeddings, if their gradients are sparse
+    reads_support = False  # whether each query is read after the whole support set
+    head_adapts = False  # whether an episode has a head that adapts, in addition to the model
+    first_adapted_layer: int | None = 0  # layers below it give the same in the whole episode; None: no part of the model adapts
+
+    def __init__(self, model: Any, algorithm: AlgorithmConfig):
+        self.model = model.requires_grad_(False)
+        self.algorithm = algorithm
+        self.plan = ExecutionPlan()
+        self.sparse: list[str] = []  # meta-parameters with one row per token: the word embeddings, and learned rates of their elements
+        model.set_dropout(algorithm.dropout)
+        self.unreached = self._unreached()
+        names = [name for name, _ in model.named_parameters() if name not in self.unreached]
+        self.adapted = [self.prefix + name for name in select(names, algorithm.adapt, algorithm.last_layers, algorithm.pattern)]
+        # Parameters that start at zero in every episode adapt without being meta-parameters.
+        context = self.adapted if algorithm.adapt == "context" else []
+        self.reset: Parameters = {name: torch.zeros_like(value) for name, value in self._named().items() if name in context}
+
+    def with_plan(self, plan: ExecutionPlan) -> Self:
+        """Return the same model, executed by another plan."""
+        other = copy.copy(self)
+        other.plan = plan
+        return other
+
+    def with_algorithm(self, algorithm: AlgorithmConfig) -> Self:
+        """Return the same model with other settings of the method; those that choose parameters have no effect."""
+        other = copy.copy(self)
+        other.algorithm = algorithm
+        return other
+
+    def meta_parameters(self) -> Parameters:
+        """Return copies of the model's parameters that the outer loop trains."""
+        named = self._named()
+        if self.algorithm.train == "adapted":
+            named = {name: value for name, value in named.items() if name in self.adapted or is_adapter(name)}
+        return {name: value.detach().clone() for name, value in named.items() if name not in self.reset}
+
+    def call(self, parameters: Mapping[str, Tensor], batch: Any, **options: Any) -> Any:
+        """Call the model with these parameters; those that are missing are the module's own."""
+        prefix = len(self.prefix)
+        own = {name[prefix:]: value for name, value in parameters.items() if name.startswith(self.prefix)}
+        return functional_call(self.model, own, (batch,), options)
+
+    def view(self, parameters: Parameters, rows: Tensor | None) -> Parameters:
+        """Return meta-parameters with these rows of the word embeddings; None: with all."""
+        if rows is None:
+            return dict(parameters)
+        return {**parameters, **{name: parameters[name].index_select(0, rows) for name in self.sparse}}
+
+    def write_to_model(self, parameters: Mapping[str, Tensor]) -> Any:
+        """Copy parameters (adapted or not) into the module, for export, and return it."""
+        with torch.no_grad():
+            for name, value in self.model.named_parameters():
+                if self.prefix + name in parameters:
+                    value.copy_(parameters[self.prefix + name])
+        return self.model
+
+    def probe(self, parameters: Parameters) -> Tensor:
+        """Return a number that depends on every parameter of the module that a text reaches; names have no prefix."""
+        raise NotImplementedError
+
+    def _named(self) -> dict[str, Tensor]:
+        return {self.prefix + name: value for name, value in self.model.named_parameters() if name not in self.unreached}
+
+    def _unreached(self) -> list[str]:
+        """Return the names of model parameters that no text reaches (an unused pooler, for example): they cannot be trained.
+
+        Raises:
+            UserError: no parameter is reached at all.
+        """
+        parameters = leaves(dict(self.model.named_parameters()))
+        found = torch.autograd.grad(self.probe(parameters), list(parameters.values()), allow_unused=True)
+        missing = [name for name, value in zip(parameters, found) if value is None]
+        if len(missing) == len(parameters):
+            raise UserError("model.name: no parameter of the model affects its output")
+        return missing
+
+
+class FunctionalClassifier(FunctionalModel):
+    """An encoder, of texts, of images, or of both, and the head of an episode."""
+
+    prefix = "encoder."
+    model: Any  # Encoder | PictureEncoder, which take different batches
+
+    def __init__(self, encoder: Encoder | PictureEncoder, algorithm: AlgorithmConfig, head: HeadRule):
+        super().__init__(encoder, algorithm)
+        self.head = head
+        self.head_adapts = algorithm.adapt not in HEAD_STAYS
+        self.packs = isinstance(encoder, Encoder) and encoder.architecture is not None  # texts of any length, end to end
+        self.first_adapted_layer = min(lowest_adapted_layer(self.adapted), encoder.layers) if self.adapted else None
+
+    def use_sparse_rows(self, parameters: Parameters) -> None:
+        """Find the meta-parameters with one row per token; their gradients have only the rows of tokens that occur."""
+        words = self.model.word_embeddings
+        if words is not None:
+            self.embedding = self.prefix + words
+            shape = dict(self.model.named_parameters())[words].shape
+            self.sparse = [name for name in (self.embedding, LEARNED + self.embedding) if name in parameters and parameters[name].shape == shape]
+
+    def read(self, episode: EncodedEpisode) -> EncodedEpisode:
+        """Return the episode with label names in its support set, if the method reads them."""
+        return episode.with_names() if self.algorithm.label_names and episode.reads_names else episode
+
+    def occurring(self, texts: Sequence[np.ndarray]) -> tuple[Sequence[np.ndarray], Tensor | None]:
+        """Return the texts over only the word embeddings that occur in them, and the rows of these; None: all rows.
+
+        Word embeddings are half of a small model's parameters, and all but a few hundred rows have no gradient.
+        """
+        if not self.sparse:
+            return texts, None
+        rows = self.distinct(texts)
+        return [np.searchsorted(rows, text) for text in texts], on_device(rows, self.model.device)
+
+    def distinct(self, texts: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the token ids that occur, in order; ids with a meaning of their own keep their place."""
+        return np.unique(np.concatenate([np.arange(self.model.fixed_ids), *texts]))
+
+    def encode(self, parameters: Mapping[str, Tensor], batch: Batch | None, **part: Any) -> Tensor:
+        """Return encodings [B, H]; `part` as in `Encoder.forward`. batch: None only if `hidden` is all that is needed."""
+        return self.call(parameters, batch, **part, **self._kernels)
+
+    def encode_frozen(self, parameters: Mapping[str, Tensor], batch: Batch | None, seed: int | None) -> Tensor | None:
+        """Return the output of the layers that never adapt; None if every layer adapts."""
+        return None if self.first_adapted_layer == 0 else self.encode(parameters, batch, stop=self.first_adapted_layer, seed=seed)
+
+    def encode_rest(self, parameters: Mapping[str, Tensor], batch: Batch | None, frozen: Tensor | None, seed: int | None) -> Tensor:
+        """Return encodings [B, H], computed from the output of `encode_frozen`."""
+        if frozen is None:
+            return self.encode(parameters, batch, seed=seed)
+        first = self.first_adapted_layer
+        return frozen if first is None else self.encode(parameters, batch, hidden=frozen, start=first, seed=seed)
+
+    def scores(self, parameters: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """Return logits [texts, way] under parameters that have a head."""
+        return F.linear(self.encode(parameters, batch), parameters[HEAD + "weight"], parameters[HEAD + "bias"])
+
+    def logits(self, parameters: Mapping[str, Tensor], texts: Sequence[np.ndarray], on_progress: Callable[[int], None] = lambda texts: None) -> Tensor:
+        """Return logits [texts, way] under adapted parameters, without a graph; `on_progress` is called with the number of texts just done."""
+        return self._in_parts(texts, lambda batch: self.scores(parameters, batch), on_progress)
+
+    def features(self, parameters: Mapping[str, Tensor], texts: Sequence[np.ndarray], on_progress: Callable[[int], None] = lambda texts: None) -> Tensor:
+        """Return encodings [texts, H], without a graph; `on_progress` as in `logits`."""
+        return self._in_parts(texts, lambda batch: self.encode(parameters, batch), on_progress)
+
+    def probe(self, parameters: Parameters) -> Tensor:
+        return functional_call(self.model, parameters, (self.model.batch(self.model.example()),)).square().sum()
+
+    @property
+    def _kernels(self) -> dict[str, bool]:
+        """Choose the fused attention kernel on a GPU if no second derivative of it is needed.
+
+        Its gradient cannot be taken under vmap (torch 2.11: "LSE is not correctly aligned").
+        """
+        first_order = self.first_adapted_layer is None or self.algorithm.meta_gradient not in SECOND_ORDER
+        sequential = self.plan.vectorised == 1 and self.plan.cuda_graphs is None
+        return {"fused": True} if first_order and sequential and self.packs and self.model.device.type == "cuda" else {}
+
+    def _in_parts(self, texts: Sequence[np.ndarray], call: Callable[[Batch], Tensor], on_progress: Callable[[int], None]) -> Tensor:
+        """Apply a function of a batch to texts, some at a time, without a graph."""
+        found = []
+        with torch.no_grad():
+            for part in chunks(texts, self.plan.part_tokens):
+                found.append(call(self.model.batch(texts[part])))
+                on_progress(len(found[-1]))
+        return torch.cat(found)
+
+
+class FunctionalLanguageModel(FunctionalModel):
+    """A language model, which adapts its parameters or, with `algorithm.head=in_context`, reads the support set before each query."""
+
+    prefix = "language_model."
+    model: LanguageModel
+
+    def __init__(self, model: LanguageModel, algorithm: AlgorithmConfig):
+        """Raises: UserError: the support set has to be read before a query, and the model is not decoder-only."""
+        self.reads_support = algorithm.head == IN_CONTEXT
+        if self.reads_support and not model.decoder_alone:
+            raise UserError("algorithm.head=in_context needs a decoder-only model (GPT-2, Llama); for an encoder-decoder choose algorithm.head=lm")
+        super().__init__(model, algorithm)
+
+    def prompts(self, episode: EncodedEpisode) -> Sequence[np.ndarray]:
+        """Return the token ids that are read before generation: the queries, each after the support set if the model reads it."""
+        return after_context(self.model, self.context(episode), episode.query)
+
+    def context(self, episode: EncodedEpisode) -> np.ndarray:
+        """Return the token ids of the support set as it is read before each query; none if the model adapts instead."""
+        if not self.reads_support:
+            return np.zeros(0, dtype=np.int64)
+        # In an order of the episode's own, else the last class would always be the nearest. An example ends as its target does.
+        order = np.random.default_rng(episode.seed).permutation(len(episode.support))
+        return np.concatenate([ids for row in order for ids in (episode.support[row], self.model.separator, targets_of(episode).support[row])])
+
+    def probe(self, parameters: Parameters) -> Tensor:
+        text = np.array(self.model.tokenizer("a")["input_ids"])
+        return functional_call(self.model, parameters, (self.model.batch([text, text], [text, text]),)).loss.sum()
