@@ -72,7 +72,7 @@ class ModelOverrides:
 
 @dataclass
 class AlgorithmOverrides:
-    """How a checkpoint adapts: the method of a plain Hugging Face model, or single settings that replace those of the checkpoint."""
+    """Adaptation of a checkpoint: the method of a plain Hugging Face model, or single settings that replace those of the checkpoint."""
 
     # Method of a plain Hugging Face model, from `metatrain ls algorithms`; algorithm=NAME is short for algorithm.name=NAME. null: for a run, its
     # own method; for a plain model, `recommended`, or an inner loop over the whole encoder if inner-loop settings are given.

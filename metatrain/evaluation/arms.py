@@ -164,7 +164,7 @@ class FrozenPrototypes(_Frozen):
 
 @dataclass(frozen=True)
 class Learners:
-    """What arms are made from: the compared learners and the settings of the evaluation."""
+    """Learners and settings that arms are built from."""
 
     trained: Learner
     untrained: Learner  # the same learner before meta-training
@@ -316,6 +316,6 @@ def make_arms(names: Sequence[str], learners: Learners) -> dict[str, Arm]:
 
 
 def is_diagnostic(name: str) -> bool:
-    """Whether an arm shows what the meta-trained model uses, rather than another way to a model."""
+    """Return True if an arm is a diagnostic of what the meta-trained model uses, and no method of its own."""
     row = find_row(name)
     return row is not None and row.is_diagnostic

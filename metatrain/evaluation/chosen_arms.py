@@ -1,4 +1,4 @@
-"""Which arms an evaluation compares: the defaults of a method, or those that `evaluation.arms` lists, checked against what they need."""
+"""Choice of the arms of an evaluation: the defaults of a method or those of `evaluation.arms`, checked against their requirements."""
 
 from __future__ import annotations
 

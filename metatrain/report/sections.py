@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 def put_section(page: Path, heading: str, text: str, below: str | None = None, inner: bool = True) -> None:
-    """Put a section (its heading, `## ...` say, and what is below it) in the place of the one with its heading, or at the end.
+    """Replace the section with the same heading (`## ...`, for example), or append the section.
 
-    below: the heading at whose section's end a new one is put. inner: whether the sections within the old one go with it.
+    below: heading of the section after which a new one is inserted. inner: also replace the subsections of the old one.
     """
     lines = page.read_text(encoding="utf-8").splitlines()
     found = [_section(lines, heading, inner)] if heading in lines else []
@@ -20,7 +20,7 @@ def put_section(page: Path, heading: str, text: str, below: str | None = None, i
 
 
 def put_between(page: Path, begin: str, end: str, text: str) -> bool:
-    """Replace what stands between the markers (lines of their own); returns whether the page has them."""
+    """Replace the text between two marker lines; return False if the page does not have them."""
     before, found, rest = page.read_text(encoding="utf-8").partition(f"{begin}\n")
     _, ended, after = rest.partition(f"{end}\n")
     if not (found and ended):
@@ -30,7 +30,7 @@ def put_between(page: Path, begin: str, end: str, text: str) -> bool:
 
 
 def _section(lines: Sequence[str], heading: str, inner: bool) -> tuple[int, int]:
-    """Where a section begins and ends."""
+    """Return the first line of a section and the line after its end."""
     begin, level = lines.index(heading), heading.index(" ")
     marks = re.compile(rf"#{{1,{level if inner else 6}}} ")
     return begin, next((number for number in range(begin + 1, len(lines)) if marks.match(lines[number])), len(lines))
