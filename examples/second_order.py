@@ -1,16 +1,22 @@
-"""A small text problem that first-order meta-gradients cannot solve: python scripts/second_order.py [seeds]
+"""A small text problem that first-order meta-gradients cannot solve.
 
-Two classes, each with a word of its own, sampled again for every task. A support text also says, twice, which word it is *not*
-about, the other class's; a query does not:
+    python examples/second_order.py [seeds]
+
+A task has two classes, each with a topic word of its own. A support text also says, twice, which topic it is *not* about: that of the
+other class. A query text does not:
 
     support, class 1:  cold tea and not coffee here not coffee      support, class 2:  not tea one coffee not tea again
     query, class 1:    some tea for me                              query, class 2:    a coffee after all
 
-A support text has the other class's word more often than its own, so adaptation learns the opposite of what it should
-unless the encoder passes over a word after "not". That can only be learned by asking what it does to adaptation, since no
-query has a "not": the exact meta-gradient asks this, the first-order one does not. The classifier is attention pooling over
-word vectors and a head that starts at zero, all of which adapts. Prints the accuracy on 600 new tasks after no meta-training,
-and after that with either meta-gradient, with the half-width of its 95% interval.
+A support text contains the topic of the other class more often than its own, so adaptation learns the labels the wrong way round, unless the
+encoder ignores a word after "not". No query text contains "not", so only the gradient through adaptation can teach this: the exact
+meta-gradient does, the first-order one does not. The classifier is attention pooling over word vectors and a zero-initialised head; all
+parameters adapt. The output is the accuracy in % on 600 new tasks without meta-training, and after meta-training with either meta-gradient,
+with the half-width of its 95% interval:
+
+    seed 0, 0 updates, exact: 18.7 ± 0.9 (1 s)
+    seed 0, 300 updates, exact: 100.0 ± 0.0 (3 s)
+    seed 0, 300 updates, first_order: 47.0 ± 1.0 (2 s)
 """
 
 from __future__ import annotations
@@ -52,7 +58,7 @@ def texts(topics: Tensor, others: Tensor | None, generator: torch.Generator) -> 
 
 
 class Topics:
-    """Many tasks as one episode: each adapts its own copy of the classifier, so their losses simply add up."""
+    """Many tasks as one episode: each adapts its own copy of the classifier, so their losses add up."""
 
     def __init__(self, tasks: int, generator: torch.Generator):
         self.tasks = tasks
@@ -79,7 +85,7 @@ class Topics:
         return F.cross_entropy(logits.flatten(0, 1), self._labels(words).flatten())
 
     def accuracies(self, phi: Mapping[str, Tensor]) -> Tensor:
-        """Of the queries of each task, shape [tasks]."""
+        """Query accuracy of each task, [tasks]."""
         return (self._logits(phi, self.query).argmax(2) == self._labels(self.query)).float().mean(1)
 
     def _labels(self, words: Tensor) -> Tensor:
@@ -117,7 +123,7 @@ def test_accuracy(theta: dict[str, Tensor], seed: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    torch.set_num_threads(1)  # tensors this small gain nothing from more
+    torch.set_num_threads(1)  # more threads do not speed up tensors this small
     for seed in range(int(sys.argv[1]) if len(sys.argv) > 1 else 3):
         for mode, updates in (("exact", 0), ("exact", UPDATES), ("first_order", UPDATES)):
             begin = time.perf_counter()

@@ -1,8 +1,15 @@
-"""Sinusoid regression (Finn et al. 2017, section 5.1) with metatrain's meta-gradient: python scripts/sinusoid.py [seeds]
+"""Sinusoid regression (Finn et al. 2017, section 5.1), all tasks of a meta-update in one batched computation.
 
-Tasks are y = A sin(x - phase), A in [0.1, 5], phase in [0, pi], x in [-5, 5]; a network 1-40-40-1 with ReLU, 10 examples in
-the support set and 10 in the query set, one inner step at rate 0.01, 25 tasks a meta-update, Adam at 0.001. Prints the mean
-squared error on 600 new tasks after 0, 1, 5 and 10 inner steps, with the half-width of its 95% interval.
+    python examples/sinusoid_vectorised.py [seeds]
+
+The losses are written by hand (`EpisodeLosses`) on parameters with a task dimension; examples/sinusoid.py is the same problem with an
+`nn.Module`. Tasks are y = A sin(x - phase), A in [0.1, 5], phase in [0, pi], x in [-5, 5]. The network is 1-40-40-1 with ReLU. A task has
+10 support and 10 query examples and one inner step at learning rate 0.01; a meta-update has 25 tasks and uses Adam at 0.001. The output is
+the mean squared error on 600 new tasks after 0, 1, 5 and 10 inner steps, with the half-width of its 95% interval:
+
+    seed 0: after 0: 3.20 ± 0.25, after 1: 0.58 ± 0.05, after 5: 0.20 ± 0.02, after 10: 0.16 ± 0.02 (43 s)
+
+Digits may differ on another processor: 14,000 meta-updates amplify rounding errors.
 """
 
 from __future__ import annotations
@@ -25,7 +32,7 @@ RULE = SGD(InnerConfig(lr=0.01, steps=1))
 
 
 class Sinusoids:
-    """Many tasks as one episode: each adapts its own copy of the network, so their losses simply add up."""
+    """Many tasks as one episode: each adapts its own copy of the network, so their losses add up."""
 
     def __init__(self, tasks: int, generator: torch.Generator):
         def uniform(low: float, high: float, *shape: int) -> Tensor:
@@ -53,7 +60,7 @@ class Sinusoids:
 
 
 def network(generator: torch.Generator) -> dict[str, Tensor]:
-    """Weights [inputs, outputs] and biases [1, outputs]."""
+    """Initial weights [inputs, outputs] and biases [1, outputs]."""
     sizes = [1, WIDTH, WIDTH, 1]
     theta = {}
     for layer, (inputs, outputs) in enumerate(zip(sizes, sizes[1:]), start=1):
@@ -85,7 +92,7 @@ def test_errors(theta: dict[str, Tensor], seed: int, steps: int = 10) -> list[tu
 
 
 def main() -> None:
-    torch.set_num_threads(1)  # tensors this small gain nothing from more
+    torch.set_num_threads(1)  # more threads do not speed up tensors this small
     for seed in range(int(sys.argv[1]) if len(sys.argv) > 1 else 3):
         begin = time.perf_counter()
         theta = train(seed)

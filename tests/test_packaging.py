@@ -18,7 +18,7 @@ def test_the_wheel_holds_every_config_and_the_corpus(tmp_path):
     configs = {f"metatrain/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
     assert configs and configs <= names
     assert {"metatrain/tasks/corpus/reviews.jsonl", "metatrain/py.typed", "metatrain/report/templates/run.html.jinja"} <= names
-    assert not [name for name in names if name.startswith(("tests", "outputs", "scripts"))]
+    assert not [name for name in names if name.startswith(("tests", "outputs", "scripts", "examples"))]
 
 
 @pytest.mark.slow

@@ -69,6 +69,8 @@ class InnerLoop(nn.Module, Generic[Model]):
         check_method(self.method, steps)
         self.adapted = _selected(model, adapt)  # names of the parameters that adapt
         theta = dict(model.named_parameters())
+        if self.method.mode == "finite_difference" and any(theta[name].dtype not in (torch.float32, torch.float64) for name in self.adapted):
+            raise UserError("mode='finite_difference' needs float32 or float64 parameters: rounding is too large in others")
         learned = self.rule.learned({name: theta[name].detach() for name in self.adapted})
         # Names of a ParameterDict have no dots.
         self.learned = nn.ParameterDict({name.replace(".", "/"): nn.Parameter(value) for name, value in learned.items()})
@@ -126,19 +128,18 @@ def _selected(model: nn.Module, adapt: Selection | None) -> list[str]:
             names[id(value)].append(name)
         if name.startswith(LEARNED):
             raise UserError(f"the parameter {name} has the prefix of learned rates; rename its module, or put the model into another module")
+    firsts = [first for first, *_ in names.values()]
     if adapt is None:
-        return [first for first, *_ in names.values()]
-    patterns = [adapt] if isinstance(adapt, str) else adapt
-    if callable(patterns):
-        chosen = [each[0] for each in names.values() if any(map(patterns, each))]
-        if not chosen:
-            raise UserError("adapt selects no trainable parameter")
-        return chosen
-    found: set[str] = set()
-    for pattern in patterns:
-        matched = {each[0] for each in names.values() if any(fnmatchcase(name, pattern) for name in each)}
-        if not matched:
-            some = [each[0] for each in names.values()][:5]
-            raise UserError(f"adapt={pattern!r} matches no trainable parameter of the model; it begins with {', '.join(some)}")
-        found |= matched
-    return [first for first, *_ in names.values() if first in found]
+        found = set(firsts)
+    elif callable(adapt):
+        found = {each[0] for each in names.values() if any(map(adapt, each))}
+    else:
+        found = set()
+        for pattern in [adapt] if isinstance(adapt, str) else adapt:
+            matched = {each[0] for each in names.values() if any(fnmatchcase(name, pattern) for name in each)}
+            if not matched:
+                raise UserError(f"adapt={pattern!r} matches no trainable parameter of the model; it begins with {', '.join(firsts[:5])}")
+            found |= matched
+    if not found:
+        raise UserError("adapt selects no trainable parameter of the model; at least one must adapt")
+    return [name for name in firsts if name in found]

@@ -32,7 +32,7 @@ from metatrain.gradient.second_order import GradientGraph, Loss, finite_differen
 MODES = ("exact", "exact_recomputed", "forward_over_reverse", "finite_difference", "first_order", "implicit", "reptile")
 SECOND_ORDER = ("exact", "exact_recomputed", "forward_over_reverse", "implicit")  # need twice differentiable operations
 LEARNED = "rule."  # what names of the inner rule's meta-parameters begin with
-_STATE = "state."
+_STATE = "state "  # what names of the rule's state begin with; a blank occurs in no name of a parameter
 
 # Conjugate gradients: the relative residual above which the result is not used (v = 0 leaves 1), and how much stronger the damping then is.
 _WORST, _STRONGER = 0.5, 4.0

@@ -19,6 +19,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from metatrain.errors import UserError
+from metatrain.gradient.meta_gradient import LEARNED
 from metatrain.gradient.parameters import Parameters
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -78,7 +79,7 @@ class ModuleLosses:
 
     def _evaluate(self, function: Callable[[Any], Any], tensors: Mapping[str, Tensor], seed: int) -> Any:
         """The value of a function of the model with these parameters."""
-        replaced = {f"model.{name}": value for name, value in tensors.items()}
+        replaced = {f"model.{name}": value for name, value in tensors.items() if not name.startswith(LEARNED)}
         replaced.update({f"model.{name}": value.detach().clone() for name, value in self._call.model.named_buffers()})
         with self._random_numbers(seed), sdpa_kernel(SDPBackend.MATH) if self._second_order else nullcontext():
             return functional_call(self._call, replaced, (function,))
@@ -87,7 +88,7 @@ class ModuleLosses:
     def _random_numbers(self, seed: int) -> Iterator[None]:
         """Seed PyTorch's generators, and put them back afterwards."""
         with torch.random.fork_rng(devices=self._gpus):
-            torch.random.default_generator.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             for gpu in self._gpus:
                 torch.cuda.default_generators[gpu].manual_seed(seed)
             yield
@@ -116,4 +117,4 @@ def _scalar(name: str, value: Any) -> Tensor:
 def _check_checkpointing(model: nn.Module) -> None:
     """Refuse activation checkpointing of transformers: it recomputes after the parameters have been put back, from the wrong ones."""
     if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
-        raise UserError("the model has gradient checkpointing on; call model.gradient_checkpointing_disable() and use mode='exact_recomputed'")
+        raise UserError("the model checkpoints its activations; call model.gradient_checkpointing_disable() and choose mode='exact_recomputed'")

@@ -63,7 +63,10 @@ def forward_over_reverse(loss: Loss, phi: Parameters, fixed: Parameters, directi
             duals = {name: forward_ad.make_dual(value.detach().requires_grad_(), direction[name]) for name, value in phi.items()}
             for part in loss(duals, fixed):
                 add_to(total, _tangents(vjp([part], None, {**duals, **fixed})))
-    except NotImplementedError as error:
+    except RuntimeError as error:
+        # What PyTorch says where a forward derivative is missing, or writes to the zero that stands for the derivative of a constant.
+        if not isinstance(error, NotImplementedError) and "ZeroTensors" not in str(error):
+            raise
         raise UserError(f"algorithm.meta_gradient=forward_over_reverse does not work with this model ({error}); choose exact_recomputed") from error
 
 

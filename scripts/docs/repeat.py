@@ -21,7 +21,7 @@ SEEDS = (0, 1, 2)
 
 def sinusoid() -> list[str]:
     """Errors after one inner step and after ten."""
-    script = _script("sinusoid.py")
+    script = _script("../examples/sinusoid_vectorised.py")
     errors = [script["test_errors"](script["train"](seed), seed) for seed in SEEDS]
     one, ten = ([f"{each[steps][0]:.2f}" for each in errors] for steps in (1, 10))
     return [f"inner step {_listed(one)} for seeds 0, 1 and 2", f"after ten {_listed(ten)}"]
@@ -29,7 +29,7 @@ def sinusoid() -> list[str]:
 
 def second_order() -> list[str]:
     """Accuracy of exact and of first-order meta-gradients."""
-    script = _script("second_order.py")
+    script = _script("../examples/second_order.py")
     found = {mode: [f"{100 * script['test_accuracy'](script['train'](seed, mode, script['UPDATES']), seed)[0]:.1f}" for seed in SEEDS] for mode in MODES}
     return [f"exact {_listed(found['exact'])}", f"first order {_listed(found['first_order'])}"]
 

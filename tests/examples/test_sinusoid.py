@@ -9,14 +9,14 @@ from conftest import ROOT
 
 @pytest.mark.slow
 def test_maml_learns_to_fit_a_sinusoid_from_ten_points_in_one_step(one_thread):
-    script = runpy.run_path(str(ROOT / "scripts" / "sinusoid.py"))
+    script = runpy.run_path(str(ROOT / "examples" / "sinusoid_vectorised.py"))
     means = [mean for mean, _ in script["test_errors"](script["train"](seed=0), seed=0)]
     assert means[1] <= 0.8
     assert means[0] > 2 > means[1] > means[5] > means[10]
 
 
 def test_many_tasks_at_once_are_the_same_as_one_by_one():
-    script = runpy.run_path(str(ROOT / "scripts" / "sinusoid.py"))
+    script = runpy.run_path(str(ROOT / "examples" / "sinusoid_vectorised.py"))
     many = script["Sinusoids"](3, torch.Generator().manual_seed(1))
     theta = script["network"](torch.Generator().manual_seed(2))
     Method, meta_gradient, rule = script["Method"], script["meta_gradient"], script["RULE"]
