@@ -41,7 +41,7 @@ class InnerLoop(nn.Module, Generic[Model]):
     Args:
         model: Any module. Parameters with `requires_grad=False` neither adapt nor get a gradient.
         rule: Inner rule: sgd, meta_sgd, lslr, curvature or adam; or an object with the methods of `InnerRule`.
-        lr: Learning rate of a rule given by name (default 0.01); the initial value where rates are learned.
+        lr: Learning rate of a rule given by name (default 0.01); the initial value if rates are learned.
         steps: Number of inner steps.
         adapt: Parameters that adapt: names or patterns ("head.*"), or a function that maps a name to True or False. None: all. The other
             parameters are shared by all tasks and get a meta-gradient too.
@@ -113,7 +113,7 @@ def _rule(rule: str | InnerRule, lr: float | None, steps: int) -> InnerRule:
     """The inner rule; its rate and the number of steps are checked."""
     if not isinstance(rule, str) and lr is not None:
         raise UserError(f"lr={lr} applies to an inner rule given by name; one given as an object has its own")
-    config = InnerConfig(steps=steps) if lr is None else InnerConfig(lr=lr, steps=steps)
+    config = InnerConfig(lr=0.01 if lr is None else lr, steps=steps)
     if isinstance(rule, str):
         config.rule = rule
     made = make_inner_rule(config)
