@@ -67,6 +67,8 @@ class InnerLoop(nn.Module, Generic[Model]):
         self.steps = steps
         self.method = Method(mode) if isinstance(mode, str) else mode
         check_method(self.method, steps)
+        if self.method.weights is not None and len(self.method.weights) != steps:
+            raise UserError(f"Method(weights=...) needs a weight for each of the {steps} inner steps; it has {len(self.method.weights)}")
         self.adapted = _selected(model, adapt)  # names of the parameters that adapt
         theta = dict(model.named_parameters())
         if self.method.mode == "finite_difference" and any(theta[name].dtype not in (torch.float32, torch.float64) for name in self.adapted):

@@ -346,6 +346,7 @@ def checkpointed():
         (lambda: InnerLoop(network(), mode="exakt"), "exakt is unknown"),
         (lambda: InnerLoop(network(), mode="implicit"), "proximal"),
         (lambda: InnerLoop(network(), mode="reptile", steps=0), "steps"),
+        (lambda: InnerLoop(network(), steps=2, mode=Method(weights=[1.0])), "each of the 2 inner steps; it has 1"),
         (lambda: InnerLoop(network(), lr=-1), "lr=-1"),
         (lambda: InnerLoop(network(), Adam(InnerConfig()), lr=0.1), "has its own"),
         (lambda: InnerLoop(network(), adapt="head.*"), "matches no trainable parameter of the model; it begins with 0.weight"),
