@@ -386,3 +386,21 @@ def test_a_submodule_called_state_is_an_ordinary_one():
     loop, plain = InnerLoop(Named(), "adam", lr=0.05, steps=2), InnerLoop(inner, "adam", lr=0.05, steps=2)
     for name, value in plain.meta_gradient(support, query).gradient.items():
         close(loop.meta_gradient(support, query).gradient["state." + name], value, 0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_masks_are_the_same_when_recomputed_and_the_generator_goes_on():
+    model = network(nn.BatchNorm1d(5), nn.Dropout(0.4)).cuda()
+
+    def loss(net):
+        return (net(X.cuda()) - Y.cuda()).square().mean()
+
+    found, states = [], []
+    for mode in EXACT:
+        torch.manual_seed(5)
+        found.append(InnerLoop(model, "lslr", lr=0.05, steps=3, mode=mode).meta_gradient(loss, loss).gradient)
+        states.append(torch.cuda.get_rng_state())
+    for other, state in zip(found[1:], states[1:]):
+        assert torch.equal(state, states[0])
+        for name, value in found[0].items():
+            close(other[name], value)
