@@ -22,14 +22,14 @@ from metatrain.tasks.near_repeats import near_repeats
 from metatrain.tasks.rows import stem
 from metatrain.tasks.self_supervised import clusters, same_text, sentence_order
 from metatrain.tasks.sources import make_source
-from metatrain.tasks.splits import SPLITS, Part, claim, few, hold_out, rows_of_tasks, with_labels
+from metatrain.tasks.splits import CLAIM_ORDER, Part, claim, few, hold_out, rows_of_tasks, with_labels
 from metatrain.tasks.task import Task, TaskDistribution
 from metatrain.tasks.texts import Chained, sample, subset
 
 _MOST_NOTES = 5  # tasks with repeated texts that are named one by one
 
 
-def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = SPLITS, hold_out_seed: int | None = None) -> TaskDistribution:
+def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = CLAIM_ORDER, hold_out_seed: int | None = None) -> TaskDistribution:
     """Load the tasks of the wanted splits; the others stay empty.
 
     hold_out_seed: of which tasks are held out, where no split is named; None: `seed`, which self-supervised tasks depend on.
@@ -44,12 +44,12 @@ def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = SPLITS, h
         raise UserError(f"tasks.holdout={config.holdout} must be at least 0 and below 0.5")
     if not -10 <= config.size_power <= 10:
         raise UserError(f"tasks.size_power={config.size_power} must be between -10 and 10; 0 draws all tasks as often, 1 in proportion to their size")
-    chosen = {name: with_labels(getattr(config, name), config.path, name) for name in SPLITS}
+    chosen = {name: with_labels(getattr(config, name), config.path, name) for name in CLAIM_ORDER}
     source = make_source(config, config.sources)
-    lists = {str(getattr(config, name).labels_from).partition(":")[0] for name in SPLITS}
+    lists = {str(getattr(config, name).labels_from).partition(":")[0] for name in CLAIM_ORDER}
     files = [file for file in source.files() if file not in lists]
     tables = {file: source.read(file) for file in _wanted_files(config, files, splits)}
-    if len(splits) == len(SPLITS) or len(tables) == len(files):
+    if len(splits) == len(CLAIM_ORDER) or len(tables) == len(files):
         _check_label_words(config, tables)  # otherwise, the rows with a label may be in a file of another split
     rows_of = {file: rows_of_tasks(table) for file, table in tables.items()}
     notes = [note for table in tables.values() for note in table.notes] + _shared_names(config, rows_of)
@@ -58,13 +58,13 @@ def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = SPLITS, h
         chosen = hold_out(config, rows_of, seed if hold_out_seed is None else hold_out_seed, notes)
     claimed: dict[tuple[str, str], np.ndarray] = {}
     built: dict[str, Any] = {}
-    for name in SPLITS:
+    for name in CLAIM_ORDER:
         rows = claim(name, chosen[name], tables, rows_of, claimed, claim_support=config.overlap != "drop_queries", check=name in splits)
         if config.overlap == "keep":
             claimed.clear()
         if name in splits:
             built[name] = tuple(_task(task, parts, repeats) for task, parts in sorted(rows.items()))
-    notes += [*_repeat_notes(repeats), *near_repeats([task for name in SPLITS for task in built.get(name, ())])]
+    notes += [*_repeat_notes(repeats), *near_repeats([task for name in CLAIM_ORDER for task in built.get(name, ())])]
     distribution = check_overlap(TaskDistribution(config.name, **built), config.overlap, notes)
     return _with_weights(distribution, config, seed) if "meta_train" in splits else distribution
 

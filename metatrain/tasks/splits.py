@@ -11,12 +11,13 @@ import numpy as np
 from metatrain.errors import UserError
 from metatrain.paths import local_path
 from metatrain.tasks.config import SplitConfig, TasksConfig
+from metatrain.tasks.episodes import SPLITS
 from metatrain.tasks.files import Table
 from metatrain.tasks.labels import clean_label
 from metatrain.tasks.names import ExactName, named, named_by_any
 from metatrain.tasks.rows import parse_json
 
-SPLITS = ("meta_test", "meta_validation", "meta_train")  # in the order in which they claim tasks
+CLAIM_ORDER = SPLITS[::-1]  # a row that several splits select belongs to the first of these
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def hold_out(config: TasksConfig, rows_of: dict[str, dict[str, np.ndarray]], see
     names = sorted(set().union(*rows_of.values()))
     each = max(1, round(config.holdout * len(names))) if config.holdout else 0
     if not each or len(names) < 2 * each + 1:
-        return {name: getattr(config, name) for name in SPLITS}
+        return {name: getattr(config, name) for name in CLAIM_ORDER}
     order = np.random.default_rng([seed, 7]).permutation(len(names))
     test, validation = (list[str](ExactName(names[i]) for i in order[a : a + each]) for a in (0, each))
     notes.append(f"held out at random (tasks.holdout={config.holdout}): meta-validation {few(validation)}; meta-test {few(test)}")
