@@ -27,9 +27,9 @@ ADVICE = re.compile(rf"(?:set|choose|add|or) ({_SETTING}(?:(?: and | ){_SETTING}
 REFUSED = {
     "finetune": [
         "inner.fit_head=true algorithm.adapt=all",
-        "none_of_these=0.1 inner.fit_head=false algorithm.adapt=all",
-        "none_of_these=0.1 inner.fit_head=false",
-        "none_of_these=2 algorithm=recommended",
+        "oos_false_rejection_rate=0.1 inner.fit_head=false algorithm.adapt=all",
+        "oos_false_rejection_rate=0.1 inner.fit_head=false",
+        "oos_false_rejection_rate=2 algorithm=recommended",
         "inner.fit_encoder=true inner.fit_head=false",
         "algorithm=recommanded",
         "algorithm.head=linear algorithm.adapt=all inner.fit_head=false",
@@ -73,7 +73,7 @@ def refusal(command: str, given: list[str]) -> str:
         else:
             settings = Overrides(config.algorithm, config.inner, config.model)
             opened = open_checkpoint(config.checkpoint, settings, torch.device("cpu"), torch.float32, lambda line: None)
-            check_none_of_these(config.none_of_these, opened.learner)
+            check_none_of_these(config.oos_false_rejection_rate, opened.learner)
     except OmegaConfBaseException as error:
         raise AssertionError(f"metatrain {command} has no such setting: {given}") from error
     except UserError as error:
@@ -98,7 +98,7 @@ def test_from_an_error_to_a_fitted_head_in_two_steps(cli, examples):
     found = cli(*command, "inner.fit_head=true", "algorithm.adapt=all")
     assert found.code == 2 and "set algorithm.adapt=head" in found.err
     assert cli(*command, "inner.fit_head=true", "algorithm.adapt=head", "hydra.run.dir=fitted").code == 0
-    found = cli(*command, "algorithm=recommended", "none_of_these=0.2", "hydra.run.dir=recommended")
+    found = cli(*command, "algorithm=recommended", "oos_false_rejection_rate=0.2", "hydra.run.dir=recommended")
     assert found.code == 0 and "cross-validated accuracy" in found.out
 
 

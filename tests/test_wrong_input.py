@@ -33,7 +33,7 @@ def nothing_left(folder):
         (["train", "hydra.job.chdir=true"], ["hydra.job.chdir=true", "leave it out"]),
         (["train", "hydra.run.dir=x", "-m"], ["hydra.run.dir is the directory of a single run", "hydra.sweep.dir=DIR"]),
         (["train", "hydra.sweep.dir=x"], ["hydra.sweep.dir is for the runs of a grid (-m)", "hydra.run.dir=DIR"]),
-        (["train", "+tasks.label_words={été: good}"], ["cannot read the override: +tasks.label_words={été: good}", "must be ASCII"]),
+        (["train", "+tasks.label_descriptions={été: good}"], ["cannot read the override: +tasks.label_descriptions={été: good}", "must be ASCII"]),
         (["train", "hydra.rn.dir=x"], ["did you mean 'hydra.run.dir'?"]),
         (["train", "outer.steps=many"], ["outer.steps", "Integer"]),
         (["train", "outer.steps=2.5"], ["outer.steps", "Integer"]),
@@ -181,7 +181,9 @@ def test_a_run_directory_that_is_taken_is_said_before_a_model_is_loaded(cli, exa
 
 def test_a_label_that_only_the_test_file_has(cli, tmp_path, examples):
     (tmp_path / "test.csv").write_text("text,label\nhello,chat\n")
-    refused(cli("finetune", "checkpoint=tiny", f"data.train={examples}", "data.test=test.csv"), "test.csv:2: label 'chat'", "or set none_of_these=0.05")
+    refused(
+        cli("finetune", "checkpoint=tiny", f"data.train={examples}", "data.test=test.csv"), "test.csv:2: label 'chat'", "or set oos_false_rejection_rate=0.05"
+    )
 
 
 def test_a_negative_number_of_steps_has_the_name_that_was_typed(cli, examples):

@@ -15,24 +15,24 @@ from metatrain.tasks.labels import folded
 
 
 def check_none_of_these(share: float | None, learner: Learner) -> None:
-    """Raises: UserError: `none_of_these` is not a fraction, or the learner does not fit a head, which the threshold needs."""
+    """Raises: UserError: `oos_false_rejection_rate` is not a fraction, or the learner does not fit a head, which the threshold needs."""
     if share is None:
         return
     if not 0 < share < 1:
-        raise UserError(f"none_of_these={share} is the fraction of in-scope texts that may be rejected; set it between 0 and 1, 0.05 for example")
+        raise UserError(f"oos_false_rejection_rate={share} is the fraction of in-scope texts that may be rejected; set it between 0 and 1, 0.05 for example")
     if not learner.inner.fit_head:
         raise UserError(
-            "none_of_these needs a head fitted to the examples, and no other adapted parameters: set inner.fit_head=true algorithm.adapt=head "
+            "oos_false_rejection_rate needs a head fitted to the examples, and no other adapted parameters: set inner.fit_head=true algorithm.adapt=head "
             '(Python: fit_head=True, adapt="head")'
         )
 
 
 def check_no_label_is_none(labels: Iterable[str], source: str) -> None:
-    """Raises: UserError: with `none_of_these`, a label of the examples is spelled like the prediction for out-of-scope texts."""
+    """Raises: UserError: with `oos_false_rejection_rate`, a label of the examples is spelled like the prediction for out-of-scope texts."""
     if (found := next((label for label in labels if folded(label) == folded(NONE)), None)) is not None:
         near = "" if found == NONE else f" (nearly {NONE})"
         raise UserError(
-            f"{source}: the label {found}{near} is reserved for out-of-scope texts; remove the examples with this label, rename it, or remove none_of_these"
+            f"{source}: the label {found}{near} is reserved for out-of-scope texts; rename it, remove its examples, or remove oos_false_rejection_rate"
         )
 
 

@@ -121,7 +121,7 @@ def _open_run(run: RunDirectory, requested: Path | None, settings: Overrides, de
     recipe = overridden(replace(recipe, labels=joint_labels(found.tensors["model"])), settings, plain=False)
     learner = build_learner(recipe, device, dtype, say)
     _check_learned(str(run.path), settings.algorithm, learner.parameters, found.tensors["model"])
-    start, share = learner.copy_of_model(), config.outer.blend
+    start, share = learner.copy_of_model(), config.outer.weight_interpolation
     checkpoint.copy_parameters(found, learner.parameters)
     learner.load(blended(start, learner.parameters, share))
     say(f"weights: {found.path}")

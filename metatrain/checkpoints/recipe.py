@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from metatrain.config.compose import composed, escaped
 from metatrain.config.explain import explain
 from metatrain.config.overrides import quoted
+from metatrain.config.renamed import current
 from metatrain.config.schema import InnerOverrides, Overrides, TrainConfig
 from metatrain.errors import UserError
 from metatrain.gradient.config import InnerConfig
@@ -95,7 +96,7 @@ def saved_recipe(folder: Path, settings: dict[str, Any]) -> SavedRecipe:
     if settings.get("format", FORMAT) != FORMAT:
         raise UserError(f"{folder / RECIPE} has format {settings['format']}, this version of metatrain reads {FORMAT}; use the version that wrote it")
     try:
-        recipe: SavedRecipe = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SavedRecipe), escaped(settings)))  # type: ignore[assignment]
+        recipe: SavedRecipe = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(SavedRecipe), escaped(current(settings)[0])))  # type: ignore[assignment]
     except OmegaConfBaseException as error:
         raise UserError(f"{folder / RECIPE}: {explain(error)}; another version of metatrain may have written it") from error
     return recipe

@@ -7,6 +7,7 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from metatrain.config.renamed import current_key, said_of
 from metatrain.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ commands have the setting, the value is that of `metatrain train`. If KEY is a g
 
 examples:
   metatrain explain outer.lr
-  metatrain explain outer.blend +experiment=clinc150_cross_domain
-  metatrain explain none_of_these
+  metatrain explain outer.weight_interpolation +experiment=clinc150_cross_domain
+  metatrain explain oos_false_rejection_rate
   metatrain explain inner
 """
 _COMMANDS = ("train", "sweep", "finetune", "evaluate", "predict", "push", "tasks")  # plan, doctor and resume have the settings of train
@@ -34,6 +35,9 @@ def main(arguments: list[str]) -> None:
     """Entry point; the first argument without '=' names the setting."""
     names = [item for item in arguments if "=" not in item and not item.startswith("-")]
     key, settings = names[0].rstrip(".") if names else None, _settings()
+    if key is not None and (new := current_key(key)) != key:
+        print(said_of(key))
+        key = new
     if key is None:
         for command in _COMMANDS:
             if own := {each: of[command] for each, of in settings.items() if next(iter(of)) == command}:
@@ -126,7 +130,9 @@ def _folders() -> list[Path]:
     """The folders of configuration that the running command searches, in their order."""
     from hydra.core.hydra_config import HydraConfig
 
-    return [Path(source.path) for source in HydraConfig.get().runtime.config_sources if source.schema == "file"]
+    from metatrain.config.user_folder import USER_SCHEME
+
+    return [Path(source.path) for source in HydraConfig.get().runtime.config_sources if source.schema in ("file", USER_SCHEME)]
 
 
 def _set_by(key: str, given: list[str], chosen: dict[str, str]) -> str:
@@ -156,15 +162,17 @@ def _value(key: str, path: Path) -> Any:
     """What a file of a config group itself sets a key to; None: nothing."""
     from omegaconf import OmegaConf
 
+    from metatrain.config.user_folder import current_settings
+
     if not path.is_file():
         return None
-    text = path.read_text(encoding="utf-8")
+    text, group = path.read_text(encoding="utf-8"), ""
     if "# @package _global_" not in text:
         group = path.parent.name
         if not key.startswith(f"{group}."):
             return None
         key = key[len(group) + 1 :]
-    return OmegaConf.select(OmegaConf.create(text), key, throw_on_resolution_failure=False)
+    return OmegaConf.select(current_settings(OmegaConf.create(text), group)[0], key, throw_on_resolution_failure=False)
 
 
 def _plain(value: Any) -> str:

@@ -40,7 +40,7 @@ SHOWN = (
     "data.label",
     "data.pair",
     "data.target",
-    "none_of_these",
+    "oos_false_rejection_rate",
     "algorithm.name",
     "inner.fit_head",
     "inner.fit_encoder",
@@ -69,7 +69,7 @@ class Adaptation:
 
     parameters: Parameters
     results: dict[str, Any]  # what results.json says
-    threshold: float | None  # of none_of_these
+    threshold: float | None  # of the highest logit; below it, a text is out of scope
     context: np.ndarray | None  # token ids that a language model reads before every text
     analysis: dict[str, Any]  # of the test, if there is one of labels: analysis.json
 
@@ -100,7 +100,7 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
     RunDirectory.check_new(path, "finetune")
     overrides = pin(config, overrides, "checkpoint")
     with Display() as display:
-        examples = _read(config.data, config.none_of_these is not None, display.say)
+        examples = _read(config.data, config.oos_false_rejection_rate is not None, display.say)
         task = examples.episode.task
         device, dtype, notes = hardware.apply(config.hardware)
         for note in notes:
@@ -112,7 +112,7 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
         for note in tokens.notes([task]):
             display.say(note)
         check_answers([task], learner.algorithm, scored=examples.tested)
-        check_none_of_these(config.none_of_these, learner)
+        check_none_of_these(config.oos_false_rejection_rate, learner)
         if learner.algorithm.label_names and (unread := unread_note([(config.data.train, task.label_names)])):
             display.say(f"warning: {unread}")
         learner = learner.with_plan(fit_adaptation(config.hardware, learner, device))
@@ -121,7 +121,7 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
         display.log_to(run.log)
         with recorded(run):
             labels = None if task.targets is not None else list(task.label_names)
-            found = _adapt(learner, examples, config.none_of_these, display)
+            found = _adapt(learner, examples, config.oos_false_rejection_rate, display)
             results = {"format": 1, "labels": labels, **found.results}
             with written_whole(run.model) as folder:
                 model = learner.functional.write_to_model(found.parameters)
@@ -258,7 +258,7 @@ def _test_rows(train: Table, test: Table, labels: Sequence[str] | None, say: Cal
     for row, (text, label) in enumerate(zip(test.texts, test.labels)):
         if labels is not None and label not in labels:
             place = path_of(text) if is_picture(text) else f"{test.source}:{line_of(Path(test.source), row)}"
-            remedy = "use the same labels in both files, or set none_of_these=0.05 to treat texts with other labels as out of scope"
+            remedy = "use the same labels in both files, or set oos_false_rejection_rate=0.05 to treat texts with other labels as out of scope"
             raise UserError(f"{place}: label {label!r} is not in the training examples; their labels are {', '.join(labels)}; {remedy}")
     seen, warnings = seen_rows(train, test)
     for warning in warnings:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from metatrain.config.compose import run_under_hydra
 from metatrain.config.overrides import normalise, quoted
+from metatrain.config.renamed import current_key
 from metatrain.config.schema import SweepConfig, TrainConfig
 from metatrain.errors import RestartableError, Stopped, UserError
 from metatrain.plugins import check_installed
@@ -187,7 +188,7 @@ def _run(study: Study, taken: Taken, settings: Callable[[Taken], TrainConfig], d
 def _overrides(params: dict[str, object]) -> list[str]:
     from metatrain.search.space import overrides
 
-    return overrides(params)
+    return overrides({current_key(key): value for key, value in params.items()})
 
 
 def _groups() -> list[str]:

@@ -43,7 +43,7 @@ SHOWN = (
     "compare",
     "target",
     "select",
-    "nearness",
+    "similarity_weight",
     "map",
     "model.name",
 )
@@ -135,8 +135,8 @@ def _compare(config: TasksCommandConfig, tasks: TaskDistribution, drawing: Path 
     from metatrain.run.hints import shell_quoted
     from metatrain.tasks.episodes import SPLITS
 
-    if not 0 <= config.nearness <= 1:
-        raise UserError(f"nearness={config.nearness} must be between 0 (diverse tasks) and 1 (tasks similar to the target)")
+    if not 0 <= config.similarity_weight <= 1:
+        raise UserError(f"similarity_weight={config.similarity_weight} must be between 0 (diverse tasks) and 1 (tasks similar to the target)")
     if config.select is not None and not 1 <= config.select <= len(tasks.meta_train):
         raise UserError(f"select={config.select} must be between 1 and the number of training tasks, {len(tasks.meta_train)}")
     everything = [(split, task) for split in SPLITS for task in tasks.split(split) if task.way is None and not task.of_pictures]
@@ -162,7 +162,7 @@ def _compare(config: TasksCommandConfig, tasks: TaskDistribution, drawing: Path 
     display.table(table)
     display.say(f"diversity of the training tasks (1 minus mean similarity): {found.diversity(training):.3f}")
     if config.select is not None:
-        chosen = select(found, training, target, config.select, config.nearness)
+        chosen = select(found, training, target, config.select, config.similarity_weight)
         display.say(f"diversity of the suggested tasks: {found.diversity(chosen):.3f}")
         display.say(f"suggested tasks: {shell_quoted(override_of_list('tasks.meta_train.tasks', [found.names[row] for row in chosen]))}")
     if drawing is not None:

@@ -28,6 +28,7 @@ from yaml import YAMLError
 from metatrain.config import user_folder
 from metatrain.config.explain import explain
 from metatrain.config.overrides import OPTIONAL_GROUPS, SHORTHANDS, normalise, split_flags, verbatim
+from metatrain.config.renamed import NOTES, former
 from metatrain.config.schema import SCHEMAS, register
 from metatrain.config.settings import settings_of
 from metatrain.errors import RestartableError, UserError, one_line
@@ -84,7 +85,7 @@ def settings_hash(_root_: DictConfig) -> str:
     plain: Any = OmegaConf.to_container(OmegaConf.create(settings), resolve=True)
     if "search" in plain:
         del plain["search"]["trials"], plain["search"]["storage"]
-    return hash_of(plain)
+    return hash_of(former(plain))
 
 
 def hash_of(settings: Mapping[str, Any]) -> str:
@@ -126,7 +127,7 @@ def run_under_hydra(
                 raise UserError("hydra.job.chdir=true would look for data in the run's directory; leave it out (hydra.run.dir=DIR says where a run goes)")
             for key in texts:
                 config[key] = None  # OmegaConf would take the text ??? as a missing value
-            with announced(*([] if own is None else user_folder.clashes(own, conf_dir()))):
+            with announced(*([] if own is None else user_folder.clashes(own, conf_dir())), *NOTES.take()):
                 task(replace(typed(config, schema), **texts) if complete else config, folder, list(hydra_config.overrides.task))
         except BaseException as error:
             if folder.resolve().is_relative_to((started_in / "outputs").resolve()):
@@ -147,7 +148,7 @@ def run_under_hydra(
     arguments = normalise(command, overrides)
     _check_directories(arguments)
     sys.argv = [program or f"metatrain {command}", *arguments]
-    with user_folder.searched_first(split_flags(overrides)[1]) as own:
+    with user_folder.searched_first(split_flags(overrides)[1], run=config_path) as own:
         try:
             hydra.main(version_base="1.3", config_path=str(folder.resolve()), config_name=command)(job)()
         except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:  # ValueError: a number of thousands of digits
@@ -168,6 +169,8 @@ def run_under_hydra(
                 raise
             kind = UserError if any(isinstance(each, UserError) for each in failed.values()) else RestartableError
             raise kind(f"{len(failed)} jobs failed: {'; '.join(f'{name}: {each}' for name, each in failed.items())}") from error
+        finally:
+            NOTES.reset()
     if failure is not None:
         raise failure
 

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 from hydra.core.override_parser.overrides_parser import create_functions
 
+from metatrain.config.renamed import NOTES, current_key, current_override, said_of
+from metatrain.errors import UserError
+
 OPTIONAL_GROUPS = ("experiment", "debug")  # config groups of training in no defaults list, so that `+experiment=x` works
 # Short forms of settings. Hydra would read `model=x` as a choice from the config group of that name, which these commands do not have.
 SHORTHANDS = {
@@ -35,9 +38,14 @@ def normalise(command: str, overrides: list[str]) -> list[str]:
 
     `experiment=x` and `debug=x` become `+experiment=x` and `+debug=x`; debug goes last, so that it overrides an experiment
     (explicit settings override both in any order). Shorthands are expanded. Plain text, and values with characters that Hydra's grammar
-    does not accept, are quoted. Flags go after all settings, because Hydra's parser does not accept settings on both sides of a flag.
+    does not accept, are quoted. Flags go after all settings, because Hydra's parser does not accept settings on both sides of a flag. Former keys
+    of settings are translated, with a note to show.
+
+    Raises:
+        UserError: a setting is given under its former and its present key.
     """
     settings, flags = split_flags(overrides)
+    settings = _current(settings)
     plain = []
     for item in settings:
         key, sign, value = item.partition("=")
@@ -46,6 +54,23 @@ def normalise(command: str, overrides: list[str]) -> list[str]:
             key = f"+{key}"
         plain.append(SHORTHANDS.get(command, {}).get(key, key) + sign + value)
     return [*sorted(plain, key=lambda item: item.startswith("+debug=")), *flags]
+
+
+def _current(settings: Sequence[str]) -> list[str]:
+    keys = {_key(item) for item in settings}
+    found = []
+    for item in settings:
+        translated, former = current_override(item)
+        if former is not None:
+            if _key(item) == former and current_key(former) in keys:
+                raise UserError(f"{former} is the former name of {current_key(former)}, and both are given; remove {former}")
+            NOTES.add(said_of(former))
+        found.append(translated)
+    return found
+
+
+def _key(item: str) -> str:
+    return item.lstrip("+~").partition("=")[0]
 
 
 def verbatim(command: str, overrides: list[str]) -> dict[str, str]:

@@ -132,7 +132,7 @@ class FinetuneConfig:
     data: DataConfig = field(default_factory=DataConfig)
     # Out-of-scope (OOS) detection: predict none_of_these for texts that fit no class. The value is the fraction of in-scope texts that may be
     # rejected, typically 0.05; test rows whose label is not in the training examples count as out of scope. null: always predict a class.
-    none_of_these: float | None = None
+    oos_false_rejection_rate: float | None = None
     algorithm: AlgorithmOverrides = field(default_factory=AlgorithmOverrides)
     inner: InnerOverrides = field(default_factory=InnerOverrides)
     model: ModelOverrides = field(default_factory=ModelOverrides)
@@ -187,7 +187,7 @@ class TasksCommandConfig:
     compare: str | None = None
     target: str | None = None  # rank training tasks by similarity to this one: a task of the distribution, or a labelled file; null: no ranking
     select: int | None = None  # number of training tasks to suggest; null: no suggestion
-    nearness: float = 0.5  # weight of similarity to the target against diversity in the selection, from 0 to 1; with target and select
+    similarity_weight: float = 0.5  # weight of similarity to the target against diversity in the selection, from 0 to 1; with target and select
     map: str | None = None  # draw a map of the tasks to this file (.png, .svg, .pdf); null: no map
     model: ModelConfig = field(default_factory=ModelConfig)  # encoder used to compare tasks
     hardware: HardwareConfig = field(default_factory=HardwareConfig)

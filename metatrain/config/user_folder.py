@@ -1,4 +1,6 @@
-"""The user's configuration folder (`--config-dir`), which is searched before the packaged one."""
+"""Configuration outside the package: the user's folder (`--config-dir`), which is searched before the packaged one, and the saved
+configuration of a run. Former keys of settings are translated in both.
+"""
 
 from __future__ import annotations
 
@@ -6,35 +8,74 @@ import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import Container, OmegaConf
+
+from metatrain.config.renamed import NOTES, current, said_of
 
 _MOST = 5  # maximum number of files named in the message
+
+
+USER_SCHEME = "user-file"
+
+
+class UserFiles(FileConfigSource):
+    """Configuration files whose settings may have former keys."""
+
+    saved_in: Path | None = None  # the run whose configuration metatrain itself has written: no note is needed there
+
+    @staticmethod
+    def scheme() -> str:
+        return USER_SCHEME
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        result = super().load_config(config_path)
+        package = result.header.get("package") or config_path.rpartition("/")[0].replace("/", ".")
+        result.config, former = current_settings(result.config, "" if package == "_global_" else package)
+        for key in () if Path(self.path) == self.saved_in else former:
+            NOTES.add(f"{Path(self.path, self._normalize_file_name(config_path))}: {said_of(key)}")
+        return result
+
+
+def current_settings(config: Container, group: str = "") -> tuple[Container, list[str]]:
+    """Return (the content of a file with settings under their present keys, the former keys that it has)."""
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    if not isinstance(plain, dict):  # a list: no settings, as another check will say
+        return config, []
+    settings, former = current(plain, group)
+    return (OmegaConf.create(settings) if former else config), former
 
 
 class UserFolderFirst(SearchPathPlugin):
     """Put the user's folder before the packaged one in the search path; Hydra puts it after."""
 
-    folder: Path | None = None
+    folders: Sequence[Path] = ()
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        if self.folder is not None:
-            search_path.prepend("metatrain", f"file://{self.folder.resolve()}", anchor="main")
+        for folder in self.folders:
+            search_path.prepend("metatrain", f"{USER_SCHEME}://{folder}", anchor="main")
 
 
 @contextmanager
-def searched_first(arguments: Sequence[str]) -> Iterator[Path | None]:
-    """Search the folder named by `--config-dir` first, inside this context, which yields the folder or None."""
+def searched_first(arguments: Sequence[str], run: Path | None = None) -> Iterator[Path | None]:
+    """Search the folder named by `--config-dir` first, then the directory of a run, inside this context, which yields the folder or None."""
     parser = argparse.ArgumentParser(add_help=False)  # as Hydra's own: accepts `--config-dir x`, `--config-dir=x`, `-cd x`
     parser.add_argument("--config-dir", "-cd", type=Path)
-    Plugins.instance().register(UserFolderFirst)
-    UserFolderFirst.folder = parser.parse_known_args(arguments)[0].config_dir
+    for plugin in (UserFiles, UserFolderFirst):
+        Plugins.instance().register(plugin)
+    folder = parser.parse_known_args(arguments)[0].config_dir
+    UserFiles.saved_in = None if run is None else run.resolve()
+    UserFolderFirst.folders = [each.resolve() for each in (run, folder) if each is not None]
     try:
-        yield UserFolderFirst.folder
+        yield folder
     finally:
-        UserFolderFirst.folder = None
+        UserFolderFirst.folders = ()
 
 
 def clashes(folder: Path, packaged: Path) -> list[str]:

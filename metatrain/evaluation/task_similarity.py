@@ -73,12 +73,12 @@ def similarity(tasks: Sequence[Task], encoder: Encoder, kind: str, on_progress: 
     return Similarity([task.name for task in tasks], stacked, matrix)
 
 
-def select(similarity: Similarity, candidates: Sequence[int], target: int | None, number: int, nearness: float) -> list[int]:
+def select(similarity: Similarity, candidates: Sequence[int], target: int | None, number: int, similarity_weight: float) -> list[int]:
     """Choose `number` candidates greedily by maximal marginal relevance: similar to the target, dissimilar to each other (Carbonell and Goldstein 1998).
 
-    nearness: weight of similarity to the target, from 0 (only diversity) to 1 (only similarity); 0 without a target.
+    similarity_weight: weight of similarity to the target, from 0 (only diversity) to 1 (only similarity); 0 without a target.
     """
-    weight = nearness if target is not None else 0.0
+    weight = similarity_weight if target is not None else 0.0
     chosen: list[int] = []
     while len(chosen) < min(number, len(candidates)):
         rest = [row for row in candidates if row not in chosen]

@@ -47,7 +47,7 @@ class AlgorithmConfig:
     contrastive_weight: float = 0.1  # weight of the contrastive term relative to the query loss; with algorithm.contrastive
     contrastive_temperature: float = 0.05  # temperature that divides the cosine similarities; with algorithm.contrastive
     # Dropout rate in hidden states and attention, in meta-training only, from 0 to below 1. It and the next three settings, like
-    # episode.permute_labels and episode.mix, reduce overfitting to the training tasks.
+    # episode.permute_labels and episode.cross_task_fraction, reduce overfitting to the training tasks.
     dropout: float = 0.0
     dropout_in: str = "both"  # passes with dropout: both | support | query; with algorithm.dropout above 0
     meta_dropout: bool = False  # add noise of learned strength to the support encodings, in meta-training only

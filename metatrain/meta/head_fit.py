@@ -65,7 +65,7 @@ class Fit:
             UserError: none was.
         """
         if self.left_out is None:
-            raise UserError("none_of_these needs cross-validation, with two examples in a class, or one and a label name: add examples, or remove it")
+            raise UserError("oos_false_rejection_rate needs cross-validation: two examples in a class, or one and a label name; add examples")
         highest = self.left_out.amax(1)
         return float(highest[highest.isfinite()].double().quantile(share))
 

@@ -22,7 +22,7 @@ class HardwareConfig:
     precision: str = "float32"  # float32 | float64 | tf32 (GPU only) | bf16 (matrix products of the model; parameters and inner loop stay float32)
     # Maximum number of episodes of the same shape whose meta-gradients are computed in one vectorised pass (vmap); null: on a GPU as many as
     # fit in memory, else 1.
-    together: int | None = None
+    vectorized_episodes: int | None = None
     max_memory: float | None = None  # memory limit of the process (on a GPU: of the GPU) in GB; null: use the free memory
     processes: int = 1  # number of processes on this machine that share the episodes of a training run; several machines: docs/scaling.md
     # How processes sum meta-gradients: ordered (bit-identical for any number of processes) | fast (exchanges fewer bytes).

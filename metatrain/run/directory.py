@@ -26,6 +26,7 @@ from metatrain import __version__
 from metatrain.config.compose import escaped
 from metatrain.config.explain import explain
 from metatrain.config.settings import Change
+from metatrain.config.user_folder import current_settings
 from metatrain.errors import RestartableError, Stopped, UserError, is_disk_full
 from metatrain.paths import local_path
 from metatrain.run.atomic import write_json, write_text
@@ -206,7 +207,7 @@ class RunDirectory:
         if command != "train":
             raise UserError(f"{shown(self.path)} is a run of metatrain {command}; a run of metatrain train is required: metatrain ls runs lists your runs")
         try:
-            return self.located(OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.load(self.config))))
+            return self.located(OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), current_settings(OmegaConf.load(self.config))[0])))
         except (OmegaConfBaseException, YAMLError) as error:
             raise UserError(f"{self.config}: {explain(error)}") from error
 

@@ -39,8 +39,8 @@ def apply(config: HardwareConfig, ranks: Ranks | None = None) -> tuple[torch.dev
         raise UserError(f"hardware.precision={config.precision} is unknown; choose one of {', '.join(precisions)}")
     if config.max_memory is not None and not 0 < config.max_memory < float("inf"):
         raise UserError(f"hardware.max_memory={config.max_memory} must be a positive number of GB, or null")
-    if config.together is not None and config.together < 1:
-        raise UserError(f"hardware.together={config.together} must be 1 or more, or null")
+    if config.vectorized_episodes is not None and config.vectorized_episodes < 1:
+        raise UserError(f"hardware.vectorized_episodes={config.vectorized_episodes} must be 1 or more, or null")
     if config.processes < 1:
         raise UserError(f"hardware.processes={config.processes} must be 1 or more")
     if ranks is None and config.processes != 1:

@@ -27,11 +27,11 @@ class MaskedWordsConfig:
     share: float = 0.0  # fraction of training episodes that are of this kind, from 0 (none) to 1 (all)
     path: str | None = None  # text file with one text per line, or a labelled file; null: the texts of the meta-training tasks
     way: int = 4  # classes (words) per episode if episode.way is null
-    words: int = 1000  # maximum number of words that become classes
-    least_sentences: int = 20  # minimum number of sentences per word
-    most_sentences: int = 200  # maximum number of sentences per word
-    most_texts: int = 200_000  # maximum number of texts to read, sampled at random from a longer file
-    most_share: float = 0.05  # skip words that occur in more than this fraction of the sentences, above 0 and at most 1
+    max_words: int = 1000  # maximum number of words that become classes
+    min_sentences: int = 20  # minimum number of sentences per word
+    max_sentences: int = 200  # maximum number of sentences per word
+    max_texts: int = 200_000  # maximum number of texts to read, sampled at random from a longer file
+    max_share: float = 0.05  # skip words that occur in more than this fraction of the sentences, above 0 and at most 1
 
 
 @dataclass
@@ -41,7 +41,7 @@ class ClustersConfig:
     share: float = 0.0  # fraction of training episodes that are of this kind, from 0 (none) to 1 (all)
     path: str | None = None  # text file with one text per line, or a labelled file; null: the texts of the meta-training tasks
     way: int = 4  # classes (clusters) per episode if episode.way is null
-    most_texts: int = 200_000  # maximum number of texts to read, sampled at random from a longer file
+    max_texts: int = 200_000  # maximum number of texts to read, sampled at random from a longer file
     clusters: int = 50  # number of clusters per task
     partitions: int = 4  # number of tasks, each with its own clustering
 
@@ -52,8 +52,8 @@ class PairsConfig:
 
     share: float = 0.0  # fraction of training episodes that are of this kind, from 0 (none) to 1 (all)
     path: str | None = None  # text file with one text per line, or a labelled file; null: the texts of the meta-training tasks
-    most_texts: int = 200_000  # maximum number of texts to read, sampled at random from a longer file
-    rows: int = 5000  # maximum number of sentence pairs
+    max_texts: int = 200_000  # maximum number of texts to read, sampled at random from a longer file
+    max_pairs: int = 5000  # maximum number of sentence pairs
 
 
 @dataclass
@@ -64,7 +64,7 @@ class SamplingConfig:
     by: str = "fixed"
     strength: float = 1.0  # strength s: with hardness, a task with a loss one standard deviation above the mean is e^s times as likely; 0 to 10
     exploration: float = 0.2  # fraction of episodes sampled with the fixed weights, from 0 to 1
-    memory: float = 0.8  # decay of the exponential moving average of a task's loss, from 0 to below 1
+    decay: float = 0.8  # decay of the exponential moving average of a task's loss, from 0 to below 1
 
 
 @dataclass
@@ -73,12 +73,12 @@ class SourceConfig:
 
     path: str = MISSING  # a file | a folder | hub:ORG/NAME | metatrain:reviews | metatrain:everyday (packaged corpora)
     text: str = "text"  # column with the text
-    pictures: bool = False  # `path` is a folder of images, TASK/LABEL/FILE or LABEL/FILE; the settings of columns do not apply
+    images: bool = False  # `path` is a folder of images, TASK/LABEL/FILE or LABEL/FILE; the settings of columns do not apply
     pair: str | None = None  # column with the second text of a text pair (a hypothesis, for example); null: single texts
     label: str = "label"  # column with the label
     # Label descriptions, for methods that read label names: {LOC: location}, {1: bad, 2: bad, 5: good}; labels with the same description are
     # merged.
-    label_words: dict[Any, str] = field(default_factory=dict)
+    label_descriptions: dict[Any, str] = field(default_factory=dict)
     target: str | None = None  # text-to-text tasks: column with the target text, instead of `label`; null: classification
     bad_rows: str = "refuse"  # what to do with rows of a file that cannot be read: refuse (stop with an error) | skip (and report the number)
     score: str = "chrf"  # score of text-to-text tasks: chrf | bleu | rouge1 | rouge2 | rougeL | exact_match
@@ -121,4 +121,4 @@ class EpisodeConfig:
     queries: int | None = 5  # query examples per class, fewer if a class has fewer; null: every row that is not in the support set
     permute_labels: bool = True  # shuffle the class order in each episode, so that labels have to be learned from the support set
     # Fraction of training episodes whose classes are drawn from all training tasks together, from 0 to 1; reduces overfitting to the tasks.
-    mix: float = 0.0
+    cross_task_fraction: float = 0.0

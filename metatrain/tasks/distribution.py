@@ -50,7 +50,7 @@ def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = CLAIM_ORD
     files = [file for file in source.files() if file not in lists]
     tables = {file: source.read(file) for file in _wanted_files(config, files, splits)}
     if len(splits) == len(CLAIM_ORDER) or len(tables) == len(files):
-        _check_label_words(config, tables)  # otherwise, the rows with a label may be in a file of another split
+        _check_label_descriptions(config, tables)  # otherwise, the rows with a label may be in a file of another split
     rows_of = {file: rows_of_tasks(table) for file, table in tables.items()}
     notes = [note for table in tables.values() for note in table.notes] + _shared_names(config, rows_of)
     repeats: dict[str, tuple[int, int]] = {}
@@ -107,14 +107,14 @@ def _with_weights(tasks: TaskDistribution, config: TasksConfig, seed: int) -> Ta
 
 
 def _raw_texts(tasks: TaskDistribution, config: MaskedWordsConfig | ClustersConfig | PairsConfig, column: str, seed: int) -> list[str]:
-    """The texts of the meta-train tasks, or of a file without those that are held out; at most `most_texts`, drawn by chance."""
+    """The texts of the meta-train tasks, or of a file without those that are held out; at most `max_texts`, drawn by chance."""
     if config.path is None:
         texts: Iterable[str] = (text for task in tasks.meta_train for text in task.texts)
     else:
         # Other copies of a held-out text may be punctuated differently; raw text has no labels, and loses little with them.
         held_out = {near_key(text, None) for task in (*tasks.meta_validation, *tasks.meta_test) for text in task.texts}
         texts = (text for text in read_texts(local_path(config.path), column) if near_key(text, None) not in held_out)
-    return sample(texts, config.most_texts, np.random.default_rng([seed, 41]))
+    return sample(texts, config.max_texts, np.random.default_rng([seed, 41]))
 
 
 def _wanted_files(config: TasksConfig, available: Sequence[str], splits: Sequence[str]) -> list[str]:
@@ -131,15 +131,15 @@ def _wanted_files(config: TasksConfig, available: Sequence[str], splits: Sequenc
     return sorted(wanted)
 
 
-def _check_label_words(config: TasksConfig, tables: dict[str, Table]) -> None:
+def _check_label_descriptions(config: TasksConfig, tables: dict[str, Table]) -> None:
     """Refuse words for a label that no row has.
 
     Raises:
         UserError: which setting, which label.
     """
-    settings = {"": config.label_words, **{f"{name}/": source.label_words for name, source in config.sources.items()}}
+    settings = {"": config.label_descriptions, **{f"{name}/": source.label_descriptions for name, source in config.sources.items()}}
     for prefix, words in settings.items():
-        where = f"tasks.sources.{prefix[:-1]}.label_words" if prefix else "tasks.label_words"
+        where = f"tasks.sources.{prefix[:-1]}.label_descriptions" if prefix else "tasks.label_descriptions"
         of_source = [table for file, table in tables.items() if (file.startswith(prefix) if prefix else not file.startswith(tuple(settings)[1:]))]
         if not words or not of_source:  # its files may be of other splits
             continue

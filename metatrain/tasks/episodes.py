@@ -101,13 +101,13 @@ def way_of(task: Task, settings: EpisodeConfig) -> int:
 def training_episode(tasks: TaskDistribution, settings: EpisodeConfig, seed: int, index: int) -> Episode:
     """Episode `index` of the meta-train tasks: a task drawn by their weights, then an episode of it.
 
-    With `settings.mix`, a share of the episodes has as many classes, but drawn from those of all labelled tasks (an
+    With `settings.cross_task_fraction`, a share of the episodes has as many classes, but drawn from those of all labelled tasks (an
     augmentation of the tasks, Rajendran et al. 2020).
     """
     rng = np.random.default_rng([seed, SPLITS.index("meta_train"), index])
     number = len(tasks.meta_train)
     task = tasks.meta_train[rng.integers(number) if tasks.weights is None else rng.choice(number, p=tasks.weights)]
-    if settings.mix and rng.random() < settings.mix and task.targets is None:
+    if settings.cross_task_fraction and rng.random() < settings.cross_task_fraction and task.targets is None:
         labelled = tuple(each for each in tasks.meta_train if each.is_labelled)
         return draw(_mixture(labelled), replace(settings, way=way_of(task, settings)), rng)
     return draw(task, settings, rng)
@@ -140,8 +140,8 @@ def check_tasks(tasks: Sequence[Task], settings: EpisodeConfig, split: str) -> N
     """
     if not tasks:
         raise UserError(f"tasks.{split} has no task; set tasks.{split}.tasks or tasks.{split}.files")
-    if not 0 <= settings.mix <= 1:
-        raise UserError(f"episode.mix={settings.mix} must be between 0 and 1")
+    if not 0 <= settings.cross_task_fraction <= 1:
+        raise UserError(f"episode.cross_task_fraction={settings.cross_task_fraction} must be between 0 and 1")
     for key, least in (("way", 2), ("shots", 1), ("queries", 1)):
         value = getattr(settings, key)
         if value is not None and value < least:

@@ -27,9 +27,9 @@ _SHORTEST, _LONGEST = 5, 60  # words of a sentence that is used
 
 def check_masked_words(config: MaskedWordsConfig) -> None:
     """Raises: UserError: a value makes no sense."""
-    if not 0 < config.most_share <= 1:
-        raise UserError(f"tasks.masked_words.most_share={config.most_share} must be above 0 and at most 1")
-    for key, least in {"way": 2, "words": config.way, "least_sentences": 2, "most_sentences": config.least_sentences}.items():
+    if not 0 < config.max_share <= 1:
+        raise UserError(f"tasks.masked_words.max_share={config.max_share} must be above 0 and at most 1")
+    for key, least in {"way": 2, "max_words": config.way, "min_sentences": 2, "max_sentences": config.min_sentences}.items():
         if getattr(config, key) < least:
             raise UserError(f"tasks.masked_words.{key}={getattr(config, key)} must be {least} or more")
 
@@ -38,7 +38,7 @@ def masked_words(texts: Iterable[str], config: MaskedWordsConfig, seed: int) -> 
     """The task of a corpus.
 
     Words are drawn evenly from classes of frequency, each twice as frequent as the one before: uniformly over words, almost all
-    would be rare. Of a word's sentences, at most `most_sentences` are drawn.
+    would be rare. Of a word's sentences, at most `max_sentences` are drawn.
 
     Raises:
         UserError: too few words are in enough sentences.
@@ -49,20 +49,20 @@ def masked_words(texts: Iterable[str], config: MaskedWordsConfig, seed: int) -> 
     for number, sentence in enumerate(sentences):
         for word in {match.casefold() for match in _WORD.findall(sentence)}:
             found[word].append(number)
-    most = config.most_share * len(sentences)
-    candidates = {word: numbers for word, numbers in found.items() if config.least_sentences <= len(numbers) <= most}
-    words = _balanced({word: len(numbers) for word, numbers in candidates.items()}, config.words, rng)
+    most = config.max_share * len(sentences)
+    candidates = {word: numbers for word, numbers in found.items() if config.min_sentences <= len(numbers) <= most}
+    words = _balanced({word: len(numbers) for word, numbers in candidates.items()}, config.max_words, rng)
     taken: set[int] = set()
     chosen: dict[str, list[int]] = {}
     for word in sorted(words, key=lambda word: (len(candidates[word]), word)):  # the rarest first: it has the least choice
         free = [number for number in candidates[word] if number not in taken]
-        if len(free) >= config.least_sentences:
-            chosen[word] = sorted(rng.choice(free, min(len(free), config.most_sentences), replace=False).tolist())
+        if len(free) >= config.min_sentences:
+            chosen[word] = sorted(rng.choice(free, min(len(free), config.max_sentences), replace=False).tolist())
             taken.update(chosen[word])
     if len(chosen) < config.way:
         raise UserError(
-            f"tasks.masked_words: {len(chosen)} words are in {config.least_sentences} sentences or more of their own, and an episode needs "
-            f"tasks.masked_words.way={config.way}; give more text, or lower tasks.masked_words.least_sentences"
+            f"tasks.masked_words: {len(chosen)} words are in {config.min_sentences} sentences or more of their own, and an episode needs "
+            f"tasks.masked_words.way={config.way}; give more text, or lower tasks.masked_words.min_sentences"
         )
     names = tuple(sorted(chosen))
     rows = [(masked(sentences[number], name), label) for label, name in enumerate(names) for number in chosen[name]]

@@ -24,8 +24,8 @@ def check_sampling(config: SamplingConfig) -> None:
     """Raises: UserError: a value makes no sense."""
     if config.by not in RULES:
         raise UserError(f"tasks.sampling.by={config.by} is unknown; choose one of {', '.join(RULES)}")
-    if not 0 <= config.exploration <= 1 or not 0 <= config.memory < 1:
-        raise UserError("tasks.sampling.exploration must be between 0 and 1, tasks.sampling.memory at least 0 and below 1")
+    if not 0 <= config.exploration <= 1 or not 0 <= config.decay < 1:
+        raise UserError("tasks.sampling.exploration must be between 0 and 1, tasks.sampling.decay at least 0 and below 1")
     if not 0 <= config.strength <= 10:
         raise UserError(f"tasks.sampling.strength={config.strength} must be between 0 and 10")
 
@@ -55,7 +55,7 @@ class Sampler:
     def learn(self, step: int, names: Sequence[str], losses: Sequence[float]) -> None:
         """Take note of the tasks that meta-update `step` drew, and of their query losses after adaptation.
 
-        Episodes of several tasks at once (`episode.mix`) say nothing of one.
+        Episodes of several tasks at once (`episode.cross_task_fraction`) say nothing of one.
         """
         if self.config.by == "fixed":
             return
@@ -68,7 +68,7 @@ class Sampler:
             before = self.state.loss[place]
             if self.config.by == "bandit" and before is not None:
                 self._reward(place, before - loss, weights[place])
-            self.state.loss[place] = loss if before is None else self.config.memory * before + (1 - self.config.memory) * loss
+            self.state.loss[place] = loss if before is None else self.config.decay * before + (1 - self.config.decay) * loss
 
     def _reward(self, place: int, progress: float, weight: float) -> None:
         """EXP3 (Auer et al. 2002) with learning progress as the reward, as Graves et al. (2017) do, who also scale it.

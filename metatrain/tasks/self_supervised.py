@@ -89,7 +89,7 @@ def _half(pairs: list[tuple[str, str]], config: PairsConfig, rng: np.random.Gene
     Raises:
         UserError: there are too few.
     """
-    chosen = [pairs[row] for row in rng.permutation(len(pairs))[: config.rows]]
+    chosen = [pairs[row] for row in rng.permutation(len(pairs))[: config.max_pairs]]
     if len(chosen) < 2 * _LEAST_ROWS:
         raise UserError(f"tasks: {len(chosen)} pairs of sentences follow each other in the texts, and a task of them needs {2 * _LEAST_ROWS}; give more text")
     return [(pair, row < len(chosen) // 2) for row, pair in enumerate(chosen)]

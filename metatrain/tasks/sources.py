@@ -254,7 +254,7 @@ def make_source(config: SourceConfig, others: Mapping[str, SourceConfig]) -> Sou
 
 
 def _named(name: str, config: SourceConfig) -> Source:
-    is_one_task = config.task is None and not config.pictures
+    is_one_task = config.task is None and not config.images
     return Named(name, _one(config, names_tasks=not is_one_task), is_one_task)
 
 
@@ -262,7 +262,7 @@ def _one(config: SourceConfig, names_tasks: bool = True) -> Source:
     if config.bad_rows not in BAD_ROWS:
         raise UserError(f"tasks.bad_rows={config.bad_rows} is unknown; choose one of {', '.join(BAD_ROWS)}")
     columns = Columns(config.text, config.label, config.task, config.pair, config.target)
-    if config.pictures:
+    if config.images:
         source: Source = Pictures(local_path(config.path))
     elif config.path.startswith(_HUB):
         source = Hub(config, columns)
@@ -270,8 +270,8 @@ def _one(config: SourceConfig, names_tasks: bool = True) -> Source:
         source = make(config.path.partition(":")[2], columns)
     else:
         source = Files(embedded_path(config.path) if is_embedded(config.path) else local_path(config.path), columns, config.bad_rows, names_tasks)
-    if config.label_words and config.target is not None:
-        raise UserError("tasks.label_words is for labels; with tasks.target there are none, take one of them away")
-    if config.label_words:
-        source = InWords(source, config.label_words)
+    if config.label_descriptions and config.target is not None:
+        raise UserError("tasks.label_descriptions is for labels; with tasks.target there are none, take one of them away")
+    if config.label_descriptions:
+        source = InWords(source, config.label_descriptions)
     return source if config.target is None else TextToText(source, config.score)

@@ -46,8 +46,8 @@ def check_training(config: TrainConfig, tasks: TaskDistribution) -> None:
     check_sampling(config.tasks.sampling)
     _check_number(config, tasks)
     check_tasks(tasks.meta_train, config.episode, "meta_train")
-    if config.episode.mix and config.algorithm.head == "joint":
-        raise UserError("episode.mix samples classes across tasks, for which algorithm.head=joint has no rows; use only one of the two")
+    if config.episode.cross_task_fraction and config.algorithm.head == "joint":
+        raise UserError("episode.cross_task_fraction samples classes across tasks, for which algorithm.head=joint has no rows; use only one of the two")
     if config.algorithm.head == "joint" and any(task.way is not None for task in tasks.meta_train):
         raise UserError("self-supervised tasks have too many classes for algorithm.head=joint, which keeps a row for each; use only one of the two")
     check_answers(tasks.meta_train, config.algorithm, scored=False)

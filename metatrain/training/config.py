@@ -20,9 +20,9 @@ class OuterConfig:
     # What to do with a non-finite meta-gradient, which is never applied: stop (the run) | skip (the meta-update; three in a row stop the run).
     nonfinite: str = "stop"
     spike: float | None = None  # skip a meta-update whose gradient norm exceeds this multiple of the median of the last 20; null: never skip
-    # Weight interpolation (WiSE-FT): the saved model is (1 - blend) * initial + blend * trained weights of the encoder; above 0, at most 1.
+    # Weight interpolation (WiSE-FT) with weight w: the saved model is (1 - w) * initial + w * trained weights of the encoder; above 0, at most 1.
     # Below 1, the model keeps more of its pretrained knowledge.
-    blend: float = 1.0
+    weight_interpolation: float = 1.0
     weight_decay: float = 0.01  # AdamW's weight decay of matrices; biases, layer norms and the inner rule's meta-parameters have none
 
 

@@ -67,7 +67,7 @@ def fit_training(
         UserError: `max_memory` is too small for the largest episode under any plan.
     """
     footprint = Footprint.of(learner, largest.text)
-    most = min(meta_batch, hardware.together or (meta_batch if device.type == "cuda" else 1))
+    most = min(meta_batch, hardware.vectorized_episodes or (meta_batch if device.type == "cuda" else 1))
     if hardware.max_memory is None:
         free = free_memory(device)
         if free is not None and device.type == "cpu":

@@ -24,8 +24,8 @@ def check_outer(config: OuterConfig) -> None:
         value = getattr(config, key)
         if value is not None and not 0 <= value < math.inf:
             raise UserError(f"outer.{key}={value} must be a finite number, zero or more")
-    if not 0 < config.blend <= 1:
-        raise UserError(f"outer.blend={config.blend} must be above 0 and at most 1")
+    if not 0 < config.weight_interpolation <= 1:
+        raise UserError(f"outer.weight_interpolation={config.weight_interpolation} must be above 0 and at most 1")
     if config.spike is not None and not 1 < config.spike < math.inf:
         raise UserError(f"outer.spike={config.spike} must be above 1; it is a multiple of the median gradient norm")
     if config.nonfinite not in NONFINITE:

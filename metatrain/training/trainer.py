@@ -42,7 +42,17 @@ from metatrain.training.update_policy import UpdatePolicy
 
 # Settings, or beginnings of their keys, that may change when training is over; and those that validation scores depend on.
 _AFTER_TRAINING = ("evaluation.", "report", "tracking.", "hardware.", "checkpoint.", "name", "tasks.meta_test.")
-_OF_SCORES = ("validation.score", "validation.episodes", "validation.queries", "episode.", "inner.", "algorithm.", "model.", "outer.blend", "tasks.")
+_OF_SCORES = (
+    "validation.score",
+    "validation.episodes",
+    "validation.queries",
+    "episode.",
+    "inner.",
+    "algorithm.",
+    "model.",
+    "outer.weight_interpolation",
+    "tasks.",
+)
 FIGURES = ("loss_before", "loss_after", "accuracy_before", "accuracy_after")  # of each episode; their means are logged
 _OF_SOLUTIONS = ("residual", "damping")  # of the linear system of an episode with implicit meta-gradients; None with others
 
@@ -69,7 +79,7 @@ class Trainer:
     def __init__(self, config: TrainConfig, learner: Learner, tasks: TaskDistribution, tokens: Tokens, context: RunContext):
         self.config, self.learner, self.tasks, self.tokens = config, learner, tasks, tokens
         self.run, self.display, self._stop, self._ranks = context.run, context.display, context.stop, context.ranks
-        self._start = learner.copy_of_model() if config.outer.blend < 1 else {}
+        self._start = learner.copy_of_model() if config.outer.weight_interpolation < 1 else {}
         self.optimizer = OuterOptimizer(learner.parameters, config.outer)
         self.sampler = Sampler(config.tasks.sampling, tasks, config.outer.steps)
         self.state = TrainState(tasks=tasks.fingerprint())
@@ -190,7 +200,7 @@ class Trainer:
             self.display.say(f"stopped early at step {self.state.step}: {number} validations without a new best (validation.patience={patience})")
         if self.state.best_step is not None:
             checkpoint.copy_parameters(checkpoint.load_for_use(self.run.checkpoints, self.state.best_step), self.learner.parameters)
-        self.learner.load(blended(self._start, self.learner.parameters, self.config.outer.blend))
+        self.learner.load(blended(self._start, self.learner.parameters, self.config.outer.weight_interpolation))
 
     def finished(self) -> bool:
         """Whether all meta-updates are done, or validation has stopped improving."""
@@ -353,7 +363,7 @@ class Trainer:
 
     def _kept(self) -> Learner:
         """Return the learner with the parameters that the run would export now."""
-        return self.learner.with_parameters(blended(self._start, self.learner.parameters, self.config.outer.blend))
+        return self.learner.with_parameters(blended(self._start, self.learner.parameters, self.config.outer.weight_interpolation))
 
     def _use(self, plan: ExecutionPlan) -> None:
         self.learner = self.learner.with_plan(plan)

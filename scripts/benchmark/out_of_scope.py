@@ -1,7 +1,7 @@
 """Measure out-of-scope detection: python scripts/benchmark/out_of_scope.py RUN
 
 RUN is a run of `intent_fewshot`. Support sets of its two test domains come from CLINC150's training file; queries are the domain's test file
-and the 1,000 out-of-scope test texts, with `none_of_these=0.05`. Baseline: logistic regression on the frozen encoder, which predicts
+and the 1,000 out-of-scope test texts, with `oos_false_rejection_rate=0.05`. Baseline: logistic regression on the frozen encoder, which predicts
 none_of_these if its highest probability is below the 5% quantile of the support examples in cross-validation. Prints the table of
 docs/results.md.
 """

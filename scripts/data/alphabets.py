@@ -3,7 +3,7 @@
     python scripts/data/alphabets.py FOLDER [--pictures 20] [--seed 0]
     python scripts/data/alphabets.py FOLDER --pixels armenian georgian hebrew
 
-Writes FOLDER/ALPHABET/CHARACTER/NUMBER.png, 32 x 32 pixels, for `tasks.pictures=true`: small letters of every script that DejaVu
+Writes FOLDER/ALPHABET/CHARACTER/NUMBER.png, 32 x 32 pixels, for `tasks.images=true`: small letters of every script that DejaVu
 Sans has, in several faces, each time turned, stretched and moved a little. With `--pixels`, it prints what logistic regression on the
 pixels makes of 5-way episodes of these scripts instead. Needs the extras `pictures` and `sweep`.
 """

@@ -42,7 +42,7 @@ episode and the inner step, so every pass over a step draws the same ones. Check
 `tests/meta/test_learner.py::test_exact_modes_agree_with_noise`.
 
 - **`episode.permute_labels`** (default: on): permute the class indices in each episode.
-- **`episode.mix`**: the share of episodes that combine classes of several tasks into new tasks (Rajendran et al. 2020).
+- **`episode.cross_task_fraction`**: the share of episodes that combine classes of several tasks into new tasks (Rajendran et al. 2020).
 - **`algorithm.dropout`**: the rate of the model's own dropout layers; `algorithm.dropout_in` applies it to the support pass, the query
   pass or both.
 """

@@ -195,7 +195,7 @@ meaningful.
 {_larger_machine()}
 
 In a run (`metatrain train tasks=fdu_mtl algorithm=maml episode.shots=5 episode.queries=5 outer.meta_batch=4 hardware=gpu`) a meta-update takes 0.11 s
-after CUDA graph capture, which costs 0.3 to 1 s for each of the few batch shapes. With `hardware.together=1 hardware.fast_kernels=false`
+after CUDA graph capture, which costs 0.3 to 1 s for each of the few batch shapes. With `hardware.vectorized_episodes=1 hardware.fast_kernels=false`
 (sequential, without CUDA graphs) in float32 it takes 1.2 s.
 The tests of `tests/training/test_gpu.py` passed on this GPU and on an H200 (20 tests, 27 November 2026):
 float64 meta-gradients equal those of a CPU, repeated and resumed runs are bit-identical, no host-device synchronisation within a meta-gradient."""

@@ -32,7 +32,7 @@ def of_targets(folder: Path) -> list[str]:
 
 def of_pictures(folder: Path) -> list[str]:
     draw_pictures(folder / "pictures", ["a", "b", "c", "d", "e"])
-    return [f"tasks.path={folder}/pictures", "tasks.pictures=true", "model=scratch_vit", "algorithm=protonet"]
+    return [f"tasks.path={folder}/pictures", "tasks.images=true", "model=scratch_vit", "algorithm=protonet"]
 
 
 def draw_pictures(folder: Path, tasks: list[str]) -> None:

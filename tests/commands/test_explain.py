@@ -15,10 +15,10 @@ def test_a_setting(cli):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["outer.blend"], "value    1.0, set by its default"),
-        (["outer.blend", "algorithm=recommended"], "value    0.6, set by conf/algorithm/recommended.yaml"),
-        (["outer.blend", "+experiment=sentiment_fewshot"], "value    1.0, set by conf/experiment/sentiment_fewshot.yaml"),
-        (["outer.blend", "algorithm=recommended", "outer.blend=0.3"], "value    0.3, set by the command line"),
+        (["outer.weight_interpolation"], "value    1.0, set by its default"),
+        (["outer.weight_interpolation", "algorithm=recommended"], "value    0.6, set by conf/algorithm/recommended.yaml"),
+        (["outer.weight_interpolation", "+experiment=sentiment_fewshot"], "value    1.0, set by conf/experiment/sentiment_fewshot.yaml"),
+        (["outer.weight_interpolation", "algorithm=recommended", "outer.weight_interpolation=0.3"], "value    0.3, set by the command line"),
         (["model.name", "debug=fast"], "value    tiny, set by conf/model/tiny.yaml"),
         (["outer.steps", "debug=fast", "+experiment=arsc"], "value    3, set by conf/debug/fast.yaml"),
         (["tracking.mode"], "value    auto, set by conf/tracking/auto.yaml"),
@@ -42,7 +42,7 @@ def test_a_group_and_all_groups(cli, monkeypatch):
 @pytest.mark.parametrize(
     ("key", "said"),
     [
-        ("none_of_these", ["none_of_these, of metatrain finetune", "value    null, set by its default"]),
+        ("oos_false_rejection_rate", ["oos_false_rejection_rate, of metatrain finetune", "value    null, set by its default"]),
         ("data.train", ["data.train, of metatrain finetune", "value    must be given"]),
         ("model.path", ["model.path, of metatrain predict"]),
         ("compare", ["of metatrain tasks", "task2vec"]),

@@ -284,7 +284,7 @@ def test_none_of_these_is_set_by_the_examples_and_kept_with_the_model(cli, tmp_p
     strangers = [{"text": "zzz qqq www", "label": "odd"}, {"text": "1 2 3 4", "label": "odd"}]
     write_jsonl(tmp_path / "test.jsonl", [{"text": "a good tool", "label": "good"}, {"text": "a bad film", "label": "bad"}, *strangers])
     settings = ["checkpoint=run", "data.train=train.jsonl", "data.test=test.jsonl"]
-    found = cli("finetune", *settings, "none_of_these=0.2", "hydra.run.dir=tuned")
+    found = cli("finetune", *settings, "oos_false_rejection_rate=0.2", "hydra.run.dir=tuned")
     assert found.code == 0, found.err
     results = json.loads((tmp_path / "tuned" / "results.json").read_text())
     assert results["cross_validation"]["examples"] == 12 and results["test"]["examples"] == 2
@@ -326,7 +326,7 @@ def test_the_whole_encoder_is_trained_where_that_is_asked_for(cli, tmp_path, mon
     seen, scores = [], EncoderLearner.logits
     monkeypatch.setattr(EncoderLearner, "logits", lambda self, parameters, *given: seen.append(scores(self, parameters, *given)) or seen[-1])
     settings = ["checkpoint=run", "data.train=train.jsonl", "data.test=train.jsonl"]
-    found = cli("finetune", *settings, "inner.fit_encoder=true", "none_of_these=0.2", "hydra.run.dir=tuned")
+    found = cli("finetune", *settings, "inner.fit_encoder=true", "oos_false_rejection_rate=0.2", "hydra.run.dir=tuned")
     assert found.code == 0, found.err
     assert "of 12 held-out examples are correct" in found.out and "20 updates of the whole encoder" in found.out
     results = json.loads((tmp_path / "tuned" / "results.json").read_text())
@@ -346,7 +346,7 @@ def test_a_label_of_the_data_is_not_confused_with_none_of_these(cli, tmp_path):
     from metatrain.errors import UserError
 
     (tmp_path / "rows.csv").write_text("text,label\na,late\nb,late\nc,none_of_these\nd,none_of_these\n")
-    found = cli("finetune", "checkpoint=tiny", "data.train=rows.csv", "none_of_these=0.2", "hydra.run.dir=tuned")
+    found = cli("finetune", "checkpoint=tiny", "data.train=rows.csv", "oos_false_rejection_rate=0.2", "hydra.run.dir=tuned")
     assert found.code == 2 and "rows.csv: the label none_of_these is reserved for out-of-scope texts" in found.err
     with pytest.raises(UserError, match=r"the label None-of-these \(nearly none_of_these\) is reserved"):
         metatrain.load("tiny").adapt([("a", "late"), ("b", "None-of-these")], none_of_these=0.2)
@@ -355,9 +355,9 @@ def test_a_label_of_the_data_is_not_confused_with_none_of_these(cli, tmp_path):
 
 
 def test_none_of_these_needs_examples_to_leave_out(cli, tiny_run, examples):
-    found = cli("finetune", f"checkpoint={tiny_run}", f"data.train={examples}", "none_of_these=0.05")
+    found = cli("finetune", f"checkpoint={tiny_run}", f"data.train={examples}", "oos_false_rejection_rate=0.05")
     assert found.code == 2 and "inner.fit_head=true" in found.err
-    found = cli("finetune", f"checkpoint={tiny_run}", f"data.train={examples}", "none_of_these=2")
+    found = cli("finetune", f"checkpoint={tiny_run}", f"data.train={examples}", "oos_false_rejection_rate=2")
     assert found.code == 2 and "between 0 and 1" in found.err
 
 

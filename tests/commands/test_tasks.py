@@ -27,7 +27,7 @@ def test_it_says_what_is_wrong(cli, tmp_path):
 
 
 def test_it_finds_the_tasks_that_are_like_a_target_and_draws_a_map(cli, tmp_path):
-    found = cli("tasks", "target=films", "select=2", "nearness=1", "map=new/map.png", "model=tiny", "model.max_length=32")
+    found = cli("tasks", "target=films", "select=2", "similarity_weight=1", "map=new/map.png", "model=tiny", "model.max_length=32")
     assert found.code == 0, found.err
     assert "Training tasks, by similarity to films" in found.out
     suggested = found.out.split("tasks.meta_train.tasks=[")[1].split("]")[0].split(",")
@@ -50,9 +50,13 @@ def test_it_finds_the_tasks_that_are_like_a_target_and_draws_a_map(cli, tmp_path
 
 
 def test_comparisons_that_cannot_be(cli):
-    for setting, words in (("target=flims", "did you mean 'films'?"), ("select=99", "select=99 must be between 1 and"), ("nearness=2", "nearness=2"),
-                           ("map=x.doc", "ends in .png or")):  # fmt: skip
-        found = cli("tasks", setting, "model=tiny", *(["map=y.png"] if setting.startswith("nearness") else []))
+    for setting, words in (
+        ("target=flims", "did you mean 'films'?"),
+        ("select=99", "select=99 must be between 1 and"),
+        ("similarity_weight=2", "similarity_weight=2"),
+        ("map=x.doc", "ends in .png or"),
+    ):
+        found = cli("tasks", setting, "model=tiny", *(["map=y.png"] if setting.startswith("similarity_weight") else []))
         assert found.code == 2 and words in found.err, found.err
 
 

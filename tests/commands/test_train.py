@@ -91,7 +91,7 @@ def test_the_same_command_gives_the_same_numbers(cli, tiny_run, tmp_path):
 def test_episodes_in_one_pass_train_the_same(cli, tmp_path):
     """To rounding, which few steps do not let grow."""
     for name, together in (("alone", 1), ("together", 2)):
-        settings = ["debug=fast", "algorithm.head=prototype", "hardware.precision=float64", f"hardware.together={together}", "evaluation.arms=[]"]
+        settings = ["debug=fast", "algorithm.head=prototype", "hardware.precision=float64", f"hardware.vectorized_episodes={together}", "evaluation.arms=[]"]
         found = cli("train", *settings, f"hydra.run.dir={name}")
         assert found.code == 0, found.err
         assert ("up to 2 episodes vectorised in one pass" in found.out) == (together == 2)

@@ -53,7 +53,7 @@ def test_commands_of_their_own_words(completions):
     assert completions("metatrain ls ") == ["experiments", "algorithms", "models", "tasks", "runs"]
     assert completions("metatrain ls models ti") == ["tiny"]
     assert completions("metatrain init cross") == ["cross_lingual"]
-    assert completions("metatrain explain none") == ["none_of_these"]
+    assert completions("metatrain explain oos") == ["oos_false_rejection_rate"]
     for command in COMMANDS.keys() - {*SCHEMAS, "resume"}:
         assert not [word for word in completions(f"metatrain {command} ") if word.endswith("=")], command
 

@@ -60,11 +60,11 @@ def _similarity() -> Similarity:
 
 def test_a_selection_weighs_likeness_against_repetition():
     found = _similarity()
-    assert select(found, [0, 1, 2, 3], 4, 2, nearness=1.0) == [0, 1]
-    assert select(found, [0, 1, 2, 3], 4, 2, nearness=0.5) == [0, 3]  # 0.5 * 0.1 - 0 > 0.5 * 0.5 - 0.5 * 0.5 = 0
-    assert select(found, [0, 1, 2, 3], 4, 2, nearness=0.7) == [0, 1]  # 0.7 * 0.8 - 0.3 * 1 = 0.26 beats 0.2 and 0.07
-    assert sorted(select(found, [0, 1, 2, 3], None, 3, nearness=0.5))[1:] == [2, 3]
-    assert select(found, [0, 1], 4, 9, nearness=1.0) == [0, 1]
+    assert select(found, [0, 1, 2, 3], 4, 2, similarity_weight=1.0) == [0, 1]
+    assert select(found, [0, 1, 2, 3], 4, 2, similarity_weight=0.5) == [0, 3]  # 0.5 * 0.1 - 0 > 0.5 * 0.5 - 0.5 * 0.5 = 0
+    assert select(found, [0, 1, 2, 3], 4, 2, similarity_weight=0.7) == [0, 1]  # 0.7 * 0.8 - 0.3 * 1 = 0.26 beats 0.2 and 0.07
+    assert sorted(select(found, [0, 1, 2, 3], None, 3, similarity_weight=0.5))[1:] == [2, 3]
+    assert select(found, [0, 1], 4, 9, similarity_weight=1.0) == [0, 1]
 
 
 def test_a_map_is_a_picture_of_every_task(tmp_path):

@@ -154,7 +154,7 @@ def test_a_run_on_pictures_and_texts_that_is_evaluated_again(cli, folder):
 
 @pytest.mark.parametrize("name", ["scratch_vit", "scratch_clip"])
 def test_a_model_of_pictures_is_finetuned_and_of_use(cli, folder, name):
-    pictures = ["tasks=files", f"tasks.path={folder}", "tasks.pictures=true", "tasks.meta_test.tasks=[blue]", "tasks.meta_validation.tasks=[green]"]
+    pictures = ["tasks=files", f"tasks.path={folder}", "tasks.images=true", "tasks.meta_test.tasks=[blue]", "tasks.meta_validation.tasks=[green]"]
     found = cli("train", f"model={name}", "algorithm=protonet", *pictures, *SETTINGS, "hydra.run.dir=run")
     assert found.code == 0, found.err
     assert found.out.rstrip().endswith("data.train=YOUR_PICTURES")
@@ -183,7 +183,7 @@ def test_finetuning_refuses_pictures_that_do_not_fit(cli, folder, tmp_path):
 
 
 def test_models_and_tasks_that_do_not_go_together(cli, folder):
-    pictures = ["tasks=files", f"tasks.path={folder}", "tasks.pictures=true"]
+    pictures = ["tasks=files", f"tasks.path={folder}", "tasks.images=true"]
     for settings, words in (
         (["model=tiny", *pictures], "has images, but the model reads texts"),
         (["model=scratch_vit", "tasks=reviews"], "has texts, but the model reads only images"),

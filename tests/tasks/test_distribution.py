@@ -113,7 +113,7 @@ def test_test_tasks_can_be_loaded_without_the_files_of_the_other_splits(tmp_path
         "meta_validation": SplitConfig(["train.jsonl"], ["sizes"], labels=["ang*"]),
         "meta_train": SplitConfig(["train.jsonl"], ["spares"], only={"train.jsonl": ["spares"]}),
     }
-    config = files_config(tmp_path, task="area", label_words={"angry": "cross", "happy": "glad"}, **splits)
+    config = files_config(tmp_path, task="area", label_descriptions={"angry": "cross", "happy": "glad"}, **splits)
     assert names(load_tasks(config, 0, ["meta_test"])) == {"meta_train": [], "meta_validation": [], "meta_test": ["returns"]}
     write_jsonl(tmp_path / "test.jsonl", [{"text": f"t {n}", "label": ("happy", "new")[n % 2], "area": "returns"} for n in range(4)])
     assert names(load_tasks(config, 0, ["meta_test"]))["meta_test"] == ["returns"]  # the label "angry" is in the other file
@@ -328,30 +328,30 @@ def test_wrong_labels_are_refused(classes, settings, said):
 
 def test_labels_in_other_words(classes, one_file):
     words = {"a1": "first of a", "c[1]": "the only c"}
-    tasks = load_tasks(by_labels(classes / "all.jsonl", label_words=words), 0)
+    tasks = load_tasks(by_labels(classes / "all.jsonl", label_descriptions=words), 0)
     assert tasks.meta_train[0].label_names == ("a2", "b1", "b2", "first of a", "the only c")
     assert all(text.startswith("a1") for text, label in zip(tasks.meta_train[0].texts, tasks.meta_train[0].labels) if label == 3)
-    config = files_config(one_file, task="area", sources={"more": SourceConfig(str(classes / "all.jsonl"), label_words=words)}, overlap="keep")
+    config = files_config(one_file, task="area", sources={"more": SourceConfig(str(classes / "all.jsonl"), label_descriptions=words)}, overlap="keep")
     by_name = {task.name: task.label_names for task in load_tasks(config, 0, ["meta_train"]).meta_train}
     assert by_name["more"] == tasks.meta_train[0].label_names and by_name["billing"] == ("angry", "happy")
 
 
 def test_labels_of_one_word_are_one_and_may_be_numbers(cli, tmp_path):
     write_jsonl(tmp_path / "stars.jsonl", [{"text": f"text {n} of {area}", "label": str(n % 5 + 1), "area": area} for area in AREAS for n in range(20)])
-    found = cli("tasks", "tasks=files", "tasks.path=stars.jsonl", "tasks.task=area", "+tasks.label_words={1: bad, 2: bad, 4: good, 5: good}")
+    found = cli("tasks", "tasks=files", "tasks.path=stars.jsonl", "tasks.task=area", "+tasks.label_descriptions={1: bad, 2: bad, 4: good, 5: good}")
     assert found.code == 0, found.err
     assert found.out.count("3 4, bad 8, good 8") == len(AREAS)
 
 
 def test_words_for_a_label_that_no_row_has_are_refused(classes, one_file):
-    with pytest.raises(UserError, match="tasks.label_words: no row has the label 'a3'; there are a1, a2"):
-        load_tasks(by_labels(classes / "all.jsonl", label_words={"a3": "a third"}), 0)
+    with pytest.raises(UserError, match="tasks.label_descriptions: no row has the label 'a3'; there are a1, a2"):
+        load_tasks(by_labels(classes / "all.jsonl", label_descriptions={"a3": "a third"}), 0)
     # A label of another source does not count.
-    config = files_config(one_file, task="area", sources={"more": SourceConfig(str(classes / "all.jsonl"), label_words={"happy": "pleased"})})
-    with pytest.raises(UserError, match="tasks.sources.more.label_words: no row has the label 'happy'; there are a1"):
+    config = files_config(one_file, task="area", sources={"more": SourceConfig(str(classes / "all.jsonl"), label_descriptions={"happy": "pleased"})})
+    with pytest.raises(UserError, match="tasks.sources.more.label_descriptions: no row has the label 'happy'; there are a1"):
         load_tasks(config, 0)
-    with pytest.raises(UserError, match="tasks.label_words is for labels"):
-        load_tasks(by_labels(classes / "all.jsonl", target="label", label_words={"a1": "first"}), 0)
+    with pytest.raises(UserError, match="tasks.label_descriptions is for labels"):
+        load_tasks(by_labels(classes / "all.jsonl", target="label", label_descriptions={"a1": "first"}), 0)
 
 
 ODD = ["*", "a*", "ab", "a[1]", "a1", "c++", "what?", "whats", "[red]x"]

@@ -111,7 +111,7 @@ def test_no_task_at_all():
 
 
 def test_a_share_of_training_episodes_mixes_the_classes_of_all_tasks():
-    settings = EpisodeConfig(way=3, shots=4, queries=5, mix=0.5)
+    settings = EpisodeConfig(way=3, shots=4, queries=5, cross_task_fraction=0.5)
     episodes = [training_episode(ALL, settings, 0, index) for index in range(60)]
     mixed = [episode for episode in episodes if episode.task.name == "mixture"]
     assert 20 < len(mixed) < 40
@@ -121,14 +121,14 @@ def test_a_share_of_training_episodes_mixes_the_classes_of_all_tasks():
             for row, label in zip(rows, labels):
                 number = int(episode.task.texts[row].split()[1])  # "x 17" is row 17 of task x, of class 17 mod 5
                 assert episode.task.label_names[episode.classes[label]] == f"{episode.task.texts[row][0]}: {'abcde'[number % 5]}"
-    (whole,) = {training_episode(ALL, EpisodeConfig(shots=4, mix=1.0), 0, index).way for index in range(9)}
+    (whole,) = {training_episode(ALL, EpisodeConfig(shots=4, cross_task_fraction=1.0), 0, index).way for index in range(9)}
     assert whole == 5
 
 
 def test_without_a_mix_the_episodes_are_as_ever():
-    assert same(training_episode(ALL, SETTINGS, 0, 3), training_episode(ALL, EpisodeConfig(way=3, shots=4, queries=5, mix=0.0), 0, 3))
+    assert same(training_episode(ALL, SETTINGS, 0, 3), training_episode(ALL, EpisodeConfig(way=3, shots=4, queries=5, cross_task_fraction=0.0), 0, 3))
 
 
 def test_a_share_that_is_none():
-    with pytest.raises(UserError, match="episode.mix=2.0"):
-        check_tasks(TASKS, EpisodeConfig(way=3, shots=4, mix=2.0), "meta_train")
+    with pytest.raises(UserError, match="episode.cross_task_fraction=2.0"):
+        check_tasks(TASKS, EpisodeConfig(way=3, shots=4, cross_task_fraction=2.0), "meta_train")

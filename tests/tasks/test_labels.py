@@ -75,9 +75,9 @@ def test_labels_in_other_words_and_lists_of_labels_are_spelled_as_the_labels_are
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": f"t{n}", "label": [True, "cafe\u0301", "tea"][n % 3]}) + "\n" for n in range(12)))
     (tmp_path / "lists.json").write_text('{"some": ["te\u200ba", "caf\u00e9"]}', encoding="utf-8")
     some = SplitConfig(["a.jsonl"], ["*"], labels_from="lists.json:some")
-    config = TasksConfig(path=str(tmp_path), holdout=0, meta_train=some, label_words={True: "yes"})
+    config = TasksConfig(path=str(tmp_path), holdout=0, meta_train=some, label_descriptions={True: "yes"})
     assert load_tasks(config, 0, ["meta_train"]).meta_train[0].label_names == ("caf\u00e9", "tea")
-    everything = TasksConfig(path=str(tmp_path / "a.jsonl"), holdout=0, label_words={True: "yes", "cafe\u0301": "coffee"})
+    everything = TasksConfig(path=str(tmp_path / "a.jsonl"), holdout=0, label_descriptions={True: "yes", "cafe\u0301": "coffee"})
     assert load_tasks(everything, 0, ["meta_train"]).meta_train[0].label_names == ("coffee", "tea", "yes")
     (tmp_path / "lists.json").write_text('{"some": ["tea"], "some": ["caf\u00e9"]}', encoding="utf-8")
     with pytest.raises(UserError, match="cannot be read as JSON: the key 'some' is there twice"):

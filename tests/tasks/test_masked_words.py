@@ -19,7 +19,7 @@ from metatrain.tasks.texts import MASK
 from metatrain.tasks.tokens import Tokens
 
 WORDS = ("apple", "river", "engine", "window", "music", "silver")
-SMALL = MaskedWordsConfig(share=1.0, way=3, least_sentences=5, most_sentences=8, most_share=1.0)
+SMALL = MaskedWordsConfig(share=1.0, way=3, min_sentences=5, max_sentences=8, max_share=1.0)
 
 REVIEWS = "metatrain:reviews"
 
@@ -56,14 +56,14 @@ def test_no_sentence_shows_its_word_or_is_there_twice():
 def test_each_class_has_as_many_sentences_as_asked_for():
     task = masked_words(corpus(), SMALL, 0)
     counts = Counter(task.labels.tolist())
-    assert all(SMALL.least_sentences <= count <= SMALL.most_sentences for count in counts.values())
+    assert all(SMALL.min_sentences <= count <= SMALL.max_sentences for count in counts.values())
 
 
 def test_frequent_and_rare_words_are_taken_evenly():
     """Four words of 80 sentences each among forty of eight: of eight that are taken, four."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     texts = [f"often{'wxyz'[n % 4]} rare{letters[n % 40 % 26]}{letters[n % 40 // 26]} q{n}a q{n}b q{n}c." for n in range(320)]
-    task = masked_words(texts, MaskedWordsConfig(share=1.0, way=2, words=8, least_sentences=3, most_sentences=8, most_share=1.0), 0)
+    task = masked_words(texts, MaskedWordsConfig(share=1.0, way=2, max_words=8, min_sentences=3, max_sentences=8, max_share=1.0), 0)
     assert Counter(name[:4] for name in task.label_names) == {"ofte": 4, "rare": 4}
 
 
@@ -74,7 +74,7 @@ def test_it_depends_on_texts_settings_and_seed_alone():
 
 
 def test_words_in_too_many_sentences_are_left_out():
-    task = masked_words(corpus(), MaskedWordsConfig(share=1.0, way=3, least_sentences=5, most_sentences=8, most_share=0.3), 0)
+    task = masked_words(corpus(), MaskedWordsConfig(share=1.0, way=3, min_sentences=5, max_sentences=8, max_share=0.3), 0)
     assert "apple" not in task.label_names
     assert "silver" in task.label_names
 
@@ -102,7 +102,7 @@ def test_the_tokenizers_mask_is_what_a_model_sees():
 def distribution(share: float, **more):
     split = {"meta_train": ["books", "cars", "games", "hotels", "music"], "meta_validation": ["garden"], "meta_test": ["films"]}
     splits = {name: SplitConfig(tasks=tasks) for name, tasks in split.items()}
-    settings = MaskedWordsConfig(share=share, way=3, least_sentences=5, most_sentences=50)
+    settings = MaskedWordsConfig(share=share, way=3, min_sentences=5, max_sentences=50)
     return load_tasks(TasksConfig(path=REVIEWS, task="domain", masked_words=settings, **splits, **more), 0)
 
 
@@ -131,7 +131,7 @@ def test_held_out_texts_are_not_among_them(tmp_path):
             meta_train=SplitConfig(tasks=["books"]),
             meta_validation=SplitConfig(tasks=["garden"]),
             meta_test=SplitConfig(tasks=["films"]),
-            masked_words=MaskedWordsConfig(share=0.5, path=str(path), way=3, least_sentences=5, most_share=1.0),
+            masked_words=MaskedWordsConfig(share=0.5, path=str(path), way=3, min_sentences=5, max_share=1.0),
         ),
         0,
     )
@@ -154,8 +154,8 @@ def test_tasks_are_drawn_by_their_size():
     [
         ({"share": 2.0}, "tasks.masked_words.share=2.0"),
         ({"share": 0.5, "way": 1}, "tasks.masked_words.way=1"),
-        ({"share": 0.5, "most_share": 0.0}, "tasks.masked_words.most_share=0.0"),
-        ({"share": 0.5, "most_sentences": 3}, "tasks.masked_words.most_sentences=3"),
+        ({"share": 0.5, "max_share": 0.0}, "tasks.masked_words.max_share=0.0"),
+        ({"share": 0.5, "max_sentences": 3}, "tasks.masked_words.max_sentences=3"),
         ({"share": 0.5, "path": "nowhere.txt"}, "nowhere.txt: no such file"),
     ],
 )

@@ -47,7 +47,7 @@ def numbers(pair: str) -> list[tuple[int, int]]:
 
 
 def test_sentences_in_order_and_swapped():
-    (task,) = sentence_order([story(n) for n in range(60)], PairsConfig(rows=80), 0)
+    (task,) = sentence_order([story(n) for n in range(60)], PairsConfig(max_pairs=80), 0)
     assert task.label_names == ("in order", "swapped") and np.bincount(task.labels).tolist() == [40, 40]
     for text, label in zip(task.texts, task.labels):
         (one, first), (other, second) = numbers(text)
@@ -55,7 +55,7 @@ def test_sentences_in_order_and_swapped():
 
 
 def test_sentences_of_one_text_and_of_two():
-    (task,) = same_text([story(n) for n in range(60)], PairsConfig(rows=80), 0)
+    (task,) = same_text([story(n) for n in range(60)], PairsConfig(max_pairs=80), 0)
     same = [one == other for (one, _), (other, _) in map(numbers, task.texts)]
     assert sum(same[:40]) == 40 and sum(same[40:]) <= 2  # two pairs of one text may follow each other
     assert len({half for text in task.texts for half in text.split(PAIR)[:1]}) == 80

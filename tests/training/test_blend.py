@@ -21,7 +21,7 @@ def test_a_share_of_the_way_of_those_that_have_a_start():
 def test_run_export_and_evaluation_have_the_blended_model(cli, tmp_path):
     settings = ["debug=fast", "algorithm=protonet_cosine", "algorithm.label_names=true", "tracking=none", "hardware.threads=1", "outer.lr=0.01"]
     for share in (1.0, 0.5, 0.25):
-        assert cli("train", *settings, f"outer.blend={share}", f"hydra.run.dir=run{share}").code == 0
+        assert cli("train", *settings, f"outer.weight_interpolation={share}", f"hydra.run.dir=run{share}").code == 0
     exported = [load_file(tmp_path / f"run{share}" / "model" / "model.safetensors") for share in (1.0, 0.5, 0.25)]
     assert any(not torch.equal(whole, half) for whole, half in zip(exported[0].values(), exported[1].values()))
     for whole, half, quarter in zip(*(each.values() for each in exported)):
@@ -39,5 +39,5 @@ def test_run_export_and_evaluation_have_the_blended_model(cli, tmp_path):
 
 
 def test_a_share_that_makes_no_sense_is_refused(cli):
-    found = cli("train", "debug=fast", "tracking=none", "outer.blend=0")
-    assert found.code == 2 and "outer.blend=0.0 must be above 0 and at most 1" in found.err
+    found = cli("train", "debug=fast", "tracking=none", "outer.weight_interpolation=0")
+    assert found.code == 2 and "outer.weight_interpolation=0.0 must be above 0 and at most 1" in found.err

@@ -147,4 +147,4 @@ def test_memory_decides_how_many_episodes_go_together():
     with hardware.measured_memory(torch.device("cuda")) as used:
         subject.with_plan(plan).mean_gradient(episodes(5))
     assert used() > 0
-    assert fit_training(HardwareConfig(together=1), subject, largest, torch.device("cuda"), meta_batch=5)[0].vectorised == 1
+    assert fit_training(HardwareConfig(vectorized_episodes=1), subject, largest, torch.device("cuda"), meta_batch=5)[0].vectorised == 1

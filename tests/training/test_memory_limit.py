@@ -54,16 +54,16 @@ def test_where_no_one_knows_what_is_free_nothing_is_given_up(learner, monkeypatc
 def test_as_many_episodes_in_one_pass_as_are_wanted_and_fit(learner, monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda device: 100e9)
     for wanted, meta_batch, together in ((None, 5, 1), (3, 5, 3), (3, 2, 2)):
-        plan, line = memory.fit_training(HardwareConfig(together=wanted), learner, LARGEST, CPU, meta_batch=meta_batch)
+        plan, line = memory.fit_training(HardwareConfig(vectorized_episodes=wanted), learner, LARGEST, CPU, meta_batch=meta_batch)
         assert plan == ExecutionPlan(vectorised=together)
         assert (f"up to {together} episodes vectorised in one pass" in line) == (together > 1)
         assert plan.cuda_graphs is None
     footprint = Footprint.of(learner, 64)
     one = footprint.meta_gradient(LARGEST, ExecutionPlan()) + 4 * LARGEST.support * footprint.stored
     monkeypatch.setattr(memory, "free_memory", lambda device: 2.5 * one * 1.2 / 0.8)
-    assert memory.fit_training(HardwareConfig(together=9), learner, LARGEST, CPU, meta_batch=9)[0] == ExecutionPlan(vectorised=2)
-    with pytest.raises(UserError, match="hardware.together=0 must be 1 or more"):
-        hardware.apply(HardwareConfig(together=0))
+    assert memory.fit_training(HardwareConfig(vectorized_episodes=9), learner, LARGEST, CPU, meta_batch=9)[0] == ExecutionPlan(vectorised=2)
+    with pytest.raises(UserError, match="hardware.vectorized_episodes=0 must be 1 or more"):
+        hardware.apply(HardwareConfig(vectorized_episodes=0))
     with pytest.raises(UserError, match="hardware.precision=tf32 needs an NVIDIA GPU, but the device is cpu"):
         hardware.apply(HardwareConfig(device="cpu", precision="tf32"))
 
