@@ -106,7 +106,7 @@ def run(arguments: Sequence[str]) -> int:
         print(HELP.format(commands="\n".join(f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items())))
         return 0
     if arguments[0] in ("-V", "--version"):
-        from metatrain import __version__
+        from metatrain.version import __version__
 
         print(f"metatrain {__version__}")
         return 0

@@ -265,10 +265,10 @@ MUTATIONS = [
         "has_not_seen",
     ),
     Mutation(
-        "the pull on a fitted head is halved",
+        "the L2 strength of a fitted head is halved",
         "meta/head_fit.py",
-        "pull / 2 *",
-        "pull / 4 *",
+        "l2 / 2 *",
+        "l2 / 4 *",
         "meta/test_head_fit.py",
         "is_the_minimum",
     ),

@@ -81,7 +81,6 @@ def main(arguments: list[str]) -> None:
 
 def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
     """Adapt, test if there is a test file, and write `path/model`."""
-    from metatrain import __version__
     from metatrain.checkpoints.adaptation import check_none_of_these
     from metatrain.checkpoints.opening import open_checkpoint
     from metatrain.evaluation.protocol import check_answers
@@ -96,6 +95,7 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.tracking.console import Display
     from metatrain.tracking.model_card import finetuned_card
     from metatrain.training.memory_limit import fit_adaptation
+    from metatrain.version import __version__
 
     RunDirectory.check_new(path, "finetune")
     overrides = pin(config, overrides, "checkpoint")

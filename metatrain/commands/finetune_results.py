@@ -59,17 +59,17 @@ def cross_validation(fit: Fit, labels: np.ndarray, say: Callable[[str], None]) -
     logits = fit.left_out[: len(labels)]
     judged = ~logits.isnan().any(1)
     correct = logits[judged].argmax(1).numpy() == labels[judged.numpy()]
-    pull = "inf" if fit.pull == float("inf") else fit.pull
+    l2 = "inf" if fit.l2 == float("inf") else fit.l2
     trained = f", {fit.updates} updates of the whole encoder" if fit.updates else ""
     bounds = interval(int(correct.sum()), len(correct))
     say(
         f"cross-validated accuracy on the examples: {correct.mean():.3f}, 95% interval {_shown(bounds)} "
-        f"(head fitted with L2 strength {pull}{trained}, temperature {fit.temperature:.2f})"
+        f"(head fitted with L2 strength {l2}{trained}, temperature {fit.temperature:.2f})"
     )
     if len(correct) < _FEW:
         say(f"probabilities are calibrated on only {len(correct)} held-out examples and may be inaccurate; use {_FEW} or more")
     return {
-        **{"pull": pull, "updates": fit.updates, "temperature": fit.temperature},
+        **{"pull": l2, "updates": fit.updates, "temperature": fit.temperature},
         "cross_validation": {"examples": len(correct), "accuracy": float(correct.mean()), "ci95": bounds},
     }
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from metatrain import __version__
 from metatrain.checkpoints.building import build_learner
 from metatrain.checkpoints.opening import open_joint
 from metatrain.checkpoints.recipe import Recipe
@@ -44,6 +43,7 @@ from metatrain.training.check import check_needs, check_training
 from metatrain.training.context import RunContext
 from metatrain.training.memory_limit import fit_memory
 from metatrain.training.trainer import Trainer
+from metatrain.version import __version__
 
 _MANY_TEXTS = 20_000  # fewer are tokenised when their task is first sampled
 

@@ -135,9 +135,9 @@ class EncoderLearner(Learner):
         Shares of the sum that belong to no single episode are in the last one.
         """
         if vectorises(self.functional, episodes):
-            return vectorised(self.functional, self.inner_loop, episodes, step)
+            return vectorised(self.functional, self.adaptation, episodes, step)
         if shares_encoding(self.functional, episodes):
-            return shared_encoding(self.functional, self.inner_loop, episodes, step)
+            return shared_encoding(self.functional, self.adaptation, episodes, step)
         return super().outer_gradients(episodes, step)
 
     def auxiliary_gradient(self, episodes: Sequence[EncodedEpisode]) -> AuxiliaryGradient | None:

@@ -1,13 +1,13 @@
-"""Fitting a head to a support set, as strongly as the support set itself says.
+"""Fit a head to a support set, with an L2 strength chosen by cross-validation.
 
-Where nothing of the encoder adapts, a head W, b on the encodings is logistic regression, and the head that meta-training starts
-from is a prior for it. The fit minimises
+If nothing of the encoder adapts, a head W, b on the encodings is logistic regression, with the meta-learned head W_0, b_0 as its
+prior. The fit minimises
 
-    sum over examples of cross-entropy  +  pull / 2 |(W, b) - (W_0, b_0)|^2.
+    sum over examples of cross-entropy  +  l2 / 2 |(W, b) - (W_0, b_0)|^2.
 
-An infinite pull keeps the meta-learned head, none is plain logistic regression. The pull, and then a temperature of the
-probabilities, are those with the least log loss on examples left out (cross-validation on the support set). With one example a
-class the head stays as it is; what it makes of an example left out is known only where the class is known by its name too.
+Infinite strength keeps the meta-learned head; strength 0 is plain logistic regression. The strength, and then a temperature of the
+probabilities, are those with the lowest log loss on held-out examples (cross-validation on the support set). With one example per
+class the head stays as it is; its logits for a held-out example are defined only if the label name is an example too.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from metatrain.errors import UserError
 from metatrain.meta.name_choice import NameChoice
 from metatrain.models.heads import Head
 
-PULLS = (math.inf, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
-FITS = len(PULLS) + 1  # for each pull on the folds, and for the chosen one on all examples
+STRENGTHS = (math.inf, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
+FITS = len(STRENGTHS) + 1  # for each strength on the folds, and for the chosen one on all examples
 FOLDS = 5
 _COOLEST, _HOTTEST = 0.25, 4.0  # temperatures
-_ENOUGH = 20  # examples left out from which they decide the temperature without a prior
+_ENOUGH = 20  # held-out examples from which the temperature is chosen without a prior
 _USUAL, _SPREAD = 1.5, 0.5  # that prior: its median, and its standard deviation in log temperature
 _ITERATIONS = 30
 
-Start = Callable[[np.ndarray], Head]  # the head that is made of these examples alone
+Start = Callable[[np.ndarray], Head]  # computes the initial head from only these examples
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Examples that were left out, and the head that is fitted to all others."""
+    """Held-out examples, and the head that is fitted to all others."""
 
     left_out: np.ndarray
     head: Head
@@ -46,23 +46,23 @@ class Fold:
 
 @dataclass(frozen=True)
 class Fit:
-    """A head, and what was chosen for it."""
+    """A fitted head, and the choices made for it."""
 
     head: Head
     loss: float  # of the examples, under the head
-    pull: float
+    l2: float  # strength of the regularisation towards the meta-learned head
     temperature: float
-    left_out: Tensor | None  # logits [examples, way] of every example under heads that have not seen it; NaN where there is none
+    left_out: Tensor | None  # logits [examples, way] of every example under heads that have not seen it; NaN if there are none
     folds: tuple[Fold, ...] = ()
-    updates: int = 0  # of the whole encoder, which began with such a head (`encoder_fit`)
-    names: NameChoice | None = None  # whether label names are among the examples; None: there are none to read
-    encodings: Tensor | None = None  # of the examples without their names, [examples, H], on the CPU, under the encoder that the fit began with
+    updates: int = 0  # of the whole encoder, starting from such a head (`encoder_fit`)
+    names: NameChoice | None = None  # whether label names are examples; None: there are none to read
+    encodings: Tensor | None = None  # of the examples without label names, [examples, H], on the CPU, under the initial encoder
 
     def threshold(self, share: float) -> float:
-        """What the highest logit falls below for this share of the examples that were left out: for that of other texts, one hopes, more.
+        """Return the threshold below which the highest logit of this fraction of the held-out examples falls.
 
         Raises:
-            UserError: none was.
+            UserError: no example was held out.
         """
         if self.left_out is None:
             raise UserError("oos_false_rejection_rate needs cross-validation: two examples in a class, or one and a label name; add examples")
@@ -71,9 +71,9 @@ class Fit:
 
 
 def fit_head(start: Start, features: Tensor, labels: Tensor, kept: np.ndarray, seed: int, on_progress: Callable[[], None] = lambda: None) -> Fit:
-    """Choose a pull and fit; `on_progress` is called up to FITS times.
+    """Choose an L2 strength and fit; `on_progress` is called up to FITS times.
 
-    features: [examples, H]; labels: [examples]; kept: examples that are never left out (the names of the classes), boolean,
+    features: [examples, H]; labels: [examples]; kept: examples that are never held out (label names), boolean,
     [examples]. These and the heads of `start` are on the CPU.
     """
     everything = np.arange(len(labels))
@@ -90,26 +90,26 @@ def fit_head(start: Start, features: Tensor, labels: Tensor, kept: np.ndarray, s
     rows = torch.from_numpy(np.concatenate(folds))
     of_fold = torch.from_numpy(np.repeat(np.arange(len(folds)), [len(fold) for fold in folds]))
     weights, tried = first, []
-    for pull in PULLS:
-        weights = weights if math.isinf(pull) else _fitted(weights, first, extended, labels, seen, pull)
+    for l2 in STRENGTHS:
+        weights = weights if math.isinf(l2) else _fitted(weights, first, extended, labels, seen, l2)
         logits = torch.einsum("nh,nwh->nw", extended[rows], weights[of_fold])
         loss = float(F.cross_entropy(logits, labels[rows]))
-        tried.append((loss if math.isfinite(loss) else math.inf, pull, logits, weights))
+        tried.append((loss if math.isfinite(loss) else math.inf, l2, logits, weights))
         on_progress()
-    _, pull, left_out, of_folds = min(tried, key=lambda each: each[0])  # of equals, the strongest pull
+    _, l2, left_out, of_folds = min(tried, key=lambda each: each[0])  # ties go to the larger strength
     temperature = best_temperature(left_out, labels[rows])
     head = _joined(whole)[None]
-    if not math.isinf(pull):
-        head = _fitted(head, head, extended, labels, torch.ones_like(seen[:1]), pull)
+    if not math.isinf(l2):
+        head = _fitted(head, head, extended, labels, torch.ones_like(seen[:1]), l2)
     on_progress()
     head = head[0] / temperature
     judged = of_all(len(labels), rows.numpy(), left_out / temperature)
     heads = tuple(Fold(fold, _parted(weight / temperature)) for fold, weight in zip(folds, of_folds))
-    return Fit(_parted(head), _loss(head, extended, labels), pull, temperature, judged, heads)
+    return Fit(_parted(head), _loss(head, extended, labels), l2, temperature, judged, heads)
 
 
 def _by_names(start: Start, features: Tensor, labels: Tensor, kept: np.ndarray) -> Tensor | None:
-    """Logits of the only example of each class under a head that knows the class by its name; None where no class has one."""
+    """Return logits of the only example of each class under a head that has its label name as an example; None if no class has one."""
     named = np.isin(labels.numpy(), labels.numpy()[kept])
     rows = np.flatnonzero(named & ~kept)
     if not len(rows):
@@ -119,7 +119,7 @@ def _by_names(start: Start, features: Tensor, labels: Tensor, kept: np.ndarray) 
 
 
 def of_all(examples: int, rows: np.ndarray, logits: Tensor) -> Tensor:
-    """The logits [rows, way] of some examples among those of all, NaN for the others."""
+    """Return the logits [rows, way] of some examples among those of all examples, with NaN for the others."""
     found = torch.full((examples, logits.shape[1]), math.nan, dtype=logits.dtype)
     found[torch.from_numpy(rows)] = logits
     return found
@@ -130,7 +130,7 @@ def _loss(head: Tensor, features: Tensor, labels: Tensor) -> float:
 
 
 def _joined(head: Head) -> Tensor:
-    """Weight and bias as one matrix [way, H + 1]."""
+    """Return weight and bias as one matrix [way, H + 1]."""
     return torch.cat([head["weight"], head["bias"][:, None]], dim=1)
 
 
@@ -139,7 +139,7 @@ def _parted(head: Tensor) -> Head:
 
 
 def folds_of(labels: np.ndarray, kept: np.ndarray, seed: int) -> list[np.ndarray]:
-    """Examples to leave out together, of each class at most a FOLDS-th, rounded up; the only example of a class is in no fold."""
+    """Split examples into folds, stratified by class; the only example of a class is in no fold."""
     rng = np.random.default_rng(seed)
     folds: list[list[int]] = [[] for _ in range(FOLDS)]
     for label in np.unique(labels):
@@ -150,16 +150,16 @@ def folds_of(labels: np.ndarray, kept: np.ndarray, seed: int) -> list[np.ndarray
     return [np.array(sorted(fold), dtype=np.int64) for fold in folds if fold]
 
 
-def _fitted(begin: Tensor, first: Tensor, features: Tensor, labels: Tensor, seen: Tensor, pull: float) -> Tensor:
-    """The minimum for each fold, [folds, way, H + 1]; seen: which examples count in a fold, [folds, examples]."""
+def _fitted(begin: Tensor, first: Tensor, features: Tensor, labels: Tensor, seen: Tensor, l2: float) -> Tensor:
+    """Return the minimum for each fold, [folds, way, H + 1]; seen: which examples count in a fold, [folds, examples]."""
     weights = begin.clone().requires_grad_()
     optimizer = torch.optim.LBFGS([weights], max_iter=_ITERATIONS, tolerance_change=1e-5, line_search_fn="strong_wolfe")
-    answers = labels.expand(len(seen), -1)
+    targets = labels.expand(len(seen), -1)
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        losses = F.cross_entropy((features @ weights.transpose(1, 2)).transpose(1, 2), answers, reduction="none")  # [folds, examples]
-        loss = (losses * seen).sum() + pull / 2 * (weights - first).square().sum()
+        losses = F.cross_entropy((features @ weights.transpose(1, 2)).transpose(1, 2), targets, reduction="none")  # [folds, examples]
+        loss = (losses * seen).sum() + l2 / 2 * (weights - first).square().sum()
         loss.backward()
         return loss
 
@@ -169,11 +169,11 @@ def _fitted(begin: Tensor, first: Tensor, features: Tensor, labels: Tensor, seen
 
 
 def best_temperature(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> float:
-    """The temperature with the least log loss (Guo et al. 2017, section 4.2).
+    """Return the temperature with the lowest log loss (Guo et al. 2017, section 4.2).
 
-    Few examples say little, and heads fitted to few are too sure: below `_ENOUGH` it is the most probable one under a log-normal prior.
+    With fewer than `_ENOUGH` examples, it is the maximum a posteriori under a log-normal prior, because heads fitted to few examples are overconfident.
 
-    smoothing: the share of an answer's probability that is spread over all labels.
+    smoothing: label smoothing.
     """
     from scipy.optimize import minimize_scalar
 

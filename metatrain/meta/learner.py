@@ -25,7 +25,7 @@ from metatrain.meta.functional import FunctionalModel
 from metatrain.meta.head_fit import Fit
 from metatrain.meta.plan import ExecutionPlan
 from metatrain.meta.progress import Progress
-from metatrain.meta.strategies import InnerLoop, Losses, OuterGradient, sequential
+from metatrain.meta.strategies import Adaptation, Losses, OuterGradient, sequential
 from metatrain.tasks.encoded_episode import EncodedEpisode, TargetTokens
 
 
@@ -129,7 +129,7 @@ class Learner:
 
     def outer_gradient(self, episode: EncodedEpisode, step: int = 0) -> OuterGradient:
         """Return the meta-gradient of one episode at meta-update `step`, with query loss and accuracy before and after adaptation."""
-        return sequential(self.functional, self.inner_loop, lambda episode: self.losses(episode, episode.seed), [episode], step)[0]
+        return sequential(self.functional, self.adaptation, lambda episode: self.losses(episode, episode.seed), [episode], step)[0]
 
     def outer_gradients(self, episodes: Sequence[EncodedEpisode], step: int = 0) -> list[OuterGradient]:
         """Return the meta-gradients of a group of episodes whose sum is needed, in order."""
@@ -198,9 +198,9 @@ class Learner:
         return {**self.parameters, **self.functional.reset}
 
     @property
-    def inner_loop(self) -> InnerLoop:
+    def adaptation(self) -> Adaptation:
         """The inner loop of meta-training."""
-        return InnerLoop(self.parameters, self.rule, self.steps(evaluation=False))
+        return Adaptation(self.parameters, self.rule, self.steps(evaluation=False))
 
     def _learn_rule(self, head: Parameters) -> None:
         """Add the meta-parameters of the inner rule, for the adapted parameters and the head of an episode."""

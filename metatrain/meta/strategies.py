@@ -52,7 +52,7 @@ class OuterGradient(Gradient):
 
 
 @dataclass(frozen=True)
-class InnerLoop:
+class Adaptation:
     """The inner loop of meta-training: initial parameters, inner rule and number of steps."""
 
     parameters: Parameters  # all meta-parameters
@@ -61,23 +61,23 @@ class InnerLoop:
 
 
 def episode_gradient(
-    functional: FunctionalModel, loop: InnerLoop, losses: Losses, theta: Mapping[str, Tensor], rows: Tensor | None, step: int
+    functional: FunctionalModel, adaptation: Adaptation, losses: Losses, theta: Mapping[str, Tensor], rows: Tensor | None, step: int
 ) -> OuterGradient:
     """Return the meta-gradient of one episode at theta in meta-update `step`."""
-    method = replace(method_at(functional.algorithm, loop.steps, step), graphs=functional.plan.graphs(losses.support_tokens))
-    found = meta_gradient(losses, theta, loop.rule, loop.steps, method)
+    method = replace(method_at(functional.algorithm, adaptation.steps, step), graphs=functional.plan.graphs(losses.support_tokens))
+    found = meta_gradient(losses, theta, adaptation.rule, adaptation.steps, method)
     before, after = losses.query_accuracies[:2]
     return OuterGradient(found.gradient, rows, found.query_loss_before, found.query_loss, before, after, found.residual, found.damping)
 
 
 def sequential(
-    functional: FunctionalModel, loop: InnerLoop, losses_of: Callable[[EncodedEpisode], Losses], episodes: Sequence[EncodedEpisode], step: int
+    functional: FunctionalModel, adaptation: Adaptation, losses_of: Callable[[EncodedEpisode], Losses], episodes: Sequence[EncodedEpisode], step: int
 ) -> list[OuterGradient]:
     """Return the meta-gradients of episodes, taken one after the other."""
     found = []
     for episode in episodes:
         losses = losses_of(episode)
-        found.append(episode_gradient(functional, loop, losses, functional.view(loop.parameters, losses.rows), losses.rows, step))
+        found.append(episode_gradient(functional, adaptation, losses, functional.view(adaptation.parameters, losses.rows), losses.rows, step))
     return found
 
 
@@ -87,11 +87,11 @@ def shares_encoding(classifier: FunctionalClassifier, episodes: Sequence[Encoded
     return classifier.first_adapted_layer is None and not classifier.algorithm.dropout and tokens <= classifier.plan.shared_tokens
 
 
-def shared_encoding(classifier: FunctionalClassifier, loop: InnerLoop, episodes: Sequence[EncodedEpisode], step: int) -> list[OuterGradient]:
+def shared_encoding(classifier: FunctionalClassifier, adaptation: Adaptation, episodes: Sequence[EncodedEpisode], step: int) -> list[OuterGradient]:
     """Return the meta-gradients of episodes whose texts are encoded at once; the encoder's share of the sum is in the last one."""
     episodes = [classifier.read(episode) for episode in episodes]
     texts, rows = classifier.occurring([text for episode in episodes for text in (*episode.support, *episode.query)])
-    view = classifier.view(loop.parameters, rows)
+    view = classifier.view(adaptation.parameters, rows)
     encoder = leaves({name: value for name, value in view.items() if name.startswith(classifier.prefix)})
     others = {name: value for name, value in view.items() if not name.startswith(classifier.prefix)}
     encoded = classifier.encode(encoder, classifier.model.batch(texts))
@@ -100,7 +100,7 @@ def shared_encoding(classifier: FunctionalClassifier, loop: InnerLoop, episodes:
     found, cotangents = [], []
     for episode, encodings in zip(episodes, zip(pieces[::2], pieces[1::2])):
         losses = TextLosses.of(classifier, episode, episode.seed, encoded=True)
-        part = episode_gradient(classifier, loop, losses, {**others, **dict(zip(ENCODINGS, encodings))}, rows, step)
+        part = episode_gradient(classifier, adaptation, losses, {**others, **dict(zip(ENCODINGS, encodings))}, rows, step)
         cotangents += [part.gradient.pop(name, torch.zeros_like(value)) for name, value in zip(ENCODINGS, encodings)]
         found.append(part)
     found[-1].gradient.update(vjp([encoded], [torch.cat(cotangents)], encoder))
@@ -117,23 +117,23 @@ def vectorises(classifier: FunctionalClassifier, episodes: Sequence[EncodedEpiso
     return all(len(texts) * max(map(len, texts)) <= plan.part_tokens for each in episodes for texts in (each.support, each.query))
 
 
-def vectorised(classifier: FunctionalClassifier, loop: InnerLoop, episodes: Sequence[EncodedEpisode], step: int) -> list[OuterGradient]:
+def vectorised(classifier: FunctionalClassifier, adaptation: Adaptation, episodes: Sequence[EncodedEpisode], step: int) -> list[OuterGradient]:
     """Return the meta-gradients of episodes of one shape, taken in one pass; the sum of all but the sparse rows is in the last one."""
     read = [classifier.read(episode) for episode in episodes]
     inputs, plan = Inputs.of(classifier, read), classifier.plan
-    method = method_at(classifier.algorithm, loop.steps, step)
+    method = method_at(classifier.algorithm, adaptation.steps, step)
 
     def gradients(arguments: Sequence[Tensor]) -> Parameters:
-        losses = VectorisedLosses(classifier, loop.parameters, read[0].names, Inputs(*arguments))
+        losses = VectorisedLosses(classifier, adaptation.parameters, read[0].names, Inputs(*arguments))
         with_graphs = replace(method, graphs=plan.graphs(losses.support_tokens))
-        gradient = meta_gradient(losses, losses.view(), VectorisedRule(loop.rule), loop.steps, with_graphs).gradient
+        gradient = meta_gradient(losses, losses.view(), VectorisedRule(adaptation.rule), adaptation.steps, with_graphs).gradient
         figures = dict(zip(_FIGURES, (*losses.query_losses[:2], *losses.query_accuracies[:2])))
         return figures | {name: value if name in classifier.sparse else value.sum(0) for name, value in gradient.items()}
 
     if plan.cuda_graphs is None:
         total = gradients(inputs)
     else:
-        where = tuple(value.data_ptr() for value in loop.parameters.values())
+        where = tuple(value.data_ptr() for value in adaptation.parameters.values())
         total = plan.cuda_graphs.call(gradients, inputs, (len(read[0].names), str(method), plan, where))
     figures = [total.pop(name).unbind() for name in _FIGURES]
     sparse = {name: total.pop(name) for name in classifier.sparse if name in total}

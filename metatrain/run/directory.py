@@ -22,7 +22,6 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from metatrain import __version__
 from metatrain.config.compose import escaped
 from metatrain.config.explain import explain
 from metatrain.config.settings import Change
@@ -34,6 +33,7 @@ from metatrain.run.hints import resume_command, shown
 from metatrain.run.latest import DEBUG, announce, latest
 from metatrain.run.relative_paths import located
 from metatrain.tracking.metrics import read_metrics
+from metatrain.version import __version__
 
 _PACKAGES = ("torch", "transformers", "datasets", "hydra-core", "omegaconf", "numpy", "wandb")
 _FIRST = ("run.json", "overrides.yaml", ".overrides.yaml.tmp", ".config.yaml.tmp")  # what a run writes before it is one

@@ -184,7 +184,7 @@ def test_what_the_frozen_encoder_cannot_tell_is_learned(monkeypatch):
 def test_one_example_a_class_says_nothing():
     subject = learner()
     found, fit = subject.fit_support(episode(subject, 1))
-    assert (fit.updates, fit.pull, fit.left_out) == (0, math.inf, None) and subject.keeps_encoder(found)
+    assert (fit.updates, fit.l2, fit.left_out) == (0, math.inf, None) and subject.keeps_encoder(found)
 
 
 def test_it_needs_a_fitted_head():

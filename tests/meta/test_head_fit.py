@@ -37,7 +37,7 @@ def none_kept(labels):
 
 
 def test_it_is_the_minimum(monkeypatch):
-    monkeypatch.setattr(head_fit, "PULLS", (0.3,))
+    monkeypatch.setattr(head_fit, "STRENGTHS", (0.3,))
     monkeypatch.setattr(head_fit, "best_temperature", lambda logits, labels: 1.0)
     monkeypatch.setattr(head_fit, "_ITERATIONS", 200)
     features, labels = blobs(8)
@@ -54,7 +54,7 @@ def test_it_is_the_minimum(monkeypatch):
 
 
 def test_a_head_has_not_seen_the_examples_that_it_is_judged_on(monkeypatch):
-    monkeypatch.setattr(head_fit, "PULLS", (0.3,))
+    monkeypatch.setattr(head_fit, "STRENGTHS", (0.3,))
     monkeypatch.setattr(head_fit, "best_temperature", lambda logits, labels: 1.0)
     features, labels = blobs(5)
     before = fit_head(means_of(features, labels), features, labels, none_kept(labels), 0)
@@ -72,7 +72,7 @@ def test_one_example_a_class_leaves_the_head_as_it_is():
     start = means_of(features, labels)
     fit = fit_head(start, features, labels, none_kept(labels), 0)
     assert torch.equal(fit.head["weight"], start(np.arange(3))["weight"])
-    assert (fit.pull, fit.temperature, fit.left_out) == (math.inf, 1.0, None)
+    assert (fit.l2, fit.temperature, fit.left_out) == (math.inf, 1.0, None)
     with pytest.raises(UserError, match="needs cross-validation"):
         fit.threshold(0.05)
 
@@ -82,7 +82,7 @@ def test_one_example_a_class_beside_its_name_is_judged_by_the_name():
     kept = np.arange(len(labels)) >= 3
     start = means_of(features, labels)
     fit = fit_head(start, features, labels, kept, 0)
-    assert torch.equal(fit.head["weight"], start(np.arange(6))["weight"]) and (fit.pull, fit.temperature) == (math.inf, 1.0)
+    assert torch.equal(fit.head["weight"], start(np.arange(6))["weight"]) and (fit.l2, fit.temperature) == (math.inf, 1.0)
     assert fit.left_out.isnan().any(1).tolist() == kept.tolist()
     names = features[3:].clone()  # in the order of the classes: what is left of class 1 without its example is its name
     expected = features[1] @ torch.stack([(features[0] + names[0]) / 2, names[1], (features[2] + names[2]) / 2]).T
@@ -97,21 +97,21 @@ def test_names_are_never_left_out():
     assert fit.left_out.isnan().any(1).tolist() == kept.tolist()
 
 
-def test_the_pull_is_strong_where_the_start_is_good_and_weak_where_it_is_not():
+def test_the_strength_is_high_where_the_start_is_good_and_low_where_it_is_not():
     few, labels = blobs(3, spread=0.6)
     truth = {"weight": 6 * torch.eye(3, 6, dtype=torch.float64), "bias": torch.zeros(3, dtype=torch.float64)}
-    assert fit_head(lambda rows: truth, few, labels, none_kept(labels), 0).pull >= 1
+    assert fit_head(lambda rows: truth, few, labels, none_kept(labels), 0).l2 >= 1
     many, labels = blobs(80, spread=0.3)
     nothing = {"weight": torch.zeros(3, 6, dtype=torch.float64), "bias": torch.zeros(3, dtype=torch.float64)}
     fit = fit_head(lambda rows: nothing, many, labels, none_kept(labels), 0)
-    assert fit.pull <= 0.1
+    assert fit.l2 <= 0.1
     accuracy = (many @ fit.head["weight"].T + fit.head["bias"]).argmax(1).eq(labels).double().mean()
     assert accuracy > 0.95
 
 
 @pytest.mark.parametrize("scale", [0.2, 20.0])
 def test_the_temperature_mends_probabilities_that_are_too_sure_or_not_sure_enough(monkeypatch, scale):
-    monkeypatch.setattr(head_fit, "PULLS", (math.inf,))
+    monkeypatch.setattr(head_fit, "STRENGTHS", (math.inf,))
     features, labels = blobs(40, spread=0.7)
     fit = fit_head(means_of(features, labels, scale), features, labels, none_kept(labels), 0)
     assert (fit.temperature > 1.5) if scale > 1 else (fit.temperature < 0.7)
