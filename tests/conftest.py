@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @dataclass
 class Outcome:
-    """What a command line left behind."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -87,6 +87,17 @@ def examples(tmp_path) -> Path:
     path = tmp_path / "examples.csv"
     path.write_text('text,label\n"It broke, useless.",bad\n"Rattles, and the blade is loose.",bad\nBest tool I own.,good\nQuiet and strong.,good\n')
     return path
+
+
+@pytest.fixture
+def three_files(tmp_path) -> tuple[Path, list[str]]:
+    """A folder with three files of labelled texts, and the settings that train on two of them and test on the third."""
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("a", "b", "c"):
+        rows = [f"{'nice' if number % 2 else 'bad'} {name} {number},{'good' if number % 2 else 'bad'}" for number in range(20)]
+        (data / f"{name}.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    return data, ["tasks=files", "tasks.path=data", "tasks.meta_test.tasks=[c]", "tasks.meta_train.tasks=[a,b]"]
 
 
 @pytest.fixture(scope="session")

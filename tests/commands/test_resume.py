@@ -190,14 +190,9 @@ def test_what_is_different_from_here_on_is_said(cli, copied):
     assert "was 2.10.0: results may differ" in found.out
 
 
-def test_tasks_whose_data_has_changed_are_refused_unless_others_are_asked_for(cli, tmp_path, monkeypatch):
-    data = tmp_path / "data"
-    data.mkdir()
-    for name in ("a", "b", "c"):
-        rows = [f"{'nice' if number % 2 else 'bad'} {name} {number},{'good' if number % 2 else 'bad'}" for number in range(20)]
-        (data / f"{name}.csv").write_text("\n".join(["text,label", *rows]) + "\n")
-    files = ["tasks=files", "tasks.path=data", "tasks.meta_test.tasks=[c]", "tasks.meta_train.tasks=[a,b]"]
-    assert cli("train", "debug=fast", *files, "validation.every=0", "hydra.run.dir=run").code == 0
+def test_tasks_whose_data_has_changed_are_refused_unless_others_are_asked_for(cli, tmp_path, three_files, monkeypatch):
+    data, settings = three_files
+    assert cli("train", "debug=fast", *settings, "validation.every=0", "hydra.run.dir=run").code == 0
     (data / "a.csv").write_text((data / "a.csv").read_text().replace("nice a 7", "fine a 7"))
     found = cli("resume", "run", "outer.steps=4")
     assert found.code == 2

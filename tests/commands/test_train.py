@@ -181,14 +181,10 @@ def test_a_grid_makes_a_run_for_each_point_and_goes_on_after_one_that_fails(cli,
     assert len(second) == 3 and sum(second[path] == at for path, at in first.items()) == 1
 
 
-def test_runs_of_a_grid_share_no_directory_and_are_not_taken_for_those_of_other_data(cli, tmp_path):
-    data = tmp_path / "data"
-    data.mkdir()
-    for name in ("a", "b", "c"):
-        rows = [f"{'nice' if number % 2 else 'bad'} {name} {number},{'good' if number % 2 else 'bad'}" for number in range(20)]
-        (data / f"{name}.csv").write_text("\n".join(["text,label", *rows]) + "\n")
-    tasks = ["tasks=files", "tasks.path=data", "tasks.meta_test.tasks=[c]", "tasks.meta_train.tasks=[a,b]"]
-    grid = ["train", "debug=fast", *tasks, "outer.steps=1", "validation.every=0", "evaluation.arms=[]", "hydra.sweep.dir=grid", "hydra.sweep.subdir=same", "-m"]
+def test_runs_of_a_grid_share_no_directory_and_are_not_taken_for_those_of_other_data(cli, three_files):
+    data, settings = three_files
+    short = ["debug=fast", "outer.steps=1", "validation.every=0", "evaluation.arms=[]"]
+    grid = ["train", *short, *settings, "hydra.sweep.dir=grid", "hydra.sweep.subdir=same", "-m"]
     found = cli(*grid, "inner.lr=0.01,0.02")
     assert found.code == 2 and "inner.lr=0.02: grid/same holds a run with other settings (inner.lr: 0.01 -> 0.02)" in found.err, found.err
     assert "grid/same is finished" in cli(*grid, "inner.lr=0.01").out
