@@ -1,8 +1,10 @@
-"""What is refused before a model is loaded: training that cannot be done."""
+"""Refuse training that cannot be done: before a model is loaded, or when a run is resumed."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from metatrain.config.schema import TrainConfig
 from metatrain.errors import UserError
@@ -10,30 +12,26 @@ from metatrain.evaluation.chosen_arms import check_arms
 from metatrain.evaluation.protocol import check_answers
 from metatrain.evaluation.statistics import SCORES
 from metatrain.evaluation.text_scores import check_scores
+from metatrain.run.hints import shown
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.episodes import check_tasks
 from metatrain.tasks.sampler import check_sampling
 from metatrain.tasks.task import TaskDistribution
 from metatrain.training.outer import check_outer
 
+# Settings, or beginnings of their keys, that may change after training is complete.
+_AFTER_TRAINING = ("evaluation.", "report", "tracking.", "hardware.", "checkpoint.", "name", "tasks.meta_test.")
+
 
 def check_needs(config: TrainConfig) -> None:
-    """Refuse, before tasks are read, what needs a package that is not installed, or an arm that is unknown.
-
-    Raises:
-        UserError: there is such a thing.
-    """
+    """Raises: UserError: an arm is unknown, or a package that the settings need is not installed; checked before tasks are read."""
     if config.evaluation.arms:
         check_arms(config.evaluation.arms)
     check_scores(config.tasks, computed=config.validation.every > 0 or config.evaluation.arms != [])
 
 
 def check_training(config: TrainConfig, tasks: TaskDistribution) -> None:
-    """Refuse, before a model is loaded, training that cannot be done.
-
-    Raises:
-        UserError: a value makes no sense, or a task is too small for its episodes.
-    """
+    """Raises: UserError: a setting has an invalid value, or a task is too small for its episodes; checked before a model is loaded."""
     check_outer(config.outer)
     if config.checkpoint.every < 1 or config.checkpoint.keep < 1:
         raise UserError("checkpoint.every and checkpoint.keep must be 1 or more")
@@ -57,7 +55,7 @@ def check_training(config: TrainConfig, tasks: TaskDistribution) -> None:
 
 
 def _check_number(config: TrainConfig, tasks: TaskDistribution) -> None:
-    """Who brings one file has one task, most likely, and wants another command."""
+    """Raises: UserError: there are too few tasks to meta-train; a single file is usually a single task, to finetune on."""
     number = len(tasks.meta_train) + len(tasks.meta_validation) + len(tasks.meta_test)
     lacking = not tasks.meta_train or (config.validation.every and not tasks.meta_validation) or (config.evaluation.arms != [] and not tasks.meta_test)
     if number < 3 and lacking:
@@ -68,5 +66,20 @@ def _check_number(config: TrainConfig, tasks: TaskDistribution) -> None:
         )
 
 
+def check_changes(config: TrainConfig, run: Path, step: int, changed: Sequence[str]) -> None:
+    """Raises: UserError: settings of training change although training is complete at `step`; the run would record settings it was not trained with."""
+    without_effect = [key for key in changed if not key.startswith(_AFTER_TRAINING)]
+    if not without_effect:
+        return
+    if step < config.outer.steps:
+        why = f"stopped early at step {step} (validation.patience={config.validation.patience})"
+        remedy = "add validation.patience=null or a larger number"
+    else:
+        why, remedy = f"is complete at step {step}", "raise outer.steps"
+    keys = ", ".join(without_effect)
+    raise UserError(f"training of {shown(run)} {why}, so {keys} would have no effect; to continue training, {remedy}, or start a new run")
+
+
 def validation_settings(config: TrainConfig) -> EpisodeConfig:
+    """Return the episode settings of meta-validation."""
     return replace(config.episode, queries=config.validation.queries)

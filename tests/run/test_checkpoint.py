@@ -10,7 +10,7 @@ import torch
 
 from metatrain.errors import RestartableError, UserError
 from metatrain.run import checkpoint
-from metatrain.training.trainer import TrainState
+from metatrain.training.state import TrainState
 
 STATE = {"step": 3, "best_step": None}
 

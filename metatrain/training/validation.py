@@ -1,0 +1,95 @@
+"""Meta-validation: scores the learner as it would be saved, and selects the best checkpoint."""
+
+from __future__ import annotations
+
+from metatrain.config.schema import TrainConfig
+from metatrain.evaluation.arms import Adapted, ShuffledLabels
+from metatrain.evaluation.prediction import Arm
+from metatrain.evaluation.protocol import EpisodeSet, run_arms
+from metatrain.evaluation.statistics import mean_over_tasks
+from metatrain.gradient.parameters import Parameters
+from metatrain.meta.learner import Learner
+from metatrain.run import checkpoint
+from metatrain.tasks.task import TaskDistribution
+from metatrain.tasks.tokens import Tokens
+from metatrain.tracking.metrics import MetricsLog, read_metrics, validation_scores
+from metatrain.tracking.weights_and_biases import WandbRun
+from metatrain.training.check import validation_settings
+from metatrain.training.context import RunContext, StopNow
+from metatrain.training.outer import blended
+from metatrain.training.state import TrainState
+
+# Settings, or beginnings of their keys, that change validation scores.
+CHANGES_SCORES = ("validation.score", "validation.episodes", "validation.queries", "episode.", "inner.", "algorithm.", "model.", "outer.blend", "tasks.")
+
+
+class Validation:
+    """Meta-validation of a learner during training."""
+
+    def __init__(self, config: TrainConfig, initial: Parameters, tasks: TaskDistribution, tokens: Tokens, context: RunContext):
+        """initial: the model's parameters before meta-training."""
+        self._config, self._tasks, self._tokens, self._context = config, tasks, tokens, context
+        self._initial = initial if config.outer.blend < 1 else {}
+        self._curve: list[float] = []  # scores in order
+
+    def read_curve(self) -> None:
+        """Read the scores so far from the metrics log, for the live display."""
+        self._curve = validation_scores(read_metrics(self._context.run.metrics))
+
+    def is_due(self, state: TrainState) -> bool:
+        """Return whether the learner is to be validated before the next meta-update, or at the end."""
+        every = self._config.validation.every
+        is_last = state.step >= self._config.outer.steps
+        return every > 0 and state.validated < state.step and (state.step % every == 0 or is_last)
+
+    def validate(self, learner: Learner, state: TrainState, metrics: MetricsLog, wandb: WandbRun) -> None:
+        """Score the learner, update the best step, and log the scores."""
+        name, arm, display = self._config.validation.score, Adapted(self.as_saved(learner)), self._context.display
+        values = self._scores(arm, self._config.validation.episodes)
+        shuffled = mean_over_tasks(self._scores(ShuffledLabels(arm), 1).values())
+        score = mean_over_tasks(values.values())
+        state.validated = state.step
+        if state.best_score is None or score > state.best_score:
+            state.best_step, state.best_score, state.without_new_best = state.step, score, 0
+        else:
+            state.without_new_best += 1
+        found = {name: score, f"{name}_with_shuffled_labels": shuffled}
+        per_task = {task: sum(episodes) / len(episodes) for task, episodes in values.items()}
+        metrics.write(step=state.step, split="meta_validation", **found, best_step=state.best_step, per_task=per_task)
+        wandb.log(state.step, {f"validation/{key}": value for key, value in found.items()})
+        self._curve.append(score)
+        display.validated(self._curve, per_task)
+        display.show({"validation": f"{score:.3f} (best {state.best_score:.3f} at {state.best_step})"})
+        best = "best so far" if state.best_step == state.step else f"best {state.best_score:.3f} at {state.best_step}"
+        display.say(f"step {state.step}: validation {name.replace('_', ' ')} {score:.3f} ({best}), {shuffled:.3f} with shuffled support labels")
+
+    def score_best_again(self, learner: Learner, state: TrainState, newest: checkpoint.Checkpoint) -> None:
+        """Score the best checkpoint with the changed validation settings, so that later scores can be compared with it.
+
+        Raises:
+            Stopped: a stop request came.
+        """
+        assert state.best_step is not None  # asked by the caller
+        checkpoint.copy_parameters(checkpoint.load_for_use(self._context.run.checkpoints, state.best_step), learner.parameters)
+        before = state.best_score
+        try:
+            values = self._scores(Adapted(self.as_saved(learner)), self._config.validation.episodes)
+        except StopNow:
+            raise self._context.stopped(state.step) from None
+        checkpoint.copy_parameters(newest, learner.parameters)
+        state.best_score, state.without_new_best = mean_over_tasks(values.values()), 0
+        score = f"{self._config.validation.score.replace('_', ' ')} {state.best_score:.3f}"
+        self._context.display.say(
+            f"validation settings have changed: the best checkpoint so far (step {state.best_step}, previously {before:.3f}) now scores {score}"
+        )
+
+    def as_saved(self, learner: Learner) -> Learner:
+        """Return the learner with the parameters that the run would save now: interpolated with the initial ones if outer.blend is below 1."""
+        return learner.with_parameters(blended(self._initial, learner.parameters, self._config.outer.blend))
+
+    def _scores(self, arm: Arm, per_task: int) -> dict[str, list[float]]:
+        """Return the scores that select the checkpoint, by meta-validation task and episode."""
+        settings, seed = validation_settings(self._config), self._config.seed
+        episodes = EpisodeSet(self._tasks.meta_validation, self._tokens, settings, per_task, seed, "meta_validation")
+        scores = run_arms({"arm": arm}, episodes, self._context.give_way, self._context.ranks)["arm"]
+        return {"accuracy": scores.accuracy, "balanced_accuracy": scores.balanced}[self._config.validation.score]
