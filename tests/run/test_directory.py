@@ -101,6 +101,9 @@ def test_a_start_that_was_killed_can_be_repeated_but_a_run_is_not_replaced(tmp_p
     run.unlock()
     run.config.unlink()  # written last
     again = create("a")
+    with pytest.raises(UserError, match="a is in use by another process"):
+        create("a")
+    again.unlock()
     with pytest.raises(UserError, match="outputs/train/a already holds a run; resume it with: metatrain resume outputs/train/a"):
         create("a")
     with pytest.raises(UserError, match="a already holds a run; choose another directory with hydra.run.dir=DIR"):
