@@ -27,9 +27,9 @@ class Validation:
     """Meta-validation of a learner during training."""
 
     def __init__(self, config: TrainConfig, initial: Parameters, tasks: TaskDistribution, tokens: Tokens, context: RunContext):
-        """initial: the model's parameters before meta-training."""
+        """initial: the parameters of the model before meta-training; empty where outer.blend=1 does not need them."""
         self._config, self._tasks, self._tokens, self._context = config, tasks, tokens, context
-        self._initial = initial if config.outer.blend < 1 else {}
+        self._initial = initial
         self._curve: list[float] = []  # scores in order
 
     def read_curve(self) -> None:
