@@ -22,7 +22,7 @@ from metatrain.run import checkpoint
 from metatrain.run.directory import RunDirectory, is_run
 from metatrain.run.hints import resume_command
 from metatrain.tasks.config import EpisodeConfig
-from metatrain.training.outer import blended
+from metatrain.training.outer import interpolated
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _open_run(run: RunDirectory, requested: Path | None, settings: Overrides, de
     _check_learned(str(run.path), settings.algorithm, learner.parameters, found.tensors["model"])
     start, share = learner.copy_of_model(), config.outer.weight_interpolation
     checkpoint.copy_parameters(found, learner.parameters)
-    learner.load(blended(start, learner.parameters, share))
+    learner.load(interpolated(start, learner.parameters, share))
     say(f"weights: {found.path}")
     return Opened(learner, lambda: build_learner(recipe, device, dtype), config.episode, config, str(run.path))
 

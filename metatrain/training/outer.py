@@ -44,7 +44,7 @@ def rate(config: OuterConfig, step: int) -> float:
     return 1.0 - done if config.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
 
 
-def blended(initial: Parameters, trained: Parameters, share: float) -> Parameters:
+def interpolated(initial: Parameters, trained: Parameters, share: float) -> Parameters:
     """The trained parameters, those that `initial` has a share of the way from there, as in WiSE-FT (Wortsman et al. 2022, eq. 1)."""
     return {name: torch.lerp(initial[name], value, share) if name in initial else value for name, value in trained.items()}
 

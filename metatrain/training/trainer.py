@@ -39,7 +39,7 @@ class Trainer:
     def __init__(self, config: TrainConfig, learner: Learner, tasks: TaskDistribution, tokens: Tokens, context: RunContext):
         self.config, self.tasks, self.tokens, self.context = config, tasks, tokens, context
         self.run, self.display, self._ranks = context.run, context.display, context.ranks
-        initial = learner.copy_of_model() if config.outer.blend < 1 else {}
+        initial = learner.copy_of_model() if config.outer.weight_interpolation < 1 else {}
         self.validation = Validation(config, initial, tasks, tokens, context)
         self.optimizer = OuterOptimizer(learner.parameters, config.outer)
         self.sampler = Sampler(config.tasks.sampling, tasks, config.outer.steps)

@@ -16,18 +16,28 @@ from metatrain.tracking.metrics import MetricsLog, read_metrics, validation_scor
 from metatrain.tracking.weights_and_biases import WandbRun
 from metatrain.training.check import validation_settings
 from metatrain.training.context import RunContext, StopNow
-from metatrain.training.outer import blended
+from metatrain.training.outer import interpolated
 from metatrain.training.state import TrainState
 
 # Settings, or beginnings of their keys, that change validation scores.
-CHANGES_SCORES = ("validation.score", "validation.episodes", "validation.queries", "episode.", "inner.", "algorithm.", "model.", "outer.blend", "tasks.")
+CHANGES_SCORES = (
+    "validation.score",
+    "validation.episodes",
+    "validation.queries",
+    "episode.",
+    "inner.",
+    "algorithm.",
+    "model.",
+    "outer.weight_interpolation",
+    "tasks.",
+)
 
 
 class Validation:
     """Meta-validation of a learner during training."""
 
     def __init__(self, config: TrainConfig, initial: Parameters, tasks: TaskDistribution, tokens: Tokens, context: RunContext):
-        """initial: the parameters of the model before meta-training; empty where outer.blend=1 does not need them."""
+        """initial: the parameters of the model before meta-training; empty where outer.weight_interpolation=1 does not need them."""
         self._config, self._tasks, self._tokens, self._context = config, tasks, tokens, context
         self._initial = initial
         self._curve: list[float] = []  # scores in order
@@ -84,8 +94,8 @@ class Validation:
         )
 
     def as_saved(self, learner: Learner) -> Learner:
-        """Return the learner with the parameters that the run would save now: interpolated with the initial ones if outer.blend is below 1."""
-        return learner.with_parameters(blended(self._initial, learner.parameters, self._config.outer.blend))
+        """Return the learner with the parameters that the run would save now: interpolated with the initial ones if outer.weight_interpolation is below 1."""
+        return learner.with_parameters(interpolated(self._initial, learner.parameters, self._config.outer.weight_interpolation))
 
     def _scores(self, arm: Arm, per_task: int) -> dict[str, list[float]]:
         """Return the scores that select the checkpoint, by meta-validation task and episode."""

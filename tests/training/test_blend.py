@@ -7,15 +7,15 @@ import torch
 from safetensors.torch import load_file
 
 from metatrain.run import checkpoint
-from metatrain.training.outer import blended
+from metatrain.training.outer import interpolated
 
 
 def test_a_share_of_the_way_of_those_that_have_a_start():
     start = {"encoder.a": torch.tensor([0.0, 2.0])}
     trained = {"encoder.a": torch.tensor([1.0, 4.0]), "head.log_scale": torch.tensor(3.0)}
-    found = blended(start, trained, 0.25)
+    found = interpolated(start, trained, 0.25)
     assert found["encoder.a"].tolist() == [0.25, 2.5] and found["head.log_scale"] == 3
-    assert blended({}, trained, 1.0) == trained
+    assert interpolated({}, trained, 1.0) == trained
 
 
 def test_run_export_and_evaluation_have_the_blended_model(cli, tmp_path):
