@@ -46,7 +46,7 @@ def test_commands_and_files_that_are_mentioned_exist(name):
     text = (ROOT / name).read_text()
     for command in re.findall(r"`?metatrain ([a-z]+)\b[^`\n]*=", text):
         assert command in COMMANDS, command
-    for path in re.findall(r"`((?:tests|examples|scripts|conf|docs|metatrain)/[\w/.]+)`", text):
+    for path in re.findall(r"`((?:tests|examples|scripts|studies|conf|docs|metatrain)/[\w/.]+)`", text):
         assert (ROOT / path).exists(), path
     for path in re.findall(r"\]\(([\w./]+)\)", text):
         assert ((ROOT / name).parent / path).exists(), path
