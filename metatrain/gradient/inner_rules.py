@@ -1,7 +1,7 @@
-"""Inner rules: how adapted parameters move on a support-set gradient.
+"""Inner rules: updates of the adapted parameters from a support-set gradient.
 
-A rule may have meta-parameters of its own (learned rates) and a state that it carries from step to step (moments). Both
-are dictionaries of tensors, so that the meta-gradient reaches through them like through everything else.
+A rule may have meta-parameters (learned rates) and a state that it carries from step to step (moments). Both are dictionaries of
+tensors, so that the meta-gradient flows through them too.
 """
 
 from __future__ import annotations
@@ -28,38 +28,38 @@ class InnerRule(Protocol):
     adds: bool
 
     def rate(self, name: str) -> float:
-        """Of a linear rule; others need not have it."""
+        """Return the learning rate of a parameter; only linear rules need it."""
 
     def learned(self, adapted: Mapping[str, Tensor]) -> Parameters:
-        """Initial values of the rule's own meta-parameters, for adapted parameters of these names and shapes.
+        """Return initial values of the rule's meta-parameters, for adapted parameters of these names and shapes.
 
         The number of classes is not known yet: `head.weight` has shape [1, H] and `head.bias` [1] here, and what is learned
         for them must fit any number of rows.
         """
 
     def state(self, adapted: Mapping[str, Tensor]) -> Parameters:
-        """What the rule remembers before the first step."""
+        """Return the state of the rule before the first step."""
 
     def update(
         self, adapted: Parameters, gradients: Mapping[str, Tensor], step: int, learned: Mapping[str, Tensor], state: Mapping[str, Tensor]
     ) -> tuple[Parameters, Parameters]:
-        """(phi_{k+1}, state) from phi_k, the gradient of the support loss at it, and the number k of the step from 0."""
+        """Return (phi_{k+1}, state) from phi_k, the gradient of the support loss at phi_k, and the step k, which starts at 0."""
 
 
 def is_linear(rule: InnerRule) -> bool:
-    """Whether a rule says of its `update` that it is linear."""
+    """Return whether a rule declares its `update` as linear."""
     return _says(rule, "is_linear") and rule.is_linear
 
 
 def adds(rule: InnerRule) -> bool:
-    """Whether a rule says of its `update` that it adds."""
+    """Return whether a rule declares that its `update` adds a function of the gradient."""
     return _says(rule, "adds") and rule.adds
 
 
 def _says(rule: InnerRule, name: str) -> bool:
-    """Whether an attribute is about the rule's own `update`, and not about that of a base class, which the rule replaces.
+    """Return whether an attribute describes the rule's own `update`, and not that of a base class, which the rule overrides.
 
-    What is not said does not hold: that is always correct, and takes more memory and time.
+    Undeclared properties are taken as false, which is always correct but needs more memory and time.
     """
     for place in (vars(rule), *map(vars, type(rule).__mro__)):
         if name in place or "update" in place:
@@ -68,7 +68,7 @@ def _says(rule: InnerRule, name: str) -> bool:
 
 
 class _Rates:
-    """A rate for the encoder and one for the head; no meta-parameters and no state unless a rule has them."""
+    """Base of the rules: one learning rate for the encoder and one for the head, no meta-parameters and no state."""
 
     def __init__(self, config: InnerConfig):
         self.lr = config.lr
@@ -112,7 +112,7 @@ class MetaSGD(_Rates):
 
 
 class LSLR(_Rates):
-    """A meta-learned learning rate per parameter tensor and inner step, as in MAML++ (Antoniou et al. 2019, section 4).
+    """Meta-learned learning rate per parameter tensor and inner step, as in MAML++ (Antoniou et al. 2019, section 4).
 
     With more steps at test time than in meta-training, the additional steps use the rate of the last one.
     """
@@ -193,7 +193,7 @@ LEARNS_RATES = ("meta_sgd", "lslr")  # inner.lr and inner.head_lr are where thei
 
 
 def make_inner_rule(config: InnerConfig) -> InnerRule:
-    """The inner rule a config asks for.
+    """Return the inner rule of a config.
 
     Raises:
         UserError: a rate or step count makes no sense, or the rule is unknown.

@@ -37,7 +37,7 @@ _STATE = "state "  # what names of the rule's state begin with; a blank occurs i
 # Conjugate gradients: the relative residual above which the result is not used (v = 0 leaves 1), and how much stronger the damping then is.
 _WORST, _STRONGER = 0.5, 4.0
 
-# How second derivatives of an inner step are taken whose graph is not kept.
+# How second derivatives of an inner step without a stored graph are computed.
 Products = Callable[[Loss, Parameters, Parameters, Parameters, Parameters], None] | None
 _PRODUCTS: dict[str, Products] = {
     "exact": reverse_over_reverse,
@@ -49,36 +49,36 @@ _PRODUCTS: dict[str, Products] = {
 
 
 class EpisodeLosses(Protocol):
-    """One episode as differentiable functions of parameters."""
+    """Losses of one episode as differentiable functions of parameters."""
 
     def start(self, theta: Mapping[str, Tensor]) -> tuple[Parameters, Parameters]:
         """phi_0, the adapted parameters before the first inner step, and w; their names must differ."""
 
     def support_parts(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor], step: int) -> Iterator[Tensor]:
-        """Scalars that add up to S in inner step `step`, each with a graph of its own, so that a large support set fits in memory.
+        """Yield scalars that sum to S in inner step `step`, each with a graph of its own, so that a large support set fits in memory.
 
         What is random in S must be a function of the step: a step is asked for more than once.
         """
 
     def query_parts(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Iterator[Tensor]:
-        """Scalars that add up to Q; asked for at phi_0, then once for each further point at which its gradient is taken, phi_K first."""
+        """Yield scalars that sum to Q; called at phi_0, then once for each point at which the gradient of Q is taken, phi_K first."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """Which meta-gradient to take."""
+    """Choice of a meta-gradient."""
 
     mode: str = "exact"
     proximal: float = 0.0  # implicit: strength lambda of the term lambda/2 |phi - phi_0|^2 in the inner objective
     cg_steps: int = 10  # implicit: most steps of conjugate gradients
     cg_tolerance: float = 1e-6  # implicit: residual, as a share of the right-hand side, at which they stop
     weights: Sequence[float] | None = None  # multi-step loss: of Q at phi_1 to phi_K; None: Q at phi_K alone
-    graphs: int | None = None  # exact: the most inner steps whose graphs are kept at a time, the others' being rebuilt; None: all
+    graphs: int | None = None  # exact: maximum number of inner steps with stored activations; those of the others are recomputed; None: all
 
 
 @dataclass(frozen=True)
 class MetaGradient:
-    """The meta-gradient of one episode."""
+    """Meta-gradient of one episode."""
 
     gradient: Parameters  # one entry per meta-parameter that got any
     query_loss_before: Tensor  # Q(phi_0, w)
@@ -91,7 +91,7 @@ class MetaGradient:
 def adapt(
     episode: EpisodeLosses, phi: Parameters, fixed: Mapping[str, Tensor], rule: InnerRule, steps: int, proximal: float = 0.0
 ) -> Iterator[tuple[Parameters, Tensor]]:
-    """The trajectory of plain adaptation: after each of `steps` inner steps, (phi_{k+1}, S at phi_k)."""
+    """Adapt, and yield (phi_{k+1}, S at phi_k) after each of `steps` inner steps."""
     tape = _Tape(episode, detached(phi), detached(fixed), rule, proximal)
     for _ in range(steps):
         yield tape.step()
@@ -147,7 +147,7 @@ def meta_gradient(episode: EpisodeLosses, theta: Mapping[str, Tensor], rule: Inn
 
 
 def _query_gradient(episode: EpisodeLosses, phi: Parameters, fixed: Parameters, weight: float) -> tuple[Tensor, Parameters]:
-    """(Q, weight times its gradient in phi and w) at phi."""
+    """Return (Q, weight times its gradient in phi and w) at phi."""
     phi, losses = leaves(phi), []
     found: Parameters = {}
     for part in episode.query_parts(phi, fixed):
@@ -157,14 +157,14 @@ def _query_gradient(episode: EpisodeLosses, phi: Parameters, fixed: Parameters, 
 
 
 def has_recursion(method: Method, rule: InnerRule, learns_rates: bool) -> bool:
-    """Whether the meta-gradient walks back through the inner steps, and so keeps the trajectory."""
+    """Return whether the meta-gradient goes back through the inner steps, and so stores the trajectory."""
     if method.mode == "first_order" and method.weights is None and adds(rule) and not learns_rates:
         return False  # without second derivatives v_0 = v_K, and no rate needs a gradient
     return method.mode in _PRODUCTS
 
 
 def check_method(method: Method, steps: int) -> None:
-    """Refuse a meta-gradient that cannot be.
+    """Refuse an impossible meta-gradient.
 
     Raises:
         UserError: the mode is unknown, or what else is asked for does not go with it.
@@ -185,7 +185,7 @@ def check_method(method: Method, steps: int) -> None:
 
 @dataclass
 class _Kept:
-    """What is kept of one inner step."""
+    """What the backward pass needs of one inner step."""
 
     before: Parameters  # phi_k and the rule's state
     gradients: Parameters  # of S at phi_k, where the update's derivatives depend on them
@@ -193,7 +193,7 @@ class _Kept:
 
 
 class _Tape:
-    """The inner loop run forwards, and backwards one step at a time."""
+    """Inner loop that runs forwards, then backwards, one step at a time."""
 
     def __init__(self, episode: EpisodeLosses, phi: Parameters, fixed: Parameters, rule: InnerRule, proximal: float):
         self.episode, self.fixed, self.rule = episode, fixed, rule
@@ -212,7 +212,7 @@ class _Tape:
         return {name: self._point[name] for name in self._names}
 
     def step(self, keep: bool = False, with_graph: bool = False) -> tuple[Parameters, Tensor]:
-        """One inner step; returns (phi_{k+1}, S at phi_k). `keep`: what `back` needs, `with_graph` with the gradient's graph."""
+        """Take one inner step and return (phi_{k+1}, S at phi_k). `keep`: store what `back` needs; `with_graph`: also the gradient's graph."""
         k, graphs, losses = self._steps, [], []
         gradients: Parameters = {}
         phi, fixed = leaves(self.phi), (leaves if with_graph else detached)(self.fixed)
@@ -235,10 +235,10 @@ class _Tape:
         return self.phi, torch.stack(losses).sum()
 
     def back(self, cotangent: Parameters, products: Products) -> Parameters:
-        """Undo the last step, which is kept: from the gradient in (phi_{k+1}, state, w) to that in (phi_k, state, w).
+        """Undo the last stored step: turn the gradient in (phi_{k+1}, state, w) into that in (phi_k, state, w).
 
-        First through the update alone, its gradient taken for an input; then through that gradient, if second derivatives
-        count. The dictionary that is given is of no use afterwards.
+        First through the update, with its gradient as an input; then through that gradient, if second derivatives
+        count. The given dictionary is consumed.
         """
         self._steps -= 1
         kept = self._kept.pop()
@@ -255,14 +255,14 @@ class _Tape:
         return cotangent
 
     def back_through_state(self, cotangent: Parameters) -> None:
-        """Add to the gradient in phi_0 what comes through the rule's first state, where that is computed from phi_0; in place."""
+        """Add the gradient through the rule's initial state, if that is computed from phi_0, to the gradient in phi_0, in place."""
         start = leaves(self.phi)
         state = {name: value for name, value in self.rule.state(start).items() if value.requires_grad and _STATE + name in cotangent}
         if state:
             add_to(cotangent, vjp(list(state.values()), [cotangent[_STATE + name] for name in state], start))
 
     def _through_update(self, kept: _Kept, cotangent: Parameters) -> tuple[Parameters, Parameters]:
-        """The gradient in (phi_k, state, w), and that in the gradient of S, through the update alone."""
+        """Return the gradient in (phi_k, state, w), and that in the gradient of S, through the update only."""
         before, gradients = leaves(kept.before), leaves(kept.gradients)
         after = self._update(before, gradients, self._steps)
         outputs = {name: value for name, value in after.items() if name in cotangent}
@@ -286,7 +286,7 @@ class _Tape:
 
 
 def _solve(episode: EpisodeLosses, phi: Parameters, fixed: Parameters, gradient: Parameters, method: Method) -> tuple[Parameters, float, float]:
-    """v of (I + H / (d lambda)) v = dQ/dphi at phi, the relative residual of conjugate gradients, and the damping d.
+    """Return v of (I + H / (d lambda)) v = dQ/dphi at phi, the relative residual of conjugate gradients, and the damping d.
 
     `gradient`: of Q in phi and w. v comes with w's, which gets -(d^2 S / dw dphi) v / (d lambda), since the minimum moves with w. d is 1
     where that gives a solution. Where H curves downwards so much that phi is no minimum, or the residual stays above `_WORST`, d grows
@@ -319,7 +319,7 @@ def _solve(episode: EpisodeLosses, phi: Parameters, fixed: Parameters, gradient:
 
 
 def conjugate_gradients(times: Callable[[Parameters], Parameters], right: Parameters, steps: int, tolerance: float) -> tuple[Parameters, float, float]:
-    """(v, relative residual, lowest curvature) of matrix v = right, from v = 0 in at most `steps` steps.
+    """Solve matrix v = right from v = 0 in at most `steps` steps; return (v, relative residual, lowest curvature).
 
     times: the product of the symmetric matrix with a vector; tolerance: the relative residual that is enough. The curvature p'Mp / p'p of the
     directions p is infinite where none was needed; at one that is not positive there is no solution to be found this way, and v is where it was.
@@ -345,5 +345,5 @@ def conjugate_gradients(times: Callable[[Parameters], Parameters], right: Parame
 
 
 def _filled(found: Parameters, like: Parameters) -> Parameters:
-    """What was found, and zeros for what is missing of `like`."""
+    """Return `found`, with zeros for the names of `like` that are missing."""
     return {**{name: torch.zeros_like(value) for name, value in like.items() if name not in found}, **found}

@@ -1,4 +1,4 @@
-"""Dictionaries of tensors by name, which everything in this room passes around."""
+"""Dictionaries of named tensors, and operations on them."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ Parameters = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Gradient:
-    """A gradient of meta-parameters, of those that have one."""
+    """Gradients of the meta-parameters that have one."""
 
     gradient: Parameters
     rows: Tensor | None  # the word-embedding rows that `gradient` has; None: all
 
 
 def leaves(parameters: Mapping[str, Tensor]) -> Parameters:
-    """The same values as leaves of a new graph."""
+    """Return the same values as leaves of a new graph."""
     return {name: value.detach().requires_grad_() for name, value in parameters.items()}
 
 
 def detached(parameters: Mapping[str, Tensor]) -> Parameters:
-    """The same values outside any graph."""
+    """Return the same values without a graph."""
     return {name: value.detach() for name, value in parameters.items()}
 
 
 def add_to(total: Parameters, more: Mapping[str, Tensor]) -> None:
-    """Sum by name, out of place for tensors: what `more` holds may be needed elsewhere."""
+    """Add `more` to `total` by name; tensors are added out of place, since they may be needed elsewhere."""
     for name, value in more.items():
         total[name] = total[name] + value if name in total else value
 
 
 def added(one: Parameters, other: Mapping[str, Tensor], factor: Callable[[str], float] = lambda name: 1.0) -> Parameters:
-    """`one` plus factor(name) times what `other` has of each, in as few operations as there are factors: on a GPU each has its cost."""
+    """Return `one` plus factor(name) times `other`, for the names in both, with one operation per factor to save GPU kernel launches."""
     found = dict(one)
     for size, names in _by_factor([name for name in one if name in other], factor).items():
         sums = torch._foreach_add([one[name] for name in names], [other[name] for name in names], alpha=size)
@@ -46,7 +46,7 @@ def added(one: Parameters, other: Mapping[str, Tensor], factor: Callable[[str], 
 
 
 def scaled(values: Parameters, factor: Callable[[str], float]) -> Parameters:
-    """factor(name) times each."""
+    """Return each tensor times factor(name)."""
     found: Parameters = {}
     for size, names in _by_factor(list(values), factor).items():
         found.update(zip(names, torch._foreach_mul([values[name] for name in names], size)))
@@ -61,11 +61,11 @@ def _by_factor(names: Sequence[str], factor: Callable[[str], float]) -> dict[flo
 
 
 def vjp(outputs: Sequence[Tensor] | Sequence[GradientEdge], cotangents: list[Tensor] | None, inputs: Mapping[str, Tensor]) -> Parameters:
-    """Vector-Jacobian products, without the inputs that the outputs do not depend on."""
+    """Return vector-Jacobian products, without the inputs that the outputs do not depend on."""
     found = torch.autograd.grad(outputs, list(inputs.values()), cotangents, allow_unused=True)
     return {name: value for name, value in zip(inputs, found) if value is not None}
 
 
 def dot(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
-    """Inner product over the names of `one`, summed in float64."""
+    """Return the inner product over the names of `one`, summed in float64."""
     return float(sum((value.double() * other[name].double()).sum() for name, value in one.items()))

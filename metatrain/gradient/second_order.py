@@ -1,8 +1,8 @@
 """Products of second derivatives of the support loss S(phi, w) with a direction u in phi: H u and (d^2 S / dw dphi) u.
 
-Three ways to the same numbers: two reverse passes, a forward pass over a reverse one (Pearlmutter 1994; as in MixFlow-MG,
-Kemaev et al. 2025), and differences of gradients, which are no derivatives but need no second derivative of any operation.
-Each adds them to a dictionary that has phi's entries and w's, part of S by part, so that those of no other part are alive.
+There are three ways: reverse over reverse mode, forward over reverse mode (Pearlmutter 1994; as in MixFlow-MG, Kemaev et al. 2025),
+and finite differences of gradients, an approximation that needs no second derivative of any operation. Each adds the products to a
+dictionary with the entries of phi and w, one part of S at a time, so that the graph of only one part is in memory.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ _DISTANCE = {torch.float64: 1e-5, torch.float32: 3e-3}
 
 @dataclass(frozen=True)
 class GradientGraph:
-    """The graph that leads to the gradient of a part of S in phi: what a second reverse pass goes through."""
+    """Graph of the gradient of a part of S in phi, for a second reverse pass."""
 
     inputs: Parameters  # phi and w, leaves
     gradient: Mapping[str, GradientEdge]  # where it depends on them; without the values, which nothing here needs and which take a copy of phi
 
     @classmethod
     def of(cls, part: Tensor, phi: Parameters, fixed: Parameters) -> tuple[Parameters, GradientGraph]:
-        """The gradient of a part of S, and its graph; phi and fixed are the leaves that the part was made from."""
+        """Return the gradient of a part of S, and its graph; phi and fixed are the leaves that the part was computed from."""
         # Zeros for what takes no part in this episode: a model of pictures and texts has parameters for either.
         found = dict(zip(phi, torch.autograd.grad(part, list(phi.values()), create_graph=True, materialize_grads=True)))
         edges = {name: get_gradient_edge(value) for name, value in found.items() if value.requires_grad}
         return {name: value.detach() for name, value in found.items()}, cls({**phi, **fixed}, edges)
 
     def products(self, direction: Parameters) -> Parameters:
-        """Products by differentiating the gradient, which frees the graph."""
+        """Return the products by differentiating the gradient, which frees the graph."""
         return vjp(list(self.gradient.values()), [direction[name] for name in self.gradient], self.inputs) if self.gradient else {}
 
 
 def reverse_over_reverse(loss: Loss, phi: Parameters, fixed: Parameters, direction: Parameters, total: Parameters) -> None:
-    """Products by differentiating the gradient; the graph of one part of S is alive at a time."""
+    """Add the products by differentiating the gradient; the graph of one part of S is in memory at a time."""
     phi, fixed = leaves(phi), leaves(fixed)
     for part in loss(phi, fixed):
         add_to(total, GradientGraph.of(part, phi, fixed)[1].products(direction))
 
 
 def forward_over_reverse(loss: Loss, phi: Parameters, fixed: Parameters, direction: Parameters, total: Parameters) -> None:
-    """Products as the tangent of the gradient along u.
+    """Add the products as tangents of the gradient along u.
 
     Raises:
         UserError: the model has an operation whose gradient has no forward derivative (SiLU, say).
@@ -71,13 +71,13 @@ def forward_over_reverse(loss: Loss, phi: Parameters, fixed: Parameters, directi
 
 
 def _tangents(values: Parameters) -> Parameters:
-    """Of those that have one."""
+    """Return the tangents of the values that have one."""
     found = {name: forward_ad.unpack_dual(value).tangent for name, value in values.items()}
     return {name: tangent for name, tangent in found.items() if tangent is not None}
 
 
 def finite_difference(loss: Loss, phi: Parameters, fixed: Parameters, direction: Parameters, total: Parameters) -> None:
-    """Central differences of the gradient along u: an approximation."""
+    """Add central differences of the gradient along u, an approximation of the products."""
     size = dot(direction, direction) ** 0.5
     if size == 0:
         return

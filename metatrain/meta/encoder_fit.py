@@ -1,8 +1,8 @@
-"""Training the whole encoder on a support set, for as long as the support set itself says.
+"""Train the whole encoder on a support set, for a number of updates chosen by cross-validation.
 
-It begins with the meta-trained encoder and the head that was fitted to its encodings, so that what the encoder knows is not lost to a head
-that knows nothing yet (Kumar et al. 2022: linear probing, then fine-tuning). The number of updates, none among the choices, is the one
-with the least log loss on examples left out, each answered by an encoder and a head that have not seen it.
+Training starts from the meta-trained encoder and the head that was fitted to its encodings, since a random head would distort the
+pretrained features (Kumar et al. 2022: linear probing, then fine-tuning). The number of updates, possibly 0, is the one with the lowest
+log loss on held-out examples, each predicted by an encoder and a head that have not seen it.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from metatrain.models.heads import Head
 from metatrain.tasks.encoded_episode import EncodedEpisode
 
 LR, HEAD_LR = 5e-5, 1e-3  # of Adam
-WARMUP = 20  # updates in which the rates rise
-BATCH = 16  # texts an update
-UPDATES = (0, 20, 40, 80, 160, 320, 640, 1280, 2560)  # numbers of updates that are looked at
-COPIES = 3  # of the encoder that a fold holds: its parameters and the two moments of Adam
-_FEWEST, _EPOCHS = 80, 10  # looked at are so many updates, or so many times through the examples
-_LEFT_OUT = 100  # examples left out are enough: no more folds than that takes
-_PATIENCE = 2  # looks in a row that are no better, and it ends
+WARMUP = 20  # updates in which the learning rates rise linearly
+BATCH = 16  # texts per update
+UPDATES = (0, 20, 40, 80, 160, 320, 640, 1280, 2560)  # numbers of updates that are compared
+COPIES = 3  # of the encoder in memory per fold: its parameters and the two moments of Adam
+_FEWEST, _EPOCHS = 80, 10  # compared are at least this number of updates, or of epochs
+_LEFT_OUT = 100  # held-out examples that are enough: no more folds are trained than that takes
+_PATIENCE = 2  # checks without a lower log loss after which the comparison ends
 
 
 @dataclass(frozen=True)
 class Support:
-    """A support set over the word-embedding rows that occur in it."""
+    """Support set over the word-embedding rows that occur in it."""
 
     texts: Sequence[np.ndarray]
     labels: Tensor
@@ -45,21 +45,21 @@ class Support:
 
     @classmethod
     def of(cls, classifier: FunctionalClassifier, episode: EncodedEpisode) -> Support:
-        """The support set of an episode, its labels where the model is."""
+        """Return the support set of an episode, with labels on the model's device."""
         texts, rows = classifier.occurring(episode.support)
         return cls(texts, torch.from_numpy(np.asarray(episode.support_labels, dtype=np.int64)).to(classifier.model.device), rows)
 
 
 @dataclass(frozen=True)
 class Start:
-    """A classifier and the meta-parameters that training begins with."""
+    """Classifier and meta-parameters that training starts from."""
 
     classifier: FunctionalClassifier
     parameters: Parameters
 
 
 class Training:
-    """An encoder and its head in training on some of the examples; rates: of Adam, (encoder's, head's); None: (LR, HEAD_LR)."""
+    """Training of an encoder and its head on some of the examples; rates: Adam's learning rates of encoder and head; None: (LR, HEAD_LR)."""
 
     def __init__(self, start: Start, support: Support, examples: np.ndarray, head: Head, seed: int, rates: tuple[float, float] | None = None):
         classifier = start.classifier
@@ -98,7 +98,7 @@ class Training:
         return self.classifier.logits(self.parameters, [self.support.texts[row] for row in rows]).cpu()
 
     def result(self, temperature: float) -> Parameters:
-        """All parameters, the word embeddings whole again, and the head divided by a temperature."""
+        """Return all parameters, with all rows of the word embeddings, and the head divided by a temperature."""
         found = {name: value.detach() / (temperature if name.startswith(HEAD) else 1.0) for name, value in self.parameters.items()}
         if self.support.rows is not None:
             name = str(self.classifier.embedding)
@@ -108,7 +108,7 @@ class Training:
 
 @dataclass(frozen=True, eq=False)
 class _Check:
-    """What examples left out have after so many updates."""
+    """Log loss of held-out examples after a number of updates."""
 
     updates: int
     temperature: float  # the best
@@ -117,7 +117,7 @@ class _Check:
 
 
 def fit_encoder(start: Start, episode: EncodedEpisode, fit: Fit, progress: Progress) -> tuple[Parameters, Fit] | None:
-    """All parameters after training on the support set of an episode without queries, and what was chosen; None: the head alone does as well.
+    """Train on the support set of an episode; return all parameters and the choices made, or None if the fitted head is as good.
 
     fit: the head that was fitted to this support set.
     """
@@ -135,7 +135,7 @@ def fit_encoder(start: Start, episode: EncodedEpisode, fit: Fit, progress: Progr
         for training in trainings:
             training.train(updates, progress)
         logits = torch.cat([training.logits(fold.left_out) for training, fold in zip(trainings, folds)])
-        # Where all are right, the best temperature is the coolest, and nothing says so: as if one more were wrong (Platt 1999, section 2.2).
+        # If all are correct, the log loss has no minimum in the temperature: smooth labels as if one more were wrong (Platt 1999, section 2.2).
         temperature = best_temperature(logits, labels[left_out], smoothing=1 / (len(left_out) + 2))
         loss = float(F.cross_entropy(logits.double() / temperature, labels[left_out]))
         checks.append(_Check(updates, temperature, loss, logits))
@@ -159,7 +159,7 @@ def fit_encoder(start: Start, episode: EncodedEpisode, fit: Fit, progress: Progr
 
 
 def _enough(folds: Sequence[Fold]) -> Iterator[Fold]:
-    """Folds until enough examples are left out."""
+    """Yield folds until enough examples are held out."""
     count = 0
     for fold in folds:
         if count < _LEFT_OUT:
@@ -168,6 +168,6 @@ def _enough(folds: Sequence[Fold]) -> Iterator[Fold]:
 
 
 def _numbers(examples: int) -> list[int]:
-    """Numbers of updates that are looked at for so many examples."""
+    """Return the numbers of updates that are compared for this number of examples."""
     most = max(_FEWEST, _EPOCHS * math.ceil(examples / BATCH))
     return [number for number in UPDATES if number <= most]

@@ -21,7 +21,7 @@ class NameChoice:
 
 
 def choose_names(features: Tensor, labels: Tensor, names: Tensor, named: Tensor, way: int) -> NameChoice:
-    """Whether the names of the labels agree with the support set, by leaving one example out at a time.
+    """Choose whether label names are examples: if they agree with the support set in leave-one-out classification.
 
     Each example is classified by the cosines of its encoding to the class means of the other examples, with the names among them and
     without; the lower log loss decides. Where no class has two examples, a class is known by its name only: then the names must rank the

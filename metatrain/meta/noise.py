@@ -1,4 +1,4 @@
-"""What is random in the losses of an episode in meta-training: dropout, learned noise and an information bottleneck.
+"""Randomness in the losses of an episode in meta-training: dropout, learned noise and an information bottleneck.
 
 Every draw is a function of the episode's seed and of where it is made (set, part, inner step), so that all passes over an
 inner step see the same function and the meta-gradient is the gradient of something. Adaptation for use has no noise.
@@ -43,7 +43,7 @@ def check_noise(algorithm: AlgorithmConfig) -> None:
 
 
 def learned(algorithm: AlgorithmConfig, hidden: int) -> Parameters:
-    """Initial values of the noise's own meta-parameters."""
+    """Return initial values of the noise's meta-parameters."""
     made = {}
     if algorithm.meta_dropout:
         made["weight"] = torch.zeros(hidden, hidden)
@@ -54,7 +54,7 @@ def learned(algorithm: AlgorithmConfig, hidden: int) -> Parameters:
 
 
 class Noise:
-    """The draws of one episode; `seed=None`: there are none."""
+    """Random draws of one episode; `seed=None`: there is no noise."""
 
     def __init__(self, algorithm: AlgorithmConfig, seed: int | None):
         self._seed = seed
@@ -63,7 +63,7 @@ class Noise:
         self._dropped = _DROPOUT_IN[algorithm.dropout_in] if algorithm.dropout and seed is not None else ()
 
     def dropout_seed(self, role: int, part: int, step: int, piece: int = 0) -> int | None:
-        """The seed of dropout masks at a place; None: no dropout there."""
+        """Return the seed of dropout masks at a place; None: no dropout there."""
         return _mixed(self._seed, role, part, step, piece) if self._seed is not None and role in self._dropped else None
 
     def perturbed(self, features: Tensor, values: Mapping[str, Tensor], part: int, step: int) -> Tensor:
