@@ -102,7 +102,7 @@ class FewShotModel:
         return Task(self, list(episode.task.label_names), own, threshold)
 
     def load_task(self, path: str | Path) -> Task:
-        """What `Task.save` wrote, for a model with the same weights.
+        """Load a task written by `Task.save`, for a model with the same weights.
 
         Raises:
             UserError: the file cannot be read, or belongs to another model.
@@ -150,7 +150,7 @@ class Task:
         return [NONE if unlike else self.labels[label] for unlike, label in zip(none, logits.argmax(1).tolist())]
 
     def probabilities(self, texts: Iterable[Text]) -> np.ndarray:
-        """Of the labels, shape [texts, labels]; raises what `predict` does."""
+        """Return the label probabilities, [texts, labels]; raises what `predict` raises."""
         texts = _listed(texts)
         return self.model._logits(self.own, texts).softmax(1).numpy() if texts else np.zeros((0, len(self.labels)))
 

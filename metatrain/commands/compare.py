@@ -176,7 +176,7 @@ def _grouped(runs: Sequence[Run]) -> list[Compared]:
 
 
 def _settings(compared: Sequence[Compared]) -> Rows:
-    """Those that differ."""
+    """Return the settings that differ."""
     keys = [key for key in dict.fromkeys(key for each in compared for run in each.runs for key in run.settings) if trains(key)]
     different = [key for key in keys if len({each.setting(key) for each in compared}) > 1]
     return Rows("", ["setting", *(each.letter for each in compared)], [[key, *(each.setting(key) for each in compared)] for key in different])

@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> None:
 
 
 def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
-    """What is found on the machine; then a row for each mode, how far it is from the exact meta-gradient and what it costs, and a check."""
+    """Print the findings on this machine, the error and cost of each meta-gradient mode, and the result of a resume check."""
     from dataclasses import replace
 
     import torch

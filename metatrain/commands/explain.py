@@ -159,7 +159,7 @@ def _uses(key: str, group: str) -> list[tuple[str, str]]:
 
 
 def _value(key: str, path: Path) -> Any:
-    """What a file of a config group itself sets a key to; None: nothing."""
+    """Return the value that a file of a config group sets for a key, or None."""
     from omegaconf import OmegaConf
 
     from metatrain.config.user_folder import current_settings

@@ -130,7 +130,7 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
 
 
 def _alternatives(learner: Learner) -> dict[str, dict[str, Any]]:
-    """Those of `ALTERNATIVES` that are other work than the run's own."""
+    """Return the entries of `ALTERNATIVES` that differ from the settings of the run."""
     if learner.steps(evaluation=False) == 0:
         return {}  # without inner steps, all of them are the same
     recomputes = learner.algorithm.meta_gradient == "exact" and learner.plan.graph_tokens == 0

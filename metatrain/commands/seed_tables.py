@@ -35,7 +35,7 @@ class Rows:
 
 
 def trains(key: str) -> bool:
-    """Whether a setting changes what is trained."""
+    """Return True if a setting affects training."""
     return key.split(".")[0] not in _NOT_TOLD
 
 

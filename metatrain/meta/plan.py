@@ -1,4 +1,4 @@
-"""How meta-gradients are executed: the sizes that bound memory use, and captured CUDA graphs."""
+"""Execution plan of meta-gradients: the sizes that bound memory use, and captured CUDA graphs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ SHARED_TOKENS = 4096
 
 @dataclass(frozen=True)
 class ExecutionPlan:
-    """How many texts, inner steps and episodes are in memory at a time. A plan changes rounding and speed, never the method."""
+    """Number of texts, inner steps and episodes in memory at a time. A plan changes rounding and speed, never the method."""
 
     part_tokens: int = MOST_TOKENS  # of texts that are encoded at once
     graph_tokens: float = math.inf  # exact: support tokens, summed over inner steps, whose activations are stored rather than recomputed
     vectorised: int = 1  # episodes whose meta-gradients are taken in one pass
-    cuda_graphs: CudaGraphs | None = field(default=None, compare=False)  # captures vectorised passes; None: kernels are launched one by one
+    cuda_graphs: CudaGraphs | None = field(default=None, compare=False)  # captures vectorised passes; None: no capture, kernels are launched individually
 
     @property
     def shared_tokens(self) -> int:

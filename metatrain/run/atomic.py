@@ -21,7 +21,7 @@ _OF_RUN = ("run.json", "config.yaml", "overrides.yaml", "metrics.jsonl", "result
 
 
 def place_for(setting: str, name: str, endings: Collection[str] = ()) -> Path:
-    """Where a file is to be written whose name is the value of a setting; its directory is made.
+    """Return the path of an output file named by a setting, and create its directory.
 
     Args:
         endings: of its name, in lower case; empty: any.

@@ -34,7 +34,7 @@ _STATE = "state.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds."""
+    """Contents of a checkpoint."""
 
     tensors: dict[str, dict[str, Tensor]]  # by file: model, optimizer, rng
     state: dict[str, Any]

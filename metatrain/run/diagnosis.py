@@ -1,4 +1,4 @@
-"""What `metatrain doctor` finds on this machine, and how to mend what is wrong with it."""
+"""Findings of `metatrain doctor` on this machine, with remedies."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ RESUME_RUNS = 3  # that `resumes_exactly` starts
 
 
 def resumes_exactly(on_progress: Callable[[], None] = lambda: None) -> Finding:
-    """Whether a run that is stopped and goes on ends with the bytes of one that was not, on this machine and with what is installed."""
+    """Check on this machine, with the installed packages, that a stopped and resumed run ends with the same bytes as an uninterrupted one."""
     settings = ["debug=fast", "outer.steps=4", "checkpoint.every=1", "evaluation.arms=[]", "hardware.threads=1", "hardware.device=cpu", "report=false"]
     with tempfile.TemporaryDirectory(prefix="metatrain-") as folder:
         for arguments, failpoint in (

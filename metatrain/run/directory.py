@@ -153,7 +153,7 @@ class RunDirectory:
         return UserError(f"{self.path} is in use by another process{by}; wait until it finishes, or stop it")
 
     def is_held(self) -> bool:
-        """Whether a process has the run.
+        """Return True if a process holds the lock of the run.
 
         Raises:
             OSError: only its owner may look.

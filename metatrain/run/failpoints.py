@@ -42,7 +42,7 @@ def _nothing(name: str, path: Path | None = None) -> None:
 
 
 def faults(text: str) -> dict[tuple[str, int], str]:
-    """What METATRAIN_FAILPOINTS asks for, by name and passing.
+    """Return the faults in METATRAIN_FAILPOINTS, by name and number of passes.
 
     Raises:
         ValueError: there is no such place or action.

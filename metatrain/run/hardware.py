@@ -109,7 +109,7 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory could not be had; torch has no class for that of a CPU."""
+    """Return True if an error is an out-of-memory error; torch has no exception class for that on a CPU."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
 
 
@@ -174,7 +174,7 @@ def _fast_cpu() -> list[str]:
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
         notes.append("kernels: oneDNN float32 matrix product (disable with hardware.fast_kernels=false)")
     if libc := _glibc():
-        # Freed buffers stay with the process: mapping them anew each step costs a third of the time.
+        # Freed buffers stay with the process: mapping them again in each step costs a third of the time.
         m_trim_threshold, m_mmap_threshold = -1, -3
         libc.mallopt(m_mmap_threshold, 1 << 30)
         libc.mallopt(m_trim_threshold, (1 << 31) - 1)

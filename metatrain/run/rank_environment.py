@@ -1,4 +1,4 @@
-"""What a process learns of its run's other processes from its environment: torchrun's variables, and our own launcher's the same.
+"""Ranks of a run as environment variables: those of torchrun, which our own launcher sets too.
 
 Imports nothing heavy: a launcher needs no torch.
 """
@@ -14,17 +14,17 @@ STORE = "METATRAIN_STORE"  # a file by which the processes of one machine find e
 
 
 def number_of_ranks() -> int:
-    """How many processes the run of this one has."""
+    """Return the number of processes of the run."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_first_rank() -> bool:
-    """Whether this process is the one of its run that tells and writes."""
+    """Return True in the process with rank 0, the only one that prints and writes."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def environment(folder: Path, rank: int, size: int) -> Mapping[str, str]:
-    """Of one of `size` processes on this machine that find each other by a file in `folder`."""
+    """Return the environment of one of `size` processes on this machine, which connect through a file in `folder`."""
     found = {
         **os.environ,
         **{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)},

@@ -55,7 +55,7 @@ class Ranks:
         return int(found)
 
     def gather(self, value: Any) -> list[Any]:
-        """What each rank has, in their order: anything that JSON has."""
+        """Return the values of all ranks in order; each value must be JSON-serialisable."""
         if self.size == 1:
             return [value]
         written = torch.from_numpy(np.frombuffer(json.dumps(value).encode(), dtype=np.uint8).copy())

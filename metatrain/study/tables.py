@@ -19,7 +19,7 @@ _SINGULAR = {"runs": "run", "arms": "arm", "tasks": "task", "seeds": "training s
 
 @dataclass(frozen=True)
 class Cell:
-    """Which results a cell of a table is computed from; None: all of them (tasks, seeds)."""
+    """Selection of the results that a cell of a table is computed from; None: all (tasks, seeds)."""
 
     run: str
     arm: str

@@ -74,7 +74,7 @@ class GradientSum:
             self._ranks.add_slices(self._numbers, numbers, units)
 
     def mean(self, episodes: int) -> Parameters:
-        """The sum over that of so many episodes. All ranks have to come here."""
+        """Return the sum divided by the number of episodes. A collective call: all ranks must make it."""
         if self._ranks.size == 1:
             torch._foreach_mul_(list(self._sum.values()), 1.0 / episodes)
             return self._sum

@@ -1,4 +1,4 @@
-"""Which meta-updates are not taken: those whose gradient is not finite, or far above what is usual."""
+"""Policy that skips meta-updates with a non-finite or unusually large gradient."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _SKIPS = 3  # meta-updates in a row that may be skipped
 
 @dataclass
 class UpdatePolicy:
-    """What the newest meta-gradients were like, in plain values for a checkpoint."""
+    """Norms of recent meta-gradients, as plain values for a checkpoint."""
 
     norms: list[float] = field(default_factory=list)  # of those that were taken
     skipped: int = 0  # in a row that were not
 
     def largest_norm(self, config: OuterConfig) -> float:
-        """Of a meta-gradient that is taken."""
+        """Return the largest gradient norm that is not skipped."""
         if config.spike is None or len(self.norms) < _FEW:
             return math.inf
         return config.spike * statistics.median(self.norms)
 
     def judge(self, config: OuterConfig, step: int, norm: float, not_finite: Sequence[str], say: Callable[[str], None]) -> str | None:
-        """Why the meta-update of this gradient norm is not taken, None if it is; `not_finite`: tasks whose query losses are so.
+        """Return the reason to skip the meta-update with this gradient norm, or None; not_finite: tasks with non-finite query losses.
 
         Raises:
             UserError: it ends the run.
