@@ -25,7 +25,7 @@ from metatrain.meta.text_losses import ENCODINGS, TextLosses
 from metatrain.meta.vectorised import HEADS, MODES, Inputs, VectorisedLosses, VectorisedRule, shape_of
 from metatrain.tasks.encoded_episode import EncodedEpisode
 
-_FIGURES = ("loss_before", "loss_after", "accuracy_before", "accuracy_after")
+FIGURES = ("loss_before", "loss_after", "accuracy_before", "accuracy_after")  # of each episode; meta-training logs their means
 
 
 class Losses(EpisodeLosses, Protocol):
@@ -127,7 +127,7 @@ def vectorised(classifier: FunctionalClassifier, adaptation: Adaptation, episode
         losses = VectorisedLosses(classifier, adaptation.parameters, read[0].names, Inputs(*arguments))
         with_graphs = replace(method, graphs=plan.graphs(losses.support_tokens))
         gradient = meta_gradient(losses, losses.view(), VectorisedRule(adaptation.rule), adaptation.steps, with_graphs).gradient
-        figures = dict(zip(_FIGURES, (*losses.query_losses[:2], *losses.query_accuracies[:2])))
+        figures = dict(zip(FIGURES, (*losses.query_losses[:2], *losses.query_accuracies[:2])))
         return figures | {name: value if name in classifier.sparse else value.sum(0) for name, value in gradient.items()}
 
     if plan.cuda_graphs is None:
@@ -135,7 +135,7 @@ def vectorised(classifier: FunctionalClassifier, adaptation: Adaptation, episode
     else:
         where = tuple(value.data_ptr() for value in adaptation.parameters.values())
         total = plan.cuda_graphs.call(gradients, inputs, (len(read[0].names), str(method), plan, where))
-    figures = [total.pop(name).unbind() for name in _FIGURES]
+    figures = [total.pop(name).unbind() for name in FIGURES]
     sparse = {name: total.pop(name) for name in classifier.sparse if name in total}
     found = []
     for number, (loss_before, loss_after, accuracy_before, accuracy_after) in enumerate(zip(*figures)):

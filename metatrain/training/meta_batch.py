@@ -10,14 +10,13 @@ from metatrain.config.schema import TrainConfig
 from metatrain.gradient.parameters import Parameters
 from metatrain.meta.learner import Learner
 from metatrain.meta.plan import ExecutionPlan
-from metatrain.meta.strategies import OuterGradient
+from metatrain.meta.strategies import FIGURES, OuterGradient
 from metatrain.tasks.encoded_episode import EncodedEpisode
 from metatrain.training.context import RunContext
 from metatrain.training.gradient_sum import GradientSum, rounds
 from metatrain.training.memory_limit import gradients_within_memory
 from metatrain.training.state import TrainState
 
-FIGURES = ("loss_before", "loss_after", "accuracy_before", "accuracy_after")  # of each episode; their means are logged
 _SOLVER_FIGURES = ("residual", "damping")  # of the linear system of an episode with implicit meta-gradients; None with other modes
 Figures = Mapping[str, list[Any]]  # by name, the values of the episodes in order
 

@@ -13,6 +13,7 @@ import torch
 from metatrain.config.schema import TrainConfig
 from metatrain.errors import UserError
 from metatrain.meta.learner import Learner
+from metatrain.meta.strategies import FIGURES
 from metatrain.run import checkpoint
 from metatrain.run.atomic import clear_away
 from metatrain.run.failpoints import failpoint
@@ -26,7 +27,7 @@ from metatrain.tracking.metrics import MetricsLog, read_metrics
 from metatrain.tracking.weights_and_biases import WandbRun
 from metatrain.training.check import check_changes
 from metatrain.training.context import RunContext, StopNow
-from metatrain.training.meta_batch import FIGURES, MetaBatchGradient
+from metatrain.training.meta_batch import MetaBatchGradient
 from metatrain.training.outer import OuterOptimizer
 from metatrain.training.state import TrainState
 from metatrain.training.update_policy import UpdatePolicy
