@@ -30,7 +30,7 @@ from metatrain.gradient.parameters import Parameters
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.models.export import NONE, is_none
 from metatrain.run import hardware
-from metatrain.run.atomic import whole_file
+from metatrain.run.atomic import atomic_file
 from metatrain.run.config import HardwareConfig
 from metatrain.tasks.encoded_episode import encode_episode
 from metatrain.tasks.episodes import given_episode
@@ -158,7 +158,7 @@ class Task:
         """Write the task beside the model: nothing but tensors and the names of the labels."""
         facts = {"format": _FORMAT, "labels": self.labels, "threshold": self.threshold, "model": self.model._fingerprint()}
         tensors = {name: value.contiguous().cpu() for name, value in self.own.items()}
-        with whole_file(Path(path)) as temporary:
+        with atomic_file(Path(path)) as temporary:
             safetensors.torch.save_file(tensors, temporary, metadata={"metatrain": json.dumps(facts, ensure_ascii=False)})
 
 

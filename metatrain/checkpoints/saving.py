@@ -8,7 +8,7 @@ from pathlib import Path
 from metatrain.checkpoints.recipe import FORMAT, Recipe, SavedRecipe
 from metatrain.meta.learner import Learner
 from metatrain.models.export import save_meta_trained
-from metatrain.run.atomic import written_whole
+from metatrain.run.atomic import atomic_directory
 
 
 def save_model(folder: Path, learner: Learner, recipe: Recipe) -> None:
@@ -17,5 +17,5 @@ def save_model(folder: Path, learner: Learner, recipe: Recipe) -> None:
     kept = ("pooling", "normalize", "max_length", "max_target_length", "scratch")
     facts = asdict(SavedRecipe(FORMAT, recipe.model.name, recipe.model, recipe.algorithm, recipe.inner, recipe.episode, recipe.seed))
     facts["model"] = {key: value for key, value in facts["model"].items() if key in kept}
-    with written_whole(folder) as temporary:
+    with atomic_directory(folder) as temporary:
         save_meta_trained(temporary, learner.load_model(), learner.prefix, learned, facts)

@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> None:
 
 
 def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
-    """One evaluation, in a run directory of its own."""
+    """Run one evaluation in a run directory of its own."""
     from metatrain.checkpoints.opening import open_checkpoint, open_joint
     from metatrain.commands.meta_test import MetaTest
     from metatrain.errors import Stopped
@@ -61,7 +61,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.run import hardware
     from metatrain.run.directory import RunDirectory, recorded
     from metatrain.run.hints import shown
-    from metatrain.run.latest import pin
+    from metatrain.run.latest import make_latest, pin
     from metatrain.run.signals import StopRequest
     from metatrain.tracking.console import Display
     from metatrain.training.memory_limit import fit_adaptation
@@ -87,7 +87,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
         for note in (*notes, *task_notes, *tokens.notes(tasks), *names_notes(tasks, opened.learner.algorithm)):
             display.say(note)
 
-        run = RunDirectory.create(path, config, overrides, "evaluate")
+        run = RunDirectory.create(path, config, overrides, "evaluate", is_latest=False)
         display.log_to(run.log)
         with recorded(run), StopRequest() as stop:
             arms = make_arms(names, Learners(opened.learner, opened.untrained(), config.evaluation, joint))
@@ -95,12 +95,13 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
             def give_way() -> None:
                 if stop:
                     done = f"{test.done} of {test.total} episodes were done, and no results were written"
-                    less = "to save time, reduce evaluation.episodes, evaluation.shots or evaluation.arms"
-                    raise Stopped(stop.signal_number or signal.SIGTERM, f"stopped; {done}; {less}")
+                    remedy = "to save time, reduce evaluation.episodes, evaluation.shots or evaluation.arms"
+                    raise Stopped(stop.signal_number or signal.SIGTERM, f"stopped; {done}; {remedy}")
 
             setup = Setup(tasks, tokens, opened.episode, config.evaluation, config.evaluation.seed_of(config.seed), _validation_tasks(names, opened.config))
             test = MetaTest(arms, setup, run, display, give_way)
             _, scores = test.results(checkpoint=opened.name)
+            make_latest(run.path, "evaluate")  # only now: a stopped evaluation has no results
             display.say(f"results: {shown(run.results)}")
             if config.report:
                 test.analyse(scores)
@@ -109,7 +110,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
 
 
 def _validation_tasks(arms: Sequence[str], trained: TrainConfig | None) -> tuple[Task, ...]:
-    """The run's meta-validation tasks, for arms that choose something by them."""
+    """Return the meta-validation tasks of the run, for arms that choose a setting on them."""
     from metatrain.tasks.distribution import load_tasks
 
     if trained is None or not any(name.startswith("full_finetune") for name in arms):
@@ -118,7 +119,7 @@ def _validation_tasks(arms: Sequence[str], trained: TrainConfig | None) -> tuple
 
 
 def _test_tasks(config: EvaluateConfig, trained: TrainConfig | None) -> tuple[tuple[Task, ...], tuple[str, ...]]:
-    """The meta-test tasks, without texts that the model was trained on, and what there is to say about them."""
+    """Return the meta-test tasks without texts that the model was trained on, and notes for the user."""
     from metatrain.errors import UserError
     from metatrain.tasks.audit import without_seen
     from metatrain.tasks.distribution import load_tasks
@@ -130,7 +131,7 @@ def _test_tasks(config: EvaluateConfig, trained: TrainConfig | None) -> tuple[tu
         raise UserError(f"checkpoint={config.checkpoint} is not a run, so it has no tasks; add tasks=reviews, or tasks=files tasks.path=...")
     named = config.tasks.meta_test
     if not named.tasks and not named.files:
-        named.tasks = ["*"]  # files that say nothing about splits are all to be tested on
+        named.tasks = ["*"]  # without stated splits, test on all files
     tasks = load_tasks(config.tasks, config.seed, splits=("meta_test",))
     if trained is None:
         return tasks.meta_test, tasks.notes

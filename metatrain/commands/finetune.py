@@ -87,7 +87,7 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.models.export import save_finetuned
     from metatrain.report.page import write_report
     from metatrain.run import hardware
-    from metatrain.run.atomic import write_json, written_whole
+    from metatrain.run.atomic import atomic_directory, write_json
     from metatrain.run.directory import RunDirectory, recorded
     from metatrain.run.hints import shown, typed_setting
     from metatrain.run.latest import pin
@@ -123,7 +123,7 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
             labels = None if task.targets is not None else list(task.label_names)
             found = _adapt(learner, examples, config.oos_false_rejection_rate, display)
             results = {"format": 1, "labels": labels, **found.results}
-            with written_whole(run.model) as folder:
+            with atomic_directory(run.model) as folder:
                 model = learner.functional.write_to_model(found.parameters)
                 columns = {"text": config.data.text, **({"pair": config.data.pair} if config.data.pair else {})}
                 kind = save_finetuned(folder, model, found.parameters, labels, found.threshold, None if task.of_pictures else columns, found.context)

@@ -23,7 +23,7 @@ from metatrain.meta.algorithm import check_algorithm
 from metatrain.meta.learner import Learner
 from metatrain.models.pretrained import save_tokenizer
 from metatrain.run import hardware
-from metatrain.run.atomic import write_text, written_whole
+from metatrain.run.atomic import atomic_directory, write_text
 from metatrain.run.directory import RunDirectory, recorded
 from metatrain.run.failpoints import failpoint
 from metatrain.run.hints import shown, typed_setting
@@ -74,7 +74,7 @@ def meta_train(job: Job) -> None:
         run = _opened(job, config, ranks, display, work)
         with StopRequest() as stop:
             if ranks.first and learner.model.new_tokenizer:
-                with written_whole(run.tokenizer) as folder:
+                with atomic_directory(run.tokenizer) as folder:
                     save_tokenizer(learner.model.tokenizer, folder)
             ranks.wait()
             context = RunContext(run, display, stop, ranks)

@@ -75,6 +75,7 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.tasks.encoded_episode import encode_episode
     from metatrain.tasks.episodes import training_episode
     from metatrain.tracking.console import Display
+    from metatrain.tracking.durations import duration
     from metatrain.training.check import check_needs, check_training
     from metatrain.training.memory_limit import fit_memory
 
@@ -113,7 +114,7 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
         for column in ("", "seconds", "total", "memory MB"):
             table.add_column(column, justify="right" if column else "left")
         for name, seconds, memory in rows:
-            table.add_row(name, f"{seconds:.2f}", _time(seconds * config.outer.steps), f"{memory / 1e6:,.0f}")
+            table.add_row(name, f"{seconds:.2f}", duration(seconds * config.outer.steps), f"{memory / 1e6:,.0f}")
         display.table(table)
         if learner.steps(evaluation=False) == 0:
             display.say("no cheaper alternative: nothing adapts in meta-training (inner.steps=0)")
@@ -124,7 +125,7 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
             parts = len(learner.groups(episodes)) if config.hardware.reduce == "ordered" else len(episodes)
             training, seconds = training * math.ceil(parts / processes) / parts, seconds / processes
         each = f" with {processes} processes" if processes > 1 else ""
-        display.say(f"total: {_time(training + seconds)}{each}, of which {_time(seconds)} for validation and the meta-test")
+        display.say(f"total: {duration(training + seconds)}{each}, of which {duration(seconds)} for validation and the meta-test")
         display.say(f"peak memory: about {hardware.peak_memory(device) / 1e9:.1f} GB")
         display.say(f"disk: {_disk(config, learner) / 1e6:,.0f} MB for checkpoints and the model")
 
@@ -190,8 +191,3 @@ def _disk(config: TrainConfig, learner: Learner) -> int:
     trained = sum(value.numel() * value.element_size() for value in learner.parameters.values())
     model = sum(value.numel() * value.element_size() for value in learner.model.parameters())
     return 3 * trained * (config.checkpoint.keep + (1 if config.validation.every else 0)) + model
-
-
-def _time(seconds: float) -> str:
-    minutes, hours = seconds / 60, seconds / 3600
-    return f"{seconds:.0f} s" if seconds < 100 else f"{minutes:.0f} min" if minutes < 100 else f"{hours:.1f} h"

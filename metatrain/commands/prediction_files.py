@@ -16,7 +16,7 @@ import pyarrow
 import pyarrow.parquet
 
 from metatrain.errors import UserError
-from metatrain.run.atomic import place_for, whole_file
+from metatrain.run.atomic import atomic_file, place_for
 from metatrain.tasks.labels import as_text
 from metatrain.tasks.rows import Number, Other, format_of
 from metatrain.tasks.texts import PAIR, is_picture, path_of
@@ -104,7 +104,7 @@ def _write_parquet(path: Path, fields: Sequence[str], source: Path | None, predi
             kind = pyarrow.float64() if name.endswith("probability") else pyarrow.string()
             added = pyarrow.array(values, kind)
             table = table.append_column(name, added) if table.num_columns else pyarrow.table({name: added})
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         pyarrow.parquet.write_table(table, temporary)
     return table.num_rows
 
@@ -139,7 +139,7 @@ def _json(value: Any) -> str:
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[str]]:
     """A text file that takes its place when it is complete, compressed if its name says so."""
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         is_compressed = path.name.lower().endswith(".gz")
         with gzip.open(temporary, "wt", encoding="utf-8", newline="") if is_compressed else temporary.open("w", encoding="utf-8", newline="") as file:
             yield file

@@ -18,6 +18,7 @@ from metatrain.report.charts import Chart, charts
 from metatrain.report.record import Record, read
 from metatrain.run.atomic import write_text
 from metatrain.tracking.console import result_rows, verdict_lines
+from metatrain.tracking.durations import duration
 from metatrain.tracking.metrics import validation_scores
 from metatrain.tracking.weights_and_biases import Attached
 
@@ -128,7 +129,7 @@ def _headline(record: Record) -> list[tuple[str, str, str]]:
     seconds = sum(each.get("seconds", 0.0) for each in record.timings)
     if seconds:
         updates = max(each["step"] for each in record.timings)
-        found.append((_duration(seconds), "meta-training time", f"{updates} meta-updates"))
+        found.append((duration(seconds), "meta-training time", f"{updates} meta-updates"))
     return found
 
 
@@ -167,9 +168,3 @@ def _facts(record: Record) -> Any:
     yield "run directory", record.path
     if facts.get("resumed_with"):
         yield "resumed with", " ".join(facts["resumed_with"])
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

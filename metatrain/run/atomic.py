@@ -1,4 +1,4 @@
-"""Files and directories that a reader sees as they were or as they are to be, never half written."""
+"""Atomic writes: a reader sees a file or directory either as it was before or complete."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def place_for(setting: str, name: str, endings: Collection[str] = ()) -> Path:
     """Return the path of an output file named by a setting, and create its directory.
 
     Args:
-        endings: of its name, in lower case; empty: any.
+        endings: allowed file name extensions, in lower case; empty: any.
 
     Raises:
-        UserError: no file can be there, or it is one by which a run is known.
+        UserError: no file can be written there, or it is a file of a run.
     """
     path = local_path(name)
     if path.is_dir():
@@ -41,10 +41,10 @@ def place_for(setting: str, name: str, endings: Collection[str] = ()) -> Path:
 
 
 def folder_for(setting: str, name: str) -> Path:
-    """The directory whose name is the value of a setting, made if it is not there.
+    """Return the directory that a setting names; create it if it does not exist.
 
     Raises:
-        UserError: none can be there.
+        UserError: it cannot be created.
     """
     path = local_path(name)
     _make(path, setting, name)
@@ -59,14 +59,14 @@ def _make(folder: Path, setting: str, name: str) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole, and to the disk."""
+    """Write a file atomically, and flush it to the disk."""
     write_lines(path, [text])
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> int:
-    """As `write_text`, line by line; each brings its end. Returns how many there were."""
+    """Write lines, each with its line end, atomically; return their number."""
     number = 0
-    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         for line in lines:
             file.write(line)
             number += 1
@@ -74,19 +74,20 @@ def write_lines(path: Path, lines: Iterable[str]) -> int:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON with sorted keys, atomically."""
     write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A file to write into, which takes the place of `path` only when the work inside has succeeded."""
-    if path.exists() and not path.is_file():  # a terminal or a pipe (/dev/stdout, say), whose place nothing can take
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary file that replaces `path` when the block ends without an error."""
+    if path.exists() and not path.is_file():  # a terminal or a pipe, such as /dev/stdout, cannot be replaced
         yield path
         return
-    path = path.resolve()  # of a link, what it points to
+    path = path.resolve()  # writes through a link
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.touch()
-    allowed = temporary.stat().st_mode  # what the umask leaves; safetensors makes files for their owner's eyes alone
+    allowed = temporary.stat().st_mode  # permissions by the umask; safetensors creates files that only the owner can read
     try:
         yield temporary
         temporary.chmod(allowed)
@@ -98,8 +99,8 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def written_whole(folder: Path) -> Iterator[Path]:
-    """A directory to write into, which takes the place of `folder` only when the work inside has succeeded."""
+def atomic_directory(folder: Path) -> Iterator[Path]:
+    """Yield a temporary directory that replaces `folder` when the block ends without an error."""
     temporary = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -110,19 +111,19 @@ def written_whole(folder: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    put_in_place(temporary, folder)
+    move_into_place(temporary, folder)
 
 
 def unfinished(parent: Path) -> Path:
-    """A new directory beside those of `parent`, to be put in place when it is whole."""
+    """Create a temporary directory in `parent`, to be moved into place when it is complete."""
     temporary = parent / f"{_UNFINISHED}{uuid.uuid4().hex}"
     temporary.mkdir(parents=True)
     return temporary
 
 
-def put_in_place(temporary: Path, final: Path) -> None:
-    """Give a directory that is whole its name; one that has it already is set aside before, and removed after."""
-    allowed = temporary.stat().st_mode & 0o666  # what the umask leaves; safetensors makes files for their owner's eyes alone
+def move_into_place(temporary: Path, final: Path) -> None:
+    """Rename a complete directory to its final name; an existing one is moved aside before, and removed after."""
+    allowed = temporary.stat().st_mode & 0o666  # permissions by the umask; safetensors creates files that only the owner can read
     for path in temporary.rglob("*"):
         if path.is_file():
             path.chmod(allowed)
@@ -137,7 +138,7 @@ def put_in_place(temporary: Path, final: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a directory: at once from sight, so that nobody takes what is left of it for all of it."""
+    """Remove a directory. It is renamed first, so that no reader sees a part of it."""
     old = _aside(folder)
     failpoint("remove.aside")
     shutil.rmtree(old)
@@ -145,7 +146,7 @@ def remove(folder: Path) -> None:
 
 
 def clear_away(parent: Path) -> None:
-    """Remove what interrupted saves and removals have left in a directory."""
+    """Remove the temporary directories that interrupted saves and removals have left in `parent`."""
     for pattern in (f"{_UNFINISHED}*", f"{_ASIDE}*"):
         for path in parent.glob(pattern):
             shutil.rmtree(path)
@@ -158,7 +159,7 @@ def _aside(folder: Path) -> Path:
 
 
 def flush(path: Path) -> None:
-    """Have a file, or a directory's list of files, written to the disk."""
+    """Flush a file, or the entries of a directory, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

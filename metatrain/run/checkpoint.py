@@ -1,7 +1,7 @@
-"""Checkpoints: directories that appear whole or not at all, and are believed only if every byte is as written.
+"""Checkpoints: directories that are written atomically and verified byte by byte when read.
 
 `step-00001234/` holds safetensors and JSON files and, written last, MANIFEST.json with the size and sha256 of each.
-It is written under a temporary name, flushed to the disk and renamed.
+It is written under a temporary name, flushed to the disk, and renamed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from metatrain.errors import RestartableError, UserError, is_disk_full
-from metatrain.run.atomic import clear_away, flush, put_in_place, remove, unfinished
+from metatrain.run.atomic import clear_away, flush, move_into_place, remove, unfinished
 from metatrain.run.failpoints import failpoint
 from metatrain.run.hints import resume_command
 
@@ -49,7 +49,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], s
     """Write `folder/step-XXXXXXXX`, replacing one of the same step only once the new one is complete.
 
     Raises:
-        RestartableError: the disk is full; what was there before is as it was.
+        RestartableError: the disk is full; earlier checkpoints are unchanged.
     """
     final = folder / f"step-{step:08d}"
     try:
@@ -57,9 +57,9 @@ def save(folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], s
         temporary = unfinished(folder)
         try:
             _write(temporary, tensors, state)
-            put_in_place(temporary, final)
+            move_into_place(temporary, final)
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)  # nothing is there any more if all went well
+            shutil.rmtree(temporary, ignore_errors=True)  # after an error; otherwise it has been renamed
     except (OSError, safetensors.SafetensorError) as error:
         if is_disk_full(error):
             raise RestartableError(f"no space for the checkpoint of step {step}: {error}; free some space, then: {resume_command(folder.parent)}") from error
@@ -86,10 +86,10 @@ def _write(temporary: Path, tensors: Mapping[str, Mapping[str, Tensor]], state: 
 
 
 def load(path: Path) -> Checkpoint:
-    """Read one checkpoint after verifying every file against the manifest.
+    """Read a checkpoint after verifying every file against the manifest.
 
     Raises:
-        BrokenCheckpoint: something is missing, changed, or of a newer format.
+        BrokenCheckpoint: a file is missing or has changed, or the format is newer.
     """
     _verify(path)
     try:
@@ -101,7 +101,7 @@ def load(path: Path) -> Checkpoint:
 
 
 def _verify(path: Path) -> None:
-    """Raises: BrokenCheckpoint: something is missing, changed, or of a newer format."""
+    """Raises: BrokenCheckpoint: a file is missing or has changed, or the format is newer."""
     try:
         text = (path / MANIFEST).read_text()
         manifest = json.loads(text)
@@ -118,12 +118,12 @@ def _verify(path: Path) -> None:
 
 
 def steps(folder: Path) -> list[Path]:
-    """Checkpoint directories, oldest first; unfinished and set-aside ones are not among them."""
+    """Return the checkpoint directories, oldest first, without temporary and broken ones."""
     return sorted(path for path in folder.glob("step-*") if path.is_dir() and path.name[5:].isdigit())
 
 
 def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that verifies, and a warning for each broken one, which is set aside."""
+    """Return the newest checkpoint that verifies, and a warning for each broken one, which is renamed."""
     warnings: list[str] = []
     for path in reversed(steps(folder)):
         try:
@@ -136,7 +136,7 @@ def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def newest_state(folder: Path) -> dict[str, Any]:
-    """Return what the newest checkpoint says beside its tensors, unverified; nothing if there is none that can be read."""
+    """Return the unverified state of the newest checkpoint, empty if there is none that can be read."""
     try:
         return json.loads((steps(folder)[-1] / _STATE).read_text(encoding="utf-8"))
     except (IndexError, OSError, ValueError):
@@ -144,7 +144,7 @@ def newest_state(folder: Path) -> dict[str, Any]:
 
 
 def load_for_use(folder: Path, step: int) -> Checkpoint:
-    """One checkpoint that must be there.
+    """Read a checkpoint that must exist.
 
     Raises:
         UserError: it is missing or broken.
@@ -175,10 +175,10 @@ def copy_parameters(found: Checkpoint, parameters: Mapping[str, Tensor]) -> None
 
 
 def prune(folder: Path, keep: int, best: int | None) -> None:
-    """Remove all but the newest `keep` checkpoints and the best, and what an interrupted save left behind.
+    """Remove all checkpoints but the newest `keep` and the best, and leftovers of interrupted saves.
 
     Raises:
-        BrokenCheckpoint: the newest does not verify, and so nothing is removed.
+        BrokenCheckpoint: the newest does not verify; nothing is removed.
     """
     found = steps(folder)
     if found:

@@ -1,4 +1,4 @@
-"""A run directory: what was asked for, what happened, and where everything of the run lies."""
+"""Run directory: settings, record and files of a run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from metatrain.errors import RestartableError, Stopped, UserError, is_disk_full
 from metatrain.paths import local_path
 from metatrain.run.atomic import write_json, write_text
 from metatrain.run.hints import resume_command, shown
-from metatrain.run.latest import DEBUG, announce, latest
+from metatrain.run.latest import DEBUG, latest, link_elsewhere, make_latest
 from metatrain.run.relative_paths import located
 from metatrain.tracking.metrics import read_metrics
 from metatrain.version import __version__
@@ -43,7 +43,7 @@ _SECRET_WORDS = ("token", "api_key", "password", "secret")
 
 
 class RunDirectory:
-    """Paths of a run and its small files. All files appear whole or not at all, except logs, which grow."""
+    """Paths of a run, and its small files. All files are written atomically, except logs, which are appended to."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -52,16 +52,18 @@ class RunDirectory:
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
         self.model = path / "model"
-        self.tokenizer = path / "tokenizer"  # of a model with random weights, made from the training tasks
+        self.tokenizer = path / "tokenizer"  # learned from the training tasks, for a randomly initialised model
         self.results = path / "results.json"
-        self.analysis = path / "analysis.json"  # a closer look at the meta-test, for the report
+        self.analysis = path / "analysis.json"  # analysis of the meta-test, for the report
         self.report = path / "report.html"
         self.log = path / "run.log"
-        self._lock = FileLock(path / ".lock")  # of the operating system, which lets go of it when the process ends, however it ends
+        self._lock = FileLock(path / ".lock")  # released by the operating system when the process ends, for whatever reason
 
     @classmethod
-    def create(cls, path: Path, config: Any, overrides: list[str], command: str, of_search: bool = False) -> RunDirectory:
-        """Start a new run in `path`, and make the links to it below outputs/ unless it is a trial of a search.
+    def create(cls, path: Path, config: Any, overrides: list[str], command: str, of_search: bool = False, is_latest: bool = True) -> RunDirectory:
+        """Create the directory of a new run.
+
+        of_search: a trial of a search, which gets no links below outputs/. is_latest: make it `latest` now; else `make_latest` does.
 
         Raises:
             UserError: the directory holds another run or anything else, or cannot be written.
@@ -72,10 +74,10 @@ class RunDirectory:
             run.path.mkdir(parents=True, exist_ok=True)
             run._check_new(command)
             run.lock()
-            if run.config.exists():  # another process was faster
+            if run.config.exists():  # another process has created the run meanwhile
                 run.unlock()
                 run._check_new(command)
-            # config.yaml is last: without it a directory is no run yet, and run.json says whose it is to be.
+            # config.yaml is written last: a directory without it is not a run yet.
             facts = {"directory": str(Path.cwd()), **({DEBUG: True} if debug else {})}
             run.update(command=command, process=_process(), started=_now(), seed=config.seed, versions=_versions(), git=_git_revision(), **facts)
             write_text(run.path / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create([_redacted(item) for item in overrides])))
@@ -85,7 +87,9 @@ class RunDirectory:
                 raise
             raise UserError(f"hydra.run.dir={path} cannot be written: {error.strerror}; choose another with hydra.run.dir=DIR") from error
         if not of_search:
-            announce(run.path, command, debug)
+            link_elsewhere(run.path)
+            if is_latest:
+                make_latest(run.path, command, debug)
         return run
 
     @classmethod
@@ -137,10 +141,10 @@ class RunDirectory:
         self.update(versions=_versions(), **({"resumed_with": [*record.get("resumed_with", []), *overrides]} if overrides else {}))
 
     def lock(self) -> None:
-        """Keep other processes out of the run until `unlock`, or the end of this one.
+        """Lock the run against other processes, until `unlock` or the end of this process.
 
         Raises:
-            UserError: another process has it.
+            UserError: another process holds the lock.
         """
         try:
             self._lock.acquire(timeout=0)
@@ -156,7 +160,7 @@ class RunDirectory:
         """Return True if a process holds the lock of the run.
 
         Raises:
-            OSError: only its owner may look.
+            OSError: the lock belongs to another user.
         """
         try:
             self._lock.acquire(timeout=0)
@@ -169,7 +173,7 @@ class RunDirectory:
         self._lock.release(force=True)
 
     def with_tokenizer(self, config: Any) -> Any:
-        """The run's settings (those of `train`), with its own tokenizer if it has made one."""
+        """Return the settings of `train` with the tokenizer of the run, if it has learned one."""
         if not self.tokenizer.is_dir():
             return config
         return replace(config, model=replace(config.model, tokenizer=str(self.tokenizer)))
@@ -189,23 +193,24 @@ class RunDirectory:
         write_json(self.record, {**self.read_record(), **facts})
 
     def _write_config(self, config: Any) -> None:
-        """Write the settings, in which no reference is left: what looks like one is part of a name or text."""
+        """Write the resolved settings; text that looks like an interpolation is escaped."""
         write_text(self.config, OmegaConf.to_yaml(OmegaConf.create(escaped(asdict(config)))))
 
     def located(self, config: Any, keep: Collection[str] = ()) -> Any:
-        """Return settings of this run with relative paths of where it was started, but for the settings `keep`, as seen from here."""
+        """Return settings of this run with relative paths resolved against the directory where it was started, except the settings `keep`."""
         directory = self.read_record().get("directory")
         return config if directory is None else located(config, Path(directory), keep)
 
     def load_config(self, schema: type) -> Any:
-        """The saved configuration of a run of `train`, as an object of `schema`; relative paths are of where the run was started.
+        """Return the saved configuration of a run of `train` as an object of `schema`, with paths resolved as in `located`.
 
         Raises:
-            UserError: it is a run of another command, or its configuration cannot be read or does not fit.
+            UserError: it is a run of another command, or its configuration cannot be read or does not fit the schema.
         """
         command = self.read_record().get("command", "train")
         if command != "train":
-            raise UserError(f"{shown(self.path)} is a run of metatrain {command}; a run of metatrain train is required: metatrain ls runs lists your runs")
+            use = f"to use its model, write checkpoint={shown(self.model)}; " if command == "finetune" and self.model.is_dir() else ""
+            raise UserError(f"{shown(self.path)} is a run of metatrain {command}; a run of metatrain train is required: {use}metatrain ls runs lists your runs")
         try:
             return self.located(OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), current_settings(OmegaConf.load(self.config))[0])))
         except (OmegaConfBaseException, YAMLError) as error:
@@ -214,7 +219,7 @@ class RunDirectory:
 
 @contextmanager
 def recorded(run: RunDirectory) -> Iterator[None]:
-    """Record in run.json how the work inside ends, and let go of the run. A process that is killed leaves `running` there."""
+    """Record in run.json how the block ends, and unlock the run. A killed process leaves the state `running`."""
     state, code = "crashed", 1
     run.update(state="running", process=_process(), exit=None)
     try:
@@ -231,7 +236,7 @@ def recorded(run: RunDirectory) -> Iterator[None]:
             raise
         state, code = "failed", RestartableError.exit_code
         if run.read_record().get("command") != "train":
-            raise  # it is started again
+            raise  # other commands start from scratch
         raise RestartableError(f"the disk is full: {error}; free some space, then: {resume_command(run.path)}") from error
     finally:
         run.update(state=state, exit=code, ended=_now())

@@ -24,11 +24,15 @@ def latest(command: str) -> Path:
     return _OUTPUTS / f".latest-{command}"
 
 
-def announce(path: Path, command: str, debug: bool) -> None:
-    """Make the links of a new run. `outputs/latest` is the newest of all."""
+def make_latest(path: Path, command: str, debug: bool = False) -> None:
+    """Point `outputs/latest`, and the link of the command, to a new run."""
     point(_OUTPUTS / "latest", path)
     if not (debug and latest(command).exists() and not _is_debug(latest(command))):
         point(latest(command), path)
+
+
+def link_elsewhere(path: Path) -> None:
+    """Link a run that is not below outputs/, so that `metatrain ls runs` lists it."""
     if not path.is_relative_to(_OUTPUTS.resolve()):
         point(_ELSEWHERE / hashlib.sha256(os.fsencode(path)).hexdigest()[:16], path)
 

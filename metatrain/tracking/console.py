@@ -17,6 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from metatrain.tracking.durations import duration
+
 MODE = "METATRAIN_CONSOLE"  # environment variable with the output mode: auto, quiet or json
 _CURVE = 60  # maximum number of validations on the live curve
 _SHOWN_TASKS = 6  # number of validation tasks in the live display
@@ -139,7 +141,7 @@ class Display:
             self._last_plain = now
             left = seconds / max(1, done) * (self._total - self._done)
             numbers = "  ".join(f"{name} {value}" for name, value in self._facts.items())
-            line = f"{self._title} {self._done}/{self._total}  {numbers}  remaining {_clock(left)}  {_rate(done / seconds if seconds else None)}".rstrip()
+            line = f"{self._title} {self._done}/{self._total}  {numbers}  remaining {duration(left)}  {_rate(done / seconds if seconds else None)}".rstrip()
             if self.mode == "json":
                 self._write(line)
                 self._object(job=self._title, done=self._done, total=self._total, seconds_left=round(left), **self._facts)
@@ -325,9 +327,3 @@ def _interval(comparison: Mapping[str, Any]) -> str:
     """Return the interval of a difference, in percentage points."""
     low, high = comparison["ci95"]
     return f"[{100 * low:+.1f}, {100 * high:+.1f}]"
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from metatrain.errors import Stopped, UserError
-from metatrain.run.atomic import write_text, written_whole
+from metatrain.run.atomic import atomic_directory, write_text
 from metatrain.run.directory import RunDirectory, recorded
-from metatrain.run.latest import pin, pinned
+from metatrain.run.latest import latest, make_latest, pin, pinned
 
 
 @dataclass
@@ -74,6 +74,18 @@ def test_a_saved_configuration_is_checked_when_it_is_read():
 def test_only_training_has_what_training_goes_on_with():
     with pytest.raises(UserError, match="outputs/finetune/a is a run of metatrain finetune; a run of metatrain train is required"):
         create("a", "finetune").load_config(Config)
+    run = create("b", "finetune")
+    run.model.mkdir()
+    with pytest.raises(UserError, match="to use its model, write checkpoint=outputs/finetune/b/model; "):
+        run.load_config(Config)
+
+
+def test_a_run_can_become_the_latest_when_it_has_results():
+    first = create("a", "evaluate")
+    second = RunDirectory.create(Path("outputs/evaluate/b"), Config(), [], "evaluate", is_latest=False)
+    assert Path("outputs/latest").resolve() == first.path
+    make_latest(second.path, "evaluate")
+    assert Path("outputs/latest").resolve() == latest("evaluate").resolve() == second.path
 
 
 def test_a_run_is_made_only_where_nothing_is(tmp_path):
@@ -160,13 +172,13 @@ def test_how_a_run_ended_is_recorded(raised, state, code):
 
 def test_a_directory_is_replaced_whole_or_not_at_all(tmp_path):
     folder = tmp_path / "model"
-    with written_whole(folder) as inside:
+    with atomic_directory(folder) as inside:
         (inside / "a").write_text("old")
-    with pytest.raises(ZeroDivisionError), written_whole(folder) as inside:
+    with pytest.raises(ZeroDivisionError), atomic_directory(folder) as inside:
         (inside / "a").write_text("half")
         raise ZeroDivisionError
     assert (folder / "a").read_text() == "old"
-    with written_whole(folder) as inside:
+    with atomic_directory(folder) as inside:
         (inside / "b").write_text("new")
     assert [path.name for path in folder.iterdir()] == ["b"]
 
@@ -174,7 +186,7 @@ def test_a_directory_is_replaced_whole_or_not_at_all(tmp_path):
 def test_what_is_written_can_be_read_by_whom_the_umask_allows(tmp_path):
     before = os.umask(0o027)
     try:
-        with written_whole(tmp_path / "model") as inside:
+        with atomic_directory(tmp_path / "model") as inside:
             (inside / "weights").touch(0o600)
     finally:
         os.umask(before)

@@ -52,7 +52,7 @@ def test_progress_without_a_terminal_is_plain_lines(capsys):
         display.show({"validation": "0.7"})
         display.advance({"loss": "0.5"})
         display.advance()
-    assert "meta-training 2/2  validation 0.7  loss 0.5  remaining 0:00" in capsys.readouterr().out
+    assert "meta-training 2/2  validation 0.7  loss 0.5  remaining 0 s" in capsys.readouterr().out
 
 
 def test_quiet_and_json(capsys, monkeypatch, tmp_path):
