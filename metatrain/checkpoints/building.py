@@ -15,16 +15,16 @@ from metatrain.meta.learner import Learner
 from metatrain.models import adapters
 from metatrain.models.encoder import Encoder, load_encoder
 from metatrain.models.heads import IN_CONTEXT, LANGUAGE
+from metatrain.models.images import ImageEncoder, is_image_model, load_image_encoder
 from metatrain.models.language_loading import load_language_model
 from metatrain.models.language_model import LanguageModel
-from metatrain.models.pictures import PictureEncoder, is_of_pictures, load_picture_encoder
 from metatrain.models.pretrained import check_remote_code
 from metatrain.paths import local_path
 
 BUILT_IN = ("minilm", "tiny")  # names of models that come with metatrain
 
 
-def make_learner(model: Encoder | PictureEncoder | LanguageModel, recipe: Recipe) -> Learner:
+def make_learner(model: Encoder | ImageEncoder | LanguageModel, recipe: Recipe) -> Learner:
     """Return the learner of a recipe for a loaded model."""
     if isinstance(model, LanguageModel):
         return LanguageLearner(model, recipe.algorithm, recipe.inner)
@@ -47,8 +47,8 @@ def build_learner(
         say(f"model: loading {recipe.model.name} from the hub or its local cache")  # may take minutes
     if algorithm.head in LANGUAGE:
         model, notes = load_language_model(recipe.model, second_order, dtype, texts, algorithm.head == IN_CONTEXT)
-    elif is_of_pictures(recipe.model):
-        model, notes = load_picture_encoder(recipe.model, second_order, dtype, texts)
+    elif is_image_model(recipe.model):
+        model, notes = load_image_encoder(recipe.model, second_order, dtype, texts)
     else:
         model, notes = load_encoder(recipe.model, second_order, dtype)
     if algorithm.adapt in adapters.KINDS:

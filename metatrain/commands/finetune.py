@@ -126,7 +126,7 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
             with atomic_directory(run.model) as folder:
                 model = learner.functional.write_to_model(found.parameters)
                 columns = {"text": config.data.text, **({"pair": config.data.pair} if config.data.pair else {})}
-                kind = save_finetuned(folder, model, found.parameters, labels, found.threshold, None if task.of_pictures else columns, found.context)
+                kind = save_finetuned(folder, model, found.parameters, labels, found.threshold, None if task.of_images else columns, found.context)
                 (folder / "README.md").write_text(finetuned_card(config.checkpoint, results, kind, config.seed, __version__), encoding="utf-8")
             write_json(run.results, results)
             if config.report:
@@ -135,7 +135,7 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
             display.say(f"model: {shown(run.model)} (loads with {kind})")
             if config.report:
                 display.say(f"report: {shown(run.report)}")
-            what = "data=PICTURE" if task.of_pictures else "data=FILE" if config.data.pair else 'text="..."'
+            what = "data=IMAGE" if task.of_images else "data=FILE" if config.data.pair else 'text="..."'
             display.say(f"next: metatrain predict {typed_setting('model', run.model)} {what}")
 
 
@@ -147,7 +147,7 @@ def _adapt(learner: Learner, examples: Examples, none: float | None, display: Di
     from metatrain.commands.finetune_results import Adapted, cross_validation, held_out_results, logistic_regression, rejected_share, warn_of_loss
     from metatrain.meta.encoder_learner import EncoderLearner
     from metatrain.meta.language_learner import LanguageLearner
-    from metatrain.models.writer import after_context
+    from metatrain.models.generation import after_context
     from metatrain.tasks.encoded_episode import encode_episode
 
     episode, context = examples.episode, None
@@ -205,13 +205,13 @@ def _read(data: DataConfig, strangers: bool, say: Callable[[str], None]) -> Exam
     from metatrain.paths import local_path
     from metatrain.tasks.episodes import given_episode
     from metatrain.tasks.files import Columns, read_file
-    from metatrain.tasks.sources import pictures_of
+    from metatrain.tasks.sources import images_of
 
     columns = Columns(data.text, data.label, pair=data.pair, target=data.target)
 
     def read(setting: str, name: str) -> Table:
         where = local_path(name)
-        table = pictures_of(where, setting) if where.is_dir() else read_file(where, columns)
+        table = images_of(where, setting) if where.is_dir() else read_file(where, columns)
         for note in table.notes:
             say(note)
         return table
@@ -253,11 +253,11 @@ def _test_rows(train: Table, test: Table, labels: Sequence[str] | None, say: Cal
     from metatrain.errors import UserError
     from metatrain.tasks.audit import seen_rows
     from metatrain.tasks.files import line_of
-    from metatrain.tasks.texts import is_picture, path_of
+    from metatrain.tasks.texts import is_image, path_of
 
     for row, (text, label) in enumerate(zip(test.texts, test.labels)):
         if labels is not None and label not in labels:
-            place = path_of(text) if is_picture(text) else f"{test.source}:{line_of(Path(test.source), row)}"
+            place = path_of(text) if is_image(text) else f"{test.source}:{line_of(Path(test.source), row)}"
             remedy = "use the same labels in both files, or set oos_false_rejection_rate=0.05 to treat texts with other labels as out of scope"
             raise UserError(f"{place}: label {label!r} is not in the training examples; their labels are {', '.join(labels)}; {remedy}")
     seen, warnings = seen_rows(train, test)

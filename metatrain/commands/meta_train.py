@@ -201,10 +201,10 @@ def _meta_test(prepared: Prepared, recipe: Recipe, trainer: Trainer, context: Ru
 
 def _examples(tasks: Sequence[Task]) -> str:
     """Return the settings with which `finetune` reads examples of a task like these."""
-    if all(task.of_pictures for task in tasks):
-        return "data.train=YOUR_PICTURES"  # a folder, LABEL/FILE
+    if all(task.of_images for task in tasks):
+        return "data.train=YOUR_IMAGES"  # a folder, LABEL/FILE
     columns = {
-        " data.pair=COLUMN": all(not task.of_pictures and PAIR in task.texts[0] for task in tasks),
+        " data.pair=COLUMN": all(not task.of_images and PAIR in task.texts[0] for task in tasks),
         " data.target=COLUMN": all(task.targets is not None for task in tasks),
     }
     return "data.train=YOUR_EXAMPLES.csv" + "".join(setting for setting, is_needed in columns.items() if is_needed)

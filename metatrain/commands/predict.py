@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from metatrain.commands.prediction_files import Predicted
     from metatrain.models.export import Classifier
-    from metatrain.models.writer import Writer
+    from metatrain.models.generation import TextGenerator
     from metatrain.tasks.files import Columns
     from metatrain.tasks.unlabelled import Unlabelled
 
@@ -61,7 +61,7 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.errors import UserError
     from metatrain.models.export import Classifier, read_facts
     from metatrain.models.folders import model_folder
-    from metatrain.models.writer import TASK, Writer
+    from metatrain.models.generation import TASK, TextGenerator
     from metatrain.paths import local_path
     from metatrain.run import hardware
     from metatrain.run.directory import RunDirectory
@@ -85,7 +85,7 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
     read = [*source.files, *(each for each in folder.glob("**/*") if each.is_file())]
     output = None if config.output is None else output_for(config.output, read)
     device, _, _ = hardware.apply(config.hardware)
-    model = Writer(folder, device) if (folder / TASK).is_file() else Classifier(folder, device)
+    model = TextGenerator(folder, device) if (folder / TASK).is_file() else Classifier(folder, device)
     if config.text is not None:
         print(_shown(model, [plain(config.text)]))
         return
@@ -118,7 +118,7 @@ class Source:
 def _source(data: str | None, columns: Columns) -> Source:
     """Raises: UserError: the file cannot be read, or no row of it can."""
     from metatrain.paths import local_path
-    from metatrain.tasks.sources import pictures_in
+    from metatrain.tasks.sources import images_in
     from metatrain.tasks.texts import path_of
     from metatrain.tasks.unlabelled import Unlabelled, file_rows, piped_rows, survey
 
@@ -130,8 +130,8 @@ def _source(data: str | None, columns: Columns) -> Source:
             descriptors.append(sys.stdin.fileno())
         return Source(piped_rows(cast("BufferedReader", sys.stdin.buffer)), descriptors)
     path = local_path(data)
-    if pictures := pictures_in(path):
-        return Source(_parts(map(Unlabelled, pictures)), [Path(path_of(each)) for each in pictures], rows=len(pictures))
+    if images := images_in(path):
+        return Source(_parts(map(Unlabelled, images)), [Path(path_of(each)) for each in images], rows=len(images))
     found = survey(path, columns)
     for note in found.notes:
         print(note, file=sys.stderr)
@@ -155,7 +155,7 @@ class Unread:
             yield each
 
 
-def _shown(model: Classifier | Writer, texts: Sequence[str]) -> str:
+def _shown(model: Classifier | TextGenerator, texts: Sequence[str]) -> str:
     """The labels of the one text, the most probable first, or the answer to it."""
     from metatrain.models.export import NONE, is_none
 
@@ -175,13 +175,13 @@ def _parts(rows: Iterable[Unlabelled]) -> Iterator[list[Unlabelled]]:
         yield part
 
 
-def _all_predicted(model: Classifier | Writer, parts: Iterable[Sequence[Unlabelled]], on_progress: Callable[[int], None]) -> Iterator[Predicted]:
+def _all_predicted(model: Classifier | TextGenerator, parts: Iterable[Sequence[Unlabelled]], on_progress: Callable[[int], None]) -> Iterator[Predicted]:
     for part in parts:
         yield from _predicted(model, part)
         on_progress(len(part))
 
 
-def _predicted(model: Classifier | Writer, rows: Sequence[Unlabelled]) -> Iterator[Predicted]:
+def _predicted(model: Classifier | TextGenerator, rows: Sequence[Unlabelled]) -> Iterator[Predicted]:
     """Predictions for rows, in order.
 
     Raises:
@@ -196,7 +196,7 @@ def _predicted(model: Classifier | Writer, rows: Sequence[Unlabelled]) -> Iterat
         yield Predicted(row, no_answer if row.problem is not None else next(left))
 
 
-def _answered(model: Classifier | Writer, rows: Sequence[Unlabelled]) -> tuple[Sequence[Unlabelled], list[dict[str, Any]]]:
+def _answered(model: Classifier | TextGenerator, rows: Sequence[Unlabelled]) -> tuple[Sequence[Unlabelled], list[dict[str, Any]]]:
     """The rows, those that the model cannot read with their problem (an image file that is none, say), and answers for the others."""
     from metatrain.errors import UserError
 
@@ -221,7 +221,7 @@ def _answered(model: Classifier | Writer, rows: Sequence[Unlabelled]) -> tuple[S
     return found, answers
 
 
-def _answers(model: Classifier | Writer, texts: Sequence[str]) -> list[dict[str, Any]]:
+def _answers(model: Classifier | TextGenerator, texts: Sequence[str]) -> list[dict[str, Any]]:
     """What the model predicts for texts, under the names that predictions have for it.
 
     Raises:

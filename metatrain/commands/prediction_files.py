@@ -19,7 +19,7 @@ from metatrain.errors import UserError
 from metatrain.run.atomic import atomic_file, place_for
 from metatrain.tasks.labels import as_text
 from metatrain.tasks.rows import Number, Other, format_of
-from metatrain.tasks.texts import PAIR, is_picture, path_of
+from metatrain.tasks.texts import PAIR, is_image, path_of
 from metatrain.tasks.unlabelled import Unlabelled
 
 _OTHERS = (".xlsx", ".xls", ".ods", ".feather", ".arrow", ".avro", ".orc", ".xml", ".html", ".pdf", ".docx", ".zip", ".bz2", ".xz", ".zst", ".npy", ".pkl")
@@ -37,7 +37,7 @@ class Predicted:
     def line(self) -> str:
         """A JSON object on a line."""
         text = self.row.text
-        given = {"picture": path_of(text)} if is_picture(text) else dict(zip(("text", "pair"), text.split(PAIR)))
+        given = {"picture": path_of(text)} if is_image(text) else dict(zip(("text", "pair"), text.split(PAIR)))
         reason = {REASON: self.row.problem} if self.row.problem else {}
         return json.dumps({**given, **self.answer, **reason}, ensure_ascii=False) + "\n"
 
@@ -113,7 +113,7 @@ def _columns(each: Predicted, fields: Sequence[str], as_they_are: bool = False) 
     """A row's values by column; texts, unless `as_they_are`."""
     given = {name: each.row.fields.get(name) for name in fields}
     if not fields:  # lines of a pipe, or images
-        given = {"picture": path_of(each.row.text)} if is_picture(each.row.text) else {"text": each.row.text}
+        given = {"picture": path_of(each.row.text)} if is_image(each.row.text) else {"text": each.row.text}
     added = {**each.answer, REASON: each.row.problem}
     found = {**given, **{f"predicted_{name}" if name in given else name: value for name, value in added.items()}}
     return found if as_they_are else {name: "" if value is None else _text(value) for name, value in found.items()}

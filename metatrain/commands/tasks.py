@@ -79,13 +79,13 @@ def _listing(tasks: TaskDistribution, title: str) -> Table:
     from metatrain.tasks.languages import languages
 
     everything = [(split, task) for split in SPLITS for task in tasks.split(split)]
-    spoken = [None if task.of_pictures else languages(task.texts) for _, task in everything]
+    spoken = [None if task.of_images else languages(task.texts) for _, task in everything]
     table = Table(title=title, title_justify="left")
     for column in ("split", "task", "rows", "words", *(["languages"] if any(spoken) else []), "classes"):
         table.add_column(column, justify="right" if column in ("rows", "words") else "left")
     for (split, task), language in zip(everything, spoken):
-        words = [0 if task.of_pictures else len(text.split()) for text in task.texts]
-        length = "images" if task.of_pictures else f"{np.median(words):.0f} (to {max(words)})"
+        words = [0 if task.of_images else len(text.split()) for text in task.texts]
+        length = "images" if task.of_images else f"{np.median(words):.0f} (to {max(words)})"
         table.add_row(split, task.name, f"{len(words)}", length, *([language or ""] if any(spoken) else []), _classes(task))
     return table
 
@@ -106,7 +106,7 @@ def _audit(tasks: TaskDistribution, display: Display) -> None:
     from metatrain.tasks.episodes import SPLITS
     from metatrain.tasks.texts import beginning
 
-    for task in (task for split in SPLITS for task in tasks.split(split) if task.is_labelled and not task.of_pictures):
+    for task in (task for split in SPLITS for task in tasks.split(split) if task.is_labelled and not task.of_images):
         own, others = named_labels(task)
         if own > others + _NAMED:
             display.say(f"warning: in task '{task.name}', {own:.0%} of the texts contain their label name, and {others:.0%} another one")
@@ -139,7 +139,7 @@ def _compare(config: TasksCommandConfig, tasks: TaskDistribution, drawing: Path 
         raise UserError(f"similarity_weight={config.similarity_weight} must be between 0 (diverse tasks) and 1 (tasks similar to the target)")
     if config.select is not None and not 1 <= config.select <= len(tasks.meta_train):
         raise UserError(f"select={config.select} must be between 1 and the number of training tasks, {len(tasks.meta_train)}")
-    everything = [(split, task) for split in SPLITS for task in tasks.split(split) if task.way is None and not task.of_pictures]
+    everything = [(split, task) for split in SPLITS for task in tasks.split(split) if task.way is None and not task.of_images]
     training = [row for row, (split, _) in enumerate(everything) if split == "meta_train"]
     target = None
     if config.target is not None:

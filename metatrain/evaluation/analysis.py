@@ -141,7 +141,7 @@ def task_map(encoder: Encoder, tasks: TaskDistribution, on_progress: Callable[[]
 
 def mapped_tasks(tasks: TaskDistribution) -> list[tuple[str, Task]]:
     """Return (split, task) for each task on the map: text tasks, without the self-supervised ones."""
-    every = [(split, task) for split in SPLITS for task in tasks.split(split) if task.way is None and not task.of_pictures]
+    every = [(split, task) for split in SPLITS for task in tasks.split(split) if task.way is None and not task.of_images]
     return every[:_MAP_TASKS]
 
 

@@ -27,7 +27,7 @@ from metatrain.meta.text_losses import ENCODINGS, TextLosses
 from metatrain.models.batches import on_device
 from metatrain.models.encoder import Encoder
 from metatrain.models.heads import Head, make_head
-from metatrain.models.pictures import PictureEncoder
+from metatrain.models.images import ImageEncoder
 from metatrain.tasks.encoded_episode import EncodedEpisode
 
 
@@ -36,7 +36,7 @@ class EncoderLearner(Learner):
 
     functional: FunctionalClassifier
 
-    def __init__(self, encoder: Encoder | PictureEncoder, algorithm: AlgorithmConfig, inner: InnerConfig, way: int | None, labels: Sequence[str] = ()):
+    def __init__(self, encoder: Encoder | ImageEncoder, algorithm: AlgorithmConfig, inner: InnerConfig, way: int | None, labels: Sequence[str] = ()):
         """`way`: number of classes of every episode, or None if it varies; `labels`: label names of the training tasks."""
         head = make_head(algorithm.head, algorithm.head_scale, labels)
         functional = FunctionalClassifier(encoder, algorithm, head)

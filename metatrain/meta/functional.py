@@ -22,10 +22,10 @@ from metatrain.models.adapted import HEAD_STAYS, lowest_adapted_layer, select
 from metatrain.models.adapters import is_adapter
 from metatrain.models.batches import Batch, chunks, on_device
 from metatrain.models.encoder import Encoder
+from metatrain.models.generation import after_context
 from metatrain.models.heads import IN_CONTEXT, HeadRule
+from metatrain.models.images import ImageEncoder
 from metatrain.models.language_model import LanguageModel
-from metatrain.models.pictures import PictureEncoder
-from metatrain.models.writer import after_context
 from metatrain.tasks.encoded_episode import EncodedEpisode, targets_of
 
 
@@ -116,9 +116,9 @@ class FunctionalClassifier(FunctionalModel):
     """An encoder, of texts, of images, or of both, and the head of an episode."""
 
     prefix = "encoder."
-    model: Any  # Encoder | PictureEncoder, which take different batches
+    model: Any  # Encoder | ImageEncoder, which take different batches
 
-    def __init__(self, encoder: Encoder | PictureEncoder, algorithm: AlgorithmConfig, head: HeadRule):
+    def __init__(self, encoder: Encoder | ImageEncoder, algorithm: AlgorithmConfig, head: HeadRule):
         super().__init__(encoder, algorithm)
         self.head = head
         self.head_adapts = algorithm.adapt not in HEAD_STAYS
@@ -210,7 +210,7 @@ class FunctionalLanguageModel(FunctionalModel):
     def __init__(self, model: LanguageModel, algorithm: AlgorithmConfig):
         """Raises: UserError: the support set has to be read before a query, and the model is not decoder-only."""
         self.reads_support = algorithm.head == IN_CONTEXT
-        if self.reads_support and not model.decoder_alone:
+        if self.reads_support and not model.decoder_only:
             raise UserError("algorithm.head=in_context needs a decoder-only model (GPT-2, Llama); for an encoder-decoder choose algorithm.head=lm")
         super().__init__(model, algorithm)
 

@@ -12,8 +12,8 @@ from metatrain.gradient.parameters import Parameters
 from metatrain.meta.functional import FunctionalLanguageModel
 from metatrain.meta.noise import QUERY, SUPPORT, Noise
 from metatrain.models.batches import chunks
-from metatrain.models.language_model import Written
-from metatrain.models.writer import after_context
+from metatrain.models.generation import after_context
+from metatrain.models.language_model import TargetBatch
 from metatrain.tasks.encoded_episode import EncodedEpisode, targets_of
 
 
@@ -54,7 +54,7 @@ class LanguageLosses:
             yield found.loss.sum() / self._expected[QUERY]
         self.query_accuracies.append(torch.stack(correct).sum() / self._expected[QUERY])
 
-    def _batches(self, texts: Sequence[np.ndarray], targets: Sequence[np.ndarray], alike: int = 0) -> list[Written]:
+    def _batches(self, texts: Sequence[np.ndarray], targets: Sequence[np.ndarray], alike: int = 0) -> list[TargetBatch]:
         both = [np.concatenate([text, target]) for text, target in zip(texts, targets)]
         return [self.functional.model.batch(texts[part], targets[part], alike) for part in chunks(both, self.functional.plan.part_tokens)]
 

@@ -61,11 +61,11 @@ class Packed:
 
 @dataclass(frozen=True)
 class Mixed:
-    """Texts and pictures of one call."""
+    """Texts and images of one call."""
 
     texts: Padded | None
-    pictures: Tensor | None  # [pictures, 3, side, side]
-    order: Tensor  # where each input of the caller is among the texts and then the pictures, [inputs]
+    images: Tensor | None  # [images, 3, side, side]
+    order: Tensor  # where each input of the caller is among the texts and then the images, [inputs]
 
 
 class Cells(NamedTuple):

@@ -22,7 +22,7 @@ from metatrain.models.language_model import IGNORED, LanguageModel, repeated
 @torch.no_grad()
 def losses_of_choices(model: LanguageModel, texts: Sequence[np.ndarray], choices: Sequence[np.ndarray], part_tokens: int) -> Tensor:
     """Negative log-likelihoods of every choice after every text, [texts, choices]; about so many tokens are held at a time."""
-    if not model.decoder_alone:
+    if not model.decoder_only:
         return _after_encoder(model, texts, choices, part_tokens)
     if not model.keeps:
         return _one_by_one(model, texts, choices, part_tokens)

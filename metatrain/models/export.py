@@ -28,11 +28,11 @@ from metatrain.models.batches import chunks, pad
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder, load_encoder
 from metatrain.models.folders import folder_of_transformer, is_model
+from metatrain.models.generation import save_language_model
+from metatrain.models.images import ImageEncoder, load_image_encoder
 from metatrain.models.language_model import LanguageModel
-from metatrain.models.pictures import PictureEncoder, load_picture_encoder
 from metatrain.models.pretrained import lost_weights, read_settings, save_tokenizer, tokenizer_as_read
 from metatrain.models.sentence_pipeline import TRANSFORMER, read_linear, read_pipeline, write_modules
-from metatrain.models.writer import save_writer
 from metatrain.tasks.tokens import Tokens
 
 RECIPE, _LEARNED = "adaptation.json", "adaptation.safetensors"
@@ -41,7 +41,7 @@ NONE = "none_of_these"
 _SEQUENCE_CLASSIFIERS = {"bert": "classifier"}  # architectures whose classifier is pooler, then one linear layer
 
 
-Model = Encoder | PictureEncoder | LanguageModel
+Model = Encoder | ImageEncoder | LanguageModel
 
 
 def save_meta_trained(folder: Path, model: Model, prefix: str, learned: Mapping[str, Tensor], recipe: Mapping[str, Any]) -> None:
@@ -104,7 +104,7 @@ def _set_labels(config: Any, labels: Sequence[str] | None) -> None:
     config.problem_type = None if labels is None else "single_label_classification"
 
 
-def encoding_of(encoder: Encoder | PictureEncoder) -> dict[str, Any]:
+def encoding_of(encoder: Encoder | ImageEncoder) -> dict[str, Any]:
     """The settings of `ModelConfig` that say how an encoder makes one vector of an input."""
     return {"pooling": encoder.pooling, "normalize": encoder.normalize, "max_length": encoder.max_length}
 
@@ -132,8 +132,8 @@ def save_finetuned(
     if columns is not None:
         facts["columns"] = dict(columns)
     if isinstance(model, LanguageModel):
-        kind = save_writer(folder, model, labels, context)
-    elif isinstance(model, PictureEncoder):
+        kind = save_language_model(folder, model, labels, context)
+    elif isinstance(model, ImageEncoder):
         assert labels is not None
         kind = "metatrain"  # no class of others computes the same of all that are supported
         _set_labels(model.backbone.config, None)
@@ -182,7 +182,7 @@ class Classifier:
             config: Any = read_settings(folder_of_transformer(str(folder)))
             facts = read_facts(folder)
             if "encoder" in facts:
-                self._model: Any = load_picture_encoder(ModelConfig(name=str(folder), **facts["encoder"]), second_order=False)[0]
+                self._model: Any = load_image_encoder(ModelConfig(name=str(folder), **facts["encoder"]), second_order=False)[0]
                 head = safetensors.torch.load_file(folder / _HEAD)
                 self._scores: Callable[[list[np.ndarray]], Tensor] = partial(self._encoded, head["weight"].to(device), head["bias"].to(device))
                 self._tokens = self._model.tokens()
@@ -210,7 +210,7 @@ class Classifier:
         self.threshold: float | None = facts.get("none_of_these", {}).get("highest_score_below")
 
     def scores(self, texts: Sequence[str]) -> Tensor:
-        """Label scores (logits) of shape [texts, labels], of texts or of what stands for pictures.
+        """Label scores (logits) of shape [texts, labels], of texts or of what stands for images.
 
         With a `threshold`, what has its highest below it is of none of the labels.
         """
@@ -237,7 +237,7 @@ def _save_model(folder: Path, model: Model, max_length: int | None = None) -> No
     backbone.save_pretrained(folder)
     if tokenizer is not None:
         save_tokenizer(tokenizer, folder)
-    if isinstance(model, PictureEncoder):
+    if isinstance(model, ImageEncoder):
         model.reader.processor.save_pretrained(folder)
 
 

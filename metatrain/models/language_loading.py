@@ -22,11 +22,11 @@ _LONGEST_CONTEXT = 2048  # positions of a decoder with random weights
 
 
 def load_language_model(
-    config: ModelConfig, second_order: bool, dtype: torch.dtype, texts: Iterable[str], decoder_alone: bool = False
+    config: ModelConfig, second_order: bool, dtype: torch.dtype, texts: Iterable[str], decoder_only: bool = False
 ) -> tuple[LanguageModel, list[str]]:
     """Load `config.name` and say in a line each what was decided on the way.
 
-    texts: of the training tasks, to learn a vocabulary from where the model brings none. decoder_alone: what `tiny` has to be.
+    texts: of the training tasks, to learn a vocabulary from where the model brings none. decoder_only: what `tiny` has to be.
 
     Raises:
         UserError: the model does not exist, cannot be read, writes no texts, or the settings do not fit it.
@@ -38,7 +38,7 @@ def load_language_model(
             raise UserError(f"model.{key}={getattr(config, key)} must be 2 or more")
     attention = attention_for(second_order)
     if config.name == "tiny":
-        config = replace(config, name=f"{scratch.PREFIX}{'gpt2' if decoder_alone else 't5'}", scratch=_TINY)
+        config = replace(config, name=f"{scratch.PREFIX}{'gpt2' if decoder_only else 't5'}", scratch=_TINY)
     is_new = config.name.startswith(scratch.PREFIX)
     left_out: list[str] = []
     if is_new:
@@ -56,17 +56,17 @@ def load_language_model(
     if not is_new:
         _check_writes(config, model, second_order)
     model.new_tokenizer = is_new and config.tokenizer is None
-    if not model.decoder_alone and model.positions and config.max_target_length > model.positions:
+    if not model.decoder_only and model.positions and config.max_target_length > model.positions:
         raise UserError(
             f"model.max_target_length={config.max_target_length}: {config.name} has positions for {model.positions} tokens; "
             f"set model.max_target_length={model.positions}"
         )
     if model.longest is not None and config.max_length > model.longest:
         most = f"; set model.max_length={model.longest}" if model.longest > 1 else ", fewer than model.max_target_length needs; lower model.max_target_length"
-        what = "texts and their targets" if model.decoder_alone else "texts"
+        what = "texts and their targets" if model.decoder_only else "texts"
         raise UserError(f"model.max_length={config.max_length}: {config.name} has positions for {model.positions} tokens of {what}{most}")
     size = sum(parameter.numel() for parameter in model.parameters())
-    kind = "a decoder alone" if model.decoder_alone else "an encoder-decoder"
+    kind = "a decoder alone" if model.decoder_only else "an encoder-decoder"
     return model, [
         f"model: {name_in_log(config)}, {kind}, {size / 1e6:.1f}M parameters, vocabulary of {len(tokenizer):,} tokens",
         attention_in_log(backbone, second_order),
@@ -79,7 +79,7 @@ def _check_writes(config: ModelConfig, model: LanguageModel, second_order: bool)
     what, text = f"model.name={config.name}: {model.backbone.config.model_type}", model.example()
     shorter = text[:-1] if len(text) > 1 else text  # one of the two padded
     check_runs(what, model, lambda: model(model.batch([text, shorter], [text, text])).loss, second_order)
-    if model.decoder_alone and model.reads_ahead():
+    if model.decoder_only and model.reads_ahead():
         raise UserError(f"{what} is bidirectional, so it cannot generate text; choose a decoder-only model (GPT-2, Llama) or an encoder-decoder (T5)")
 
 

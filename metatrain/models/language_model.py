@@ -27,7 +27,7 @@ IGNORED = -100  # in place of a wanted token: none is wanted here
 
 
 @dataclass(frozen=True)
-class WrittenGroup:
+class TargetGroup:
     """Texts of similar length and what is to be written after them, padded.
 
     Shapes: B texts, L the longest input, D the longest output, N tokens of the targets. For a decoder alone, text and target are one input.
@@ -41,10 +41,10 @@ class WrittenGroup:
 
 
 @dataclass(frozen=True)
-class Written:
+class TargetBatch:
     """Texts and what is to be written after them, in groups of similar length."""
 
-    groups: tuple[WrittenGroup, ...]
+    groups: tuple[TargetGroup, ...]
     order: Tensor  # where each text of the caller is among the groups' texts, [texts]
     begin: Tensor | None = None  # token ids that a decoder reads before each text, [1, P]; the groups' inputs go on from there
 
@@ -68,7 +68,7 @@ class LanguageModel(nn.Module):
         self.backbone: Backbone = backbone.eval()
         self.tokenizer = tokenizer
         self.max_length, self.max_target_length = config.max_length, config.max_target_length
-        self.decoder_alone = not backbone.config.is_encoder_decoder
+        self.decoder_only = not backbone.config.is_encoder_decoder
         self.arguments = frozenset(inspect.signature(backbone.forward).parameters)
         # Between a text and its target, where both are one input.
         self.separator = np.array(tokenizer("\n", add_special_tokens=False)["input_ids"] or [tokenizer.eos_token_id], dtype=np.int64)
@@ -79,7 +79,7 @@ class LanguageModel(nn.Module):
 
         Measured: some caches hold a recurrent state, which cannot be repeated, and some architectures return none.
         """
-        if not self.decoder_alone or "past_key_values" not in self.arguments:
+        if not self.decoder_only or "past_key_values" not in self.arguments:
             return False
         ids = torch.from_numpy(np.resize(self.example(), 2 * _TRIED)).to(self.device)[None]
         with torch.no_grad():
@@ -123,13 +123,13 @@ class LanguageModel(nn.Module):
     @property
     def longest(self) -> int | None:
         """The most tokens of a text that leave room for its target; None: there is no limit."""
-        if self.positions is None or not self.decoder_alone:
+        if self.positions is None or not self.decoder_only:
             return self.positions
         return self.positions - len(self.separator) - self.max_target_length
 
     def tokens(self) -> Tokens:
         """What makes token ids of texts and targets for it."""
-        return Tokens(self.tokenizer, self.max_length, TargetEncoding(self.tokenizer, self.max_target_length, self.decoder_alone), longest=self.longest)
+        return Tokens(self.tokenizer, self.max_length, TargetEncoding(self.tokenizer, self.max_target_length, self.decoder_only), longest=self.longest)
 
     def probe(self, tokens: int) -> np.ndarray:
         """A text of so many tokens, to measure with."""
@@ -138,18 +138,18 @@ class LanguageModel(nn.Module):
     def set_dropout(self, rate: float) -> None:
         set_dropout(self.backbone, rate)
 
-    def batch(self, texts: Sequence[np.ndarray], targets: Sequence[np.ndarray], alike: int = 0) -> Written:
+    def batch(self, texts: Sequence[np.ndarray], targets: Sequence[np.ndarray], alike: int = 0) -> TargetBatch:
         """Model inputs for token ids and what is to be written after them.
 
         alike: so many tokens are those that all texts begin with; a decoder alone that keeps keys and values reads them once.
         """
         alike = alike if self.keeps else 0
-        inputs = [np.concatenate([text[alike:], self.separator, target]) for text, target in zip(texts, targets)] if self.decoder_alone else list(texts)
+        inputs = [np.concatenate([text[alike:], self.separator, target]) for text, target in zip(texts, targets)] if self.decoder_only else list(texts)
         _, order, groups = longest_first(inputs)
         made = tuple(self._group([inputs[row] for row in order[group]], [targets[row] for row in order[group]], alike) for group in groups)
-        return Written(made, on_device(np.argsort(order), self.device), self._begin(texts, alike))
+        return TargetBatch(made, on_device(np.argsort(order), self.device), self._begin(texts, alike))
 
-    def forward(self, batch: Written, seed: int | None = None) -> Likelihood:
+    def forward(self, batch: TargetBatch, seed: int | None = None) -> Likelihood:
         """How likely the targets are. With a `seed`, dropout is on: the same seed, the same masks."""
         if seed is not None:
             with dropout(self.backbone, seed, self.device):
@@ -181,14 +181,14 @@ class LanguageModel(nn.Module):
         What all texts begin with alike (a support set that is read before each of them, say) is read once for all.
         """
         answers: list[str] = [""] * len(texts)
-        begun = [np.concatenate([text, self.separator]) for text in texts] if self.decoder_alone else list(texts)
+        begun = [np.concatenate([text, self.separator]) for text in texts] if self.decoder_only else list(texts)
         alike = tokens_alike(begun) if self.keeps and len(texts) > 1 else 0
         begin = self._begin(begun, alike)
         read = self._read(begin)
         _, order, groups = longest_first(begun)
         for group in groups:
             rows = order[group]
-            ids, mask = self.padded([begun[row][alike:] for row in rows], left=self.decoder_alone)
+            ids, mask = self.padded([begun[row][alike:] for row in rows], left=self.decoder_only)
             kept = {} if read is None else {"past_key_values": repeated(read, len(rows))}
             if begin is not None:
                 ids, mask = (torch.cat([each.expand(len(rows), -1), more], 1) for each, more in ((begin, ids), (torch.ones_like(begin), mask)))
@@ -202,7 +202,7 @@ class LanguageModel(nn.Module):
                 eos_token_id=self.tokenizer.eos_token_id,
                 **kept,
             )
-            out = out[:, ids.shape[1] :] if self.decoder_alone else out
+            out = out[:, ids.shape[1] :] if self.decoder_only else out
             for row, text in zip(rows, self.tokenizer.batch_decode(out, skip_special_tokens=True)):
                 answers[row] = text.strip()
         return answers
@@ -219,14 +219,14 @@ class LanguageModel(nn.Module):
     def _padding_id(self) -> int:
         return self.tokenizer.pad_token_id or 0
 
-    def _group(self, inputs: list[np.ndarray], targets: list[np.ndarray], alike: int) -> WrittenGroup:
+    def _group(self, inputs: list[np.ndarray], targets: list[np.ndarray], alike: int) -> TargetGroup:
         ids, mask = self.padded(inputs)
         made = {"input_ids": ids, "attention_mask": mask}
         if alike:
             made["attention_mask"] = torch.cat([mask.new_ones(len(inputs), alike), mask], 1)
         sizes = np.array([len(target) for target in targets])
         longest = int(sizes.max())
-        if self.decoder_alone:
+        if self.decoder_only:
             begins = np.array([len(text) for text in inputs]) - sizes - 1  # what comes before a token predicts it
             last = ids.shape[1] - int(begins.min())
             begins -= begins.min()
@@ -235,7 +235,7 @@ class LanguageModel(nn.Module):
             made["decoder_input_ids"] = self.decoder_inputs(targets)
         within = np.arange(longest)[None] < sizes[:, None]  # [B, D]
         places = (np.arange(len(targets))[:, None] * last + begins[:, None] + np.arange(longest))[within]
-        return WrittenGroup(made, last, *(on_device(each, self.device) for each in (places, np.concatenate(targets).astype(np.int64), sizes)))
+        return TargetGroup(made, last, *(on_device(each, self.device) for each in (places, np.concatenate(targets).astype(np.int64), sizes)))
 
     def decoder_inputs(self, targets: Sequence[np.ndarray]) -> Tensor:
         """What an encoder-decoder's decoder is given to write targets, [B, D]."""

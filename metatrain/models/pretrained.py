@@ -156,7 +156,7 @@ def model_type(config: ModelConfig) -> str:
 
 
 def load_image_processor(config: ModelConfig) -> Any:
-    """What makes pixels of pictures for `model.name`.
+    """What makes pixels of images for `model.name`.
 
     Raises:
         UserError: it does not say.

@@ -13,7 +13,7 @@ from metatrain.errors import UserError
 from metatrain.tasks.episodes import SPLITS
 from metatrain.tasks.files import Table
 from metatrain.tasks.keys import word_form
-from metatrain.tasks.near_repeats import near_shared
+from metatrain.tasks.near_duplicates import near_shared
 from metatrain.tasks.task import Task, TaskDistribution, plain_name
 from metatrain.tasks.texts import beginning
 
@@ -145,7 +145,7 @@ def near_duplicates(
     )
     parts: list[tuple[Any, list[tuple[str, str, str]], np.ndarray]] = []  # of each split: its matrix, where its rows are from, and the queries among them
     for split in SPLITS:
-        rows = [(task, row) for task in tasks.split(split) if task.way is None and not task.of_pictures for row in range(len(task.texts))]
+        rows = [(task, row) for task in tasks.split(split) if task.way is None and not task.of_images for row in range(len(task.texts))]
         if rows:
             here = [(split, task.name, task.texts[row]) for task, row in rows]
             parts.append((triples.transform([text for _, _, text in here]), here, np.flatnonzero([task.query_pool[row] for task, row in rows])))

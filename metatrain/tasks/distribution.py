@@ -18,7 +18,7 @@ from metatrain.tasks.keys import near_key
 from metatrain.tasks.labels import as_text
 from metatrain.tasks.masked_words import check_masked_words, masked_words
 from metatrain.tasks.names import named
-from metatrain.tasks.near_repeats import near_repeats
+from metatrain.tasks.near_duplicates import near_duplicates
 from metatrain.tasks.rows import stem
 from metatrain.tasks.self_supervised import clusters, same_text, sentence_order
 from metatrain.tasks.sources import make_source
@@ -64,7 +64,7 @@ def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = CLAIM_ORD
             claimed.clear()
         if name in splits:
             built[name] = tuple(_task(task, parts, repeats) for task, parts in sorted(rows.items()))
-    notes += [*_repeat_notes(repeats), *near_repeats([task for name in CLAIM_ORDER for task in built.get(name, ())])]
+    notes += [*_repeat_notes(repeats), *near_duplicates([task for name in CLAIM_ORDER for task in built.get(name, ())])]
     distribution = check_overlap(TaskDistribution(config.name, **built), config.overlap, notes)
     return _with_weights(distribution, config, seed) if "meta_train" in splits else distribution
 

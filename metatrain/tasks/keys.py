@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
-from metatrain.tasks.texts import PAIR, is_picture, path_of
+from metatrain.tasks.texts import PAIR, is_image, path_of
 
 _VARIATIONS = range(0xFE00, 0xFE10)  # marks that choose how the symbol before them is drawn
 
@@ -68,7 +68,7 @@ def first_row_key(text: str, target: str | None) -> int:
 
 
 def _number(text: str, target: str | None, form: Callable[[str], str]) -> int:
-    if is_picture(text):
+    if is_image(text):
         content = Path(path_of(text)).read_bytes()
     else:  # a line feed is in neither form
         content = (form(text) if target is None else f"{form(text)}\n{form(target)}").encode()

@@ -22,9 +22,9 @@ from metatrain.tasks.files import BAD_ROWS, Columns, Table, read_file, table_of
 from metatrain.tasks.folders import FileTask, copy_notes, split_warnings, tasks_of_files, visible_files
 from metatrain.tasks.labels import as_text, clean_label, label_notes
 from metatrain.tasks.rows import Row, format_of
-from metatrain.tasks.texts import PICTURE
+from metatrain.tasks.texts import IMAGE
 
-_PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+_IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 _HUB = "hub:"
 
 
@@ -79,24 +79,24 @@ class Files:
         return replace(table, notes=(*notes, *table.notes))
 
 
-class Pictures:
+class Images:
     """A folder of images, TASK/LABEL/FILE or LABEL/FILE, but hidden ones; what it has in place of files are the tasks."""
 
     def __init__(self, path: Path, setting: str = "tasks.path"):
         """`setting`: what says so, for errors.
 
         Raises:
-            UserError: there is no such folder, it is not laid out so, or pictures cannot be read here.
+            UserError: there is no such folder, it is not laid out so, or images cannot be read here.
         """
         plugins.check_installed(f"{setting}={path}: a folder of images", "PIL", "pictures")
         self.path = path
         if not path.is_dir():
             raise UserError(f"{setting}={path}: no such folder")
-        found = [PurePath(file).parts for file in visible_files(path, _is_picture)]
+        found = [PurePath(file).parts for file in visible_files(path, _is_image)]
         depths = {len(parts): parts for parts in reversed(found)}  # an example of each
         if set(depths) not in ({2}, {3}):
             there = ", ".join("/".join(parts) for parts in reversed(depths.values())) or "none"
-            raise UserError(f"{setting}={path}: images ({', '.join(_PICTURES)}) must be in TASK/LABEL/FILE, or all in LABEL/FILE; there are {there}")
+            raise UserError(f"{setting}={path}: images ({', '.join(_IMAGES)}) must be in TASK/LABEL/FILE, or all in LABEL/FILE; there are {there}")
         self._of_task: dict[str, list[tuple[str, ...]]] = defaultdict(list)
         for parts in found:
             self._of_task[clean_label(parts[0] if len(parts) == 3 else path.resolve().name)].append(parts)
@@ -107,7 +107,7 @@ class Pictures:
 
     def read(self, file: str) -> Table:
         rows = self._of_task[file]
-        texts = tuple(f"{PICTURE}{self.path.joinpath(*parts)}" for parts in rows)
+        texts = tuple(f"{IMAGE}{self.path.joinpath(*parts)}" for parts in rows)
         labels = [clean_label(parts[-2]) for parts in rows]
         notes = label_notes(str(self.path / file), labels)
         if (warning := self._warnings.get(file)) is not None:  # which is said once
@@ -219,26 +219,26 @@ class Together:
         return self._source_of[file].read(file)
 
 
-def pictures_of(path: Path, setting: str) -> Table:
-    """The pictures of one task, LABEL/FILE.
+def images_of(path: Path, setting: str) -> Table:
+    """The images of one task, LABEL/FILE.
 
     Raises:
         UserError: the folder has none, or several tasks.
     """
-    source = Pictures(path, setting)
+    source = Images(path, setting)
     if len(source.files()) > 1:
         raise UserError(f"{setting}={path} has {len(source.files())} tasks of images, TASK/LABEL/FILE; give the folder of one")
     return source.read(source.files()[0])
 
 
-def pictures_in(path: Path) -> list[str]:
-    """What stands for the picture `path`, or for all below the folder `path`, in the order of their names; none: there is no picture."""
-    below = [path / file for file in visible_files(path, _is_picture)] if path.is_dir() else []
-    return [f"{PICTURE}{file}" for file in ([path] if path.is_file() and _is_picture(path) else below)]
+def images_in(path: Path) -> list[str]:
+    """What stands for the image `path`, or for all below the folder `path`, in the order of their names; none: there is no image."""
+    below = [path / file for file in visible_files(path, _is_image)] if path.is_dir() else []
+    return [f"{IMAGE}{file}" for file in ([path] if path.is_file() and _is_image(path) else below)]
 
 
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in _PICTURES
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in _IMAGES
 
 
 def make_source(config: SourceConfig, others: Mapping[str, SourceConfig]) -> Source:
@@ -263,7 +263,7 @@ def _one(config: SourceConfig, names_tasks: bool = True) -> Source:
         raise UserError(f"tasks.bad_rows={config.bad_rows} is unknown; choose one of {', '.join(BAD_ROWS)}")
     columns = Columns(config.text, config.label, config.task, config.pair, config.target)
     if config.images:
-        source: Source = Pictures(local_path(config.path))
+        source: Source = Images(local_path(config.path))
     elif config.path.startswith(_HUB):
         source = Hub(config, columns)
     elif make := plugins.load(plugins.SOURCES, config.path.partition(":")[0]):

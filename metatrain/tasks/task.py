@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from metatrain.tasks.keys import first_row_key, near_key, row_key
-from metatrain.tasks.texts import is_picture, subset
+from metatrain.tasks.texts import is_image, subset
 
 _RULE = "keys-2:"  # begins a fingerprint; those of the first rule for keys have no such beginning
 
@@ -48,9 +48,9 @@ class Task:
         return self.way is None and self.targets is None
 
     @property
-    def of_pictures(self) -> bool:
-        """Whether its rows are pictures."""
-        return len(self.texts) > 0 and is_picture(self.texts[0])
+    def of_images(self) -> bool:
+        """Whether its rows are images."""
+        return len(self.texts) > 0 and is_image(self.texts[0])
 
     @functools.cached_property
     def support_rows(self) -> list[np.ndarray]:
@@ -112,7 +112,7 @@ class TaskDistribution:
     def training_texts(self) -> Iterator[str]:
         """Every text, target and label name of the meta-train tasks."""
         for task in self.meta_train:
-            yield from (text for text in task.texts if not is_picture(text))
+            yield from (text for text in task.texts if not is_image(text))
             yield from task.label_names if task.targets is None else task.targets
 
     def fingerprint(self) -> str:

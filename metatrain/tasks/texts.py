@@ -17,7 +17,7 @@ import pyarrow.ipc
 # Noncharacters, which Unicode reserves for use inside a program: what a user's text may hold stands for itself.
 MASK = "\ufdd0"  # stands for a masked word in a text; the tokenizer's own mask takes its place
 PAIR = "\ufdd1"  # stands between the two texts of a pair; the tokenizer's own separator takes its place
-PICTURE = "\ufdd2"  # begins what stands for an image: the path of its file follows
+IMAGE = "\ufdd2"  # begins what stands for an image: the path of its file follows
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _READ = 10_000  # texts that are read at a time
 _IN_MEMORY = 50_000  # texts of a file with fewer are held in memory
@@ -25,7 +25,7 @@ _IN_MEMORY = 50_000  # texts of a file with fewer are held in memory
 
 def plain(text: str) -> str:
     """Return a user's text without the characters that mean something here, and without the blanks around it."""
-    return text.replace(MASK, " ").replace(PAIR, " ").replace(PICTURE, " ").strip()
+    return text.replace(MASK, " ").replace(PAIR, " ").replace(IMAGE, " ").strip()
 
 
 def has_lone_surrogate(text: str) -> bool:
@@ -34,8 +34,8 @@ def has_lone_surrogate(text: str) -> bool:
 
 
 def readable(text: str) -> str:
-    """What stands for a text, a pair, a picture or a masked word here, for people to read."""
-    return text.replace(MASK, "[masked]").replace(PAIR, " | ").replace(PICTURE, "")
+    """What stands for a text, a pair, an image or a masked word here, for people to read."""
+    return text.replace(MASK, "[masked]").replace(PAIR, " | ").replace(IMAGE, "")
 
 
 def beginning(text: str, most: int = 60) -> str:
@@ -44,14 +44,14 @@ def beginning(text: str, most: int = 60) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
-def is_picture(text: str) -> bool:
-    """Whether this stands for a picture."""
-    return text.startswith(PICTURE)
+def is_image(text: str) -> bool:
+    """Whether this stands for an image."""
+    return text.startswith(IMAGE)
 
 
 def path_of(text: str) -> str:
-    """The file of a picture."""
-    return text[len(PICTURE) :]
+    """The file of an image."""
+    return text[len(IMAGE) :]
 
 
 class StoredTexts(Sequence[str]):

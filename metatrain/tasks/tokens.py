@@ -19,9 +19,9 @@ import numpy as np
 
 from metatrain.errors import UserError
 from metatrain.tasks.task import Task, plain_name
-from metatrain.tasks.texts import MASK, PAIR, is_picture, path_of, plain
+from metatrain.tasks.texts import MASK, PAIR, is_image, path_of, plain
 
-_PICTURES = 2000  # that are kept in memory
+_IMAGES = 2000  # that are kept in memory
 _LOOKED_AT = 200  # texts, to say how many are cut
 _MANY_CUT = 0.1  # of them, from which it is said
 _AT_A_TIME = 5000  # texts that are tokenised together
@@ -116,32 +116,32 @@ class Tokens:
         tokenizer: Any,
         max_length: int,
         encode_targets: TargetEncoding | None = None,
-        read_picture: Callable[[str], np.ndarray] | None = None,
+        read_image: Callable[[str], np.ndarray] | None = None,
         longest: int | None = None,
     ):
-        """`encode_targets`: for a language model; `read_picture`: for a model of pictures, from a file to an array [patches, values];
+        """`encode_targets`: for a language model; `read_image`: for a model of images, from a file to an array [patches, values];
         `longest`: the most tokens that the model can read, if there is a limit."""
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.encode_targets = encode_targets
         self.longest = longest
-        self._picture = functools.lru_cache(_PICTURES)(read_picture) if read_picture else None
+        self._image = functools.lru_cache(_IMAGES)(read_image) if read_image else None
         self._tables: dict[int, tuple[Task, TokenTable]] = {}
         self._names: dict[str, np.ndarray] = {}
 
     def check(self, tasks: Iterable[Task]) -> None:
-        """Raises: UserError: a task is of pictures or of texts, and the model is not."""
+        """Raises: UserError: a task is of images or of texts, and the model is not."""
         for task in tasks:
-            if task.of_pictures and self._picture is None:
+            if task.of_images and self._image is None:
                 raise UserError(f"task '{task.name}' has images, but the model reads texts; choose an image model (for example model=scratch_vit)")
-            if not task.of_pictures and self.tokenizer is None:
+            if not task.of_images and self.tokenizer is None:
                 raise UserError(
                     f"task '{task.name}' has texts, but the model reads only images; choose a model of images and texts (for example model=scratch_clip)"
                 )
 
     def notes(self, tasks: Iterable[Task]) -> tuple[str, ...]:
         """What there is to say about the lengths of texts: that many are cut, if so. Judged by a few of each task."""
-        of_texts = [task for task in tasks if not task.of_pictures and len(task.texts)]
+        of_texts = [task for task in tasks if not task.of_images and len(task.texts)]
         each = max(1, _LOOKED_AT // max(1, len(of_texts)))
         texts = [task.texts[row] for task in of_texts for row in range(0, len(task.texts), -(-len(task.texts) // each))]
         lengths = [length for _, part in encoded(self.tokenizer, texts, 2 * self.max_length) for length in part]
@@ -154,28 +154,28 @@ class Tokens:
 
     def of(self, task: Task, rows: Sequence[int] | np.ndarray) -> list[np.ndarray]:
         """What the model reads of these rows."""
-        return self._pictures([task.texts[row] for row in rows]) if task.of_pictures else self._of(task).rows(rows)
+        return self._images([task.texts[row] for row in rows]) if task.of_images else self._of(task).rows(rows)
 
     def prepare(self, tasks: Iterable[Task], between: Callable[[], None]) -> None:
         """Tokenise tasks before they are asked for; `between` is called after each."""
         for task in tasks:
-            if not task.of_pictures:
+            if not task.of_images:
                 self._of(task)
             between()
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """What the model reads of texts, or of pictures, that belong to no task."""
-        if texts and is_picture(texts[0]):
-            return self._pictures(texts)
+        """What the model reads of texts, or of images, that belong to no task."""
+        if texts and is_image(texts[0]):
+            return self._images(texts)
         if self.tokenizer is None:
             raise UserError("these are texts, but the model reads only images; give images")
         table = TokenTable.of(self.tokenizer, texts, self.max_length)
         return table.rows(range(len(texts)))
 
-    def _pictures(self, texts: Sequence[str]) -> list[np.ndarray]:
-        if self._picture is None:
+    def _images(self, texts: Sequence[str]) -> list[np.ndarray]:
+        if self._image is None:
             raise UserError("these are images, but the model reads texts; choose an image model")
-        return [self._picture(path_of(text)) for text in texts]
+        return [self._image(path_of(text)) for text in texts]
 
     def names(self, names: Sequence[str]) -> list[np.ndarray]:
         """Token ids of the names of labels, underscores read as spaces; none of a model that reads no texts."""

@@ -71,7 +71,7 @@ def finetuned_card(checkpoint: str, results: Mapping[str, Any], library: str, se
     """Return the card of a finetuned model; results: results.json of `finetune`; library: the library that loads the model."""
     labels, folds = results["labels"], results.get("cross_validation")
     test: dict[str, Any] = results.get("test", {})
-    given = "data=PICTURE" if library == "metatrain" else 'text="..."'
+    given = "data=IMAGE" if library == "metatrain" else 'text="..."'
     lines = [
         _front(library, None),
         "# A finetuned model",

@@ -30,7 +30,7 @@ def of_targets(folder: Path) -> list[str]:
     return [*of_texts(folder)[:2], "tasks.target=target", "tasks.score=exact_match", *model]
 
 
-def of_pictures(folder: Path) -> list[str]:
+def of_images(folder: Path) -> list[str]:
     draw_pictures(folder / "pictures", ["a", "b", "c", "d", "e"])
     return [f"tasks.path={folder}/pictures", "tasks.images=true", "model=scratch_vit", "algorithm=protonet"]
 
@@ -88,7 +88,7 @@ def config(name: str) -> str:
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name in ("fdu_mtl", "news_to_reviews") else []) for name in PACKAGED])
 def test_a_checkpoint_of_other_tasks_is_evaluated(trained, cli, tmp_path, monkeypatch, name):
     monkeypatch.setenv("METATRAIN_DATA", str(data_of(name, tmp_path)))
-    checkpoint = trained(of_pictures if name == "alphabets" else of_targets if name in TEXT_TO_TEXT else of_texts)
+    checkpoint = trained(of_images if name == "alphabets" else of_targets if name in TEXT_TO_TEXT else of_texts)
     settings = ["evaluation.episodes=1", "evaluation.shots=[1]", "evaluation.queries=1", "evaluation.arms=[meta_trained]", "report=false"]
     found = cli("evaluate", f"checkpoint={checkpoint}", f"tasks={name}", *settings, "hydra.run.dir=out")
     assert found.code == 0, found.err

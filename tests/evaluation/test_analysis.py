@@ -19,7 +19,7 @@ from metatrain.tasks.config import EpisodeConfig, SplitConfig, TasksConfig
 from metatrain.tasks.distribution import load_tasks
 from metatrain.tasks.episodes import given_episode
 from metatrain.tasks.task import TaskDistribution
-from metatrain.tasks.texts import MASK, PAIR, PICTURE
+from metatrain.tasks.texts import IMAGE, MASK, PAIR
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_mistakes_of_answers_without_probabilities():
 
 
 def test_pairs_pictures_and_masked_words_can_be_read():
-    texts = ["s1", "s2", f"a{PAIR}b", f"{PICTURE}folder/x.png", f"a {MASK} word"]
+    texts = ["s1", "s2", f"a{PAIR}b", f"{IMAGE}folder/x.png", f"a {MASK} word"]
     found = mistakes_in([given_episode(texts, ["a", "b", "a", "a", "a"], 2)], [[1, 1, 1]], None)
     assert [example["text"] for example in found["examples"]] == ["a | b", "folder/x.png", "a [masked] word"]
 

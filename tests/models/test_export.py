@@ -24,9 +24,9 @@ from metatrain.errors import UserError
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 from metatrain.models.export import Classifier, read_recipe, save_classifier, save_meta_trained
+from metatrain.models.generation import save_language_model
 from metatrain.models.language_loading import load_language_model
 from metatrain.models.tiny import tokenizer
-from metatrain.models.writer import save_writer
 
 TEXTS = ["a wonderful plot", "the brakes are unpredictable and the dealer shrugged", "cold"]
 LABELS = ["angry", "happy", "neither"]
@@ -140,7 +140,7 @@ def test_a_language_model_is_given_no_token_types_elsewhere(tmp_path):
     words.save_pretrained(tmp_path / "base")
     settings = ModelConfig(name=str(tmp_path / "base"), max_length=16, max_target_length=4)
     model, _ = load_language_model(settings, second_order=False, dtype=torch.float32, texts=())
-    save_writer(tmp_path / "model", model, None)
+    save_language_model(tmp_path / "model", model, None)
     assert set(AutoTokenizer.from_pretrained(tmp_path / "model")("a plot", "the dealer")) == {"input_ids", "attention_mask"}
 
 

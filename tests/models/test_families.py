@@ -23,8 +23,8 @@ from metatrain.meta.learner import Learner
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 from metatrain.models.export import Classifier, save_finetuned
+from metatrain.models.generation import TextGenerator
 from metatrain.models.language_loading import load_language_model
-from metatrain.models.writer import Writer
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.encoded_episode import EncodedEpisode, TargetTokens
 
@@ -66,7 +66,7 @@ def walk(family: str, writes: bool, folder: Path) -> None:
     adapted, _, _ = adapted_to(again, episode)
     np.testing.assert_allclose(again.probabilities(adapted, episode), expected, atol=1e-4)
     save_finetuned(folder / "tuned", again.functional.write_to_model(adapted), adapted, LABELS)
-    finetuned = Writer(folder / "tuned", CPU) if writes else Classifier(folder / "tuned", CPU)
+    finetuned = TextGenerator(folder / "tuned", CPU) if writes else Classifier(folder / "tuned", CPU)
     np.testing.assert_allclose(finetuned.scores(TEXTS[4:]).softmax(1).numpy(), expected, atol=1e-4)
 
 

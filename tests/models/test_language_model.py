@@ -19,9 +19,9 @@ from transformers import (
 from metatrain.errors import UserError
 from metatrain.models import scratch
 from metatrain.models.config import ModelConfig, ScratchConfig
+from metatrain.models.generation import TextGenerator, save_language_model
 from metatrain.models.language_loading import load_language_model
 from metatrain.models.language_model import LanguageModel
-from metatrain.models.writer import Writer, save_writer
 
 TEXTS = ["a short one", "quite a bit longer than the others are, it is", "two words", "Grüße, naïve café ☕"]
 TARGETS = ["one", "a longer target than that", "two", "ça va"]
@@ -88,7 +88,7 @@ def test_losses_are_those_of_transformers_one_text_at_a_time(family):
         found = model(model.batch(texts, targets))
     for text, target, loss, number in zip(texts, targets, found.loss, found.tokens):
         assert int(number) == len(target)
-        if model.decoder_alone:
+        if model.decoder_only:
             ids = torch.tensor(np.concatenate([text, model.separator, target]))[None]
             labels = ids.clone()
             labels[0, : len(text) + len(model.separator)] = -100
@@ -114,7 +114,7 @@ def test_losses_and_gradients_are_the_same_where_what_is_alike_is_read_once(fami
     found = []
     for alike in (0, len(context)):
         batch = model.batch(texts, targets, alike)
-        assert (batch.begin is not None) == (alike > 0 and model.decoder_alone)
+        assert (batch.begin is not None) == (alike > 0 and model.decoder_only)
         loss = model(batch).loss
         found.append(
             (loss, torch.autograd.grad((loss * torch.arange(1, 5)).sum(), [value for value in model.parameters() if value.requires_grad], allow_unused=True))
@@ -183,11 +183,11 @@ def test_models_that_cannot_be(changes, expected):
 def test_a_finetuned_model_answers_as_before_it_was_written(name, tmp_path):
     config = ModelConfig(name=name, max_length=16, max_target_length=6, scratch=ScratchConfig(layers=1, hidden=16, heads=2, vocabulary=300))
     model, _ = load_language_model(config, False, torch.float32, TEXTS)
-    assert save_writer(tmp_path / "any", model, None) == "transformers"
-    save_writer(tmp_path / "labels", model, ["yes", "no_way"])
+    assert save_language_model(tmp_path / "any", model, None) == "transformers"
+    save_language_model(tmp_path / "labels", model, ["yes", "no_way"])
     texts, cpu = model.tokens().encode(TEXTS), torch.device("cpu")
-    assert Writer(tmp_path / "any", cpu).answers(TEXTS) == model.write(texts)
+    assert TextGenerator(tmp_path / "any", cpu).answers(TEXTS) == model.write(texts)
     choices = model.tokens().encode_targets(["yes", "no way"])
     with torch.no_grad():
         losses = torch.stack([model(model.batch(texts, [choice] * len(texts))).loss for choice in choices], 1)
-    assert torch.allclose(Writer(tmp_path / "labels", cpu).scores(TEXTS).softmax(1), (-losses).softmax(1), atol=1e-5)
+    assert torch.allclose(TextGenerator(tmp_path / "labels", cpu).scores(TEXTS).softmax(1), (-losses).softmax(1), atol=1e-5)

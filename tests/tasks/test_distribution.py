@@ -161,7 +161,7 @@ def test_the_two_texts_of_a_pair_and_a_text_and_its_target_are_not_run_together(
     assert len(load_tasks(files_config(tmp_path, target="pair"), 0).meta_train[0].texts) == 2
 
 
-def test_near_repeats_are_kept_with_a_warning_that_shows_them(tmp_path):
+def test_near_duplicates_are_kept_with_a_warning_that_shows_them(tmp_path):
     few = [
         {"text": "I like C++", "label": "yes"},
         {"text": "i like C", "label": "yes"},

@@ -9,7 +9,7 @@ from metatrain.errors import UserError
 from metatrain.tasks.config import SourceConfig, SplitConfig, TasksConfig
 from metatrain.tasks.distribution import load_tasks
 from metatrain.tasks.folders import is_split
-from metatrain.tasks.sources import Pictures, pictures_in
+from metatrain.tasks.sources import Images, images_in
 
 HIDDEN = (".ipynb_checkpoints/books-checkpoint.csv", ".old/books.csv", "._books.csv", ".~lock.books.csv", "~$books.csv", "__MACOSX/books.csv", "en/.git/a.csv")
 
@@ -133,11 +133,11 @@ def images(folder: Path, *files: str) -> Path:
 def test_hidden_images_do_not_count(tmp_path):
     images(tmp_path, "cat/1.png", "cat/2.PNG", "dog/1.png", "cat/._1.png", ".ipynb_checkpoints/1-checkpoint.png", "__MACOSX/cat/1.png", ".old/x/dog/1.png")
     (tmp_path / "dog" / "folder.png").mkdir()
-    assert Pictures(tmp_path).read(tmp_path.name).labels == ["cat", "cat", "dog"]
-    assert len(pictures_in(tmp_path)) == 3
+    assert Images(tmp_path).read(tmp_path.name).labels == ["cat", "cat", "dog"]
+    assert len(images_in(tmp_path)) == 3
     images(tmp_path, "1.png")
     with pytest.raises(UserError, match="must be in TASK/LABEL/FILE, or all in LABEL/FILE; there are 1.png, cat/1.png"):
-        Pictures(tmp_path)
+        Images(tmp_path)
 
 
 def test_tasks_that_differ_in_the_name_of_a_split_only_are_reported(tmp_path):
@@ -148,7 +148,7 @@ def test_tasks_that_differ_in_the_name_of_a_split_only_are_reported(tmp_path):
 
 def test_tasks_of_images_that_are_splits_are_reported(tmp_path):
     images(tmp_path, *(f"{split}/{label}/{n}.png" for split in ("train", "test") for label in ("cat", "dog") for n in range(2)))
-    tasks = load_tasks(TasksConfig(path=str(tmp_path), pictures=True, meta_train=SplitConfig(tasks=["*"])), 0, ["meta_train"])
+    tasks = load_tasks(TasksConfig(path=str(tmp_path), images=True, meta_train=SplitConfig(tasks=["*"])), 0, ["meta_train"])
     assert [note for note in tasks.notes if "warning" in note] == [
         "warning: the tasks test, train are named like splits of one data set; a task for each of them tests no new task"
     ]

@@ -24,7 +24,7 @@ TASK = "task.json"  # what beside the model is needed to answer as in finetuning
 _PART_TOKENS = 4096
 
 
-def save_writer(folder: Path, model: LanguageModel, labels: Sequence[str] | None, context: np.ndarray | None = None) -> str:
+def save_language_model(folder: Path, model: LanguageModel, labels: Sequence[str] | None, context: np.ndarray | None = None) -> str:
     """Write a finetuned language model. Returns who loads it.
 
     labels: names that answers are chosen from, None: any text; context: token ids that are read before every text, if there are any.
@@ -39,7 +39,7 @@ def save_writer(folder: Path, model: LanguageModel, labels: Sequence[str] | None
     return "transformers"
 
 
-class Writer:
+class TextGenerator:
     """A finetuned language model directory, loaded for prediction."""
 
     threshold: float | None = None  # as of a classifier: there is none

@@ -16,7 +16,7 @@ _BEFORE = 20  # characters before the first difference of a pair that it shows
 _MOST_TASKS = 5  # with a warning of their own
 
 
-def near_repeats(tasks: Sequence[Task]) -> list[str]:
+def near_duplicates(tasks: Sequence[Task]) -> list[str]:
     """A warning for each task, or for many together, that has texts with the same words."""
     found = {task.name: pairs for task in tasks if len(pairs := list(_pairs(task)))}
     groups = {f"task '{name}'": pairs for name, pairs in found.items()}

@@ -1,4 +1,4 @@
-"""Pictures, and pictures beside texts, under the same learner."""
+"""Images, and images beside texts, under the same learner."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from metatrain.gradient.config import InnerConfig
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.models.config import ModelConfig, ScratchConfig
-from metatrain.models.pictures import is_of_pictures, load_picture_encoder
+from metatrain.models.images import is_image_model, load_image_encoder
 from metatrain.tasks.config import SplitConfig, TasksConfig
 from metatrain.tasks.distribution import load_tasks
 from metatrain.tasks.encoded_episode import EncodedEpisode
@@ -27,7 +27,7 @@ COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 80, 230)}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """COLOUR/SHAPE/FILE: a task for each colour."""
-    root, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    root, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     for colour, value in COLOURS.items():
         for shape in ("disc", "bar"):
             (root / colour / shape).mkdir(parents=True)
@@ -41,16 +41,16 @@ def folder(tmp_path_factory) -> Path:
 
 def encoder(name: str, dtype=torch.float64, **more):
     torch.manual_seed(0)
-    return load_picture_encoder(ModelConfig(name=name, max_length=16, scratch=SMALL, **more), True, dtype, ["a red disc", "a blue bar"])[0]
+    return load_image_encoder(ModelConfig(name=name, max_length=16, scratch=SMALL, **more), True, dtype, ["a red disc", "a blue bar"])[0]
 
 
 def inputs(model, folder: Path) -> list[np.ndarray]:
-    """Pictures, and texts between them if the model reads any."""
-    pictures = [model.reader(str(folder / colour / shape / "0.png")) for colour in ("red", "blue") for shape in ("disc", "bar")]
+    """Images, and texts between them if the model reads any."""
+    images = [model.reader(str(folder / colour / shape / "0.png")) for colour in ("red", "blue") for shape in ("disc", "bar")]
     if model.tokenizer is None:
-        return pictures
+        return images
     texts = [np.array(model.tokenizer(text)["input_ids"]) for text in ("a red disc", "bar")]
-    return [pictures[0], texts[0], pictures[1], texts[1], pictures[2]]
+    return [images[0], texts[0], images[1], texts[1], images[2]]
 
 
 @pytest.mark.parametrize("name", ["scratch:vit", "scratch:clip"])
@@ -70,7 +70,7 @@ def test_the_meta_gradient_is_that_of_one_graph(folder, name, mode):
     learner = EncoderLearner(model, AlgorithmConfig(meta_gradient=mode), InnerConfig(lr=0.1, steps=2), way=2)
     given = inputs(model, folder)
     kinds = [given] if name == "scratch:vit" else [given, [given[0], given[2], given[4], given[0]], [given[1], given[3], given[1], given[3]]]
-    for chosen in kinds:  # of both, of pictures alone, of texts alone
+    for chosen in kinds:  # of both, of images alone, of texts alone
         episode = EncodedEpisode(chosen[:2], np.array([0, 1]), chosen[2:4], np.array([1, 0]), ["a", "b"])
         found = learner.outer_gradient(episode).gradient
         expected = _unrolled(learner, episode)
@@ -101,7 +101,7 @@ def _unrolled(learner, episode):
 
 
 def test_folders_are_tasks_and_the_same_picture_is_found_under_any_name(folder):
-    config = TasksConfig(path=str(folder), pictures=True, meta_train=SplitConfig(tasks=["red", "green"]), meta_test=SplitConfig(tasks=["blue"]))
+    config = TasksConfig(path=str(folder), images=True, meta_train=SplitConfig(tasks=["red", "green"]), meta_test=SplitConfig(tasks=["blue"]))
     tasks = load_tasks(config, 0)
     assert [(task.name, task.label_names, len(task.texts)) for task in tasks.meta_train] == [("green", ("bar", "disc"), 16), ("red", ("bar", "disc"), 16)]
     copy = folder / "blue" / "bar" / "copy.png"
@@ -115,18 +115,18 @@ def test_folders_are_tasks_and_the_same_picture_is_found_under_any_name(folder):
 
 def test_folders_that_are_laid_out_otherwise(tmp_path, folder):
     with pytest.raises(UserError, match="no such folder"):
-        load_tasks(TasksConfig(path=str(tmp_path / "gone"), pictures=True), 0)
+        load_tasks(TasksConfig(path=str(tmp_path / "gone"), images=True), 0)
     Image.new("RGB", (4, 4)).save(tmp_path / "loose.png")
     with pytest.raises(UserError, match="must be in TASK/LABEL/FILE"):
-        load_tasks(TasksConfig(path=str(tmp_path), pictures=True), 0)
+        load_tasks(TasksConfig(path=str(tmp_path), images=True), 0)
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    with pytest.raises(UserError, match="broken.png: cannot be read as a picture"):
+    with pytest.raises(UserError, match="broken.png: cannot be read as an image"):
         encoder("scratch:vit").reader(str(tmp_path / "broken.png"))
 
 
-def test_what_reads_pictures():
-    assert is_of_pictures(ModelConfig(name="scratch:vit")) and is_of_pictures(ModelConfig(name="scratch:clip"))
-    assert not is_of_pictures(ModelConfig(name="minilm")) and not is_of_pictures(ModelConfig(name="scratch:t5"))
+def test_what_reads_images():
+    assert is_image_model(ModelConfig(name="scratch:vit")) and is_image_model(ModelConfig(name="scratch:clip"))
+    assert not is_image_model(ModelConfig(name="minilm")) and not is_image_model(ModelConfig(name="scratch:t5"))
 
 
 SETTINGS = [
@@ -135,8 +135,8 @@ SETTINGS = [
 ]  # fmt: skip
 
 
-def test_a_run_on_pictures_and_texts_that_is_evaluated_again(cli, folder):
-    source = f"+tasks.sources={{shapes:{{path:{folder},pictures:true}}}}"
+def test_a_run_on_images_and_texts_that_is_evaluated_again(cli, folder):
+    source = f"+tasks.sources={{shapes:{{path:{folder},images:true}}}}"
     splits = ["tasks.meta_train.tasks=[books,red,green]", "tasks.meta_validation.tasks=[]", "tasks.meta_test.tasks=[films,blue]"]
     found = cli("train", "model=scratch_clip", "model.scratch.vocabulary=300", "algorithm=maml", source, *splits, *SETTINGS, "hydra.run.dir=run")
     assert found.code == 0, found.err
@@ -153,16 +153,16 @@ def test_a_run_on_pictures_and_texts_that_is_evaluated_again(cli, folder):
 
 
 @pytest.mark.parametrize("name", ["scratch_vit", "scratch_clip"])
-def test_a_model_of_pictures_is_finetuned_and_of_use(cli, folder, name):
-    pictures = ["tasks=files", f"tasks.path={folder}", "tasks.images=true", "tasks.meta_test.tasks=[blue]", "tasks.meta_validation.tasks=[green]"]
-    found = cli("train", f"model={name}", "algorithm=protonet", *pictures, *SETTINGS, "hydra.run.dir=run")
+def test_a_model_of_images_is_finetuned_and_of_use(cli, folder, name):
+    images = ["tasks=files", f"tasks.path={folder}", "tasks.images=true", "tasks.meta_test.tasks=[blue]", "tasks.meta_validation.tasks=[green]"]
+    found = cli("train", f"model={name}", "algorithm=protonet", *images, *SETTINGS, "hydra.run.dir=run")
     assert found.code == 0, found.err
-    assert found.out.rstrip().endswith("data.train=YOUR_PICTURES")
+    assert found.out.rstrip().endswith("data.train=YOUR_IMAGES")
     found = cli("finetune", "checkpoint=run", f"data.train={folder / 'red'}", f"data.test={folder / 'blue'}", "report=false", "hydra.run.dir=tuned")
     assert found.code == 0, found.err
     results = json.loads(Path("tuned/results.json").read_text())
     assert results["labels"] == ["bar", "disc"] and results["examples"] == results["test"]["examples"] == 16
-    assert "predict model=THIS_DIRECTORY data=PICTURE" in Path("tuned/model/README.md").read_text()
+    assert "predict model=THIS_DIRECTORY data=IMAGE" in Path("tuned/model/README.md").read_text()
     found = cli("predict", "model=tuned", f"data={folder / 'blue'}", "output=answers.jsonl")
     assert found.code == 0, found.err
     answers = [json.loads(line) for line in Path("answers.jsonl").read_text().splitlines()]
@@ -173,7 +173,7 @@ def test_a_model_of_pictures_is_finetuned_and_of_use(cli, folder, name):
     assert json.loads(alone.out.splitlines()[-1]) == pytest.approx(answers[8], abs=1e-5)
 
 
-def test_finetuning_refuses_pictures_that_do_not_fit(cli, folder, tmp_path):
+def test_finetuning_refuses_images_that_do_not_fit(cli, folder, tmp_path):
     for data, words in ((folder, "data.train=.* has 3 tasks of images"), (tmp_path, "data.train=.*images .* must be in")):
         found = cli("finetune", "checkpoint=tiny", f"data.train={data}")
         assert found.code == 2 and re.search(words, found.err), found.err
@@ -183,11 +183,11 @@ def test_finetuning_refuses_pictures_that_do_not_fit(cli, folder, tmp_path):
 
 
 def test_models_and_tasks_that_do_not_go_together(cli, folder):
-    pictures = ["tasks=files", f"tasks.path={folder}", "tasks.images=true"]
+    images = ["tasks=files", f"tasks.path={folder}", "tasks.images=true"]
     for settings, words in (
-        (["model=tiny", *pictures], "has images, but the model reads texts"),
+        (["model=tiny", *images], "has images, but the model reads texts"),
         (["model=scratch_vit", "tasks=reviews"], "has texts, but the model reads only images"),
-        (["model=scratch_vit", *pictures, "hardware.precision=bf16"], "bf16 is not supported for image models"),
+        (["model=scratch_vit", *images, "hardware.precision=bf16"], "bf16 is not supported for image models"),
     ):
         found = cli("train", *settings, *[each for each in SETTINGS if not (each.startswith("model.") and "model=tiny" in settings)], "hydra.run.dir=run")
         assert found.code == 2 and words in found.err, found.err

@@ -1,6 +1,6 @@
-"""Encoders of pictures (ViT and its like), and of pictures and texts into one space (CLIP and its like), for the same learner.
+"""Encoders of images (ViT and its like), and of images and texts into one space (CLIP and its like), for the same learner.
 
-A picture comes as an array [patches, values], its pixels as the processor makes them, so that its length is what it costs, as a
+An image comes as an array [patches, values], its pixels as the processor makes them, so that its length is what it costs, as a
 text's is; a text as token ids [tokens].
 """
 
@@ -24,46 +24,44 @@ from metatrain.models.scratch import check_size, scratch_tokenizer
 from metatrain.plugins import check_installed
 from metatrain.tasks.tokens import Tokens
 
-ALONE = ("vit", "deit", "dinov2", "dinov2_with_registers", "clip_vision_model", "siglip_vision_model")  # pictures
-WITH_TEXTS = ("clip", "siglip")  # pictures and texts
+ALONE = ("vit", "deit", "dinov2", "dinov2_with_registers", "clip_vision_model", "siglip_vision_model")  # images
+WITH_TEXTS = ("clip", "siglip")  # images and texts
 SCRATCH = ("scratch:vit", "scratch:clip")
-_SIDE, _PATCH = 32, 8  # pixels of a picture and of a patch, of models with random weights
+_SIDE, _PATCH = 32, 8  # pixels of an image and of a patch, of models with random weights
 
 
-class PictureReader:
+class ImageReader:
     """From a file to an array [patches, values]."""
 
     def __init__(self, processor: Any, side: int, patch: int):
         self.processor, self.side, self.patches = processor, side, (side // patch) ** 2
 
     def __call__(self, path: str) -> np.ndarray:
-        """Raises: UserError: the file is no picture."""
+        """Raises: UserError: the file is no image."""
         from PIL import Image, UnidentifiedImageError
 
         try:
             with Image.open(path) as image:
                 pixels = self.processor(images=image.convert("RGB"), return_tensors="np")["pixel_values"][0]
         except (UnidentifiedImageError, OSError) as error:
-            raise UserError(f"{path}: cannot be read as a picture: {str(error).splitlines()[0]}") from error
+            raise UserError(f"{path}: cannot be read as an image: {str(error).splitlines()[0]}") from error
         return np.asarray(pixels, dtype=np.float32).reshape(self.patches, -1)
 
 
-class PictureEncoder(nn.Module):
-    """Pictures, and texts if the model has an encoder of them, to vectors: `encoder(batch)` has shape [inputs, H]."""
+class ImageEncoder(nn.Module):
+    """Images, and texts if the model has an encoder of them, to vectors: `encoder(batch)` has shape [inputs, H]."""
 
     new_tokenizer = False  # whether its tokenizer was made from the training tasks, and is nowhere yet
     layers = 0  # it is not cut
     fixed_ids = 0
     word_embeddings = None
-    uses_pooler = False
 
-    def __init__(self, backbone: Backbone, tokenizer: PreTrainedTokenizerBase | None, reader: PictureReader, config: ModelConfig):
+    def __init__(self, backbone: Backbone, tokenizer: PreTrainedTokenizerBase | None, reader: ImageReader, config: ModelConfig):
         super().__init__()
         self.backbone: Backbone = backbone.eval()
         self.tokenizer, self.reader = tokenizer, reader
         self.pooling, self.normalize = config.pooling, config.normalize
         self.max_length = config.max_length if tokenizer is not None else reader.patches
-        self.half_products = False
 
     @property
     def hidden_size(self) -> int:
@@ -75,17 +73,17 @@ class PictureEncoder(nn.Module):
         return next(self.backbone.parameters()).device
 
     def tokens(self) -> Tokens:
-        """What makes arrays of pictures, and token ids of texts, for it."""
-        return Tokens(self.tokenizer, self.max_length, read_picture=self.reader)
+        """What makes arrays of images, and token ids of texts, for it."""
+        return Tokens(self.tokenizer, self.max_length, read_image=self.reader)
 
     def probe(self, tokens: int) -> np.ndarray:
-        """A picture, to measure with."""
+        """An image, to measure with."""
         return np.ones((self.reader.patches, 3 * self.reader.side**2 // self.reader.patches), dtype=np.float32)
 
     def example(self) -> list[np.ndarray]:
-        """A picture, and a text if there is an encoder of them."""
-        picture = self.probe(self.reader.patches)
-        return [picture] if self.tokenizer is None else [picture, np.array(self.tokenizer("a b")["input_ids"])]
+        """An image, and a text if there is an encoder of them."""
+        image = self.probe(self.reader.patches)
+        return [image] if self.tokenizer is None else [image, np.array(self.tokenizer("a b")["input_ids"])]
 
     def set_dropout(self, rate: float) -> None:
         set_dropout(self.backbone, rate)
@@ -94,7 +92,7 @@ class PictureEncoder(nn.Module):
         """Model inputs.
 
         Raises:
-            UserError: there are texts, and the model is of pictures alone.
+            UserError: there are texts, and the model is of images alone.
         """
         is_text = np.array([each.ndim == 1 for each in inputs])
         if is_text.any() and self.tokenizer is None:
@@ -102,11 +100,11 @@ class PictureEncoder(nn.Module):
         padding = 0 if self.tokenizer is None else self.tokenizer.pad_token_id or 0
         texts = [each for each in inputs if each.ndim == 1]
         side = self.reader.side
-        pictures = [each.reshape(3, side, side) for each in inputs if each.ndim == 2]
+        images = [each.reshape(3, side, side) for each in inputs if each.ndim == 2]
         dtype = next(self.backbone.parameters()).dtype
         return Mixed(
             pad(texts, padding, self.device) if texts else None,
-            torch.from_numpy(np.stack(pictures)).to(self.device, dtype) if pictures else None,
+            torch.from_numpy(np.stack(images)).to(self.device, dtype) if images else None,
             torch.from_numpy(np.argsort(np.argsort(~is_text, kind="stable"))).to(self.device),
         )
 
@@ -116,8 +114,8 @@ class PictureEncoder(nn.Module):
             with dropout(self.backbone, seed, self.device):
                 return self(batch)
         parts = [] if batch.texts is None else [self._texts(batch.texts)]
-        if batch.pictures is not None:
-            parts.append(self._pictures(batch.pictures))
+        if batch.images is not None:
+            parts.append(self._images(batch.images))
         encodings = torch.cat(parts).index_select(0, batch.order)
         return F.normalize(encodings, dim=-1) if self.normalize else encodings
 
@@ -125,15 +123,15 @@ class PictureEncoder(nn.Module):
         groups = [self.backbone.get_text_features(input_ids=group.input_ids, attention_mask=group.attention_mask).pooler_output for group in texts.groups]
         return torch.cat(groups).index_select(0, texts.order)
 
-    def _pictures(self, pictures: Tensor) -> Tensor:
+    def _images(self, images: Tensor) -> Tensor:
         if self.tokenizer is not None:
-            return self.backbone.get_image_features(pixel_values=pictures).pooler_output
-        hidden = self.backbone(pixel_values=pictures).last_hidden_state  # [pictures, 1 + patches, H]
+            return self.backbone.get_image_features(pixel_values=images).pooler_output
+        hidden = self.backbone(pixel_values=images).last_hidden_state  # [images, 1 + patches, H]
         return hidden.mean(1) if self.pooling == "mean" else hidden[:, 0]
 
 
-def is_of_pictures(config: ModelConfig) -> bool:
-    """Whether `model.name` reads pictures.
+def is_image_model(config: ModelConfig) -> bool:
+    """Whether `model.name` reads images.
 
     Raises:
         UserError: there is no such model.
@@ -144,9 +142,9 @@ def is_of_pictures(config: ModelConfig) -> bool:
     return not built_in and model_type(config) in (*ALONE, *WITH_TEXTS)
 
 
-def load_picture_encoder(
+def load_image_encoder(
     config: ModelConfig, second_order: bool, dtype: torch.dtype = torch.float32, texts: Iterable[str] = ()
-) -> tuple[PictureEncoder, list[str]]:
+) -> tuple[ImageEncoder, list[str]]:
     """Load `config.name` and say in a line each what was decided on the way.
 
     texts: of the training tasks, to learn a vocabulary from where a model of texts too brings none.
@@ -167,10 +165,10 @@ def load_picture_encoder(
         tokenizer = load_tokenizer(config.name, config) if model_type(config) in WITH_TEXTS else None
         processor = load_image_processor(config)
     vision = getattr(backbone.config, "vision_config", backbone.config)
-    encoder = PictureEncoder(backbone.to(dtype), tokenizer, PictureReader(processor, vision.image_size, vision.patch_size), config)
+    encoder = ImageEncoder(backbone.to(dtype), tokenizer, ImageReader(processor, vision.image_size, vision.patch_size), config)
     encoder.new_tokenizer = config.name in SCRATCH and tokenizer is not None and config.tokenizer is None
     size = sum(parameter.numel() for parameter in encoder.parameters())
-    what = "pictures" if tokenizer is None else "pictures and texts"
+    what = "images" if tokenizer is None else "images and texts"
     return encoder, [
         f"model: {name_in_log(config)}, of {what}, {size / 1e6:.1f}M parameters{', normalized' if config.normalize else ''}",
         attention_in_log(encoder.backbone, second_order),
@@ -189,14 +187,14 @@ def _from_scratch(config: ModelConfig, texts: Iterable[str], attention: str | No
         "intermediate_size": 4 * config.scratch.hidden,
         "attention_dropout": 0.0,
     }
-    picture = {**size, "image_size": _SIDE, "patch_size": _PATCH}
+    image = {**size, "image_size": _SIDE, "patch_size": _PATCH}
     processor = ViTImageProcessorPil(size={"height": _SIDE, "width": _SIDE})
     if config.name == "scratch:vit":
-        vision = ViTConfig(**{**picture, "attn_implementation": attention})
+        vision = ViTConfig(**{**image, "attn_implementation": attention})
         return ViTModel(vision, add_pooling_layer=False), None, processor
     tokenizer = scratch_tokenizer(config, texts, ends=True)
     ids = {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": tokenizer.eos_token_id, "eos_token_id": tokenizer.eos_token_id}
     text = {**size, **ids, "vocab_size": len(tokenizer), "max_position_embeddings": config.max_length}
-    both: dict[str, Any] = {"text_config": text, "vision_config": picture, "attn_implementation": attention}
+    both: dict[str, Any] = {"text_config": text, "vision_config": image, "attn_implementation": attention}
     clip = CLIPConfig(projection_dim=config.scratch.hidden, **both)
     return CLIPModel(clip), tokenizer, processor
