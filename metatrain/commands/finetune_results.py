@@ -53,10 +53,10 @@ def warn_of_loss(loss: float, way: int, learner: EncoderLearner, say: Callable[[
 
 def cross_validation(fit: Fit, labels: np.ndarray, say: Callable[[str], None]) -> dict[str, Any]:
     """Report what the fit found on the examples themselves; labels: [examples]."""
-    if fit.left_out is None:
+    if fit.held_out is None:
         say("one example per class: the head is not fitted, because cross-validation and calibration need at least two")
         return {"pull": None, "updates": 0, "temperature": 1.0, "cross_validation": None}
-    logits = fit.left_out[: len(labels)]
+    logits = fit.held_out[: len(labels)]
     judged = ~logits.isnan().any(1)
     correct = logits[judged].argmax(1).numpy() == labels[judged.numpy()]
     l2 = "inf" if fit.l2 == float("inf") else fit.l2

@@ -9,8 +9,8 @@ The exact gradient comes from the reverse recursion (Maclaurin et al. 2015, reve
 
     v_K = dQ/dphi_K;   v_k = (d phi_{k+1} / d phi_k)' v_{k+1};   theta gets (d phi_0 / d theta)' v_0 + direct terms
 
-so that at no time the graph of more than one inner step has to be walked, and none has to be kept. On the way, w's share of
-the gradient gathers in the dictionary that holds v.
+so that the backward pass needs the graph of only one inner step at a time, and none has to be stored. On the way, w's share of
+the gradient is accumulated in the dictionary that holds v.
 """
 
 from __future__ import annotations
@@ -140,8 +140,8 @@ def meta_gradient(episode: EpisodeLosses, theta: Mapping[str, Tensor], rule: Inn
             tape.back_through_state(cotangent)
 
     outputs = {**start, **derived}
-    wanted = [name for name, value in outputs.items() if value.requires_grad and name in cotangent]
-    found = torch.autograd.grad([outputs[name] for name in wanted], list(theta.values()), [cotangent[name] for name in wanted], allow_unused=True)
+    reached = [name for name, value in outputs.items() if value.requires_grad and name in cotangent]
+    found = torch.autograd.grad([outputs[name] for name in reached], list(theta.values()), [cotangent[name] for name in reached], allow_unused=True)
     gradient = {name: value for name, value in zip(theta, found) if value is not None}
     return MetaGradient(gradient, before, query_loss, support_losses, residual, damping)
 
@@ -184,7 +184,7 @@ def check_method(method: Method, steps: int) -> None:
 
 
 @dataclass
-class _Kept:
+class _StoredStep:
     """What the backward pass needs of one inner step."""
 
     before: Parameters  # phi_k and the rule's state
@@ -204,7 +204,7 @@ class _Tape:
         self._names = list(phi)
         self._point = {**phi, **{_STATE + name: value for name, value in rule.state(phi).items()}}
         self._steps = 0
-        self._kept: list[_Kept] = []
+        self._stored: list[_StoredStep] = []
 
     @property
     def phi(self) -> Parameters:
@@ -228,7 +228,7 @@ class _Tape:
         if self._start is not None:
             gradients = {name: value + self._proximal * (self._point[name] - self._start[name]) for name, value in gradients.items()}
         if keep:
-            self._kept.append(_Kept(self._point, {} if self._is_linear else gradients, graphs))
+            self._stored.append(_StoredStep(self._point, {} if self._is_linear else gradients, graphs))
         with torch.no_grad():
             self._point = self._update(self._point, gradients, k)
         self._steps += 1
@@ -241,14 +241,14 @@ class _Tape:
         count. The given dictionary is consumed.
         """
         self._steps -= 1
-        kept = self._kept.pop()
-        self._point = kept.before
+        stored = self._stored.pop()
+        self._point = stored.before
         if self._is_linear:
             direction = scaled({name: cotangent[name] for name in self._names}, lambda name: -self.rule.rate(name))
         else:
-            cotangent, direction = self._through_update(kept, cotangent)
-        if products is not None and kept.graphs:
-            for graph in kept.graphs:
+            cotangent, direction = self._through_update(stored, cotangent)
+        if products is not None and stored.graphs:
+            for graph in stored.graphs:
                 add_to(cotangent, graph.products(direction))
         elif products is not None:
             products(self._support(self._steps), self.phi, self.fixed, direction, cotangent)
@@ -261,9 +261,9 @@ class _Tape:
         if state:
             add_to(cotangent, vjp(list(state.values()), [cotangent[_STATE + name] for name in state], start))
 
-    def _through_update(self, kept: _Kept, cotangent: Parameters) -> tuple[Parameters, Parameters]:
+    def _through_update(self, stored: _StoredStep, cotangent: Parameters) -> tuple[Parameters, Parameters]:
         """Return the gradient in (phi_k, state, w), and that in the gradient of S, through the update only."""
-        before, gradients = leaves(kept.before), leaves(kept.gradients)
+        before, gradients = leaves(stored.before), leaves(stored.gradients)
         after = self._update(before, gradients, self._steps)
         outputs = {name: value for name, value in after.items() if name in cotangent}
         rates = {LEARNED + name: value for name, value in self._learned.items()}

@@ -31,7 +31,7 @@ BATCH = 16  # texts per update
 UPDATES = (0, 20, 40, 80, 160, 320, 640, 1280, 2560)  # numbers of updates that are compared
 COPIES = 3  # of the encoder in memory per fold: its parameters and the two moments of Adam
 _FEWEST, _EPOCHS = 80, 10  # compared are at least this number of updates, or of epochs
-_LEFT_OUT = 100  # held-out examples that are enough: no more folds are trained than that takes
+_HELD_OUT = 100  # held-out examples that are enough: no more folds are trained than that takes
 _PATIENCE = 2  # checks without a lower log loss after which the comparison ends
 
 
@@ -126,21 +126,21 @@ def fit_encoder(start: Start, episode: EncodedEpisode, fit: Fit, progress: Progr
     everything, folds = np.arange(len(labels)), list(_enough(fit.folds))
     if not folds:
         return None
-    left_out = np.concatenate([fold.left_out for fold in folds])
-    trainings = [Training(start, support, np.setdiff1d(everything, fold.left_out), fold.head, episode.seed) for fold in folds]
+    held_out = np.concatenate([fold.held_out for fold in folds])
+    trainings = [Training(start, support, np.setdiff1d(everything, fold.held_out), fold.head, episode.seed) for fold in folds]
     checks: list[_Check] = []
     numbers = _numbers(len(labels))
     progress.start("training the encoder, cross-validation", len(folds) * numbers[-1])
     for updates in numbers:
         for training in trainings:
             training.train(updates, progress)
-        logits = torch.cat([training.logits(fold.left_out) for training, fold in zip(trainings, folds)])
+        logits = torch.cat([training.logits(fold.held_out) for training, fold in zip(trainings, folds)])
         # If all are correct, the log loss has no minimum in the temperature: smooth labels as if one more were wrong (Platt 1999, section 2.2).
-        temperature = best_temperature(logits, labels[left_out], smoothing=1 / (len(left_out) + 2))
-        loss = float(F.cross_entropy(logits.double() / temperature, labels[left_out]))
+        temperature = best_temperature(logits, labels[held_out], smoothing=1 / (len(held_out) + 2))
+        loss = float(F.cross_entropy(logits.double() / temperature, labels[held_out]))
         checks.append(_Check(updates, temperature, loss, logits))
-        correct = int((logits.argmax(1) == labels[left_out]).sum())
-        progress.say(f"the whole encoder after {updates} updates: log loss {loss:.3f}, {correct} of {len(left_out)} held-out examples are correct")
+        correct = int((logits.argmax(1) == labels[held_out]).sum())
+        progress.say(f"the whole encoder after {updates} updates: log loss {loss:.3f}, {correct} of {len(held_out)} held-out examples are correct")
         best = min(checks, key=lambda check: check.loss)
         if len(checks) - checks.index(best) > _PATIENCE:
             break
@@ -153,17 +153,17 @@ def fit_encoder(start: Start, episode: EncodedEpisode, fit: Fit, progress: Progr
     progress.start("training the encoder, all examples", best.updates)
     training.train(best.updates, progress)
     progress.stop()
-    judged = of_all(len(labels), left_out, best.logits / best.temperature)
+    judged = of_all(len(labels), held_out, best.logits / best.temperature)
     loss = float(F.cross_entropy(training.logits(everything) / best.temperature, labels))
-    return training.result(best.temperature), replace(fit, loss=loss, temperature=best.temperature, left_out=judged, updates=best.updates)
+    return training.result(best.temperature), replace(fit, loss=loss, temperature=best.temperature, held_out=judged, updates=best.updates)
 
 
 def _enough(folds: Sequence[Fold]) -> Iterator[Fold]:
     """Yield folds until enough examples are held out."""
     count = 0
     for fold in folds:
-        if count < _LEFT_OUT:
-            count += len(fold.left_out)
+        if count < _HELD_OUT:
+            count += len(fold.held_out)
             yield fold
 
 

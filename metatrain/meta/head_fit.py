@@ -40,7 +40,7 @@ Start = Callable[[np.ndarray], Head]  # computes the initial head from only thes
 class Fold:
     """Held-out examples, and the head that is fitted to all others."""
 
-    left_out: np.ndarray
+    held_out: np.ndarray
     head: Head
 
 
@@ -52,7 +52,7 @@ class Fit:
     loss: float  # of the examples, under the head
     l2: float  # strength of the regularisation towards the meta-learned head
     temperature: float
-    left_out: Tensor | None  # logits [examples, way] of every example under heads that have not seen it; NaN if there are none
+    held_out: Tensor | None  # logits [examples, way] of every example under heads that have not seen it; NaN if there are none
     folds: tuple[Fold, ...] = ()
     updates: int = 0  # of the whole encoder, starting from such a head (`encoder_fit`)
     names: NameChoice | None = None  # whether label names are examples; None: there are none to read
@@ -64,9 +64,9 @@ class Fit:
         Raises:
             UserError: no example was held out.
         """
-        if self.left_out is None:
+        if self.held_out is None:
             raise UserError("oos_false_rejection_rate needs cross-validation: two examples in a class, or one and a label name; add examples")
-        highest = self.left_out.amax(1)
+        highest = self.held_out.amax(1)
         return float(highest[highest.isfinite()].double().quantile(share))
 
 
@@ -96,14 +96,14 @@ def fit_head(start: Start, features: Tensor, labels: Tensor, kept: np.ndarray, s
         loss = float(F.cross_entropy(logits, labels[rows]))
         tried.append((loss if math.isfinite(loss) else math.inf, l2, logits, weights))
         on_progress()
-    _, l2, left_out, of_folds = min(tried, key=lambda each: each[0])  # ties go to the larger strength
-    temperature = best_temperature(left_out, labels[rows])
+    _, l2, held_out, of_folds = min(tried, key=lambda each: each[0])  # ties go to the larger strength
+    temperature = best_temperature(held_out, labels[rows])
     head = _joined(whole)[None]
     if not math.isinf(l2):
         head = _fitted(head, head, extended, labels, torch.ones_like(seen[:1]), l2)
     on_progress()
     head = head[0] / temperature
-    judged = of_all(len(labels), rows.numpy(), left_out / temperature)
+    judged = of_all(len(labels), rows.numpy(), held_out / temperature)
     heads = tuple(Fold(fold, _parted(weight / temperature)) for fold, weight in zip(folds, of_folds))
     return Fit(_parted(head), _loss(head, extended, labels), l2, temperature, judged, heads)
 

@@ -35,7 +35,7 @@ def choose_names(features: Tensor, labels: Tensor, names: Tensor, named: Tensor,
     if bool((counts > 1).any()):
         sums = features.new_zeros(way, features.shape[1]).index_add_(0, labels, features)
         judged = counts[labels] > 1
-        with_names, without = (_left_out_loss(features, labels, total, judged) for total in (sums + name_sums, sums))
+        with_names, without = (_held_out_loss(features, labels, total, judged) for total in (sums + name_sums, sums))
         return NameChoice(with_names <= without, f"log loss on held-out examples {with_names:.3f} with them, {without:.3f} without")
     known = torch.isin(labels, named)
     scores = (features @ F.normalize(name_sums, dim=1).T)[known]
@@ -48,7 +48,7 @@ def choose_names(features: Tensor, labels: Tensor, names: Tensor, named: Tensor,
     return NameChoice(found >= guessed + spread, f"mean reciprocal rank by label names {found:.3f}, by random guessing {guessed:.3f}")
 
 
-def _left_out_loss(features: Tensor, labels: Tensor, sums: Tensor, judged: Tensor) -> float:
+def _held_out_loss(features: Tensor, labels: Tensor, sums: Tensor, judged: Tensor) -> float:
     """Mean log loss of the judged examples [examples] under the mean of each class without the example; sums: [way, H]."""
     scores = features @ F.normalize(sums, dim=1).T
     scores[torch.arange(len(labels)), labels] = (features * F.normalize(sums[labels] - features, dim=1)).sum(1)

@@ -129,7 +129,7 @@ def test_examples_are_judged_by_an_encoder_that_has_not_seen_them(looks, monkeyp
     assert sorted(row for _, rows in folds for row in rows) == list(range(14))  # each once, and the names of the classes never
     assert all(examples == set(range(16)) - set(rows) for examples, rows in folds)
     assert trained_on == set(range(16)) and of == list(range(16))
-    assert fit.left_out.isnan().any(1).tolist() == [False] * 14 + [True] * 2
+    assert fit.held_out.isnan().any(1).tolist() == [False] * 14 + [True] * 2
 
 
 def test_what_is_left_out_has_no_part_in_training():
@@ -149,11 +149,11 @@ def test_what_is_left_out_has_no_part_in_training():
 
 
 def test_no_more_folds_than_it_takes(looks, monkeypatch):
-    monkeypatch.setattr(encoder_fit, "_LEFT_OUT", 10)
+    monkeypatch.setattr(encoder_fit, "_HELD_OUT", 10)
     looks(20)
     subject = learner()
     _, fit = subject.fit_support(episode(subject, 15))
-    assert int((~fit.left_out.isnan().any(1)).sum()) == 12  # two folds of three of each class
+    assert int((~fit.held_out.isnan().any(1)).sum()) == 12  # two folds of three of each class
 
 
 def test_the_encoder_stays_where_training_is_of_no_use(monkeypatch):
@@ -184,7 +184,7 @@ def test_what_the_frozen_encoder_cannot_tell_is_learned(monkeypatch):
 def test_one_example_a_class_says_nothing():
     subject = learner()
     found, fit = subject.fit_support(episode(subject, 1))
-    assert (fit.updates, fit.l2, fit.left_out) == (0, math.inf, None) and subject.keeps_encoder(found)
+    assert (fit.updates, fit.l2, fit.held_out) == (0, math.inf, None) and subject.keeps_encoder(found)
 
 
 def test_it_needs_a_fitted_head():

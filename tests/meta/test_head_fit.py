@@ -64,7 +64,7 @@ def test_a_head_has_not_seen_the_examples_that_it_is_judged_on(monkeypatch):
     again = features.clone()
     again[4] = 100.0 * features[4]
     far = fit_head(means_of(again, labels), again, labels, none_kept(labels), 0)
-    torch.testing.assert_close(far.left_out[4] - after.left_out[4], 100 * (before.left_out[4] - after.left_out[4]), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(far.held_out[4] - after.held_out[4], 100 * (before.held_out[4] - after.held_out[4]), rtol=1e-3, atol=1e-3)
 
 
 def test_one_example_a_class_leaves_the_head_as_it_is():
@@ -72,7 +72,7 @@ def test_one_example_a_class_leaves_the_head_as_it_is():
     start = means_of(features, labels)
     fit = fit_head(start, features, labels, none_kept(labels), 0)
     assert torch.equal(fit.head["weight"], start(np.arange(3))["weight"])
-    assert (fit.l2, fit.temperature, fit.left_out) == (math.inf, 1.0, None)
+    assert (fit.l2, fit.temperature, fit.held_out) == (math.inf, 1.0, None)
     with pytest.raises(UserError, match="needs cross-validation"):
         fit.threshold(0.05)
 
@@ -83,18 +83,18 @@ def test_one_example_a_class_beside_its_name_is_judged_by_the_name():
     start = means_of(features, labels)
     fit = fit_head(start, features, labels, kept, 0)
     assert torch.equal(fit.head["weight"], start(np.arange(6))["weight"]) and (fit.l2, fit.temperature) == (math.inf, 1.0)
-    assert fit.left_out.isnan().any(1).tolist() == kept.tolist()
+    assert fit.held_out.isnan().any(1).tolist() == kept.tolist()
     names = features[3:].clone()  # in the order of the classes: what is left of class 1 without its example is its name
     expected = features[1] @ torch.stack([(features[0] + names[0]) / 2, names[1], (features[2] + names[2]) / 2]).T
-    torch.testing.assert_close(fit.left_out[1], expected)
-    assert fit.left_out[:3].amax(1).min() <= fit.threshold(0.5) <= fit.left_out[:3].amax(1).max()
+    torch.testing.assert_close(fit.held_out[1], expected)
+    assert fit.held_out[:3].amax(1).min() <= fit.threshold(0.5) <= fit.held_out[:3].amax(1).max()
 
 
 def test_names_are_never_left_out():
     features, labels = blobs(3)
     kept = np.arange(len(labels)) >= 6
     fit = fit_head(means_of(features, labels), features, labels, kept, 0)
-    assert fit.left_out.isnan().any(1).tolist() == kept.tolist()
+    assert fit.held_out.isnan().any(1).tolist() == kept.tolist()
 
 
 def test_the_strength_is_high_where_the_start_is_good_and_low_where_it_is_not():
@@ -115,9 +115,9 @@ def test_the_temperature_mends_probabilities_that_are_too_sure_or_not_sure_enoug
     features, labels = blobs(40, spread=0.7)
     fit = fit_head(means_of(features, labels, scale), features, labels, none_kept(labels), 0)
     assert (fit.temperature > 1.5) if scale > 1 else (fit.temperature < 0.7)
-    right = fit.left_out.argmax(1) == labels
-    sure = fit.left_out.softmax(1).max(1).values
-    raw = (fit.left_out * fit.temperature).softmax(1).max(1).values
+    right = fit.held_out.argmax(1) == labels
+    sure = fit.held_out.softmax(1).max(1).values
+    raw = (fit.held_out * fit.temperature).softmax(1).max(1).values
     assert abs(float(sure.mean() - right.double().mean())) < abs(float(raw.mean() - right.double().mean()))
 
 
@@ -126,7 +126,7 @@ def test_classes_of_unequal_size_and_of_one_example():
     rows = torch.cat([(labels == 0).nonzero().flatten(), (labels == 1).nonzero().flatten()[:1], (labels == 2).nonzero().flatten()[:4]])
     features, labels = features[rows], labels[rows]
     fit = fit_head(means_of(features, labels), features, labels, none_kept(labels), 0)
-    assert fit.left_out.isnan().any(1).tolist() == (labels == 1).tolist()
+    assert fit.held_out.isnan().any(1).tolist() == (labels == 1).tolist()
     assert all(value.isfinite().all() for value in fit.head.values())
 
 
