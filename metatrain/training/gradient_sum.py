@@ -1,9 +1,8 @@
-"""The sum of a meta-batch's meta-gradients over all ranks, and who takes which of them.
+"""Sum of the meta-gradients of a meta-batch over all ranks, and the assignment of episodes to ranks.
 
-Rounding depends on the order of additions. With `ordered`, meta-gradients are added one after the other, in an order that is a
-function of the episodes alone, so that any number of ranks gets the same bits: each rank keeps a slice of the sum, to which it adds
-the other ranks' slices of their meta-gradients. A round, in which each rank has taken one, exchanges as many bytes as a plain
-all-reduce; with `fast` there is one of those for the whole meta-batch, and nothing is waited for before.
+Rounding depends on the order of additions. With `ordered`, meta-gradients are added in an order that depends only on the episodes, so
+that any number of ranks gets the same bits: each rank holds a slice of the sum, and adds to it that slice of every rank's meta-gradient.
+Each round, with one meta-gradient per rank, exchanges as many bytes as an all-reduce. With `fast`, there is a single all-reduce per meta-batch.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from metatrain.meta.learner import Learner
 from metatrain.run.ranks import Ranks
 from metatrain.tasks.encoded_episode import EncodedEpisode
 
-Unit = list[int]  # positions of episodes in the meta-batch, whose meta-gradients are taken together
+Unit = list[int]  # positions in the meta-batch of episodes whose meta-gradients are computed in one pass
 
 
 def rounds(learner: Learner, episodes: Sequence[EncodedEpisode], ranks: Ranks, reduce: str) -> list[list[Unit]]:
@@ -51,7 +50,7 @@ def _units(learner: Learner, episodes: Sequence[EncodedEpisode], places: Sequenc
 
 
 class GradientSum:
-    """Adds up, round by round."""
+    """Running sum of meta-gradients, round by round."""
 
     def __init__(self, learner: Learner, episodes: Sequence[EncodedEpisode], ranks: Ranks, reduce: str):
         self._learner, self._ranks, self._ordered = learner, ranks, reduce == "ordered"
@@ -60,7 +59,9 @@ class GradientSum:
         else:
             self._packing = _Packing(learner, learner.rows(episodes))
             length = self._packing.length
-            self._numbers = self._packing.zeros(math.ceil(length / ranks.size) if self._ordered else length)  # this rank's slice, or its own sum
+            self._numbers = self._packing.zeros(
+                math.ceil(length / ranks.size) if self._ordered else length
+            )  # ordered: this rank's slice of the sum; fast: the sum of its own episodes
 
     def add(self, parts: Sequence[Gradient], units: int) -> None:
         """Add the meta-gradients of this rank's unit, if it has one in a round that has so many. All ranks have to come here."""

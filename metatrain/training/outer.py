@@ -61,7 +61,7 @@ class OuterOptimizer:
             own = {"head": config.head_lr, "rule": config.rule_lr}.get(part)
             decay = config.weight_decay if value.dim() > 1 and part != "rule" else 0.0
             groups.setdefault((config.lr if own is None else own, decay), []).append(value)
-        # On a CPU an update is a matter of how often memory is gone through: once, where torch by itself goes through it operation by operation.
+        # On a CPU, an update is bound by memory traffic: fused AdamW reads each tensor once instead of once per operation.
         once = all(value.device.type == "cpu" for value in parameters.values()) or None
         made = [{"params": values, "lr": lr, "base_lr": lr, "weight_decay": decay} for (lr, decay), values in groups.items()]
         self.adamw = torch.optim.AdamW(made, fused=once)

@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 from metatrain.errors import UserError
 from metatrain.training.config import OuterConfig
 
-_NORMS = 20  # newest meta-gradients, whose median norm is the usual one
-_FEW = 5  # so many make no median yet
-_SKIPS = 3  # meta-updates in a row that may be skipped
+_NORMS = 20  # number of recent meta-gradients whose norms give the median
+_FEW = 5  # fewer norms give no median
+_SKIPS = 3  # number of skipped meta-updates in a row that stops the run
 
 
 @dataclass
 class UpdatePolicy:
     """Norms of recent meta-gradients, as plain values for a checkpoint."""
 
-    norms: list[float] = field(default_factory=list)  # of those that were taken
-    skipped: int = 0  # in a row that were not
+    norms: list[float] = field(default_factory=list)  # of the last applied meta-gradients
+    skipped: int = 0  # number of meta-updates skipped in a row
 
     def largest_norm(self, config: OuterConfig) -> float:
         """Return the largest gradient norm that is not skipped."""
