@@ -35,7 +35,7 @@ class GradientGraph:
     @classmethod
     def of(cls, part: Tensor, phi: Parameters, fixed: Parameters) -> tuple[Parameters, GradientGraph]:
         """Return the gradient of a part of S, and its graph; phi and fixed are the leaves that the part was computed from."""
-        # Zeros for what takes no part in this episode: a model of pictures and texts has parameters for either.
+        # Zeros for parameters that are unused in this episode: a model of images and texts has parameters for each.
         found = dict(zip(phi, torch.autograd.grad(part, list(phi.values()), create_graph=True, materialize_grads=True)))
         edges = {name: get_gradient_edge(value) for name, value in found.items() if value.requires_grad}
         return {name: value.detach() for name, value in found.items()}, cls({**phi, **fixed}, edges)

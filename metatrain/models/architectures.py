@@ -1,4 +1,4 @@
-"""How the families of architectures run on packed texts, a layer at a time: one class each.
+"""Architectures that run on packed texts, layer by layer: one class per family.
 
 A packed batch has no row for each text, so the masks and positions that a backbone's own `forward` would make do not fit. Its
 modules do: these classes call them in its order. Attention is `packed_attention`, for whose groups the layers pass everything on.
@@ -61,7 +61,7 @@ class Architecture:
         raise NotImplementedError
 
     def shared(self, batch: Packed, hidden: Tensor) -> dict[str, Any]:
-        """What every layer is called with, beside hidden states."""
+        """Return the arguments of every layer besides hidden states."""
         return {"groups": batch.groups}
 
     def run(self, layer: Backbone, hidden: Tensor, shared: dict[str, Any]) -> Tensor:
@@ -69,11 +69,11 @@ class Architecture:
         return layer(hidden[None], **shared).squeeze(0)
 
     def first_tokens(self, layer: Backbone, hidden: Tensor, batch: Packed, shared: dict[str, Any]) -> Tensor:
-        """What a layer makes of each text's first token, [B, H], in the caller's order."""
+        """Return the output of a layer for the first token of each text, [B, H], in the caller's order."""
         return self.run(layer, hidden, shared).index_select(0, batch.starts)
 
     def finish(self, hidden: Tensor) -> Tensor:
-        """What comes after the last layer."""
+        """Apply what follows the last layer."""
         return hidden
 
 

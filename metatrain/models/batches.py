@@ -166,7 +166,7 @@ def table(rows: Sequence[np.ndarray], filling: int, left: bool = False) -> np.nd
 
 
 def tokens_alike(texts: Sequence[np.ndarray]) -> int:
-    """How many tokens all texts begin with alike, where each has one more at least."""
+    """Return the length of the longest common prefix that leaves each text at least one more token."""
     shortest = min(map(len, texts)) - 1
     begins = np.stack([text[:shortest] for text in texts])
     return int(np.logical_and.accumulate((begins == begins[:1]).all(0)).sum())

@@ -1,7 +1,7 @@
-"""How likely each of several choices is after a text, with everything read once that inputs have in common.
+"""Log-likelihoods of several choices after a text, with shared inputs encoded once.
 
-What texts begin with alike (a support set that is read before each of them, say) is read once for all of them, and a text once for all
-of its choices: a decoder's keys and values of it are kept, or what an encoder has made of it.
+A common prefix of the texts (a support set in the prompt, for example) is encoded once for all of them, and each text once for all of its
+choices: a decoder's KV cache or an encoder's output is reused.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from metatrain.models.language_model import IGNORED, LanguageModel, repeated
 
 @torch.no_grad()
 def losses_of_choices(model: LanguageModel, texts: Sequence[np.ndarray], choices: Sequence[np.ndarray], part_tokens: int) -> Tensor:
-    """Negative log-likelihoods of every choice after every text, [texts, choices]; about so many tokens are held at a time."""
+    """Negative log-likelihoods of every choice after every text, [texts, choices]; about `part_tokens` tokens are held at a time."""
     if not model.decoder_only:
         return _after_encoder(model, texts, choices, part_tokens)
     if not model.keeps:
@@ -31,14 +31,14 @@ def losses_of_choices(model: LanguageModel, texts: Sequence[np.ndarray], choices
 
 @dataclass(frozen=True)
 class _Read:
-    """What a decoder has read: B inputs of which some end in padding."""
+    """KV cache of B inputs, some of which end in padding."""
 
     kept: Any  # keys and values, a `transformers.Cache`
     mask: Tensor  # 1 where a token is, [B, tokens]
     tokens: Tensor  # of each input, [B]
 
     def repeated(self, times: int) -> _Read:
-        """Each input so many times in a row."""
+        """Repeat each input `times` times in a row."""
         return _Read(repeated(self.kept, times), *(each.repeat_interleave(times, 0) for each in (self.mask, self.tokens)))
 
 
@@ -78,21 +78,21 @@ def _after_encoder(model: LanguageModel, texts: Sequence[np.ndarray], choices: S
 
 
 def _one_by_one(model: LanguageModel, texts: Sequence[np.ndarray], choices: Sequence[np.ndarray], part_tokens: int) -> Tensor:
-    """Of a decoder that keeps no keys and values (Mamba)."""
+    """Return the losses of a decoder without a KV cache (Mamba)."""
     pairs = [(text, choice) for text in texts for choice in choices]
     parts = chunks([np.concatenate(pair) for pair in pairs], part_tokens)
     return torch.cat([model(model.batch(*zip(*pairs[part]))).loss for part in parts]).view(len(texts), len(choices))
 
 
 def _read(model: LanguageModel, texts: Sequence[np.ndarray], before: _Read | None = None) -> _Read:
-    """What a decoder keeps of texts, each after what it has read before."""
+    """Return the KV cache of texts, each appended to what the decoder has read before."""
     ids, filled = table(texts, 0), table([np.ones(len(text)) for text in texts], 0)
     _, read = _go_on(model, ids, filled, before, last=1)
     return read
 
 
 def _go_on(model: LanguageModel, ids: np.ndarray, filled: np.ndarray, before: _Read | None, last: int) -> tuple[Tensor, _Read]:
-    """Read so many tokens [B, L] more: what is predicted at the last positions, and what is kept then."""
+    """Read the tokens [B, L] as well; return the logits of the last positions, and the new KV cache."""
     given, mask = on_device(ids.astype(np.int64), model.device), on_device(filled.astype(np.int64), model.device)
     position, tokens, kept = torch.arange(ids.shape[1], device=model.device)[None], mask.sum(1), None
     if before is not None:

@@ -125,7 +125,7 @@ class Encoder(nn.Module):
         set_dropout(self.backbone, rate)
 
     def tokens(self) -> Tokens:
-        """What makes token ids of texts for it."""
+        """Return the tokenization of its texts."""
         return Tokens(self.tokenizer, self.max_length, longest=self.longest)
 
     def _packed(self, batch: Packed, hidden: Tensor | None, start: int, stop: int | None, fused: bool) -> Tensor:

@@ -97,7 +97,7 @@ def save_classifier(folder: Path, encoder: Encoder, weight: Tensor, bias: Tensor
 
 
 def _set_labels(config: Any, labels: Sequence[str] | None) -> None:
-    """Give a model's settings these labels, of which one is right for a text, in place of whatever its base was for; None: it has none."""
+    """Set the labels of a single-label classifier in a model's configuration; None: no labels."""
     names = ("LABEL_0", "LABEL_1") if labels is None else labels  # transformers' default
     config.id2label = dict(enumerate(names))
     config.label2id = {label: number for number, label in enumerate(names)}
@@ -110,7 +110,7 @@ def encoding_of(encoder: Encoder | ImageEncoder) -> dict[str, Any]:
 
 
 def is_none(logits: Tensor, threshold: float | None) -> Tensor:
-    """Which texts are like no class: their highest logit is below the threshold, if there is one. logits: [texts, labels]; boolean, [texts]."""
+    """Return which texts are out of scope: highest logit below the threshold, if there is one. logits: [texts, labels]; boolean, [texts]."""
     return logits.amax(1) < (-math.inf if threshold is None else threshold)
 
 
@@ -151,7 +151,7 @@ def save_finetuned(
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """What `save_finetuned` wrote of a model beside its weights: `none_of_these`, `columns`, `labels` and `encoder`, those that it has.
+    """Return what `save_finetuned` wrote besides the weights: `none_of_these`, `columns`, `labels` and `encoder`, those that it has.
 
     Raises: UserError: it cannot be read.
     """
@@ -210,9 +210,9 @@ class Classifier:
         self.threshold: float | None = facts.get("none_of_these", {}).get("highest_score_below")
 
     def scores(self, texts: Sequence[str]) -> Tensor:
-        """Label scores (logits) of shape [texts, labels], of texts or of what stands for images.
+        """Label scores (logits) of shape [texts, labels], of texts or images.
 
-        With a `threshold`, what has its highest below it is of none of the labels.
+        With a `threshold`, an input whose highest score is below it is out of scope.
         """
         ids = self._tokens.encode(texts)
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Finetuned language models: written so that transformers loads them, and loaded to answer texts."""
+"""Finetuned language models: saved in the format of transformers, and loaded for prediction."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from metatrain.models.language_model import LanguageModel
 from metatrain.models.pretrained import save_tokenizer
 from metatrain.tasks.task import plain_name
 
-TASK = "task.json"  # what beside the model is needed to answer as in finetuning
+TASK = "task.json"  # what prediction needs besides the model
 _PART_TOKENS = 4096
 
 
 def save_language_model(folder: Path, model: LanguageModel, labels: Sequence[str] | None, context: np.ndarray | None = None) -> str:
     """Write a finetuned language model. Returns who loads it.
 
-    labels: names that answers are chosen from, None: any text; context: token ids that are read before every text, if there are any.
+    labels: label names to choose from, None: free text; context: token ids of a prompt before every text, if there is one.
     """
     folded(model.backbone).save_pretrained(folder)
     save_tokenizer(model.tokenizer, folder)
@@ -58,7 +58,7 @@ class TextGenerator:
         self._tokens = model.tokens()
 
     def answers(self, texts: Sequence[str]) -> list[str]:
-        """What the model writes after each text."""
+        """Return the text that the model generates for each input."""
         ids = after_context(self._model, self._context, self._tokens.encode(texts))
         return [answer for part in chunks(ids, _PART_TOKENS) for answer in self._model.write(ids[part])]
 
@@ -71,9 +71,9 @@ class TextGenerator:
 
 
 def after_context(model: LanguageModel, context: np.ndarray, texts: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
-    """Texts, each after the context, as token ids.
+    """Return the token ids of each text with the context before it.
 
-    Raises: UserError: the model does not read as much.
+    Raises: UserError: they exceed the positions of the model.
     """
     if not len(context) or not len(texts):
         return texts

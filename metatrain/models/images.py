@@ -1,4 +1,4 @@
-"""Encoders of images (ViT and its like), and of images and texts into one space (CLIP and its like), for the same learner.
+"""Image encoders (ViT and similar), and encoders of images and texts into one space (CLIP and similar).
 
 An image comes as an array [patches, values], its pixels as the processor makes them, so that its length is what it costs, as a
 text's is; a text as token ids [tokens].
@@ -31,7 +31,7 @@ _SIDE, _PATCH = 32, 8  # pixels of an image and of a patch, of models with rando
 
 
 class ImageReader:
-    """From a file to an array [patches, values]."""
+    """Read an image file into an array [patches, values]."""
 
     def __init__(self, processor: Any, side: int, patch: int):
         self.processor, self.side, self.patches = processor, side, (side // patch) ** 2
@@ -73,7 +73,7 @@ class ImageEncoder(nn.Module):
         return next(self.backbone.parameters()).device
 
     def tokens(self) -> Tokens:
-        """What makes arrays of images, and token ids of texts, for it."""
+        """Return the preprocessing of its images and the tokenization of its texts."""
         return Tokens(self.tokenizer, self.max_length, read_image=self.reader)
 
     def probe(self, tokens: int) -> np.ndarray:
@@ -92,7 +92,7 @@ class ImageEncoder(nn.Module):
         """Model inputs.
 
         Raises:
-            UserError: there are texts, and the model is of images alone.
+            UserError: there are texts, and the model reads only images.
         """
         is_text = np.array([each.ndim == 1 for each in inputs])
         if is_text.any() and self.tokenizer is None:

@@ -66,7 +66,7 @@ def load_language_model(
         what = "texts and their targets" if model.decoder_only else "texts"
         raise UserError(f"model.max_length={config.max_length}: {config.name} has positions for {model.positions} tokens of {what}{most}")
     size = sum(parameter.numel() for parameter in model.parameters())
-    kind = "a decoder alone" if model.decoder_only else "an encoder-decoder"
+    kind = "decoder-only" if model.decoder_only else "an encoder-decoder"
     return model, [
         f"model: {name_in_log(config)}, {kind}, {size / 1e6:.1f}M parameters, vocabulary of {len(tokenizer):,} tokens",
         attention_in_log(backbone, second_order),

@@ -1,4 +1,4 @@
-"""A language model that writes: an encoder-decoder (T5, BART) or a decoder alone (GPT-2, Llama), called as a function of its parameters."""
+"""Language models: encoder-decoder (T5, BART) or decoder-only (GPT-2, Llama), called as a function of their parameters."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from metatrain.models.trial import OF_ARCHITECTURES
 from metatrain.tasks.tokens import TargetEncoding, Tokens
 
 _TRIED = 3  # tokens of each of the parts that caching is tried with
-IGNORED = -100  # in place of a wanted token: none is wanted here
+IGNORED = -100  # in place of a target token: no loss here
 
 
 @dataclass(frozen=True)
 class TargetGroup:
-    """Texts of similar length and what is to be written after them, padded.
+    """Texts of similar length and their targets, padded.
 
-    Shapes: B texts, L the longest input, D the longest output, N tokens of the targets. For a decoder alone, text and target are one input.
+    Shapes: B texts, L the longest input, D the longest output, N tokens of the targets. For a decoder-only model, text and target are one input.
     """
 
     inputs: dict[str, Tensor]  # input_ids, attention_mask [B, L]; for an encoder-decoder decoder_input_ids [B, D]
@@ -42,24 +42,24 @@ class TargetGroup:
 
 @dataclass(frozen=True)
 class TargetBatch:
-    """Texts and what is to be written after them, in groups of similar length."""
+    """Texts and their targets, in groups of similar length."""
 
     groups: tuple[TargetGroup, ...]
     order: Tensor  # where each text of the caller is among the groups' texts, [texts]
-    begin: Tensor | None = None  # token ids that a decoder reads before each text, [1, P]; the groups' inputs go on from there
+    begin: Tensor | None = None  # token ids that a decoder reads before each text, [1, P]; the groups' inputs continue from there
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """How likely targets are: of each text, shape [texts]."""
+    """Log-likelihoods of targets: per text, shape [texts]."""
 
     loss: Tensor  # negative log-likelihood, summed over the target's tokens
-    right: Tensor  # tokens of the target that are the likeliest, after those before it
+    right: Tensor  # number of target tokens that are the most likely ones, given those before them
     tokens: Tensor  # of the target
 
 
 class LanguageModel(nn.Module):
-    """`model(batch)` says how likely the batch's targets are; `write` answers texts. Dropout is off but where a call asks for it."""
+    """`model(batch)` returns the likelihood of the targets, `write` generates texts. Dropout is off unless a call asks for it."""
 
     new_tokenizer = False  # whether its tokenizer was made from the training tasks, and is nowhere yet
 
@@ -128,20 +128,20 @@ class LanguageModel(nn.Module):
         return self.positions - len(self.separator) - self.max_target_length
 
     def tokens(self) -> Tokens:
-        """What makes token ids of texts and targets for it."""
+        """Return the tokenization of its texts and targets."""
         return Tokens(self.tokenizer, self.max_length, TargetEncoding(self.tokenizer, self.max_target_length, self.decoder_only), longest=self.longest)
 
     def probe(self, tokens: int) -> np.ndarray:
-        """A text of so many tokens, to measure with."""
+        """Return a text of this number of tokens, for measurements."""
         return np.zeros(tokens, dtype=np.int64)
 
     def set_dropout(self, rate: float) -> None:
         set_dropout(self.backbone, rate)
 
     def batch(self, texts: Sequence[np.ndarray], targets: Sequence[np.ndarray], alike: int = 0) -> TargetBatch:
-        """Model inputs for token ids and what is to be written after them.
+        """Return model inputs for token ids and their targets.
 
-        alike: so many tokens are those that all texts begin with; a decoder alone that keeps keys and values reads them once.
+        alike: length of a common prefix of all texts, which a decoder-only model with a KV cache reads once.
         """
         alike = alike if self.keeps else 0
         inputs = [np.concatenate([text[alike:], self.separator, target]) for text, target in zip(texts, targets)] if self.decoder_only else list(texts)
@@ -150,7 +150,7 @@ class LanguageModel(nn.Module):
         return TargetBatch(made, on_device(np.argsort(order), self.device), self._begin(texts, alike))
 
     def forward(self, batch: TargetBatch, seed: int | None = None) -> Likelihood:
-        """How likely the targets are. With a `seed`, dropout is on: the same seed, the same masks."""
+        """Return the likelihood of the targets. With a `seed`, dropout is on: the same seed gives the same masks."""
         if seed is not None:
             with dropout(self.backbone, seed, self.device):
                 return self(batch)
@@ -169,16 +169,16 @@ class LanguageModel(nn.Module):
         return Likelihood(*(torch.cat(each).index_select(0, batch.order) for each in zip(*parts)))
 
     def predicted(self, last: int, **inputs: Any) -> tuple[Tensor, Any]:
-        """What the backbone predicts at so many last positions, [B, last, vocabulary], and all that it gives."""
+        """Return the logits of the `last` positions, [B, last, vocabulary], and the output of the backbone."""
         keep = {"logits_to_keep": last} if "logits_to_keep" in self.arguments else {}
         output = self.backbone(**inputs, **keep)
         return output.logits[:, -last:], output
 
     @torch.no_grad()
     def write(self, texts: Sequence[np.ndarray]) -> list[str]:
-        """What the model writes after each text, always taking the likeliest token.
+        """Generate a text for each input by greedy decoding.
 
-        What all texts begin with alike (a support set that is read before each of them, say) is read once for all.
+        A common prefix of the inputs (a support set in the prompt, for example) is read once for all.
         """
         answers: list[str] = [""] * len(texts)
         begun = [np.concatenate([text, self.separator]) for text in texts] if self.decoder_only else list(texts)
@@ -238,7 +238,7 @@ class LanguageModel(nn.Module):
         return TargetGroup(made, last, *(on_device(each, self.device) for each in (places, np.concatenate(targets).astype(np.int64), sizes)))
 
     def decoder_inputs(self, targets: Sequence[np.ndarray]) -> Tensor:
-        """What an encoder-decoder's decoder is given to write targets, [B, D]."""
+        """Return the decoder inputs of an encoder-decoder for these targets, [B, D]."""
         if hasattr(self.backbone, "prepare_decoder_input_ids_from_labels"):
             return self.backbone.prepare_decoder_input_ids_from_labels(self._padded(targets, IGNORED))
         start = np.array([self.backbone.config.decoder_start_token_id], dtype=np.int64)
@@ -255,7 +255,7 @@ class LanguageModel(nn.Module):
 
 
 def repeated(kept: Any, times: int) -> Any:
-    """Keys and values (a `transformers.Cache`) of each input so many times in a row, with their graph; what is read on grows these alone."""
+    """Repeat the KV cache (a `transformers.Cache`) of each input `times` times in a row, with its graph; later tokens extend only the copy."""
     found = copy.copy(kept)
     found.layers = [copy.copy(layer) for layer in kept.layers]
     found.batch_repeat_interleave(times)

@@ -156,7 +156,7 @@ def model_type(config: ModelConfig) -> str:
 
 
 def load_image_processor(config: ModelConfig) -> Any:
-    """What makes pixels of images for `model.name`.
+    """Load the image processor of `model.name`.
 
     Raises:
         UserError: it does not say.
@@ -180,7 +180,7 @@ def _explained(config: ModelConfig) -> Iterator[None]:
 
 
 def _in_words(config: ModelConfig, error: BaseException) -> UserError | RestartableError:
-    """What an error of the libraries comes from, which they may not say themselves."""
+    """Return the cause of an error of the libraries, which they may not name themselves."""
     where, found = f"model.name={config.name}", list(_causes(error))
 
     def any_is(*kinds: type[BaseException]) -> bool:

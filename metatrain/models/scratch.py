@@ -47,7 +47,7 @@ def check_size(config: ScratchConfig) -> None:
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int, ends: bool) -> PreTrainedTokenizerFast:
-    """Byte-level pieces (Sennrich et al. 2016; Radford et al. 2019) of these texts; `ends`: a text ends with the end of a text."""
+    """Train a byte-level BPE tokenizer (Sennrich et al. 2016; Radford et al. 2019) on these texts; `ends`: append the end-of-text token."""
     raw = Tokenizer(models.BPE(unk_token=_UNKNOWN))
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     raw.decoder = decoders.ByteLevel()
@@ -77,7 +77,7 @@ def ends_texts(name: str) -> bool:
 
 
 def backbone(name: str, config: ScratchConfig, tokenizer: PreTrainedTokenizerBase, positions: int, attention: str | None) -> PreTrainedModel:
-    """A model with random weights, which depend on the global seed; positions: the longest input of a decoder alone."""
+    """A model with random weights, which depend on the global seed; positions: the longest input of a decoder-only model."""
     return _BACKBONES[name](config, tokenizer, positions, attention)
 
 

@@ -37,7 +37,7 @@ FindFile = Callable[[str], Path | None]  # from a file's place in a pipeline to 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """How a pipeline encodes texts, in the settings of `ModelConfig`, and what comes after."""
+    """Encoding of texts by a pipeline, as settings of `ModelConfig`, and its further modules."""
 
     transformer: str  # the folder of its transformer within the pipeline's; empty: the same
     pooling: str
@@ -54,7 +54,7 @@ class Pipeline:
 
     @property
     def described(self) -> str:
-        """How it makes one vector of a text, in words."""
+        """Describe its pooling and normalization."""
         return self.unknown or f"with {self.pooling} pooling{', normalized' if self.normalize else ''}"
 
 

@@ -58,7 +58,7 @@ class PairsConfig:
 
 @dataclass
 class SamplingConfig:
-    """How the sampling weights of training tasks depend on their query losses (config node `tasks.sampling`)."""
+    """Sampling weights of training tasks as a function of their query losses (config node `tasks.sampling`)."""
 
     # fixed | curriculum (from easy to hard tasks) | hardness (favours hard tasks) | bandit (favours tasks whose loss decreases).
     by: str = "fixed"
@@ -114,7 +114,7 @@ class TasksConfig(SourceConfig):
 
 @dataclass
 class EpisodeConfig:
-    """How episodes are sampled (config group `episode`)."""
+    """Sampling of episodes (config group `episode`)."""
 
     way: int | None = None  # number of classes per episode; null: all classes of the task
     shots: int = 5  # support examples per class

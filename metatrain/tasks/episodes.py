@@ -94,7 +94,7 @@ def _others(rows: np.ndarray, chosen: np.ndarray, queries: int | None, rng: np.r
 
 
 def way_of(task: Task, settings: EpisodeConfig) -> int:
-    """How many classes an episode of this task has; a text-to-text task has one."""
+    """Return the number of classes per episode of this task; 1 for a text-to-text task."""
     return 1 if task.targets is not None else settings.way or task.way or len(task.label_names)
 
 

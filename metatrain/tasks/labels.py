@@ -37,7 +37,7 @@ def as_text(value: object) -> str:
 
 
 def label_notes(source: str, labels: Iterable[str]) -> list[str]:
-    """What to check about the labels of a file: spellings that differ in little, and names that stand for missing values elsewhere."""
+    """Return warnings about the labels of a file: spellings that differ in little, and names that stand for missing values elsewhere."""
     alike: dict[str, list[str]] = defaultdict(list)
     for label in dict.fromkeys(labels):
         alike[folded(label)].append(label)

@@ -26,7 +26,7 @@ _SHORTEST, _LONGEST = 5, 60  # words of a sentence that is used
 
 
 def check_masked_words(config: MaskedWordsConfig) -> None:
-    """Raises: UserError: a value makes no sense."""
+    """Raises: UserError: a value is out of range."""
     if not 0 < config.max_share <= 1:
         raise UserError(f"tasks.masked_words.max_share={config.max_share} must be above 0 and at most 1")
     for key, least in {"way": 2, "max_words": config.way, "min_sentences": 2, "max_sentences": config.min_sentences}.items():
@@ -35,7 +35,7 @@ def check_masked_words(config: MaskedWordsConfig) -> None:
 
 
 def masked_words(texts: Iterable[str], config: MaskedWordsConfig, seed: int) -> Task:
-    """The task of a corpus.
+    """Return the masked-word task of a corpus.
 
     Words are drawn evenly from classes of frequency, each twice as frequent as the one before: uniformly over words, almost all
     would be rare. Of a word's sentences, at most `max_sentences` are drawn.

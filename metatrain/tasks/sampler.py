@@ -1,4 +1,4 @@
-"""How often each meta-train task is drawn, as meta-training goes on.
+"""Sampling probabilities of meta-train tasks during meta-training.
 
 The weights follow from what is fixed (the size of the tasks, the share of masked words) and from the query losses that the
 tasks had. Given the weights, an episode is still a pure function of its index; a checkpoint has the sampler's state, so that a
@@ -92,7 +92,7 @@ class Sampler:
 
 @dataclass
 class SamplerState:
-    """What a sampler has learned, in plain values for a checkpoint."""
+    """State of a sampler, in plain values for a checkpoint."""
 
     loss: list[float | None]  # running mean of each task's query loss; None: never drawn
     preference: list[float]  # a bandit's logarithm of each task's weight

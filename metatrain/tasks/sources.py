@@ -29,7 +29,7 @@ _HUB = "hub:"
 
 
 class Source(Protocol):
-    """What a source has to do."""
+    """Interface of a task source."""
 
     def files(self) -> list[str]:
         """Names of its files, or of what it has in their place."""
@@ -232,7 +232,7 @@ def images_of(path: Path, setting: str) -> Table:
 
 
 def images_in(path: Path) -> list[str]:
-    """What stands for the image `path`, or for all below the folder `path`, in the order of their names; none: there is no image."""
+    """Return the rows of the image `path`, or of all images below the folder `path`, sorted by name; empty if there is no image."""
     below = [path / file for file in visible_files(path, _is_image)] if path.is_dir() else []
     return [f"{IMAGE}{file}" for file in ([path] if path.is_file() and _is_image(path) else below)]
 

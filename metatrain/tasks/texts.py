@@ -34,7 +34,7 @@ def has_lone_surrogate(text: str) -> bool:
 
 
 def readable(text: str) -> str:
-    """What stands for a text, a pair, an image or a masked word here, for people to read."""
+    """Return a readable form of a row: a text, a pair, an image or a text with a masked word."""
     return text.replace(MASK, "[masked]").replace(PAIR, " | ").replace(IMAGE, "")
 
 
@@ -45,12 +45,12 @@ def beginning(text: str, most: int = 60) -> str:
 
 
 def is_image(text: str) -> bool:
-    """Whether this stands for an image."""
+    """Return whether a row is an image."""
     return text.startswith(IMAGE)
 
 
 def path_of(text: str) -> str:
-    """The file of an image."""
+    """Return the file of an image row."""
     return text[len(IMAGE) :]
 
 

@@ -91,11 +91,11 @@ def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
 
 @dataclass(frozen=True)
 class TargetEncoding:
-    """How a language model's targets become token ids: each ends with the end of a text."""
+    """Tokenization of a language model's targets, which end with the end-of-text token."""
 
     tokenizer: Any
     max_length: int
-    alone: bool  # of a decoder alone: with no other special token
+    alone: bool  # for a decoder-only model: no other special tokens
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
         if not texts:
@@ -140,7 +140,7 @@ class Tokens:
                 )
 
     def notes(self, tasks: Iterable[Task]) -> tuple[str, ...]:
-        """What there is to say about the lengths of texts: that many are cut, if so. Judged by a few of each task."""
+        """Return a warning if many texts are truncated. Judged by a few of each task."""
         of_texts = [task for task in tasks if not task.of_images and len(task.texts)]
         each = max(1, _LOOKED_AT // max(1, len(of_texts)))
         texts = [task.texts[row] for task in of_texts for row in range(0, len(task.texts), -(-len(task.texts) // each))]
@@ -153,7 +153,7 @@ class Tokens:
         return (f"about {share:.0%} of the texts are longer than {self.max_length} tokens and are truncated{told}",)
 
     def of(self, task: Task, rows: Sequence[int] | np.ndarray) -> list[np.ndarray]:
-        """What the model reads of these rows."""
+        """Return the model inputs of these rows."""
         return self._images([task.texts[row] for row in rows]) if task.of_images else self._of(task).rows(rows)
 
     def prepare(self, tasks: Iterable[Task], between: Callable[[], None]) -> None:
@@ -164,7 +164,7 @@ class Tokens:
             between()
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """What the model reads of texts, or of images, that belong to no task."""
+        """Return the model inputs of texts or images that belong to no task."""
         if texts and is_image(texts[0]):
             return self._images(texts)
         if self.tokenizer is None:
@@ -264,7 +264,7 @@ class _Cache:
                 raise
 
     def name(self, texts: Sequence[str]) -> str:
-        """What the table of these texts is called."""
+        """Return the name of the table of these texts."""
         content = hashlib.sha256(self.tokenizer)
         for text in texts:
             whole = text.encode("utf-8", "surrogatepass")
