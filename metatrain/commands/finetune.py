@@ -54,7 +54,7 @@ _MANY = 32  # examples a class from which the whole encoder may be worth its tim
 
 @dataclass(frozen=True)
 class Examples:
-    """What the files hold."""
+    """Examples of the training and test files."""
 
     episode: Episode  # the training examples as support set, the test examples as queries
     tested: bool
@@ -65,7 +65,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What came of them."""
+    """Result of the adaptation to the examples."""
 
     parameters: Parameters
     results: dict[str, Any]  # what results.json says

@@ -106,7 +106,7 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
 
 @dataclass(frozen=True)
 class Source:
-    """Where the rows to predict come from."""
+    """Source of the rows to predict."""
 
     parts: Iterable[Sequence[Unlabelled]] = ()
     files: Sequence[Path | int] = ()  # that are read, paths or descriptors
@@ -222,7 +222,7 @@ def _answered(model: Classifier | TextGenerator, rows: Sequence[Unlabelled]) -> 
 
 
 def _answers(model: Classifier | TextGenerator, texts: Sequence[str]) -> list[dict[str, Any]]:
-    """What the model predicts for texts, under the names that predictions have for it.
+    """Return the predictions for texts, as columns of the output.
 
     Raises:
         UserError: it cannot read one of them.

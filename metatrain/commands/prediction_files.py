@@ -43,7 +43,7 @@ class Predicted:
 
 
 def output_for(name: str, inputs: Iterable[Path | int]) -> Path:
-    """Where predictions are to be written; inputs: files, or descriptors of files, that are read.
+    """Return the output of predictions; inputs: input files, or their descriptors.
 
     Raises:
         UserError: no file can be there, it is one of the inputs, by whatever name, or its ending is that of a format which is not written.

@@ -124,7 +124,7 @@ def _audit(tasks: TaskDistribution, display: Display) -> None:
 
 
 def _compare(config: TasksCommandConfig, tasks: TaskDistribution, drawing: Path | None, display: Display) -> None:
-    """How near each training task is to the target and to its neighbours; a selection of them; the map."""
+    """Print the similarity of each training task to the target and to its neighbours, the selection, and the map."""
     import torch
     from rich.table import Table
 
@@ -179,7 +179,7 @@ def _place_for_map(name: str) -> Path:
 
 
 def _target(config: TasksCommandConfig, wanted: str, everything: Sequence[tuple[str, Task]]) -> tuple[int, list[tuple[str, Task]]]:
-    """Where the target is among the tasks, and the tasks with it."""
+    """Return the position of the target among the tasks, and the tasks including it."""
     from metatrain.config.explain import suggestion
     from metatrain.errors import UserError
     from metatrain.paths import local_path

@@ -261,7 +261,7 @@ def _mixed(query: Tensor, key: Tensor, value: Tensor, group: AttentionGroup, sca
 
 
 def chunks(texts: Sequence[np.ndarray], most_tokens: int = MOST_TOKENS) -> list[slice]:
-    """Cut a list of texts into consecutive slices of at most so many tokens, or of one text."""
+    """Cut a list of texts into consecutive slices of at most this number of tokens, or of one text."""
     slices, begin, tokens = [], 0, 0
     for end, ids in enumerate(texts):
         if end > begin and tokens + len(ids) > most_tokens:

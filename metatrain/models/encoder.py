@@ -70,7 +70,7 @@ class Encoder(nn.Module):
 
     @property
     def fixed_ids(self) -> int:
-        """How many of the first token ids mean something to the model beyond their embedding: those up to the padding's, if there is any."""
+        """Number of leading token ids with a meaning beyond their embedding: those up to the padding id, if there is one."""
         return self._padding_id + 1 if self.architecture is None else self.architecture.first_position
 
     @property
@@ -114,7 +114,7 @@ class Encoder(nn.Module):
         return F.normalize(encodings, dim=-1) if self.normalize and stop is None else encodings
 
     def probe(self, tokens: int) -> np.ndarray:
-        """A text of so many tokens, to measure with."""
+        """Return a text with this number of tokens, for measurements."""
         return np.zeros(tokens, dtype=np.int64)
 
     def example(self) -> list[np.ndarray]:
@@ -250,7 +250,7 @@ def _otherwise(config: ModelConfig, architecture: str) -> list[str]:
 
 @torch.no_grad()
 def _first_token_sees_others(encoder: Encoder) -> bool:
-    """Whether two texts that differ in their second token only differ in what is made of the first; in a causal model they do not."""
+    """Return True if the output at the first token depends on later tokens; in a causal model it does not."""
     first, special = encoder.example()[0][0], set(encoder.tokenizer.all_special_ids)
     others = [number for number in range(encoder.tokenizer.vocab_size) if number != first and number not in special][:2]
     one, two = (encoder(encoder.batch([np.array([first, other])])) for other in others)

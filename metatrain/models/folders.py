@@ -1,4 +1,4 @@
-"""Which folders hold models, and where in them."""
+"""Folders that contain models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MODULES = "modules.json"  # of a sentence-transformers pipeline
 
 
 def is_model(folder: Path) -> bool:
-    """Whether a folder holds a model: of transformers, or a sentence-transformers pipeline."""
+    """Return True if a folder contains a transformers model or a sentence-transformers pipeline."""
     return any((folder / name).is_file() for name in ("config.json", MODULES))
 
 
@@ -44,7 +44,7 @@ def _kind(path_of_class: str) -> str:
 
 
 def folder_of_transformer(name: str) -> str:
-    """Where the transformer of a model is: a folder within that of a pipeline, or else `name`, a folder or a hub id, itself.
+    """Return the location of a model's transformer: a subfolder of a pipeline, or else `name`, a folder or a hub id.
 
     Raises:
         UserError: the list of the pipeline's modules cannot be read.

@@ -131,7 +131,7 @@ class ImageEncoder(nn.Module):
 
 
 def is_image_model(config: ModelConfig) -> bool:
-    """Whether `model.name` reads images.
+    """Return True if the model reads images.
 
     Raises:
         UserError: there is no such model.

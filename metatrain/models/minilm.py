@@ -1,4 +1,4 @@
-"""Where all-MiniLM-L6-v2 comes from: an installed package, the local hub cache, or the hub."""
+"""Location of all-MiniLM-L6-v2: an installed package, the local hub cache, or the hub."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def attention_for(second_order: bool) -> str | None:
 
 
 def attention_in_log(backbone: Backbone, second_order: bool) -> str:
-    """Which attention implementation a loaded model uses, and why."""
+    """Return the attention implementation of a loaded model, with the reason."""
     if second_order:
         return "attention: eager, because the fused kernel has no second derivatives"
     if backbone.config._attn_implementation == "eager":
@@ -119,7 +119,7 @@ def longest_input(backbone: Backbone) -> int | None:
 
 
 def lost_weights(found: dict[str, Any], unused: tuple[str, ...] = ()) -> str | None:
-    """What to say of weights that are not there, which transformers begins at random; `unused`: parts of names that do not matter."""
+    """Return a message about missing weights, which transformers initialises at random; unused: parts of names to ignore."""
     lost = sorted(key for key in found["missing_keys"] if not any(part in key for part in unused))
     return f"has no weights for {len(lost)} of its parameters ({lost[0]}{', ...' * (len(lost) > 1)})" if lost else None
 
@@ -236,7 +236,7 @@ def tokenizer_as_read(tokenizer: PreTrainedTokenizerBase, max_length: int | None
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write a tokenizer that gives what a model is given here: token ids and their mask.
 
-    Token types are left out: the two texts of a pair are told apart by the separator between them. So is the truncation that the tokenizer's
+    Token types are left out: the two texts of a pair are distinguished by the separator between them. So is the truncation that the tokenizer's
     last call, if there was one, has left in it.
     """
     tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = ["input_ids", "attention_mask"]  # the latter is what is saved

@@ -72,7 +72,7 @@ def scratch_tokenizer(config: ModelConfig, texts: Iterable[str], ends: bool) -> 
 
 
 def ends_texts(name: str) -> bool:
-    """Whether an architecture's texts end with a special token."""
+    """Return True if texts of the architecture end with a special token."""
     return name == "t5"
 
 

@@ -47,7 +47,7 @@ def check_runs(what: str, module: nn.Module, run: Callable[[], Tensor], second_o
 
 @torch.no_grad()
 def reads_padding(encode: Callable[[Sequence[np.ndarray]], Tensor], texts: Sequence[np.ndarray]) -> bool:
-    """Whether a text's encoding changes with longer texts beside it, as where convolutions or Fourier transforms take in the padding.
+    """Return True if the encoding of a text depends on padding, as with convolutions or Fourier transforms over it.
 
     encode: from token ids to encodings, [texts, H]; texts: of which the first is the longest.
     """

@@ -1,4 +1,4 @@
-"""Which column of a file is what: texts, labels, target texts, names of tasks."""
+"""Detection of the columns of a file: texts, labels, target texts, task names."""
 
 from __future__ import annotations
 

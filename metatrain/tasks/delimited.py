@@ -71,7 +71,7 @@ class _Quotes:
 
 
 def is_quoted(read: Callable[[], Iterator[Line]], found: _Quotes) -> bool:
-    """Whether quotes enclose fields in a tsv file, rather than being part of the text.
+    """Return True if quotes enclose fields in a tsv file, rather than being part of the text.
 
     They do if the header is quoted; if every field that begins with a quote is a whole quoted field, and either one has a doubled
     quote or a column is quoted in every row; or if the lines have too many or too few fields, and fewer rows have with quoted fields.
@@ -119,7 +119,7 @@ def _wrong_rows(read: Callable[[], Iterator[Line]], width: int) -> int | None:
 
 
 class _NotCsv(Exception):
-    """Where a field ends is unknown."""
+    """The end of a field is unknown."""
 
     def __init__(self, line: int, problem: str):
         super().__init__(problem)

@@ -84,7 +84,7 @@ def given_episode(texts: Sequence[str], answers: Sequence[str], support: int, sc
 
 
 def _others(rows: np.ndarray, chosen: np.ndarray, queries: int | None, rng: np.random.Generator) -> np.ndarray:
-    """So many of `rows` (sorted) that are not chosen, or all; in time that grows with what is drawn alone."""
+    """Draw a number of `rows` (sorted) that are not chosen, or return all; the time grows only with the number drawn."""
     places = np.searchsorted(rows, np.sort(chosen))
     places = places[(places < len(rows)) & (rows[np.minimum(places, len(rows) - 1)] == np.sort(chosen))] if len(rows) else places[:0]
     rest = len(rows) - len(places)

@@ -120,7 +120,7 @@ def _checked(source: str, rows: Iterable[Row], columns: Columns, bad_rows: str) 
             problem = problem_of(row, names)
             is_cut = isinstance(row, CutRow) and problem is not None and bad_rows == "skip"
             if is_cut and ends and before is not None and not isinstance(before[1], BadRow):
-                before = before[0], BadRow(f"the text may go on in line {line}")
+                before = before[0], BadRow(f"the text may continue in line {line}")
             elif not is_cut and begins and cut_line is not None:
                 problem = problem or f"the text may begin in line {cut_line}"
             cut_line = line if is_cut else None
@@ -213,7 +213,7 @@ def find_columns(source: str, row: dict[str, Any], columns: Columns) -> dict[str
 
 
 def problem_of(row: dict[str, Any], names: dict[str, str]) -> str | None:
-    """Why a row cannot be read as texts and labels; names: as `find_columns` returns them."""
+    """Return the reason why a row cannot be read as texts and labels, or None; names: as `find_columns` returns them."""
     for name, key in names.items():
         if key not in row:
             return f"no field {name!r}"

@@ -43,7 +43,7 @@ def _files_below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
 
 
 def is_split(name: str) -> bool:
-    """Whether a file or folder is named as the splits of a data set are."""
+    """Return True if a file or folder has the name of a split."""
     return _SPLIT.fullmatch(_SHARD.sub("", name)) is not None
 
 

@@ -1,4 +1,4 @@
-"""Which texts are the same, and which are nearly: two forms of a text, and their hashes.
+"""Duplicate and near-duplicate texts: two normal forms of a text, and their hashes.
 
 The same are texts that differ at most in case, blanks and Unicode form (NFC). Every letter, mark, symbol and punctuation character counts:
 "C", "C++" and "C#" are three texts, and so are ":)" and ":(". Nearly the same are texts with the same words.

@@ -1,4 +1,4 @@
-"""Which label names mean something in words, so that they can serve as examples of their classes."""
+"""Meaningful label names: those that can serve as examples of their classes."""
 
 from __future__ import annotations
 

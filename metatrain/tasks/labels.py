@@ -27,7 +27,7 @@ def clean_label(text: str) -> str:
 
 
 def is_blank(text: str) -> bool:
-    """Whether there is nothing to be seen in a text."""
+    """Return True if a text has no visible character."""
     return _VISIBLE.search(text) is None
 
 

@@ -1,4 +1,4 @@
-"""Which languages a task's texts are in, as far as `py3langid` can tell."""
+"""Languages of a task's texts, as identified by `py3langid`."""
 
 from __future__ import annotations
 

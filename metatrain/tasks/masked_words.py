@@ -90,7 +90,7 @@ def _sentences(texts: Iterable[str]) -> list[str]:
 
 
 def _balanced(counts: dict[str, int], most: int, rng: np.random.Generator) -> Sequence[str]:
-    """At most so many words, drawn in turn from the classes of frequency until these are empty."""
+    """Return at most this number of words, drawn in turn from the frequency classes until these are empty."""
     classes: dict[int, list[str]] = defaultdict(list)
     for word in sorted(counts):
         classes[counts[word].bit_length()].append(word)

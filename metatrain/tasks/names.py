@@ -1,4 +1,4 @@
-"""Which tasks, labels or files a setting names: exact names first, then shell patterns (`*`, `?`, `[ab]`)."""
+"""Names of tasks, labels or files in settings: exact names first, then shell patterns (`*`, `?`, `[ab]`)."""
 
 from __future__ import annotations
 

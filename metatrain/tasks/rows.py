@@ -169,7 +169,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def json_rows(path: Path) -> Iterator[Row]:
     """Rows of a file with one JSON object per line; one that may be a part of an object of several lines is a `BadRow`."""
     is_first = True
-    begin: int | None = None  # line where an object begins that goes on
+    begin: int | None = None  # line where an unfinished object begins
     for number, line, is_utf8 in lines_of(path):
         if not is_utf8:
             yield number, BadRow(NOT_UTF8)
@@ -185,7 +185,7 @@ def json_rows(path: Path) -> Iterator[Row]:
 
 
 def _json_row(line: str) -> tuple[dict[str, Any] | BadRow, bool]:
-    """The object of a line, and whether it goes on in the next one."""
+    """Return the object of a line, and whether it continues in the next line."""
     try:
         row = parse_json(line)
     except json.JSONDecodeError as error:

@@ -1,4 +1,4 @@
-"""Which rows of which files belong to which split."""
+"""Assignment of rows of files to splits."""
 
 from __future__ import annotations
 

@@ -44,12 +44,12 @@ class Task:
 
     @property
     def is_labelled(self) -> bool:
-        """Whether its labels are a user's: it is neither made of raw text nor text-to-text."""
+        """True if the task has labels from the data: it is neither self-supervised nor text-to-text."""
         return self.way is None and self.targets is None
 
     @property
     def of_images(self) -> bool:
-        """Whether its rows are images."""
+        """True if the rows are images."""
         return len(self.texts) > 0 and is_image(self.texts[0])
 
     @functools.cached_property
@@ -120,7 +120,7 @@ class TaskDistribution:
         return _RULE + self._digest(lambda task: task.keys)
 
     def has_fingerprint(self, found: str) -> bool:
-        """Whether this distribution has a fingerprint, which an earlier version may have taken."""
+        """Return True if this distribution has a fingerprint, possibly one of an earlier version."""
         return found == (self.fingerprint() if found.startswith(_RULE) else self._digest(lambda task: task.numbers(first_row_key)))
 
     def _digest(self, keys: Callable[[Task], np.ndarray]) -> str:

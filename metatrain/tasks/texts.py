@@ -29,7 +29,7 @@ def plain(text: str) -> str:
 
 
 def has_lone_surrogate(text: str) -> bool:
-    """Whether a text holds a lone surrogate, which no tokenizer can read."""
+    """Return True if a text contains a lone surrogate, which no tokenizer can read."""
     return _SURROGATE.search(text) is not None
 
 
@@ -158,7 +158,7 @@ class Chained(Sequence[str]):
 
 
 def sample(texts: Iterable[str], most: int, rng: np.random.Generator) -> list[str]:
-    """At most so many texts, each as likely as the others, in one pass (Vitter 1985, algorithm R); all, in order, if there are no more."""
+    """Return a uniform sample of at most this number of texts, in one pass (Vitter 1985, algorithm R); all, in order, if there are no more."""
     kept: list[str] = []
     for number, text in enumerate(texts):
         if number < most:

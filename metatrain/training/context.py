@@ -1,4 +1,4 @@
-"""Where a training process runs: its directory, its output, and the signals and ranks it listens to."""
+"""Context of a training process: run directory, output, signals and ranks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class StopNow(Exception):
 
 @dataclass(frozen=True)
 class RunContext:
-    """What surrounds the outer loop, whatever it trains."""
+    """Environment of the outer loop, independent of the model."""
 
     run: RunDirectory
     display: Display
