@@ -185,7 +185,7 @@ def check_method(method: Method, steps: int) -> None:
 
 @dataclass
 class _StoredStep:
-    """What the backward pass needs of one inner step."""
+    """State of one inner step that the backward pass needs."""
 
     before: Parameters  # phi_k and the rule's state
     gradients: Parameters  # of S at phi_k, where the update's derivatives depend on them

@@ -61,7 +61,7 @@ class Learner:
 
     @property
     def plan(self) -> ExecutionPlan:
-        """How meta-gradients and adaptation are executed."""
+        """Execution plan of meta-gradients and adaptation."""
         return self.functional.plan
 
     def with_plan(self, plan: ExecutionPlan) -> Self:

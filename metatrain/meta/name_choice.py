@@ -14,7 +14,7 @@ _CLEAR = 4  # standard deviations of a score by guessing that have to fit below 
 
 @dataclass(frozen=True)
 class NameChoice:
-    """Whether the label names of a support set are read as examples, and why."""
+    """Decision whether the label names of a support set are used as examples, with the reason."""
 
     read: bool
     why: str

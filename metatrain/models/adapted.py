@@ -1,4 +1,4 @@
-"""Which of the encoder's parameters the inner loop adapts; the others are meta-learned but fixed within an episode."""
+"""Choice of the encoder parameters that the inner loop adapts; the others are meta-learned but fixed within an episode."""
 
 from __future__ import annotations
 

@@ -88,12 +88,12 @@ def folded(backbone: Backbone) -> Backbone:
 
 
 def is_adapter(name: str) -> bool:
-    """Whether a parameter of this name belongs to an adapter."""
+    """Return True if a parameter of this name belongs to an adapter."""
     return bool(_ADAPTER.search(name))
 
 
 def is_lost_by_folding(name: str) -> bool:
-    """Whether a parameter of this name cannot be had back from the folded model."""
+    """Return True if a parameter of this name cannot be recovered from the merged model."""
     return bool(_LOST_BY_FOLDING.search(name))
 
 

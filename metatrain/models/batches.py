@@ -189,7 +189,7 @@ def _attention_group(lengths: np.ndarray, device: torch.device, causal: bool) ->
 
 
 def _mask(filled: np.ndarray, causal: bool, device: torch.device) -> Tensor:
-    """What is added to attention's scores in cells [..., texts, length] of which some are filled: 0 or -inf, [..., texts, 1, 1 or length, length]."""
+    """Return the additive attention mask for cells [..., texts, length], some of which are filled: 0 or -inf, [..., texts, 1, 1 or length, length]."""
     seen = filled[..., None, None, :]
     seen = seen & np.tri(filled.shape[-1], dtype=bool) if causal else seen
     return on_device(np.where(seen, np.float32(0), np.float32(-np.inf)), device)

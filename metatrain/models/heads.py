@@ -102,7 +102,7 @@ class JointHead:
 
 
 class _Scaled:
-    """What heads made of the support encodings alone have in common: a learned scale of their logits, above zero."""
+    """Base of heads computed only from support encodings: a learned positive scale of their logits."""
 
     needs_support = True
 

@@ -75,7 +75,7 @@ class LanguageModel(nn.Module):
 
     @functools.cached_property
     def keeps(self) -> bool:
-        """Whether a text read in two parts, with a cache of the first that is repeated for several second parts, gives what it gives at once.
+        """Return True if a text read in two parts, with a KV cache of the first repeated for several second parts, gives the output of one pass.
 
         Measured: some caches hold a recurrent state, which cannot be repeated, and some architectures return none.
         """
@@ -94,7 +94,7 @@ class LanguageModel(nn.Module):
         return bool(torch.allclose(found, expected, rtol=0, atol=1e-3 * float(expected.abs().max())))
 
     def reads_ahead(self) -> bool:
-        """Whether what it predicts after a token depends on later tokens: such a model cannot write."""
+        """Return True if the prediction after a token depends on later tokens: such a model cannot generate."""
         example = self.example()
         other = int(self.tokenizer.eos_token_id)
         pairs = torch.tensor([[example[0], example[0]], [example[0], other]], device=self.device)

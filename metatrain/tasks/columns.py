@@ -11,7 +11,7 @@ from metatrain.errors import UserError
 from metatrain.tasks.files import Columns, column_values, read_file
 from metatrain.tasks.labels import clean_label
 
-# Names that such columns have in the wild, the most likely first.
+# Common names of such columns, the most likely first.
 _NAMES = {
     "text": ("text", "sentence", "review", "content", "utterance", "question", "source", "premise", "sentence1", "document", "body", "message"),
     "pair": ("hypothesis", "sentence2", "question2", "text2", "text_pair", "pair"),

@@ -75,7 +75,7 @@ class Task:
         return self.numbers(near_key)
 
     def numbers(self, key: Callable[[str, str | None], int]) -> np.ndarray:
-        """Of each row, what `key` says of its text and target (None: it has none); shape [rows]."""
+        """Return `key` of the text and target of each row (None: no target), [rows]."""
         targets = itertools.repeat(None) if self.targets is None else self.targets
         return np.fromiter(map(key, self.texts, targets), dtype=np.uint64, count=len(self.texts))
 

@@ -235,7 +235,7 @@ class _Cache:
             ids = np.memmap(self.folder / f"{name}.ids", dtype=np.int32, mode="r") if total else np.zeros(0, dtype=np.int32)
             return TokenTable(ids, offsets)
         except (OSError, ValueError, IndexError, EOFError):
-            return None  # made anew, and written over what was there
+            return None  # recomputed, and overwrites the file
 
     def write(self, name: str, parts: Iterable[tuple[np.ndarray, list[int]]]) -> None:
         """Write a table part by part; the offsets come last, and say that it is whole."""
