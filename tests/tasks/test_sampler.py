@@ -87,7 +87,7 @@ def test_a_task_that_is_never_drawn_stays_so():
     assert set(drawn) == {"task 0", "task 1"}
 
 
-@pytest.mark.parametrize("changes", [{"by": "luck"}, {"exploration": 2.0}, {"memory": 1.0}, {"strength": -1.0}])
+@pytest.mark.parametrize("changes", [{"by": "luck"}, {"exploration": 2.0}, {"decay": 1.0}, {"strength": -1.0}])
 def test_values_that_make_no_sense(changes):
     with pytest.raises(UserError, match="tasks.sampling." + next(iter(changes))):
         check_sampling(SamplingConfig(**changes))
