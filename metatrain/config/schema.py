@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 
 from hydra.core.config_store import ConfigStore
@@ -206,6 +207,7 @@ SCHEMAS = {
 }
 
 
+@functools.cache
 def register() -> None:
     """Make the schemas known to Hydra as `COMMAND_schema`, the first entry of each conf/COMMAND.yaml."""
     store = ConfigStore.instance()
