@@ -112,4 +112,4 @@ def test_runs_of_finetune_have_a_score_and_those_of_one_minute_are_in_order(cli,
 
 def test_a_kind_that_is_not_there(cli):
     found = cli("ls", "modls")
-    assert found.code == 2 and "experiments, algorithms, models, tasks, runs" in found.err
+    assert found.code == 2 and "experiments, algorithms, models, tasks, arms, plugins, runs" in found.err
