@@ -186,7 +186,7 @@ MUTATIONS = [
     Mutation(
         "a context is meta-trained",
         "meta/functional.py",
-        'if algorithm.adapt == "context" else []',
+        "if row_of(algorithm.adapt).starts_at_zero else []",
         "if False else []",
         "meta/test_learner.py",
         "context_starts",

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 
 from metatrain.checkpoints.recipe import Recipe
-from metatrain.gradient.meta_gradient import SECOND_ORDER
+from metatrain.gradient.meta_gradient import mode_of
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.language_learner import LanguageLearner
 from metatrain.meta.learner import Learner
-from metatrain.models import adapters
+from metatrain.models.adapted import attach
+from metatrain.models.adapters import AdapterSettings
 from metatrain.models.encoder import Encoder, load_encoder
-from metatrain.models.heads import IN_CONTEXT, LANGUAGE
+from metatrain.models.heads import head_facts
 from metatrain.models.images import ImageEncoder, is_image_model, load_image_encoder
 from metatrain.models.language_loading import load_language_model
 from metatrain.models.language_model import LanguageModel
@@ -41,18 +42,18 @@ def build_learner(
     check_remote_code(recipe.model)
     torch.manual_seed(recipe.seed)
     algorithm = recipe.algorithm
-    second_order = algorithm.meta_gradient in SECOND_ORDER
+    second_order = mode_of(algorithm.meta_gradient).is_second_order
     model: Any
     if recipe.model.name not in BUILT_IN and ":" not in recipe.model.name and not local_path(recipe.model.name).is_dir():
         say(f"model: loading {recipe.model.name} from the hub or its local cache")  # may take minutes
-    if algorithm.head in LANGUAGE:
-        model, notes = load_language_model(recipe.model, second_order, dtype, texts, algorithm.head == IN_CONTEXT)
+    facts = head_facts(algorithm.head)
+    if facts.is_language_model:
+        model, notes = load_language_model(recipe.model, second_order, dtype, texts, facts.reads_support)
     elif is_image_model(recipe.model):
         model, notes = load_image_encoder(recipe.model, second_order, dtype, texts)
     else:
         model, notes = load_encoder(recipe.model, second_order, dtype)
-    if algorithm.adapt in adapters.KINDS:
-        adapters.attach(model.backbone, algorithm.adapt, algorithm.rank, algorithm.targets, algorithm.context_size)
+    attach(model.backbone, algorithm.adapt, AdapterSettings(algorithm.rank, algorithm.targets, algorithm.context_size))
     learner = make_learner(model.to(device), recipe)
     for note in notes:
         say(note)

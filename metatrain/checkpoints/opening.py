@@ -16,6 +16,7 @@ from metatrain.errors import UserError
 from metatrain.meta.learner import Learner
 from metatrain.models.export import read_facts, read_recipe
 from metatrain.models.folders import is_model
+from metatrain.models.heads import head_facts
 from metatrain.models.sentence_pipeline import read_pipeline
 from metatrain.paths import local_path
 from metatrain.run import checkpoint
@@ -81,7 +82,7 @@ def open_joint(reference: str | None, trained: TrainConfig | None, device: torch
     if reference is None:
         return None
     opened = open_checkpoint(reference, Overrides(), device, dtype, say)
-    if opened.config is None or opened.config.algorithm.head != "joint":
+    if opened.config is None or not head_facts(opened.config.algorithm.head).row_per_label:
         raise UserError(f"evaluation.joint={reference} is not a run of joint training; create one with: metatrain train algorithm=multitask")
     if trained is None:
         raise UserError("evaluation.joint needs a run of meta-training to compare with, and checkpoint is a plain model; remove it")

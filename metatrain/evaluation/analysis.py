@@ -14,11 +14,10 @@ from metatrain.evaluation.protocol import Scores, Setup, run_arms
 from metatrain.evaluation.sharing import Workers
 from metatrain.evaluation.statistics import mean_over_tasks
 from metatrain.evaluation.task_similarity import coordinates, similarity
-from metatrain.gradient.inner_rules import LEARNS_RATES
+from metatrain.gradient.inner_rules import learns_rates
 from metatrain.gradient.meta_gradient import LEARNED
 from metatrain.meta.learner import Learner
 from metatrain.models.encoder import Encoder
-from metatrain.models.heads import IN_CONTEXT
 from metatrain.tasks.episodes import SPLITS, Episode, task_episode
 from metatrain.tasks.task import Task, TaskDistribution
 from metatrain.tasks.texts import readable
@@ -35,7 +34,7 @@ _MAP_TASKS = 200  # maximum number of tasks on the map
 def step_counts(learner: Learner) -> list[int]:
     """Return the numbers of inner steps to evaluate: 0, 1, half of those used, all of them, and twice as many."""
     steps = learner.steps(evaluation=True)
-    if steps == 0 or learner.algorithm.head == IN_CONTEXT:
+    if steps == 0 or learner.functional.reads_support:
         return []
     return sorted({0, 1, steps // 2, steps, 2 * steps})
 
@@ -109,9 +108,9 @@ def learned_rates(learner: Learner) -> list[dict[str, Any]]:
 
     The list is empty if the inner rule learns no rates.
     """
-    if learner.inner.rule not in LEARNS_RATES:
+    if not learns_rates(learner.rule):
         return []
-    of_steps = learner.inner.rule == "lslr"
+    of_steps = learns_rates(learner.rule) == "per step"
     found = []
     for name, value in learner.parameters.items():
         if name.startswith(LEARNED):

@@ -9,7 +9,7 @@ from metatrain.evaluation.arms import ENCODERS, INNER_LOOP, JOINT, LABEL_NAMES, 
 from metatrain.evaluation.config import EvaluationConfig
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.learner import Learner
-from metatrain.models.heads import IN_CONTEXT, LANGUAGE
+from metatrain.models.heads import head_facts
 from metatrain.plugins import check_installed
 from metatrain.tasks.task import Task
 from metatrain.tasks.texts import PAIR
@@ -28,7 +28,7 @@ def chosen_arms(config: EvaluationConfig, algorithm: AlgorithmConfig) -> list[st
         check_arms(config.arms)
     for name in config.arms:
         row = row_of(name)
-        if algorithm.head in LANGUAGE and row.needs_encodings:
+        if row.needs_encodings and head_facts(algorithm.head).is_language_model:
             raise UserError(f"evaluation.arms: {name} needs encodings, and algorithm.head={algorithm.head} has none; remove it")
         if row.needs_joint and config.joint is None:
             raise UserError(f"evaluation.arms: {name} needs a run of joint training: metatrain train algorithm=multitask ..., then evaluation.joint=RUN")
@@ -39,8 +39,9 @@ def chosen_arms(config: EvaluationConfig, algorithm: AlgorithmConfig) -> list[st
 
 def _comparisons(config: EvaluationConfig, algorithm: AlgorithmConfig) -> set[str]:
     """The comparisons whose defaults apply to a method."""
-    if algorithm.head in LANGUAGE:
-        return {LANGUAGE_MODELS} if algorithm.head == IN_CONTEXT else {LANGUAGE_MODELS, INNER_LOOP}
+    head = head_facts(algorithm.head)
+    if head.is_language_model:
+        return {LANGUAGE_MODELS} if head.reads_support else {LANGUAGE_MODELS, INNER_LOOP}
     return {ENCODERS} | ({LABEL_NAMES} if algorithm.label_names else set()) | ({JOINT} if config.joint else set())
 
 

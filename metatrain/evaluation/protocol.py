@@ -17,7 +17,7 @@ from metatrain.evaluation.prediction import Arm, Prediction
 from metatrain.evaluation.sharing import Alone, Workers
 from metatrain.evaluation.text_scores import SCORES, check_score
 from metatrain.meta.config import AlgorithmConfig
-from metatrain.models.heads import LANGUAGE
+from metatrain.models.heads import head_facts
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.encoded_episode import EncodedEpisode, encode_episode, raw_texts
 from metatrain.tasks.episodes import Episode, check_tasks, task_episode
@@ -156,8 +156,8 @@ def check_evaluation(config: EvaluationConfig, tasks: Sequence[Task], episode: E
     if not names:
         return
     check_settings(names, config, tasks)
-    if algorithm.head == "linear" and config.way not in (None, episode.way):
-        raise UserError(f"evaluation.way={config.way}, but algorithm.head=linear is fixed to {episode.way} classes; set evaluation.way=null")
+    if head_facts(algorithm.head).fixed_way and config.way not in (None, episode.way):
+        raise UserError(f"evaluation.way={config.way}, but algorithm.head={algorithm.head} is fixed to {episode.way} classes; set evaluation.way=null")
     if config.seed is not None and not 0 <= config.seed < 2**32:
         raise UserError(f"evaluation.seed={config.seed} must be between 0 and {2**32 - 1}, or null")
     if config.episodes < 1:
@@ -187,7 +187,7 @@ def check_answers(tasks: Sequence[Task], algorithm: AlgorithmConfig, scored: boo
     """
     for task in tasks:
         if task.targets is not None:
-            if algorithm.head not in LANGUAGE:
+            if not head_facts(algorithm.head).is_language_model:
                 raise UserError(
                     f"task '{task.name}' has target texts, but algorithm.head={algorithm.head} predicts labels; set algorithm.head=lm and a language model "
                     "(for example model=scratch_t5)"

@@ -56,6 +56,11 @@ def adds(rule: InnerRule) -> bool:
     return _says(rule, "adds") and rule.adds
 
 
+def learns_rates(rule: InnerRule) -> str | None:
+    """Which learning rates a rule learns, starting from inner.lr and inner.head_lr: "per parameter" or "per step"; None: none."""
+    return getattr(rule, "learns_rates", None)
+
+
 def _says(rule: InnerRule, name: str) -> bool:
     """Return whether an attribute describes the rule's own `update`, and not that of a base class, which the rule overrides.
 
@@ -100,7 +105,7 @@ class SGD(_Rates):
 class MetaSGD(_Rates):
     """phi_{k+1} = phi_k - alpha * gradient, elementwise, alpha meta-learned (Meta-SGD, Li et al. 2017, eq. 2) and possibly negative."""
 
-    is_linear, adds = False, True
+    is_linear, adds, learns_rates = False, True, "per parameter"
 
     def learned(self, adapted: Mapping[str, Tensor]) -> Parameters:
         return {name: torch.full_like(value, self.rate(name)) for name, value in adapted.items()}
@@ -117,7 +122,7 @@ class LSLR(_Rates):
     With more steps at test time than in meta-training, the additional steps use the rate of the last one.
     """
 
-    is_linear, adds = False, True
+    is_linear, adds, learns_rates = False, True, "per step"
 
     def learned(self, adapted: Mapping[str, Tensor]) -> Parameters:
         return {name: value.new_full((max(1, self.steps),), self.rate(name)) for name, value in adapted.items()}
@@ -189,7 +194,6 @@ class Adam(_Rates):
 
 
 RULES: dict[str, Callable[[InnerConfig], InnerRule]] = {"sgd": SGD, "meta_sgd": MetaSGD, "lslr": LSLR, "curvature": Curvature, "adam": Adam}
-LEARNS_RATES = ("meta_sgd", "lslr")  # inner.lr and inner.head_lr are where their rates begin
 
 
 def make_inner_rule(config: InnerConfig) -> InnerRule:

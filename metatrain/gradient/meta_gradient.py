@@ -24,13 +24,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from metatrain import plugins
 from metatrain.errors import UserError
 from metatrain.gradient.inner_rules import InnerRule, adds, is_linear
 from metatrain.gradient.parameters import Parameters, add_to, detached, dot, leaves, scaled, vjp
 from metatrain.gradient.second_order import GradientGraph, Loss, finite_difference, forward_over_reverse, reverse_over_reverse
 
-MODES = ("exact", "exact_recomputed", "forward_over_reverse", "finite_difference", "first_order", "implicit", "reptile")
-SECOND_ORDER = ("exact", "exact_recomputed", "forward_over_reverse", "implicit")  # need twice differentiable operations
 LEARNED = "rule."  # what names of the inner rule's meta-parameters begin with
 _STATE = "state "  # what names of the rule's state begin with; a blank occurs in no name of a parameter
 
@@ -39,13 +38,53 @@ _WORST, _STRONGER = 0.5, 4.0
 
 # How second derivatives of an inner step without a stored graph are computed.
 Products = Callable[[Loss, Parameters, Parameters, Parameters, Parameters], None] | None
-_PRODUCTS: dict[str, Products] = {
-    "exact": reverse_over_reverse,
-    "exact_recomputed": reverse_over_reverse,
-    "forward_over_reverse": forward_over_reverse,
-    "finite_difference": finite_difference,
-    "first_order": None,
+WALKED = 1.5  # peak memory of a backward pass, as a multiple of the graph's size
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A meta-gradient: how it treats the inner steps, and what that needs."""
+
+    products: Products = None  # second derivatives of an inner step whose graph is not stored; None: they are omitted
+    has_recursion: bool = True  # goes back through the inner steps
+    is_second_order: bool = False  # needs twice differentiable operations
+    differentiates_gradient: bool = False  # a second backward pass goes through the graph of a gradient
+    stores_graphs: bool = False  # stores the graphs of inner steps while memory allows
+    separates_episodes: bool = False  # no norm or inner product over all parameters, so that episodes may be vectorised
+    needs_steps: str | None = None  # why at least one inner step is needed
+    needs_proximal: bool = False
+    copies: int = 4  # of the adapted parameters, beside the trajectory: the gradient in phi, a direction, products
+    walked: float = WALKED
+
+
+MODES = {
+    "exact": Mode(reverse_over_reverse, is_second_order=True, differentiates_gradient=True, stores_graphs=True, separates_episodes=True),
+    "exact_recomputed": Mode(reverse_over_reverse, is_second_order=True, differentiates_gradient=True, separates_episodes=True),
+    "forward_over_reverse": Mode(forward_over_reverse, is_second_order=True, copies=14, walked=3.0),
+    "finite_difference": Mode(finite_difference, copies=5),
+    "first_order": Mode(separates_episodes=True),
+    "implicit": Mode(
+        has_recursion=False,
+        is_second_order=True,
+        differentiates_gradient=True,
+        needs_steps="assumes that the inner loop reaches a minimum",
+        needs_proximal=True,
+        copies=8,
+    ),
+    "reptile": Mode(has_recursion=False, separates_episodes=True, needs_steps="needs inner steps"),
 }
+
+
+def mode_of(name: str) -> Mode:
+    """Return the row of a meta-gradient, from this package or a plug-in.
+
+    Raises:
+        UserError: there is no such meta-gradient.
+    """
+    found: Mode | None = MODES.get(name) or plugins.load(plugins.MODES, name)
+    if found is None:
+        raise UserError(f"algorithm.meta_gradient={name} is unknown; choose one of {', '.join((*MODES, *plugins.names(plugins.MODES)))}")
+    return found
 
 
 class EpisodeLosses(Protocol):
@@ -118,8 +157,9 @@ def meta_gradient(episode: EpisodeLosses, theta: Mapping[str, Tensor], rule: Inn
     with torch.no_grad():
         before = torch.stack(list(episode.query_parts(detached(start), detached(fixed)))).sum()
     tape = _Tape(episode, detached(start), fixed, rule, method.proximal)
+    mode = mode_of(method.mode)
     recursion = has_recursion(method, rule, any(name.startswith(LEARNED) for name in fixed))
-    graphs = (steps if method.graphs is None else method.graphs) if method.mode == "exact" else 0
+    graphs = (steps if method.graphs is None else method.graphs) if mode.stores_graphs else 0
     support_losses = tuple(tape.step(recursion, with_graph=k >= steps - graphs)[1] for k in range(steps))
 
     residual = damping = None
@@ -134,7 +174,7 @@ def meta_gradient(episode: EpisodeLosses, theta: Mapping[str, Tensor], rule: Inn
             cotangent, residual, damping = _solve(episode, tape.phi, fixed, cotangent, method)
         elif recursion:
             for k in reversed(range(steps)):
-                cotangent = tape.back(cotangent, _PRODUCTS[method.mode])
+                cotangent = tape.back(cotangent, mode.products)
                 if k and weights[k - 1]:
                     add_to(cotangent, _query_gradient(episode, tape.phi, fixed, weights[k - 1])[1])
             tape.back_through_state(cotangent)
@@ -158,9 +198,10 @@ def _query_gradient(episode: EpisodeLosses, phi: Parameters, fixed: Parameters, 
 
 def has_recursion(method: Method, rule: InnerRule, learns_rates: bool) -> bool:
     """Return whether the meta-gradient goes back through the inner steps, and so stores the trajectory."""
-    if method.mode == "first_order" and method.weights is None and adds(rule) and not learns_rates:
+    mode = mode_of(method.mode)
+    if mode.has_recursion and mode.products is None and method.weights is None and adds(rule) and not learns_rates:
         return False  # without second derivatives v_0 = v_K, and no rate needs a gradient
-    return method.mode in _PRODUCTS
+    return mode.has_recursion
 
 
 def check_method(method: Method, steps: int) -> None:
@@ -169,17 +210,14 @@ def check_method(method: Method, steps: int) -> None:
     Raises:
         UserError: the mode is unknown, or what else is asked for does not go with it.
     """
-    if method.mode not in MODES:
-        raise UserError(f"algorithm.meta_gradient={method.mode} is unknown; choose one of {', '.join(MODES)}")
-    if (method.mode == "implicit") != (method.proximal > 0):
+    mode = mode_of(method.mode)
+    if mode.needs_proximal != (method.proximal > 0):
         raise UserError("algorithm.meta_gradient=implicit requires a positive algorithm.proximal, and the reverse; set both or neither")
-    if method.mode == "implicit" and method.cg_steps < 1:
-        raise UserError(f"algorithm.cg_steps={method.cg_steps} must be 1 or more with algorithm.meta_gradient=implicit")
-    if method.mode == "implicit" and steps < 1:
-        raise UserError("algorithm.meta_gradient=implicit assumes that the inner loop reaches a minimum; set inner.steps to 1 or more")
-    if method.mode == "reptile" and steps < 1:
-        raise UserError("algorithm.meta_gradient=reptile needs inner steps; set inner.steps to 1 or more")
-    if method.weights is not None and method.mode in ("implicit", "reptile"):
+    if mode.needs_proximal and method.cg_steps < 1:
+        raise UserError(f"algorithm.cg_steps={method.cg_steps} must be 1 or more with algorithm.meta_gradient={method.mode}")
+    if mode.needs_steps and steps < 1:
+        raise UserError(f"algorithm.meta_gradient={method.mode} {mode.needs_steps}; set inner.steps to 1 or more")
+    if method.weights is not None and not mode.has_recursion:
         raise UserError(f"algorithm.multi_step_until needs the loss after each inner step, which algorithm.meta_gradient={method.mode} ignores; set it to 0")
 
 

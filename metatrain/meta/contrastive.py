@@ -15,8 +15,9 @@ from metatrain.errors import UserError
 from metatrain.gradient.parameters import Gradient, Parameters, add_to, leaves, vjp
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.functional import FunctionalClassifier
+from metatrain.models.adapted import row_of
 from metatrain.models.batches import Batch, chunks
-from metatrain.models.heads import LANGUAGE
+from metatrain.models.heads import head_facts
 from metatrain.tasks.encoded_episode import EncodedEpisode
 
 KINDS = ("supervised", "unsupervised")
@@ -38,9 +39,9 @@ def check_contrastive(algorithm: AlgorithmConfig) -> None:
     for key in ("contrastive_weight", "contrastive_temperature"):
         if not 0 < getattr(algorithm, key) < math.inf:
             raise UserError(f"algorithm.{key}={getattr(algorithm, key)} must be a positive number")
-    if algorithm.head in LANGUAGE:
+    if head_facts(algorithm.head).is_language_model:
         raise UserError(f"algorithm.contrastive needs encodings, and algorithm.head={algorithm.head} has none; remove it")
-    if algorithm.train == "adapted" and algorithm.adapt == "head":
+    if algorithm.train == "adapted" and not row_of(algorithm.adapt).model_adapts:
         raise UserError("algorithm.contrastive trains the encoder, which algorithm.train=adapted freezes here; set algorithm.train=all")
     if algorithm.contrastive == "unsupervised" and not algorithm.dropout:
         raise UserError("algorithm.contrastive=unsupervised compares two passes with different dropout: set algorithm.dropout, for example to 0.1")

@@ -14,16 +14,16 @@ from torch.func import functional_call
 
 from metatrain.errors import UserError
 from metatrain.gradient.inner_rules import HEAD
-from metatrain.gradient.meta_gradient import LEARNED, SECOND_ORDER
+from metatrain.gradient.meta_gradient import LEARNED, mode_of
 from metatrain.gradient.parameters import Parameters, leaves
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.plan import ExecutionPlan
-from metatrain.models.adapted import HEAD_STAYS, lowest_adapted_layer, select
+from metatrain.models.adapted import lowest_adapted_layer, row_of, select
 from metatrain.models.adapters import is_adapter
 from metatrain.models.batches import Batch, chunks, on_device
 from metatrain.models.encoder import Encoder
 from metatrain.models.generation import after_context
-from metatrain.models.heads import IN_CONTEXT, HeadRule
+from metatrain.models.heads import HeadRule, facts_of, head_facts
 from metatrain.models.images import ImageEncoder
 from metatrain.models.language_model import LanguageModel
 from metatrain.tasks.encoded_episode import EncodedEpisode, targets_of
@@ -49,7 +49,7 @@ class FunctionalModel:
         names = [name for name, _ in model.named_parameters() if name not in self.unreached]
         self.adapted = [self.prefix + name for name in select(names, algorithm.adapt, algorithm.last_layers, algorithm.pattern)]
         # Parameters that start at zero in every episode adapt without being meta-parameters.
-        context = self.adapted if algorithm.adapt == "context" else []
+        context = self.adapted if row_of(algorithm.adapt).starts_at_zero else []
         self.reset: Parameters = {name: torch.zeros_like(value) for name, value in self._named().items() if name in context}
 
     def with_plan(self, plan: ExecutionPlan) -> Self:
@@ -120,8 +120,8 @@ class FunctionalClassifier(FunctionalModel):
 
     def __init__(self, encoder: Encoder | ImageEncoder, algorithm: AlgorithmConfig, head: HeadRule):
         super().__init__(encoder, algorithm)
-        self.head = head
-        self.head_adapts = algorithm.adapt not in HEAD_STAYS
+        self.head, self.head_facts = head, facts_of(head)
+        self.head_adapts = row_of(algorithm.adapt).head_adapts
         self.packs = isinstance(encoder, Encoder) and encoder.architecture is not None  # texts of any length, end to end
         self.first_adapted_layer = min(lowest_adapted_layer(self.adapted), encoder.layers) if self.adapted else None
 
@@ -187,7 +187,7 @@ class FunctionalClassifier(FunctionalModel):
 
         Its gradient cannot be taken under vmap (torch 2.11: "LSE is not correctly aligned").
         """
-        first_order = self.first_adapted_layer is None or self.algorithm.meta_gradient not in SECOND_ORDER
+        first_order = self.first_adapted_layer is None or not mode_of(self.algorithm.meta_gradient).is_second_order
         sequential = self.plan.vectorised == 1 and self.plan.cuda_graphs is None
         return {"fused": True} if first_order and sequential and self.packs and self.model.device.type == "cuda" else {}
 
@@ -209,7 +209,7 @@ class FunctionalLanguageModel(FunctionalModel):
 
     def __init__(self, model: LanguageModel, algorithm: AlgorithmConfig):
         """Raises: UserError: the support set has to be read before a query, and the model is not decoder-only."""
-        self.reads_support = algorithm.head == IN_CONTEXT
+        self.reads_support = head_facts(algorithm.head).reads_support
         if self.reads_support and not model.decoder_only:
             raise UserError("algorithm.head=in_context needs a decoder-only model (GPT-2, Llama); for an encoder-decoder choose algorithm.head=lm")
         super().__init__(model, algorithm)

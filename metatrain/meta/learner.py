@@ -17,7 +17,7 @@ from torch import Tensor
 
 from metatrain.gradient.config import InnerConfig
 from metatrain.gradient.inner_rules import HEAD, make_inner_rule
-from metatrain.gradient.meta_gradient import LEARNED, SECOND_ORDER, adapt
+from metatrain.gradient.meta_gradient import LEARNED, adapt, mode_of
 from metatrain.gradient.parameters import Gradient, Parameters
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.contrastive import AuxiliaryGradient
@@ -117,7 +117,7 @@ class Learner:
         support, query = (sum(map(len, texts)) for texts in (episode.support, episode.query))
         if self.functional.first_adapted_layer is None:
             return support + query
-        return self.steps(evaluation=False) * (3.0 if self.algorithm.meta_gradient in SECOND_ORDER else 1.0) * support + query
+        return self.steps(evaluation=False) * (3.0 if mode_of(self.algorithm.meta_gradient).is_second_order else 1.0) * support + query
 
     def rows(self, episodes: Sequence[EncodedEpisode]) -> Tensor | None:
         """Return the rows of the word embeddings that any of these episodes' meta-gradients may have; None: all."""

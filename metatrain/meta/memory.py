@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from metatrain.gradient.inner_rules import is_linear
-from metatrain.gradient.meta_gradient import LEARNED, SECOND_ORDER, Method, has_recursion
+from metatrain.gradient.meta_gradient import LEARNED, WALKED, Method, has_recursion, mode_of
 from metatrain.gradient.parameters import leaves
 from metatrain.meta import encoder_fit, head_fit
 from metatrain.meta.learner import Learner
@@ -24,11 +24,7 @@ from metatrain.meta.plan import ExecutionPlan
 from metatrain.models.batches import MOST_TOKENS
 from metatrain.tasks.encoded_episode import EncodedEpisode
 
-_WALKED = {"forward_over_reverse": 3.0}  # peak memory of a backward pass, as a multiple of the graph's size
-_WALKED_ELSE = 1.5
 # Copies of the adapted parameters in addition to the trajectory: gradient in phi, direction, products; more with conjugate gradients and dual numbers.
-_COPIES = {"forward_over_reverse": 14, "implicit": 8, "finite_difference": 5}
-_COPIES_ELSE = 4
 _COPIES_THROUGH_UPDATE = 3  # additional copies if the update is not linear
 
 
@@ -69,7 +65,7 @@ class Footprint:
         with _held([*phi.values(), *fixed.values()]) as graph:
             loss = next(losses.support_parts(phi, fixed, 0))
             of_loss = graph()
-            if phi and learner.algorithm.meta_gradient in SECOND_ORDER:
+            if phi and mode_of(learner.algorithm.meta_gradient).is_second_order:
                 torch.autograd.grad(loss, list(phi.values()), create_graph=True, materialize_grads=True)
         words = learner.functional.embedding if learner.functional.embedding in phi else None
         row = phi[words][0].nbytes if words else 0
@@ -84,6 +80,7 @@ class Footprint:
         """Return the peak memory of an episode's meta-gradient, in addition to the learner itself."""
         learner = self.learner
         mode, steps = learner.algorithm.meta_gradient, learner.inner.steps
+        row = mode_of(mode)
         copy = self.copy(largest.support + largest.query)
         # As in most of the run; the multi-step loss, if there is one, is only in its beginning, but has to fit there.
         method = Method(mode, weights=[1.0] if learner.algorithm.multi_step_until else None)
@@ -91,10 +88,10 @@ class Footprint:
         linear = is_linear(learner.rule)
         point = copy * (1 if linear else 2 + self.state)  # a rule that is not linear needs the gradients again
         trajectory = steps * point if recursion else copy * (1 + self.state)
-        copies = _COPIES.get(mode, _COPIES_ELSE) + (0 if linear else _COPIES_THROUGH_UPDATE + self.state)
+        copies = row.copies + (0 if linear else _COPIES_THROUGH_UPDATE + self.state)
         support, query = (min(max(plan.part_tokens, largest.text), tokens) for tokens in (largest.support, largest.query))
-        graph = self.gradient if mode in SECOND_ORDER and mode != "forward_over_reverse" else self.loss
-        walked = max(_WALKED.get(mode, _WALKED_ELSE) * graph * support, _WALKED_ELSE * self.loss * query)
+        graph = self.gradient if row.differentiates_gradient else self.loss
+        walked = max(row.walked * graph * support, WALKED * self.loss * query)
         held = largest.support + largest.query
         if learner.functional.first_adapted_layer is None:
             held = max(held, plan.shared_tokens)  # several episodes may be encoded together
@@ -103,16 +100,16 @@ class Footprint:
     @property
     def stored(self) -> float:
         """Bytes per support token of stored activations; 0: the mode stores none."""
-        return self.gradient if self.learner.algorithm.meta_gradient == "exact" else 0.0
+        return self.gradient if mode_of(self.learner.algorithm.meta_gradient).stores_graphs else 0.0
 
     def adaptation(self, largest: Largest, plan: ExecutionPlan) -> int:
         """Return the peak memory of adaptation for use and of prediction, in addition to the learner itself."""
         if self.learner.inner.fit_encoder:
             model = sum(value.nbytes for value in self.learner.model.parameters())
             graph = self.episode * min(max(plan.part_tokens, largest.text), encoder_fit.BATCH * largest.text)
-            return int((encoder_fit.COPIES * head_fit.FOLDS + 1) * model + _WALKED_ELSE * graph)
+            return int((encoder_fit.COPIES * head_fit.FOLDS + 1) * model + WALKED * graph)
         texts = min(max(plan.part_tokens, largest.text), max(largest.support, largest.query))
-        return int((4 + 2 * self.state) * self.copy(largest.support) + _WALKED_ELSE * self.loss * texts)
+        return int((4 + 2 * self.state) * self.copy(largest.support) + WALKED * self.loss * texts)
 
     def copy(self, tokens: int) -> int:
         """Return the size of a copy of the adapted parameters, for an episode of this number of tokens."""

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from metatrain.gradient.inner_rules import InnerRule
-from metatrain.gradient.meta_gradient import EpisodeLosses, meta_gradient
+from metatrain.gradient.meta_gradient import EpisodeLosses, meta_gradient, mode_of
 from metatrain.gradient.parameters import Gradient, Parameters, leaves, vjp
 from metatrain.meta.functional import FunctionalClassifier, FunctionalModel
 from metatrain.meta.schedule import method_at
 from metatrain.meta.text_losses import ENCODINGS, TextLosses
-from metatrain.meta.vectorised import HEADS, MODES, Inputs, VectorisedLosses, VectorisedRule, shape_of
+from metatrain.meta.vectorised import Inputs, VectorisedLosses, VectorisedRule, shape_of
 from metatrain.tasks.encoded_episode import EncodedEpisode
 
 FIGURES = ("loss_before", "loss_after", "accuracy_before", "accuracy_after")  # of each episode; meta-training logs their means
@@ -111,7 +111,7 @@ def vectorises(classifier: FunctionalClassifier, episodes: Sequence[EncodedEpiso
     """Return whether the meta-gradients of these episodes are taken in one pass."""
     algorithm, plan = classifier.algorithm, classifier.plan
     random = algorithm.dropout or algorithm.meta_dropout or algorithm.information_penalty
-    able = classifier.packs and not random and algorithm.head in HEADS and algorithm.meta_gradient in MODES
+    able = classifier.packs and not random and not classifier.head_facts.reads_names and mode_of(algorithm.meta_gradient).separates_episodes
     if (plan.vectorised == 1 and plan.cuda_graphs is None) or not able or len({shape_of(classifier.read(each)) for each in episodes}) > 1:
         return False
     return all(len(texts) * max(map(len, texts)) <= plan.part_tokens for each in episodes for texts in (each.support, each.query))

@@ -69,7 +69,7 @@ class TextLosses:
         begin = {**theta, **classifier.reset}
         frozen: Mapping[str, Tensor | None] = {name: theta[name] for name in ENCODINGS} if self.encoded else self._frozen(begin)
         features = some.new_zeros(0, size)
-        if head.needs_support:
+        if classifier.head_facts.needs_support:
             parts = [
                 classifier.encode_rest(begin, batch, frozen[f"{_SUPPORT}{part}"], self.noise.dropout_seed(SUPPORT, part, ONCE, 1))
                 for part, (batch, _) in enumerate(self.support)

@@ -20,12 +20,9 @@ from metatrain.meta.functional import FunctionalClassifier
 from metatrain.meta.noise import Noise
 from metatrain.meta.text_losses import Labelled, TextLosses
 from metatrain.models.batches import cells, on_device, packed_cells
-from metatrain.models.heads import BY_NUMBERS
 from metatrain.tasks.encoded_episode import EncodedEpisode
 
 Shares = tuple[Tensor, ...]  # one episode's share of the arguments of `packed_cells`
-MODES = ("exact", "exact_recomputed", "first_order", "reptile")  # without norms or inner products over all parameters, which would mix episodes
-HEADS = BY_NUMBERS  # heads whose initial values do not depend on label names
 # Sizes are rounded up to multiples of these, so that few different shapes have to be captured as CUDA graphs.
 _LENGTH, _ROWS = 32, 256
 

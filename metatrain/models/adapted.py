@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from metatrain import plugins
 from metatrain.errors import UserError
 from metatrain.models import adapters
+from metatrain.models.adapters import AdaptedRow, AdapterSettings
+from metatrain.models.pretrained import Backbone
 
-CHOICES = ("all", "head", "body", "last_layers", "layer_norm", "pattern", *adapters.KINDS)
-HEAD_STAYS = ("body", "context")  # with these the episode's head does not adapt
 _LAYER_NORM = r"(?i)layer_?norm|\.ln_|(?:^|[._])norm"
 _LAYER = re.compile(r"\.(?:layer|layers|h|block)\.(\d+)\.")
 
@@ -23,12 +24,47 @@ def lowest_adapted_layer(adapted: Sequence[str]) -> int:
     return min((int(match[1]) if match else 0 for match in found), default=0)
 
 
+def _last_layers(names: Sequence[str], last_layers: int, pattern: str | None) -> list[str]:
+    depth = {name: int(layer[1]) for name in names if (layer := _LAYER.search(name))}
+    layers = sorted(set(depth.values()))
+    if not 1 <= last_layers <= len(layers):
+        raise UserError(f"algorithm.last_layers={last_layers}, but the model has {len(layers)} layers; choose 1 to {len(layers)}")
+    return [name for name in names if depth.get(name, -1) in layers[-last_layers:]]
+
+
+def _matching(names: Sequence[str], last_layers: int, pattern: str | None) -> list[str]:
+    return [name for name in names if re.search(pattern or "", name)]
+
+
+ROWS: dict[str, AdaptedRow] = {
+    "all": AdaptedRow(""),
+    "head": AdaptedRow(select=lambda names, last_layers, pattern: [], model_adapts=False),
+    "body": AdaptedRow("", head_adapts=False),
+    "last_layers": AdaptedRow(select=_last_layers),
+    "layer_norm": AdaptedRow(_LAYER_NORM),
+    "pattern": AdaptedRow(select=_matching, needs_pattern=True),
+    **adapters.ROWS,
+}
+
+
+def row_of(choice: str) -> AdaptedRow:
+    """Return the row of `algorithm.adapt=CHOICE`, from this package or a plug-in.
+
+    Raises:
+        UserError: there is no such choice.
+    """
+    found: AdaptedRow | None = ROWS.get(choice) or plugins.load(plugins.ADAPTED, choice)
+    if found is None:
+        raise UserError(f"algorithm.adapt={choice} is unknown; choose one of {', '.join((*ROWS, *plugins.names(plugins.ADAPTED)))}")
+    return found
+
+
 def check_choice(choice: str, pattern: str | None) -> None:
     """Raises: UserError: there is no such choice, a package that it needs is not installed, or its pattern is missing or no regular expression."""
-    if choice not in CHOICES:
-        raise UserError(f"algorithm.adapt={choice} is unknown; choose one of {', '.join(CHOICES)}")
-    adapters.check_installed(choice)
-    if (choice == "pattern") != (pattern is not None):
+    row = row_of(choice)
+    if row.package is not None:
+        plugins.check_installed(f"algorithm.adapt={choice}", *row.package)
+    if row.needs_pattern != (pattern is not None):
         raise UserError("algorithm.adapt=pattern requires algorithm.pattern=REGULAR_EXPRESSION, and the reverse; set both or neither")
     try:
         re.compile(pattern or "")
@@ -37,27 +73,31 @@ def check_choice(choice: str, pattern: str | None) -> None:
 
 
 def select(names: Sequence[str], choice: str, last_layers: int = 2, pattern: str | None = None) -> list[str]:
-    """Names of the adapted encoder parameters.
-
-    The episode's head adapts too, except with HEAD_STAYS.
+    """Names of the adapted parameters of a model; whether the episode's head adapts too is a property of the choice (`head_adapts`).
 
     Raises:
         UserError: the choice is unknown or does not fit the model.
     """
     check_choice(choice, pattern)
-    if choice in ("all", "body"):
-        return list(names)
-    if choice == "head":
-        return []
-    expression = {"layer_norm": _LAYER_NORM, "pattern": pattern, **adapters.KINDS}.get(choice)
-    if expression is not None:
-        found = [name for name in names if re.search(expression, name)]
-        if not found:
-            wanted = f"parameters that match algorithm.pattern={pattern}" if choice == "pattern" else f"{choice.replace('_', ' ')} parameters"
-            raise UserError(f"algorithm.adapt={choice}: the model has no {wanted}; its parameters are {', '.join(names[:3])} ...")
-        return found
-    depth = {name: int(layer[1]) for name in names if (layer := _LAYER.search(name))}
-    layers = sorted(set(depth.values()))
-    if not 1 <= last_layers <= len(layers):
-        raise UserError(f"algorithm.last_layers={last_layers}, but the model has {len(layers)} layers; choose 1 to {len(layers)}")
-    return [name for name in names if depth.get(name, -1) in layers[-last_layers:]]
+    row = row_of(choice)
+    if row.select is not None:
+        found = row.select(names, last_layers, pattern)
+    else:
+        found = _matching(names, last_layers, row.pattern)
+    if row.model_adapts and not found:
+        missing = f"parameters that match algorithm.pattern={pattern}" if row.needs_pattern else f"{choice.replace('_', ' ')} parameters"
+        raise UserError(f"algorithm.adapt={choice}: the model has no {missing}; its parameters are {', '.join(names[:3])} ...")
+    return found
+
+
+def attach(backbone: Backbone, choice: str, settings: AdapterSettings) -> None:
+    """Add the adapters of a choice to a model, in place; a choice without adapters changes nothing.
+
+    Raises:
+        UserError: a package is missing, or the adapters do not fit this architecture.
+    """
+    row = row_of(choice)
+    if row.package is not None:
+        plugins.check_installed(f"algorithm.adapt={choice}", *row.package)
+    if row.attach is not None:
+        row.attach(backbone, settings)

@@ -7,19 +7,45 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from metatrain import plugins
 from metatrain.errors import UserError
 from metatrain.models.pretrained import Backbone
 
-# What the names of each kind's adapted parameters have in common.
-KINDS = {"lora": r"\.lora_[AB]\.", "ia3": r"\.ia3_l\.", "context": r"\.context$"}
-_ADAPTER = re.compile(r"\.context_map$|" + "|".join(KINDS.values()))
+
+@dataclass(frozen=True)
+class AdapterSettings:
+    """Settings of adapters (`algorithm.rank`, `algorithm.targets`, `algorithm.context_size`)."""
+
+    rank: int
+    targets: Sequence[str] | None
+    context_size: int
+
+
+@dataclass(frozen=True)
+class AdaptedRow:
+    """A choice of adapted parameters (`algorithm.adapt`): which parameters of the model adapt, and what else follows from it.
+
+    Modules of an adapter that replace a module follow `peft`: the replaced module is `base_layer`, `merge()` folds the adapter into it, and
+    `get_base_layer()` returns it.
+    """
+
+    pattern: str | None = None  # regular expression that is found in the names of adapted parameters
+    select: Callable[[Sequence[str], int, str | None], list[str]] | None = None  # or: (names, last_layers, algorithm.pattern) -> adapted ones
+    attach: Callable[[Backbone, AdapterSettings], None] | None = None  # add an adapter to a model, in place; None: the model's own parameters adapt
+    head_adapts: bool = True
+    model_adapts: bool = True  # False: only the head adapts
+    starts_at_zero: bool = False  # the adapted parameters start at zero in each episode and are no meta-parameters
+    needs_pattern: bool = False  # requires algorithm.pattern
+    package: tuple[str, str] | None = None  # a module that it needs, and the extra that installs it
+
+
 # Folding changes or removes these: a plain model and these together are the model with its adapters.
 _LOST_BY_FOLDING = re.compile(r"\.lora_[AB]\.|\.ia3_l\.|\.base_layer\.|\.context_map$")
 
@@ -45,29 +71,46 @@ class ContextEmbedding(nn.Module):
         return self.embedding(input_ids) + F.linear(self.context, self.context_map)
 
 
-def attach(backbone: Backbone, kind: str, rank: int, targets: Sequence[str] | None, context_size: int) -> None:
-    """Add adapters of a kind to a model, in place.
+def _attach_context(backbone: Backbone, settings: AdapterSettings) -> None:
+    backbone.set_input_embeddings(ContextEmbedding(backbone.get_input_embeddings(), settings.context_size))
 
-    Raises:
-        UserError: `peft` is missing, or does not know where in this architecture they belong and `targets` does not say.
-    """
-    if kind == "context":
-        backbone.set_input_embeddings(ContextEmbedding(backbone.get_input_embeddings(), context_size))
-        return
-    check_installed(kind)
+
+def _attach_lora(backbone: Backbone, settings: AdapterSettings) -> None:
     import peft
 
-    wanted = list(targets) if targets else None
-    # Scale 1: how far LoRA moves is what inner.lr says.
-    if kind == "lora":
-        config: peft.PeftConfig = peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=wanted)
-    else:
-        config = peft.IA3Config(target_modules=wanted, feedforward_modules=[] if wanted else None)
+    # Scale 1, so that inner.lr alone determines the step size of LoRA.
+    _inject("lora", backbone, peft.LoraConfig(r=settings.rank, lora_alpha=settings.rank, target_modules=_targets(settings)))
+
+
+def _attach_ia3(backbone: Backbone, settings: AdapterSettings) -> None:
+    import peft
+
+    targets = _targets(settings)
+    _inject("ia3", backbone, peft.IA3Config(target_modules=targets, feedforward_modules=[] if targets else None))
+
+
+def _targets(settings: AdapterSettings) -> list[str] | None:
+    return list(settings.targets) if settings.targets else None
+
+
+def _inject(kind: str, backbone: Backbone, config: Any) -> None:
+    """Raises: UserError: `peft` does not know the target modules of this architecture, and `algorithm.targets` does not list them."""
+    import peft
+
     try:
         peft.inject_adapter_in_model(config, backbone)
     except ValueError as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"algorithm.adapt={kind}: {reason}; list modules of the model in algorithm.targets") from error
+
+
+_PEFT = ("peft", "peft")
+ROWS = {
+    "lora": AdaptedRow(r"\.lora_[AB]\.", attach=_attach_lora, package=_PEFT),
+    "ia3": AdaptedRow(r"\.ia3_l\.", attach=_attach_ia3, package=_PEFT),
+    "context": AdaptedRow(r"\.context$", attach=_attach_context, head_adapts=False, starts_at_zero=True),
+}
+_ADAPTER = re.compile("|".join([r"\.context_map$", *(row.pattern for row in ROWS.values() if row.pattern)]))
 
 
 def folded(backbone: Backbone) -> Backbone:
@@ -92,12 +135,12 @@ def is_adapter(name: str) -> bool:
     return bool(_ADAPTER.search(name))
 
 
+def lost_by_folding(model: nn.Module) -> set[str]:
+    """Names of the parameters that cannot be recovered from the folded model."""
+    wrapped = tuple(f"{name}." for name, module in model.named_modules() if hasattr(module, "base_layer"))
+    return {name for name, _ in model.named_parameters() if is_lost_by_folding(name) or name.startswith(wrapped)}
+
+
 def is_lost_by_folding(name: str) -> bool:
     """Return True if a parameter of this name cannot be recovered from the merged model."""
     return bool(_LOST_BY_FOLDING.search(name))
-
-
-def check_installed(kind: str) -> None:
-    """Raises: UserError: this kind of adapter needs `peft`, which is not installed."""
-    if kind in ("lora", "ia3"):
-        plugins.check_installed(f"algorithm.adapt={kind}", "peft", "peft")

@@ -23,7 +23,7 @@ from torch import Tensor
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
 from metatrain.errors import UserError
-from metatrain.models.adapters import folded, is_lost_by_folding
+from metatrain.models.adapters import folded, lost_by_folding
 from metatrain.models.batches import chunks, pad
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder, load_encoder
@@ -54,7 +54,8 @@ def save_meta_trained(folder: Path, model: Model, prefix: str, learned: Mapping[
     if not isinstance(model, LanguageModel):
         _set_labels(model.backbone.config, None)
     _save_model(folder, model)
-    lost = {f"{prefix}{name}": value for name, value in model.named_parameters() if is_lost_by_folding(name)}
+    names = lost_by_folding(model)
+    lost = {f"{prefix}{name}": value for name, value in model.named_parameters() if name in names}
     learned = {**lost, **learned}
     if learned:
         safetensors.torch.save_file({name: value.detach().contiguous() for name, value in learned.items()}, folder / _LEARNED)

@@ -7,6 +7,7 @@ A head is `logits = features @ weight.T + bias`, weight [way, H], bias [way]. A 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 import torch
@@ -17,15 +18,26 @@ from metatrain import plugins
 from metatrain.errors import UserError
 
 Head = dict[str, Tensor]  # {"weight": [way, H], "bias": [way]}
-IN_CONTEXT = "in_context"
-LANGUAGE = ("lm", IN_CONTEXT)  # in their place, a language model writes the names of the labels, or any other text
 ROW = "label."  # what names of a joint head's rows begin with; the label follows
 
 
-class HeadRule(Protocol):
-    """One choice on the head axis."""
+@dataclass(frozen=True)
+class HeadFacts:
+    """Properties of a head rule. A head class states those that differ from these defaults as attributes of the same names."""
 
-    needs_support: bool  # whether `start` reads the support features
+    needs_support: bool = False  # `start` reads the support encodings
+    reads_names: bool = True  # `start` depends on the label names; False: episodes may be vectorised (torch.vmap)
+    fixed_way: bool = False  # for one number of classes only
+    knows_classes: bool = True  # before the first inner step, logits differ between classes
+    row_per_label: bool = False  # a learned row for each label name of the training tasks; rows of other labels start at zero
+    needs_normalized: bool = False  # requires encodings of unit length
+    learns: bool = True  # has meta-parameters
+    is_language_model: bool = False  # no head: a language model generates the label name or another text
+    reads_support: bool = False  # a language model that reads the support set before each query and has no inner loop
+
+
+class HeadRule(Protocol):
+    """One choice on the head axis; its properties (`HeadFacts`) are attributes of the class."""
 
     def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
         """Initial values of the rule's own meta-parameters."""
@@ -41,7 +53,7 @@ class HeadRule(Protocol):
 class LinearHead:
     """Linear layer with a learned row per class, as in MAML (Finn et al. 2017); the number of classes is fixed."""
 
-    needs_support = False
+    reads_names, fixed_way = False, True
 
     def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
         if way is None:
@@ -60,7 +72,7 @@ class LinearHead:
 class ZeroHead:
     """Linear layer initialised at zero in every episode: any number of classes, no memorised class order (Kao et al. 2021)."""
 
-    needs_support = False
+    reads_names = knows_classes = learns = False
 
     def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
         return {}
@@ -72,7 +84,7 @@ class ZeroHead:
 class SharedHead:
     """Linear layer whose rows all start from one learned vector, as in UnicornMAML (Ye and Chao 2022): any number and order of classes."""
 
-    needs_support = False
+    reads_names = knows_classes = False
 
     def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
         return {"row": torch.randn(hidden) * 0.02}
@@ -87,7 +99,7 @@ class JointHead:
     Tasks with the same label name share its row; rows of label names that training never saw start at zero.
     """
 
-    needs_support = False
+    row_per_label = True
 
     def __init__(self, labels: Sequence[str]):
         self.labels = labels
@@ -104,7 +116,7 @@ class JointHead:
 class _Scaled:
     """Base of heads computed only from support encodings: a learned positive scale of their logits."""
 
-    needs_support = True
+    needs_support, reads_names = True, False
 
     def __init__(self, scale: float):
         self.scale = scale
@@ -131,6 +143,8 @@ class CosineHead(_Scaled):
 
     Logits are scaled cosine similarities to the prototypes if encodings have unit length (`model.normalize=true`).
     """
+
+    needs_normalized = True
 
     def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor, labels: Tensor, names: Sequence[str]) -> Head:
         means = _class_means(features, labels, len(empty["bias"]))
@@ -160,7 +174,7 @@ class GeneratedHead:
     (w_c, b_c) is the mean output of a learned two-layer perceptron (tanh) over the support encodings of class c.
     """
 
-    needs_support = True
+    needs_support, reads_names = True, False
 
     def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
         def layer(outputs: int) -> Tensor:
@@ -190,7 +204,7 @@ def make_head(name: str, scale: float, labels: Sequence[str] = ()) -> HeadRule:
         raise UserError(f"algorithm.head_scale={scale} must be positive")
     make = RULES.get(name) or plugins.load(plugins.HEADS, name)
     if make is None:
-        raise UserError(f"algorithm.head={name} is unknown; choose one of {', '.join((*RULES, *LANGUAGE, *plugins.names(plugins.HEADS)))}")
+        raise UserError(f"algorithm.head={name} is unknown; choose one of {', '.join((*RULES, *LANGUAGE_MODELS, *plugins.names(plugins.HEADS)))}")
     return make(scale, labels)
 
 
@@ -205,5 +219,18 @@ RULES: dict[str, Callable[[float, Sequence[str]], HeadRule]] = {
     "ridge": lambda scale, labels: RidgeHead(scale),
     "generated": lambda scale, labels: GeneratedHead(),
 }
+LANGUAGE_MODELS = {"lm": HeadFacts(is_language_model=True), "in_context": HeadFacts(is_language_model=True, reads_support=True)}
 
-BY_NUMBERS = tuple(name for name in RULES if name != "joint")  # what they make of an episode does not depend on the names of its labels
+
+def facts_of(head: HeadRule) -> HeadFacts:
+    """The properties that a head states, and the defaults of the others."""
+    return HeadFacts(**{each.name: getattr(head, each.name) for each in fields(HeadFacts) if hasattr(head, each.name)})
+
+
+def head_facts(name: str) -> HeadFacts:
+    """The properties of `algorithm.head=NAME`, a head rule or a language model.
+
+    Raises:
+        UserError: there is no such head.
+    """
+    return LANGUAGE_MODELS.get(name) or facts_of(make_head(name, scale=1.0))

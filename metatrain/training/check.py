@@ -12,6 +12,7 @@ from metatrain.evaluation.chosen_arms import check_arms
 from metatrain.evaluation.protocol import check_answers
 from metatrain.evaluation.statistics import SCORES
 from metatrain.evaluation.text_scores import check_scores
+from metatrain.models.heads import head_facts
 from metatrain.run.hints import shown
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.episodes import check_tasks
@@ -44,10 +45,15 @@ def check_training(config: TrainConfig, tasks: TaskDistribution) -> None:
     check_sampling(config.tasks.sampling)
     _check_number(config, tasks)
     check_tasks(tasks.meta_train, config.episode, "meta_train")
-    if config.episode.cross_task_fraction and config.algorithm.head == "joint":
-        raise UserError("episode.cross_task_fraction samples classes across tasks, for which algorithm.head=joint has no rows; use only one of the two")
-    if config.algorithm.head == "joint" and any(task.way is not None for task in tasks.meta_train):
-        raise UserError("self-supervised tasks have too many classes for algorithm.head=joint, which keeps a row for each; use only one of the two")
+    per_label = head_facts(config.algorithm.head).row_per_label
+    if config.episode.cross_task_fraction and per_label:
+        raise UserError(
+            f"episode.cross_task_fraction samples classes across tasks, for which algorithm.head={config.algorithm.head} has no rows; use only one of the two"
+        )
+    if per_label and any(task.way is not None for task in tasks.meta_train):
+        raise UserError(
+            f"self-supervised tasks have too many classes for algorithm.head={config.algorithm.head}, which keeps a row for each; use only one of the two"
+        )
     check_answers(tasks.meta_train, config.algorithm, scored=False)
     check_answers(tasks.meta_validation, config.algorithm, scored=config.validation.every > 0)
     if config.validation.every:

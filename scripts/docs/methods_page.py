@@ -105,7 +105,7 @@ def page() -> str:
         "ia3": "IA3 scaling vectors of activations (Liu et al. 2022, through `peft`), and the head",
         "context": "a context vector added to every token embedding by a learned projection (CAVIA, Zintgraf et al. 2019), initially zero; the head is fixed",
     }
-    assert list(kinds) == list(adapted.CHOICES)
+    assert list(kinds) == list(adapted.ROWS)
     choices = [f"- **`{name}`**: {what}." for name, what in kinds.items()]
     noises = {"algorithm.meta_dropout": noise.Noise.perturbed, "algorithm.information_penalty": noise.Noise.bottleneck}
     sections = [

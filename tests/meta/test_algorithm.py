@@ -41,7 +41,7 @@ def test_what_changes_as_meta_training_goes_on():
         ({"adapt": "lora", "rank": 0}, {}, "algorithm.rank=0"),
         ({"adapt": "context", "context_size": 0, "head": "prototype"}, {}, "algorithm.context_size=0"),
         ({"adapt": "context"}, {}, "algorithm.head=prototype"),
-        ({"adapt": "context", "head": "prototype", "meta_gradient": "reptile"}, {}, "always starts at zero"),
+        ({"adapt": "context", "head": "prototype", "meta_gradient": "reptile"}, {}, "always start at zero"),
         ({"train": "some"}, {}, "choose one of all, adapted"),
         ({"train": "adapted", "adapt": "head"}, {}, "nothing to train"),
         ({"head": "joint"}, {"steps": 0}, "inner.evaluation_steps"),

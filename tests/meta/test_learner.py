@@ -19,7 +19,9 @@ from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.plan import SHARED_TOKENS, ExecutionPlan
 from metatrain.meta.strategies import OuterGradient
 from metatrain.meta.text_losses import TextLosses
-from metatrain.models.adapters import KINDS, attach
+from metatrain.models.adapted import attach
+from metatrain.models.adapters import ROWS as ADAPTERS
+from metatrain.models.adapters import AdapterSettings
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder, load_encoder
 from metatrain.tasks.encoded_episode import EncodedEpisode
@@ -31,7 +33,7 @@ ADAPT = ("all", "body", "last_layers", "head", "layer_norm", "pattern")
 METHODS = [
     *((head, adapt, "sgd") for head in ("prototype", "linear") for adapt in ADAPT),
     *((head, "all", "sgd") for head in ("zero", "shared", "joint", "cosine", "ridge", "generated")),
-    *((head, adapt, "sgd") for head in ("prototype", "linear") for adapt in KINDS),
+    *((head, adapt, "sgd") for head in ("prototype", "linear") for adapt in ADAPTERS),
     *(("prototype", "all", rule) for rule in ("meta_sgd", "lslr", "curvature")),  # Adam divides rounding errors by rounding errors
 ]
 
@@ -46,9 +48,9 @@ def learner(encoder: Encoder, head: str, adapt: str, meta_gradient: str = "exact
     torch.manual_seed(1)
     pattern = r"attention.*query" if adapt == "pattern" else None
     algorithm = AlgorithmConfig(head=head, head_scale=2.0, adapt=adapt, last_layers=1, pattern=pattern, meta_gradient=meta_gradient, **more)
-    if adapt in KINDS:
+    if adapt in ADAPTERS:
         encoder = copy.deepcopy(encoder)
-        attach(encoder.backbone, adapt, rank=2, targets=None, context_size=3)
+        attach(encoder.backbone, adapt, AdapterSettings(rank=2, targets=None, context_size=3))
     made = EncoderLearner(encoder, algorithm, InnerConfig(rule=rule, lr=LR, head_lr=HEAD_LR, steps=STEPS, rank=2), way=2, labels=("maybe", "no"))
     for name, value in made.parameters.items():
         if "lora_B" in name:

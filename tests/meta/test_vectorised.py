@@ -14,17 +14,20 @@ from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.plan import ExecutionPlan
 from metatrain.meta.vectorised import Inputs
-from metatrain.models.adapters import KINDS, attach
+from metatrain.models.adapted import attach
+from metatrain.models.adapters import ROWS as ADAPTERS
+from metatrain.models.adapters import AdapterSettings
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder, load_encoder
-from metatrain.models.heads import BY_NUMBERS
+from metatrain.models.heads import RULES as HEAD_RULES
+from metatrain.models.heads import head_facts
 from metatrain.tasks.encoded_episode import EncodedEpisode
 
 EPISODES = 3
 HEADS = ("linear", "zero", "shared", "prototype", "cosine", "ridge", "generated")
 METHODS = [
     *(({"head": head}, "sgd") for head in HEADS),
-    *(({"adapt": adapt}, "sgd") for adapt in ("body", "head", "last_layers", "layer_norm", *KINDS)),
+    *(({"adapt": adapt}, "sgd") for adapt in ("body", "head", "last_layers", "layer_norm", *ADAPTERS)),
     *(({"meta_gradient": mode}, "sgd") for mode in ("exact_recomputed", "first_order", "reptile")),
     *(({}, rule) for rule in ("meta_sgd", "lslr", "curvature", "adam")),
     ({"meta_gradient": "first_order"}, "lslr"),
@@ -37,7 +40,7 @@ METHODS = [
 
 
 def test_every_head_that_may_go_together_is_tried():
-    assert set(HEADS) == set(BY_NUMBERS)
+    assert set(HEADS) == {name for name in HEAD_RULES if not head_facts(name).reads_names}
 
 
 @pytest.fixture(autouse=True)
@@ -55,9 +58,9 @@ def encoder() -> Encoder:
 def made(encoder: Encoder, rule: str = "sgd", **algorithm) -> EncoderLearner:
     torch.manual_seed(1)
     algorithm = AlgorithmConfig(**{"head": "prototype", "head_scale": 2.0, "adapt": "all", "last_layers": 1, **algorithm})
-    if algorithm.adapt in KINDS:
+    if algorithm.adapt in ADAPTERS:
         encoder = copy.deepcopy(encoder)
-        attach(encoder.backbone, algorithm.adapt, rank=2, targets=None, context_size=3)
+        attach(encoder.backbone, algorithm.adapt, AdapterSettings(rank=2, targets=None, context_size=3))
     # Adam divides by the size of a gradient, however small it is, so that rounding would show.
     lr, head_lr = (1e-5, 1e-4) if rule == "adam" else (0.05, 0.4)
     learner = EncoderLearner(encoder, algorithm, InnerConfig(rule=rule, lr=lr, head_lr=head_lr, steps=2, rank=2), way=2, labels=("no", "yes"))

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from metatrain.errors import UserError
-from metatrain.models.adapters import KINDS, attach, folded, is_adapter, is_lost_by_folding
+from metatrain.models.adapted import attach
+from metatrain.models.adapters import ROWS, AdapterSettings, folded, is_adapter, is_lost_by_folding
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder, load_encoder
 from metatrain.models.export import read_recipe, save_meta_trained
@@ -18,7 +19,7 @@ def with_adapters(kind: str, name: str = "tiny") -> Encoder:
     torch.manual_seed(0)
     config = ModelConfig(name=name, max_length=64)
     encoder, _ = load_encoder(config, second_order=True, dtype=torch.float64)
-    attach(encoder.backbone, kind, rank=2, targets=None, context_size=3)
+    attach(encoder.backbone, kind, AdapterSettings(rank=2, targets=None, context_size=3))
     with torch.no_grad():
         for parameter_name, value in encoder.named_parameters():
             if is_adapter(parameter_name):
@@ -31,7 +32,7 @@ def encode(encoder: Encoder) -> torch.Tensor:
         return encoder(encoder.batch([np.array(encoder.tokenizer(text)["input_ids"]) for text in TEXTS]))
 
 
-@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("kind", list(ROWS))
 def test_folding_gives_a_plain_model_that_computes_the_same(kind):
     encoder = with_adapters(kind)
     config = ModelConfig(name="tiny", max_length=64)
@@ -65,13 +66,13 @@ def test_a_model_without_adapters_is_its_own_folding():
 def test_targets_that_are_not_in_the_model():
     encoder, _ = load_encoder(ModelConfig(name="tiny"), second_order=True)
     with pytest.raises(UserError, match=r"algorithm.adapt=lora: .*algorithm.targets"):
-        attach(encoder.backbone, "lora", rank=2, targets=["no_such_module"], context_size=1)
+        attach(encoder.backbone, "lora", AdapterSettings(rank=2, targets=["no_such_module"], context_size=1))
 
 
 @pytest.mark.parametrize("kind", ["lora", "ia3"])
 def test_chosen_targets(kind):
     encoder, _ = load_encoder(ModelConfig(name="tiny"), second_order=True)
-    attach(encoder.backbone, kind, rank=2, targets=["key"], context_size=1)
+    attach(encoder.backbone, kind, AdapterSettings(rank=2, targets=["key"], context_size=1))
     names = [name for name, _ in encoder.named_parameters() if is_adapter(name)]
     assert names and all(".key." in name for name in names)
 
@@ -80,4 +81,4 @@ def test_without_peft(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "peft", None)
     encoder, _ = load_encoder(ModelConfig(name="tiny"), second_order=True)
     with pytest.raises(UserError, match="pip install"):
-        attach(encoder.backbone, "lora", rank=2, targets=None, context_size=1)
+        attach(encoder.backbone, "lora", AdapterSettings(rank=2, targets=None, context_size=1))
