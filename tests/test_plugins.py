@@ -1,10 +1,11 @@
-"""Heads, rules and sources that another installed package announces."""
+"""Components of every kind that another installed package registers."""
 
 import importlib
 import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT
@@ -13,13 +14,56 @@ from metatrain import plugins
 from metatrain.errors import UserError
 from metatrain.gradient.config import InnerConfig
 from metatrain.gradient.inner_rules import make_inner_rule
+from metatrain.meta.config import AlgorithmConfig
+from metatrain.meta.encoder_learner import EncoderLearner
+from metatrain.meta.plan import ExecutionPlan
+from metatrain.models.config import ModelConfig
+from metatrain.models.encoder import load_encoder
+from metatrain.tasks.encoded_episode import EncodedEpisode
 
 HEAD = """
+import numpy as np
+import torch.nn.functional as F
+from metatrain.evaluation.arms import ArmRow
+from metatrain.evaluation.prediction import Prediction
+from metatrain.gradient.meta_gradient import Mode
+from metatrain.models.adapters import AdaptedRow
 from metatrain.models.heads import PrototypeHead
 from metatrain.tasks.files import Table
+from metatrain.tasks.self_supervised import Generator
+from metatrain.tasks.task import Task
 
 def doubled(scale, labels):
     return PrototypeHead(2 * scale)
+
+class Halves:
+    "The prototypes and half of the sum of their squares."
+    needs_support, reads_names, learns = True, False, False
+    def __init__(self, scale, labels):
+        self.scale = scale
+    def learned(self, hidden, way):
+        return {}
+    def start(self, learned, empty, features, labels, names):
+        one_hot = F.one_hot(labels, len(names)).to(features.dtype)
+        means = (one_hot / one_hot.sum(0)).T @ features
+        return {"weight": self.scale * means, "bias": -self.scale / 2 * means.square().sum(1)}
+
+class Nearest:
+    def predict(self, episode):
+        labels = np.array([episode.support_labels[int(np.argmin([abs(len(text) - len(one)) for one in episode.support]))] for text in episode.query])
+        return Prediction(labels, None, 0.0)
+
+nearest_length = ArmRow("the class of the support text that is nearest in length", lambda learners: Nearest())
+biases = AdaptedRow(r"\\.bias$")
+no_curvature = Mode(None, separates_episodes=True)
+
+def by_length(texts, settings, seed):
+    texts = sorted(dict.fromkeys(texts), key=len)
+    everywhere = np.ones(len(texts), dtype=bool)
+    labels = (np.arange(len(texts)) >= len(texts) // 2).astype(np.int64)
+    return [Task("short or long", tuple(texts), labels, ("short", "long"), everywhere, everywhere, settings.options["way"])]
+
+lengths = Generator(by_length, "lengths")
 
 class Counted:
     "WHERE tasks, each of the same twelve texts with other labels."
@@ -43,7 +87,10 @@ def installed(tmp_path, monkeypatch):
     (site / "my_rules.py").write_text(blocks["python"])
     (site / "my_head.py").write_text(HEAD)
     announced = re.search(r'entry-points\."([\w.]+)"\]\n(\w+) = "(.*)"', blocks["toml"])
-    points = f"[{announced[1]}]\n{announced[2]} = {announced[3]}\n[metatrain.heads]\ndoubled = my_head:doubled\nbroken = my_head:nothing\n"
+    points = f"[{announced[1]}]\n{announced[2]} = {announced[3]}\n[metatrain.heads]\ndoubled = my_head:doubled\n"
+    points += "halves = my_head:Halves\nbroken = my_head:nothing\n"
+    for group, name in (("arms", "nearest_length"), ("adapted", "biases"), ("meta_gradients", "no_curvature"), ("self_supervised", "lengths")):
+        points += f"[metatrain.{group}]\n{name} = my_head:{name}\n"
     (site / "my_rules-1.0.dist-info" / "entry_points.txt").write_text(f"{points}[metatrain.sources]\ncounted = my_head:Counted\n")
     monkeypatch.syspath_prepend(str(site))
     importlib.invalidate_caches()
@@ -85,3 +132,52 @@ def test_two_packages_with_one_name(installed):
     importlib.invalidate_caches()
     with pytest.raises(UserError, match="registered by several packages"):
         plugins.load(plugins.INNER_RULES, "sign_sgd")
+
+
+ONE_OF_EACH = (
+    *("train", "debug=fast", "inner.rule=sign_sgd", "algorithm.head=halves", "algorithm.adapt=biases", "algorithm.meta_gradient=no_curvature"),
+    *("+tasks.self_supervised={lengths: {share: 0.5, options: {way: 2}}}", "evaluation.arms=[meta_trained,nearest_length]"),
+    *("hardware.threads=1", "hydra.run.dir=run", "evaluation.episodes=1"),
+)
+
+
+def test_one_of_each_kind_in_a_run(installed, cli):
+    found = cli(*ONE_OF_EACH)
+    assert found.code == 0, found.err
+    assert "lengths: 2 lengths in" in found.out
+    assert list(json.loads(Path("run/results.json").read_text())["arms"]) == ["meta_trained", "nearest_length"]
+    listed = cli("ls", "plugins").out
+    assert all(name in listed for name in ("halves", "sign_sgd", "biases", "no_curvature", "nearest_length", "counted", "lengths"))
+    assert "nearest in length" in cli("ls", "arms").out
+
+
+def test_messages_name_what_packages_register(installed, cli):
+    for setting, name in (
+        ("algorithm.adapt=nothing", "biases"),
+        ("algorithm.meta_gradient=nothing", "no_curvature"),
+        ("evaluation.arms=[nothing]", "nearest_length"),
+        ("+tasks.self_supervised={nothing: {share: 0.5}}", "lengths"),
+        ("tasks.path=nothing:5", "counted:"),
+    ):
+        found = cli("train", setting)
+        assert found.code == 2 and name in found.err, found.err
+
+
+def test_a_head_of_a_package_is_vectorised_with_the_gradients_of_sequential_episodes(installed):
+    config = ModelConfig(name="tiny")
+    torch.manual_seed(0)
+    encoder, _ = load_encoder(config, second_order=True, dtype=torch.float64)
+    learner = EncoderLearner(encoder, AlgorithmConfig(head="halves"), InnerConfig(steps=2, lr=0.1), way=None)
+    rng = np.random.default_rng(0)
+
+    def texts(number: int) -> list[np.ndarray]:
+        return [rng.integers(5, 50, size=6) for _ in range(number)]
+
+    labels = np.array([0, 1, 0, 1])
+    episodes = [EncodedEpisode(texts(4), labels, texts(4), labels, ["yes", "no"], seed) for seed in range(2)]
+    sequential = learner.mean_gradient(episodes)
+    together = learner.with_plan(ExecutionPlan(vectorised=2))
+    assert [len(group) for group in together.groups(episodes)] == [2]
+    vectorised = together.mean_gradient(episodes)
+    for name, value in sequential.items():
+        torch.testing.assert_close(vectorised[name], value, rtol=1e-9, atol=1e-12)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from metatrain.errors import UserError
 from metatrain.gradient.config import InnerConfig
 from metatrain.gradient.inner_rules import InnerRule, make_inner_rule
-from metatrain.gradient.meta_gradient import LEARNED, SECOND_ORDER, MetaGradient, Method, adapt, check_method, meta_gradient
+from metatrain.gradient.meta_gradient import LEARNED, MetaGradient, Method, adapt, check_method, meta_gradient, mode_of
 from metatrain.gradient.module_losses import LossFunction, ModuleLosses
 
 __all__ = ["InnerLoop", "InnerRule", "LossFunction", "MetaGradient", "Method"]
@@ -88,7 +88,7 @@ class InnerLoop(nn.Module, Generic[Model]):
 
     def meta_gradient(self, support_loss: LossFunction[Model], query_loss: LossFunction[Model]) -> MetaGradient:
         """Return the meta-gradient of one episode, by parameter name ("rule.NAME" for learned rates), and its losses."""
-        episode = ModuleLosses(self.model, self.adapted, support_loss, query_loss, self.steps, self.method.mode in SECOND_ORDER)
+        episode = ModuleLosses(self.model, self.adapted, support_loss, query_loss, self.steps, mode_of(self.method.mode).is_second_order)
         with torch.enable_grad():
             return meta_gradient(episode, self._meta_parameters(), self.rule, self.steps, self.method)
 

@@ -57,6 +57,16 @@ class PairsConfig:
 
 
 @dataclass
+class SelfSupervisedConfig:
+    """Further self-supervised tasks, by name (config node `tasks.self_supervised`)."""
+
+    share: float = 0.0  # fraction of training episodes that are of this kind, from 0 (none) to 1 (all)
+    path: str | None = None  # text file with one text per line, or a labelled file; null: the texts of the meta-training tasks
+    max_texts: int = 200_000  # maximum number of texts to read, sampled at random from a longer file
+    options: dict[str, Any] = field(default_factory=dict)  # settings of its own
+
+
+@dataclass
 class SamplingConfig:
     """Sampling weights of training tasks as a function of their query losses (config node `tasks.sampling`)."""
 
@@ -110,6 +120,8 @@ class TasksConfig(SourceConfig):
     clusters: ClustersConfig = field(default_factory=ClustersConfig)
     sentence_order: PairsConfig = field(default_factory=PairsConfig)  # self-supervised tasks: are two sentences in their original order?
     same_text: PairsConfig = field(default_factory=PairsConfig)  # self-supervised tasks: are two sentences from the same text?
+    # Self-supervised tasks of plug-ins, by name: {NAME: {share: 0.2}}; metatrain ls plugins lists them.
+    self_supervised: dict[str, SelfSupervisedConfig] = field(default_factory=dict)
 
 
 @dataclass

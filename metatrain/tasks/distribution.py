@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,15 @@ import numpy as np
 from metatrain.errors import UserError
 from metatrain.paths import local_path
 from metatrain.tasks.audit import check_overlap, check_policy
-from metatrain.tasks.config import ClustersConfig, MaskedWordsConfig, PairsConfig, SplitConfig, TasksConfig
+from metatrain.tasks.config import SplitConfig, TasksConfig
 from metatrain.tasks.files import Columns, Table, read_file, read_texts
 from metatrain.tasks.keys import near_key
 from metatrain.tasks.labels import as_text
-from metatrain.tasks.masked_words import check_masked_words, masked_words
+from metatrain.tasks.masked_words import check_masked_words
 from metatrain.tasks.names import named
 from metatrain.tasks.near_duplicates import near_duplicates
 from metatrain.tasks.rows import stem
-from metatrain.tasks.self_supervised import clusters, same_text, sentence_order
+from metatrain.tasks.self_supervised import generator_of, settings_of
 from metatrain.tasks.sources import make_source
 from metatrain.tasks.splits import CLAIM_ORDER, Part, claim, few, hold_out, rows_of_tasks, with_labels
 from metatrain.tasks.task import Task, TaskDistribution
@@ -69,18 +69,10 @@ def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = CLAIM_ORD
     return _with_weights(distribution, config, seed) if "meta_train" in splits else distribution
 
 
-# Self-supervised tasks by their node of the settings: how they are made, and what for short they are made of.
-_GENERATORS: dict[str, tuple[Callable[[Sequence[str], Any, int], list[Task]], str]] = {
-    "masked_words": (lambda texts, config, seed: [masked_words(texts, config, seed)], "words"),
-    "clusters": (clusters, "clusters"),
-    "sentence_order": (sentence_order, "orders"),
-    "same_text": (same_text, "answers"),
-}
-
-
 def _check_shares(config: TasksConfig) -> None:
-    shares = {name: getattr(config, name).share for name in _GENERATORS}
+    shares = {name: settings.share for name, settings in settings_of(config).items()}
     for name, share in shares.items():
+        generator_of(name)
         if not 0 <= share <= 1:
             raise UserError(f"tasks.{name}.share={share} must be between 0 and 1")
     if sum(shares.values()) > 1:
@@ -89,7 +81,8 @@ def _check_shares(config: TasksConfig) -> None:
 
 def _with_weights(tasks: TaskDistribution, config: TasksConfig, seed: int) -> TaskDistribution:
     """The distribution with its self-supervised tasks, if it has any, and how often each meta-train task is drawn."""
-    shares = {name: getattr(config, name).share for name in _GENERATORS if getattr(config, name).share}
+    kinds = {name: settings for name, settings in settings_of(config).items() if settings.share}
+    shares = {name: settings.share for name, settings in kinds.items()}
     if not shares and not config.size_power:
         return tasks
     sizes = np.array([len(task.texts) for task in tasks.meta_train], dtype=np.float64) ** config.size_power
@@ -97,16 +90,16 @@ def _with_weights(tasks: TaskDistribution, config: TasksConfig, seed: int) -> Ta
     # Labelled tasks that are never drawn stay: what was held out was held out from their texts.
     training, notes = list(tasks.meta_train), list(tasks.notes)
     for name, share in shares.items():
-        make, classes = _GENERATORS[name]
-        made = make(_raw_texts(tasks, getattr(config, name), config.text, seed), getattr(config, name), seed)
+        generator, settings = generator_of(name), kinds[name]
+        made = generator.make(_raw_texts(tasks, settings, config.text, seed), settings, seed)
         training += made
         weights += [share / len(made)] * len(made)
         number, rows = (sum(len(part) for part in parts) for parts in zip(*((task.label_names, task.texts) for task in made)))
-        notes.append(f"{name.replace('_', ' ')}: {number} {classes} in {rows:,} texts, {share:.0%} of the training episodes")
+        notes.append(f"{name.replace('_', ' ')}: {number} {generator.classes} in {rows:,} texts, {share:.0%} of the training episodes")
     return replace(tasks, meta_train=tuple(training), weights=tuple(weights), notes=tuple(notes))
 
 
-def _raw_texts(tasks: TaskDistribution, config: MaskedWordsConfig | ClustersConfig | PairsConfig, column: str, seed: int) -> list[str]:
+def _raw_texts(tasks: TaskDistribution, config: Any, column: str, seed: int) -> list[str]:
     """The texts of the meta-train tasks, or of a file without those that are held out; at most `max_texts`, drawn by chance."""
     if config.path is None:
         texts: Iterable[str] = (text for task in tasks.meta_train for text in task.texts)

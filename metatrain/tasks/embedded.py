@@ -17,11 +17,6 @@ EMBEDDED = "metatrain:"  # how `tasks.path` begins for them
 _CORPUS = Path(__file__).parent / "corpus"
 
 
-def is_embedded(path: str) -> bool:
-    """Whether this is the `tasks.path` of an embedded collection."""
-    return path.startswith(EMBEDDED)
-
-
 def embedded_path(path: str) -> Path:
     """The file or folder of a `tasks.path` like `metatrain:reviews`; JSON Lines with the fields text, label and domain or task.
 

@@ -5,14 +5,17 @@ Masked words are in `masked_words.py`. Like there, all that is made is one task,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from metatrain import plugins
 from metatrain.errors import UserError
-from metatrain.tasks.config import ClustersConfig, PairsConfig
+from metatrain.tasks.config import ClustersConfig, PairsConfig, TasksConfig
 from metatrain.tasks.keys import text_key
-from metatrain.tasks.masked_words import sentences_of
+from metatrain.tasks.masked_words import masked_words, sentences_of
 from metatrain.tasks.task import Task
 from metatrain.tasks.texts import PAIR
 
@@ -103,3 +106,44 @@ def _pairs(name: str, pairs: list[tuple[str, str]], names: tuple[str, str]) -> T
 def _task(name: str, texts: Sequence[str], labels: np.ndarray, names: Sequence[str], way: int) -> Task:
     everywhere = np.ones(len(texts), dtype=bool)
     return Task(name, tuple(texts), labels, tuple(names), everywhere, everywhere, way)
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A kind of self-supervised tasks."""
+
+    make: Callable[[Sequence[str], Any, int], list[Task]]  # (texts, settings, seed) -> tasks
+    classes: str = "classes"  # plural noun for its classes, in the log
+
+
+# Those with a node of their own in the settings (`tasks.NAME`); others, of plug-ins too, are chosen in `tasks.self_supervised`.
+GENERATORS = {
+    "masked_words": Generator(lambda texts, config, seed: [masked_words(texts, config, seed)], "words"),
+    "clusters": Generator(clusters, "clusters"),
+    "sentence_order": Generator(sentence_order, "orders"),
+    "same_text": Generator(same_text, "answers"),
+}
+
+
+def generator_of(name: str) -> Generator:
+    """Return a kind of self-supervised tasks, from this package or a plug-in.
+
+    Raises:
+        UserError: there is no such kind.
+    """
+    found: Generator | None = GENERATORS.get(name) or plugins.load(plugins.SELF_SUPERVISED, name)
+    if found is None:
+        raise UserError(f"tasks.self_supervised: no kind {name!r}; choose from {', '.join((*GENERATORS, *plugins.names(plugins.SELF_SUPERVISED)))}")
+    return found
+
+
+def settings_of(config: TasksConfig) -> dict[str, Any]:
+    """Settings of all kinds of self-supervised tasks, by name.
+
+    Raises:
+        UserError: a name in `tasks.self_supervised` has a node of its own.
+    """
+    own = {name: getattr(config, name) for name in GENERATORS if hasattr(config, name)}
+    if both := own.keys() & config.self_supervised.keys():
+        raise UserError(f"tasks.self_supervised.{min(both)} is set in tasks.{min(both)}; move its settings there")
+    return {**own, **config.self_supervised}

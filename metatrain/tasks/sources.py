@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import glob
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from metatrain import plugins
 from metatrain.errors import RestartableError, UserError
 from metatrain.paths import local_path
 from metatrain.tasks.config import SourceConfig
-from metatrain.tasks.embedded import embedded_path, is_embedded
+from metatrain.tasks.embedded import embedded_path
 from metatrain.tasks.files import BAD_ROWS, Columns, Table, read_file, table_of
 from metatrain.tasks.folders import FileTask, copy_notes, split_warnings, tasks_of_files, visible_files
 from metatrain.tasks.labels import as_text, clean_label, label_notes
@@ -51,7 +51,8 @@ class Files:
         if self.path.is_file():
             return [self.path.name]
         if not self.path.is_dir():
-            raise UserError(f"tasks.path={self.path}: no such file or folder")
+            kinds = ", ".join(f"{kind}:" for kind in (*KINDS, *plugins.names(plugins.SOURCES)))
+            raise UserError(f"tasks.path={self.path}: no such file or folder" + (f"; other sources begin with {kinds}" if ":" in str(self.path) else ""))
         if not self._found:
             raise UserError(f"tasks.path={self.path}: no csv, tsv, jsonl or parquet file in this folder; hidden files do not count")
         return self._found
@@ -258,18 +259,27 @@ def _named(name: str, config: SourceConfig) -> Source:
     return Named(name, _one(config, names_tasks=not is_one_task), is_one_task)
 
 
+# How sources are made whose `tasks.path` is KIND:WHERE, from (settings, columns, whether a file that is one task is called by its name).
+KINDS: dict[str, Callable[[SourceConfig, Columns, bool], Source]] = {
+    "hub": lambda config, columns, names_tasks: Hub(config, columns),
+    "metatrain": lambda config, columns, names_tasks: Files(embedded_path(config.path), columns, config.bad_rows, names_tasks),
+}
+
+
 def _one(config: SourceConfig, names_tasks: bool = True) -> Source:
     if config.bad_rows not in BAD_ROWS:
         raise UserError(f"tasks.bad_rows={config.bad_rows} is unknown; choose one of {', '.join(BAD_ROWS)}")
     columns = Columns(config.text, config.label, config.task, config.pair, config.target)
+    kind, _, where = config.path.partition(":")
+    source: Source
     if config.images:
-        source: Source = Images(local_path(config.path))
-    elif config.path.startswith(_HUB):
-        source = Hub(config, columns)
-    elif make := plugins.load(plugins.SOURCES, config.path.partition(":")[0]):
-        source = make(config.path.partition(":")[2], columns)
+        source = Images(local_path(config.path))
+    elif kind in KINDS:
+        source = KINDS[kind](config, columns, names_tasks)
+    elif make := plugins.load(plugins.SOURCES, kind):
+        source = make(where, columns)
     else:
-        source = Files(embedded_path(config.path) if is_embedded(config.path) else local_path(config.path), columns, config.bad_rows, names_tasks)
+        source = Files(local_path(config.path), columns, config.bad_rows, names_tasks)
     if config.label_descriptions and config.target is not None:
         raise UserError("tasks.label_descriptions is for labels; with tasks.target there are none, take one of them away")
     if config.label_descriptions:
