@@ -17,24 +17,24 @@ from metatrain.errors import UserError
 from metatrain.gradient.config import InnerConfig
 from metatrain.gradient.parameters import Parameters, added
 
-HEAD = "head."  # what names of head parameters begin with
+HEAD = "head."  # name prefix of the head parameters
 
 
 class InnerRule(Protocol):
-    """One choice on the inner-rule axis. `update` must be differentiable in all its tensors."""
+    """Update rule of the inner loop (`inner.rule`). `update` must be differentiable in all its tensors."""
 
-    is_linear: bool  # whether phi_{k+1} = phi_k - rate(name) * gradient, with rates that nothing learns
-    # Whether phi_{k+1} - phi_k and the new state depend on phi_k only through the gradient; without it, no. Weight decay does not add.
+    is_linear: bool  # True: phi_{k+1} = phi_k - rate(name) * gradient, with fixed rates
+    # True: phi_{k+1} - phi_k and the new state depend on phi_k only through the gradient; not so with weight decay. Undeclared: False.
     adds: bool
 
     def rate(self, name: str) -> float:
         """Return the learning rate of a parameter; only linear rules need it."""
 
     def learned(self, adapted: Mapping[str, Tensor]) -> Parameters:
-        """Return initial values of the rule's meta-parameters, for adapted parameters of these names and shapes.
+        """Return initial values of the rule's meta-parameters, for adapted parameters with these names and shapes.
 
-        The number of classes is not known yet: `head.weight` has shape [1, H] and `head.bias` [1] here, and what is learned
-        for them must fit any number of rows.
+        The number of classes is not known yet: `head.weight` has shape [1, H] and `head.bias` [1] here, and their
+        meta-parameters must broadcast to any number of rows.
         """
 
     def state(self, adapted: Mapping[str, Tensor]) -> Parameters:
@@ -47,22 +47,22 @@ class InnerRule(Protocol):
 
 
 def is_linear(rule: InnerRule) -> bool:
-    """Return whether a rule declares its `update` as linear."""
+    """Return True if a rule declares its `update` as linear."""
     return _says(rule, "is_linear") and rule.is_linear
 
 
 def adds(rule: InnerRule) -> bool:
-    """Return whether a rule declares that its `update` adds a function of the gradient."""
+    """Return True if a rule declares that its `update` adds a function of the gradient."""
     return _says(rule, "adds") and rule.adds
 
 
 def learns_rates(rule: InnerRule) -> str | None:
-    """Which learning rates a rule learns, starting from inner.lr and inner.head_lr: "per parameter" or "per step"; None: none."""
+    """Return the granularity of meta-learned rates, initialised at inner.lr and inner.head_lr: "per parameter" or "per step"; None: fixed rates."""
     return getattr(rule, "learns_rates", None)
 
 
 def _says(rule: InnerRule, name: str) -> bool:
-    """Return whether an attribute describes the rule's own `update`, and not that of a base class, which the rule overrides.
+    """Return True if an attribute describes the rule's own `update`, rather than an overridden `update` of a base class.
 
     Undeclared properties are taken as false, which is always correct but needs more memory and time.
     """
@@ -200,7 +200,7 @@ def make_inner_rule(config: InnerConfig) -> InnerRule:
     """Return the inner rule of a config.
 
     Raises:
-        UserError: a rate or step count makes no sense, or the rule is unknown.
+        UserError: a rate or number of steps is out of range, or the rule is unknown.
     """
     make = RULES.get(config.rule) or plugins.load(plugins.INNER_RULES, config.rule)
     if make is None:

@@ -79,7 +79,7 @@ class SamplingConfig:
 
 @dataclass
 class SourceConfig:
-    """Where rows come from and what their columns mean."""
+    """Source of rows and the meaning of its columns."""
 
     path: str = MISSING  # a file | a folder | hub:ORG/NAME | metatrain:reviews | metatrain:everyday (packaged corpora)
     text: str = "text"  # column with the text

@@ -1,4 +1,4 @@
-"""The task distribution: which rows of which sources are the tasks of which split."""
+"""The task distribution: assignment of the sources' rows to the tasks of each split."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from metatrain.tasks.splits import CLAIM_ORDER, Part, claim, few, hold_out, rows
 from metatrain.tasks.task import Task, TaskDistribution
 from metatrain.tasks.texts import Chained, sample, subset
 
-_MOST_NOTES = 5  # tasks with repeated texts that are named one by one
+_MOST_NOTES = 5  # maximum number of tasks with repeated texts that are reported by name
 
 
 def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = CLAIM_ORDER, hold_out_seed: int | None = None) -> TaskDistribution:
-    """Load the tasks of the wanted splits; the others stay empty.
+    """Load the tasks of the requested splits; the others stay empty.
 
-    hold_out_seed: of which tasks are held out, where no split is named; None: `seed`, which self-supervised tasks depend on.
+    hold_out_seed: seed that selects the held-out tasks if the settings name no split; None: `seed`. Self-supervised tasks always use `seed`.
 
     Raises:
-        UserError: nothing is there, a file or row is bad, a pattern matches nothing, or splits share texts.
+        UserError: there are no tasks, a file or row is bad, a pattern matches nothing, or splits share texts.
     """
     check_policy(config.overlap)
     check_masked_words(config.masked_words)
@@ -80,14 +80,14 @@ def _check_shares(config: TasksConfig) -> None:
 
 
 def _with_weights(tasks: TaskDistribution, config: TasksConfig, seed: int) -> TaskDistribution:
-    """The distribution with its self-supervised tasks, if it has any, and how often each meta-train task is drawn."""
+    """Return the distribution with its self-supervised tasks, if any, and the sampling weights of the meta-training tasks."""
     kinds = {name: settings for name, settings in settings_of(config).items() if settings.share}
     shares = {name: settings.share for name, settings in kinds.items()}
     if not shares and not config.size_power:
         return tasks
     sizes = np.array([len(task.texts) for task in tasks.meta_train], dtype=np.float64) ** config.size_power
     weights = ((1 - sum(shares.values())) * sizes / sizes.sum()).tolist()
-    # Labelled tasks that are never drawn stay: what was held out was held out from their texts.
+    # Labelled tasks of weight 0 stay in the distribution: held-out texts were removed from them.
     training, notes = list(tasks.meta_train), list(tasks.notes)
     for name, share in shares.items():
         generator, settings = generator_of(name), kinds[name]
@@ -100,11 +100,11 @@ def _with_weights(tasks: TaskDistribution, config: TasksConfig, seed: int) -> Ta
 
 
 def _raw_texts(tasks: TaskDistribution, config: Any, column: str, seed: int) -> list[str]:
-    """The texts of the meta-train tasks, or of a file without those that are held out; at most `max_texts`, drawn by chance."""
+    """Return the texts of the meta-training tasks, or those of a file without held-out texts; a random sample of at most `max_texts`."""
     if config.path is None:
         texts: Iterable[str] = (text for task in tasks.meta_train for text in task.texts)
     else:
-        # Other copies of a held-out text may be punctuated differently; raw text has no labels, and loses little with them.
+        # Copies of a held-out text may differ in punctuation; near keys match them, and raw text loses little by dropping a few more.
         held_out = {near_key(text, None) for task in (*tasks.meta_validation, *tasks.meta_test) for text in task.texts}
         texts = (text for text in read_texts(local_path(config.path), column) if near_key(text, None) not in held_out)
     return sample(texts, config.max_texts, np.random.default_rng([seed, 41]))
@@ -125,16 +125,16 @@ def _wanted_files(config: TasksConfig, available: Sequence[str], splits: Sequenc
 
 
 def _check_label_descriptions(config: TasksConfig, tables: dict[str, Table]) -> None:
-    """Refuse words for a label that no row has.
+    """Check that each described label occurs in a row.
 
     Raises:
-        UserError: which setting, which label.
+        UserError: a label does not occur; the message names the setting and the label.
     """
     settings = {"": config.label_descriptions, **{f"{name}/": source.label_descriptions for name, source in config.sources.items()}}
     for prefix, words in settings.items():
         where = f"tasks.sources.{prefix[:-1]}.label_descriptions" if prefix else "tasks.label_descriptions"
         of_source = [table for file, table in tables.items() if (file.startswith(prefix) if prefix else not file.startswith(tuple(settings)[1:]))]
-        if not words or not of_source:  # its files may be of other splits
+        if not words or not of_source:  # its files may belong to other splits
             continue
         there = set().union(*(table.labels for table in of_source))
         for label, word in words.items():
@@ -143,7 +143,7 @@ def _check_label_descriptions(config: TasksConfig, tables: dict[str, Table]) -> 
 
 
 def _shared_names(config: TasksConfig, rows_of: dict[str, dict[str, np.ndarray]]) -> list[str]:
-    """A note for each task that several sources have, and that is one task for this reason."""
+    """Return a note for each task whose rows come from several sources under the same name."""
     sources: dict[str, dict[str, None]] = {}
     for file, tasks in rows_of.items():
         source = next((f"tasks.sources.{name}" for name in config.sources if file.startswith(f"{name}/")), "tasks.path")
@@ -153,7 +153,7 @@ def _shared_names(config: TasksConfig, rows_of: dict[str, dict[str, np.ndarray]]
 
 
 def _task(name: str, parts: list[Part], repeats: dict[str, tuple[int, int]]) -> Task:
-    """A task without repeated texts; how many there were, and how many with another label, goes to `repeats`.
+    """Return a task without repeated texts; add the numbers of repeated and of contradictory texts to `repeats`.
 
     Raises:
         UserError: some rows have labels and others target texts.
@@ -171,7 +171,7 @@ def _task(name: str, parts: list[Part], repeats: dict[str, tuple[int, int]]) -> 
     numbers = {label: number for number, label in enumerate(names)}
     labels = np.zeros(len(texts), dtype=np.int64) if score else np.fromiter(map(numbers.__getitem__, answers), dtype=np.int64, count=len(texts))
     task = Task(name, texts, labels, names, support, query, targets=answers if score else None, score=score)
-    # Of a text that is a support row and a query, the support row stays: fixed support sets are small, and count on each of theirs.
+    # Keep the support row of a text that is both a support row and a query row: fixed support sets are small.
     order = np.argsort(~support, kind="stable")
     _, first, same = np.unique(task.keys[order], return_index=True, return_inverse=True)
     if len(first) == len(texts):
@@ -179,19 +179,19 @@ def _task(name: str, parts: list[Part], repeats: dict[str, tuple[int, int]]) -> 
     first = order[first]
     repeats[name] = (len(texts) - len(first), int((labels[first][same] != labels[order]).sum()))
     kept = task.subset(np.isin(np.arange(len(texts)), first))
-    there = np.unique(kept.labels)  # a label may have been on repeated texts alone
+    there = np.unique(kept.labels)  # a label may occur only on repeated texts
     return replace(kept, labels=np.searchsorted(there, kept.labels), label_names=tuple(names[label] for label in there))
 
 
 def _chained(parts: list[Sequence[str]]) -> Sequence[str]:
-    """Several sequences as one."""
+    """Return the concatenation of several sequences."""
     if len(parts) == 1:
         return parts[0]
     return tuple(text for part in parts for text in part) if all(isinstance(part, tuple) for part in parts) else Chained(parts)
 
 
 def task_of_file(path: Path, columns: Columns) -> Task:
-    """All rows of one file as a task.
+    """Return all rows of a file as a task.
 
     Raises:
         UserError: the file cannot be read; the message says `file:line`.

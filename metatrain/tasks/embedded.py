@@ -1,10 +1,10 @@
-"""The embedded collections: texts written for this project, under `metatrain:NAME` in `tasks.path`.
+"""Packaged corpora: texts written for this project, selected with `tasks.path=metatrain:NAME`.
 
-`reviews`: short product and service reviews, 16 domains of 60, half of them positive. Some words change sides with the domain (an
-unpredictable plot, an unpredictable brake), and some reviews are mixed or ironic.
+`reviews`: short product and service reviews, 16 domains of 60 reviews, half of them positive. The polarity of some words depends on the domain
+(an unpredictable plot, an unpredictable brake), and some reviews are mixed or ironic.
 
-`everyday`: 75 small tasks in six families (a file each) that differ in what they ask: polarity, emotion, complaints, intents, tone, topics,
-and routing by rules that the label names ("team a", "shelf 2") do not give away, so that examples are needed.
+`everyday`: 75 small tasks in six families (one file each): polarity, emotion, complaints, intents, tone, topics, and routing by rules that
+cannot be inferred from the label names ("team a", "shelf 2"), only from examples.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from pathlib import Path
 
 from metatrain.errors import UserError
 
-EMBEDDED = "metatrain:"  # how `tasks.path` begins for them
+EMBEDDED = "metatrain:"  # prefix of `tasks.path`
 _CORPUS = Path(__file__).parent / "corpus"
 
 
 def embedded_path(path: str) -> Path:
-    """The file or folder of a `tasks.path` like `metatrain:reviews`; JSON Lines with the fields text, label and domain or task.
+    """Return the file or folder of a `tasks.path` such as `metatrain:reviews`: JSON Lines with the fields text, label, and domain or task.
 
     Raises:
-        UserError: there is no such collection.
+        UserError: there is no such corpus.
     """
     found = {each.stem: each for each in sorted(_CORPUS.iterdir()) if not each.name.startswith(".")}
     name = path.removeprefix(EMBEDDED)

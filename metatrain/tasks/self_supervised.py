@@ -1,6 +1,6 @@
-"""Further self-supervised tasks from raw text: which group of texts is this of, do these halves follow, are they of one text?
+"""Self-supervised tasks from raw text: cluster classification (CACTUs), sentence order, and sentences from the same text.
 
-Masked words are in `masked_words.py`. Like there, all that is made is one task, of which an episode draws some classes and rows.
+Masked-word tasks are in `masked_words.py`. As there, each generated task is large, and an episode samples some of its classes and rows.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from metatrain.tasks.task import Task
 from metatrain.tasks.texts import PAIR
 
 CLUSTERS, SENTENCE_ORDER, SAME_TEXT = "clusters", "sentence order", "same text"
-_DIMENSIONS = 50  # that TF-IDF is reduced to
-_LEAST_ROWS = 20  # of a class; smaller clusters are left out
+_DIMENSIONS = 50  # number of SVD components of the TF-IDF features
+_LEAST_ROWS = 20  # minimum number of rows per class; smaller clusters are dropped
 
 
 def clusters(texts: Sequence[str], config: ClustersConfig, seed: int) -> list[Task]:
-    """Tasks whose classes are clusters of the texts, as in CACTUs (Hsu et al. 2019), on TF-IDF in place of a network's features.
+    """Return tasks whose classes are clusters of the texts, as in CACTUs (Hsu et al. 2019), on TF-IDF features instead of a network's.
 
-    Each of `partitions` tasks clusters the texts anew, on randomly scaled dimensions (their section 2.2), so that the tasks differ; a
-    partition with too few clusters that are large enough is left out.
+    Each of `partitions` tasks has its own clustering of randomly scaled dimensions (section 2.2 of the paper), so that the tasks differ. A
+    partition with too few large clusters is dropped.
 
     Raises:
-        UserError: there are too few texts for the clusters of an episode.
+        UserError: there are too few texts for `way` clusters.
     """
     from sklearn.cluster import MiniBatchKMeans
     from sklearn.decomposition import TruncatedSVD
@@ -63,34 +63,34 @@ def clusters(texts: Sequence[str], config: ClustersConfig, seed: int) -> list[Ta
 
 
 def sentence_order(texts: Sequence[str], config: PairsConfig, seed: int) -> list[Task]:
-    """Two sentences that follow each other in a text, or the same ones swapped: the order of ALBERT (Lan et al. 2020)."""
+    """Return a sentence-order task: are two consecutive sentences in order or swapped? As in ALBERT (Lan et al. 2020)."""
     rng = np.random.default_rng([seed, 31])
     pairs = [(one, other) for text in texts for one, other in _following(text)]
     return [_pairs(SENTENCE_ORDER, [pair if follows else pair[::-1] for pair, follows in _half(pairs, config, rng)], ("in order", "swapped"))]
 
 
 def same_text(texts: Sequence[str], config: PairsConfig, seed: int) -> list[Task]:
-    """Two sentences that follow each other in a text, or of which the second is of another: the contrast of BERT (Devlin et al. 2019)."""
+    """Return a next-sentence task: is the second sentence from the same text or from another? As in BERT (Devlin et al. 2019)."""
     rng = np.random.default_rng([seed, 37])
     pairs = [(one, other) for text in texts for one, other in _following(text)]
     drawn = _half(pairs, config, rng)
-    # The second sentence of the next one that is drawn: of another text, unless two of one were drawn in a row.
+    # Negatives take the second sentence of the next sampled pair, which is from another text unless two pairs of one text are adjacent.
     second = [pair[1] for pair, _ in drawn]
     joined = [(one, other if follows else second[(row + 1) % len(drawn)]) for row, ((one, other), follows) in enumerate(drawn)]
     return [_pairs(SAME_TEXT, joined, ("of one text", "of two"))]
 
 
 def _following(text: str) -> list[tuple[str, str]]:
-    """Every second pair of sentences, so that none is in two."""
+    """Return non-overlapping pairs of consecutive sentences."""
     sentences = sentences_of(text)
     return list(zip(sentences[::2], sentences[1::2]))
 
 
 def _half(pairs: list[tuple[str, str]], config: PairsConfig, rng: np.random.Generator) -> list[tuple[tuple[str, str], bool]]:
-    """At most `rows` pairs, first all that stay as they are and then as many that do not, in random order within each.
+    """Return at most `max_pairs` pairs in random order, the first half marked True (unchanged) and the second half False.
 
     Raises:
-        UserError: there are too few.
+        UserError: there are too few pairs.
     """
     chosen = [pairs[row] for row in rng.permutation(len(pairs))[: config.max_pairs]]
     if len(chosen) < 2 * _LEAST_ROWS:
@@ -110,13 +110,13 @@ def _task(name: str, texts: Sequence[str], labels: np.ndarray, names: Sequence[s
 
 @dataclass(frozen=True)
 class Generator:
-    """A kind of self-supervised tasks."""
+    """Generator of one kind of self-supervised tasks."""
 
     make: Callable[[Sequence[str], Any, int], list[Task]]  # (texts, settings, seed) -> tasks
     classes: str = "classes"  # plural noun for its classes, in the log
 
 
-# Those with a node of their own in the settings (`tasks.NAME`); others, of plug-ins too, are chosen in `tasks.self_supervised`.
+# Generators of this package; one with its own config node `tasks.NAME` is set there, the others and those of plug-ins in `tasks.self_supervised`.
 GENERATORS = {
     "masked_words": Generator(lambda texts, config, seed: [masked_words(texts, config, seed)], "words"),
     "clusters": Generator(clusters, "clusters"),
@@ -126,7 +126,7 @@ GENERATORS = {
 
 
 def generator_of(name: str) -> Generator:
-    """Return a kind of self-supervised tasks, from this package or a plug-in.
+    """Return the generator of a kind of self-supervised tasks, from this package or a plug-in.
 
     Raises:
         UserError: there is no such kind.
@@ -138,10 +138,10 @@ def generator_of(name: str) -> Generator:
 
 
 def settings_of(config: TasksConfig) -> dict[str, Any]:
-    """Settings of all kinds of self-supervised tasks, by name.
+    """Return the settings of all kinds of self-supervised tasks, by name.
 
     Raises:
-        UserError: a name in `tasks.self_supervised` has a node of its own.
+        UserError: a name in `tasks.self_supervised` has its own config node.
     """
     own = {name: getattr(config, name) for name in GENERATORS if hasattr(config, name)}
     if both := own.keys() & config.self_supervised.keys():

@@ -1,4 +1,4 @@
-"""Where tasks come from: each source lists its files and reads one of them as a table of rows."""
+"""Task sources. A source lists its files and reads each of them as a table of rows."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ class Source(Protocol):
     """Interface of a task source."""
 
     def files(self) -> list[str]:
-        """Names of its files, or of what it has in their place."""
+        """Return the names of the files, or of their equivalents (splits of a hub data set, tasks of an image folder)."""
 
     def read(self, file: str) -> Table:
-        """The rows of one of them."""
+        """Return the rows of one file."""
 
 
 class Files:
-    """A file, or all data files of a folder but hidden ones."""
+    """A data file, or all data files of a folder except hidden ones."""
 
     def __init__(self, path: Path, columns: Columns, bad_rows: str, names_tasks: bool = True):
-        """names_tasks: whether a file that is a task is called by its name, rather than by the source's."""
+        """names_tasks: True: a file that is one task is named after the file; False: after the source."""
         self.path, self.columns, self.bad_rows = path, columns, bad_rows
         self.names_tasks = names_tasks and columns.task is None
         self._said: set[str] = set()
@@ -75,26 +75,26 @@ class Files:
         task = self._tasks.get(file)
         table = read_file(self.path / file, self.columns, self.bad_rows, task.name if task else None)
         about_file = (task.note if task else None, self._copies.get(file))
-        notes = [note for note in about_file if note and note not in self._said]  # several files may have one note
+        notes = [note for note in about_file if note and note not in self._said]  # several files may share a note
         self._said.update(notes)
         return replace(table, notes=(*notes, *table.notes))
 
 
 class Images:
-    """A folder of images, TASK/LABEL/FILE or LABEL/FILE, but hidden ones; what it has in place of files are the tasks."""
+    """A folder of images, TASK/LABEL/FILE or LABEL/FILE, without hidden files; `files` lists its tasks."""
 
     def __init__(self, path: Path, setting: str = "tasks.path"):
-        """`setting`: what says so, for errors.
+        """`setting`: name of the setting, for error messages.
 
         Raises:
-            UserError: there is no such folder, it is not laid out so, or images cannot be read here.
+            UserError: there is no such folder, its layout is different, or Pillow is not installed.
         """
         plugins.check_installed(f"{setting}={path}: a folder of images", "PIL", "pictures")
         self.path = path
         if not path.is_dir():
             raise UserError(f"{setting}={path}: no such folder")
         found = [PurePath(file).parts for file in visible_files(path, _is_image)]
-        depths = {len(parts): parts for parts in reversed(found)}  # an example of each
+        depths = {len(parts): parts for parts in reversed(found)}  # an example of each depth
         if set(depths) not in ({2}, {3}):
             there = ", ".join("/".join(parts) for parts in reversed(depths.values())) or "none"
             raise UserError(f"{setting}={path}: images ({', '.join(_IMAGES)}) must be in TASK/LABEL/FILE, or all in LABEL/FILE; there are {there}")
@@ -111,17 +111,17 @@ class Images:
         texts = tuple(f"{IMAGE}{self.path.joinpath(*parts)}" for parts in rows)
         labels = [clean_label(parts[-2]) for parts in rows]
         notes = label_notes(str(self.path / file), labels)
-        if (warning := self._warnings.get(file)) is not None:  # which is said once
+        if (warning := self._warnings.get(file)) is not None:  # reported once
             notes = [warning, *notes]
             self._warnings = {name: each for name, each in self._warnings.items() if each != warning}
         return Table(str(self.path / file), texts, labels, [file] * len(rows), notes=tuple(notes))
 
 
 class Hub:
-    """The splits of a data set on the Hugging Face hub."""
+    """Splits of a data set on the Hugging Face hub."""
 
     def __init__(self, config: SourceConfig, columns: Columns):
-        """Raises: UserError: the name is that of a folder which the library datasets would take for a pattern."""
+        """Raises: UserError: the name is a local folder that `datasets` would interpret as a glob pattern."""
         self.name, self.config, self.columns = config.path[len(_HUB) :], config, columns
         self.is_local = Path(self.name).is_dir()
         if self.is_local and (glob.has_magic(self.name) or "::" in self.name):
@@ -136,7 +136,7 @@ class Hub:
     def read(self, file: str) -> Table:
         source = f"{self.config.path} [{file}]"
         try:
-            # The library knows local files by their times; those of the hub, by their revision.
+            # `datasets` caches hub files by revision but local files by modification time, so local files are always read again.
             mode = "force_redownload" if self.is_local else None
             data = datasets.load_dataset(self.name, self.config.hub_config, split=file, revision=self.config.hub_revision, download_mode=mode)
         except (OSError, ValueError, RuntimeError) as error:
@@ -151,7 +151,7 @@ class Hub:
 
 
 def _dataset_rows(data: datasets.Dataset) -> Iterator[Row]:
-    """The rows of a data set, numbered from 1; class numbers become class names."""
+    """Yield the rows of a data set, numbered from 1, with class names instead of class numbers."""
     classes = {name: feature.names for name, feature in data.features.items() if isinstance(feature, datasets.ClassLabel)}
     for number, row in enumerate(data, start=1):
         for name, names in classes.items():
@@ -160,7 +160,7 @@ def _dataset_rows(data: datasets.Dataset) -> Iterator[Row]:
 
 
 class Named:
-    """Another source under a name: its files are NAME/FILE, and a file that is a task is called NAME."""
+    """A source under a name: its files are NAME/FILE; with `task_of_file`, each file is part of the task NAME."""
 
     def __init__(self, name: str, source: Source, task_of_file: bool):
         self.name, self.source, self.task_of_file = name, source, task_of_file
@@ -174,7 +174,7 @@ class Named:
 
 
 class TextToText:
-    """A source whose labels are texts of their own, and how answers are compared with them."""
+    """A text-to-text source: its labels are target texts, and `score` compares generated texts with them."""
 
     def __init__(self, source: Source, score: str):
         self.source, self.score = source, score
@@ -187,10 +187,10 @@ class TextToText:
 
 
 class InWords:
-    """A source with some labels in other words."""
+    """A source with some labels replaced by label descriptions."""
 
     def __init__(self, source: Source, words: Mapping[Any, str]):
-        """`words`: a label may be written as a number."""
+        """`words`: label descriptions by label; a label may be a number."""
         self.source, self.words = source, {clean_label(as_text(label)): word for label, word in words.items()}
 
     def files(self) -> list[str]:
@@ -202,10 +202,10 @@ class InWords:
 
 
 class Together:
-    """Several sources as one."""
+    """Union of several sources."""
 
     def __init__(self, sources: list[Source]):
-        """Raises: UserError: two sources have files of one name."""
+        """Raises: UserError: two sources have a file with the same name."""
         self._source_of: dict[str, Source] = {}
         for source in sources:
             for file in source.files():
@@ -221,10 +221,10 @@ class Together:
 
 
 def images_of(path: Path, setting: str) -> Table:
-    """The images of one task, LABEL/FILE.
+    """Return the images of one task, LABEL/FILE.
 
     Raises:
-        UserError: the folder has none, or several tasks.
+        UserError: the folder has no images, or several tasks.
     """
     source = Images(path, setting)
     if len(source.files()) > 1:
@@ -243,10 +243,10 @@ def _is_image(path: Path) -> bool:
 
 
 def make_source(config: SourceConfig, others: Mapping[str, SourceConfig]) -> Source:
-    """A source, and further ones by their names.
+    """Return the union of a source and further named sources.
 
     Raises:
-        UserError: a name of these is no name.
+        UserError: the name of a source is empty or contains a slash.
     """
     for name in others:
         if not name or "/" in name:
@@ -259,7 +259,7 @@ def _named(name: str, config: SourceConfig) -> Source:
     return Named(name, _one(config, names_tasks=not is_one_task), is_one_task)
 
 
-# How sources are made whose `tasks.path` is KIND:WHERE, from (settings, columns, whether a file that is one task is called by its name).
+# Constructors of sources for `tasks.path=KIND:WHERE`: (settings, columns, names_tasks) -> source.
 KINDS: dict[str, Callable[[SourceConfig, Columns, bool], Source]] = {
     "hub": lambda config, columns, names_tasks: Hub(config, columns),
     "metatrain": lambda config, columns, names_tasks: Files(embedded_path(config.path), columns, config.bad_rows, names_tasks),
