@@ -49,7 +49,7 @@ SHOWN = (
     "hardware.device",
     "report",
 )
-_MANY = 32  # examples a class from which the whole encoder may be worth its time
+_MANY = 32  # examples per class from which adapting the whole encoder may pay off
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class Examples:
 
     episode: Episode  # the training examples as support set, the test examples as queries
     tested: bool
-    strangers: Sequence[str]  # test texts of no class that training has; with `none_of_these` alone
-    num_seen: int  # test texts that training has
-    held_out: bool  # whether the test is without them; it is not where training has all of its texts
+    strangers: Sequence[str]  # out-of-scope test texts; only with `none_of_these`
+    num_seen: int  # number of test texts that also occur in training
+    held_out: bool  # True: they are excluded from the test; not if training has all of its texts
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class Adaptation:
     """Result of the adaptation to the examples."""
 
     parameters: Parameters
-    results: dict[str, Any]  # what results.json says
-    threshold: float | None  # of the highest logit; below it, a text is out of scope
+    results: dict[str, Any]  # contents of results.json
+    threshold: float | None  # threshold of the highest logit; below it, a text is out of scope
     context: np.ndarray | None  # token ids that a language model reads before every text
     analysis: dict[str, Any]  # of the test, if there is one of labels: analysis.json
 

@@ -105,7 +105,7 @@ def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
             try:
                 check_algorithm(other, config.inner, config.model)
             except UserError:
-                continue  # the run's head or inner rule does not go with it
+                continue  # incompatible with the head or inner rule of the run
             if other != config.algorithm:
                 alternative = make_learner(learner.model, replace(recipe, algorithm=other))
                 own = ExecutionPlan(vectorised=plan.vectorised, cuda_graphs=CudaGraphs() if plan.cuda_graphs else None)
@@ -139,17 +139,17 @@ def _alternatives(learner: Learner) -> dict[str, dict[str, Any]]:
 
 
 def _measured(learner: Learner, episodes: list[EncodedEpisode], device: torch.device) -> tuple[float, int]:
-    """Seconds of a meta-update, once warm, and the bytes by which memory rises in it."""
+    """Return the seconds of a meta-update after warm-up, and its peak increase of memory in bytes."""
     import time
 
     from metatrain.run import hardware
 
-    step = max(learner.algorithm.first_order_until, learner.algorithm.multi_step_until)  # as it is for most of the run
+    step = max(learner.algorithm.first_order_until, learner.algorithm.multi_step_until)  # the mode of most of the run
     if learner.plan.cuda_graphs is None:
         learner.outer_gradient(episodes[0], step)
     with hardware.measured_memory(device) as memory:
         if learner.plan.cuda_graphs is not None:
-            for _ in range(2):  # the second is captured
+            for _ in range(2):  # the second one is captured as a CUDA graph
                 learner.mean_gradient(episodes, step)
         hardware.wait(device)
         begin = time.perf_counter()
@@ -160,7 +160,7 @@ def _measured(learner: Learner, episodes: list[EncodedEpisode], device: torch.de
 
 
 def _evaluation(config: TrainConfig, learner: Learner, tasks: TaskDistribution, tokens: Tokens) -> float:
-    """Seconds that all validations and the meta-test take, from one episode of each."""
+    """Return the seconds of all validations and of the meta-test, estimated from one episode of each."""
     import time
 
     from metatrain.evaluation.arms import Learners, make_arms

@@ -16,9 +16,9 @@ _LAYER = re.compile(r"\.(?:layer|layers|h|block)\.(\d+)\.")
 
 
 def lowest_adapted_layer(adapted: Sequence[str]) -> int:
-    """The first layer that adaptation changes: everything below it gives the same in the whole episode.
+    """Return the first adapted layer; the output of the layers below it is constant within an episode.
 
-    0 if anything outside the layers adapts, since that may be the embeddings.
+    0 if a parameter outside the layers adapts, since it may be the embeddings.
     """
     found = [_LAYER.search(name) for name in adapted]
     return min((int(match[1]) if match else 0 for match in found), default=0)
@@ -73,7 +73,7 @@ def check_choice(choice: str, pattern: str | None) -> None:
 
 
 def select(names: Sequence[str], choice: str, last_layers: int = 2, pattern: str | None = None) -> list[str]:
-    """Names of the adapted parameters of a model; whether the episode's head adapts too is a property of the choice (`head_adapts`).
+    """Return the names of the adapted parameters of a model; whether the episode's head adapts too is a property of the choice (`head_adapts`).
 
     Raises:
         UserError: the choice is unknown or does not fit the model.

@@ -1,6 +1,6 @@
-"""Small parameters added to a model, so that adaptation has little to move: LoRA and IA3 (through `peft`), and a context vector.
+"""Parameter-efficient adapters: LoRA and IA3 (through `peft`), and a context vector.
 
-All of them can be folded into the weights that they stand beside, which leaves a plain model that computes the same.
+All of them can be merged into the weights of the model, which leaves a plain model that computes the same function.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class AdaptedRow:
     model_adapts: bool = True  # False: only the head adapts
     starts_at_zero: bool = False  # the adapted parameters start at zero in each episode and are no meta-parameters
     needs_pattern: bool = False  # requires algorithm.pattern
-    package: tuple[str, str] | None = None  # a module that it needs, and the extra that installs it
+    package: tuple[str, str] | None = None  # required module, and the extra that installs it
 
 
-# Folding changes or removes these: a plain model and these together are the model with its adapters.
+# Merging changes or removes these; a merged model together with them restores the model with its adapters.
 _LOST_BY_FOLDING = re.compile(r"\.lora_[AB]\.|\.ia3_l\.|\.base_layer\.|\.context_map$")
 
 
@@ -78,7 +78,7 @@ def _attach_context(backbone: Backbone, settings: AdapterSettings) -> None:
 def _attach_lora(backbone: Backbone, settings: AdapterSettings) -> None:
     import peft
 
-    # Scale 1, so that inner.lr alone determines the step size of LoRA.
+    # Scale 1, so that only inner.lr determines the step size of LoRA.
     _inject("lora", backbone, peft.LoraConfig(r=settings.rank, lora_alpha=settings.rank, target_modules=_targets(settings)))
 
 
@@ -114,7 +114,7 @@ _ADAPTER = re.compile("|".join([r"\.context_map$", *(row.pattern for row in ROWS
 
 
 def folded(backbone: Backbone) -> Backbone:
-    """The model itself if it has no adapters, else a plain copy that computes the same."""
+    """Return the model itself if it has no adapters, else a copy with merged adapters that computes the same function."""
     adapters = [(name, module) for name, module in backbone.named_modules() if isinstance(module, ContextEmbedding) or hasattr(module, "base_layer")]
     if not adapters:
         return backbone
@@ -136,7 +136,7 @@ def is_adapter(name: str) -> bool:
 
 
 def lost_by_folding(model: nn.Module) -> set[str]:
-    """Names of the parameters that cannot be recovered from the folded model."""
+    """Return the names of the parameters that cannot be recovered from the merged model."""
     wrapped = tuple(f"{name}." for name, module in model.named_modules() if hasattr(module, "base_layer"))
     return {name for name, _ in model.named_parameters() if is_lost_by_folding(name) or name.startswith(wrapped)}
 

@@ -25,10 +25,10 @@ class Architecture:
     Shapes: hidden states [T, H], of all tokens of a batch.
     """
 
-    stack = "encoder.layer"  # where the backbone has its layers
-    counts_from_padding = False  # whether the first position is the one after the padding id
-    causal = False  # whether a token attends to those before it only
-    registered = True  # whether its attention goes through transformers' interface
+    stack = "encoder.layer"  # attribute path of the layers in the backbone
+    counts_from_padding = False  # True: the first position is the one after the padding id
+    causal = False  # True: a token attends only to itself and earlier tokens
+    registered = True  # True: attention goes through transformers' interface
 
     def __init__(self, backbone: Backbone):
         self.backbone = backbone
@@ -42,7 +42,7 @@ class Architecture:
 
     @property
     def first_position(self) -> int:
-        """The position that a text's first token has."""
+        """Return the position of a text's first token."""
         return self.backbone.embeddings.padding_idx + 1 if self.counts_from_padding else 0
 
     def positions(self, batch: Packed) -> Tensor:
@@ -57,7 +57,7 @@ class Architecture:
         return torch.where(is_padding.bool(), padding, batch.position_ids + self.first_position - seen_in_text)
 
     def embed(self, batch: Packed) -> Tensor:
-        """Hidden states before the first layer."""
+        """Return the hidden states before the first layer."""
         raise NotImplementedError
 
     def shared(self, batch: Packed, hidden: Tensor) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class Architecture:
         return {"groups": batch.groups}
 
     def run(self, layer: Backbone, hidden: Tensor, shared: dict[str, Any]) -> Tensor:
-        """Hidden states after a layer."""
+        """Return the hidden states after a layer."""
         return layer(hidden[None], **shared).squeeze(0)
 
     def first_tokens(self, layer: Backbone, hidden: Tensor, batch: Packed, shared: dict[str, Any]) -> Tensor:
@@ -78,7 +78,7 @@ class Architecture:
 
 
 class Bert(Architecture):
-    """BERT and those built like it."""
+    """BERT and architectures like it."""
 
     def embed(self, batch: Packed) -> Tensor:
         types = torch.zeros_like(batch.input_ids)
@@ -88,7 +88,7 @@ class Bert(Architecture):
         return hidden.squeeze(0)
 
     def first_tokens(self, layer: Backbone, hidden: Tensor, batch: Packed, shared: dict[str, Any]) -> Tensor:
-        # Keys and values are all that the layer needs of other tokens.
+        # The layer needs only the keys and values of other tokens.
         mixer = layer.attention.self
         order = batch.starts.argsort()  # packed order
         first = hidden.index_select(0, batch.starts[order])
@@ -98,7 +98,7 @@ class Bert(Architecture):
 
 
 class Roberta(Bert):
-    """RoBERTa and its kin."""
+    """RoBERTa and architectures like it."""
 
     counts_from_padding = True
 
@@ -111,7 +111,7 @@ class DistilBert(Architecture):
 
 
 class MPNet(Architecture):
-    """MPNet has relative positions, and attention of its own, which is written out here."""
+    """MPNet: relative positions and its own attention, implemented here."""
 
     registered = False
     counts_from_padding = True
@@ -145,7 +145,7 @@ class GPT2(Architecture):
 
 
 class Llama(Architecture):
-    """Llama and those built like it: rotary positions, causal, key and value heads that query heads may share."""
+    """Llama and architectures like it: rotary positions, causal attention, grouped-query attention."""
 
     stack = "layers"
     causal = True
@@ -192,7 +192,7 @@ _FAMILIES: dict[str, type[Architecture]] = {
 
 
 def architecture_of(backbone: Backbone, max_length: int) -> Architecture | None:
-    """The backbone's architecture; None if it cannot run on packed texts of up to `max_length` tokens."""
+    """Return the architecture of a backbone; None if it cannot run on packed texts of up to `max_length` tokens."""
     family = _FAMILIES.get(backbone.config.model_type)
     window = getattr(backbone.config, "sliding_window", None)  # of attention; packed attention has none
     is_decoder = getattr(backbone.config, "is_decoder", False)  # a BERT can be one, and is causal then

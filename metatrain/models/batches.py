@@ -1,4 +1,4 @@
-"""From token ids to model inputs: packed end to end where the architecture can run on that, else padded.
+"""Model inputs from token ids: packed sequences if the architecture supports them, else padded batches.
 
 Shape letters: B texts, T tokens of all texts together, L longest text of a group, H hidden size, A attention
 heads, D size of a head.
@@ -30,7 +30,7 @@ class PaddedGroup:
 
 @dataclass(frozen=True)
 class Padded:
-    """The ordinary batch, in groups of similar length, longest texts first."""
+    """Padded batch, in groups of similar length, longest texts first."""
 
     groups: tuple[PaddedGroup, ...]
     order: Tensor  # where each text of the caller is among the groups' texts, shape [B]
@@ -50,7 +50,7 @@ class AttentionGroup:
 
 @dataclass(frozen=True)
 class Packed:
-    """All texts' tokens end to end, longest text first; only attention sees a padded grid."""
+    """Packed batch: the tokens of all texts concatenated, longest text first; only attention uses a padded grid."""
 
     input_ids: Tensor  # [1, T]
     position_ids: Tensor  # [1, T]
@@ -69,7 +69,7 @@ class Mixed:
 
 
 class Cells(NamedTuple):
-    """As many texts for each of several episodes, padded to one length: the batches of calls that are one call under `torch.vmap`."""
+    """The same number of texts for each of several episodes, padded to one length: the batch of one call vectorised over episodes (`torch.vmap`)."""
 
     ids: Tensor  # [E, B, L]
     lengths: Tensor  # [E, B]
@@ -120,7 +120,7 @@ def cells(episodes: Sequence[Sequence[np.ndarray]], device: torch.device, causal
     """The texts of episodes that have as many each, in cells of at least this length."""
     lengths = np.array([[len(ids) for ids in texts] for texts in episodes])  # [E, B]
     filled = np.arange(max(length, lengths.max())) < lengths[:, :, None]  # [E, B, L]
-    ids = np.zeros(filled.shape, dtype=np.int64)  # which one pads does not matter: nothing attends to it, and no encoding is made of it
+    ids = np.zeros(filled.shape, dtype=np.int64)  # any padding id works: padding is masked in attention and excluded from pooling
     ids[filled] = np.concatenate([ids for texts in episodes for ids in texts])
     return Cells(on_device(ids, device), on_device(lengths, device), _mask(filled, causal, device))
 
@@ -157,7 +157,7 @@ def _longest_apart(lengths: np.ndarray, groups: list[slice]) -> list[slice]:
 
 
 def table(rows: Sequence[np.ndarray], filling: int, left: bool = False) -> np.ndarray:
-    """Rows of different lengths as a table, filled up on the right or on the left."""
+    """Return rows of different lengths as a table, padded on the right or on the left."""
     longest = max(map(len, rows))
     found = np.full((len(rows), longest), filling, dtype=np.int64)
     for number, row in enumerate(rows):
@@ -210,7 +210,7 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """Attention for `Packed` inputs, in transformers' attention interface; twice differentiable unless `fused`.
 
-    query has shape [1, A, T, D]; key and value have too, or with fewer heads that share; position_bias: what is added to each
+    query has shape [1, A, T, D]; key and value have too, or fewer heads (grouped-query attention); position_bias: what is added to each
     group's scores, [1, A, L, L]. Returns ([1, T, A, D], None). Written out, because the fused kernel has no second derivative.
     """
     _, heads, tokens, size = query.shape
@@ -228,7 +228,7 @@ def packed_attention(
 def first_token_attention(
     query: Tensor, key: Tensor, value: Tensor, heads: int, scaling: float, dropout: float, groups: Sequence[AttentionGroup], fused: bool = False
 ) -> Tensor:
-    """Attention of each text's first token alone: query [B, A * D] in packed order; key, value [T, A * D]; returns [B, A * D]."""
+    """Return the attention output of only the first token of each text: query [B, A * D] in packed order; key, value [T, A * D]; returns [B, A * D]."""
     outputs = []
     sizes = [group.tokens for group in groups]
     for group, q, k, v in zip(groups, query.split([group.texts for group in groups]), key.split(sizes), value.split(sizes)):
@@ -244,7 +244,7 @@ def _grid(x: Tensor, group: AttentionGroup, size: int) -> Tensor:
 
 
 def _mixed(query: Tensor, key: Tensor, value: Tensor, group: AttentionGroup, scaling: float, dropout: float, bias: Tensor | None, fused: bool) -> Tensor:
-    """Values mixed for queries [texts, A, queries, D], in the same shape."""
+    """Return the attention output for queries [texts, A, queries, D], in the same shape."""
     heads, size = query.shape[1], query.shape[3]
     key, value = _grid(key, group, size), _grid(value, group, size)
     if (sharing := heads // key.shape[1]) > 1:

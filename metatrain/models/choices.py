@@ -21,7 +21,7 @@ from metatrain.models.language_model import IGNORED, LanguageModel, repeated
 
 @torch.no_grad()
 def losses_of_choices(model: LanguageModel, texts: Sequence[np.ndarray], choices: Sequence[np.ndarray], part_tokens: int) -> Tensor:
-    """Negative log-likelihoods of every choice after every text, [texts, choices]; about `part_tokens` tokens are held at a time."""
+    """Return the negative log-likelihood of every choice after every text, [texts, choices]; about `part_tokens` tokens are held at a time."""
     if not model.decoder_only:
         return _after_encoder(model, texts, choices, part_tokens)
     if not model.keeps:
@@ -33,7 +33,7 @@ def losses_of_choices(model: LanguageModel, texts: Sequence[np.ndarray], choices
 class _Read:
     """KV cache of B inputs, some of which end in padding."""
 
-    kept: Any  # keys and values, a `transformers.Cache`
+    kept: Any  # a `transformers.Cache`
     mask: Tensor  # 1 where a token is, [B, tokens]
     tokens: Tensor  # of each input, [B]
 
@@ -104,9 +104,9 @@ def _go_on(model: LanguageModel, ids: np.ndarray, filled: np.ndarray, before: _R
 
 
 def _parts(texts: Sequence[np.ndarray], choices: Sequence[np.ndarray], part_tokens: int, kept: int = 0) -> Iterator[tuple[np.ndarray, list[range]]]:
-    """Rows of texts that are of similar length, with the choices that are taken at a time after them.
+    """Yield groups of texts of similar length, with the slice of choices to score after them.
 
-    kept: tokens of each that are read already.
+    kept: number of tokens of each text that the KV cache already holds.
     """
     longest = kept + max(map(len, choices))
     lengths, order, groups = longest_first(texts)

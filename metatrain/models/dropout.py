@@ -1,4 +1,4 @@
-"""Dropout in any transformers model, with a rate of our own and masks that a seed decides."""
+"""Dropout in any transformers model, with a configurable rate and masks determined by a seed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-# Attributes in which attention modules keep a rate that is no module of its own.
+# Attributes of attention modules that hold a dropout rate as a number rather than as a module.
 _RATES = ("dropout", "attention_dropout", "dropout_rate")
 
 
@@ -24,7 +24,7 @@ def set_dropout(backbone: nn.Module, rate: float) -> None:
 
 @contextmanager
 def dropout(backbone: nn.Module, seed: int, device: torch.device) -> Iterator[None]:
-    """Dropout is on inside: the same seed, the same masks."""
+    """Enable dropout within the context; the same seed gives the same masks."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)

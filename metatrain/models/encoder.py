@@ -37,7 +37,7 @@ _OPTIONAL_POOLERS = ("bert", "roberta", "xlm-roberta", "mpnet", "camembert", "al
 
 
 class Encoder(nn.Module):
-    """Texts to vectors: `encoder(batch)` has shape [texts, hidden]. Dropout is off but where a call asks for it."""
+    """Text encoder: `encoder(batch)` has shape [texts, hidden]. Dropout is off unless a call passes a seed."""
 
     new_tokenizer = False  # it brings one
 
@@ -52,13 +52,13 @@ class Encoder(nn.Module):
         self.uses_pooler = _uses_pooler(config, backbone.config.model_type)
         self.half_products = False  # matrix products in bf16, whatever the parameters are in
         self.architecture = architecture_of(backbone, config.max_length)  # None: batches are padded
-        self.reads_padding = False  # so that only texts of one length are encoded together
+        self.reads_padding = False  # True: only texts of equal length are batched
         # Keys and values of earlier tokens are not needed, and some architectures update theirs in place.
         self._options = {"use_cache": False} if "use_cache" in inspect.signature(backbone.forward).parameters else {}
 
     @functools.cached_property
     def hidden_size(self) -> int:
-        """Width of the encodings; measured where it has other names in other architectures' configurations."""
+        """Dimension of the encodings; measured where configurations name it differently."""
         if self.architecture is not None:
             return self.backbone.config.hidden_size
         with torch.no_grad():
@@ -84,7 +84,7 @@ class Encoder(nn.Module):
         return next(name for name, parameter in self.named_parameters() if parameter is wanted)
 
     def batch(self, texts: Sequence[np.ndarray]) -> TextBatch:
-        """Model inputs for token ids."""
+        """Return model inputs for token ids."""
         if self.architecture is None:
             return pad(texts, self._padding_id, self.device, self.reads_padding)
         return pack(texts, self.device, self.architecture.causal)
@@ -97,11 +97,11 @@ class Encoder(nn.Module):
     def forward(
         self, batch: TextBatch, hidden: Tensor | None = None, start: int = 0, stop: int | None = None, seed: int | None = None, fused: bool = False
     ) -> Tensor:
-        """Encodings of shape [B, H].
+        """Return encodings of shape [B, H].
 
         Where the encoder can be cut (`layers`), it can run in two parts: with `stop`, up to that layer, which gives the
         hidden states [T, H] before it; with these as `hidden` and the same number as `start`, from there to the encodings.
-        With a `seed`, dropout is on: the same seed, the same masks. `fused`: packed texts go through a kernel for attention that has no
+        With a `seed`, dropout is on: the same seed gives the same masks. `fused`: packed texts use a fused attention kernel, which has no
         second derivative.
         """
         if seed is not None:
@@ -118,7 +118,7 @@ class Encoder(nn.Module):
         return np.zeros(tokens, dtype=np.int64)
 
     def example(self) -> list[np.ndarray]:
-        """Two short texts."""
+        """Return two short texts."""
         return [np.array(self.tokenizer("a")["input_ids"])] * 2
 
     def set_dropout(self, rate: float) -> None:
@@ -146,7 +146,7 @@ class Encoder(nn.Module):
         return self.backbone.pooler(encodings[:, None]) if self.uses_pooler else encodings
 
     def _pooled(self, hidden: Tensor, batch: Packed) -> Tensor:
-        """From hidden states [T, H] to encodings [B, H]."""
+        """Return the encodings [B, H] of hidden states [T, H]."""
         if self.pooling != "mean":
             return hidden.index_select(0, batch.starts if self.pooling in _FIRST_TOKEN else batch.starts + batch.lengths - 1)
         token = torch.arange(hidden.shape[0], device=hidden.device)[None]
@@ -172,8 +172,8 @@ class Encoder(nn.Module):
 def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = torch.float32) -> tuple[Encoder, list[str]]:
     """Load `config.name` and say in a line each what was decided on the way.
 
-    dtype: of the parameters; bfloat16 stands for float32 parameters whose products are taken in bf16, since an inner loop whose
-    steps are rounded to bf16 goes nowhere.
+    dtype: of the parameters; bfloat16 stands for float32 parameters whose products are taken in bf16, since inner steps
+    rounded to bf16 make no progress.
 
     Raises:
         UserError: the model does not exist, cannot be read, or the settings do not fit it.
@@ -228,7 +228,7 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
 
 def _auto(config: ModelConfig, settings: PretrainedConfig) -> tuple[Any, dict[str, Any]]:
     pooler = {"add_pooling_layer": _uses_pooler(config, settings.model_type)} if settings.model_type in _OPTIONAL_POOLERS else {}
-    # Of T5 and the like their encoder alone, which by itself is saved as one that has no decoder.
+    # T5 and similar models: only the encoder, saved as a model without a decoder.
     if settings.is_encoder_decoder and type(settings) not in MODEL_FOR_TEXT_ENCODING_MAPPING:
         raise UserError(
             f"model.name={config.name}: the encoder of {settings.model_type} cannot be loaded without its decoder; choose an encoder, "
@@ -239,7 +239,7 @@ def _auto(config: ModelConfig, settings: PretrainedConfig) -> tuple[Any, dict[st
 
 
 def _otherwise(config: ModelConfig, architecture: str) -> list[str]:
-    """A warning where a sentence-transformers pipeline makes one vector of a text in another way than the settings say."""
+    """Return a warning if the pooling of a sentence-transformers pipeline differs from the settings."""
     pipeline = read_pipeline(config.name, config.revision)
     pooling = "cls" if config.pooling == "first" and not _uses_pooler(config, architecture) else config.pooling
     if pipeline is None or (pipeline.unknown is None and (pipeline.pooling, pipeline.normalize) == (pooling, config.normalize)):

@@ -51,7 +51,7 @@ class ImageReader:
 class ImageEncoder(nn.Module):
     """Images, and texts if the model has an encoder of them, to vectors: `encoder(batch)` has shape [inputs, H]."""
 
-    new_tokenizer = False  # whether its tokenizer was made from the training tasks, and is nowhere yet
+    new_tokenizer = False  # True: the tokenizer was trained on the training tasks and is not saved yet
     layers = 0  # it is not cut
     fixed_ids = 0
     word_embeddings = None
@@ -77,11 +77,11 @@ class ImageEncoder(nn.Module):
         return Tokens(self.tokenizer, self.max_length, read_image=self.reader)
 
     def probe(self, tokens: int) -> np.ndarray:
-        """An image, to measure with."""
+        """Return a test image."""
         return np.ones((self.reader.patches, 3 * self.reader.side**2 // self.reader.patches), dtype=np.float32)
 
     def example(self) -> list[np.ndarray]:
-        """An image, and a text if there is an encoder of them."""
+        """Return a test image, and a text if the model encodes texts."""
         image = self.probe(self.reader.patches)
         return [image] if self.tokenizer is None else [image, np.array(self.tokenizer("a b")["input_ids"])]
 
@@ -89,7 +89,7 @@ class ImageEncoder(nn.Module):
         set_dropout(self.backbone, rate)
 
     def batch(self, inputs: Sequence[np.ndarray]) -> Mixed:
-        """Model inputs.
+        """Return model inputs.
 
         Raises:
             UserError: there are texts, and the model reads only images.
@@ -109,7 +109,7 @@ class ImageEncoder(nn.Module):
         )
 
     def forward(self, batch: Mixed, hidden: None = None, start: int = 0, stop: int | None = None, seed: int | None = None) -> Tensor:
-        """Encodings of shape [inputs, H]. With a `seed`, dropout is on; it cannot run in parts."""
+        """Return encodings of shape [inputs, H]. With a `seed`, dropout is on; it cannot run in parts."""
         if seed is not None:
             with dropout(self.backbone, seed, self.device):
                 return self(batch)
@@ -176,7 +176,7 @@ def load_image_encoder(
 
 
 def _from_scratch(config: ModelConfig, texts: Iterable[str], attention: str | None) -> tuple[Backbone, PreTrainedTokenizerBase | None, Any]:
-    """A small model with random weights, which depend on the global seed."""
+    """Return a small model with random weights, which depend on the global seed."""
     from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
     check_size(config.scratch)

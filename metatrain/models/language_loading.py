@@ -1,4 +1,4 @@
-"""From `model.name` to a language model: trained by others, or with random weights."""
+"""Loading of language models: pretrained, or with random weights."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def load_language_model(
     texts: of the training tasks, to learn a vocabulary from where the model brings none. decoder_only: what `tiny` has to be.
 
     Raises:
-        UserError: the model does not exist, cannot be read, writes no texts, or the settings do not fit it.
+        UserError: the model does not exist, cannot be read, cannot generate text, or the settings do not fit it.
     """
     if dtype == torch.bfloat16:
         raise UserError("hardware.precision=bf16 is not supported for language models; set hardware.precision=float32")
@@ -51,7 +51,7 @@ def load_language_model(
     if tokenizer.eos_token_id is None:
         raise UserError(f"model.name={config.name}: its tokenizer has no end-of-text token to mark the end of a target; choose another model")
     backbone = backbone.to(dtype)
-    backbone.generation_config.max_length = None  # what is written ends by model.max_target_length alone
+    backbone.generation_config.max_length = None  # only model.max_target_length ends generation
     model = LanguageModel(backbone, tokenizer, config)
     if not is_new:
         _check_writes(config, model, second_order)
@@ -75,7 +75,7 @@ def load_language_model(
 
 
 def _check_writes(config: ModelConfig, model: LanguageModel, second_order: bool) -> None:
-    """Raises: UserError: the architecture writes no texts, or cannot be trained to."""
+    """Raises: UserError: the architecture cannot generate text, or cannot be trained to."""
     what, text = f"model.name={config.name}: {model.backbone.config.model_type}", model.example()
     shorter = text[:-1] if len(text) > 1 else text  # one of the two padded
     check_runs(what, model, lambda: model(model.batch([text, shorter], [text, text])).loss, second_order)

@@ -54,14 +54,14 @@ class Likelihood:
     """Log-likelihoods of targets: per text, shape [texts]."""
 
     loss: Tensor  # negative log-likelihood, summed over the target's tokens
-    right: Tensor  # number of target tokens that are the most likely ones, given those before them
+    right: Tensor  # number of target tokens that are the argmax, given the tokens before them
     tokens: Tensor  # of the target
 
 
 class LanguageModel(nn.Module):
-    """`model(batch)` returns the likelihood of the targets, `write` generates texts. Dropout is off unless a call asks for it."""
+    """`model(batch)` returns the likelihood of the targets, `write` generates texts. Dropout is off unless a call passes a seed."""
 
-    new_tokenizer = False  # whether its tokenizer was made from the training tasks, and is nowhere yet
+    new_tokenizer = False  # True: the tokenizer was trained on the training tasks and is not saved yet
 
     def __init__(self, backbone: Backbone, tokenizer: PreTrainedTokenizerBase, config: ModelConfig):
         super().__init__()
@@ -70,7 +70,7 @@ class LanguageModel(nn.Module):
         self.max_length, self.max_target_length = config.max_length, config.max_target_length
         self.decoder_only = not backbone.config.is_encoder_decoder
         self.arguments = frozenset(inspect.signature(backbone.forward).parameters)
-        # Between a text and its target, where both are one input.
+        # Separator between a text and its target if both are one input (decoder-only).
         self.separator = np.array(tokenizer("\n", add_special_tokens=False)["input_ids"] or [tokenizer.eos_token_id], dtype=np.int64)
 
     @functools.cached_property
@@ -107,7 +107,7 @@ class LanguageModel(nn.Module):
         return {"use_cache": False} if "use_cache" in self.arguments else {}
 
     def example(self) -> np.ndarray:
-        """A short text."""
+        """Return a short text."""
         ids = self.tokenizer("a b c")["input_ids"]
         return np.array(ids or [self.tokenizer.eos_token_id], dtype=np.int64)
 
@@ -208,11 +208,11 @@ class LanguageModel(nn.Module):
         return answers
 
     def _begin(self, texts: Sequence[np.ndarray], alike: int) -> Tensor | None:
-        """The tokens that all texts begin with, [1, alike]; None: there are none."""
+        """Return the common prefix of all texts, [1, alike]; None: there is none."""
         return on_device(texts[0][None, :alike].astype(np.int64), self.device) if alike else None
 
     def _read(self, begin: Tensor | None) -> Any:
-        """Keys and values of what texts begin with; None: of nothing."""
+        """Return the KV cache of the common prefix; None: there is no prefix."""
         return None if begin is None else self.predicted(1, input_ids=begin, use_cache=True)[1].past_key_values
 
     @property
@@ -245,7 +245,7 @@ class LanguageModel(nn.Module):
         return self._padded([np.concatenate([start, target[:-1]]) for target in targets], self._padding_id)
 
     def padded(self, texts: Sequence[np.ndarray], left: bool = False) -> tuple[Tensor, Tensor]:
-        """Token ids and attention mask, [B, L], with padding on the right or on the left."""
+        """Return token ids and attention mask, [B, L], with padding on the right or on the left."""
         ids = self._padded(texts, self._padding_id, left)
         mask = self._padded([np.ones(len(text), dtype=np.int64) for text in texts], 0, left)
         return ids, mask

@@ -1,6 +1,6 @@
-"""Loading tokenizers and models that others have trained, from the hub or a directory.
+"""Loading of pretrained tokenizers and models, from the hub or a directory.
 
-Weights are read from safetensors files alone, never from pickles, which can hold code.
+Weights are read only from safetensors files, never from pickles, which can hold code.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def read_settings(path: str | Path, config: ModelConfig | None = None) -> Pretra
 
 
 def _entries(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every plain value of nested settings, with the names of what it is in."""
+    """Yield every plain value of nested settings, with its path."""
     if isinstance(value, (dict, list)):
         for name, each in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _entries(each, f"{key}.{name}" if key else str(name))
@@ -82,7 +82,7 @@ def attention_in_log(backbone: Backbone, second_order: bool) -> str:
 
 
 def load_backbone(path: str, config: ModelConfig, choose: Choice, attention: str | None, dtype: torch.dtype) -> Backbone:
-    """The model of a hub id or a directory; attention: as `attention_for` returns it.
+    """Return the model of a hub id or a directory; attention: as `attention_for` returns it.
 
     Raises:
         UserError: it does not exist, cannot be read as what `choose` says, or lacks weights that are used.
@@ -98,7 +98,7 @@ def load_backbone(path: str, config: ModelConfig, choose: Choice, attention: str
             backbone, found = auto.from_pretrained(path, output_loading_info=True, **options)
         finally:
             set_verbosity(said)
-    # A pooler that nobody asked for does not matter.
+    # Missing weights of an unused pooler do not matter.
     lost = lost_weights(found, () if more.get("add_pooling_layer") else ("pooler.",))
     if lost:
         raise UserError(f"model.name={config.name} {lost}" + ("; set model.pooling=mean, which needs none" if "(pooler." in lost else ""))
@@ -133,7 +133,7 @@ def name_in_log(config: ModelConfig) -> str:
 
 
 def load_tokenizer(path: str, config: ModelConfig) -> PreTrainedTokenizerBase:
-    """The tokenizer of a hub id or a directory.
+    """Return the tokenizer of a hub id or a directory.
 
     Raises:
         UserError: there is none.
@@ -146,7 +146,7 @@ def load_tokenizer(path: str, config: ModelConfig) -> PreTrainedTokenizerBase:
 
 
 def model_type(config: ModelConfig) -> str:
-    """The architecture of `model.name`, a hub id or a directory.
+    """Return the architecture of `model.name`, a hub id or a directory.
 
     Raises:
         UserError: it does not exist.

@@ -1,4 +1,4 @@
-"""`model.name=scratch:t5` and `scratch:gpt2`: small language models with random weights, for work without a download.
+"""`model.name=scratch:t5` and `scratch:gpt2`: small language models with random weights, without a download.
 
 Their vocabulary is learned from the texts of the training tasks; a run keeps its tokenizer, so that it needs them only once.
 """
@@ -29,14 +29,14 @@ _SPECIAL = (_PAD, _END, _UNKNOWN, _MASK, _SEPARATOR)
 
 
 def check_scratch(name: str, config: ScratchConfig) -> None:
-    """Raises: UserError: there is no such language model, or a size makes no sense."""
+    """Raises: UserError: there is no such language model, or a size is out of range."""
     if name not in _BACKBONES:
         raise UserError(f"model.name={PREFIX}{name} is unknown; choose {' or '.join(PREFIX + each for each in _BACKBONES)}")
     check_size(config)
 
 
 def check_size(config: ScratchConfig) -> None:
-    """Raises: UserError: a size makes no sense."""
+    """Raises: UserError: a size is out of range."""
     for key in ("layers", "hidden", "heads"):
         if getattr(config, key) < 1:
             raise UserError(f"model.scratch.{key}={getattr(config, key)} must be 1 or more")
@@ -65,7 +65,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, ends: bool) -> PreTra
 
 
 def scratch_tokenizer(config: ModelConfig, texts: Iterable[str], ends: bool) -> PreTrainedTokenizerBase:
-    """The tokenizer that `model.tokenizer` names, or one that is made from these texts."""
+    """Return the tokenizer of `model.tokenizer`, or one trained on these texts."""
     if config.tokenizer is not None:
         return AutoTokenizer.from_pretrained(config.tokenizer)
     return train_tokenizer(texts, config.scratch.vocabulary, ends)
@@ -77,7 +77,7 @@ def ends_texts(name: str) -> bool:
 
 
 def backbone(name: str, config: ScratchConfig, tokenizer: PreTrainedTokenizerBase, positions: int, attention: str | None) -> PreTrainedModel:
-    """A model with random weights, which depend on the global seed; positions: the longest input of a decoder-only model."""
+    """Return a model with random weights, which depend on the global seed; positions: the longest input of a decoder-only model."""
     return _BACKBONES[name](config, tokenizer, positions, attention)
 
 

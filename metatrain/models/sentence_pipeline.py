@@ -18,7 +18,7 @@ from metatrain.paths import local_path
 
 TRANSFORMER, _POOLING, _NORMALIZE, _DENSE = "0_Transformer", "1_Pooling", "2_Normalize", "3_Dense"
 _LENGTH = "sentence_bert_config.json"
-# From our names of poolings to theirs, and to the keys that their versions before 6 wrote.
+# Names of poolings here: names in sentence-transformers, and the keys written by its versions before 6.
 _MODES = {"mean": "mean", "first": "cls", "cls": "cls", "last": "lasttoken"}
 _KEYS = {
     "cls": "pooling_mode_cls_token",
@@ -44,11 +44,11 @@ class Pipeline:
     normalize: bool
     max_length: int | None  # None: the pipeline does not say
     labels: str | None  # the folder of a linear layer that gives a score for each label, within the pipeline's
-    unknown: str | None  # what an encoder here cannot compute of it, in words
+    unknown: str | None  # description of the steps that an encoder here cannot compute
 
     @property
     def encoding(self) -> dict[str, Any]:
-        """Settings of `ModelConfig` with which an encoder computes the same."""
+        """Return the settings of `ModelConfig` with which an encoder computes the same."""
         length = {} if self.max_length is None else {"max_length": self.max_length}
         return {"pooling": self.pooling, "normalize": self.normalize, **length}
 

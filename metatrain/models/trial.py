@@ -1,4 +1,4 @@
-"""Trying out a loaded model on a short input before work begins: what it cannot do is said then, in one line."""
+"""Trial run of a loaded model on a short input before training: unsupported operations are reported early, in one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tokens of a tokenizer, and the embeddings that a model has for them."""
+"""Tokens of a tokenizer, and their embeddings in a model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from metatrain.errors import UserError
 from metatrain.models.config import ModelConfig
 from metatrain.models.pretrained import Backbone
 
-_SHOWN = 3  # tokens that a note names
+_SHOWN = 3  # maximum number of tokens named in a note
 
 
 def fit_vocabulary(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, backbone: Backbone) -> tuple[PreTrainedTokenizerBase, list[str]]:
@@ -46,7 +46,7 @@ def fit_vocabulary(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, back
 
 
 def num_embeddings(backbone: Backbone) -> int | None:
-    """The number of tokens that a model has embeddings for; None: it has no table of them."""
+    """Return the number of rows of the embedding table; None: the model has no table."""
     try:
         table: Any = backbone.get_input_embeddings()
     except NotImplementedError:

@@ -21,18 +21,18 @@ from metatrain.run.config import HardwareConfig
 if TYPE_CHECKING:
     from metatrain.run.ranks import Ranks
 
-# What Linux says of this process. (Its `getrusage` has the memory of the process that started this one too, which may be more.)
+# Memory of this process under Linux. (`getrusage` includes the parent process, which may be larger.)
 _STATUS = Path("/proc/self/status")
-_earlier_peaks = [0]  # before the kernel's mark was set back
+_earlier_peaks = [0]  # peaks before the kernel's high-water mark was reset
 
 
 def apply(config: HardwareConfig, ranks: Ranks | None = None) -> tuple[torch.device, torch.dtype, list[str]]:
     """Apply the settings to this process; returns the device, the dtype (as `load_encoder` takes it) and lines for the log.
 
-    ranks: None: of a command that runs in one process.
+    ranks: None for a command that runs in one process.
 
     Raises:
-        UserError: the device is not there or a value makes no sense.
+        UserError: the device is not available or a value is out of range.
     """
     precisions = {"float32": torch.float32, "float64": torch.float64, "tf32": torch.float32, "bf16": torch.bfloat16}
     if config.precision not in precisions:
@@ -74,13 +74,13 @@ def _available_threads(local_size: int) -> int:
 
 
 def wait(device: torch.device) -> None:
-    """Until everything that was started there is done."""
+    """Wait until all work queued on the device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def peak_memory(device: torch.device) -> int:
-    """Largest memory taken so far, in bytes: of the device where it counts, else by the process."""
+    """Return the peak memory so far in bytes: of the device if it counts it, else of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
     if _STATUS.exists():
@@ -95,14 +95,14 @@ def _of_process(key: str) -> int:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that this process could still take; None where there is no telling."""
+    """Return the memory in bytes that this process can still allocate; None: unknown."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     found = []
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         found += [1024 * int(line.split()[1]) for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable:")]
-    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))  # of a container
+    limit, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))  # limit of a container
     if limit.exists() and used.exists() and limit.read_text().strip() != "max":
         found.append(int(limit.read_text()) - int(used.read_text()))
     return min(found, default=None)
@@ -114,7 +114,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def give_back() -> None:
-    """Hand memory that is free, but that the process still holds, back to the system, and of a GPU to others there."""
+    """Return cached free memory to the system, and on a GPU to other processes."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     if libc := _glibc():
@@ -146,7 +146,7 @@ def measured_memory(device: torch.device) -> Iterator[Callable[[], int]]:
 
 
 def describe() -> dict[str, str | int]:
-    """Machine facts for run.json."""
+    """Return the facts about the machine for run.json."""
     return {"platform": platform.platform(), "processor": _processor(), "cores": os.cpu_count() or 0, "threads": torch.get_num_threads()}
 
 
@@ -170,7 +170,7 @@ def _fast_cpu() -> list[str]:
     # On chips with AMX, "medium" would really compute in bf16; elsewhere it only picks oneDNN's float32 kernel.
     if "amx_bf16" not in _cpu_flags():
         torch.set_float32_matmul_precision("medium")
-        # oneDNN makes a kernel for every shape. Those of other episodes are of no use here, and a thousand of them take half a gigabyte.
+        # oneDNN caches a kernel for every shape. Shapes rarely recur between episodes, and a thousand kernels take half a gigabyte.
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
         notes.append("kernels: oneDNN float32 matrix product (disable with hardware.fast_kernels=false)")
     if libc := _glibc():

@@ -1,4 +1,4 @@
-"""The processes of one run (ranks): how they find each other, and what they say to each other.
+"""The processes of one run (ranks): rendezvous and communication.
 
 There is no wrapper around the model: each rank has all parameters, takes the meta-gradients of its share of the episodes, and makes
 the same meta-update. Small values travel as JSON, never as pickles.
@@ -27,26 +27,26 @@ from metatrain.run.config import HardwareConfig
 from metatrain.run.rank_environment import STORE, number_of_ranks
 
 _START = timedelta(minutes=5)  # that ranks wait for one another at first: some import, and come from other machines, more slowly
-_AT_ONCE = 1 << 24  # numbers that are exchanged together, which bounds what the exchange holds
+_AT_ONCE = 1 << 24  # maximum numbers per exchange, which bounds the size of its buffers
 
 
 @dataclass
 class Ranks:
-    """This process among those of its run. Rank 0 alone writes anything."""
+    """This process among those of its run. Only rank 0 writes files."""
 
     rank: int = 0
     size: int = 1
-    local_rank: int = 0  # among those on this machine
+    local_rank: int = 0  # rank among the processes of this machine
     local_size: int = 1
     group: Any = field(default=None, repr=False)
-    waited: float = 0.0  # seconds spent with other ranks, since it was last set to 0
+    waited: float = 0.0  # seconds spent waiting for and communicating with other ranks, since the last reset
 
     @property
     def first(self) -> bool:
         return self.rank == 0
 
     def highest(self, number: int) -> int:
-        """The highest of all ranks' numbers."""
+        """Return the maximum of all ranks' numbers."""
         if self.size == 1:
             return number
         found = torch.tensor(number, dtype=torch.int64)
@@ -70,7 +70,7 @@ class Ranks:
         return [json.loads(part[:length].numpy().tobytes()) for part, length in zip(everyone, lengths.tolist())]
 
     def wait(self) -> None:
-        """Until all have come so far."""
+        """Wait until all ranks have reached this point (barrier)."""
         self.highest(0)
 
     def check_same(self, parameters: Mapping[str, Tensor], when: str) -> None:
@@ -96,14 +96,14 @@ class Ranks:
                     own[begin : begin + length].add_(part)
 
     def join_slices(self, own: Tensor) -> Tensor:
-        """All ranks' slices, one after the other."""
+        """Return the concatenated slices of all ranks."""
         everything = own.new_empty(self.size * len(own))
         with self._together():
             dist.all_gather(list(everything.split(len(own))), own, self.group)
         return everything
 
     def add_up(self, numbers: Tensor) -> None:
-        """The sum over all ranks, in an order that is not fixed, in place."""
+        """Sum over all ranks in place (all-reduce); the order of summation is not fixed."""
         if self.size > 1:
             with self._together():
                 dist.all_reduce(numbers, group=self.group)
@@ -122,8 +122,8 @@ def join(config: HardwareConfig) -> Ranks:
     """Find the other ranks of this run, if there are any.
 
     Raises:
-        UserError: a setting makes no sense.
-        RestartableError: they are not there in time.
+        UserError: a setting is invalid.
+        RestartableError: the other ranks do not connect in time.
     """
     if config.reduce not in ("ordered", "fast"):
         raise UserError(f"hardware.reduce={config.reduce} is unknown; choose ordered or fast")

@@ -1,4 +1,4 @@
-"""Do training and test tasks share texts, or do texts name their label? A score on such texts would prove nothing."""
+"""Leakage checks: texts shared by training and test tasks, and texts that contain the name of their label."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from metatrain.tasks.texts import beginning
 
 POLICIES = ("refuse", "drop", "drop_queries", "keep")
 _NEAR = 0.8  # cosine of sets of word triples above which texts count as nearly the same
-_SHOWN = 3  # texts in a warning
-_ROWS = 1000  # that are compared with all others at a time
+_SHOWN = 3  # maximum number of texts in a warning
+_ROWS = 1000  # number of texts compared with all others at a time
 
 
 def check_policy(policy: str) -> None:
@@ -32,7 +32,7 @@ def check_policy(policy: str) -> None:
 def check_overlap(tasks: TaskDistribution, policy: str, notes: list[str]) -> TaskDistribution:
     """Refuse texts shared between splits, or drop them from the earlier split, and record what was found.
 
-    With `drop_queries` the held-out tasks' support rows may stay, since a score is of the queries alone.
+    With `drop_queries` the held-out tasks' support rows may stay, since scores are computed only on queries.
 
     Raises:
         UserError: texts are shared and `policy` is `refuse`.
@@ -64,9 +64,9 @@ def check_overlap(tasks: TaskDistribution, policy: str, notes: list[str]) -> Tas
 
 
 def without_seen(tasks: Sequence[Task], seen: Sequence[Task], policy: str = "refuse") -> tuple[tuple[Task, ...], list[str]]:
-    """Test tasks without the texts of the tasks that a model was trained on, and a note if there were any.
+    """Return the test tasks without texts that the model was trained on, and a note if there were any.
 
-    With the policy `drop_queries`, rows that support sets alone may draw stay.
+    With the policy `drop_queries`, rows that only support sets may draw stay.
 
     Raises:
         UserError: nothing is left of a class, for support sets or for queries.
@@ -110,7 +110,7 @@ def seen_rows(training: Table, test: Table) -> tuple[np.ndarray, list[str]]:
 
 
 def _as_task(table: Table) -> Task:
-    """A file as one task, whose texts count whatever their targets."""
+    """Return a file as one task; texts are compared regardless of their targets."""
     names, labels = np.unique([beginning(label) for label in table.labels], return_inverse=True)
     everywhere = np.ones(len(table.texts), dtype=bool)
     return Task(table.source, table.texts, labels, tuple(names.tolist()), everywhere, everywhere)

@@ -21,12 +21,12 @@ _NAMES = {
 }
 _MOST_CLASSES = 0.5  # labels have at most this share of different values
 _MOST_TASKS = 0.2  # names of tasks too
-_LABEL_WORDS = 5  # most words of a label
+_LABEL_WORDS = 5  # maximum number of words of a label
 
 
 @dataclass(frozen=True)
 class Guess:
-    """Columns, and how many rows each class of each task has."""
+    """Columns, and the number of rows per class of each task."""
 
     columns: Columns
     tasks: dict[str, dict[str, int]]

@@ -22,12 +22,12 @@ _QUOTED_FIELD = re.compile(r'"(?:[^"]|"")*"')
 
 
 def csv_rows(path: Path, notes: list[str]) -> Iterator[Row]:
-    """Rows of a csv file; what there is to say about all of it goes to `notes`."""
+    """Yield the rows of a csv file; add remarks about the whole file to `notes`."""
     return _quoted_rows(path, ",", notes)
 
 
 def tsv_rows(path: Path, notes: list[str]) -> Iterator[Row]:
-    """Rows of a tsv file; what there is to say about all of it goes to `notes`, first how quotes are read."""
+    """Yield the rows of a tsv file; add remarks about the whole file to `notes`, first the treatment of quotes."""
     quotes = _Quotes()
     if is_quoted(lambda: lines_of(path), quotes):
         notes.append(f"{path}: read as quoted tsv: the double quotes around fields are not part of them")

@@ -1,4 +1,4 @@
-"""An episode as token ids: what a learner reads of it, and what a language model has to generate."""
+"""Encoded episodes: token ids and labels for a learner, and target token ids for a language model."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class EncodedEpisode:
     query: Sequence[np.ndarray]
     query_labels: np.ndarray
     names: Sequence[str]  # label names
-    seed: int = 0  # of dropout and noise in meta-training
+    seed: int = 0  # seed of dropout and noise in meta-training
     targets: TargetTokens | None = None  # for language models
     name_tokens: Sequence[np.ndarray] = ()  # token ids of the label names, for a model that reads texts
     reads_names: bool = True  # False: label names are not used as examples here, even by a method that reads them (algorithm.label_names)
-    raw: RawTexts | None = None  # in evaluation, for methods that bring their own tokenizer
+    raw: RawTexts | None = None  # in evaluation, for methods with their own tokenizer
 
     def without_queries(self) -> EncodedEpisode:
         """Return the support set only."""

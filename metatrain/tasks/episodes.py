@@ -1,6 +1,6 @@
 """Episodes: a support set and a query set drawn from one task, each a pure function of (seed, split, index).
 
-Nothing is drawn from a running stream, so a resumed run, another worker and another machine see the same
+There is no running random stream, so a resumed run, another worker and another machine see the same
 episodes without any sampler state.
 """
 
@@ -30,7 +30,7 @@ class Episode:
     support_labels: np.ndarray  # shape [way * shots]
     query: np.ndarray  # rows of the task, shape [queries]
     query_labels: np.ndarray  # shape [queries]
-    seed: int  # of whatever else is random in the episode
+    seed: int  # seed of all other randomness in the episode
 
     @property
     def way(self) -> int:
@@ -70,7 +70,7 @@ def draw(task: Task, settings: EpisodeConfig, rng: np.random.Generator) -> Episo
 
 
 def given_episode(texts: Sequence[str], answers: Sequence[str], support: int, score: str | None = None) -> Episode:
-    """An episode of examples that are given, not drawn: the first `support` of them are learned from, the others are queries.
+    """Return an episode of given examples: the first `support` of them are the support set, the others the queries.
 
     answers: names of labels, each of which a support example has; with a `score`, target texts. Classes are in the order of their
     names.
@@ -115,7 +115,7 @@ def training_episode(tasks: TaskDistribution, settings: EpisodeConfig, seed: int
 
 @functools.lru_cache(maxsize=2)
 def _mixture(tasks: tuple[Task, ...]) -> Task:
-    """All classes of all tasks as one task; a class is named TASK: LABEL."""
+    """Return all classes of all tasks as one task; a class is named TASK: LABEL."""
     offsets = np.cumsum([0] + [len(task.label_names) for task in tasks])
     return Task(
         "mixture",
@@ -128,12 +128,12 @@ def _mixture(tasks: tuple[Task, ...]) -> Task:
 
 
 def task_episode(task: Task, settings: EpisodeConfig, seed: int, split: str, index: int) -> Episode:
-    """Evaluation episode `index` of one task; it does not depend on which other tasks are evaluated."""
+    """Return evaluation episode `index` of one task; it does not depend on which other tasks are evaluated."""
     return draw(task, settings, np.random.default_rng([seed, SPLITS.index(split), zlib.crc32(task.name.encode()), index]))
 
 
 def check_tasks(tasks: Sequence[Task], settings: EpisodeConfig, split: str) -> None:
-    """Refuse, before any training, tasks from which these episodes cannot be drawn.
+    """Check before training that these episodes can be sampled from the tasks.
 
     Raises:
         UserError: there is no task, or one has too few classes or rows.

@@ -1,4 +1,4 @@
-"""Reading the rows of one file as texts and labels, and naming the line that is wrong with it."""
+"""Reading the rows of a file as texts and labels, with errors that name the line."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Table:
     labels: Sequence[str]  # or targets
     tasks: Sequence[str]
     score: str | None = None  # of text-to-text tasks
-    notes: tuple[str, ...] = ()  # what reading had to say
+    notes: tuple[str, ...] = ()  # remarks on reading
 
 
 def read_file(path: Path, columns: Columns, bad_rows: str = "refuse", task: str | None = None) -> Table:
@@ -74,7 +74,7 @@ def table_of(source: str, rows: Iterable[Row], columns: Columns, task: str, bad_
     texts, targets = TextStore(), TextStore()
     labels: list[str] = []
     tasks: list[str] = []
-    known: dict[str, str] = {}  # a name is held once, however often it occurs
+    known: dict[str, str] = {}  # intern names, which repeat
     task = clean_label(task)
     first_bad: tuple[int, str] | None = None
     num_bad = 0
@@ -103,13 +103,13 @@ def table_of(source: str, rows: Iterable[Row], columns: Columns, task: str, bad_
 
 
 def _checked(source: str, rows: Iterable[Row], columns: Columns, bad_rows: str) -> Iterator[Row]:
-    """Rows with the chosen columns, under the names that `columns` has for them; a row without a value in one of them is a `BadRow`.
+    """Yield rows with the chosen columns, under the names that `columns` has for them; a row without a value in one of them is a `BadRow`.
 
     Where bad rows are skipped, so is the row that may have the other half of a text which a line break has cut in two.
     """
     names: dict[str, str] | None = None
     before: Row | None = None  # yielded when the row after it is known
-    begins = ends = False  # whether a row begins, or ends, with a text
+    begins = ends = False  # True: a row begins, or ends, with a text
     cut_line: int | None = None
     for line, row in rows:
         if not isinstance(row, BadRow):
@@ -184,7 +184,7 @@ def line_of(path: Path, row: int) -> int:
 
 
 def rows_of(path: Path, notes: list[str]) -> Iterator[Row]:
-    """Rows of a file of any format; what reading has to say goes to `notes`."""
+    """Yield the rows of a file of any format; add remarks to `notes`."""
     kind = checked_format(path)
     if kind == ".parquet":
         return parquet_rows(path)

@@ -1,8 +1,8 @@
 """Self-supervised tasks from raw text: which word was masked here? (SMLMT, Bansal et al. 2020b)
 
 An episode has N words and, for each, sentences that contain it, with every occurrence masked; the label is the word. All words of
-a corpus together are one task with a class for each word, of which an episode draws a few. A word of any number of pieces becomes
-one mask, so that nothing of it shows. A sentence belongs to one word only, so no episode has it twice.
+a corpus together are one task with a class for each word, of which an episode draws a few. A word of any number of subword tokens becomes
+one mask, which hides its length. A sentence belongs to one word only, so no episode has it twice.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Task:
     label_names: tuple[str, ...]
     support_pool: np.ndarray
     query_pool: np.ndarray
-    way: int | None = None  # classes of an episode where the settings leave it open; None: all
+    way: int | None = None  # number of classes per episode if episode.way is null; None: all
     targets: Sequence[str] | None = None
     score: str | None = None  # of a text-to-text task: how an answer is compared with its target, by name
 
@@ -71,7 +71,7 @@ class Task:
 
     @functools.cached_property
     def near_keys(self) -> np.ndarray:
-        """As `keys`; rows of the same number have at least the same words."""
+        """As `keys`, for near-duplicates: rows with the same number have the same words."""
         return self.numbers(near_key)
 
     def numbers(self, key: Callable[[str, str | None], int]) -> np.ndarray:
@@ -80,11 +80,11 @@ class Task:
         return np.fromiter(map(key, self.texts, targets), dtype=np.uint64, count=len(self.texts))
 
     def without(self, keys: np.ndarray) -> Task:
-        """The same task without the rows that have these keys."""
+        """Return the task without the rows that have these keys."""
         return self.subset(~np.isin(self.keys, keys))
 
     def subset(self, keep: np.ndarray) -> Task:
-        """The same task with the rows alone for which `keep` (boolean, shape [rows]) is true."""
+        """Return the task with only the rows for which `keep` (boolean, shape [rows]) is true."""
         if keep.all():
             return self
         places = np.flatnonzero(keep)
@@ -100,14 +100,14 @@ class Task:
 
 @dataclass(frozen=True)
 class TaskDistribution:
-    """The meta-train, meta-validation and meta-test tasks of one run, and what loading them had to say."""
+    """The meta-train, meta-validation and meta-test tasks of one run, with notes from loading them."""
 
     name: str
     meta_train: tuple[Task, ...] = ()
     meta_validation: tuple[Task, ...] = ()
     meta_test: tuple[Task, ...] = ()
     notes: tuple[str, ...] = field(default=())
-    weights: tuple[float, ...] | None = None  # how often each meta-train task is drawn; they add up to 1; None: all as often
+    weights: tuple[float, ...] | None = None  # sampling probabilities of the meta-training tasks; None: uniform
 
     def training_texts(self) -> Iterator[str]:
         """Every text, target and label name of the meta-train tasks."""
@@ -134,5 +134,5 @@ class TaskDistribution:
         return digest.hexdigest()
 
     def split(self, name: str) -> tuple[Task, ...]:
-        """The tasks of `meta_train`, `meta_validation` or `meta_test`."""
+        """Return the tasks of `meta_train`, `meta_validation` or `meta_test`."""
         return {"meta_train": self.meta_train, "meta_validation": self.meta_validation, "meta_test": self.meta_test}[name]

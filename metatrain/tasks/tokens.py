@@ -24,7 +24,7 @@ from metatrain.tasks.texts import MASK, PAIR, is_image, path_of, plain
 _IMAGES = 2000  # that are kept in memory
 _LOOKED_AT = 200  # texts, to say how many are cut
 _MANY_CUT = 0.1  # of them, from which it is said
-_AT_A_TIME = 5000  # texts that are tokenised together
+_AT_A_TIME = 5000  # number of texts tokenised per call
 CACHE = "METATRAIN_CACHE"  # the folder of the cache; empty: there is none
 
 
@@ -37,7 +37,7 @@ class TokenTable:
 
     @classmethod
     def of(cls, tokenizer: Any, texts: Sequence[str], max_length: int) -> TokenTable:
-        """Texts tokenised and cut to `max_length` tokens."""
+        """Texts tokenised and truncated to `max_length` tokens."""
         parts = list(encoded(tokenizer, texts, max_length))
         lengths = np.array([length for _, part in parts for length in part], dtype=np.int64)
         ids = np.concatenate([np.zeros(0, dtype=np.int32), *(ids for ids, _ in parts)])
@@ -51,7 +51,7 @@ class TokenTable:
 def encoded(tokenizer: Any, texts: Sequence[str], max_length: int) -> Iterator[tuple[np.ndarray, list[int]]]:
     """(ids, length of each text), for some thousand texts at a time.
 
-    Masked words become the tokenizer's mask, or another special token. Of a pair that is too long, the longer text is cut.
+    Masked words become the tokenizer's mask, or another special token. The longer text of a pair that is too long is truncated.
 
     Raises:
         UserError: a word is masked or a text has no tokens, and the tokenizer has no special token that can stand for it.
@@ -72,7 +72,7 @@ def encoded(tokenizer: Any, texts: Sequence[str], max_length: int) -> Iterator[t
 
 
 def _nothing(tokenizer: Any) -> int | None:
-    """The special token that stands for a text of no tokens, of which no model can make anything; None: there is none."""
+    """Return the special token that replaces an empty text; None: there is none."""
     special = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id)
     return next((token for token in special if token is not None), None)
 
@@ -130,7 +130,7 @@ class Tokens:
         self._names: dict[str, np.ndarray] = {}
 
     def check(self, tasks: Iterable[Task]) -> None:
-        """Raises: UserError: a task is of images or of texts, and the model is not."""
+        """Raises: UserError: a task has images or texts that the model cannot read."""
         for task in tasks:
             if task.of_images and self._image is None:
                 raise UserError(f"task '{task.name}' has images, but the model reads texts; choose an image model (for example model=scratch_vit)")
@@ -178,7 +178,7 @@ class Tokens:
         return [self._image(path_of(text)) for text in texts]
 
     def names(self, names: Sequence[str]) -> list[np.ndarray]:
-        """Token ids of the names of labels, underscores read as spaces; none of a model that reads no texts."""
+        """Return the token ids of the label names, with spaces for underscores; none if the model reads no texts."""
         if self.tokenizer is None:
             return []
         new = [name for name in names if name not in self._names]
@@ -226,7 +226,7 @@ class _Cache:
         return cls(folder / "tokens", hashlib.sha256(json.dumps(described, sort_keys=True).encode()).digest())
 
     def read(self, name: str) -> TokenTable | None:
-        """A table whose ids stay on disk; None if it is not there or cannot be read."""
+        """Return a memory-mapped table; None if it does not exist or cannot be read."""
         try:
             offsets = np.load(self.folder / f"{name}.npy", allow_pickle=False)
             total = int(offsets[-1])
@@ -253,7 +253,7 @@ class _Cache:
 
     @contextmanager
     def _replaced(self, name: str) -> Iterator[IO[bytes]]:
-        """A file that takes its name's place when all of it is written, and is removed when it is not."""
+        """Write a file atomically; it is removed if writing fails."""
         with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as file:
             try:
                 yield file

@@ -1,4 +1,4 @@
-"""Rows to predict: of a file, of a pipe, or images. A row that cannot be read keeps its place, and says why."""
+"""Rows to predict, from a file, a pipe or images. An unreadable row keeps its place and carries its error."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from metatrain.tasks.labels import as_text, is_blank
 from metatrain.tasks.rows import NOT_UTF8, BadRow, decoded
 from metatrain.tasks.texts import PAIR, plain
 
-_CHUNK = 1 << 16  # most bytes of a pipe that are read at a time
+_CHUNK = 1 << 16  # maximum number of bytes read from a pipe at a time
 _PIPE = "standard input"
 
 
@@ -22,8 +22,8 @@ _PIPE = "standard input"
 class Unlabelled:
     """A row to predict."""
 
-    text: str  # as a model reads it; empty where it cannot be read
-    problem: str | None = None  # why it cannot be read, with its file and line
+    text: str  # model input; empty if the row cannot be read
+    problem: str | None = None  # reason why it cannot be read, with file and line
     fields: Mapping[str, Any] = field(default_factory=dict)  # the row as it is in the file
 
 
@@ -32,7 +32,7 @@ class Survey:
     """The rows of a file to predict."""
 
     fields: list[str]  # names of all its columns
-    notes: list[str]  # what reading had to say
+    notes: list[str]  # remarks on reading
     rows: int  # of all, readable or not
 
 
