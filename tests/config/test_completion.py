@@ -50,7 +50,7 @@ def test_options_are_proposed_where_a_command_takes_them_only(completions):
 
 
 def test_commands_of_their_own_words(completions):
-    assert completions("metatrain ls ") == ["experiments", "algorithms", "models", "tasks", "runs"]
+    assert completions("metatrain ls ") == ["experiments", "algorithms", "models", "tasks", "arms", "plugins", "runs"]
     assert completions("metatrain ls models ti") == ["tiny"]
     assert completions("metatrain init cross") == ["cross_lingual"]
     assert completions("metatrain explain oos") == ["oos_false_rejection_rate"]
