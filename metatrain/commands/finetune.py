@@ -196,7 +196,7 @@ def _adapt(learner: Learner, examples: Examples, none: float | None, display: Di
 
 
 def _read(data: DataConfig, strangers: bool, say: Callable[[str], None]) -> Examples:
-    """Read the files, and say what there is to say about them; where `strangers` are allowed, test rows of other labels are set aside."""
+    """Read the files and report remarks about them; with `strangers`, set test rows with other labels aside as out of scope."""
     import numpy as np
 
     from metatrain.checkpoints.adaptation import check_no_label_is_none

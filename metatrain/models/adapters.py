@@ -53,7 +53,7 @@ _LOST_BY_FOLDING = re.compile(r"\.lora_[AB]\.|\.ia3_l\.|\.base_layer\.|\.context
 class ContextEmbedding(nn.Module):
     """Word embeddings beside which every token has the same further inputs, the context, as in CAVIA (Zintgraf et al. 2019).
 
-    A linear map of the concatenation [embedding, context] is, up to one of the embedding alone, embedding + context_map context.
+    A linear map of the concatenation [embedding, context] equals embedding + context_map context, up to a linear map of the embedding.
     """
 
     def __init__(self, embedding: nn.Embedding, size: int):

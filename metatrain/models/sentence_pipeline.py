@@ -81,7 +81,7 @@ def _finder(name: str, revision: str | None) -> FindFile:
         return lambda file: folder / file if (folder / file).is_file() else None
 
     def of_hub(file: str) -> Path | None:
-        # A model that is not there, and a hub that cannot be reached, are reported where the model itself is loaded.
+        # A missing model and an unreachable hub are reported when the model itself is loaded.
         silent: dict[str, Any] = {f"_raise_exceptions_for_{what}": False for what in ("gated_repo", "missing_entries", "connection_errors")}
         try:
             found = cached_file(name, file, revision=revision, **silent)

@@ -40,7 +40,7 @@ def guess_columns(path: Path, given: Mapping[str, str]) -> Guess:
     values that come back.
 
     Raises:
-        UserError: the file cannot be read, a column that is given is not there, or none fits.
+        UserError: the file cannot be read, a given column is missing, or no column fits.
     """
     values = column_values(path)
     chosen, notes = {key: clean_label(name) for key, name in given.items()}, []

@@ -220,7 +220,7 @@ class _Suspects:
 
 
 def _names(header: list[str]) -> list[str]:
-    """The names of columns; one name alone may be several with another separator, and stays as it is."""
+    """Return the column names; a single name is left unchanged, since it may be several names with another separator."""
     return [clean_label(name) for name in header] if len(header) > 1 else header
 
 

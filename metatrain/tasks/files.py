@@ -66,7 +66,7 @@ def table_of(source: str, rows: Iterable[Row], columns: Columns, task: str, bad_
     """The chosen columns of rows as strings; `task` names the task where no column does.
 
     Args:
-        notes: what reading the rows has to say; looked at when all are read.
+        notes: remarks on reading the rows; complete when all rows are read.
 
     Raises:
         UserError: a column is missing, a row is bad, or there is none.
@@ -197,7 +197,7 @@ def find_columns(source: str, row: dict[str, Any], columns: Columns) -> dict[str
     """Names of the chosen columns in the file, by their names in `columns`; blanks around a name and invisible characters do not count.
 
     Raises:
-        UserError: a column is not there.
+        UserError: a column is missing.
     """
     found = {}
     for name in columns.names():

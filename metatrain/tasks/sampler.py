@@ -17,11 +17,11 @@ from metatrain.errors import UserError
 from metatrain.tasks.config import SamplingConfig
 from metatrain.tasks.task import TaskDistribution
 
-_REWARDS = 500  # the newest so many set the scale of a bandit's rewards
+_REWARDS = 500  # number of latest losses that set the scale of a bandit's rewards
 
 
 def check_sampling(config: SamplingConfig) -> None:
-    """Raises: UserError: a value makes no sense."""
+    """Raises: UserError: the rule is unknown or a value is out of range."""
     if config.by not in RULES:
         raise UserError(f"tasks.sampling.by={config.by} is unknown; choose one of {', '.join(RULES)}")
     if not 0 <= config.exploration <= 1 or not 0 <= config.decay < 1:

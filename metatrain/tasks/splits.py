@@ -119,7 +119,7 @@ def rows_of_tasks(table: Table) -> dict[str, np.ndarray]:
 
 
 def hold_out(config: TasksConfig, rows_of: dict[str, dict[str, np.ndarray]], seed: int, notes: list[str]) -> dict[str, SplitConfig]:
-    """The splits with a share of the tasks held out by chance, and a note that says which; as they are, if there are too few tasks."""
+    """Return the splits with a random fraction of the tasks held out, and add a note that lists them; unchanged if there are too few tasks."""
     names = sorted(set().union(*rows_of.values()))
     each = max(1, round(config.holdout * len(names))) if config.holdout else 0
     if not each or len(names) < 2 * each + 1:

@@ -56,7 +56,7 @@ def survey(path: Path, columns: Columns) -> Survey:
 
 
 def file_rows(path: Path, columns: Columns, notes: list[str]) -> Iterator[Unlabelled]:
-    """The rows of a file, as they are read; what reading has to say goes to `notes`.
+    """Yield the rows of a file as they are read; add remarks to `notes`.
 
     Raises:
         UserError: the file cannot be read, lacks a column, or has a row from which on none can be read.
