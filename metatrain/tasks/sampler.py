@@ -17,7 +17,7 @@ from metatrain.errors import UserError
 from metatrain.tasks.config import SamplingConfig
 from metatrain.tasks.task import TaskDistribution
 
-_REWARDS = 500  # number of latest losses that set the scale of a bandit's rewards
+_REWARDS = 500  # number of latest loss decreases that set the scale of a bandit's rewards
 
 
 def check_sampling(config: SamplingConfig) -> None:
