@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from metatrain.run.latest import announce
+from metatrain.run.latest import link_elsewhere, make_latest
 
 
 def test_everything_on_one_page(cli):
@@ -85,8 +85,10 @@ def test_a_run_that_a_process_has(cli, tiny_run, tmp_path, monkeypatch):
 
 def test_a_run_elsewhere_is_listed_where_it_was_started(cli, tiny_run, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
-    announce(tiny_run, "train", debug=False)
-    announce(tiny_run, "train", debug=False)
+    make_latest(tiny_run, "train")
+    link_elsewhere(tiny_run)
+    make_latest(tiny_run, "train")
+    link_elsewhere(tiny_run)
     assert cli("ls", "runs").out.count(f"{tiny_run} ") == 1
 
 

@@ -40,7 +40,7 @@ def wait_for_training(run: Path, process) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("by", [pytest.param("curriculum", marks=pytest.mark.slow), pytest.param("hardness", marks=pytest.mark.slow), "bandit"])
+@pytest.mark.parametrize("by", [pytest.param("curriculum", marks=pytest.mark.nightly), pytest.param("hardness", marks=pytest.mark.nightly), "bandit"])
 def test_a_sampler_goes_on_where_it_was(cli, by):
     changed = [*SHORT, f"tasks.sampling.by={by}", "tasks.sampling.strength=3", "outer.schedule=constant", "outer.lr=1e-3"]
     assert cli("train", *changed, "hydra.run.dir=whole").code == 0
@@ -61,7 +61,7 @@ def test_a_sampler_goes_on_where_it_was(cli, by):
     assert drawn[0] != [record["tasks"] for line in Path("fixed/metrics.jsonl").read_text().splitlines() if "tasks" in (record := json.loads(line))]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_kills_change_nothing(uninterrupted, tmp_path):
     """Of the command as it is started by users; many more, of forked ones, are in tests/faults/test_kills.py."""
     rng = random.Random(20)

