@@ -5,7 +5,7 @@ A setting names an entry point of an installed package, never a module.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from typing import Any
@@ -59,6 +59,20 @@ def load(group: str, name: str) -> Any | None:
         return found[0].load()
     except (ImportError, AttributeError) as error:
         raise UserError(f"{name} of {group} ({found[0].value}) cannot be imported: {error}") from error
+
+
+def find(group: str, name: str, built_in: Mapping[str, Any], unknown: str, others: Iterable[str] = ()) -> Any:
+    """Return the component `name`: one of `built_in`, or what a package announces in `group`.
+
+    unknown: beginning of the message if there is none; the names to choose from follow, with `others` after those of `built_in`.
+
+    Raises:
+        UserError: there is none, or `load` raises it.
+    """
+    found = built_in.get(name) or load(group, name)
+    if found is None:
+        raise UserError(f"{unknown} {', '.join((*built_in, *others, *names(group)))}")
+    return found
 
 
 def _package(entry: EntryPoint) -> str:

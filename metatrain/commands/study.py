@@ -150,8 +150,8 @@ def _results(study: StudyConfig, runs: Sequence[PlannedRun]) -> Results:
         if (file := RunDirectory(run.path).results).exists():
             by_name.setdefault(run.name, []).append((run.seed, json.loads(file.read_text(encoding="utf-8"))))
     trainings = {name: Trainings(*map(tuple, zip(*found))) for name, found in by_name.items()}
-    settings = {f"{name}/{variant}": settings for name, run in study.runs.items() for variant, settings in run.variants.items()}
-    return Results(trainings, {name: settings.get(name, name) for name in study.names()})
+    headings = {full: settings if run.variants else full for name, run in study.runs.items() for full, settings in study.variants_of(name).items()}
+    return Results(trainings, headings)
 
 
 def _write(path: Path, tables: dict[str, tuple[TableConfig, list[MarkdownTable]]], display: Display) -> None:

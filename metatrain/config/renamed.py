@@ -74,10 +74,10 @@ _OVERRIDE = re.compile(r"([+~]*)([^=]*)(.*)", re.DOTALL)
 def _in_sources(value: str) -> tuple[str, str | None]:
     """Translate the names in a dictionary of Hydra's grammar, {NAME: {path: ..., pictures: true}} or {path: ..., pictures: true}."""
     found = None
-    for key in ("pictures", "label_words"):
-        old = f"tasks.sources.NAME.{key}"
-        value, number = re.subn(rf"([{{,]\s*){key}(\s*:)", rf"\g<1>{current_key(old).rpartition('.')[2]}\2", value)
-        found = old if number else found
+    for old, new in RENAMED.items():
+        if old.startswith("tasks.sources.*."):
+            value, number = re.subn(rf"([{{,]\s*){old.rpartition('.')[2]}(\s*:)", rf"\g<1>{new.rpartition('.')[2]}\2", value)
+            found = old.replace("*", "NAME") if number else found
     return value, found
 
 

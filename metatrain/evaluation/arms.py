@@ -289,22 +289,14 @@ def names_of_arms() -> tuple[str, ...]:
     return (*ROWS, *plugins.names(plugins.ARMS))
 
 
-def find_row(name: str) -> ArmRow | None:
-    """The row of an arm, from this package or a plug-in; None: there is no such arm."""
-    found: ArmRow | None = ROWS.get(name) or plugins.load(plugins.ARMS, name)
-    return found
-
-
 def row_of(name: str) -> ArmRow:
     """Return the row of an arm.
 
     Raises:
         UserError: there is no such arm.
     """
-    row = find_row(name)
-    if row is None:
-        raise UserError(f"evaluation.arms: no arm {name!r}; choose from {', '.join(names_of_arms())}")
-    return row
+    found: ArmRow = plugins.find(plugins.ARMS, name, ROWS, f"evaluation.arms: no arm {name!r}; choose from")
+    return found
 
 
 def make_arms(names: Sequence[str], learners: Learners) -> dict[str, Arm]:
@@ -317,5 +309,5 @@ def make_arms(names: Sequence[str], learners: Learners) -> dict[str, Arm]:
 
 def is_diagnostic(name: str) -> bool:
     """Return True if an arm is a diagnostic of what the meta-trained model uses, and no method of its own."""
-    row = find_row(name)
+    row: ArmRow | None = ROWS.get(name) or plugins.load(plugins.ARMS, name)  # results of an earlier run may have an arm that is not installed
     return row is not None and row.is_diagnostic

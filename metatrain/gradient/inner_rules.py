@@ -202,9 +202,7 @@ def make_inner_rule(config: InnerConfig) -> InnerRule:
     Raises:
         UserError: a rate or number of steps is out of range, or the rule is unknown.
     """
-    make = RULES.get(config.rule) or plugins.load(plugins.INNER_RULES, config.rule)
-    if make is None:
-        raise UserError(f"inner.rule={config.rule} is unknown; choose one of {', '.join((*RULES, *plugins.names(plugins.INNER_RULES)))}")
+    make = plugins.find(plugins.INNER_RULES, config.rule, RULES, f"inner.rule={config.rule} is unknown; choose one of")
     for key, value in (("inner.lr", config.lr), ("inner.head_lr", config.head_lr)):
         if value is not None and not 0 <= value < float("inf"):
             raise UserError(f"{key}={value} must be a finite number, zero or more")

@@ -81,9 +81,7 @@ def mode_of(name: str) -> Mode:
     Raises:
         UserError: there is no such meta-gradient.
     """
-    found: Mode | None = MODES.get(name) or plugins.load(plugins.MODES, name)
-    if found is None:
-        raise UserError(f"algorithm.meta_gradient={name} is unknown; choose one of {', '.join((*MODES, *plugins.names(plugins.MODES)))}")
+    found: Mode = plugins.find(plugins.MODES, name, MODES, f"algorithm.meta_gradient={name} is unknown; choose one of")
     return found
 
 

@@ -53,9 +53,7 @@ def row_of(choice: str) -> AdaptedRow:
     Raises:
         UserError: there is no such choice.
     """
-    found: AdaptedRow | None = ROWS.get(choice) or plugins.load(plugins.ADAPTED, choice)
-    if found is None:
-        raise UserError(f"algorithm.adapt={choice} is unknown; choose one of {', '.join((*ROWS, *plugins.names(plugins.ADAPTED)))}")
+    found: AdaptedRow = plugins.find(plugins.ADAPTED, choice, ROWS, f"algorithm.adapt={choice} is unknown; choose one of")
     return found
 
 

@@ -202,10 +202,9 @@ def make_head(name: str, scale: float, labels: Sequence[str] = ()) -> HeadRule:
     """
     if scale <= 0:
         raise UserError(f"algorithm.head_scale={scale} must be positive")
-    make = RULES.get(name) or plugins.load(plugins.HEADS, name)
-    if make is None:
-        raise UserError(f"algorithm.head={name} is unknown; choose one of {', '.join((*RULES, *LANGUAGE_MODELS, *plugins.names(plugins.HEADS)))}")
-    return make(scale, labels)
+    make = plugins.find(plugins.HEADS, name, RULES, f"algorithm.head={name} is unknown; choose one of", LANGUAGE_MODELS)
+    made: HeadRule = make(scale, labels)
+    return made
 
 
 # How each is made from `algorithm.head_scale` and the names of the training tasks' labels.

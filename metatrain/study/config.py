@@ -72,9 +72,13 @@ class StudyConfig:
     runs: dict[str, RunConfig] = field(default_factory=dict)
     tables: dict[str, TableConfig] = field(default_factory=dict)
 
+    def variants_of(self, run: str) -> dict[str, str]:
+        """Return the further settings of each variant of a run, by its full name; of a run without variants, none under its own name."""
+        return {f"{run}/{variant}": settings for variant, settings in self.runs[run].variants.items()} or {run: ""}
+
     def names_of(self, run: str) -> list[str]:
         """Return the names of a run's variants, or its own."""
-        return [f"{run}/{variant}" for variant in self.runs[run].variants] or [run]
+        return list(self.variants_of(run))
 
     def names(self) -> Iterator[str]:
         """Yield the names of all runs, a variant as RUN/VARIANT."""

@@ -48,8 +48,7 @@ def planned(study: StudyConfig, name: str, more: Sequence[str]) -> list[PlannedR
     """
     found: dict[str, list[PlannedRun]] = {}
     for run_name, run in study.runs.items():
-        for each, settings in {run_name: ""}.items() if not run.variants else run.variants.items():
-            full = f"{run_name}/{each}" if run.variants else run_name
+        for full, settings in study.variants_of(run_name).items():
             found[full] = [_planned(study, name, full, run, settings, seed, more, found) for seed in (study.seeds if run.seeds is None else run.seeds)]
     return [run for runs in found.values() for run in runs]
 

@@ -131,9 +131,7 @@ def generator_of(name: str) -> Generator:
     Raises:
         UserError: there is no such kind.
     """
-    found: Generator | None = GENERATORS.get(name) or plugins.load(plugins.SELF_SUPERVISED, name)
-    if found is None:
-        raise UserError(f"tasks.self_supervised: no kind {name!r}; choose from {', '.join((*GENERATORS, *plugins.names(plugins.SELF_SUPERVISED)))}")
+    found: Generator = plugins.find(plugins.SELF_SUPERVISED, name, GENERATORS, f"tasks.self_supervised: no kind {name!r}; choose from")
     return found
 
 
