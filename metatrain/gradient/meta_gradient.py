@@ -47,6 +47,8 @@ class Mode:
 
     products: Products = None  # second derivatives of an inner step whose graph is not stored; None: they are omitted
     has_recursion: bool = True  # goes back through the inner steps
+    uses_query_gradient: bool = True  # False: phi_0 - phi_K takes the place of the gradient of Q, and theta gets no direct terms
+    solves_implicitly: bool = False  # takes phi_K for the minimum of the inner objective: solves for v_0 by conjugate gradients
     is_second_order: bool = False  # needs twice differentiable operations
     differentiates_gradient: bool = False  # a second backward pass goes through the graph of a gradient
     stores_graphs: bool = False  # stores the graphs of inner steps while memory allows
@@ -55,6 +57,11 @@ class Mode:
     needs_proximal: bool = False
     copies: int = 4  # of the adapted parameters, beside the trajectory: the gradient in phi, a direction, products
     walked: float = WALKED
+
+    @property
+    def differentiates_adaptation(self) -> bool:
+        """Whether what acts only on the support loss gets a gradient: through second derivatives, or through the minimum."""
+        return self.products is not None or self.solves_implicitly
 
 
 MODES = {
@@ -65,13 +72,14 @@ MODES = {
     "first_order": Mode(separates_episodes=True),
     "implicit": Mode(
         has_recursion=False,
+        solves_implicitly=True,
         is_second_order=True,
         differentiates_gradient=True,
         needs_steps="assumes that the inner loop reaches a minimum",
         needs_proximal=True,
         copies=8,
     ),
-    "reptile": Mode(has_recursion=False, separates_episodes=True, needs_steps="needs inner steps"),
+    "reptile": Mode(has_recursion=False, uses_query_gradient=False, separates_episodes=True, needs_steps="needs inner steps"),
 }
 
 
@@ -161,14 +169,14 @@ def meta_gradient(episode: EpisodeLosses, theta: Mapping[str, Tensor], rule: Inn
     support_losses = tuple(tape.step(recursion, with_graph=k >= steps - graphs)[1] for k in range(steps))
 
     residual = damping = None
-    if method.mode == "reptile":
+    if not mode.uses_query_gradient:
         with torch.no_grad():
             query_loss = torch.stack(list(episode.query_parts(tape.phi, detached(fixed)))).sum()
         cotangent = {name: start[name].detach() - value for name, value in tape.phi.items()}
     else:
         weights = [0.0] * (steps - 1) + [1.0] if method.weights is None else list(method.weights)
         query_loss, cotangent = _query_gradient(episode, tape.phi, fixed, weights[-1] if weights else 1.0)
-        if method.mode == "implicit":
+        if mode.solves_implicitly:
             cotangent, residual, damping = _solve(episode, tape.phi, fixed, cotangent, method)
         elif recursion:
             for k in reversed(range(steps)):

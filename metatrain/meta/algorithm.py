@@ -5,7 +5,7 @@ from __future__ import annotations
 from metatrain.errors import UserError
 from metatrain.gradient.config import InnerConfig
 from metatrain.gradient.inner_rules import make_inner_rule
-from metatrain.gradient.meta_gradient import check_method
+from metatrain.gradient.meta_gradient import check_method, mode_of
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.contrastive import check_contrastive
 from metatrain.meta.noise import check_noise
@@ -44,9 +44,9 @@ def check_algorithm(algorithm: AlgorithmConfig, inner: InnerConfig, model: Model
         _check_language(algorithm, inner)
     else:
         _check_head(algorithm, inner, model)
-    if adapted.starts_at_zero and algorithm.meta_gradient == "reptile":
+    if adapted.starts_at_zero and not mode_of(algorithm.meta_gradient).uses_query_gradient:
         raise UserError(
-            f"algorithm.meta_gradient=reptile trains the initial adapted parameters, but those of algorithm.adapt={algorithm.adapt} "
+            f"algorithm.meta_gradient={algorithm.meta_gradient} trains the initial adapted parameters, but those of algorithm.adapt={algorithm.adapt} "
             "always start at zero; change one of the two"
         )
     if algorithm.train == "adapted" and not adapted.model_adapts and not head.learns:

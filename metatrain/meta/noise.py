@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metatrain.errors import UserError
+from metatrain.gradient.meta_gradient import mode_of
 from metatrain.gradient.parameters import Parameters
 from metatrain.meta.config import AlgorithmConfig
 
@@ -33,9 +34,12 @@ def check_noise(algorithm: AlgorithmConfig) -> None:
         raise UserError(f"algorithm.dropout_in={algorithm.dropout_in} is unknown; choose one of {', '.join(_DROPOUT_IN)}")
     if not 0 <= algorithm.information_penalty < math.inf:
         raise UserError(f"algorithm.information_penalty={algorithm.information_penalty} must be a finite number, zero or more")
-    if algorithm.meta_gradient == "reptile" and algorithm.information_penalty:
-        raise UserError("algorithm.information_penalty is a term of the query loss, which algorithm.meta_gradient=reptile does not use; choose another")
-    if algorithm.meta_gradient in ("reptile", "first_order") and algorithm.meta_dropout:
+    mode = mode_of(algorithm.meta_gradient)
+    if algorithm.information_penalty and not mode.uses_query_gradient:
+        raise UserError(
+            f"algorithm.information_penalty is a term of the query loss, which algorithm.meta_gradient={algorithm.meta_gradient} does not use; choose another"
+        )
+    if algorithm.meta_dropout and not mode.differentiates_adaptation:
         raise UserError(
             f"algorithm.meta_dropout is learned through adaptation, which algorithm.meta_gradient={algorithm.meta_gradient} does not differentiate; "
             "choose algorithm.meta_gradient=exact"

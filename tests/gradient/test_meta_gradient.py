@@ -355,9 +355,21 @@ def test_losses_before_and_after():
     assert found.support_losses[0] == pytest.approx(float((w - a) @ A @ (w - a) / 2), abs=1e-12)
 
 
-@pytest.mark.parametrize("mode", [mode for mode in MODES if mode not in ("implicit", "reptile")])
+@pytest.mark.parametrize("mode", [name for name, row in MODES.items() if row.needs_steps is None])
 def test_no_inner_step_gives_the_query_gradient(mode):
     close(meta_gradient(Quadratic(), {"w": w}, rule(), 0, Method(mode)).gradient["w"], B @ (w - b), 1e-12)
+
+
+@pytest.mark.parametrize(("name", "proximal"), [("implicit", 1.0), ("reptile", 0.0)])
+def test_a_mode_is_what_its_row_says_whatever_its_name(monkeypatch, name, proximal):
+    monkeypatch.setitem(MODES, "another", MODES[name])
+    found, expected = (meta_gradient(Quadratic(), {"w": w}, rule(), STEPS, Method(mode, proximal)) for mode in ("another", name))
+    assert found.residual == expected.residual
+    assert torch.equal(found.gradient["w"], expected.gradient["w"])
+
+
+def test_modes_that_differentiate_adaptation():
+    assert {name for name, row in MODES.items() if not row.differentiates_adaptation} == {"first_order", "reptile"}
 
 
 def test_adapt_yields_the_whole_trajectory():
