@@ -21,6 +21,7 @@ from metatrain.models.language_loading import load_language_model
 from metatrain.models.language_model import LanguageModel
 from metatrain.models.pretrained import check_remote_code
 from metatrain.paths import local_path
+from metatrain.tasks.episodes import fixed_way
 
 BUILT_IN = ("minilm", "tiny")  # names of models that come with metatrain
 
@@ -29,7 +30,7 @@ def make_learner(model: Encoder | ImageEncoder | LanguageModel, recipe: Recipe) 
     """Return the learner of a recipe for a loaded model."""
     if isinstance(model, LanguageModel):
         return LanguageLearner(model, recipe.algorithm, recipe.inner)
-    return EncoderLearner(model, recipe.algorithm, recipe.inner, recipe.episode.way, recipe.labels)
+    return EncoderLearner(model, recipe.algorithm, recipe.inner, fixed_way(recipe.episode), recipe.labels)
 
 
 def build_learner(

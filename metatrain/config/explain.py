@@ -23,6 +23,7 @@ _GROUP_IS_NO_NAME = "Config group override must be"
 _NOT_A_SETTING = "is not a subclass of"
 _LIST_OR_GROUP = "Cannot merge DictConfig with ListConfig"  # whichever of the two was given
 _NOT_A_LIST = "is not a ListConfig"
+_NUMBER_OR_RANGE = ("Union[int, str]", "Union[str, int]")  # the type, in either order, of episode.way, episode.shots and evaluation.way
 _PART_OF_AN_ENTRY = "dict is not a subclass of SourceConfig"
 _NOT_A_NAME = re.compile(r"LexerNoViableAltException: (.*)")
 _NOT_AN_OVERRIDE = ("mismatched input", "no viable alternative", "token recognition", "extraneous input", "missing EQUAL")
@@ -69,6 +70,8 @@ def explain(error: Exception, command: str = "", folders: Sequence[Path] = ()) -
             group = parent._get_node(key.rpartition(".")[2]) if isinstance(parent, DictConfig) else None
             names = [str(name) for name in group] if isinstance(group, DictConfig) and not group._is_none() else []
             return _group_takes_no_value(key, names)
+        if key and any(each in message for each in _NUMBER_OR_RANGE):
+            return f"{key} must be a whole number, or a range such as 2..10"
         named = re.search(r"Key '([^']+)' (?:is )?not in", message)
         if named:
             return _unknown_key(key or named[1], cause)

@@ -28,7 +28,7 @@ class EvaluationConfig:
     episodes: int = 50  # number of episodes per meta-test task and number of shots
     # Numbers of support examples per class; the arms are compared once for each. `arms` in results.json: scores at the first number.
     shots: list[int] = field(default_factory=lambda: [5])
-    way: int | None = None  # classes per episode; null: the same as in training (episode.way)
+    way: int | str | None = None  # classes per episode: a number or a range, as in episode.way; null: the same as in training (episode.way)
     queries: int | None = 50  # query examples per class, fewer if a class has fewer; null: every row that is not in the support set
     # Arms to compare, such as [meta_trained,logistic_regression]. The meta-trained model: meta_trained, full_finetune_of_trained (full
     # finetuning of its encoder). The same encoder before meta-training: no_meta_training (the same method; fits the head if that does),

@@ -22,6 +22,7 @@ from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.encoded_episode import EncodedEpisode, encode_episode, raw_texts
 from metatrain.tasks.episodes import Episode, check_tasks, task_episode
 from metatrain.tasks.label_names import unread_note
+from metatrain.tasks.ranges import read_range
 from metatrain.tasks.task import Task
 from metatrain.tasks.tokens import Tokens
 
@@ -162,10 +163,10 @@ def check_evaluation(config: EvaluationConfig, tasks: Sequence[Task], episode: E
         raise UserError(f"evaluation.seed={config.seed} must be between 0 and {2**32 - 1}, or null")
     if config.episodes < 1:
         raise UserError(f"evaluation.episodes={config.episodes} must be 1 or more")
-    for key, least in (("way", 2), ("queries", 1)):
-        value = getattr(config, key)
-        if value is not None and value < least:
-            raise UserError(f"evaluation.{key}={value} must be {least} or more, or null")
+    if config.way is not None:
+        read_range("evaluation.way", config.way, least=2)
+    if config.queries is not None and config.queries < 1:
+        raise UserError(f"evaluation.queries={config.queries} must be 1 or more, or null")
     if not config.shots or min(config.shots) < 1:
         raise UserError(f"evaluation.shots={list(config.shots)} must be a list of numbers, each 1 or more")
     for shots in config.shots:

@@ -57,7 +57,9 @@ class LinearHead:
 
     def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
         if way is None:
-            raise UserError("algorithm.head=linear learns one row per class: choose algorithm.head=zero or prototype, or set episode.way in metatrain train")
+            raise UserError(
+                "algorithm.head=linear learns one row per class: choose algorithm.head=zero or prototype, or set episode.way to one number in metatrain train"
+            )
         return {"weight": torch.randn(way, hidden) * 0.02, "bias": torch.zeros(way)}
 
     def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor, labels: Tensor, names: Sequence[str]) -> Head:

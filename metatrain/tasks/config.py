@@ -128,8 +128,11 @@ class TasksConfig(SourceConfig):
 class EpisodeConfig:
     """Sampling of episodes (config group `episode`)."""
 
-    way: int | None = None  # number of classes per episode; null: all classes of the task
-    shots: int = 5  # support examples per class
+    # Number of classes per episode: a number; a range such as 2..10, drawn per episode (at most the classes of the task); ..6 for at most 6
+    # (tasks with fewer classes are used whole); null: all classes of the task.
+    way: int | str | None = None
+    # Support examples per class: a number; a range such as 1..16, drawn per episode; ..16 for at most 16. Ranges leave one query in each class.
+    shots: int | str = 5
     queries: int | None = 5  # query examples per class, fewer if a class has fewer; null: every row that is not in the support set
     permute_labels: bool = True  # shuffle the class order in each episode, so that labels have to be learned from the support set
     # Fraction of training episodes whose classes are drawn from all training tasks together, from 0 to 1; reduces overfitting to the tasks.

@@ -15,6 +15,7 @@ import numpy as np
 
 from metatrain.errors import UserError
 from metatrain.tasks.config import EpisodeConfig
+from metatrain.tasks.ranges import Range, read_range
 from metatrain.tasks.task import Task, TaskDistribution
 
 SPLITS = ("meta_train", "meta_validation", "meta_test")
@@ -43,19 +44,20 @@ def draw(task: Task, settings: EpisodeConfig, rng: np.random.Generator) -> Episo
     Raises:
         UserError: the task has too few classes, or a class too few rows, for the settings.
     """
-    way = way_of(task, settings)
+    way = _draw_way(task, settings, rng)
     if way > len(task.label_names):
-        raise UserError(f"episode.way={way}, but task '{task.name}' has {len(task.label_names)} classes; lower episode.way or leave it null")
+        raise UserError(f"episode.way={settings.way}, but task '{task.name}' has {len(task.label_names)} classes; lower episode.way or leave it null")
     classes = rng.permutation(len(task.label_names))[:way]
     if not settings.permute_labels:
         classes = np.sort(classes)
+    shots = _draw_shots(task, classes, settings, rng)
     support, query = [], []
     for label in classes:
         pool = task.support_rows[label]
         # Fewer rows in one class is an error; the same check for all classes runs before training (check_tasks).
-        if len(pool) < settings.shots:
-            raise UserError(_too_few(task, int(label), len(pool), settings))
-        chosen = rng.choice(pool, settings.shots, replace=False)
+        if len(pool) < shots:
+            raise UserError(_too_few(task, int(label), len(pool), shots))
+        chosen = rng.choice(pool, shots, replace=False)
         support.append(chosen)
         query.append(_others(task.query_rows[label], chosen, settings.queries, rng))
     return Episode(
@@ -93,9 +95,52 @@ def _others(rows: np.ndarray, chosen: np.ndarray, queries: int | None, rng: np.r
     return rows[drawn + np.searchsorted(places - np.arange(len(places)), drawn, side="right")]
 
 
-def way_of(task: Task, settings: EpisodeConfig) -> int:
-    """Return the number of classes per episode of this task; 1 for a text-to-text task."""
-    return 1 if task.targets is not None else settings.way or task.way or len(task.label_names)
+def most_way(task: Task, settings: EpisodeConfig) -> int:
+    """Return the largest number of classes in an episode of this task; 1 for a text-to-text task."""
+    if task.targets is not None:
+        return 1
+    if settings.way is None:
+        return task.way or len(task.label_names)
+    way = way_range(settings)
+    return way.most if way.is_exact else min(way.most, len(task.label_names))
+
+
+def fixed_way(settings: EpisodeConfig) -> int | None:
+    """Return the number of classes that all episodes have, or None if it varies."""
+    way = None if settings.way is None else way_range(settings)
+    return way.most if way is not None and way.is_exact else None
+
+
+def way_range(settings: EpisodeConfig) -> Range:
+    """Return the numbers of classes that `episode.way` allows, which is not null here."""
+    assert settings.way is not None  # the callers have looked
+    return read_range("episode.way", settings.way, least=2)
+
+
+def shots_range(settings: EpisodeConfig) -> Range:
+    """Return the numbers of support examples per class that `episode.shots` allows."""
+    return read_range("episode.shots", settings.shots, least=1)
+
+
+def _draw_way(task: Task, settings: EpisodeConfig, rng: np.random.Generator) -> int:
+    """Draw the number of classes of one episode; a single number in the settings draws nothing from `rng`."""
+    if task.targets is not None or settings.way is None:
+        return most_way(task, settings)
+    return way_range(settings).pick(len(task.label_names), rng)
+
+
+def _draw_shots(task: Task, classes: np.ndarray, settings: EpisodeConfig, rng: np.random.Generator) -> int:
+    """Draw the number of support examples per class of one episode; with a range, each class keeps a row for a query."""
+    shots = shots_range(settings)
+    if shots.is_exact:
+        return shots.most
+    return shots.pick(min(min(len(task.support_rows[label]), _number_of_rows(task, label) - 1) for label in classes), rng)
+
+
+def _number_of_rows(task: Task, label: int) -> int:
+    """Return the number of rows of a class that may be drawn for either set."""
+    support = task.support_rows[label]
+    return len(support if task.query_rows is task.support_rows else np.union1d(support, task.query_rows[label]))
 
 
 def training_episode(tasks: TaskDistribution, settings: EpisodeConfig, seed: int, index: int) -> Episode:
@@ -109,7 +154,7 @@ def training_episode(tasks: TaskDistribution, settings: EpisodeConfig, seed: int
     task = tasks.meta_train[rng.integers(number) if tasks.weights is None else rng.choice(number, p=tasks.weights)]
     if settings.cross_task_fraction and rng.random() < settings.cross_task_fraction and task.targets is None:
         labelled = tuple(each for each in tasks.meta_train if each.is_labelled)
-        return draw(_mixture(labelled), replace(settings, way=way_of(task, settings)), rng)
+        return draw(_mixture(labelled), replace(settings, way=_draw_way(task, settings, rng)), rng)
     return draw(task, settings, rng)
 
 
@@ -142,24 +187,27 @@ def check_tasks(tasks: Sequence[Task], settings: EpisodeConfig, split: str) -> N
         raise UserError(f"tasks.{split} has no task; set tasks.{split}.tasks or tasks.{split}.files")
     if not 0 <= settings.cross_task_fraction <= 1:
         raise UserError(f"episode.cross_task_fraction={settings.cross_task_fraction} must be between 0 and 1")
-    for key, least in (("way", 2), ("shots", 1), ("queries", 1)):
-        value = getattr(settings, key)
-        if value is not None and value < least:
-            raise UserError(f"episode.{key}={value} must be {least} or more")
+    if settings.queries is not None and settings.queries < 1:
+        raise UserError(f"episode.queries={settings.queries} must be 1 or more")
+    way = None if settings.way is None else way_range(settings)
+    fewest = shots_range(settings).least or 1
     for task in tasks:
-        if len(task.label_names) < 2 and task.targets is None:
+        classes = len(task.label_names)
+        if classes < 2 and task.targets is None:
             raise UserError(f"task '{task.name}' of tasks.{split} has only one class ({task.label_names[0]!r}); a task needs two or more")
-        if settings.way is not None and settings.way > len(task.label_names) and task.targets is None:
-            raise UserError(f"episode.way={settings.way}, but task '{task.name}' of tasks.{split} has {len(task.label_names)} classes")
-        for label in range(len(task.label_names)):
-            support = task.support_rows[label]
-            every = support if task.query_rows is task.support_rows else np.union1d(support, task.query_rows[label])
-            if len(every) <= settings.shots:
-                raise UserError(_too_few(task, label, len(every), settings))
-            if len(support) < settings.shots:
-                raise UserError(_too_few(task, label, len(support), settings, " for support sets"))
+        if way is not None and (way.least or 2) > classes and task.targets is None:
+            raise UserError(
+                f"episode.way={settings.way}, but task '{task.name}' of tasks.{split} has {classes} classes; "
+                f"write episode.way=..{way.most} for at most {way.most} classes"
+            )
+        for label in range(classes):
+            rows, support = _number_of_rows(task, label), len(task.support_rows[label])
+            if rows <= fewest:
+                raise UserError(_too_few(task, label, rows, fewest))
+            if support < fewest:
+                raise UserError(_too_few(task, label, support, fewest, " for support sets"))
 
 
-def _too_few(task: Task, label: int, rows: int, settings: EpisodeConfig, use: str = "") -> str:
+def _too_few(task: Task, label: int, rows: int, shots: int, use: str = "") -> str:
     found = f"task '{task.name}' has {rows} rows of class {task.label_names[label]!r}{use}"
-    return f"{found}; {settings.shots} shots and a query need more: lower the shots, or add rows"
+    return f"{found}; {shots} shots and a query need more: lower the shots, or add rows"

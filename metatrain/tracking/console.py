@@ -258,6 +258,8 @@ def way_name(protocol: Mapping[str, Any]) -> str:
     way = protocol.get("way")
     if way is None:
         return "all-way (all classes of a task)"
+    if isinstance(way, str):  # a range: 2..6 is drawn per episode, ..6 is as many as a task has and at most 6
+        return f"up to {way.removeprefix('..')}-way" if way.startswith("..") else f"{way}-way"
     most = max(protocol.get("classes", {}).values(), default=way)
     return f"{way}-way" if most <= way else f"{way}-way (of up to {most} classes)"
 

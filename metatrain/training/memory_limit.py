@@ -22,7 +22,7 @@ from metatrain.run.hardware import free_memory, give_back, is_out_of_memory
 from metatrain.run.ranks import Ranks
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.encoded_episode import EncodedEpisode
-from metatrain.tasks.episodes import way_of
+from metatrain.tasks.episodes import most_way, shots_range
 from metatrain.tasks.task import Task
 
 _LIBRARIES = 1.3e9  # what a process on a CPU takes beside tensors once it is at work: libraries, kernels, heap that is in pieces
@@ -37,7 +37,7 @@ def largest_episode(episode: EpisodeConfig, way: int, rows: int, text: int, read
     `reads_support`: each query is read after the whole support set.
     """
     queries = rows if episode.queries is None else min(rows, episode.queries)
-    support = way * episode.shots * text
+    support = way * shots_range(episode).most * text
     query = text + (support if reads_support else 0)
     return Largest(query, support, way * queries * query)
 
@@ -48,7 +48,7 @@ def fit_memory(config: TrainConfig, learner: Learner, tasks: Sequence[Task], dev
     Raises:
         UserError: `hardware.max_memory` is too small.
     """
-    way = max(way_of(task, config.episode) for task in tasks)
+    way = max(most_way(task, config.episode) for task in tasks)
     rows = max(int(np.bincount(task.labels).max()) for task in tasks)
     largest = largest_episode(config.episode, way, rows, learner.model.max_length, learner.functional.reads_support)
     return fit_training(config.hardware, learner, largest, device, ranks.local_size, math.ceil(config.outer.meta_batch / ranks.size))

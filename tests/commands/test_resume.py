@@ -61,6 +61,27 @@ def test_a_sampler_goes_on_where_it_was(cli, by):
     assert drawn[0] != [record["tasks"] for line in Path("fixed/metrics.jsonl").read_text().splitlines() if "tasks" in (record := json.loads(line))]
 
 
+@pytest.mark.slow
+def test_ranges_of_ways_and_shots_go_on_with_the_same_episodes(cli):
+    """A run that stopped, a resumed run and several processes take the same episodes, whose sizes differ."""
+    changed = [
+        *SHORT,
+        "tasks=sentiment",
+        "episode.way=2..4",
+        "episode.shots=1..3",
+        "outer.schedule=constant",
+        "outer.steps=4",
+        "evaluation.arms=[]",
+        "validation.every=0",
+    ]
+    assert cli("train", *changed, "hydra.run.dir=whole").code == 0
+    assert cli("train", *changed, "hydra.run.dir=early", "outer.steps=2").code == 0
+    assert cli("resume", "early", "outer.steps=4").code == 0
+    assert contents(Path("whole"))["model/model.safetensors"] == contents(Path("early"))["model/model.safetensors"]
+    assert cli("train", *changed, "hydra.run.dir=shared", "hardware.processes=2").code == 0
+    assert contents(Path("whole"))["model/model.safetensors"] == contents(Path("shared"))["model/model.safetensors"]
+
+
 @pytest.mark.nightly
 def test_kills_change_nothing(uninterrupted, tmp_path):
     """Of the command as it is started by users; many more, of forked ones, are in tests/faults/test_kills.py."""
