@@ -109,6 +109,9 @@ class TasksConfig(SourceConfig):
     meta_train: SplitConfig = field(default_factory=lambda: SplitConfig(tasks=["*"]))
     meta_validation: SplitConfig = field(default_factory=SplitConfig)
     meta_test: SplitConfig = field(default_factory=SplitConfig)
+    # Leave one file out: with K, file K is meta-test (counted from 0, in alphabetical order), the next one (after the last, the first) is
+    # meta-validation, and all others are meta-train. null: the splits as stated above.
+    fold: int | None = None
     holdout: float = 0.2  # fraction of tasks held out for each of meta-validation and meta-test, if neither names any
     # Texts shared by meta-training and meta-test tasks: refuse | drop | drop_queries | keep. refuse stops with an error, drop removes them from
     # training, drop_queries removes only those that can be test queries (training sees the test classes, and only their support examples), keep

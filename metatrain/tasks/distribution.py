@@ -22,7 +22,7 @@ from metatrain.tasks.near_duplicates import near_duplicates
 from metatrain.tasks.rows import stem
 from metatrain.tasks.self_supervised import generator_of, settings_of
 from metatrain.tasks.sources import make_source
-from metatrain.tasks.splits import CLAIM_ORDER, Part, claim, few, hold_out, rows_of_tasks, with_labels
+from metatrain.tasks.splits import CLAIM_ORDER, Part, claim, few, hold_out, leave_one_file_out, rows_of_tasks, with_labels
 from metatrain.tasks.task import Task, TaskDistribution
 from metatrain.tasks.texts import Chained, sample, subset
 
@@ -44,10 +44,12 @@ def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = CLAIM_ORD
         raise UserError(f"tasks.holdout={config.holdout} must be at least 0 and below 0.5")
     if not -10 <= config.size_power <= 10:
         raise UserError(f"tasks.size_power={config.size_power} must be between -10 and 10; 0 draws all tasks as often, 1 in proportion to their size")
-    chosen = {name: with_labels(getattr(config, name), config.path, name) for name in CLAIM_ORDER}
     source = make_source(config, config.sources)
     lists = {str(getattr(config, name).labels_from).partition(":")[0] for name in CLAIM_ORDER}
     files = [file for file in source.files() if file not in lists]
+    if config.fold is not None:
+        config = leave_one_file_out(config, config.fold, files)
+    chosen = {name: with_labels(getattr(config, name), config.path, name) for name in CLAIM_ORDER}
     tables = {file: source.read(file) for file in _wanted_files(config, files, splits)}
     if len(splits) == len(CLAIM_ORDER) or len(tables) == len(files):
         _check_label_descriptions(config, tables)  # otherwise, the rows with a label may be in a file of another split

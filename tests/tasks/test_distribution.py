@@ -70,6 +70,28 @@ def test_without_named_splits_tasks_are_held_out_by_chance_and_said_so(one_file)
     assert all(names(load_tasks(config, seed, hold_out_seed=0)) == split for seed in range(1, 9))  # so that seeds of training are tested alike
 
 
+def test_a_fold_leaves_one_file_out_and_validates_on_the_next(folder):
+    files = sorted(path.name for path in folder.iterdir() if path.suffix)
+    for fold, test in enumerate(files):
+        found = names(load_tasks(files_config(folder, fold=fold), 0))
+        validation = files[(fold + 1) % len(files)]
+        in_file = {file: names(load_tasks(files_config(folder, meta_test=SplitConfig(files=[file], tasks=["*"])), 0))["meta_test"] for file in files}
+        assert found["meta_test"] == in_file[test] and found["meta_validation"] == in_file[validation]
+        assert found["meta_train"] == sorted(task for file in files if file not in (test, validation) for task in in_file[file])
+        only_test = load_tasks(files_config(folder, fold=fold), 0, splits=("meta_test",))
+        assert names(only_test)["meta_test"] == in_file[test]
+
+
+def test_folds_that_cannot_be(folder, one_file):
+    files = len([path for path in folder.iterdir() if path.suffix])
+    with pytest.raises(UserError, match=f"tasks.fold={files} must be from 0 to {files - 1}: one of 0 "):
+        load_tasks(files_config(folder, fold=files), 0)
+    with pytest.raises(UserError, match="tasks.fold=0 needs three files or more"):
+        load_tasks(TasksConfig(path=str(one_file), task="area", fold=0), 0)
+    with pytest.raises(UserError, match="tasks.meta_test names files or tasks of its own; set tasks.fold=null"):
+        load_tasks(files_config(folder, fold=0, meta_test=SplitConfig(tasks=["books"])), 0)
+
+
 def test_support_rows_from_one_file_and_queries_from_another(tmp_path):
     data = tmp_path / "data"
     data.mkdir()

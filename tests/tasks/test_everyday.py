@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from metatrain.config.compose import composed
+from metatrain.config.schema import TrainConfig
 from metatrain.errors import UserError
 from metatrain.tasks.config import SplitConfig, TasksConfig
 from metatrain.tasks.distribution import load_tasks
@@ -99,6 +101,28 @@ def test_the_packaged_splits_share_no_task_and_no_label_set():
     assert [len(tasks.meta_train), len(tasks.meta_validation), len(tasks.meta_test)] == [
         sum(len({row["task"] for row in FAMILIES[name]}) for name in names) for names in (("sentiment", "intents"), ("topics",), ("tone",))
     ]
+
+
+@pytest.mark.parametrize("fold", range(6))
+def test_the_distribution_everyday_tests_on_one_family_and_validates_on_the_next(fold):
+    families = sorted(FAMILIES)
+    tasks = load_tasks(composed("train", ["tasks=everyday", f"tasks.fold={fold}"], TrainConfig).tasks, 0)
+    of_family = {name: {row["task"] for row in rows} for name, rows in FAMILIES.items()}
+    assert {task.name for task in tasks.meta_test} == of_family[families[fold]]
+    assert {task.name for task in tasks.meta_validation} == of_family[families[(fold + 1) % 6]]
+    assert len(tasks.meta_train) == len(TASKS) - len(tasks.meta_test) - len(tasks.meta_validation)
+
+
+def test_without_a_fold_all_families_train():
+    tasks = load_tasks(composed("train", ["tasks=everyday", "tasks.fold=null"], TrainConfig).tasks, 0)
+    assert len(tasks.meta_train) == len(TASKS) and not tasks.meta_validation and not tasks.meta_test
+
+
+def test_the_distribution_sentiment_tests_on_label_sets_that_training_has_not_seen():
+    tasks = load_tasks(composed("train", ["tasks=sentiment"], TrainConfig).tasks, 0)
+    assert len(tasks.meta_test) >= 12 and len(tasks.meta_validation) == 5
+    seen = {frozenset(task.label_names) for task in tasks.meta_train}
+    assert not seen & {frozenset(task.label_names) for task in tasks.meta_test}
 
 
 def test_a_collection_that_does_not_exist_is_named():
