@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from metatrain.commands.prediction_files import Predicted
     from metatrain.models.export import Classifier
+    from metatrain.models.finetuned import Decision
     from metatrain.models.generation import TextGenerator
     from metatrain.tasks.files import Columns
     from metatrain.tasks.unlabelled import Unlabelled
@@ -31,12 +32,14 @@ USAGE = """\
 usage: metatrain predict model=DIR|latest text="..."|data=FILE|data=- [output=FILE]
 
 Predict labels with a model from `metatrain finetune`, for a text, a file of texts, standard input (one text per line), an image or a folder of
-images. Every row gets a prediction; a row that cannot be read gets an empty one and the reason. output=FILE.csv (.tsv, .parquet) has the columns
-of the input, then label, probability and reason (predicted_label, ... if the input has that column); any other output is JSON lines.
+images. Every row gets a prediction; a row that cannot be read gets an empty one and the reason. output=FILE.csv (.tsv, .xlsx, .parquet, .jsonl)
+has the columns of the input, then label, probability and reason (predicted_label, ... if the input has that column). Files of any length are
+read and written in constant memory.
 
 examples:
   metatrain predict model=latest text="The strap broke on the first day."
   metatrain predict model=latest data=texts.csv output=labels.csv
+  metatrain predict model=latest data=texts.csv output=labels.jsonl top=2 threshold=0.6
   metatrain predict model=latest data=- < texts.txt
 """
 SHOWN = (
@@ -46,6 +49,8 @@ SHOWN = (
     "column",
     "pair",
     "output",
+    "top",
+    "threshold",
     "hardware.device",
 )
 
@@ -59,9 +64,9 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
     """Print a line per label for a text, or the answer; a JSON line per text for a file or a pipe."""
     from metatrain.commands.prediction_files import output_for, write_predictions
     from metatrain.errors import UserError
-    from metatrain.models.export import Classifier, read_facts
+    from metatrain.models.export import read_facts
+    from metatrain.models.finetuned import load_finetuned
     from metatrain.models.folders import model_folder
-    from metatrain.models.generation import TASK, TextGenerator
     from metatrain.paths import local_path
     from metatrain.run import hardware
     from metatrain.run.directory import RunDirectory
@@ -75,6 +80,7 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
         raise UserError(f"output={config.output} is for data=FILE; the prediction for text=... is printed, leave output out")
     if config.text is not None and has_lone_surrogate(config.text):
         raise UserError(f"text={ascii(config.text)} is not valid UTF-8, or has half a character (a lone surrogate)")
+    _check_choice(config.top, config.threshold)
     name = config.model.path
     folder = model_folder(RunDirectory.find(name, "finetune").path if name == "latest" else local_path(name))
     columns = read_facts(folder).get("columns", {})
@@ -83,25 +89,35 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
         raise UserError(f"pair={pair}: this model reads pairs of texts, but a single text was given; put pairs in a file with the columns {column} and {pair}")
     source = _source(config.data, Columns(column, pair=pair))
     read = [*source.files, *(each for each in folder.glob("**/*") if each.is_file())]
-    output = None if config.output is None else output_for(config.output, read)
+    output = None if config.output is None else output_for(config.output, read, source.rows)
     device, _, _ = hardware.apply(config.hardware)
-    model = TextGenerator(folder, device) if (folder / TASK).is_file() else Classifier(folder, device)
+    predictor = Predictor(load_finetuned(folder, device), config.top, config.threshold)
     if config.text is not None:
-        print(_shown(model, [plain(config.text)]))
+        print(predictor.shown(plain(config.text)))
         return
     unread = Unread()
     with Display(quiet=config.data == _PIPE or (output is None and sys.stdout.isatty()), stderr=True) as display:
         display.start("predicting", source.rows, brief=True)
-        predictions = unread.counted(_all_predicted(model, source.parts, lambda rows: display.advance(by=rows)))
+        predictions = unread.counted(predictor.all_predicted(source.parts, lambda rows: display.advance(by=rows)))
         if output is None:
             for each in predictions:
-                print(each.line, end="", flush=config.data == _PIPE)  # whose other end may wait for the answer
+                print(each.line(source.fields), end="", flush=config.data == _PIPE)  # whose other end may wait for the answer
         else:
             number = write_predictions(output, source.fields, source.table, predictions)
     if output is not None:
         print(f"{number} predictions: {output}")
-    if unread.number:
-        print(f"warning: {unread.number} of {unread.rows} rows cannot be read and have no prediction; the first: {unread.first}", file=sys.stderr)
+    for note in unread.notes(config.threshold):
+        print(note, file=sys.stderr)
+
+
+def _check_choice(top: int | None, threshold: float | None) -> None:
+    """Raises: UserError: one of the settings is out of its range."""
+    from metatrain.errors import UserError
+
+    if top is not None and top < 1:
+        raise UserError(f"top={top} must be 1 or more")
+    if threshold is not None and not 0 < threshold <= 1:
+        raise UserError(f"threshold={threshold} must be above 0 and at most 1; it is compared with the probability of the label")
 
 
 @dataclass(frozen=True)
@@ -140,33 +156,28 @@ def _source(data: str | None, columns: Columns) -> Source:
 
 @dataclass
 class Unread:
-    """Rows without a prediction."""
+    """Rows without a label."""
 
     rows: int = 0  # with and without
-    number: int = 0
+    number: int = 0  # that cannot be read
     first: str = ""
+    unsure: int = 0  # with a probability below the threshold
 
     def counted(self, predictions: Iterable[Predicted]) -> Iterator[Predicted]:
         """The same, counted as they pass."""
         for each in predictions:
             self.rows += 1
+            self.unsure += each.doubt is not None
             if each.row.problem is not None:
                 self.number, self.first = self.number + 1, self.first or each.row.problem
             yield each
 
-
-def _shown(model: Classifier | TextGenerator, texts: Sequence[str]) -> str:
-    """The labels of the one text, the most probable first, or the answer to it."""
-    from metatrain.models.export import NONE, is_none
-
-    if model.labels is None:
-        return model.answers(texts)[0]
-    scores = model.scores(texts)
-    ranked = sorted(zip(scores[0].softmax(0).tolist(), model.labels), reverse=True)
-    if is_none(scores, model.threshold):  # and no probability of a label, which could be taken for its own
-        value, label = ranked[0]
-        return f"{NONE}\n(the most likely label is {label}, with probability {value:.4f} among the labels)"
-    return "\n".join(f"{label}\t{value:.4f}" for value, label in ranked)
+    def notes(self, threshold: float | None) -> Iterator[str]:
+        """Yield a line for each reason."""
+        if self.number:
+            yield f"warning: {self.number} of {self.rows} rows cannot be read and have no prediction; the first: {self.first}"
+        if self.unsure:
+            yield f"{self.unsure} of {self.rows} rows have no label: the highest probability is below threshold={threshold}"
 
 
 def _parts(rows: Iterable[Unlabelled]) -> Iterator[list[Unlabelled]]:
@@ -175,65 +186,107 @@ def _parts(rows: Iterable[Unlabelled]) -> Iterator[list[Unlabelled]]:
         yield part
 
 
-def _all_predicted(model: Classifier | TextGenerator, parts: Iterable[Sequence[Unlabelled]], on_progress: Callable[[int], None]) -> Iterator[Predicted]:
-    for part in parts:
-        yield from _predicted(model, part)
-        on_progress(len(part))
+class Predictor:
+    """A finetuned model, and how its predictions are presented."""
 
+    def __init__(self, model: Classifier | TextGenerator, top: int | None = None, threshold: float | None = None):
+        """top: number of labels per row, None: one, and all for a single text; threshold: below this probability, a text has no label.
 
-def _predicted(model: Classifier | TextGenerator, rows: Sequence[Unlabelled]) -> Iterator[Predicted]:
-    """Predictions for rows, in order.
+        Raises:
+            UserError: the model has fewer labels than `top`, or none at all.
+        """
+        from metatrain.errors import UserError
 
-    Raises:
-        UserError: the model can read none of them.
-    """
-    from metatrain.commands.prediction_files import Predicted
+        if model.labels is None and (top is not None or threshold is not None):
+            raise UserError("this model writes texts, which have no probability; leave out top and threshold, which are for classifiers")
+        if model.labels is not None and top is not None and top > len(model.labels):
+            raise UserError(f"top={top}: the model has {len(model.labels)} labels: {', '.join(model.labels)}")
+        self.model, self.top, self.threshold = model, top, threshold
 
-    no_answer = {"answer": None} if model.labels is None else {"label": None, "probability": None}
-    rows, answers = _answered(model, rows)
-    left = iter(answers)
-    for row in rows:
-        yield Predicted(row, no_answer if row.problem is not None else next(left))
+    def shown(self, text: str) -> str:
+        """The labels of a text, the most probable first, or the answer to it."""
+        from metatrain.models.finetuned import decisions
 
+        if self.model.labels is None:
+            return self.model.answers([text])[0]
+        (found,) = decisions(self.model, [text], self.top or len(self.model.labels), self.threshold)
+        label, value = found.ranked[0]
+        if found.out_of_scope:  # and no probability of a label, which could be taken for its own
+            return f"{found.label}\n(the most likely label is {label}, with probability {value:.4f} among the labels)"
+        if found.unsure:
+            return f"no label: {self._doubt(found)}"
+        return "\n".join(f"{label}\t{value:.4f}" for label, value in found.ranked)
 
-def _answered(model: Classifier | TextGenerator, rows: Sequence[Unlabelled]) -> tuple[Sequence[Unlabelled], list[dict[str, Any]]]:
-    """The rows, those that the model cannot read with their problem (an image file that is none, say), and answers for the others."""
-    from metatrain.errors import UserError
+    def all_predicted(self, parts: Iterable[Sequence[Unlabelled]], on_progress: Callable[[int], None]) -> Iterator[Predicted]:
+        """Yield the predictions for rows, in order.
 
-    texts = [row.text for row in rows if row.problem is None]
-    if not texts:
-        return rows, []
-    try:
-        return rows, _answers(model, texts)
-    except UserError as error:
-        if len(texts) == 1:
-            raise
-        first = error
-    found, answers = [], []
-    for row in rows:
+        Raises:
+            UserError: the model can read none of the rows of a part.
+        """
+        for part in parts:
+            yield from self._predicted(part)
+            on_progress(len(part))
+
+    def _predicted(self, rows: Sequence[Unlabelled]) -> Iterator[Predicted]:
+        from metatrain.commands.prediction_files import Predicted
+
+        rows, answers = self._answered(rows)
+        left = iter(answers)
+        for row in rows:
+            yield Predicted(row, self._no_answer()) if row.problem is not None else Predicted(row, *next(left))
+
+    def _answered(self, rows: Sequence[Unlabelled]) -> tuple[Sequence[Unlabelled], list[tuple[dict[str, Any], str | None]]]:
+        """The rows, those that the model cannot read with their problem (an image file that is none, say), and answers for the others."""
+        from metatrain.errors import UserError
+
+        texts = [row.text for row in rows if row.problem is None]
+        if not texts:
+            return rows, []
         try:
-            answers += [] if row.problem is not None else _answers(model, [row.text])
+            return rows, self._answers(texts)
         except UserError as error:
-            row = replace(row, problem=str(error))
-        found.append(row)
-    if not answers:
-        raise first
-    return found, answers
+            if len(texts) == 1:
+                raise
+            first = error
+        found, answers = [], []
+        for row in rows:
+            try:
+                answers += [] if row.problem is not None else self._answers([row.text])
+            except UserError as error:
+                row = replace(row, problem=str(error))
+            found.append(row)
+        if not answers:
+            raise first
+        return found, answers
 
+    def _answers(self, texts: Sequence[str]) -> list[tuple[dict[str, Any], str | None]]:
+        """Return the predictions for texts, as columns of the output, and why there is no label, if there is none.
 
-def _answers(model: Classifier | TextGenerator, texts: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the predictions for texts, as columns of the output.
+        Raises:
+            UserError: it cannot read one of them.
+        """
+        from metatrain.models.finetuned import decisions
 
-    Raises:
-        UserError: it cannot read one of them.
-    """
-    from metatrain.models.export import NONE, is_none
+        if self.model.labels is None:
+            return [({"answer": answer}, None) for answer in self.model.answers(texts)]
+        found = decisions(self.model, texts, self.top or 1, self.threshold)
+        return [(self._columns(each), self._doubt(each) if each.unsure else None) for each in found]
 
-    if model.labels is None:
-        return [{"answer": answer} for answer in model.answers(texts)]
-    scores = model.scores(texts)
-    best = scores.softmax(1).max(1)
-    return [
-        {"label": NONE, "probability": None} if unlike else {"label": model.labels[one], "probability": round(value, 6)}
-        for unlike, one, value in zip(is_none(scores, model.threshold).tolist(), best.indices.tolist(), best.values.tolist())
-    ]
+    def _columns(self, found: Decision) -> dict[str, Any]:
+        if found.out_of_scope:  # the probabilities are among the labels
+            return {**self._no_answer(), "label": found.label}
+        best, *others = [(label, round(probability, 6)) for label, probability in found.ranked]
+        columns = {"label": found.label, "probability": best[1]}
+        for place, (label, probability) in enumerate(others, start=2):
+            columns |= {f"label_{place}": label, f"probability_{place}": probability}
+        return columns
+
+    def _no_answer(self) -> dict[str, Any]:
+        if self.model.labels is None:
+            return {"answer": None}
+        further = [f"{name}_{place}" for place in range(2, (self.top or 1) + 1) for name in ("label", "probability")]
+        return dict.fromkeys(["label", "probability", *further])
+
+    def _doubt(self, found: Decision) -> str:
+        label, probability = found.ranked[0]
+        return f"below threshold={self.threshold}: the most likely label is {label}, with probability {probability:.4f}"

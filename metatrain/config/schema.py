@@ -158,9 +158,13 @@ class PredictConfig:
     data: str | None = None  # file to label: csv, tsv, jsonl, parquet, an image or a folder of images; -: standard input, one text per line
     column: str | None = None  # column of `data` with the text; null: as in finetune
     pair: str | None = None  # column of `data` with the second text, for a model of text pairs; null: as in finetune
-    # File for the predictions of `data`: .csv, .tsv and .parquet also have the columns of the input, other names are JSON lines; null:
-    # standard output.
+    # File for the predictions of `data`, with the columns of the input: .csv, .tsv, .xlsx (extra xlsx) or .parquet, other names are JSON lines;
+    # null: JSON lines on standard output.
     output: str | None = None
+    top: int | None = None  # number of labels per row, the most probable first (label, label_2, ...); null: one, and all labels for `text`
+    # A text whose highest probability is below this value gets no label, and the most likely one is named in `reason`; from 0 to 1; null: every
+    # text gets a label.
+    threshold: float | None = None
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
 
 

@@ -36,7 +36,7 @@ from metatrain.models.sentence_pipeline import TRANSFORMER, read_linear, read_pi
 from metatrain.tasks.tokens import Tokens
 
 RECIPE, _LEARNED = "adaptation.json", "adaptation.safetensors"
-_FINETUNED, _HEAD = "finetuned.json", "head.safetensors"
+FINETUNED, _HEAD = "finetuned.json", "head.safetensors"
 NONE = "none_of_these"
 _SEQUENCE_CLASSIFIERS = {"bert": "classifier"}  # architectures whose classifier is pooler, then one linear layer
 
@@ -147,7 +147,7 @@ def save_finetuned(
         kind = save_classifier(folder, model, adapted["head.weight"], adapted["head.bias"], labels)
         facts["encoding"] = encoding_of(model)
     if facts:
-        _write_json(folder / _FINETUNED, {"format": 1, **facts})
+        _write_json(folder / FINETUNED, {"format": 1, **facts})
     return kind
 
 
@@ -156,7 +156,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
 
     Raises: UserError: it cannot be read.
     """
-    path = folder / _FINETUNED
+    path = folder / FINETUNED
     return _read_object(path) if path.is_file() else {}
 
 

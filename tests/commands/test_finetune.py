@@ -182,7 +182,7 @@ def test_a_program_that_waits_for_each_answer_gets_it(finetuned):
 def test_predictions_are_those_of_the_model_that_was_tested(cli, finetuned, tmp_path):
     """The accuracy reported by finetune, computed again from predict's answers."""
     found = cli("predict", f"model={finetuned}", "data=test.csv")
-    labels = [json.loads(line)["label"] for line in found.out.splitlines()]
+    labels = [json.loads(line)["predicted_label"] for line in found.out.splitlines()]
     accuracy = sum(one == other for one, other in zip(labels, ["good", "bad"])) / 2
     assert accuracy == json.loads((finetuned / "results.json").read_text())["test"]["accuracy"]
 
@@ -299,8 +299,8 @@ def test_none_of_these_is_set_by_the_examples_and_kept_with_the_model(cli, tmp_p
         kept["none_of_these"]["highest_score_below"] = threshold
         (tmp_path / "tuned" / "model" / "finetuned.json").write_text(json.dumps(kept))
         lines = [json.loads(line) for line in cli("predict", "model=tuned", "data=test.jsonl").out.splitlines()]
-        assert {line["label"] for line in lines} <= label
-        assert all((line["probability"] is None) == (line["label"] == "none_of_these") for line in lines)  # which is of a label
+        assert {line["predicted_label"] for line in lines} <= label
+        assert all((line["probability"] is None) == (line["predicted_label"] == "none_of_these") for line in lines)  # which is of a label
     first, second = cli("predict", "model=tuned", "text=a good tool").out.splitlines()
     assert first == "none_of_these" and "most likely label is" in second
     # Without it, labels that training does not have are a mistake.

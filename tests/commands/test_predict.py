@@ -5,15 +5,22 @@ import gzip
 import io
 import json
 import os
+import weakref
+from types import SimpleNamespace
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
 
+from metatrain.commands.predict import Predictor, _parts
+from metatrain.commands.prediction_files import output_for, write_predictions
+from metatrain.errors import UserError
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 from metatrain.models.export import save_finetuned
+from metatrain.tasks.files import Columns
+from metatrain.tasks.unlabelled import Unlabelled, file_rows
 
 ROWS = [("1", "it broke", "x"), ("2", "", "y"), ("3", "works, well", "z")]
 
@@ -23,7 +30,7 @@ def model(tmp_path) -> str:
     """A classifier that was not trained."""
     torch.manual_seed(0)
     encoder, _ = load_encoder(ModelConfig(name="tiny", max_length=32), second_order=False)
-    head = {"head.weight": torch.randn(2, encoder.hidden_size), "head.bias": torch.zeros(2)}
+    head = {"head.weight": torch.randn(2, encoder.hidden_size) / 20, "head.bias": torch.zeros(2)}
     (tmp_path / "m").mkdir()
     save_finetuned(tmp_path / "m", encoder, head, ["bad", "good"], columns={"text": "text"})
     return "model=m"
@@ -40,26 +47,32 @@ def test_a_row_that_cannot_be_read_has_an_empty_prediction_and_a_reason(cli, mod
     found = cli("predict", model, table)
     rows = [json.loads(line) for line in found.out.splitlines()]
     assert found.code == 0 and [row["text"] for row in rows] == ["it broke", "", "works, well"]
-    assert rows[1] == {"text": "", "label": None, "probability": None, "reason": "in.csv:3: field 'text' is empty"}
-    assert rows[0].keys() == rows[2].keys() == {"text", "label", "probability"}
+    no_label = {"predicted_label": None, "probability": None, "reason": "in.csv:3: field 'text' is empty"}
+    assert rows[1] == {"id": "2", "text": "", "label": "y", **no_label}
+    assert rows[0].keys() == rows[2].keys() == {"id", "text", "label", "predicted_label", "probability"}
     assert "warning: 1 of 3 rows cannot be read and have no prediction; the first: in.csv:3: field 'text' is empty" in found.err
 
 
-@pytest.mark.parametrize("name", ["out.csv", "out.tsv", "out.csv.gz", "out.parquet"])
+@pytest.mark.parametrize("name", ["out.csv", "out.tsv", "out.csv.gz", "out.parquet", "out.xlsx", "out.jsonl"])
 def test_the_ending_of_output_decides_its_format_and_tables_have_the_columns_of_the_input(cli, model, table, tmp_path, name):
     answers = [json.loads(line) for line in cli("predict", model, table).out.splitlines()]
     found = cli("predict", model, table, f"output={name}")
     assert found.code == 0 and f"3 predictions: {name}" in found.out, found.err
     rows = read(tmp_path / name)
-    assert list(rows[0]) == ["id", "text", "label", "predicted_label", "probability", "reason"]
+    assert list(rows[1]) == ["id", "text", "label", "predicted_label", "probability", "reason"]
     for row, given, answer in zip(rows, ROWS, answers, strict=True):
-        assert (row["id"], row["text"], row["label"]) == given
-        assert (row["predicted_label"] or None) == answer["label"]
+        assert (row["id"], row["text"] or "", row["label"]) == given
+        assert (row["predicted_label"] or None) == answer["predicted_label"]
         assert (float(row["probability"]) if row["probability"] else None) == answer["probability"]
     assert "field 'text' is empty" in rows[1]["reason"]
 
 
 def read(path) -> list[dict]:
+    if path.suffix == ".jsonl":
+        return list(map(json.loads, path.read_text().splitlines()))
+    if path.suffix == ".xlsx":
+        header, *rows = pytest.importorskip("openpyxl").load_workbook(path).active.iter_rows(values_only=True)
+        return [dict(zip(header, row)) for row in rows]
     if path.suffix == ".parquet":
         return pyarrow.parquet.read_table(path).to_pylist()
     content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
@@ -109,7 +122,6 @@ def test_the_file_behind_a_pipe_is_not_replaced(cli, model, table, tmp_path, mon
 
 
 def test_an_image_that_cannot_be_read_leaves_the_others_their_predictions(cli, model, table, monkeypatch):
-    from metatrain.errors import UserError
     from metatrain.models.export import Classifier
 
     scores = Classifier.scores
@@ -124,7 +136,7 @@ def test_an_image_that_cannot_be_read_leaves_the_others_their_predictions(cli, m
     assert [row.get("reason") for row in rows] == [None, "in.csv:3: field 'text' is empty", "cannot be read as an image"]
 
 
-@pytest.mark.parametrize(("settings", "why"), [(["data=in.csv", "output=x.xlsx"], "written as .csv"), (["text=it broke", "output=x.csv"], "is for data=FILE")])
+@pytest.mark.parametrize(("settings", "why"), [(["data=in.csv", "output=x.ods"], "written as .csv"), (["text=it broke", "output=x.csv"], "is for data=FILE")])
 def test_an_output_that_would_not_be_what_it_says(cli, model, table, tmp_path, settings, why):
     found = cli("predict", model, *settings)
     assert found.code == 2 and why in found.err
@@ -136,3 +148,80 @@ def test_values_of_several_parts_keep_their_numbers(cli, model, tmp_path):
     (tmp_path / "in.jsonl").write_text(f'{{"text": "it broke", "more": {kept}}}\n')
     assert cli("predict", model, "data=in.jsonl", "output=out.csv").code == 0
     assert next(csv.DictReader((tmp_path / "out.csv").open()))["more"] == kept
+
+
+def test_the_most_probable_labels(cli, model, table, tmp_path):
+    full = cli("predict", model, "text=it broke").out.split()
+    assert cli("predict", model, "text=it broke", "top=1").out.split() == full[:2]
+    assert cli("predict", model, table, "output=out.csv", "top=2").code == 0
+    first, second, _ = read(tmp_path / "out.csv")
+    assert list(first)[3:] == ["predicted_label", "probability", "label_2", "probability_2", "reason"]
+    assert [first["predicted_label"], first["label_2"]] == full[::2]
+    assert float(first["probability"]) + float(first["probability_2"]) == pytest.approx(1, abs=1e-5)
+    assert second["label_2"] == second["probability_2"] == ""
+
+
+def test_a_probability_below_the_threshold_is_no_label(cli, model, table):
+    sure = float(cli("predict", model, "text=it broke").out.split()[1])
+    found = cli("predict", model, table, f"threshold={sure + 1e-4}")
+    first = json.loads(found.out.splitlines()[0])
+    assert first["predicted_label"] is None and first["probability"] == pytest.approx(sure, abs=1e-4)
+    assert first["reason"].startswith("below threshold=") and f"with probability {sure:.4f}" in first["reason"]
+    assert "rows have no label: the highest probability is below threshold=" in found.err
+    assert cli("predict", model, "text=it broke", f"threshold={sure + 1e-4}").out.startswith("no label: below threshold=")
+    assert cli("predict", model, "text=it broke", f"threshold={sure - 1e-4}").out.split()[1] == f"{sure:.4f}"
+
+
+@pytest.mark.parametrize(
+    ("setting", "why"), [("top=0", "top=0 must be 1 or more"), ("top=3", "top=3: the model has 2 labels: bad, good"), ("threshold=1.5", "at most 1")]
+)
+def test_choices_that_cannot_be(cli, model, table, setting, why):
+    found = cli("predict", model, table, setting, "output=out.csv")
+    assert found.code == 2 and why in found.err and len(found.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.jsonl", "out.parquet", "out.xlsx"])
+@pytest.mark.parametrize("given", ["csv", "parquet"])
+def test_files_are_read_and_written_in_constant_memory(tmp_path, monkeypatch, name, given):
+    """Rows that exist at a time are counted: never more than some parts of the file, whose length does not matter."""
+    pytest.importorskip("openpyxl")
+    monkeypatch.setattr("metatrain.commands.prediction_files._ROW_GROUP", 500)
+    path, total = tmp_path / f"in.{given}", 6000
+    columns = {"id": [str(number) for number in range(total)], "text": ["a text"] * total}
+    if given == "csv":
+        path.write_text("id,text\n" + "".join(f"{number},a text\n" for number in columns["id"]))
+    else:
+        pyarrow.parquet.write_table(pyarrow.table(columns), path, row_group_size=1000)
+    model = SimpleNamespace(labels=["a", "b"], threshold=None, scores=lambda texts: torch.zeros(len(texts), 2))
+    alive, most = weakref.WeakSet(), 0
+
+    def watched(rows):
+        nonlocal most
+        for row in rows:
+            alive.add(row)
+            most = max(most, len(alive))
+            yield row
+
+    rows = watched(file_rows(path, Columns("text"), []))
+    monkeypatch.setattr(Unlabelled, "__hash__", object.__hash__)
+    assert write_predictions(tmp_path / name, ["id", "text"], path, Predictor(model).all_predicted(_parts(rows), lambda number: None)) == total
+    assert most <= 2000
+    assert [row["id"] for row in read(tmp_path / name)] == columns["id"]
+
+
+def test_a_text_that_looks_like_a_formula_is_a_text_in_a_workbook(cli, model, tmp_path):
+    openpyxl = pytest.importorskip("openpyxl")
+    (tmp_path / "in.csv").write_text('id,text\n=1+1,=HYPERLINK(""x"")\n'.replace('""', "'"))
+    assert cli("predict", model, "data=in.csv", "output=out.xlsx").code == 0
+    cells = list(openpyxl.load_workbook(tmp_path / "out.xlsx").active.iter_rows())[1]
+    assert [cell.data_type for cell in cells[:4]] == ["s", "s", "s", "n"]
+
+
+def test_a_workbook_has_limits(cli, model, tmp_path):
+    pytest.importorskip("openpyxl")
+    (tmp_path / "in.csv").write_text("text\n" + "long " * 8000 + "\n")
+    found = cli("predict", model, "data=in.csv", "output=out.xlsx")
+    assert found.code == 2 and "out.xlsx: an Excel cell has at most 32,767 characters" in found.err
+    assert not (tmp_path / "out.xlsx").exists() and not (tmp_path / ".out.xlsx.tmp").exists()
+    with pytest.raises(UserError, match="an Excel sheet has at most 1,048,575 rows, and there are 2,000,000 predictions"):
+        output_for(str(tmp_path / "out.xlsx"), [], rows=2_000_000)

@@ -71,7 +71,7 @@ def test_two_kinds_of_tasks_in_one_run_that_is_resumed_evaluated_and_used(cli, s
         assert json.loads(Path(run, "results.json").read_text())["test"]["exact_match"] == 1.0
         assert cli("predict", f"model={run}", "text=the red house").out == "rot\n"
     answers = [json.loads(line) for line in cli("predict", "model=tuned-whole", "data=new.jsonl").out.splitlines()]
-    assert answers == [{"text": "the red house", "answer": "rot"}, {"text": "the blue tree", "answer": "blau"}]
+    assert answers == [{"text": text, "target": word, "answer": word} for text, word in (("the red house", "rot"), ("the blue tree", "blau"))]
 
 
 def test_questions_about_a_text_are_answered(cli):
@@ -106,7 +106,7 @@ def test_a_language_model_classifies_by_the_names_of_labels(cli, tmp_path):
     assert json.loads(Path("tuned/results.json").read_text())["test"]["accuracy"] == 1.0
     first = cli("predict", "model=tuned", "text=awful 2").out.splitlines()[0].split("\t")
     assert first[0] == "no_way" and float(first[1]) > 0.5
-    assert json.loads(cli("predict", "model=tuned", "data=labelled.jsonl").out.splitlines()[0])["label"] == "yes"
+    assert json.loads(cli("predict", "model=tuned", "data=labelled.jsonl").out.splitlines()[0])["predicted_label"] == "yes"
 
 
 def test_examples_that_are_read_in_context_are_read_by_predict_too(cli):
@@ -120,7 +120,7 @@ def test_examples_that_are_read_in_context_are_read_by_predict_too(cli):
         found = cli("finetune", "checkpoint=run", f"data.train={examples}.jsonl", "data.test=examples.jsonl", f"hydra.run.dir={examples}")
         assert found.code == 0 and "form the context of every text" in found.out
         said[examples] = [json.loads(line) for line in cli("predict", f"model={examples}", "data=examples.jsonl").out.splitlines()]
-        right = [answer["label"] == row["label"] for answer, row in zip(said[examples], rows)]
+        right = [answer["predicted_label"] == row["label"] for answer, row in zip(said[examples], rows)]
         assert json.loads(Path(examples, "results.json").read_text())["test"]["accuracy"] == sum(right) / len(right)
     assert said["examples"] != said["other"]
     write_jsonl(Path("many.jsonl"), rows * 100)

@@ -1,0 +1,54 @@
+"""Opening a finetuned model directory for prediction, and the decision of a classifier about a text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from metatrain.models.export import NONE, Classifier, is_none
+from metatrain.models.generation import TASK, TextGenerator
+
+
+def load_finetuned(folder: Path, device: torch.device) -> Classifier | TextGenerator:
+    """Load a classifier or a language model.
+
+    Raises:
+        UserError: the directory is not a finetuned model, or cannot be read.
+    """
+    return TextGenerator(folder, device) if (folder / TASK).is_file() else Classifier(folder, device)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Labels of a text, the most probable first."""
+
+    ranked: tuple[tuple[str, float], ...]  # (label, probability)
+    out_of_scope: bool  # the model takes it for none of the labels
+    unsure: bool  # the highest probability is below the threshold of the user
+
+    @property
+    def label(self) -> str | None:
+        """The predicted label: `none_of_these` for a text that is out of scope, None where the highest probability is below the threshold."""
+        return NONE if self.out_of_scope else None if self.unsure else self.ranked[0][0]
+
+
+def decisions(model: Classifier | TextGenerator, texts: Sequence[str], top: int = 1, threshold: float | None = None) -> list[Decision]:
+    """Return the decision for each text, with its `top` most probable labels; threshold: on the highest probability, None: no threshold.
+
+    Raises:
+        UserError: the model cannot read one of the texts.
+    """
+    assert model.labels is not None  # callers have set models that write texts aside
+    scores = model.scores(texts)
+    best = scores.softmax(1).topk(min(top, scores.shape[1]), dim=1)
+    return [
+        Decision(
+            tuple((model.labels[label], probability) for label, probability in zip(labels, probabilities)),
+            unlike,
+            not unlike and threshold is not None and probabilities[0] < threshold,
+        )
+        for labels, probabilities, unlike in zip(best.indices.tolist(), best.values.tolist(), is_none(scores, model.threshold).tolist())
+    ]
