@@ -27,7 +27,7 @@ from metatrain.checkpoints.opening import open_checkpoint
 from metatrain.config.schema import AlgorithmOverrides, InnerOverrides, Overrides
 from metatrain.errors import UserError
 from metatrain.gradient.parameters import Parameters
-from metatrain.meta.encoder_learner import EncoderLearner
+from metatrain.meta.learner import Learner
 from metatrain.models.export import NONE, is_none
 from metatrain.run import hardware
 from metatrain.run.atomic import atomic_file
@@ -61,7 +61,7 @@ def load(
     where, dtype, _ = hardware.apply(HardwareConfig(device=device, threads=torch.get_num_threads()))
     settings = Overrides(AlgorithmOverrides(name=algorithm, adapt=adapt), InnerOverrides(fit_head=fit_head, fit_encoder=fit_encoder))
     learner = open_checkpoint(str(checkpoint), settings, where, dtype, lambda line: None).learner
-    if not isinstance(learner, EncoderLearner) or learner.model.tokenizer is None:
+    if learner.encodings is None or learner.model.tokenizer is None:
         raise UserError(f"checkpoint={checkpoint}: metatrain.load supports text classifiers only; use `metatrain finetune` and `predict` for other models")
     return FewShotModel(learner)
 
@@ -69,8 +69,9 @@ def load(
 class FewShotModel:
     """A meta-trained encoder that adapts to tasks."""
 
-    def __init__(self, learner: EncoderLearner):
-        self._learner = learner
+    def __init__(self, learner: Learner):
+        assert learner.encodings is not None  # `load` refuses other learners
+        self._learner, self._encodings = learner, learner.encodings
         self._tokens = learner.model.tokens()
 
     def adapt(self, examples: Iterable[tuple[Text, str]], none_of_these: float | None = None) -> Task:
@@ -125,7 +126,7 @@ class FewShotModel:
 
     def _logits(self, own: Mapping[str, Tensor], texts: Sequence[str]) -> Tensor:
         parameters: Parameters = {**self._learner.initial, **own}
-        return self._learner.logits(parameters, self._tokens.encode(texts)).cpu()
+        return self._encodings.logits(parameters, self._tokens.encode(texts)).cpu()
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from metatrain.evaluation import statistics
@@ -16,16 +15,15 @@ from metatrain.evaluation.analysis import mistakes_in
 from metatrain.evaluation.held_out import Baseline, baseline, baseline_fits, by_class, interval, reliability
 from metatrain.evaluation.protocol import scored
 from metatrain.gradient.parameters import Parameters
-from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.head_fit import Fit
-from metatrain.meta.learner import Learner
+from metatrain.meta.learner import EncodingLearner, Learner
 from metatrain.models.export import is_none
 from metatrain.tasks.encoded_episode import EncodedEpisode
 from metatrain.tasks.episodes import Episode
 from metatrain.tracking.console import Display
 
-_NEAR_GUESSING = 0.75  # of ln(classes): a training loss above it has hardly learned the examples
-_FEW = 20  # examples held out, below which probabilities are calibrated by little
+_NEAR_GUESSING = 0.75  # fraction of ln(classes), the loss of random guessing, above which a training loss is reported as high
+_FEW = 20  # number of held-out examples below which the calibration is reported as inaccurate
 
 
 @dataclass(frozen=True)
@@ -36,12 +34,12 @@ class Adapted:
     parameters: Parameters
     episode: Episode
     texts: EncodedEpisode
-    threshold: float | None  # of none_of_these
-    kind: str  # of accuracy that a test gives: held-out | training, if training has all of its texts
+    threshold: float | None  # threshold of the highest logit; below it, a text is out of scope
+    kind: str  # accuracy measured by the test: held-out | training (training has all test texts)
 
 
-def warn_of_loss(loss: float, way: int, learner: EncoderLearner, say: Callable[[str], None]) -> None:
-    """Warn where the training loss is near that of guessing."""
+def warn_of_loss(loss: float, way: int, learner: Learner, say: Callable[[str], None]) -> None:
+    """Warn if the training loss is near that of random guessing."""
     if loss < _NEAR_GUESSING * math.log(way) or math.isnan(loss):
         return
     said = f"warning: the training loss, {loss:.2f}, is near ln({way}) = {math.log(way):.2f}, that of random guessing"
@@ -52,10 +50,10 @@ def warn_of_loss(loss: float, way: int, learner: EncoderLearner, say: Callable[[
 
 
 def cross_validation(fit: Fit, labels: np.ndarray, say: Callable[[str], None]) -> dict[str, Any]:
-    """Report what the fit found on the examples themselves; labels: [examples]."""
+    """Report the cross-validated accuracy and the hyperparameters of the fitted head, and return them; labels: [examples]."""
     if fit.held_out is None:
         say("one example per class: the head is not fitted, because cross-validation and calibration need at least two")
-        return {"pull": None, "updates": 0, "temperature": 1.0, "cross_validation": None}
+        return {"l2_strength": None, "updates": 0, "temperature": 1.0, "cross_validation": None}
     logits = fit.held_out[: len(labels)]
     judged = ~logits.isnan().any(1)
     correct = logits[judged].argmax(1).numpy() == labels[judged.numpy()]
@@ -69,13 +67,13 @@ def cross_validation(fit: Fit, labels: np.ndarray, say: Callable[[str], None]) -
     if len(correct) < _FEW:
         say(f"probabilities are calibrated on only {len(correct)} held-out examples and may be inaccurate; use {_FEW} or more")
     return {
-        **{"pull": l2, "updates": fit.updates, "temperature": fit.temperature},
+        **{"l2_strength": l2, "updates": fit.updates, "temperature": fit.temperature},
         "cross_validation": {"examples": len(correct), "accuracy": float(correct.mean()), "ci95": bounds},
     }
 
 
-def logistic_regression(learner: EncoderLearner, fit: Fit | None, texts: EncodedEpisode, display: Display) -> Baseline:
-    """Fit logistic regression to the encodings that adaptation began with; its predictions are for the queries."""
+def logistic_regression(learner: EncodingLearner, fit: Fit | None, texts: EncodedEpisode, display: Display) -> Baseline:
+    """Fit logistic regression to the encodings before adaptation, cross-validate it, and predict the queries."""
     support = _encoded(learner, texts.support, display) if fit is None or fit.encodings is None else fit.encodings
     queries = _encoded(learner, texts.query, display) if len(texts.query) else support[:0]
     labels = np.asarray(texts.support_labels)
@@ -85,24 +83,25 @@ def logistic_regression(learner: EncoderLearner, fit: Fit | None, texts: Encoded
     return found
 
 
-def _encoded(learner: EncoderLearner, texts: Sequence[np.ndarray], display: Display) -> Tensor:
+def _encoded(learner: EncodingLearner, texts: Sequence[np.ndarray], display: Display) -> Tensor:
     display.start("encoding texts", len(texts), brief=True)
     found = learner.features(texts, lambda number: display.advance(by=number)).cpu()
     display.stop()
     return found
 
 
-def held_out_results(adapted: Adapted, beside: Baseline | None, display: Display) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Test on the queries; returns what results.json says of it, and analysis.json."""
+def test_results(adapted: Adapted, beside: Baseline | None, display: Display) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Test on the queries; return the contents of `test` in results.json, and of analysis.json."""
     episode, learner = adapted.episode, adapted.learner
     number, score = len(episode.query), episode.task.score
-    logits = _logits(adapted, display) if isinstance(learner, EncoderLearner) else None
+    logits = _logits(adapted, adapted.texts, display)
     predictions = learner.predictions(adapted.parameters, adapted.texts) if logits is None else logits.argmax(1).numpy()
     accuracy, balanced = scored(episode, predictions, episode.query_labels)
     if score is not None:
         display.say(f"{adapted.kind} {score}: {accuracy:.3f} on {number} test examples")
         return {"examples": number, score: accuracy}, {}
-    probabilities = learner.probabilities(adapted.parameters, adapted.texts) if logits is None else logits.double().softmax(1).numpy()
+    assert logits is not None  # only target texts, which have a score, leave no labels to choose from
+    probabilities = logits.double().softmax(1).numpy()
     predicted, labels = np.asarray(predictions), episode.query_labels
     is_correct = predicted == labels
     bounds = interval(int(is_correct.sum()), number)
@@ -110,41 +109,42 @@ def held_out_results(adapted: Adapted, beside: Baseline | None, display: Display
     display.say(f"{adapted.kind} accuracy{before}: {accuracy:.3f}, 95% interval {_shown(bounds)} (balanced {balanced:.3f}) on {number} test examples")
     results: dict[str, Any] = {"examples": number, "accuracy": accuracy, "ci95": bounds, "balanced_accuracy": balanced}
     names = [episode.task.label_names[label] for label in episode.classes]
-    confidence = None if probabilities is None else probabilities.max(1)
-    analysis = {"mistakes": [mistakes_in([episode], [predicted], None if confidence is None else [confidence])], "classes": by_class(predicted, labels, names)}
-    if confidence is not None:
-        analysis["reliability"] = reliability(confidence, is_correct)
-        results["calibration_error"] = statistics.calibration_error(confidence, is_correct)
-        display.say(f"mean confidence of the predictions: {confidence.mean():.3f} (calibration error {results['calibration_error']:.3f})")
+    confidence = probabilities.max(1)
+    analysis = {
+        "mistakes": [mistakes_in([episode], [predicted], [confidence])],
+        "classes": by_class(predicted, labels, names),
+        "reliability": reliability(confidence, is_correct),
+    }
+    results["calibration_error"] = statistics.calibration_error(confidence, is_correct)
+    display.say(f"mean confidence of the predictions: {confidence.mean():.3f} (calibration error {results['calibration_error']:.3f})")
     if beside is not None:
         results["logistic_regression"] = float(np.mean(beside.predictions == labels))
         display.say(f"logistic regression on the same encodings, {adapted.kind} accuracy: {results['logistic_regression']:.3f}")
     if adapted.threshold is not None:
-        assert logits is not None  # only an encoder's head has a threshold
         rejected = is_none(logits, adapted.threshold).numpy()
-        results["known_texts_lost"], results["accuracy_with_none_of_these"] = float(rejected.mean()), float((is_correct & ~rejected).mean())
+        results["false_rejection_rate"], results["accuracy_with_rejection"] = float(rejected.mean()), float((is_correct & ~rejected).mean())
         display.say(
             f"none_of_these rejects {rejected.mean():.1%} of these in-scope test examples; with rejections counted as errors, "
-            f"{adapted.kind} accuracy is {results['accuracy_with_none_of_these']:.3f}"
+            f"{adapted.kind} accuracy is {results['accuracy_with_rejection']:.3f}"
         )
     return results, analysis
 
 
 def rejected_share(adapted: Adapted, texts: Sequence[np.ndarray], display: Display) -> float:
-    """The share of texts of no class that `none_of_these` rejects."""
-    assert isinstance(adapted.learner, EncoderLearner)  # only an encoder's head has a threshold
-    found = float(is_none(adapted.learner.logits(adapted.parameters, texts), adapted.threshold).double().mean())
+    """Return the fraction of out-of-scope texts that the threshold rejects."""
+    logits = adapted.learner.query_logits(adapted.parameters, replace(adapted.texts, query=texts))
+    assert logits is not None  # only a classifier has a threshold
+    found = float(is_none(logits, adapted.threshold).double().mean())
     display.say(f"none_of_these rejects {found:.1%} of {len(texts)} out-of-scope test texts")
     return found
 
 
-def _logits(adapted: Adapted, display: Display) -> torch.Tensor:
-    texts, learner = adapted.texts.query, adapted.learner
-    assert isinstance(learner, EncoderLearner)
-    display.start("testing", len(texts), brief=True)
-    found = learner.logits(adapted.parameters, texts, lambda number: display.advance(by=number)).cpu()
+def _logits(adapted: Adapted, texts: EncodedEpisode, display: Display) -> Tensor | None:
+    """Return logits [queries, labels]; None for a task with target texts."""
+    display.start("testing", len(texts.query), brief=True)
+    found = adapted.learner.query_logits(adapted.parameters, texts, lambda number: display.advance(by=number))
     display.stop()
-    return found
+    return None if found is None else found.cpu()
 
 
 def _shown(bounds: Sequence[float]) -> str:

@@ -25,16 +25,15 @@ from metatrain.evaluation.prediction import Arm, Prediction
 from metatrain.evaluation.setfit_arm import SetFit, check_setfit
 from metatrain.gradient.inner_rules import HEAD
 from metatrain.gradient.parameters import Parameters
-from metatrain.meta.encoder_learner import EncoderLearner
-from metatrain.meta.learner import Learner
+from metatrain.meta.learner import EncodingLearner, Learner
 from metatrain.tasks.encoded_episode import EncodedEpisode
 
 
 class FrozenFeatures:
     """Encodings of a frozen encoder, cached: a query that occurs in several episodes or arms is encoded once."""
 
-    def __init__(self, learner: Learner):
-        self.learner: Any = learner  # an EncoderLearner: `chosen_arms` refuses these arms for others
+    def __init__(self, learner: EncodingLearner):
+        self.learner = learner
         self._known: dict[bytes, np.ndarray] = {}
 
     def new(self, texts: Sequence[np.ndarray]) -> np.ndarray:
@@ -64,7 +63,8 @@ class Adapted:
 
     def __init__(self, learner: Learner, steps: int | None = None, features: FrozenFeatures | None = None):
         self.learner, self.steps = learner, steps
-        self._features = (features or FrozenFeatures(learner)) if learner.functional.first_adapted_layer is None else None
+        encodings = learner.encodings if learner.functional.first_adapted_layer is None else None
+        self._features = None if encodings is None else features or FrozenFeatures(encodings)
 
     def after(self, steps: int) -> Adapted:
         """Return the same arm with another number of inner steps."""
@@ -174,7 +174,7 @@ class Learners:
     @cached_property
     def features(self) -> FrozenFeatures:
         """Encodings before meta-training, shared by all arms that use them."""
-        return FrozenFeatures(self.untrained)
+        return FrozenFeatures(_encodings(self.untrained))
 
     @cached_property
     def meta_trained(self) -> Adapted:
@@ -187,8 +187,12 @@ class Learners:
         return self.joint
 
     def full_finetuned(self, start: Learner) -> FullFinetuned:
-        assert isinstance(start, EncoderLearner)  # `chosen_arms` refuses this arm for others
-        return FullFinetuned(start, self.config.full_finetune)
+        return FullFinetuned(_encodings(start), self.config.full_finetune)
+
+
+def _encodings(learner: Learner) -> EncodingLearner:
+    assert learner.encodings is not None  # `chosen_arms` refuses arms that need encodings for language models
+    return learner.encodings
 
 
 # Comparisons in which an arm is a default (`evaluation.arms=null`): of encoders; of encoders whose method reads label names; with a run of joint
@@ -219,7 +223,7 @@ ROWS: dict[str, ArmRow] = {
     ),
     "no_meta_training": ArmRow(
         "the same method before meta-training",
-        lambda learners: Adapted(learners.untrained, features=learners.features),
+        lambda learners: Adapted(learners.untrained, features=None if learners.untrained.encodings is None else learners.features),
         (ENCODERS, LANGUAGE_MODELS),
         needs_encodings=False,
     ),
@@ -277,7 +281,7 @@ ROWS: dict[str, ArmRow] = {
     "joint": ArmRow("joint training, with its own head", lambda learners: Adapted(learners.jointly_trained), (JOINT,), needs_joint=True),
     "joint_logistic_regression": ArmRow(
         "logistic regression on the encodings of joint training",
-        lambda learners: FrozenLogisticRegression(FrozenFeatures(learners.jointly_trained)),
+        lambda learners: FrozenLogisticRegression(FrozenFeatures(_encodings(learners.jointly_trained))),
         (JOINT,),
         needs_joint=True,
     ),

@@ -17,7 +17,7 @@ from metatrain.evaluation.config import EvaluationConfig, FullFinetuneConfig
 from metatrain.evaluation.prediction import Prediction
 from metatrain.evaluation.statistics import accuracy, log_loss
 from metatrain.meta.encoder_fit import Start, Support, Training
-from metatrain.meta.encoder_learner import EncoderLearner
+from metatrain.meta.learner import EncodingLearner
 from metatrain.meta.progress import Silent
 from metatrain.tasks.encoded_episode import EncodedEpisode
 
@@ -27,7 +27,7 @@ VALIDATION_TASKS, VALIDATION_EPISODES = 4, 2  # number of tasks, and of episodes
 class FullFinetuned:
     """Adam on all parameters of a learner's encoder, which starts from the same weights in every episode."""
 
-    def __init__(self, start: EncoderLearner, config: FullFinetuneConfig):
+    def __init__(self, start: EncodingLearner, config: FullFinetuneConfig):
         self.start, self.config, self.lr = start, config, config.lr
 
     def predict(self, episode: EncodedEpisode) -> Prediction:

@@ -54,11 +54,18 @@ class EncoderLearner(Learner):
             raise UserError("an encoder predicts labels, but the tasks have target texts: set algorithm.head=lm and a language model (model=t5_small)")
         return TextLosses.of(self.functional, self.functional.read(episode), seed)
 
+    @property
+    def encodings(self) -> EncoderLearner:
+        return self
+
+    def query_logits(self, parameters: Mapping[str, Tensor], episode: EncodedEpisode, on_progress: Callable[[int], None] = lambda texts: None) -> Tensor:
+        return self.logits(parameters, episode.query, on_progress)
+
     def probabilities(self, parameters: Mapping[str, Tensor], episode: EncodedEpisode) -> np.ndarray:
-        return self.logits(parameters, episode.query).double().softmax(1).cpu().numpy()
+        return self.query_logits(parameters, episode).double().softmax(1).cpu().numpy()
 
     def predictions(self, parameters: Mapping[str, Tensor], episode: EncodedEpisode) -> np.ndarray:
-        return self.logits(parameters, episode.query).argmax(1).cpu().numpy()
+        return self.query_logits(parameters, episode).argmax(1).cpu().numpy()
 
     def logits(self, parameters: Mapping[str, Tensor], texts: Sequence[np.ndarray], on_progress: Callable[[int], None] = lambda texts: None) -> Tensor:
         """Return logits [texts, way] under adapted parameters; `on_progress` is called with the number of texts just done."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from metatrain.meta.language_losses import LanguageLosses
 from metatrain.meta.learner import Learner
 from metatrain.models.batches import chunks
 from metatrain.models.choices import losses_of_choices
+from metatrain.models.generation import after_context
 from metatrain.models.language_model import LanguageModel
 from metatrain.tasks.encoded_episode import EncodedEpisode, TargetTokens, targets_of
 
@@ -36,13 +37,23 @@ class LanguageLearner(Learner):
     def losses(self, episode: EncodedEpisode, seed: int | None) -> LanguageLosses:
         return LanguageLosses(self.functional, episode, seed)
 
-    def probabilities(self, parameters: Mapping[str, Tensor], episode: EncodedEpisode) -> np.ndarray | None:
+    def context(self, episode: EncodedEpisode) -> np.ndarray:
+        found = self.functional.context(episode)
+        after_context(self.functional.model, found, episode.support)  # queries are about as long
+        return found
+
+    def query_logits(self, parameters: Mapping[str, Tensor], episode: EncodedEpisode, on_progress: Callable[[int], None] = lambda texts: None) -> Tensor | None:
         choices = targets_of(episode).choices
         if choices is None:
             return None
-        model = self.functional.write_to_model(parameters)
-        losses = losses_of_choices(model, self.functional.prompts(episode), choices, self.plan.part_tokens)
-        return (-losses.double()).softmax(1).cpu().numpy()
+        model, prompts = self.functional.write_to_model(parameters), self.functional.prompts(episode)
+        losses = losses_of_choices(model, prompts, choices, self.plan.part_tokens)
+        on_progress(len(prompts))
+        return -losses
+
+    def probabilities(self, parameters: Mapping[str, Tensor], episode: EncodedEpisode) -> np.ndarray | None:
+        logits = self.query_logits(parameters, episode)
+        return None if logits is None else logits.double().softmax(1).cpu().numpy()
 
     def predictions(self, parameters: Mapping[str, Tensor], episode: EncodedEpisode) -> Sequence[str] | np.ndarray:
         probabilities = self.probabilities(parameters, episode)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -21,12 +21,39 @@ from metatrain.gradient.meta_gradient import LEARNED, adapt, mode_of
 from metatrain.gradient.parameters import Gradient, Parameters
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.contrastive import AuxiliaryGradient
-from metatrain.meta.functional import FunctionalModel
+from metatrain.meta.functional import FunctionalClassifier, FunctionalModel
 from metatrain.meta.head_fit import Fit
+from metatrain.meta.name_choice import NameChoice
 from metatrain.meta.plan import ExecutionPlan
 from metatrain.meta.progress import Progress
 from metatrain.meta.strategies import Adaptation, Losses, OuterGradient, sequential
 from metatrain.tasks.encoded_episode import EncodedEpisode, TargetTokens
+
+
+class EncodingLearner(Protocol):
+    """What a learner of an encoder can do in addition to `Learner`: it has encodings, and classifies by a head on them."""
+
+    functional: FunctionalClassifier
+    parameters: Parameters
+
+    @property
+    def model(self) -> Any:
+        """The encoder."""
+
+    def features(self, texts: Sequence[np.ndarray], on_progress: Callable[[int], None] = ...) -> Tensor:
+        """Return encodings [texts, H] under the meta-parameters; `on_progress` is called with the number of texts just done."""
+
+    def logits(self, parameters: Mapping[str, Tensor], texts: Sequence[np.ndarray], on_progress: Callable[[int], None] = ...) -> Tensor:
+        """Return logits [texts, way] under adapted parameters; `on_progress` as in `features`."""
+
+    def probabilities(self, parameters: Mapping[str, Tensor], episode: EncodedEpisode) -> np.ndarray:
+        """Return the probabilities of the labels for each query, [queries, way]."""
+
+    def keeps_encoder(self, parameters: Mapping[str, Tensor]) -> bool:
+        """Return whether adapted parameters have the encoder as it was meta-trained."""
+
+    def choose_names(self, episode: EncodedEpisode) -> NameChoice | None:
+        """Choose whether label names are examples in evaluation and finetuning, from the support set; None: there are none to read."""
 
 
 class Learner:
@@ -82,12 +109,31 @@ class Learner:
         other.parameters = parameters
         return other
 
+    @property
+    def encodings(self) -> EncodingLearner | None:
+        """This learner if its model is an encoder; None for a language model, which has no encodings."""
+        return None
+
+    def context(self, episode: EncodedEpisode) -> np.ndarray | None:
+        """Return the token ids that the model reads before every query of this episode; None: the model reads queries only.
+
+        Raises: UserError: they exceed the positions of the model, with queries as long as the support texts.
+        """
+        return None
+
     def losses(self, episode: EncodedEpisode, seed: int | None) -> Losses:
         """Return the losses of an episode; without queries there is no query loss. seed: of dropout and noise; None: there is none."""
         raise NotImplementedError
 
     def predictions(self, parameters: Mapping[str, Tensor], episode: EncodedEpisode) -> Sequence[Any] | np.ndarray:
         """Return the predictions of adapted parameters for the queries: labels as positions in `episode.names`, or texts."""
+        raise NotImplementedError
+
+    def query_logits(self, parameters: Mapping[str, Tensor], episode: EncodedEpisode, on_progress: Callable[[int], None] = lambda texts: None) -> Tensor | None:
+        """Return the logits of the labels for each query, [queries, way]; None if any text may be predicted.
+
+        `on_progress` is called with the number of queries just done.
+        """
         raise NotImplementedError
 
     def probabilities(self, parameters: Mapping[str, Tensor], episode: EncodedEpisode) -> np.ndarray | None:

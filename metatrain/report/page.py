@@ -143,12 +143,12 @@ def _of_finetuning(results: dict[str, Any]) -> list[tuple[str, str, str]]:
     score = next((key for key in test if key in ("accuracy", *SCORES)), None)
     if score is not None:
         more = f"; logistic regression {100 * test['logistic_regression']:.1f}" if "logistic_regression" in test else ""
-        before = ", before none_of_these" if "accuracy_with_none_of_these" in test else ""
+        before = ", before none_of_these" if "accuracy_with_rejection" in test else ""
         said = f"{score} on {test['examples']} test examples{before}"
         found.append((f"{100 * test[score]:.1f}", said, f"from {results['examples']} examples{_interval(test)}{more}"))
         if before:
-            lost = f"{100 * test['known_texts_lost']:.1f}% of the same test examples are rejected"
-            found.append((f"{100 * test['accuracy_with_none_of_these']:.1f}", "accuracy with none_of_these", lost))
+            lost = f"{100 * test['false_rejection_rate']:.1f}% of the same test examples are rejected"
+            found.append((f"{100 * test['accuracy_with_rejection']:.1f}", "accuracy with none_of_these", lost))
     return found
 
 

@@ -15,6 +15,15 @@ from metatrain.errors import UserError
 from metatrain.run.directory import RunDirectory
 from metatrain.tracking.metrics import read_metrics
 
+# Former keys of results.json of `finetune` -> keys.
+_RENAMED = {
+    "pull": "l2_strength",
+    "strangers": "out_of_scope",
+    "found": "rejected",
+    "known_texts_lost": "false_rejection_rate",
+    "accuracy_with_none_of_these": "accuracy_with_rejection",
+}
+
 
 @dataclass(frozen=True)
 class Record:
@@ -24,7 +33,7 @@ class Record:
     settings: dict[str, Any]  # config.yaml
     overrides: list[str]
     facts: dict[str, Any]  # run.json
-    results: dict[str, Any]
+    results: dict[str, Any]  # results.json, under its present keys
     analysis: dict[str, Any]
     metrics: list[dict[str, Any]]
     timings: list[dict[str, Any]]
@@ -56,9 +65,15 @@ def read(path: Path) -> Record:
     except (OmegaConfBaseException, YAMLError) as error:
         raise UserError(f"{path / 'config.yaml'} cannot be read: {str(error).splitlines()[0]}") from error
     metrics, timings = (_lines(path / name) for name in ("metrics.jsonl", "timings.jsonl"))
-    return Record(
-        path, settings, list(overrides), _object(path / "run.json"), _object(path / "results.json"), _object(path / "analysis.json"), metrics, timings
-    )
+    facts, results = _object(path / "run.json"), _object(path / "results.json")
+    if facts.get("command") == "finetune":
+        results = _renamed(results)
+    return Record(path, settings, list(overrides), facts, results, _object(path / "analysis.json"), metrics, timings)
+
+
+def _renamed(results: dict[str, Any]) -> dict[str, Any]:
+    """Return results of `finetune` under their present keys."""
+    return {_RENAMED.get(key, key): _renamed(value) if isinstance(value, dict) else value for key, value in results.items()}
 
 
 def _object(path: Path) -> dict[str, Any]:

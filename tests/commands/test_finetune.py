@@ -281,17 +281,17 @@ def test_none_of_these_is_set_by_the_examples_and_kept_with_the_model(cli, tmp_p
     assert cli("train", "debug=fast", "algorithm=recommended", "tracking=none", "hydra.run.dir=run").code == 0
     rows = [*((f"good tool number {i}", "good") for i in range(6)), *((f"bad film number {i}", "bad") for i in range(6))]
     write_jsonl(tmp_path / "train.jsonl", [{"text": text, "label": label} for text, label in rows])
-    strangers = [{"text": "zzz qqq www", "label": "odd"}, {"text": "1 2 3 4", "label": "odd"}]
-    write_jsonl(tmp_path / "test.jsonl", [{"text": "a good tool", "label": "good"}, {"text": "a bad film", "label": "bad"}, *strangers])
+    out_of_scope = [{"text": "zzz qqq www", "label": "odd"}, {"text": "1 2 3 4", "label": "odd"}]
+    write_jsonl(tmp_path / "test.jsonl", [{"text": "a good tool", "label": "good"}, {"text": "a bad film", "label": "bad"}, *out_of_scope])
     settings = ["checkpoint=run", "data.train=train.jsonl", "data.test=test.jsonl"]
     found = cli("finetune", *settings, "oos_false_rejection_rate=0.2", "hydra.run.dir=tuned")
     assert found.code == 0, found.err
     results = json.loads((tmp_path / "tuned" / "results.json").read_text())
     assert results["cross_validation"]["examples"] == 12 and results["test"]["examples"] == 2
     assert "inner.fit_encoder=true may be more accurate" not in found.out  # of so few
-    assert results["test"]["strangers"]["examples"] == 2
+    assert results["test"]["out_of_scope"]["examples"] == 2
     assert "held-out accuracy, before none_of_these: " in found.out and "of 2 out-of-scope test texts" in found.out
-    lost, kept = results["test"]["known_texts_lost"], results["test"]["accuracy_with_none_of_these"]
+    lost, kept = results["test"]["false_rejection_rate"], results["test"]["accuracy_with_rejection"]
     assert kept <= min(results["test"]["accuracy"], 1 - lost) and f"counted as errors, held-out accuracy is {kept:.3f}" in found.out
     # A threshold below every score and one above every score, to see predictions follow it.
     kept = json.loads((tmp_path / "tuned" / "model" / "finetuned.json").read_text())

@@ -27,7 +27,7 @@ def test_disk_is_what_a_run_writes(cli, tiny_run):
 
 def test_nothing_is_measured_twice_where_nothing_adapts(cli, monkeypatch):
     measured = []
-    monkeypatch.setattr("metatrain.commands.plan._measured", lambda learner, *_: measured.append(learner) or (0.1, 10))
+    monkeypatch.setattr("metatrain.commands.plan_costs.measured", lambda learner, *_: measured.append(learner) or (0.1, 10))
     found = cli("plan", "debug=fast", "algorithm=recommended", "hardware.threads=1", "evaluation.arms=[]", "validation.every=0")
     assert found.code == 0, found.err
     assert len(measured) == 1 and "nothing adapts" in found.out

@@ -49,6 +49,10 @@ class Fixed:
     def with_plan(self, plan):
         return self
 
+    @property
+    def encodings(self):
+        return self
+
     def features(self, texts):
         self.encoded += len(texts)
         return torch.tensor(np.stack(texts), dtype=torch.float32)

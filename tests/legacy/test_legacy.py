@@ -11,6 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from metatrain.report.record import read
+
 FILES = Path(__file__).parent / "files"
 CPU = ["hardware.device=cpu", "hardware.threads=1"]
 
@@ -78,3 +80,9 @@ def test_a_checkpoint_has_the_same_accuracy(legacy, name):
     assert outcome.code == 0, outcome.err
     results = json.loads(Path("evaluated/results.json").read_text())
     assert {arm: values["per_task"]["trains"]["scores"] for arm, values in results["arms"].items()} == expected
+
+
+def test_results_of_finetune_are_read_under_their_present_names():
+    results = read(FILES / "finetuned").results
+    assert results["l2_strength"] == 0.03 and results["test"]["out_of_scope"] == {"examples": 2, "rejected": 0.0}
+    assert {"false_rejection_rate", "accuracy_with_rejection"} < results["test"].keys() and "pull" not in results

@@ -1,0 +1,92 @@
+"""Adaptation of `metatrain finetune`: adapt to the examples, test, and report both."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from metatrain.checkpoints.adaptation import adapted_to
+from metatrain.commands.finetune_examples import Examples
+from metatrain.commands.finetune_results import Adapted, cross_validation, logistic_regression, rejected_share, test_results, warn_of_loss
+from metatrain.evaluation.held_out import Baseline
+from metatrain.gradient.parameters import Parameters
+from metatrain.meta.head_fit import Fit
+from metatrain.meta.learner import EncodingLearner, Learner
+from metatrain.tasks.encoded_episode import EncodedEpisode, encode_episode
+from metatrain.tracking.console import Display
+
+_MANY = 32  # examples per class from which adapting the whole encoder may pay off
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """Result of the adaptation to the examples."""
+
+    parameters: Parameters
+    results: dict[str, Any]  # contents of results.json
+    threshold: float | None  # threshold of the highest logit; below it, a text is out of scope
+    context: np.ndarray | None  # token ids that a language model reads before every text
+    analysis: dict[str, Any]  # contents of analysis.json; empty without a test of labels
+
+
+def adapt_and_test(learner: Learner, examples: Examples, rejection_rate: float | None, display: Display) -> Adaptation:
+    """Adapt to the training examples, and test on the test examples, if there are any."""
+    episode = examples.episode
+    texts = encode_episode(episode, learner.model.tokens())
+    context = learner.context(texts)
+    begin = time.perf_counter()
+    parameters, loss, fit = adapted_to(learner, texts, display)
+    seconds, steps = time.perf_counter() - begin, learner.steps(evaluation=True)
+    described = f"{len(episode.support)} examples" + (f" of {episode.way} classes" if episode.task.targets is None else "")
+    if context is not None and len(context):
+        display.say(f"{described}, {len(context)} tokens, form the context of every text; no parameter adapts")
+    elif fit is not None:
+        display.say(f"fitted to {described} in {seconds:.1f} s (training loss {loss:.3f})")
+    else:
+        display.say(f"adapted to {described} in {seconds:.1f} s ({f'{steps} inner steps, last loss {loss:.3f}' if steps else 'no inner steps'})")
+    results: dict[str, Any] = {"examples": len(episode.support), "steps": steps, "seconds": round(seconds, 3)}
+    if fit is not None:
+        results.update(cross_validation(fit, texts.support_labels, display.say))
+    beside = None
+    if learner.encodings is not None:
+        warn_of_loss(loss, episode.way, learner, display.say)
+        beside, found = _on_encodings(learner.encodings, fit, texts, display)
+        results.update(found)
+    if fit is not None and not learner.inner.fit_encoder and len(episode.support) >= _MANY * episode.way:
+        display.say(f"with {_MANY} or more examples per class, inner.fit_encoder=true may be more accurate: it trains the whole encoder on them, in minutes")
+    threshold = None if fit is None or rejection_rate is None else fit.threshold(rejection_rate)
+    adapted = Adapted(learner, parameters, episode, texts, threshold, "held-out" if examples.is_held_out else "training")
+    test, analysis = _tested(adapted, examples, beside, display)
+    if test:
+        results["test"] = test
+    return Adaptation(parameters, results, threshold, context, analysis)
+
+
+def _on_encodings(learner: EncodingLearner, fit: Fit | None, texts: EncodedEpisode, display: Display) -> tuple[Baseline, dict[str, Any]]:
+    """Fit the baseline on the same encodings, and report it and the use of label names; return the baseline and contents of results.json."""
+    results: dict[str, Any] = {}
+    beside = logistic_regression(learner, fit, texts, display)
+    if beside.cross_validated is not None:
+        display.say(f"logistic regression on the same encodings, cross-validated accuracy: {beside.cross_validated:.3f}")
+        results["logistic_regression"] = {"cross_validation": beside.cross_validated}
+    names = fit.names if fit is not None else learner.choose_names(texts)
+    if names is not None:
+        display.say(f"label names are {'used as an extra example of each class' if names.read else 'not used'}: {names.why}")
+        results["names"] = {"read": names.read, "why": names.why}
+    return beside, results
+
+
+def _tested(adapted: Adapted, examples: Examples, beside: Baseline | None, display: Display) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Test on in-scope and on out-of-scope examples, as far as there are any; return `test` of results.json, and analysis.json."""
+    results: dict[str, Any] = {}
+    analysis: dict[str, Any] = {}
+    if examples.is_tested:
+        results, analysis = test_results(adapted, beside, display)
+        results.update(held_out=examples.is_held_out, also_in_training=examples.num_seen)
+    if adapted.threshold is not None and examples.out_of_scope:
+        ids = adapted.learner.model.tokens().encode(examples.out_of_scope)
+        results["out_of_scope"] = {"examples": len(ids), "rejected": rejected_share(adapted, ids, display)}
+    return results, analysis

@@ -1,0 +1,90 @@
+"""Examples of `metatrain finetune`: the rows of the training and test files, as one episode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from metatrain.checkpoints.adaptation import check_no_label_is_none
+from metatrain.config.schema import DataConfig
+from metatrain.errors import UserError
+from metatrain.evaluation.text_scores import check_score
+from metatrain.paths import local_path
+from metatrain.tasks.audit import seen_rows
+from metatrain.tasks.episodes import Episode, given_episode
+from metatrain.tasks.files import Columns, Table, line_of, read_file
+from metatrain.tasks.sources import images_of
+from metatrain.tasks.texts import is_image, path_of
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Examples of the training and test files."""
+
+    episode: Episode  # the training examples as support set, the in-scope test examples as queries
+    is_tested: bool  # whether there are in-scope test examples
+    out_of_scope: Sequence[str]  # out-of-scope test texts; only with `oos_false_rejection_rate`
+    num_seen: int  # number of test texts that also occur in training
+    is_held_out: bool  # True: these are excluded from the test; False: training has all test texts
+
+
+def read_examples(data: DataConfig, rejects: bool, say: Callable[[str], None]) -> Examples:
+    """Read the files and report remarks about them; with `rejects`, test rows with other labels are out-of-scope texts.
+
+    Raises:
+        UserError: a file cannot be read, training has fewer than two classes, or the labels of the files do not go together.
+    """
+    if data.target:
+        check_score(data.score, "data.score", computed=data.test is not None)
+    train = _table(data, "data.train", data.train, say)
+    labels = None if data.target else sorted(set(train.labels))
+    if labels is not None:
+        if len(labels) < 2:
+            raise UserError(f"{train.source}: only one class ({labels[0]!r}); a classifier needs examples of at least two")
+        if rejects:
+            check_no_label_is_none(labels, train.source)
+    rows: list[tuple[str, str]] = []
+    is_seen = np.zeros(0, dtype=bool)
+    if data.test is not None:
+        rows, is_seen = _test_rows(train, _table(data, "data.test", data.test, say), None if rejects else labels, say)
+    in_scope = [(text, answer) for text, answer in rows if labels is None or answer in labels]
+    texts, answers = [*train.texts, *(text for text, _ in in_scope)], [*train.labels, *(answer for _, answer in in_scope)]
+    return Examples(
+        episode=given_episode(texts, answers, len(train.texts), data.score if data.target else None),
+        is_tested=bool(in_scope),
+        out_of_scope=[text for text, answer in rows if labels is not None and answer not in labels],
+        num_seen=int(is_seen.sum()),
+        is_held_out=not is_seen.all() or not len(is_seen),
+    )
+
+
+def _table(data: DataConfig, setting: str, name: str, say: Callable[[str], None]) -> Table:
+    """Read a file of texts or a folder of images."""
+    path = local_path(name)
+    table = images_of(path, setting) if path.is_dir() else read_file(path, Columns(data.text, data.label, pair=data.pair, target=data.target))
+    for note in table.notes:
+        say(note)
+    return table
+
+
+def _test_rows(train: Table, test: Table, labels: Sequence[str] | None, say: Callable[[str], None]) -> tuple[list[tuple[str, str]], np.ndarray]:
+    """Return the test rows (text, label or target) that training does not have, and which rows it has, boolean, [test rows].
+
+    If training has all test rows, all are returned. labels: labels of the training file; None: a test row may have any other.
+
+    Raises:
+        UserError: a row has another label.
+    """
+    for row, (text, label) in enumerate(zip(test.texts, test.labels)):
+        if labels is not None and label not in labels:
+            place = path_of(text) if is_image(text) else f"{test.source}:{line_of(Path(test.source), row)}"
+            remedy = "use the same labels in both files, or set oos_false_rejection_rate=0.05 to treat texts with other labels as out of scope"
+            raise UserError(f"{place}: label {label!r} is not in the training examples; their labels are {', '.join(labels)}; {remedy}")
+    is_seen, warnings = seen_rows(train, test)
+    for warning in warnings:
+        say(warning)
+    keeps_all = bool(is_seen.all())
+    return [(text, answer) for text, answer, seen in zip(test.texts, test.labels, is_seen) if keeps_all or not seen], is_seen
