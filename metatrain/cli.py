@@ -18,6 +18,7 @@ COMMANDS = {
     "study": ("metatrain.commands.study", "make the missing runs of a study (a YAML file) and write its tables: metatrain study FILE"),
     "finetune": ("metatrain.commands.finetune", "adapt a model to a new task from a few labelled examples"),
     "predict": ("metatrain.commands.predict", "predict labels with a finetuned model"),
+    "score": ("metatrain.commands.score", "score a finetuned model on labelled data: F1 by class, confusion matrix, calibration, errors"),
     "push": ("metatrain.commands.push", "upload a model to the Hugging Face hub"),
     "evaluate": ("metatrain.commands.evaluate", "compare a model with baselines on few-shot test episodes"),
     "tasks": ("metatrain.commands.tasks", "show a task distribution and check its splits"),

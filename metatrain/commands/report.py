@@ -10,7 +10,7 @@ from metatrain.run.latest import pinned
 USAGE = """\
 usage: metatrain report [RUN] [out=FILE.html] [pictures=DIR]
 
-Write report.html for a run of train, evaluate or finetune, finished or not (default: outputs/latest): learning curves, arms and tasks with
+Write report.html for a run of train, evaluate, finetune or score, finished or not (default: outputs/latest): learning curves, arms and tasks with
 intervals, errors and settings, in one file that opens offline. These commands write it themselves when they finish. With pictures=DIR, also
 export every chart as PNG.
 

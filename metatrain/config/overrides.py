@@ -14,6 +14,7 @@ OPTIONAL_GROUPS = ("experiment", "debug")  # config groups of training in no def
 # Short forms of settings. Hydra would read `model=x` as a choice from the config group of that name, which these commands do not have.
 SHORTHANDS = {
     "predict": {"model": "model.path"},
+    "score": {"model": "model.path"},
     "push": {"model": "model.path"},
     "finetune": {"algorithm": "algorithm.name"},
     "evaluate": {"algorithm": "algorithm.name"},

@@ -169,6 +169,20 @@ class PredictConfig:
 
 
 @dataclass
+class ScoreConfig:
+    """Settings of `metatrain score`: accuracy, calibration and errors of a finetuned model on labelled data."""
+
+    name: str = "scores"  # name of the run; its directory is outputs/score/NAME/RUN-ID
+    model: FinetunedModelConfig = field(default_factory=FinetunedModelConfig)  # model=DIR is short for model.path=DIR
+    data: str = MISSING  # labelled examples that the model was not trained on: csv, tsv, jsonl, parquet, or a folder of images, LABEL/FILE
+    column: str | None = None  # column of `data` with the text; null: as in finetune
+    pair: str | None = None  # column of `data` with the second text, for a model of text pairs; null: as in finetune
+    label: str = "label"  # column of `data` with the label
+    report: bool = True  # write report.html
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+
+
+@dataclass
 class PushConfig:
     """Settings of `metatrain push`: upload a model directory to the Hugging Face hub."""
 
@@ -204,6 +218,7 @@ SCHEMAS = {
     "evaluate": EvaluateConfig,
     "finetune": FinetuneConfig,
     "predict": PredictConfig,
+    "score": ScoreConfig,
     "push": PushConfig,
     "tasks": TasksCommandConfig,
     "plan": TrainConfig,

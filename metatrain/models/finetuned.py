@@ -8,8 +8,23 @@ from pathlib import Path
 
 import torch
 
+from metatrain.errors import UserError
 from metatrain.models.export import NONE, Classifier, is_none
+from metatrain.models.folders import is_model, model_folder
 from metatrain.models.generation import TASK, TextGenerator
+from metatrain.paths import local_path
+
+
+def finetuned_folder(path: Path) -> Path:
+    """Return the model directory of a finetuned model, or of the run that has written it.
+
+    Raises:
+        UserError: there is no model.
+    """
+    folder = model_folder(local_path(str(path)))
+    if not is_model(folder):
+        raise UserError(f"model={path}: not a model directory (no config.json); give the output of `metatrain finetune`")
+    return folder
 
 
 def load_finetuned(folder: Path, device: torch.device) -> Classifier | TextGenerator:

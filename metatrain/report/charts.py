@@ -14,6 +14,7 @@ Spec = dict[str, Any]
 _POINTS = 500  # maximum number of points on a curve; each is the mean over a block of meta-updates
 _TASKS = 40  # maximum number of tasks on a chart; the table has all
 _ROW = 20  # pixels per task, tensor or label
+_OF_CLASSES = {"precision": "precision", "recall": "recall", "f1": "F1"}
 _LABELS = 24  # maximum number of labels on a confusion matrix
 
 
@@ -315,6 +316,32 @@ def of_classes(record: Record) -> Chart | None:
     return Chart("classes", "Accuracy by class", text, spec, ("label", "accuracy, %", "test examples"), rows)
 
 
+def of_class_scores(record: Record) -> Chart | None:
+    """Return the chart of precision, recall and F1 by class."""
+    classes = record.analysis.get("class_scores")
+    if not classes:
+        return None
+    rows = [(each["label"], *("" if each[key] is None else _one(100 * each[key]) for key in _OF_CLASSES), each["examples"]) for each in classes]
+    values = [
+        {"label": each["label"], "score": 100 * each[key], "measure": name, "examples": each["examples"]}
+        for each in classes[:_TASKS]
+        for key, name in _OF_CLASSES.items()
+        if each[key] is not None
+    ]
+    y = {"field": "label", "type": "nominal", "sort": [each["label"] for each in classes], "title": None}
+    x = _number("score", "%", scale={"domain": [0, 100]})
+    tooltip = [_told("label"), _told("measure"), _told("score"), _told("examples")]
+    spec = {
+        "data": {"values": values},
+        "mark": {"type": "point", "filled": True, "size": 70},
+        "encoding": {"y": y, "x": x, "color": _colour("measure"), "shape": _colour("measure"), "tooltip": tooltip},
+        "height": _ROW * len(classes[:_TASKS]),
+    }
+    left_out = f" The chart shows the lowest {_TASKS}, the table all {len(classes)}." if len(classes) > _TASKS else ""
+    text = f"Each class that is a label or a prediction, lowest F1 first.{left_out} Without predictions there is no precision, without examples no recall."
+    return Chart("class_scores", "Scores by class", text, spec, ("label", "precision, %", "recall, %", "F1, %", "examples"), rows)
+
+
 def of_reliability(record: Record) -> Chart | None:
     """Return the reliability diagram of a test file: accuracy by confidence."""
     bins = record.analysis.get("reliability")
@@ -359,7 +386,7 @@ def of_speed(record: Record) -> Chart | None:
 
 # In page order.
 _CHARTS: tuple[Callable[[Record], Chart | None], ...] = (
-    *(of_arms, by_shots, by_steps, by_task, of_classes, of_reliability, of_confusion),
+    *(of_arms, by_shots, by_steps, by_task, of_classes, of_class_scores, of_reliability, of_confusion),
     *(of_validation, of_losses, of_accuracies, of_rates, of_task_map, of_speed),
 )
 

@@ -134,7 +134,7 @@ def _headline(record: Record) -> list[tuple[str, str, str]]:
 
 
 def _of_finetuning(results: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Return the key numbers of a finetuned model, as `_headline`."""
+    """Return the key numbers of a run of `finetune` or `score`, as `_headline`."""
     found, beside = [], results.get("logistic_regression", {}).get("cross_validation")
     if folds := results.get("cross_validation"):
         more = f"; logistic regression {100 * beside:.1f}" if beside is not None else ""
@@ -143,12 +143,15 @@ def _of_finetuning(results: dict[str, Any]) -> list[tuple[str, str, str]]:
     score = next((key for key in test if key in ("accuracy", *SCORES)), None)
     if score is not None:
         more = f"; logistic regression {100 * test['logistic_regression']:.1f}" if "logistic_regression" in test else ""
+        source = f"from {results['examples']} examples" if "examples" in results else f"of {results['data']}"
         before = ", before none_of_these" if "accuracy_with_rejection" in test else ""
         said = f"{score} on {test['examples']} test examples{before}"
-        found.append((f"{100 * test[score]:.1f}", said, f"from {results['examples']} examples{_interval(test)}{more}"))
+        found.append((f"{100 * test[score]:.1f}", said, f"{source}{_interval(test)}{more}"))
         if before:
             lost = f"{100 * test['false_rejection_rate']:.1f}% of the same test examples are rejected"
             found.append((f"{100 * test['accuracy_with_rejection']:.1f}", "accuracy with none_of_these", lost))
+    if "macro_f1" in test:
+        found.append((f"{100 * test['macro_f1']:.1f}", "macro F1", f"mean of the classes; weighted by examples {100 * test['weighted_f1']:.1f}"))
     return found
 
 

@@ -44,7 +44,7 @@ class Record:
 
     @property
     def command(self) -> str:
-        """The command of the run: `train`, `evaluate` or `finetune`."""
+        """The command of the run: `train`, `evaluate`, `finetune` or `score`."""
         return self.facts.get("command", "train")
 
     def of_split(self, split: str) -> list[dict[str, Any]]:

@@ -79,7 +79,8 @@ class RunDirectory:
                 run._check_new(command)
             # config.yaml is written last: a directory without it is not a run yet.
             facts = {"directory": str(Path.cwd()), **({DEBUG: True} if debug else {})}
-            run.update(command=command, process=_process(), started=_now(), seed=config.seed, versions=_versions(), git=_git_revision(), **facts)
+            seed = getattr(config, "seed", None)  # None: a command that draws nothing
+            run.update(command=command, process=_process(), started=_now(), seed=seed, versions=_versions(), git=_git_revision(), **facts)
             write_text(run.path / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create([_redacted(item) for item in overrides])))
             run._write_config(config)
         except OSError as error:

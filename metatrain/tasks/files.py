@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -181,6 +181,12 @@ def _filled(source: str, lines: Iterable[Line]) -> Iterator[str]:
 def line_of(path: Path, row: int) -> int:
     """The line (from 1; of a parquet file: the row) where row `row` (from 0) of a file that can be read begins."""
     return next(itertools.islice(rows_of(path, []), row, None))[0]
+
+
+def lines_of_rows(path: Path, rows: Collection[int]) -> dict[int, int]:
+    """Return the line where each of these rows begins, as `line_of`, in one pass through the file."""
+    last = max(rows, default=-1)
+    return {row: line for row, (line, _) in enumerate(itertools.islice(rows_of(path, []), last + 1)) if row in rows}
 
 
 def rows_of(path: Path, notes: list[str]) -> Iterator[Row]:
