@@ -235,8 +235,8 @@ MUTATIONS = [
     Mutation(
         "the least likely label is chosen",
         "meta/language_learner.py",
-        "(-losses.double()).softmax(1)",
-        "losses.double().softmax(1)",
+        "return -losses",
+        "return losses",
         "meta/test_language_learner.py",
         "chosen_by_the_likelihood",
     ),

@@ -60,7 +60,7 @@ class Mode:
 
     @property
     def differentiates_adaptation(self) -> bool:
-        """Whether what acts only on the support loss gets a gradient: through second derivatives, or through the minimum."""
+        """Return True if meta-parameters that only the support loss depends on get a gradient: through second derivatives, or through its minimum."""
         return self.products is not None or self.solves_implicitly
 
 

@@ -31,7 +31,7 @@ from metatrain.tasks.encoded_episode import EncodedEpisode, TargetTokens
 
 
 class EncodingLearner(Protocol):
-    """What a learner of an encoder can do in addition to `Learner`: it has encodings, and classifies by a head on them."""
+    """Methods that only learners of an encoder have: encodings, and classification by a head on them."""
 
     functional: FunctionalClassifier
     parameters: Parameters

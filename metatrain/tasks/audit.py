@@ -18,7 +18,7 @@ from metatrain.tasks.task import Task, TaskDistribution, plain_name
 from metatrain.tasks.texts import beginning
 
 POLICIES = ("refuse", "drop", "drop_queries", "keep")
-_NEAR = 0.8  # cosine of sets of word triples above which texts count as nearly the same
+_NEAR = 0.8  # cosine similarity of sets of word trigrams above which texts count as near-duplicates
 _SHOWN = 3  # maximum number of texts in a warning
 _ROWS = 1000  # number of texts compared with all others at a time
 
@@ -38,7 +38,7 @@ def check_overlap(tasks: TaskDistribution, policy: str, notes: list[str]) -> Tas
         UserError: texts are shared and `policy` is `refuse`.
     """
     if policy == "keep":
-        return replace(tasks, notes=(*notes, "tasks.overlap=keep: splits may share texts, so the scores prove nothing"))
+        return replace(tasks, notes=(*notes, "tasks.overlap=keep: splits may share texts, so the scores do not measure generalisation"))
     protected = np.zeros(0, dtype=np.uint64)
     held_out: list[Task] = []
     kept = {}
@@ -49,10 +49,10 @@ def check_overlap(tasks: TaskDistribution, policy: str, notes: list[str]) -> Tas
         if shared and policy == "refuse":
             task = next(task for task in split if sharing[task.name])
             raise UserError(
-                f"{shared} texts of tasks.{name} (task '{task.name}' among them) are also in a held-out split; set tasks.overlap=drop to leave them out of it"
+                f"{shared} texts of tasks.{name} (task '{task.name}' among them) are also in a held-out split; set tasks.overlap=drop to remove them from it"
             )
         if shared:
-            notes.append(f"{shared} texts left out of {name}: they are also in a held-out split")
+            notes.append(f"{shared} texts removed from {name}: they are also in a held-out split")
             split = tuple(task.without(protected) for task in split)
         kept[name] = split
         notes += near_shared(f"texts of {name}", split, "held-out texts", held_out)
@@ -66,10 +66,10 @@ def check_overlap(tasks: TaskDistribution, policy: str, notes: list[str]) -> Tas
 def without_seen(tasks: Sequence[Task], seen: Sequence[Task], policy: str = "refuse") -> tuple[tuple[Task, ...], list[str]]:
     """Return the test tasks without texts that the model was trained on, and a note if there were any.
 
-    With the policy `drop_queries`, rows that only support sets may draw stay.
+    With the policy `drop_queries`, rows that are sampled into support sets only are not removed.
 
     Raises:
-        UserError: nothing is left of a class, for support sets or for queries.
+        UserError: no support text or no query of a class is left.
     """
     known = np.unique(np.concatenate([task.keys for task in seen])) if seen else np.zeros(0, dtype=np.uint64)
     unfit = [np.isin(task.keys, known) & (task.query_pool if policy == "drop_queries" else True) for task in tasks]
@@ -83,16 +83,16 @@ def without_seen(tasks: Sequence[Task], seen: Sequence[Task], policy: str = "ref
             gone = [name for name, had, has in zip(before.label_names, getattr(before, use), getattr(after, use)) if len(had) and not len(has)]
             if gone:
                 raise UserError(
-                    f"task '{before.name}': the run's own training or validation tasks have every {use.removesuffix('_rows')} text of '{gone[0]}', so that a "
-                    "score would prove nothing; choose other tasks by tasks.meta_test.tasks"
+                    f"task '{before.name}': the run's own training or validation tasks have every {use.removesuffix('_rows')} text of '{gone[0]}', so a "
+                    "score would not measure generalisation; choose other tasks with tasks.meta_test.tasks"
                 )
-    return kept, [f"{shared} texts left out of the test tasks: the model was trained on them", *near]
+    return kept, [f"{shared} texts removed from the test tasks: the model was trained on them", *near]
 
 
 def seen_rows(training: Table, test: Table) -> tuple[np.ndarray, list[str]]:
-    """(which texts of a test file training has too, shape [rows], warnings about these, and about those that it nearly has).
+    """Return which texts of a test file also occur in training, boolean, [rows], and warnings about these and about near-duplicates.
 
-    A text that training has with another label or target is seen as well.
+    A text counts as seen even if training has it with another label or target.
     """
     train_task, test_task = _as_task(training), _as_task(test)
     seen = np.isin(test_task.keys, train_task.keys)
@@ -100,12 +100,12 @@ def seen_rows(training: Table, test: Table) -> tuple[np.ndarray, list[str]]:
     if seen.all():
         warnings.insert(
             0,
-            f"warning: {test.source}: each of the {len(seen)} test texts is also a training example, so that the scores on them prove nothing about other "
-            "texts; set data.test to examples that training does not have",
+            f"warning: {test.source}: each of the {len(seen)} test texts is also a training example, so the scores do not measure "
+            "generalisation; set data.test to other examples",
         )
     elif seen.any():
         shown = "; ".join(repr(beginning(test_task.texts[row])) for row in np.flatnonzero(seen)[:_SHOWN])
-        warnings.insert(0, f"warning: {int(seen.sum())} of {len(seen)} test texts are also training examples, and are left out of the test: {shown}")
+        warnings.insert(0, f"warning: {int(seen.sum())} of {len(seen)} test texts are also training examples, and are excluded from the test: {shown}")
     return seen, warnings
 
 
@@ -118,7 +118,7 @@ def _as_task(table: Table) -> Task:
 
 @dataclass(frozen=True)
 class NearDuplicate:
-    """A text of a held-out task that is nearly one of another split."""
+    """A held-out text and its near-duplicate in another split."""
 
     split: str
     task: str
@@ -126,29 +126,29 @@ class NearDuplicate:
     other_split: str
     other_task: str
     other_text: str
-    similarity: float  # cosine of the sets of their word triples
+    similarity: float  # cosine similarity of their sets of word trigrams
 
 
 def near_duplicates(
     tasks: TaskDistribution, begin: Callable[[int], None] = lambda total: None, advance: Callable[[int], None] = lambda texts: None
 ) -> list[NearDuplicate]:
-    """Held-out queries with a near-duplicate in a split before theirs, each with the nearest, most alike first.
+    """Return the held-out queries with a near-duplicate in an earlier split, each with its most similar text, the most similar pair first.
 
-    Texts of fewer than three words have no near-duplicates; equal ones are found by `check_overlap`. `begin` is told how many
-    comparisons of a text with a split there are to be, `advance` how many have been made.
+    Texts of fewer than three words have no near-duplicates; `check_overlap` finds equal texts. `begin` is called with the total number of
+    comparisons of a text with a split, `advance` with the number just made.
     """
     from sklearn.feature_extraction.text import HashingVectorizer  # costs half a second
 
-    # A hash as long as this one has hardly a collision among a few million triples.
-    triples = HashingVectorizer(
+    # With 2^26 features, collisions among a few million trigrams are rare.
+    trigrams = HashingVectorizer(
         ngram_range=(3, 3), preprocessor=word_form, tokenizer=str.split, token_pattern=None, binary=True, alternate_sign=False, n_features=1 << 26
     )
-    parts: list[tuple[Any, list[tuple[str, str, str]], np.ndarray]] = []  # of each split: its matrix, where its rows are from, and the queries among them
+    parts: list[tuple[Any, list[tuple[str, str, str]], np.ndarray]] = []  # per split: trigrams, origins of its rows, and which rows are queries
     for split in SPLITS:
         rows = [(task, row) for task in tasks.split(split) if task.way is None and not task.of_images for row in range(len(task.texts))]
         if rows:
             here = [(split, task.name, task.texts[row]) for task, row in rows]
-            parts.append((triples.transform([text for _, _, text in here]), here, np.flatnonzero([task.query_pool[row] for task, row in rows])))
+            parts.append((trigrams.transform([text for _, _, text in here]), here, np.flatnonzero([task.query_pool[row] for task, row in rows])))
     begin(sum(number * len(queries) for number, (_, _, queries) in enumerate(parts)))
     found: list[NearDuplicate] = []
     for number, (matrix, here, queries) in enumerate(parts):
@@ -169,9 +169,9 @@ def _pair(here: tuple[str, str, str], there: tuple[str, str, str], similarity: f
 
 
 def named_labels(task: Task) -> tuple[float, float]:
-    """(share of texts that contain the name of their own label, mean share that contains another's); words, whatever their case.
+    """Return the fraction of texts that contain their own label name, and the mean fraction that contain the name of another label.
 
-    Far apart, they say that a label can be read off its text.
+    Whole words are compared, ignoring case. A large difference means that texts give their labels away.
     """
     patterns = list(_patterns(task.label_names))
     contains = np.array([[bool(pattern.search(text)) for pattern in patterns] for text in task.texts])  # [rows, labels]

@@ -11,7 +11,7 @@ from metatrain.errors import UserError
 from metatrain.tasks.files import Columns, column_values, read_file
 from metatrain.tasks.labels import clean_label
 
-# Common names of such columns, the most likely first.
+# Common column names, most likely first.
 _NAMES = {
     "text": ("text", "sentence", "review", "content", "utterance", "question", "source", "premise", "sentence1", "document", "body", "message"),
     "pair": ("hypothesis", "sentence2", "question2", "text2", "text_pair", "pair"),
@@ -19,8 +19,8 @@ _NAMES = {
     "target": ("target", "summary", "translation", "answer", "output"),
     "task": ("task", "domain", "product", "lang", "language", "topic", "dataset", "source"),
 }
-_MOST_CLASSES = 0.5  # labels have at most this share of different values
-_MOST_TASKS = 0.2  # names of tasks too
+_MOST_CLASSES = 0.5  # maximum number of distinct labels as a fraction of the rows
+_MOST_TASKS = 0.2  # maximum number of distinct task names as a fraction of the rows
 _LABEL_WORDS = 5  # maximum number of words of a label
 
 
@@ -34,10 +34,10 @@ class Guess:
 
 
 def guess_columns(path: Path, given: Mapping[str, str]) -> Guess:
-    """Find the columns that are not given; `given` has names of columns under text, pair, label, target and task.
+    """Detect the columns that are not given; `given`: names of columns under text, pair, label, target and task.
 
-    A column with a usual name is taken for what it says if its values fit; else texts are the longest values, and labels are short
-    values that come back.
+    A column with a common name is chosen if its values fit. Otherwise, texts are the column with the longest values, and labels a column
+    with few distinct, short values.
 
     Raises:
         UserError: the file cannot be read, a given column is missing, or no column fits.

@@ -50,7 +50,7 @@ def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = CLAIM_ORD
     if config.fold is not None:
         config = leave_one_file_out(config, config.fold, files)
     chosen = {name: with_labels(getattr(config, name), config.path, name) for name in CLAIM_ORDER}
-    tables = {file: source.read(file) for file in _wanted_files(config, files, splits)}
+    tables = {file: source.read(file) for file in _files_of_splits(config, files, splits)}
     if len(splits) == len(CLAIM_ORDER) or len(tables) == len(files):
         _check_label_descriptions(config, tables)  # otherwise, the rows with a label may be in a file of another split
     rows_of = {file: rows_of_tasks(table) for file, table in tables.items()}
@@ -112,18 +112,18 @@ def _raw_texts(tasks: TaskDistribution, config: Any, column: str, seed: int) -> 
     return sample(texts, config.max_texts, np.random.default_rng([seed, 41]))
 
 
-def _wanted_files(config: TasksConfig, available: Sequence[str], splits: Sequence[str]) -> list[str]:
-    wanted = set()
+def _files_of_splits(config: TasksConfig, available: Sequence[str], splits: Sequence[str]) -> list[str]:
+    found = set()
     for name in splits:
         split: SplitConfig = getattr(config, name)
         for pattern in (*split.files, *split.support_files, *split.only):
             matching = named(pattern, available)
             if not matching:
                 raise UserError(f"tasks.{name}: no file {pattern!r} below {config.path}; there are {few(available)}")
-            wanted.update(matching)
+            found.update(matching)
         if not split.files and split.tasks:
-            wanted.update(available)
-    return sorted(wanted)
+            found.update(available)
+    return sorted(found)
 
 
 def _check_label_descriptions(config: TasksConfig, tables: dict[str, Table]) -> None:
@@ -208,4 +208,4 @@ def _repeat_notes(repeats: dict[str, tuple[int, int]]) -> list[str]:
         repeats = {f"{len(repeats)} tasks": (total, contradictory)}
     else:
         repeats = {f"task '{name}'": counts for name, counts in repeats.items()}
-    return [f"{what}: {count} repeated texts left out" + (f", {other} with another label" if other else "") for what, (count, other) in repeats.items()]
+    return [f"{what}: {count} repeated texts removed" + (f", {other} with another label" if other else "") for what, (count, other) in repeats.items()]

@@ -26,5 +26,5 @@ def embedded_path(path: str) -> Path:
     found = {each.stem: each for each in sorted(_CORPUS.iterdir()) if not each.name.startswith(".")}
     name = path.removeprefix(EMBEDDED)
     if name not in found:
-        raise UserError(f"tasks.path={path}: no such embedded collection; there are {', '.join(EMBEDDED + each for each in found)}")
+        raise UserError(f"tasks.path={path}: no such packaged corpus; there are {', '.join(EMBEDDED + each for each in found)}")
     return found[name]

@@ -1,4 +1,4 @@
-"""Files of a folder, and the tasks that they are named after where no column names tasks."""
+"""Files of a folder, and their tasks if no column names tasks: each file is a task, except for shards, splits and copies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from metatrain.tasks.labels import clean_label
 from metatrain.tasks.rows import stem
 from metatrain.tasks.splits import few
 
-_NO_DATA = (".", "~$", "__MACOSX")  # how names of hidden files, locks of an open document and notes of an archiver begin
+_NO_DATA = (".", "~$", "__MACOSX")  # prefixes of hidden files, of lock files of open documents, and of metadata in archives
 _COPY = re.compile(
     r"^(copy of|kopie von|copie de|copia de) |[ _-]*(\(\d+\)|[ _-](copy|copie|kopie|copia)( ?\(?\d+\)?)?|[._-](bak|backup|orig|old|checkpoint))$", re.IGNORECASE
 )
@@ -24,13 +24,13 @@ _SPLIT = re.compile(r"(train|dev|val|valid|test|eval)(ing|el|idation|elopment|ua
 _BETWEEN_PARTS = re.compile(r"[/_.\s-]+")
 
 
-def visible_files(folder: Path, is_wanted: Callable[[Path], bool]) -> list[str]:
-    """Relative paths of the files below a folder, links included, sorted, without hidden ones and those in hidden folders."""
-    return sorted(str(path.relative_to(folder)) for path in _files_below(folder, frozenset()) if is_wanted(path))
+def visible_files(folder: Path, matches: Callable[[Path], bool]) -> list[str]:
+    """Return the sorted relative paths of the files below a folder that match, links included, without hidden files and folders."""
+    return sorted(str(path.relative_to(folder)) for path in _files_below(folder, frozenset()) if matches(path))
 
 
 def _files_below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
-    """`above`: the folders that lead here, since a link may lead back to one of them."""
+    """Yield the files below a folder; `above`: its resolved parent folders, since a link may point to one of them."""
     here = folder.resolve()
     if here not in above:
         for path in folder.iterdir():
@@ -48,7 +48,7 @@ def is_split(name: str) -> bool:
 
 
 def split_warnings(tasks: Sequence[str]) -> dict[str, str]:
-    """A warning for each task that is named like one of several splits of a data set: train and test, or books_train and books_test."""
+    """Return a warning for each task that is named like one of several splits of a data set: train and test, or books_train and books_test."""
     data_sets = _grouped({name: _without_split(name) for name in tasks})
     return {
         name: f"warning: the tasks {few(splits)} are named like splits of one data set; a task for each of them tests no new task"
@@ -59,7 +59,7 @@ def split_warnings(tasks: Sequence[str]) -> dict[str, str]:
 
 
 def _without_split(name: str) -> str:
-    """The name without the part that names a split, in which parts are joined in one way; the name itself if no part does."""
+    """Return a name without the part that names a split, other parts joined by underscores; unchanged if no part names a split."""
     if is_split(name):
         return ""
     parts = _BETWEEN_PARTS.split(name)
@@ -68,7 +68,7 @@ def _without_split(name: str) -> str:
 
 
 def copy_notes(folder: Path, files: Sequence[str]) -> dict[str, str]:
-    """A warning for each file that is another's copy, byte for byte or by its name (`books (1).csv` beside `books.csv`)."""
+    """Return a warning for each file that is a copy of another one, by its content or by its name (`books (1).csv` beside `books.csv`)."""
     notes = {}
     by_name = {PurePath(file).with_name(stem(Path(file))): file for file in files}
     for path, file in by_name.items():
@@ -88,21 +88,21 @@ def copy_notes(folder: Path, files: Sequence[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class FileTask:
-    """The task that a file is named after, and what to say about its name."""
+    """Task of a file."""
 
     name: str
-    note: str | None = None
+    note: str | None = None  # remark on the name
 
 
 def tasks_of_files(folder: Path, files: Sequence[str]) -> dict[str, FileTask]:
-    """The task of each file of a folder in which no column names tasks.
+    """Return the task of each file of a folder in which no column names tasks.
 
-    A file is a task of its name. Shards of one file are one task, and so are files in a subfolder that are named as splits are
-    (books/train.csv, books/test.csv), under the name of the subfolder. Other files with one name in several subfolders are named by
-    their paths.
+    Each file is a task with the name of the file. The shards of a file are one task. Files in a subfolder that are named like splits
+    (books/train.csv, books/test.csv) are one task with the name of the subfolder. Other files with equal names in several subfolders
+    are tasks with the names of their paths.
 
     Raises:
-        UserError: two files would be one task by their names only.
+        UserError: two files would be the same task only because their names are equal.
     """
     own = {file: stem(Path(file)) for file in files}
     names = {file: _SHARD.sub("", name) for file, name in own.items()}

@@ -1,7 +1,7 @@
-"""Duplicate and near-duplicate texts: two normal forms of a text, and their hashes.
+"""Duplicate and near-duplicate texts: two normalized forms of a text, and their hashes.
 
-The same are texts that differ at most in case, blanks and Unicode form (NFC). Every letter, mark, symbol and punctuation character counts:
-"C", "C++" and "C#" are three texts, and so are ":)" and ":(". Nearly the same are texts with the same words.
+Duplicates differ at most in case, whitespace and Unicode form (NFC). Every letter, mark, symbol and punctuation character counts: "C",
+"C++" and "C#" are three texts, and so are ":)" and ":(". Near-duplicates are texts with the same words.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 
 from metatrain.tasks.texts import PAIR, is_image, path_of
 
-_VARIATIONS = range(0xFE00, 0xFE10)  # marks that choose how the symbol before them is drawn
+_VARIATIONS = range(0xFE00, 0xFE10)  # variation selectors: how the symbol before them is drawn
 
 
 class _WordCharacters(dict[int, str]):
-    """A table for `str.translate` that leaves letters, their marks and numbers, drops what has no shape, and makes a blank of any other character."""
+    """Table for `str.translate` that keeps letters, marks and numbers, drops format characters, and replaces all others by a space."""
 
     def __missing__(self, code: int) -> str:
         category = unicodedata.category(chr(code))
@@ -31,39 +31,40 @@ _WORD_CHARACTERS = _WordCharacters()
 
 
 def same_form(text: str) -> str:
-    """The text in lower case and NFC, with single blanks; of a pair, both texts."""
-    # Not casefold, nor NFKC: these make one text of "Maße" and "Masse", of "10⁵" and "105".
+    """Return a text in lower case and NFC, with single spaces; for a pair, both texts."""
+    # Neither casefold nor NFKC: they map "Maße" and "Masse", or "10⁵" and "105", to the same text.
     plain = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).lower())
     return PAIR.join(" ".join(part.split()) for part in plain.split(PAIR))
 
 
 def word_form(text: str) -> str:
-    """The words of the text, whatever their case and compatibility form; of one without letters and numbers, its `same_form`."""
+    """Return the words of a text, case-folded and in NFKC; for a text without letters and numbers, its `same_form`."""
     plain = unicodedata.normalize("NFKC", text.casefold())
     words = PAIR.join(" ".join(part.translate(_WORD_CHARACTERS).split()) for part in plain.split(PAIR))
     return words if any(map(str.isalnum, words)) else same_form(text)
 
 
 def text_key(text: str) -> bytes:
-    """Hash of the text's `same_form`: equal keys count as the same text."""
+    """Return the hash of the `same_form` of a text; texts with equal keys are duplicates."""
     return _hash(same_form(text).encode())
 
 
 def row_key(text: str, target: str | None) -> int:
-    """The key of a text and its target, if it has one: one sentence may go into two languages. Of an image, that of its file's content.
+    """Return a 64-bit hash of a text and its target, if there is one; for an image, of the content of its file.
 
-    Of 64 bits: among a million rows, two that differ share one with a probability of 3 in 100 million.
+    The target counts because a sentence may have translations into several languages. Among a million rows, two different ones have the
+    same hash with a probability of 3 in 100 million.
     """
     return _number(text, target, same_form)
 
 
 def near_key(text: str, target: str | None) -> int:
-    """As `row_key`, of the `word_form`: rows whose keys differ and whose near keys do not are nearly the same."""
+    """Return the hash of a row's `word_form`: rows with equal near keys but different keys are near-duplicates."""
     return _number(text, target, word_form)
 
 
 def first_row_key(text: str, target: str | None) -> int:
-    """The key of a row by the rule that the fingerprints of earlier checkpoints follow: letters and numbers, and neither marks nor symbols."""
+    """Return the hash in fingerprints of early checkpoints: letters and numbers count, marks and symbols do not."""
     return _number(text if target is None else f"{text}\n{target}", None, lambda each: re.sub(r"\W+", " ", each.casefold()).strip())
 
 

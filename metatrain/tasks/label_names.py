@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 _BORDER = re.compile(r"(?<=[^\W\d_])(?=\d)|(?<=\d)(?=[^\W\d_])|(?<=[a-z])(?=[A-Z])")  # between letters and digits, and in camelCase
 _ROMAN = re.compile("[IVX]+")
-_SHORTEST = 2  # letters of a word, in scripts that write sounds
+_SHORTEST = 2  # minimum number of letters of a word, in alphabetic scripts
 
 
 @functools.lru_cache(maxsize=4096)
@@ -28,22 +28,22 @@ def meaningful_names(names: tuple[str, ...]) -> tuple[bool, ...]:
 def _words(name: str) -> frozenset[str]:
     """Return the words and symbols (emoji) of a name."""
     read = "".join(letter if unicodedata.category(letter)[0] in "LMN" else " " for letter in unicodedata.normalize("NFKC", name))
-    pieces = [piece for part in read.split() for piece in _BORDER.split(part) if piece and not _ROMAN.fullmatch(piece)]
-    words = {piece.casefold() for piece in pieces if _is_word(piece)}
+    parts = [part for token in read.split() for part in _BORDER.split(token) if part and not _ROMAN.fullmatch(part)]
+    words = {part.casefold() for part in parts if _is_word(part)}
     if any(letter.isdigit() for letter in name) and all(len(word) <= _SHORTEST for word in words):
         words = set()  # a code: B2, AB-12, 3rd
     return frozenset(words | {letter for letter in name if unicodedata.category(letter) == "So"})
 
 
-def _is_word(piece: str) -> bool:
-    """Return whether a piece has two letters or more, or one of a script whose characters are words."""
-    letters = sum(unicodedata.category(letter)[0] in "LM" for letter in piece)
-    return letters >= _SHORTEST or (letters == 1 and unicodedata.east_asian_width(piece[0]) == "W")
+def _is_word(part: str) -> bool:
+    """Return whether a part of a name has two letters or more, or one of a script whose characters are words."""
+    letters = sum(unicodedata.category(letter)[0] in "LM" for letter in part)
+    return letters >= _SHORTEST or (letters == 1 and unicodedata.east_asian_width(part[0]) == "W")
 
 
 def unread_note(names_of: Sequence[tuple[str, Sequence[str]]]) -> str | None:
     """Return one line on the tasks (name, label names) whose label names have no meaning, for a method that reads them; None: there is no such task."""
-    found = [(task, name) for task, names in names_of for name, tells in zip(names, meaningful_names(tuple(names))) if not tells]
+    found = [(task, name) for task, names in names_of for name, is_meaningful in zip(names, meaningful_names(tuple(names))) if not is_meaningful]
     if not found:
         return None
     tasks = list(dict.fromkeys(task for task, _ in found))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-_TEXTS = 50  # that are looked at
-_LEAST = 0.1  # a language of a smaller share of them is not named
+_TEXTS = 50  # number of texts in the sample
+_LEAST = 0.1  # minimum fraction of the sample for a language to be reported
 
 
 def languages(texts: Sequence[str]) -> str | None:
-    """Two-letter codes, the most frequent first; None: the library is not installed."""
+    """Return the two-letter codes of the languages, most frequent first; None: the library is not installed."""
     try:
         from py3langid import classify
     except ImportError:

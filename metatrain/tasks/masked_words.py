@@ -1,8 +1,8 @@
 """Self-supervised tasks from raw text: which word was masked here? (SMLMT, Bansal et al. 2020b)
 
-An episode has N words and, for each, sentences that contain it, with every occurrence masked; the label is the word. All words of
-a corpus together are one task with a class for each word, of which an episode draws a few. A word of any number of subword tokens becomes
-one mask, which hides its length. A sentence belongs to one word only, so no episode has it twice.
+An episode has N words and, for each, sentences that contain it, with every occurrence masked; the label is the word. A corpus is one task
+with a class for each word, from which episodes sample classes. A word is replaced by a single mask, whatever its number of subword tokens,
+so that the mask does not reveal its length. Each sentence belongs to one word only, so no episode has it twice.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from metatrain.tasks.texts import MASK, PAIR
 NAME = "masked words"
 _END_OF_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 _WORD = re.compile(r"[^\W\d_]{3,}(?:['’-][^\W\d_]+)*")  # letters of any script, with an apostrophe or hyphen inside
-_SHORTEST, _LONGEST = 5, 60  # words of a sentence that is used
+_SHORTEST, _LONGEST = 5, 60  # minimum and maximum number of words per sentence
 
 
 def check_masked_words(config: MaskedWordsConfig) -> None:
@@ -37,8 +37,8 @@ def check_masked_words(config: MaskedWordsConfig) -> None:
 def masked_words(texts: Iterable[str], config: MaskedWordsConfig, seed: int) -> Task:
     """Return the masked-word task of a corpus.
 
-    Words are drawn evenly from classes of frequency, each twice as frequent as the one before: uniformly over words, almost all
-    would be rare. Of a word's sentences, at most `max_sentences` are drawn.
+    Words are sampled evenly from frequency bins, each twice as frequent as the one before, because words sampled uniformly would almost
+    all be rare. At most `max_sentences` sentences per word are sampled.
 
     Raises:
         UserError: too few words are in enough sentences.
@@ -54,7 +54,7 @@ def masked_words(texts: Iterable[str], config: MaskedWordsConfig, seed: int) -> 
     words = _balanced({word: len(numbers) for word, numbers in candidates.items()}, config.max_words, rng)
     taken: set[int] = set()
     chosen: dict[str, list[int]] = {}
-    for word in sorted(words, key=lambda word: (len(candidates[word]), word)):  # the rarest first: it has the least choice
+    for word in sorted(words, key=lambda word: (len(candidates[word]), word)):  # rarest first: they have the fewest sentences
         free = [number for number in candidates[word] if number not in taken]
         if len(free) >= config.min_sentences:
             chosen[word] = sorted(rng.choice(free, min(len(free), config.max_sentences), replace=False).tolist())
@@ -71,17 +71,17 @@ def masked_words(texts: Iterable[str], config: MaskedWordsConfig, seed: int) -> 
 
 
 def masked(sentence: str, word: str) -> str:
-    """The sentence with every occurrence of the word, in upper or lower case, masked."""
+    """Return the sentence with every occurrence of the word masked, ignoring case."""
     return _WORD.sub(lambda match: MASK if match[0].casefold() == word else match[0], sentence)
 
 
 def sentences_of(text: str) -> list[str]:
-    """A text's sentences of a usable length."""
+    """Return the sentences of a text that are neither too short nor too long."""
     return [sentence.strip() for sentence in _END_OF_SENTENCE.split(text) if _SHORTEST <= len(sentence.split()) <= _LONGEST]
 
 
 def _sentences(texts: Iterable[str]) -> list[str]:
-    """Sentences of a usable length, each once."""
+    """Return the sentences of all texts that are neither too short nor too long, without duplicates."""
     known: dict[bytes, str] = {}
     for text in texts:
         for sentence in sentences_of(text.replace(PAIR, "\n")):
@@ -89,11 +89,11 @@ def _sentences(texts: Iterable[str]) -> list[str]:
     return list(known.values())
 
 
-def _balanced(counts: dict[str, int], most: int, rng: np.random.Generator) -> Sequence[str]:
-    """Return at most this number of words, drawn in turn from the frequency classes until these are empty."""
-    classes: dict[int, list[str]] = defaultdict(list)
+def _balanced(counts: dict[str, int], max_words: int, rng: np.random.Generator) -> Sequence[str]:
+    """Return at most this number of words, sampled from the frequency bins in turn until these are empty."""
+    bins: dict[int, list[str]] = defaultdict(list)
     for word in sorted(counts):
-        classes[counts[word].bit_length()].append(word)
-    shuffled = [[words[i] for i in rng.permutation(len(words))] for _, words in sorted(classes.items())]
+        bins[counts[word].bit_length()].append(word)
+    shuffled = [[words[i] for i in rng.permutation(len(words))] for _, words in sorted(bins.items())]
     turns = [word for turn in range(max(map(len, shuffled), default=0)) for words in shuffled for word in words[turn : turn + 1]]
-    return turns[:most]
+    return turns[:max_words]

@@ -9,17 +9,17 @@ from metatrain.tasks.labels import clean_label
 
 
 class ExactName(str):
-    """A name that is not a pattern, whatever characters it has."""
+    """A name that is never interpreted as a pattern."""
 
     __slots__ = ()
 
 
 def named(pattern: str, names: Iterable[str]) -> set[str]:
-    """The names that `pattern` names: the one that equals it or, if none does, those that match it. `*` names all."""
+    """Return the names that a pattern selects: the equal one or, if there is none, those that match it. `*` selects all."""
     names = set(names)
     if isinstance(pattern, ExactName):
         return names & {pattern}
-    spellings = (pattern, clean_label(pattern))  # which may differ in their Unicode form, say
+    spellings = (pattern, clean_label(pattern))  # they may differ in their Unicode form, for example
     for spelling in spellings:
         if spelling in names and spelling != "*":
             return {spelling}
@@ -27,6 +27,6 @@ def named(pattern: str, names: Iterable[str]) -> set[str]:
 
 
 def named_by_any(patterns: Iterable[str], names: Iterable[str]) -> set[str]:
-    """The names that any of the patterns names."""
+    """Return the names that any of the patterns selects."""
     names = set(names)
     return {name for pattern in patterns for name in named(pattern, names)}

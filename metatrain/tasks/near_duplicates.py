@@ -1,4 +1,4 @@
-"""Texts with the words of another text and other punctuation or symbols: all are kept, and a warning shows some of them."""
+"""Near-duplicates: texts with the same words but other punctuation or symbols. All are kept, and a warning shows examples."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from metatrain.tasks.task import Task
 from metatrain.tasks.texts import beginning, readable
 
 _SAME_WORDS = "with other punctuation or symbols"
-_EXAMPLES = 3  # pairs that a warning shows
-_BEFORE = 20  # characters before the first difference of a pair that it shows
-_MOST_TASKS = 5  # with a warning of their own
+_EXAMPLES = 3  # number of pairs in a warning
+_BEFORE = 20  # number of characters shown before the first difference of a pair
+_MOST_TASKS = 5  # maximum number of tasks with their own warning
 
 
 def near_duplicates(tasks: Sequence[Task]) -> list[str]:
-    """A warning for each task, or for many together, that has texts with the same words."""
+    """Return a warning for each task with near-duplicates, or one warning for all if there are many such tasks."""
     found = {task.name: pairs for task in tasks if len(pairs := list(_pairs(task)))}
     groups = {f"task '{name}'": pairs for name, pairs in found.items()}
     if len(found) > _MOST_TASKS:
@@ -26,7 +26,7 @@ def near_duplicates(tasks: Sequence[Task]) -> list[str]:
 
 
 def _pairs(task: Task) -> Iterator[tuple[bool, str]]:
-    """(whether their labels differ, both as people read them) of rows with the same words."""
+    """Yield (whether their labels differ, both in readable form) for each pair of rows with the same words."""
     _, first, same = np.unique(task.near_keys, return_index=True, return_inverse=True)
     for row in np.flatnonzero(first[same] != np.arange(len(task.texts))):
         one = first[same[row]]
@@ -41,9 +41,9 @@ def _warning(where: str, pairs: list[tuple[bool, str]]) -> str:
 
 
 def near_shared(what: str, tasks: Sequence[Task], other: str, others: Sequence[Task]) -> list[str]:
-    """A warning if `tasks` have texts with the words of texts of `others` that are not the same texts.
+    """Return a warning if texts of `tasks` are near-duplicates, but not duplicates, of texts of `others`.
 
-    what, other: what the warning calls the texts of either.
+    what, other: names of the texts of `tasks` and of `others` in the warning.
     """
     if not others:
         return []
@@ -62,7 +62,7 @@ def near_shared(what: str, tasks: Sequence[Task], other: str, others: Sequence[T
 
 
 def _pair(task: Task, row: int, other: Task, other_row: int) -> str:
-    """Two rows as people read them, from just before the first difference."""
+    """Return two rows in readable form, from shortly before their first difference."""
     texts = [readable(task.texts[row]), readable(other.texts[other_row])]
     begin = max(0, len(os.path.commonprefix(texts)) - _BEFORE)
     return " and ".join(

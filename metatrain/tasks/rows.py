@@ -1,7 +1,6 @@
 """Rows of one data file, format by format, each with the number of the line where it begins.
 
-Types are never guessed, which would make a timestamp of a label that looks like a date. A file name is a name, never a pattern, and
-nothing is cached: the content of the file decides.
+Types are never inferred, so a label that looks like a date stays a text. File names are never interpreted as patterns. Nothing is cached.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from metatrain.errors import UserError
 
 FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
 NOT_UTF8 = "not valid UTF-8; save the file as UTF-8"
-_BATCH = 1000  # rows of a parquet file that are decoded together
+_BATCH = 1000  # number of rows of a parquet file decoded at a time
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _BEHIND_CR = re.compile(rb"(?<=\r)(?!\n)")
 _UTF_16 = re.compile(rb"(\0[^\0]){2}|([^\0]\0){2}")  # without a byte order mark: every other byte of most letters is zero
-# First bytes of files that are no UTF-8 text, and what to do about them; the longer first, since one begins with the other.
+# First bytes of files that are no UTF-8 text, and the remedy; longer ones first, since one is a prefix of another.
 _SIGNATURES = {
     codecs.BOM_UTF32_LE: "UTF-32 text; save the file as UTF-8",
     codecs.BOM_UTF32_BE: "UTF-32 text; save the file as UTF-8",
@@ -45,16 +44,16 @@ class BadRow:
     """A row that cannot be read."""
 
     problem: str
-    is_lost: bool = False  # where it ends is unknown, so that no row after it can be trusted
+    is_lost: bool = False  # its end is unknown, so no later row can be trusted
 
 
 class CutRow(dict[str, Any]):
-    """A row with its first field only: a piece, perhaps, of a text with a line break in it."""
+    """A row with only its first field: possibly part of a text that contains a line break."""
 
 
 @dataclass(frozen=True)
 class Other:
-    """A value that is no text, number or truth value."""
+    """A value that is neither text nor number nor boolean."""
 
     kind: str
 
@@ -77,11 +76,11 @@ class Number(str):
 
 
 class RepeatedKey(ValueError):
-    """A JSON object has a key twice."""
+    """A JSON object has a repeated key."""
 
 
 def format_of(path: Path) -> str | None:
-    """`.csv`, `.tsv`, `.jsonl` or `.parquet`, looking through `.gz`; None: not a data file."""
+    """Return `.csv`, `.tsv`, `.jsonl` or `.parquet`, ignoring `.gz`; None: not a data file."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] == ".gz":
         suffixes.pop()
@@ -90,13 +89,13 @@ def format_of(path: Path) -> str | None:
 
 
 def stem(path: Path) -> str:
-    """The file's name without its format: the name of its task where no column names tasks."""
+    """Return the name of a file without its format: the name of its task if no column names tasks."""
     name = path.name[: -len(".gz")] if path.name.lower().endswith(".gz") else path.name
     return name.rsplit(".", 1)[0]
 
 
 def checked_format(path: Path) -> str:
-    """The format of a file that exists and is not empty.
+    """Return the format of a file that exists and is not empty.
 
     Raises:
         UserError: there is no such file, or its format is unknown.
@@ -112,7 +111,7 @@ def checked_format(path: Path) -> str:
 
 
 def lines_of(path: Path) -> Iterator[Line]:
-    """The lines of a text file, gzipped or not; they end as the first one does, in a line feed or a carriage return.
+    """Yield the lines of a text file, gzipped or not. Lines end as the first one does: in a line feed or a carriage return.
 
     Raises:
         UserError: the gzip file is broken, or the file is no UTF-8 text from its first bytes on.
@@ -139,7 +138,7 @@ def _split(path: Path, lines: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def decoded(lines: Iterable[bytes], first: int = 1) -> Iterator[Line]:
-    """Lines numbered from `first`; byte order marks before line 1 are removed."""
+    """Yield lines numbered from `first`; byte order marks before line 1 are removed."""
     for number, line in enumerate(lines, start=first):
         try:
             text, is_utf8 = line.decode(), True
@@ -149,7 +148,7 @@ def decoded(lines: Iterable[bytes], first: int = 1) -> Iterator[Line]:
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text, numbers as they are written.
+    """Return the value of a JSON text, with numbers as they are written.
 
     Raises:
         RepeatedKey: an object has a key twice.
@@ -167,7 +166,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def json_rows(path: Path) -> Iterator[Row]:
-    """Rows of a file with one JSON object per line; one that may be a part of an object of several lines is a `BadRow`."""
+    """Yield the rows of a file with one JSON object per line; a line that may be part of an object on several lines is a `BadRow`."""
     is_first = True
     begin: int | None = None  # line where an unfinished object begins
     for number, line, is_utf8 in lines_of(path):
@@ -177,11 +176,11 @@ def json_rows(path: Path) -> Iterator[Row]:
             if is_first and line.lstrip().startswith("["):
                 yield number, BadRow("a JSON array; write one object a line (jq -c '.[]' FILE > FILE.jsonl)", is_lost=True)
                 return
-            row, goes_on = _json_row(line)
+            row, continues = _json_row(line)
             if begin is not None and isinstance(row, dict):
                 row = BadRow(f"this may be a part of the object that begins in line {begin}")
             yield number, row
-            is_first, begin = False, (begin or number) if goes_on else None
+            is_first, begin = False, (begin or number) if continues else None
 
 
 def _json_row(line: str) -> tuple[dict[str, Any] | BadRow, bool]:
@@ -201,12 +200,12 @@ def _json_row(line: str) -> tuple[dict[str, Any] | BadRow, bool]:
 
 
 def parquet_rows(path: Path) -> Iterator[Row]:
-    """Rows of a parquet file; class numbers of a data set become class names.
+    """Yield the rows of a parquet file, with class names instead of class numbers.
 
     Raises:
         UserError: the file cannot be read, or has a column twice.
     """
-    with path.open("rb") as opened:  # a file, since pyarrow may read more into a name
+    with path.open("rb") as opened:  # a file object, since pyarrow interprets some names as patterns or URLs
         try:
             file = pyarrow.parquet.ParquetFile(opened)
             names = file.schema_arrow.names
@@ -224,12 +223,12 @@ def parquet_rows(path: Path) -> Iterator[Row]:
 
 
 def _class_names(schema: pyarrow.Schema) -> dict[str, list[str]]:
-    """Class names of the columns that the library datasets has written as class numbers."""
+    """Return the class names of the columns that `datasets` stores as class numbers."""
     try:
         features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
         return {name: list(map(str, feature["names"])) for name, feature in features.items() if feature.get("_type") == "ClassLabel"}
     except (ValueError, AttributeError, KeyError, TypeError):
-        return {}  # a note of another program: the numbers stay numbers
+        return {}  # metadata of another program: the numbers stay numbers
 
 
 def _batch_rows(batch: pyarrow.RecordBatch, classes: dict[str, list[str]]) -> Iterator[dict[str, Any] | BadRow]:
@@ -247,7 +246,7 @@ def _batch_rows(batch: pyarrow.RecordBatch, classes: dict[str, list[str]]) -> It
 
 
 def _values(column: pyarrow.Array, classes: list[str] | None) -> list[Any]:
-    """The values of a column as Python values, those that are no plain values as `Other`."""
+    """Return the values of a column as Python values; values that are neither text nor number nor boolean become `Other`."""
     kind = column.type.value_type if pyarrow.types.is_dictionary(column.type) else column.type
     checks = (pyarrow.types.is_string, pyarrow.types.is_large_string, pyarrow.types.is_string_view, pyarrow.types.is_boolean)
     if not any(check(kind) for check in (*checks, pyarrow.types.is_integer, pyarrow.types.is_floating, pyarrow.types.is_null)):

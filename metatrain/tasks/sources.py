@@ -45,7 +45,7 @@ class Files:
         """names_tasks: True: a file that is one task is named after the file; False: after the source."""
         self.path, self.columns, self.bad_rows = path, columns, bad_rows
         self.names_tasks = names_tasks and columns.task is None
-        self._said: set[str] = set()
+        self._reported: set[str] = set()
 
     def files(self) -> list[str]:
         if self.path.is_file():
@@ -75,8 +75,8 @@ class Files:
         task = self._tasks.get(file)
         table = read_file(self.path / file, self.columns, self.bad_rows, task.name if task else None)
         about_file = (task.note if task else None, self._copies.get(file))
-        notes = [note for note in about_file if note and note not in self._said]  # several files may share a note
-        self._said.update(notes)
+        notes = [note for note in about_file if note and note not in self._reported]  # several files may share a note
+        self._reported.update(notes)
         return replace(table, notes=(*notes, *table.notes))
 
 
@@ -186,22 +186,22 @@ class TextToText:
         return replace(self.source.read(file), score=self.score)
 
 
-class InWords:
+class DescribedLabels:
     """A source with some labels replaced by label descriptions."""
 
-    def __init__(self, source: Source, words: Mapping[Any, str]):
-        """`words`: label descriptions by label; a label may be a number."""
-        self.source, self.words = source, {clean_label(as_text(label)): word for label, word in words.items()}
+    def __init__(self, source: Source, descriptions: Mapping[Any, str]):
+        """`descriptions`: label descriptions by label; a label may be a number."""
+        self.source, self.descriptions = source, {clean_label(as_text(label)): text for label, text in descriptions.items()}
 
     def files(self) -> list[str]:
         return self.source.files()
 
     def read(self, file: str) -> Table:
         table = self.source.read(file)
-        return replace(table, labels=[self.words.get(label, label) for label in table.labels])
+        return replace(table, labels=[self.descriptions.get(label, label) for label in table.labels])
 
 
-class Together:
+class Union:
     """Union of several sources."""
 
     def __init__(self, sources: list[Source]):
@@ -251,7 +251,7 @@ def make_source(config: SourceConfig, others: Mapping[str, SourceConfig]) -> Sou
     for name in others:
         if not name or "/" in name:
             raise UserError(f"tasks.sources: {name!r} cannot be the name of a source; it must have no slash")
-    return Together([_one(config), *(_named(name, other) for name, other in others.items())])
+    return Union([_one(config), *(_named(name, other) for name, other in others.items())])
 
 
 def _named(name: str, config: SourceConfig) -> Source:
@@ -281,7 +281,7 @@ def _one(config: SourceConfig, names_tasks: bool = True) -> Source:
     else:
         source = Files(local_path(config.path), columns, config.bad_rows, names_tasks)
     if config.label_descriptions and config.target is not None:
-        raise UserError("tasks.label_descriptions is for labels; with tasks.target there are none, take one of them away")
+        raise UserError("tasks.label_descriptions is for labels; with tasks.target there are none, remove one of them")
     if config.label_descriptions:
-        source = InWords(source, config.label_descriptions)
+        source = DescribedLabels(source, config.label_descriptions)
     return source if config.target is None else TextToText(source, config.score)

@@ -17,7 +17,7 @@ from metatrain.tasks.labels import clean_label
 from metatrain.tasks.names import ExactName, named, named_by_any
 from metatrain.tasks.rows import parse_json
 
-CLAIM_ORDER = SPLITS[::-1]  # a row that several splits select belongs to the first of these
+CLAIM_ORDER = SPLITS[::-1]  # order of precedence: a row that several splits select belongs to the first
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Part:
 
     table: Table
     rows: np.ndarray
-    support: bool  # whether they may be drawn into support sets
-    query: bool
+    support: bool  # whether they may be sampled into support sets
+    query: bool  # whether they may be sampled into query sets
 
 
 def claim(
@@ -39,10 +39,11 @@ def claim(
     claim_support: bool,
     check: bool,
 ) -> dict[str, list[Part]]:
-    """The parts of each task of a split; a row of a task belongs to the first split that claims it (for its queries, or at all).
+    """Return the parts of each task of a split, without rows that earlier splits have claimed.
 
-    claimed: row numbers by file and task.
-    check: whether what names nothing is an error; false for a split whose files are not all in `tables`.
+    claimed: row numbers that earlier splits have claimed, by file and task; those of this split are added.
+    claim_support: whether rows that are only sampled into support sets are claimed too.
+    check: whether a pattern that selects nothing is an error; false for a split whose files are not all in `tables`.
     """
     parts: dict[str, list[Part]] = defaultdict(list)
     taken: dict[tuple[str, str], np.ndarray] = {}
@@ -70,10 +71,10 @@ def claim(
 
 
 def _chosen_tasks(split: str, config: SplitConfig, files: set[str], rows_of: dict[str, dict[str, np.ndarray]], check: bool) -> Iterator[tuple[str, str]]:
-    """(file, task) of a split, in the order of the files and of their rows.
+    """Yield (file, task) of a split, in the order of the files and of their rows.
 
     Raises:
-        UserError: a name or pattern of tasks names none, and `check` is true.
+        UserError: a name or pattern selects no task, and `check` is true.
     """
     there = set[str]().union(*rows_of.values())
     for setting, patterns in {"tasks": config.tasks, **{f"only.{file}": tasks for file, tasks in config.only.items()}}.items():
@@ -88,7 +89,7 @@ def _chosen_tasks(split: str, config: SplitConfig, files: set[str], rows_of: dic
 
 
 def with_labels(split: SplitConfig, path: str, name: str) -> SplitConfig:
-    """The split, with the labels of the file that it names.
+    """Return the settings of a split with the labels of `labels_from` added.
 
     Raises:
         UserError: there is no such file or list.
@@ -106,12 +107,12 @@ def with_labels(split: SplitConfig, path: str, name: str) -> SplitConfig:
             raise UserError(f"{asked}: {where} has nothing under {key!r}" + (f"; there are {few(list(found))}" if isinstance(found, dict) else ""))
         found = found[key]
     if not isinstance(found, list) or not all(isinstance(label, str) for label in found):
-        raise UserError(f"{asked}: that is no list of labels in {where}")
+        raise UserError(f"{asked}: this is not a list of labels in {where}")
     return replace(split, labels=[*split.labels, *(ExactName(clean_label(label)) for label in found)])
 
 
 def rows_of_tasks(table: Table) -> dict[str, np.ndarray]:
-    """Row numbers of each task of a file, in its order."""
+    """Return the row numbers of each task of a file, in file order."""
     names = {name: number for number, name in enumerate(dict.fromkeys(table.tasks))}
     numbers = np.fromiter(map(names.__getitem__, table.tasks), dtype=np.int32, count=len(table.tasks))
     order = np.argsort(numbers, kind="stable")
@@ -156,6 +157,6 @@ def leave_one_file_out(config: TasksConfig, fold: int, files: Sequence[str]) -> 
     return replace(config, **{name: replace(getattr(config, name), files=list(map(ExactName, found)), tasks=["*"]) for name, found in chosen.items()})
 
 
-def few(names: Sequence[str], most: int = 8) -> str:
-    """The first names, and how many more there are."""
-    return ", ".join(list(names)[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def few(names: Sequence[str], max_shown: int = 8) -> str:
+    """Return the first names, and the number of further ones, as text."""
+    return ", ".join(list(names)[:max_shown]) + (f" and {len(names) - max_shown} more" if len(names) > max_shown else "")

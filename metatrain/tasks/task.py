@@ -14,11 +14,11 @@ import numpy as np
 from metatrain.tasks.keys import first_row_key, near_key, row_key
 from metatrain.tasks.texts import is_image, subset
 
-_RULE = "keys-2:"  # begins a fingerprint; those of the first rule for keys have no such beginning
+_RULE = "keys-2:"  # prefix of a fingerprint; those computed from `first_row_key` have none
 
 
 def plain_name(label: str) -> str:
-    """The name of a label as words to read: `book_flight` is "book flight"."""
+    """Return a label name with spaces for underscores: `book_flight` becomes "book flight"."""
     return label.replace("_", " ")
 
 
@@ -28,8 +28,8 @@ class Task:
 
     `labels[i]` is the index into `label_names` of text i (shape [rows]). A text-to-text task has `targets`, one for each text, and a
     single class, so that K shots are K texts.
-    `support_pool` / `query_pool` say which rows may be drawn for either set (boolean, shape [rows]);
-    most tasks allow every row in both, a task with fixed support rows does not.
+    `support_pool` and `query_pool` mark the rows that may be sampled into support sets and query sets (boolean, [rows]): in most tasks
+    every row, in a task with a fixed support set different rows.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Task:
     query_pool: np.ndarray
     way: int | None = None  # number of classes per episode if episode.way is null; None: all
     targets: Sequence[str] | None = None
-    score: str | None = None  # of a text-to-text task: how an answer is compared with its target, by name
+    score: str | None = None  # text-to-text tasks: name of the score that compares a generated text with its target
 
     @property
     def is_labelled(self) -> bool:
@@ -54,33 +54,33 @@ class Task:
 
     @functools.cached_property
     def support_rows(self) -> list[np.ndarray]:
-        """Row numbers of each class from which its support examples are drawn, in file order."""
+        """Rows of each class from which support examples are sampled, in file order."""
         return [np.flatnonzero((self.labels == label) & self.support_pool) for label in range(len(self.label_names))]
 
     @functools.cached_property
     def query_rows(self) -> list[np.ndarray]:
-        """Row numbers of each class from which its queries are drawn, in file order."""
+        """Rows of each class from which queries are sampled, in file order."""
         if np.array_equal(self.support_pool, self.query_pool):
             return self.support_rows
         return [np.flatnonzero((self.labels == label) & self.query_pool) for label in range(len(self.label_names))]
 
     @functools.cached_property
     def keys(self) -> np.ndarray:
-        """A number for each row, shape [rows]; rows of the same number count as the same row."""
-        return self.numbers(row_key)
+        """Hash of each row, [rows]; rows with equal hashes are duplicates."""
+        return self.hashes(row_key)
 
     @functools.cached_property
     def near_keys(self) -> np.ndarray:
-        """As `keys`, for near-duplicates: rows with the same number have the same words."""
-        return self.numbers(near_key)
+        """Hash of the words of each row, [rows]; rows with equal hashes are near-duplicates."""
+        return self.hashes(near_key)
 
-    def numbers(self, key: Callable[[str, str | None], int]) -> np.ndarray:
+    def hashes(self, key: Callable[[str, str | None], int]) -> np.ndarray:
         """Return `key` of the text and target of each row (None: no target), [rows]."""
         targets = itertools.repeat(None) if self.targets is None else self.targets
         return np.fromiter(map(key, self.texts, targets), dtype=np.uint64, count=len(self.texts))
 
     def without(self, keys: np.ndarray) -> Task:
-        """Return the task without the rows that have these keys."""
+        """Return the task without the rows whose `keys` are in this array."""
         return self.subset(~np.isin(self.keys, keys))
 
     def subset(self, keep: np.ndarray) -> Task:
@@ -110,18 +110,18 @@ class TaskDistribution:
     weights: tuple[float, ...] | None = None  # sampling probabilities of the meta-training tasks; None: uniform
 
     def training_texts(self) -> Iterator[str]:
-        """Every text, target and label name of the meta-train tasks."""
+        """Yield every text, target and label name of the meta-training tasks."""
         for task in self.meta_train:
             yield from (text for text in task.texts if not is_image(text))
             yield from task.label_names if task.targets is None else task.targets
 
     def fingerprint(self) -> str:
-        """A hash of the labelled and text-to-text tasks' rows, labels and pools: episodes of two distributions are the same if theirs are."""
+        """Return a hash of the rows, labels and pools of the labelled and text-to-text tasks; it determines their episodes."""
         return _RULE + self._digest(lambda task: task.keys)
 
     def has_fingerprint(self, found: str) -> bool:
         """Return True if this distribution has a fingerprint, possibly one of an earlier version."""
-        return found == (self.fingerprint() if found.startswith(_RULE) else self._digest(lambda task: task.numbers(first_row_key)))
+        return found == (self.fingerprint() if found.startswith(_RULE) else self._digest(lambda task: task.hashes(first_row_key)))
 
     def _digest(self, keys: Callable[[Task], np.ndarray]) -> str:
         digest = hashlib.sha256()

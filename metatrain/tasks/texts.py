@@ -1,4 +1,4 @@
-"""Texts: the characters that mean something in them, and texts that stay on disk, read as they are asked for."""
+"""Texts: placeholder characters for masks, pairs and images, and texts that are read from disk on access."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import numpy as np
 import pyarrow
 import pyarrow.ipc
 
-# Noncharacters, which Unicode reserves for use inside a program: what a user's text may hold stands for itself.
-MASK = "\ufdd0"  # stands for a masked word in a text; the tokenizer's own mask takes its place
-PAIR = "\ufdd1"  # stands between the two texts of a pair; the tokenizer's own separator takes its place
-IMAGE = "\ufdd2"  # begins what stands for an image: the path of its file follows
+# Noncharacters, which Unicode reserves for internal use; `plain` removes them from a user's text.
+MASK = "\ufdd0"  # placeholder of a masked word; replaced by the tokenizer's mask token
+PAIR = "\ufdd1"  # separates the two texts of a pair; replaced by the tokenizer's separator
+IMAGE = "\ufdd2"  # prefix of an image; the path of its file follows
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_READ = 10_000  # texts that are read at a time
-_IN_MEMORY = 50_000  # texts of a file with fewer are held in memory
+_READ = 10_000  # number of texts read at a time
+_IN_MEMORY = 50_000  # number of texts from which a file's texts are stored on disk instead of in memory
 
 
 def plain(text: str) -> str:
-    """Return a user's text without the characters that mean something here, and without the blanks around it."""
+    """Return a user's text without placeholder characters and surrounding whitespace."""
     return text.replace(MASK, " ").replace(PAIR, " ").replace(IMAGE, " ").strip()
 
 
@@ -38,10 +38,10 @@ def readable(text: str) -> str:
     return text.replace(MASK, "[masked]").replace(PAIR, " | ").replace(IMAGE, "")
 
 
-def beginning(text: str, most: int = 60) -> str:
-    """The first characters of a text, for people to read."""
+def beginning(text: str, max_length: int = 60) -> str:
+    """Return the first characters of a text, in readable form."""
     text = readable(text)
-    return text if len(text) <= most else text[: most - 3] + "..."
+    return text if len(text) <= max_length else text[: max_length - 3] + "..."
 
 
 def is_image(text: str) -> bool:
@@ -55,7 +55,7 @@ def path_of(text: str) -> str:
 
 
 class StoredTexts(Sequence[str]):
-    """Some texts of a memory-mapped table."""
+    """Rows of a memory-mapped column of texts."""
 
     def __init__(self, column: pyarrow.ChunkedArray, rows: np.ndarray | None = None):
         """rows: row numbers, shape [texts]; None: all."""
@@ -79,12 +79,12 @@ class StoredTexts(Sequence[str]):
             yield from self._column.take(pyarrow.array(self._rows[begin : begin + _READ])).to_pylist()
 
     def subset(self, places: np.ndarray) -> StoredTexts:
-        """The texts at these places."""
+        """Return the texts at these positions."""
         return StoredTexts(self._column, self._rows[places])
 
 
 class TextStore:
-    """Takes texts in and gives them back in order: from memory while they are few, else from a file that goes with the process."""
+    """Collects texts and returns them in order, from memory or, if there are many, from a temporary file that ends with the process."""
 
     def __init__(self) -> None:
         self._texts: list[str] = []
@@ -97,13 +97,13 @@ class TextStore:
             self._write()
 
     def done(self) -> Sequence[str]:
-        """All texts that were added."""
+        """Return all texts that were added."""
         if self._writer is None or self._path is None:
             return tuple(self._texts)
         self._write()
         self._writer.close()
         column = pyarrow.ipc.open_file(pyarrow.memory_map(self._path)).read_all()["text"]
-        Path(self._path).unlink()  # the pages stay as long as they are mapped
+        Path(self._path).unlink()  # mapped pages stay readable
         return StoredTexts(column)
 
     def _write(self) -> None:
@@ -111,19 +111,19 @@ class TextStore:
         if self._writer is None:
             handle, self._path = tempfile.mkstemp(prefix="metatrain-", suffix=".arrow")
             os.close(handle)
-            weakref.finalize(self, Path(self._path).unlink, missing_ok=True)  # also where reading ends in an error
+            weakref.finalize(self, Path(self._path).unlink, missing_ok=True)  # also if reading fails
             self._writer = pyarrow.ipc.new_file(self._path, batch.schema)
         self._writer.write_batch(batch)
         self._texts.clear()
 
 
 def subset(texts: Sequence[str], places: np.ndarray) -> Sequence[str]:
-    """The texts at these places."""
+    """Return the texts at these positions."""
     return texts.subset(places) if isinstance(texts, StoredTexts | Chained) else tuple(texts[place] for place in places)
 
 
 class Chained(Sequence[str]):
-    """Several sequences of texts as one."""
+    """Concatenation of several sequences of texts."""
 
     def __init__(self, parts: Sequence[Sequence[str]]):
         self._parts = list(parts)
@@ -150,19 +150,19 @@ class Chained(Sequence[str]):
             yield from part
 
     def subset(self, places: np.ndarray) -> Sequence[str]:
-        """The texts at these places (sorted)."""
+        """Return the texts at these positions (sorted)."""
         bounds = np.searchsorted(places, [0, *self._ends])
         begins = [0, *self._ends[:-1]]
         found = [subset(part, places[low:high] - begin) for part, begin, low, high in zip(self._parts, begins, bounds[:-1], bounds[1:])]
         return Chained(found)
 
 
-def sample(texts: Iterable[str], most: int, rng: np.random.Generator) -> list[str]:
-    """Return a uniform sample of at most this number of texts, in one pass (Vitter 1985, algorithm R); all, in order, if there are no more."""
+def sample(texts: Iterable[str], max_texts: int, rng: np.random.Generator) -> list[str]:
+    """Return a uniform sample of at most `max_texts` texts, in one pass (Vitter 1985, algorithm R); all texts, in order, if there are no more."""
     kept: list[str] = []
     for number, text in enumerate(texts):
-        if number < most:
+        if number < max_texts:
             kept.append(text)
-        elif (place := int(rng.integers(number + 1))) < most:
+        elif (place := int(rng.integers(number + 1))) < max_texts:
             kept[place] = text
     return kept

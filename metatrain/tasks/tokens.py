@@ -1,4 +1,4 @@
-"""Token ids of a task's texts, made once per task, kept as one flat array and found again by later runs."""
+"""Token ids of a task's texts: computed once per task, stored as one flat array, and cached on disk for later runs."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from metatrain.errors import UserError
 from metatrain.tasks.task import Task, plain_name
 from metatrain.tasks.texts import MASK, PAIR, is_image, path_of, plain
 
-_IMAGES = 2000  # that are kept in memory
-_LOOKED_AT = 200  # texts, to say how many are cut
-_MANY_CUT = 0.1  # of them, from which it is said
+_IMAGES = 2000  # number of images cached in memory
+_SAMPLED = 200  # number of texts from which the fraction of truncated texts is estimated
+_MANY_TRUNCATED = 0.1  # fraction of truncated texts from which it is reported
 _AT_A_TIME = 5000  # number of texts tokenised per call
-CACHE = "METATRAIN_CACHE"  # the folder of the cache; empty: there is none
+CACHE = "METATRAIN_CACHE"  # environment variable with the folder of the cache; empty: no cache
 
 
 @dataclass(frozen=True)
@@ -37,19 +37,19 @@ class TokenTable:
 
     @classmethod
     def of(cls, tokenizer: Any, texts: Sequence[str], max_length: int) -> TokenTable:
-        """Texts tokenised and truncated to `max_length` tokens."""
+        """Return the token ids of texts, truncated to `max_length` tokens."""
         parts = list(encoded(tokenizer, texts, max_length))
         lengths = np.array([length for _, part in parts for length in part], dtype=np.int64)
         ids = np.concatenate([np.zeros(0, dtype=np.int32), *(ids for ids, _ in parts)])
         return cls(ids, np.concatenate([[0], np.cumsum(lengths)]))
 
     def rows(self, rows: Sequence[int] | np.ndarray) -> list[np.ndarray]:
-        """The token ids of some texts, each of shape [tokens]."""
+        """Return the token ids of some texts, each of shape [tokens]."""
         return [np.asarray(self.ids[self.offsets[row] : self.offsets[row + 1]]) for row in rows]
 
 
 def encoded(tokenizer: Any, texts: Sequence[str], max_length: int) -> Iterator[tuple[np.ndarray, list[int]]]:
-    """(ids, length of each text), for some thousand texts at a time.
+    """Yield (ids, length of each text) for some thousand texts at a time.
 
     Masked words become the tokenizer's mask, or another special token. The longer text of a pair that is too long is truncated.
 
@@ -95,12 +95,12 @@ class TargetEncoding:
 
     tokenizer: Any
     max_length: int
-    alone: bool  # for a decoder-only model: no other special tokens
+    decoder_only: bool  # whether the model is decoder-only: targets have no other special tokens
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
         if not texts:
-            return []  # which tokenizers do not take
-        if not self.alone:
+            return []  # tokenizers refuse an empty list
+        if not self.decoder_only:
             encoded = self.tokenizer(text_target=list(texts), truncation=True, max_length=self.max_length)["input_ids"]
         else:
             encoded = self.tokenizer(list(texts), add_special_tokens=False, truncation=True, max_length=self.max_length - 1)["input_ids"]
@@ -109,7 +109,7 @@ class TargetEncoding:
 
 
 class Tokens:
-    """Tokenises each task the first time it is asked for and keeps the result, in memory and on disk."""
+    """Tokenises each task when it is first used and caches the result, in memory and on disk."""
 
     def __init__(
         self,
@@ -119,8 +119,8 @@ class Tokens:
         read_image: Callable[[str], np.ndarray] | None = None,
         longest: int | None = None,
     ):
-        """`encode_targets`: for a language model; `read_image`: for a model of images, from a file to an array [patches, values];
-        `longest`: the most tokens that the model can read, if there is a limit."""
+        """`encode_targets`: for a language model; `read_image`: for an image model, from a file to an array [patches, values];
+        `longest`: maximum number of tokens that the model can read; None: no limit."""
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.encode_targets = encode_targets
@@ -140,13 +140,13 @@ class Tokens:
                 )
 
     def notes(self, tasks: Iterable[Task]) -> tuple[str, ...]:
-        """Return a warning if many texts are truncated. Judged by a few of each task."""
+        """Return a warning if many texts are truncated, estimated from a few texts of each task."""
         of_texts = [task for task in tasks if not task.of_images and len(task.texts)]
-        each = max(1, _LOOKED_AT // max(1, len(of_texts)))
+        each = max(1, _SAMPLED // max(1, len(of_texts)))
         texts = [task.texts[row] for task in of_texts for row in range(0, len(task.texts), -(-len(task.texts) // each))]
         lengths = [length for _, part in encoded(self.tokenizer, texts, 2 * self.max_length) for length in part]
         share = sum(length > self.max_length for length in lengths) / max(1, len(lengths))
-        if share < _MANY_CUT:
+        if share < _MANY_TRUNCATED:
             return ()
         more = min(2 * self.max_length, self.tokenizer.model_max_length, self.longest or 2 * self.max_length)
         told = f"; model.max_length={more} keeps more of them, at a higher cost" if more > self.max_length else ""
@@ -156,12 +156,12 @@ class Tokens:
         """Return the model inputs of these rows."""
         return self._images([task.texts[row] for row in rows]) if task.of_images else self._of(task).rows(rows)
 
-    def prepare(self, tasks: Iterable[Task], between: Callable[[], None]) -> None:
-        """Tokenise tasks before they are asked for; `between` is called after each."""
+    def prepare(self, tasks: Iterable[Task], on_progress: Callable[[], None]) -> None:
+        """Tokenise tasks in advance; `on_progress` is called after each."""
         for task in tasks:
             if not task.of_images:
                 self._of(task)
-            between()
+            on_progress()
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Return the model inputs of texts or images that belong to no task."""
@@ -190,7 +190,7 @@ class Tokens:
         return _Cache.of(self.tokenizer, self.max_length)
 
     def _of(self, task: Task) -> TokenTable:
-        if id(task) not in self._tables:  # the task is kept beside its table, so its id stays its own
+        if id(task) not in self._tables:  # the task is stored with its table, so no other object gets its id
             self._tables[id(task)] = (task, self._table(task.texts))
         return self._tables[id(task)][1]
 
@@ -214,7 +214,7 @@ class _Cache:
 
     @classmethod
     def of(cls, tokenizer: Any, max_length: int) -> _Cache | None:
-        """None if there is to be no cache, or if the tokenizer is code (a slow one): nobody knows when that changes."""
+        """Return the cache; None: it is switched off, or the tokenizer is a slow one, whose code may change unnoticed."""
         base = os.environ.get(CACHE)
         if base == "" or not getattr(tokenizer, "is_fast", False):
             return None
@@ -222,7 +222,7 @@ class _Cache:
         described = json.loads(tokenizer.backend_tokenizer.to_str())
         described.update(
             truncation=[max_length, tokenizer.truncation_side], padding=None, mask=tokenizer.mask_token, nothing=_nothing(tokenizer)
-        )  # what its last call has left there
+        )  # truncation and padding are otherwise those of its last call
         return cls(folder / "tokens", hashlib.sha256(json.dumps(described, sort_keys=True).encode()).digest())
 
     def read(self, name: str) -> TokenTable | None:
@@ -238,7 +238,7 @@ class _Cache:
             return None  # recomputed, and overwrites the file
 
     def write(self, name: str, parts: Iterable[tuple[np.ndarray, list[int]]]) -> None:
-        """Write a table part by part; the offsets come last, and say that it is whole."""
+        """Write a table part by part; the offsets are written last and mark it as complete."""
         lengths: list[int] = []
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -33,14 +33,14 @@ class Survey:
 
     fields: list[str]  # names of all its columns
     notes: list[str]  # remarks on reading
-    rows: int  # of all, readable or not
+    rows: int  # number of rows, readable or not
 
 
 def survey(path: Path, columns: Columns) -> Survey:
     """Read a file once before any of its rows is predicted.
 
     Raises:
-        UserError: the file cannot be read, lacks a column, has no row that can be read, or a row from which on none can; the message says `file:line`.
+        UserError: the file cannot be read, lacks a column, has no readable row, or has a row after which no row can be read; the message says `file:line`.
     """
     names: dict[str, None] = {}
     notes: list[str] = []
@@ -59,7 +59,7 @@ def file_rows(path: Path, columns: Columns, notes: list[str]) -> Iterator[Unlabe
     """Yield the rows of a file as they are read; add remarks to `notes`.
 
     Raises:
-        UserError: the file cannot be read, lacks a column, or has a row from which on none can be read.
+        UserError: the file cannot be read, lacks a column, or has a row after which no row can be read.
     """
     names: dict[str, str] | None = None
     for line, row in rows_of(path, notes):
@@ -77,10 +77,10 @@ def file_rows(path: Path, columns: Columns, notes: list[str]) -> Iterator[Unlabe
 
 
 def piped_rows(pipe: BufferedReader) -> Iterator[list[Unlabelled]]:
-    """The lines of standard input, each time those that have come."""
+    """Yield the lines of standard input in chunks, as they arrive."""
     first, rest = 1, b""
-    while come := pipe.read1(_CHUNK):
-        *lines, rest = (rest + come).split(b"\n")
+    while received := pipe.read1(_CHUNK):
+        *lines, rest = (rest + received).split(b"\n")
         yield _of_lines(lines, first)
         first += len(lines)
     if rest:

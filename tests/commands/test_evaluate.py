@@ -35,7 +35,7 @@ def test_other_tasks_without_texts_that_were_trained_on(cli, tiny_run, tmp_path)
         "evaluate", f"checkpoint={tiny_run}", "tasks=files", "tasks.path=lamps.jsonl", "evaluation.shots=[2]", "evaluation.episodes=2", "hydra.run.dir=out"
     )
     assert found.code == 0, found.err
-    assert "5 texts left out of the test tasks: the model was trained on them" in found.out
+    assert "5 texts removed from the test tasks: the model was trained on them" in found.out
     assert json.loads((tmp_path / "out" / "results.json").read_text())["protocol"]["tasks"] == ["lamps"]
 
 

@@ -48,7 +48,7 @@ def test_test_texts_that_training_has_are_not_held_out(cli, tmp_path):
     log, clean = tested(held_out)
     assert "training examples" not in log and clean["held_out"] and clean["also_in_training"] == 0
     log, partial = tested([*held_out, ("it  came LATE", "damaged"), ("dents in it", "damaged"), ("C# book came late", "late")])
-    assert "warning: 2 of 5 test texts are also training examples, and are left out of the test: 'it  came LATE'; 'dents in it'" in log
+    assert "warning: 2 of 5 test texts are also training examples, and are excluded from the test: 'it  came LATE'; 'dents in it'" in log
     assert "warning: 1 test texts have the words of training examples, with other punctuation or symbols; they are kept: 'C# book" in log
     assert partial["held_out"] and (partial["examples"], partial["also_in_training"]) == (3, 2) and "held-out accuracy" in log
     log, same = tested(training)

@@ -16,7 +16,7 @@ def task(*texts: str) -> Task:
 def test_texts_seen_in_training_are_left_out_and_counted():
     kept, notes = without_seen([task("one", "two", "three")], [task(" TWO", "four")])
     assert kept[0].texts == ("one", "three")
-    assert notes == ["1 texts left out of the test tasks: the model was trained on them"]
+    assert notes == ["1 texts removed from the test tasks: the model was trained on them"]
     with pytest.raises(UserError, match="task 't': the run's own training or validation tasks have every support text of 'a'"):
         without_seen([task("one", "two")], [task("two", "ONE")])
     kept, notes = without_seen([task("one")], [task("four")])
@@ -30,7 +30,7 @@ def test_texts_with_the_words_of_a_text_seen_in_training_stay_with_a_warning():
         "warning: 2 test texts have the words of texts that the model was trained on, with other punctuation or symbols; they are kept: "
         "'I know C++' (a) in 't' and 'i know c' (a) in 't'; 'I know C#' (a) in 't' and 'i know c' (a) in 't'"
     )
-    assert notes == ["1 texts left out of the test tasks: the model was trained on them", warning]
+    assert notes == ["1 texts removed from the test tasks: the model was trained on them", warning]
 
 
 def test_support_rows_that_training_may_have_stay_and_queries_do_not():
@@ -38,7 +38,7 @@ def test_support_rows_that_training_may_have_stay_and_queries_do_not():
     fixed = Task("t", ("one", "two", "three", "four"), np.zeros(4, dtype=int), ("a",), support, ~support)
     (kept,), notes = without_seen([fixed], [task("one", "two", "three")], "drop_queries")
     assert kept.texts == ("one", "two", "four")
-    assert notes == ["1 texts left out of the test tasks: the model was trained on them"]
+    assert notes == ["1 texts removed from the test tasks: the model was trained on them"]
     for seen, use in ((("one", "two"), "support"), (("three", "four"), "query")):
         with pytest.raises(UserError, match=f"have every {use} text of 'a'"):
             without_seen([fixed], [task(*seen)])

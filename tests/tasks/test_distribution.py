@@ -145,7 +145,7 @@ def test_repeated_texts_are_left_out_and_counted(tmp_path):
     path = write_jsonl(tmp_path / "a.jsonl", [*rows("x"), {"text": "X  Text number 0", "label": "happy"}, {"text": "x text number 1", "label": "happy"}])
     tasks = load_tasks(files_config(path, holdout=0.0), 0)
     assert len(tasks.meta_train[0].texts) == 8
-    assert tasks.notes == ("task 'a': 2 repeated texts left out, 1 with another label",)
+    assert tasks.notes == ("task 'a': 2 repeated texts removed, 1 with another label",)
 
 
 PAIRS = [
@@ -225,7 +225,7 @@ def test_texts_shared_between_splits_are_refused_or_dropped(tmp_path):
     tasks = load_tasks(files_config(path, task="area", overlap="drop", **splits), 0)
     assert "the very same words" in tasks.meta_test[0].texts
     assert "the very same words" not in tasks.meta_train[0].texts
-    assert any("left out of meta_train" in note for note in tasks.notes)
+    assert any("removed from meta_train" in note for note in tasks.notes)
 
 
 @pytest.mark.parametrize(
@@ -340,7 +340,7 @@ def test_splits_may_be_of_the_classes_of_one_task(classes):
         ({"labels": ["d*"]}, r"tasks.meta_test: no label 'd\*' in its tasks; there are a1, a2, b1, b2, c\[1\]"),
         ({"labels_from": "nothing.json"}, "tasks.meta_test.labels_from=nothing.json: .*nothing.json cannot be read as JSON"),
         ({"labels_from": "splits.json:02.test"}, "has nothing under '02'; there are 01"),
-        ({"labels_from": "splits.json:01.way"}, "that is no list of labels"),
+        ({"labels_from": "splits.json:01.way"}, "this is not a list of labels"),
     ],
 )
 def test_wrong_labels_are_refused(classes, settings, said):

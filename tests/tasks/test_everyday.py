@@ -126,5 +126,5 @@ def test_the_distribution_sentiment_tests_on_label_sets_that_training_has_not_se
 
 
 def test_a_collection_that_does_not_exist_is_named():
-    with pytest.raises(UserError, match="metatrain:nowhere: no such embedded collection; there are metatrain:everyday, metatrain:reviews"):
+    with pytest.raises(UserError, match="metatrain:nowhere: no such packaged corpus; there are metatrain:everyday, metatrain:reviews"):
         embedded_path("metatrain:nowhere")

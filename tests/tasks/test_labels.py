@@ -67,7 +67,7 @@ def test_labels_that_differ_in_little_are_reported_and_stay_apart(tmp_path):
     table = read_file(tmp_path / "a.csv", COLUMNS)
     assert len(set(table.labels)) == 5
     assert table.notes == (
-        f"warning: {tmp_path / 'a.csv'}: labels that look much alike are different classes: 'Positive' and 'positive'; 'book_flight' and 'book flight'",
+        f"warning: {tmp_path / 'a.csv'}: labels that look alike are different classes: 'Positive' and 'positive'; 'book_flight' and 'book flight'",
     )
 
 
@@ -86,7 +86,7 @@ def test_labels_in_other_words_and_lists_of_labels_are_spelled_as_the_labels_are
 
 @pytest.mark.parametrize("near", ["x\U000e0100", "x\u034f", "x\u115f", "x\u2800", "X", "\uff58"])
 def test_labels_that_nearly_look_the_same_are_reported(near):
-    assert label_notes("a.csv", ["x", near]) == [f"warning: a.csv: labels that look much alike are different classes: 'x' and {near!r}"]
+    assert label_notes("a.csv", ["x", near]) == [f"warning: a.csv: labels that look alike are different classes: 'x' and {near!r}"]
 
 
 def test_numbers_of_one_value_and_what_stands_for_missing_values_are_reported():
