@@ -4,7 +4,7 @@
     task = model.adapt([("where is my parcel?", "delivery"), ("it broke", "complaint"), ...])
     task.predict(["my order has not come"])        # ["delivery"]
     task.save("tickets.safetensors")
-    task = model.load_task("tickets.safetensors")
+    task = model.load_task("tickets.safetensors")  # or metatrain.load("tickets.safetensors")
 
 A task keeps only what adaptation changed: of a method whose head alone adapts, a few kilobytes. The model itself is shared.
 """
@@ -12,9 +12,10 @@ A task keeps only what adaptation changed: of a method whose head alone adapts, 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -26,19 +27,24 @@ from metatrain.checkpoints.adaptation import adapted_to, check_no_label_is_none,
 from metatrain.checkpoints.opening import open_checkpoint
 from metatrain.config.schema import AlgorithmOverrides, InnerOverrides, Overrides
 from metatrain.errors import UserError
+from metatrain.finetuned_model import FinetunedModel
 from metatrain.gradient.parameters import Parameters
+from metatrain.inputs import Text, is_text, listed_texts, read_text
 from metatrain.meta.learner import Learner
 from metatrain.models.export import NONE, is_none
+from metatrain.models.finetuned import is_finetuned
+from metatrain.models.folders import is_model, model_folder
+from metatrain.paths import local_path
 from metatrain.run import hardware
 from metatrain.run.atomic import atomic_file
 from metatrain.run.config import HardwareConfig
+from metatrain.run.latest import pinned
 from metatrain.tasks.encoded_episode import encode_episode
 from metatrain.tasks.episodes import given_episode
 from metatrain.tasks.labels import clean_label
-from metatrain.tasks.texts import PAIR, has_lone_surrogate, plain
+from metatrain.tasks.texts import has_lone_surrogate
 
 _FORMAT = "metatrain task 1"
-Text = str | tuple[str, str]  # a tuple: two texts that belong together, a premise and a hypothesis, say
 
 
 def load(
@@ -48,29 +54,118 @@ def load(
     fit_encoder: bool | None = None,
     algorithm: str | None = None,
     adapt: str | None = None,
-) -> FewShotModel:
-    """Load a run, `latest`, a directory that `metatrain train` exported, or a plain Hugging Face encoder.
+) -> FewShotModel | FinetunedModel | Task | Tasks:
+    """Load what metatrain has written, or a plain Hugging Face encoder.
+
+    - a run of `metatrain train`, `latest`, the model that it exported, or a plain encoder: a `FewShotModel`, which adapts to tasks;
+    - a run of `metatrain finetune`, or its model directory: a `FinetunedModel`. With one of the settings of adaptation below, its encoder is
+      opened instead, to adapt to other tasks;
+    - a file of `Task.save`: its `Task`, and a folder of such files: `Tasks`, by their names.
+
+    All but a `FewShotModel` have `predict(texts)`.
 
     fit_head: whether heads are fitted to the examples (`inner.fit_head`); fit_encoder: whether the whole encoder is trained on them too
     (`inner.fit_encoder`), where that is of use: it pays with many examples, and takes minutes. algorithm: the method for a plain encoder, such as
     "recommended" (`metatrain ls algorithms`). adapt: which parameters adapt (`algorithm.adapt`). None: as the run has it.
 
     Raises:
-        UserError: there is no such thing, it cannot be read, or it is no classifier of texts.
+        UserError: there is no such thing, it cannot be read, or it is a model that can neither adapt to labels nor predict.
     """
+    path, origin = local_path(str(checkpoint)), Origin(str(checkpoint), fit_head, fit_encoder, algorithm, adapt)
+    if origin == Origin(str(checkpoint)):  # no setting of adaptation
+        if path.is_file():
+            return next(iter(_saved_tasks([path], device).values()))
+        if is_finetuned(model_folder(path)):
+            where, _, _ = hardware.apply(HardwareConfig(device=device, threads=torch.get_num_threads()))
+            return FinetunedModel(model_folder(path), where)
+        if files := _task_files(path):
+            return _saved_tasks(files, device)
+    return _opened(origin, device)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Arguments of `load` from which a model was opened; a saved task has them, to open the model again."""
+
+    checkpoint: str
+    fit_head: bool | None = None
+    fit_encoder: bool | None = None
+    algorithm: str | None = None
+    adapt: str | None = None
+
+    @classmethod
+    def of(cls, facts: Any) -> Origin | None:
+        """Return the origin that a file states; None: it states none."""
+        kinds = {"checkpoint": str, "fit_head": bool, "fit_encoder": bool, "algorithm": str, "adapt": str}
+        if not isinstance(facts, dict) or not isinstance(facts.get("checkpoint"), str) or facts.keys() - kinds.keys():
+            return None
+        return cls(**facts) if all(value is None or isinstance(value, kinds[key]) for key, value in facts.items()) else None
+
+
+def _opened(origin: Origin, device: str) -> FewShotModel:
+    """Raises: UserError: there is no such model, or it is no encoder of texts."""
     where, dtype, _ = hardware.apply(HardwareConfig(device=device, threads=torch.get_num_threads()))
-    settings = Overrides(AlgorithmOverrides(name=algorithm, adapt=adapt), InnerOverrides(fit_head=fit_head, fit_encoder=fit_encoder))
-    learner = open_checkpoint(str(checkpoint), settings, where, dtype, lambda line: None).learner
+    checkpoint = pinned(origin.checkpoint)
+    settings = Overrides(
+        AlgorithmOverrides(name=origin.algorithm, adapt=origin.adapt), InnerOverrides(fit_head=origin.fit_head, fit_encoder=origin.fit_encoder)
+    )
+    learner = open_checkpoint(origin.checkpoint, settings, where, dtype, lambda line: None).learner
     if learner.encodings is None or learner.model.tokenizer is None:
         raise UserError(f"checkpoint={checkpoint}: metatrain.load supports text classifiers only; use `metatrain finetune` and `predict` for other models")
-    return FewShotModel(learner)
+    path = local_path(checkpoint)
+    return FewShotModel(learner, replace(origin, checkpoint=str(path.resolve()) if path.exists() else checkpoint))
+
+
+def _task_files(folder: Path) -> list[Path]:
+    """Return the files of `Task.save` in a folder, sorted; none in the folder of a model."""
+    return [] if is_model(folder) else [path for path in sorted(folder.glob("*.safetensors")) if _read_task(path)[0].get("format") == _FORMAT]
+
+
+def _saved_tasks(files: Sequence[Path], device: str) -> Tasks:
+    """Open saved tasks and the models that they were adapted from, each once.
+
+    Raises:
+        UserError: a file cannot be read or is no task, or its model has other weights now or is not there.
+    """
+    models: dict[Origin, FewShotModel] = {}
+    found = {}
+    for path in files:
+        facts, _ = _read_task(path)
+        if facts.get("format") != _FORMAT:
+            raise UserError(f"{path} is not a task saved by metatrain")
+        origin = Origin.of(facts.get("origin"))
+        if origin is None:
+            raise UserError(f"{path} does not say which model it was adapted from; use metatrain.load(MODEL).load_task({str(path)!r})")
+        if origin not in models:
+            try:
+                models[origin] = _opened(origin, device)
+            except UserError as error:
+                raise UserError(f"{path}: the model that it was adapted from cannot be opened: {error}") from error
+        found[path.stem] = models[origin].load_task(path)
+    return Tasks(found)
+
+
+def _read_task(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return what a saved task states, and its tensors.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            facts = json.loads((file.metadata() or {}).get("metatrain", "{}"))
+            return facts, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a file is no dictionary)
+    except (OSError, safetensors.SafetensorError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
 
 
 class FewShotModel:
     """A meta-trained encoder that adapts to tasks."""
 
-    def __init__(self, learner: Learner):
+    def __init__(self, learner: Learner, origin: Origin | None = None):
+        """origin: from where it was opened; None: its tasks do not say so."""
         assert learner.encodings is not None  # `load` refuses other learners
+        self.origin = origin
         self._learner, self._encodings = learner, learner.encodings
         self._tokens = learner.model.tokens()
 
@@ -108,12 +203,7 @@ class FewShotModel:
         Raises:
             UserError: the file cannot be read, or belongs to another model.
         """
-        try:
-            with safetensors.safe_open(str(path), framework="pt") as file:
-                facts = json.loads((file.metadata() or {}).get("metatrain", "{}"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a file is no dictionary)
-        except (OSError, safetensors.SafetensorError, json.JSONDecodeError) as error:
-            raise UserError(f"{path} cannot be read: {error}") from error
+        facts, tensors = _read_task(Path(path))
         if facts.get("format") != _FORMAT:
             raise UserError(f"{path} is not a task saved by metatrain")
         if facts["model"] != self._fingerprint():
@@ -123,6 +213,10 @@ class FewShotModel:
     def _fingerprint(self) -> str:
         """Tells models with other weights apart: a sum over every meta-parameter."""
         return f"{sum(float(value.double().sum()) for value in self._learner.parameters.values()):.9e}"
+
+    def predict(self, texts: Iterable[Text]) -> list[str]:
+        """Raises: UserError: the model has not learned any labels; `adapt` returns a task, which predicts."""
+        raise UserError("this model has no labels yet; adapt it to examples, task = model.adapt([(text, label), ...]), and use task.predict")
 
     def _logits(self, own: Mapping[str, Tensor], texts: Sequence[str]) -> Tensor:
         parameters: Parameters = {**self._learner.initial, **own}
@@ -144,23 +238,46 @@ class Task:
         Raises:
             UserError: it is one text instead of several, or one of them is no text that a tokenizer can read.
         """
-        if not (texts := _listed(texts)):
+        if not (read := listed_texts(texts)):
             return []
-        logits = self.model._logits(self.own, texts)
+        logits = self.model._logits(self.own, read)
         none = is_none(logits, self.threshold).tolist()
         return [NONE if unlike else self.labels[label] for unlike, label in zip(none, logits.argmax(1).tolist())]
 
     def probabilities(self, texts: Iterable[Text]) -> np.ndarray:
         """Return the label probabilities, [texts, labels]; raises what `predict` raises."""
-        texts = _listed(texts)
-        return self.model._logits(self.own, texts).softmax(1).numpy() if texts else np.zeros((0, len(self.labels)))
+        read = listed_texts(texts)
+        return self.model._logits(self.own, read).softmax(1).numpy() if read else np.zeros((0, len(self.labels)))
 
     def save(self, path: str | Path) -> None:
         """Write the task beside the model: nothing but tensors and the names of the labels."""
-        facts = {"format": _FORMAT, "labels": self.labels, "threshold": self.threshold, "model": self.model._fingerprint()}
+        facts: dict[str, Any] = {"format": _FORMAT, "labels": self.labels, "threshold": self.threshold, "model": self.model._fingerprint()}
+        if self.model.origin is not None:
+            facts["origin"] = asdict(self.model.origin)
         tensors = {name: value.contiguous().cpu() for name, value in self.own.items()}
         with atomic_file(Path(path)) as temporary:
             safetensors.torch.save_file(tensors, temporary, metadata={"metatrain": json.dumps(facts, ensure_ascii=False)})
+
+
+class Tasks(Mapping[str, Task]):
+    """The tasks of a folder of files of `Task.save`, by the names of the files; those of one model share its weights."""
+
+    def __init__(self, tasks: Mapping[str, Task]):
+        self._tasks = dict(tasks)
+
+    def __getitem__(self, name: str) -> Task:
+        return self._tasks[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tasks)
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def predict(self, texts: Iterable[Text]) -> dict[str, list[str]]:
+        """Return the labels of the texts by the name of the task, as `Task.predict`; raises what it raises."""
+        given = texts if isinstance(texts, str) else list(texts)
+        return {name: task.predict(given) for name, task in self._tasks.items()}
 
 
 def _check_spelling(labels: Iterable[str]) -> None:
@@ -176,29 +293,8 @@ def _example(example: object, where: str) -> tuple[str, str]:
     """An example as it is learned from: (text, label)."""
     if isinstance(example, (tuple, list)) and len(example) == 2:
         text, label = example
-        if _is_text(text) and isinstance(label, str):
+        if is_text(text) and isinstance(label, str):
             if has_lone_surrogate(label):
                 raise UserError(f"{where}: the label {label!r} has half a character (a lone surrogate)")
-            return _read(text, where), label
+            return read_text(text, where), label
     raise UserError(f"{where} must be a pair of strings (text, label), not {example!r}")
-
-
-def _listed(texts: Iterable[Text]) -> list[str]:
-    """The texts, of a column of a table, say, as they are read."""
-    if isinstance(texts, str):
-        raise UserError("texts must be a list of strings, not a string; use [text]")
-    return [_read(text, f"texts[{number}]") for number, text in enumerate(texts)]
-
-
-def _read(text: Text, where: str) -> str:
-    """A text, or two that belong together, as the tokenizer is given it."""
-    if not _is_text(text):
-        raise UserError(f"{where} must be a string, not {text!r}")
-    parts = (text,) if isinstance(text, str) else text
-    if any(map(has_lone_surrogate, parts)):
-        raise UserError(f"{where} has half a character (a lone surrogate): {text!r}")
-    return PAIR.join(map(plain, parts))
-
-
-def _is_text(text: object) -> bool:
-    return isinstance(text, str) or (isinstance(text, tuple) and len(text) == 2 and all(isinstance(part, str) for part in text))

@@ -1,16 +1,20 @@
 """metatrain in Python: many tasks from one model."""
 
+import shutil
 import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import metatrain
+from metatrain.api import FewShotModel
 from metatrain.checkpoints.opening import open_checkpoint
 from metatrain.config.schema import AlgorithmOverrides, Overrides
 from metatrain.errors import UserError
+from metatrain.inputs import read_text
 
 EXAMPLES = [
     *(("a fine, good film", "good"), ("good and quiet", "good"), ("I liked it, good", "good")),
@@ -58,7 +62,7 @@ def test_odd_characters_mean_nothing(run):
     odd = ["a\ufffcb", "good\x1efilm", "\x1dgood", "\x1d", "\ufdd0", "\ufdd2/etc/passwd", "  good  "]
     task = model.adapt([*EXAMPLES, *((text, "good") for text in odd)])
     ids = [task.model._tokens.tokenizer(text)["input_ids"] for text in ("a\ufffcb", "good\x1efilm", "\x1dgood", "", "", "/etc/passwd", "good")]
-    assert [read.tolist() for read in task.model._tokens.encode([metatrain.api._read(text, "") for text in odd])] == ids
+    assert [read.tolist() for read in task.model._tokens.encode([read_text(text, "") for text in odd])] == ids
     np.testing.assert_allclose(task.probabilities(odd).sum(1), 1, atol=1e-6)
 
 
@@ -77,7 +81,7 @@ def test_two_texts_that_belong_together(run):
     pairs = [("good film", "is it"), ("good film is it", "")]
     first, second = task.probabilities(pairs)
     assert np.abs(first - second).max() > 0  # a separator stands between them
-    ids = task.model._tokens.encode([metatrain.api._read(pair, "") for pair in pairs])
+    ids = task.model._tokens.encode([read_text(pair, "") for pair in pairs])
     assert [read.tolist() for read in ids] == [task.model._tokens.tokenizer(*pair)["input_ids"] for pair in pairs]
 
 
@@ -170,3 +174,51 @@ def test_what_cannot_be_is_refused(run):
 def test_importing_the_package_does_not_import_torch():
     code = "import metatrain, sys; assert 'torch' not in sys.modules; metatrain.load; assert 'torch' in sys.modules"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_whatever_was_written_is_loaded_and_predicts(run, tmp_path):
+    """A finetuned classifier by its run or its model, a saved task, a folder of tasks."""
+    from metatrain.cli import run as metatrain_command
+
+    (tmp_path / "examples.csv").write_text("text,label\n" + "".join(f'"{text}",{label}\n' for text, label in EXAMPLES))
+    settings = [f"checkpoint={run}", f"data.train={tmp_path / 'examples.csv'}", "hardware.threads=1", "report=false"]
+    assert metatrain_command(["finetune", *settings, f"hydra.run.dir={tmp_path / 'tuned'}"]) == 0
+    adapted = metatrain.load(run)
+    with pytest.raises(UserError, match="no labels yet; adapt it to examples"):
+        adapted.predict(TEXTS)
+    task = adapted.adapt(EXAMPLES)
+    for path in (tmp_path / "tuned", tmp_path / "tuned" / "model"):
+        model = metatrain.load(path)
+        assert model.labels == task.labels and model.predict(TEXTS) == task.predict(TEXTS)
+        np.testing.assert_allclose(model.probabilities(TEXTS), task.probabilities(TEXTS), atol=1e-5)
+        assert model.predict([]) == [] and model.probabilities([]).shape == (0, 2)
+        assert model.predict(TEXTS, threshold=1.0) == [None] * 3
+    for wrong, why in (("good film", r"use \[text\]"), ([1], r"texts\[0\] must be a string"), (pd.DataFrame({"text": TEXTS}), r"use table\[COLUMN\]")):
+        with pytest.raises(UserError, match=why):
+            model.predict(wrong)
+    assert model.predict(pd.Series(TEXTS)) == model.predict(TEXTS)
+    with pytest.raises(UserError, match="threshold=2 must be above 0"):
+        model.predict(TEXTS, threshold=2)
+    assert metatrain.load(tmp_path / "tuned" / "model", fit_head=True).adapt(EXAMPLES).predict(TEXTS)  # its encoder, for other tasks
+
+    (tmp_path / "tasks").mkdir()
+    task.save(tmp_path / "tasks" / "films.safetensors")
+    adapted.adapt([(text, {"good": "x", "bad": "y"}[label]) for text, label in EXAMPLES]).save(tmp_path / "tasks" / "letters.safetensors")
+    assert metatrain.load(tmp_path / "tasks" / "films.safetensors").predict(TEXTS) == task.predict(TEXTS)
+    tasks = metatrain.load(tmp_path / "tasks")
+    assert list(tasks) == ["films", "letters"] and tasks["films"].model is tasks["letters"].model
+    assert tasks.predict(iter(TEXTS)) == {name: tasks[name].predict(TEXTS) for name in tasks}
+
+
+def test_a_task_whose_model_is_gone_or_unknown_says_so(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    metatrain.load(copy).adapt(EXAMPLES).save(tmp_path / "task.safetensors")
+    shutil.rmtree(copy)
+    with pytest.raises(UserError, match="task.safetensors: the model that it was adapted from cannot be opened: checkpoint=.*copy: no such run"):
+        metatrain.load(tmp_path / "task.safetensors")
+    FewShotModel(metatrain.load(run)._learner).adapt(EXAMPLES).save(tmp_path / "task.safetensors")
+    with pytest.raises(UserError, match=r"does not say which model it was adapted from; use metatrain.load\(MODEL\).load_task"):
+        metatrain.load(tmp_path / "task.safetensors")
+    (tmp_path / "text.txt").write_text("no tensors")
+    with pytest.raises(UserError, match="text.txt cannot be read"):
+        metatrain.load(tmp_path / "text.txt")

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from metatrain.errors import UserError
-from metatrain.models.export import NONE, Classifier, is_none
+from metatrain.models.export import FINETUNED, NONE, Classifier, is_none
 from metatrain.models.folders import is_model, model_folder
 from metatrain.models.generation import TASK, TextGenerator
 from metatrain.paths import local_path
@@ -25,6 +25,11 @@ def finetuned_folder(path: Path) -> Path:
     if not is_model(folder):
         raise UserError(f"model={path}: not a model directory (no config.json); give the output of `metatrain finetune`")
     return folder
+
+
+def is_finetuned(folder: Path) -> bool:
+    """Return True if `metatrain finetune` has written this model directory."""
+    return any((folder / name).is_file() for name in (FINETUNED, TASK))
 
 
 def load_finetuned(folder: Path, device: torch.device) -> Classifier | TextGenerator:

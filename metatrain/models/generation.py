@@ -43,6 +43,7 @@ class TextGenerator:
     """A finetuned language model directory, loaded for prediction."""
 
     threshold: float | None = None  # as of a classifier: there is none
+    of_images = False
 
     def __init__(self, folder: Path, device: torch.device):
         """Raises: UserError: the directory cannot be read."""

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from conftest import write_jsonl
 
+import metatrain
+from metatrain.errors import UserError
+
 COLOURS = {"red": "rot", "green": "grün", "blue": "blau", "white": "weiß"}
 THINGS = {"house": "Haus", "tree": "Baum", "book": "Buch", "ship": "Schiff", "horse": "Pferd"}
 
@@ -71,6 +74,11 @@ def test_two_kinds_of_tasks_in_one_run_that_is_resumed_evaluated_and_used(cli, s
         assert json.loads(Path(run, "results.json").read_text())["test"]["exact_match"] == 1.0
         assert cli("predict", f"model={run}", "text=the red house").out == "rot\n"
     answers = [json.loads(line) for line in cli("predict", "model=tuned-whole", "data=new.jsonl").out.splitlines()]
+    model = metatrain.load("tuned-whole")
+    assert model.labels is None and model.predict(["the red house"]) == ["rot"]
+    for wrong in (lambda: model.probabilities(["a"]), lambda: model.predict(["a"], threshold=0.5)):
+        with pytest.raises(UserError, match="this model writes texts, which have no probability"):
+            wrong()
     assert answers == [{"text": text, "target": word, "answer": word} for text, word in (("the red house", "rot"), ("the blue tree", "blau"))]
 
 

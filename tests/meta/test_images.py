@@ -10,6 +10,7 @@ import torch
 from oracles import unrolled
 from PIL import Image, ImageDraw
 
+import metatrain
 from metatrain.errors import UserError
 from metatrain.gradient.config import InnerConfig
 from metatrain.meta.config import AlgorithmConfig
@@ -169,6 +170,10 @@ def test_a_model_of_images_is_finetuned_and_of_use(cli, folder, name):
     assert [Path(answer["picture"]).parent.name for answer in answers] == ["bar"] * 8 + ["disc"] * 8
     right = np.mean([answer["label"] == Path(answer["picture"]).parent.name for answer in answers])
     assert right == pytest.approx(results["test"]["accuracy"])
+    loaded = metatrain.load("tuned")
+    assert loaded.predict([answer["picture"] for answer in answers]) == [answer["label"] for answer in answers]
+    with pytest.raises(UserError, match=r"images\[0\] must be a path, not 1"):
+        loaded.predict([1])
     alone = cli("predict", "model=tuned", f"data={folder / 'blue' / 'disc' / '0.png'}")
     assert json.loads(alone.out.splitlines()[-1]) == pytest.approx(answers[8], abs=1e-5)
 
