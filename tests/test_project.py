@@ -69,7 +69,7 @@ def test_dependencies_between_rooms_point_one_way():
         "meta": {"gradient", "models", "tasks"},
         "evaluation": {"meta", "gradient", "models", "tasks"},
         "training": {"evaluation", "meta", "gradient", "models", "tasks", "run", "tracking", "config"},
-        "checkpoints": {"training", "meta", "gradient", "models", "tasks", "run", "config"},
+        "checkpoints": {"training", "evaluation", "meta", "gradient", "models", "tasks", "run", "config"},
         "api": {"checkpoints", "meta", "gradient", "models", "tasks", "run", "config", "inputs", "finetuned_model"},
         "finetuned_model": {"models", "inputs"},
         "inputs": {"tasks"},

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metatrain.config.compose import run_under_hydra
-from metatrain.config.schema import FinetuneConfig, Overrides
+from metatrain.config.schema import FinetuneConfig
 
 if TYPE_CHECKING:
     from metatrain.commands.finetune_adaptation import Adaptation
@@ -53,6 +53,7 @@ def main(arguments: list[str]) -> None:
 
 def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
     """Adapt, test if there is a test file, and write `path/model`."""
+    from metatrain.checkpoints.finetuning import open_for
     from metatrain.commands.finetune_adaptation import adapt_and_test
     from metatrain.commands.finetune_examples import read_examples
     from metatrain.run.directory import RunDirectory, recorded
@@ -62,8 +63,8 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
     RunDirectory.check_new(path, "finetune")
     overrides = pin(config, overrides, "checkpoint")
     with Display() as display:
-        examples = read_examples(config.data, config.oos_false_rejection_rate is not None, display.say)
-        learner = _opened(config, examples, display)
+        examples = read_examples(config.data, config.oos_false_rejection_rate is not None, display.say, config.seed)
+        learner = open_for(config, examples.episode.task, examples.is_tested, display.say)
         run = RunDirectory.create(path, config, overrides, "finetune")
         display.log_to(run.log)
         with recorded(run):
@@ -71,39 +72,9 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
             _write(run, config, learner, examples, found, display)
 
 
-def _opened(config: FinetuneConfig, examples: Examples, display: Display) -> Learner:
-    """Open the checkpoint and check that it can adapt to the examples; return its learner.
-
-    Raises:
-        UserError: it cannot be opened or cannot adapt to them.
-    """
-    from metatrain.checkpoints.adaptation import check_none_of_these
-    from metatrain.checkpoints.opening import open_checkpoint
-    from metatrain.evaluation.protocol import check_answers
-    from metatrain.run import hardware
-    from metatrain.tasks.label_names import unread_note
-    from metatrain.training.memory_limit import fit_adaptation
-
-    task = examples.episode.task
-    device, dtype, notes = hardware.apply(config.hardware)
-    for note in notes:
-        display.say(note)
-    settings = Overrides(config.algorithm, config.inner, config.model)
-    learner = open_checkpoint(config.checkpoint, settings, device, dtype, display.say).learner
-    tokens = learner.model.tokens()
-    tokens.check([task])
-    for note in tokens.notes([task]):
-        display.say(note)
-    check_answers([task], learner.algorithm, scored=examples.is_tested)
-    check_none_of_these(config.oos_false_rejection_rate, learner)
-    if learner.algorithm.label_names and (unread := unread_note([(config.data.train, task.label_names)])):
-        display.say(f"warning: {unread}")
-    return learner.with_plan(fit_adaptation(config.hardware, learner, device))
-
-
 def _write(run: RunDirectory, config: FinetuneConfig, learner: Learner, examples: Examples, found: Adaptation, display: Display) -> None:
     """Write the model directory, results.json and the report, and print where they are."""
-    from metatrain.models.export import save_finetuned
+    from metatrain.checkpoints.finetuning import write_finetuned
     from metatrain.report.page import write_report
     from metatrain.run.atomic import atomic_directory, write_json
     from metatrain.run.hints import shown, typed_setting
@@ -114,9 +85,8 @@ def _write(run: RunDirectory, config: FinetuneConfig, learner: Learner, examples
     labels = None if task.targets is not None else list(task.label_names)
     results = {"format": 1, "labels": labels, **found.results}
     with atomic_directory(run.model) as folder:
-        model = learner.functional.write_to_model(found.parameters)
         columns = {"text": config.data.text, **({"pair": config.data.pair} if config.data.pair else {})}
-        kind = save_finetuned(folder, model, found.parameters, labels, found.threshold, None if task.of_images else columns, found.context)
+        kind = write_finetuned(folder, learner, task, found.parameters, found.threshold, found.context, columns)
         (folder / "README.md").write_text(finetuned_card(config.checkpoint, results, kind, config.seed, __version__), encoding="utf-8")
     write_json(run.results, results)
     if config.report:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from metatrain.checkpoints.adaptation import adapted_to
+from metatrain.checkpoints.finetuning import finetuned
 from metatrain.commands.finetune_examples import Examples
 from metatrain.commands.finetune_results import Adapted, cross_validation, logistic_regression, rejected_share, test_results, warn_of_loss
 from metatrain.evaluation.held_out import Baseline
 from metatrain.gradient.parameters import Parameters
 from metatrain.meta.head_fit import Fit
 from metatrain.meta.learner import EncodingLearner, Learner
-from metatrain.tasks.encoded_episode import EncodedEpisode, encode_episode
+from metatrain.tasks.encoded_episode import EncodedEpisode
 from metatrain.tracking.console import Display
 
 _MANY = 32  # examples per class from which adapting the whole encoder may pay off
@@ -35,11 +34,9 @@ class Adaptation:
 def adapt_and_test(learner: Learner, examples: Examples, rejection_rate: float | None, display: Display) -> Adaptation:
     """Adapt to the training examples, and test on the test examples, if there are any."""
     episode = examples.episode
-    texts = encode_episode(episode, learner.model.tokens())
-    context = learner.context(texts)
-    begin = time.perf_counter()
-    parameters, loss, fit = adapted_to(learner, texts, display)
-    seconds, steps = time.perf_counter() - begin, learner.steps(evaluation=True)
+    adaptation = finetuned(learner, episode, display)
+    texts, context, fit, loss, seconds = adaptation.texts, adaptation.context, adaptation.fit, adaptation.loss, adaptation.seconds
+    steps = learner.steps(evaluation=True)
     described = f"{len(episode.support)} examples" + (f" of {episode.way} classes" if episode.task.targets is None else "")
     if context is not None and len(context):
         display.say(f"{described}, {len(context)} tokens, form the context of every text; no parameter adapts")
@@ -57,12 +54,12 @@ def adapt_and_test(learner: Learner, examples: Examples, rejection_rate: float |
         results.update(found)
     if fit is not None and not learner.inner.fit_encoder and len(episode.support) >= _MANY * episode.way:
         display.say(f"with {_MANY} or more examples per class, inner.fit_encoder=true may be more accurate: it trains the whole encoder on them, in minutes")
-    threshold = None if fit is None or rejection_rate is None else fit.threshold(rejection_rate)
-    adapted = Adapted(learner, parameters, episode, texts, threshold, "held-out" if examples.is_held_out else "training")
+    threshold = adaptation.threshold(rejection_rate)
+    adapted = Adapted(learner, adaptation.parameters, episode, texts, threshold, "held-out" if examples.is_held_out else "training")
     test, analysis = _tested(adapted, examples, beside, display)
     if test:
         results["test"] = test
-    return Adaptation(parameters, results, threshold, context, analysis)
+    return Adaptation(adaptation.parameters, results, threshold, context, analysis)
 
 
 def _on_encodings(learner: EncodingLearner, fit: Fit | None, texts: EncodedEpisode, display: Display) -> tuple[Baseline, dict[str, Any]]:

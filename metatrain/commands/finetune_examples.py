@@ -31,8 +31,10 @@ class Examples:
     is_held_out: bool  # True: these are excluded from the test; False: training has all test texts
 
 
-def read_examples(data: DataConfig, rejects: bool, say: Callable[[str], None]) -> Examples:
+def read_examples(data: DataConfig, rejects: bool, say: Callable[[str], None], seed: int = 0) -> Examples:
     """Read the files and report remarks about them; with `rejects`, test rows with other labels are out-of-scope texts.
+
+    seed: of the episode.
 
     Raises:
         UserError: a file cannot be read, training has fewer than two classes, or the labels of the files do not go together.
@@ -53,7 +55,7 @@ def read_examples(data: DataConfig, rejects: bool, say: Callable[[str], None]) -
     in_scope = [(text, answer) for text, answer in rows if labels is None or answer in labels]
     texts, answers = [*train.texts, *(text for text, _ in in_scope)], [*train.labels, *(answer for _, answer in in_scope)]
     return Examples(
-        episode=given_episode(texts, answers, len(train.texts), data.score if data.target else None),
+        episode=given_episode(texts, answers, len(train.texts), data.score if data.target else None, seed),
         is_tested=bool(in_scope),
         out_of_scope=[text for text, answer in rows if labels is not None and answer not in labels],
         num_seen=int(is_seen.sum()),

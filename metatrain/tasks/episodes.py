@@ -71,18 +71,18 @@ def draw(task: Task, settings: EpisodeConfig, rng: np.random.Generator) -> Episo
     )
 
 
-def given_episode(texts: Sequence[str], answers: Sequence[str], support: int, score: str | None = None) -> Episode:
+def given_episode(texts: Sequence[str], answers: Sequence[str], support: int, score: str | None = None, seed: int = 0) -> Episode:
     """Return an episode of given examples: the first `support` of them are the support set, the others the queries.
 
     answers: names of labels, each of which a support example has; with a `score`, target texts. Classes are in the order of their
-    names.
+    names. seed: of what adaptation draws, the folds of cross-validation for example.
     """
     names = ["text"] if score else sorted(set(answers[:support]))
     number = {name: place for place, name in enumerate(names)}
     labels = np.array([0 if score else number[answer] for answer in answers])
     rows = np.arange(len(answers))
     task = Task("task", tuple(texts), labels, tuple(names), rows < support, rows >= support, targets=tuple(answers) if score else None, score=score)
-    return Episode(task, tuple(range(len(names))), rows[:support], labels[:support], rows[support:], labels[support:], 0)
+    return Episode(task, tuple(range(len(names))), rows[:support], labels[:support], rows[support:], labels[support:], seed)
 
 
 def _others(rows: np.ndarray, chosen: np.ndarray, queries: int | None, rng: np.random.Generator) -> np.ndarray:

@@ -1,0 +1,94 @@
+"""The steps of finetuning that `metatrain finetune` and `FewShotClassifier` share: open a checkpoint, adapt to examples, write the model directory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from metatrain.checkpoints.adaptation import adapted_to, check_none_of_these
+from metatrain.checkpoints.opening import open_checkpoint
+from metatrain.config.schema import FinetuneConfig, Overrides
+from metatrain.evaluation.protocol import check_answers
+from metatrain.gradient.parameters import Parameters
+from metatrain.meta.head_fit import Fit
+from metatrain.meta.learner import Learner
+from metatrain.meta.progress import Progress
+from metatrain.models.export import save_finetuned
+from metatrain.run import hardware
+from metatrain.tasks.encoded_episode import EncodedEpisode, encode_episode
+from metatrain.tasks.episodes import Episode
+from metatrain.tasks.label_names import unread_note
+from metatrain.tasks.task import Task
+from metatrain.training.memory_limit import fit_adaptation
+
+
+def open_for(config: FinetuneConfig, task: Task, is_tested: bool, say: Callable[[str], None]) -> Learner:
+    """Open the checkpoint and check that it can adapt to the task; return its learner, on the device of the settings.
+
+    Raises:
+        UserError: it cannot be opened or cannot adapt to the task.
+    """
+    device, dtype, notes = hardware.apply(config.hardware)
+    for note in notes:
+        say(note)
+    learner = open_checkpoint(config.checkpoint, Overrides(config.algorithm, config.inner, config.model), device, dtype, say).learner
+    tokens = learner.model.tokens()
+    tokens.check([task])
+    for note in tokens.notes([task]):
+        say(note)
+    check_answers([task], learner.algorithm, scored=is_tested)
+    check_none_of_these(config.oos_false_rejection_rate, learner)
+    if learner.algorithm.label_names and (unread := unread_note([(config.data.train, task.label_names)])):
+        say(f"warning: {unread}")
+    return learner.with_plan(fit_adaptation(config.hardware, learner, device))
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """A learner adapted to the support set of an episode."""
+
+    texts: EncodedEpisode
+    parameters: Parameters
+    loss: float  # of the support set, at the end
+    fit: Fit | None  # of the head; None: the head was not fitted
+    context: np.ndarray | None  # token ids that a language model reads before every text
+    seconds: float  # adaptation time
+
+    def threshold(self, rejection_rate: float | None) -> float | None:
+        """Return the threshold of the highest logit, below which a text is out of scope; None: every text gets a label."""
+        return None if self.fit is None or rejection_rate is None else self.fit.threshold(rejection_rate)
+
+
+def finetuned(learner: Learner, episode: Episode, progress: Progress) -> Finetuned:
+    """Adapt to the support set of an episode.
+
+    Raises:
+        UserError: adaptation diverges, or the examples exceed the positions of a language model.
+    """
+    texts = encode_episode(episode, learner.model.tokens())
+    context = learner.context(texts)
+    begin = time.perf_counter()
+    parameters, loss, fit = adapted_to(learner, texts, progress)
+    return Finetuned(texts, parameters, loss, fit, context, time.perf_counter() - begin)
+
+
+def write_finetuned(
+    folder: Path,
+    learner: Learner,
+    task: Task,
+    parameters: Parameters,
+    threshold: float | None,
+    context: np.ndarray | None,
+    columns: Mapping[str, str],
+) -> str:
+    """Write the model directory of an adapted learner; return which library loads it.
+
+    columns: names of the columns of the examples, `text` and perhaps `pair`.
+    """
+    labels = None if task.targets is not None else list(task.label_names)
+    model = learner.functional.write_to_model(parameters)
+    return save_finetuned(folder, model, parameters, labels, threshold, None if task.of_images else columns, context)
