@@ -6,7 +6,7 @@
     task.save("tickets.safetensors")
     task = model.load_task("tickets.safetensors")  # or metatrain.load("tickets.safetensors")
 
-A task keeps only what adaptation changed: of a method whose head alone adapts, a few kilobytes. The model itself is shared.
+A task stores only the adapted parameters: a few kilobytes if only the head adapts. The model itself is shared.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`metatrain tasks add FILE`: looks at a file of examples and writes the config of a task distribution from it."""
+"""`metatrain tasks add FILE`: detect the columns of a file of examples, and write the configuration of a task distribution."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ examples:
 """
 _SETTINGS = ("name", "text", "pair", "label", "target", "task", "folder")
 _SHOTS = (5, 1)
-_MOST_TASKS, _MOST_CLASSES = 8, 20  # that are listed
+_MAX_TASKS, _MAX_CLASSES = 8, 20  # maximum numbers that are listed
 
 
 def main(arguments: list[str]) -> None:
@@ -74,7 +74,7 @@ def _settings(arguments: Sequence[str]) -> dict[str, str]:
 
 
 def _shots(guess: Guess) -> int:
-    """The most shots of `_SHOTS` that every class of every task has rows for, with one left to ask.
+    """Return the largest number in `_SHOTS` for which every class of every task has enough rows, with one left for a query.
 
     Raises:
         UserError: a class has a single row.
@@ -90,25 +90,25 @@ def _shots(guess: Guess) -> int:
 
 
 def _classes(guess: Guess) -> list[str]:
-    """A line for each task: its rows, and its classes with the rows of each."""
+    """Return a line for each task, with its number of rows, and of rows per class."""
     lines = []
-    for task, classes in list(guess.tasks.items())[:_MOST_TASKS]:
+    for task, classes in list(guess.tasks.items())[:_MAX_TASKS]:
         rows = sum(classes.values())
-        shown = ", ".join(f"{label} ({count})" for label, count in sorted(classes.items())[:_MOST_CLASSES])
-        more = f" and {len(classes) - _MOST_CLASSES} more" if len(classes) > _MOST_CLASSES else ""
+        shown = ", ".join(f"{label} ({count})" for label, count in sorted(classes.items())[:_MAX_CLASSES])
+        more = f" and {len(classes) - _MAX_CLASSES} more" if len(classes) > _MAX_CLASSES else ""
         lines.append(f"task '{task}': {rows} rows" + ("" if guess.columns.target else f" of {len(classes)} classes: {shown}{more}"))
-    if len(guess.tasks) > _MOST_TASKS:
-        lines.append(f"and {len(guess.tasks) - _MOST_TASKS} more tasks")
+    if len(guess.tasks) > _MAX_TASKS:
+        lines.append(f"and {len(guess.tasks) - _MAX_TASKS} more tasks")
     return lines
 
 
 def _unusual(guess: Guess) -> dict[str, str]:
-    """Columns that are not called what finetune takes them to be called."""
+    """Return the columns whose names differ from the defaults of finetune."""
     return {key: value for key, value in _found(guess).items() if key != "task" and (key in ("pair", "target") or value != key)}
 
 
 def _found(guess: Guess) -> dict[str, str]:
-    """The columns that there are, by what they are."""
+    """Return the names of the columns that the file has, by kind."""
     columns = guess.columns
     found = {"text": columns.text, "pair": columns.pair, "label": columns.label, "target": columns.target, "task": columns.task}
     return {key: value for key, value in found.items() if value}

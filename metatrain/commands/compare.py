@@ -1,4 +1,4 @@
-"""`metatrain compare RUN RUN ...`: what differs between runs, in their settings and in their scores on the same episodes."""
+"""`metatrain compare RUN RUN ...`: differences between runs in settings and in scores on the same episodes."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ examples:
 
 @dataclass(frozen=True)
 class Run:
-    """One run, and the arm of it that is compared."""
+    """One run, and its arm that is compared."""
 
     name: str
     record: Record
     settings: dict[str, Any]
     arm: str
-    training: dict[str, Any]  # settings of the run of train that made the model; nothing where it is none
+    training: dict[str, Any]  # settings of the run of train that trained the model; empty if there is none
 
     @property
     def seed(self) -> int:
@@ -46,7 +46,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Compared:
-    """A run, or several that differ in their training seed only, in the order of their seeds."""
+    """A run, or several runs that differ only in their training seed, in the order of their seeds."""
 
     letter: str
     runs: tuple[Run, ...]
@@ -62,7 +62,7 @@ class Compared:
 
     @property
     def named(self) -> list[tuple[str, Run]]:
-        """Each run with what charts call it."""
+        """Pairs (name on charts, run)."""
         return [(f"{self.letter}, seed {run.seed}" if len(self.runs) > 1 else self.letter, run) for run in self.runs]
 
     @property
@@ -72,7 +72,7 @@ class Compared:
         return Trainings(tuple(run.seed for run in self.runs), tuple(run.record.results for run in self.runs))
 
     def setting(self, key: str) -> str:
-        """Its value, or those of its runs."""
+        """Return the value of a setting, or the different values of the runs."""
         return ", ".join(dict.fromkeys("null" if (value := run.settings.get(key)) is None else str(value) for run in self.runs))
 
 
@@ -118,7 +118,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _split(argument: str) -> tuple[str, str]:
-    """Return (the run, its arm or nothing); a colon may be part of a path."""
+    """Return (run, arm), the arm empty if none is named; a colon may be part of a path."""
     from metatrain.run.latest import pinned
 
     whole = ":" not in argument or Path(argument).is_dir()
@@ -127,10 +127,10 @@ def _split(argument: str) -> tuple[str, str]:
 
 
 def _finetuned(named: Sequence[str]) -> list[tuple[str, str, Record]]:
-    """Return (letter, name, record) of each run if all are runs of finetune; nothing if none is.
+    """Return (letter, name, record) of each run if all are runs of finetune; empty if none is.
 
     Raises:
-        UserError: some are.
+        UserError: only some are runs of finetune.
     """
     from metatrain.report.record import read
 
@@ -143,7 +143,7 @@ def _finetuned(named: Sequence[str]) -> list[tuple[str, str, Record]]:
 
 
 def _read(argument: str) -> Run:
-    """Raises: UserError: it is no run, has no results, or not this arm."""
+    """Raises: UserError: there is no such run, or it has no results or no such arm."""
     from metatrain.config.settings import leaves
     from metatrain.report.record import read
 
@@ -158,7 +158,7 @@ def _read(argument: str) -> Run:
 
 
 def _evaluated(record: Record) -> Record | None:
-    """The run of train that a run of evaluate looked at, if it is one and still there."""
+    """Return the run of train that a run of evaluate evaluated; None: it evaluated something else, or the run no longer exists."""
     from metatrain.report.record import read
     from metatrain.run.directory import is_run
 
@@ -167,7 +167,7 @@ def _evaluated(record: Record) -> Record | None:
 
 
 def _grouped(runs: Sequence[Run]) -> list[Compared]:
-    """Runs whose training differs in its seed only as one: those of `train`, and those of `evaluate` that looked at such runs alike."""
+    """Group runs of `train` that differ only in their training seed, and runs of `evaluate` of such runs with equal settings."""
     items = []
     for number, run in enumerate(runs):
         evaluated = [(key, str(value)) for key, value in run.settings.items() if trains(key) and key != "seed"] if run.record.command != "train" else []
@@ -183,7 +183,7 @@ def _settings(compared: Sequence[Compared]) -> Rows:
 
 
 def _scores(compared: Sequence[Compared]) -> Iterator[Rows]:
-    """A table for each number of shots that all have; of one group of seeds, all its arms."""
+    """Yield a table for each number of shots that all runs have; for a single group of seeds, with all its arms."""
     if len(compared) == 1 and compared[0].trainings.problem() is None:
         yield from seed_tables(compared[0].trainings)
         return
@@ -193,7 +193,7 @@ def _scores(compared: Sequence[Compared]) -> Iterator[Rows]:
 
 
 def _rows(compared: Sequence[Compared], shots: str) -> Iterator[list[str]]:
-    """A line for each, the first without a comparison; p is adjusted for all of them."""
+    """Yield a row for each run or group, the first without a comparison; p is corrected for all comparisons (Holm)."""
     from metatrain.evaluation import protocol
     from metatrain.evaluation.over_seeds import difference, spread
     from metatrain.evaluation.statistics import Estimate, estimate

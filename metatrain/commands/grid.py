@@ -1,4 +1,4 @@
-"""The runs of a grid (`-m`): which directories they have, and what runs that differ in their seed only say together."""
+"""Runs of a grid (`-m`): their directories, and tables over runs that differ only in their seed."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-RUNS = "METATRAIN_GRID_RUNS"  # environment: the file to which each run of a grid adds its directory, from whichever process a launcher gave it
+RUNS = "METATRAIN_GRID_RUNS"  # environment variable with the file to which each run of a grid adds its directory, from any process of a launcher
 
 
 @contextmanager
 def grid_runs(arguments: Sequence[str]) -> Iterator[list[Path]]:
-    """Collect the directories of the runs that are started inside; the list is filled at the end.
+    """Collect the directories of the runs that are started in the block; the list is filled at its end.
 
-    arguments: of the command line. The file lies in the current directory where a launcher may use other machines, which share it.
+    arguments: command line. With a launcher, which may use other machines, the file is in the current directory, which they share.
     """
     found: list[Path] = []
     shared = any(argument.startswith("hydra/launcher=") for argument in arguments)
@@ -39,7 +39,7 @@ def add_run(path: Path) -> None:
 
 
 def show_seeds(paths: Sequence[Path]) -> None:
-    """Show a table over seeds for each group of runs with results that differ in their training seed only."""
+    """Show a table over seeds for each group of runs with results that differ only in their training seed."""
     from metatrain.commands.seed_tables import reading, same_but_for_seeds, seed_tables
     from metatrain.config.settings import leaves
     from metatrain.evaluation.over_seeds import Trainings

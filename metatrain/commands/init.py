@@ -1,4 +1,4 @@
-"""`metatrain init EXPERIMENT [NAME]`: a copy of an experiment, to edit, in a configuration folder of the user's own."""
+"""`metatrain init EXPERIMENT [NAME]`: copy an experiment to the user's own configuration folder for editing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ examples:
 
 
 def main(arguments: list[str]) -> None:
-    """Entry point; the experiment, and what the copy is to be called."""
+    """Entry point; `arguments`: the experiment, and the name of the copy."""
     if len(arguments) not in (1, 2):
         raise UserError("metatrain init takes the name of an experiment, and a name for the copy; metatrain ls experiments lists them")
     experiment, name = arguments[0], arguments[-1]
@@ -43,7 +43,7 @@ def copy(experiment: str, name: str) -> Path:
     """Copy an experiment; returns the new file.
 
     Raises:
-        UserError: there is no such experiment, the name cannot be one, or the file is there.
+        UserError: there is no such experiment, the name is invalid, or the file exists.
     """
     known = {path.stem: path for path in (conf_dir() / "experiment").glob("*.yaml")}
     if experiment not in known:

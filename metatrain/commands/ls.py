@@ -1,4 +1,4 @@
-"""`metatrain ls [KIND]`: what there is to choose from, and the runs below outputs/."""
+"""`metatrain ls [KIND]`: list the options of config groups, components, and the runs below outputs/."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ _GROUPS = {"experiments": "experiment", "algorithms": "algorithm", "models": "mo
 _TABLES = ("arms", "plugins", "runs")
 _NEWEST = 5
 _WIDEST = 10_000
-_SHORT = "In short: "  # what an experiment's comment begins with,
-_PARTS = "(?:Shows|Result|Cost|Equation|Check)"  # and what else comments have
+_SHORT = "In short: "  # first words of an experiment's comment
+_PARTS = "(?:Shows|Result|Cost|Equation|Check)"  # first words of its other parts
 
 
 def main(arguments: list[str]) -> None:
@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _own_folders(flags: list[str]) -> list[Path]:
-    """The folder that `--config-dir` names, if it does.
+    """Return the folder of `--config-dir`, if it is given.
 
     Raises:
         UserError: there is no such folder, or another flag.
@@ -92,7 +92,7 @@ def completions(before: list[str]) -> list[str]:
 
 
 def _print_whole(console: Console, table: Table) -> None:
-    """A line for each row, also where the terminal is narrower: a run's name can be copied, and `grep` finds its state."""
+    """Print a table without wrapping, even if the terminal is narrower, so that names can be copied and `grep` finds whole rows."""
     from rich.measure import Measurement
 
     console.width = max(console.width, Measurement.get(console, console.options.update(max_width=_WIDEST), table).maximum)
@@ -100,7 +100,7 @@ def _print_whole(console: Console, table: Table) -> None:
 
 
 def _files(kind: str, folders: Sequence[Path]) -> dict[str, Path]:
-    """The files of a config group by their names, in order; of two with one name, that of the first folder."""
+    """Return the files of a config group by name, sorted; of two files with the same name, that of the first folder."""
     found = {path.stem: path for folder in reversed(folders) for path in (folder / _GROUPS[kind]).glob("*.yaml")}
     return dict(sorted(found.items()))
 
@@ -116,7 +116,7 @@ def _option(kind: str, name: str, folders: Sequence[Path]) -> Path:
 
 
 def _options(kind: str, folders: Sequence[Path]) -> Table:
-    """The files of a config group, with the first sentence of their first comments."""
+    """Return a table of the files of a config group, with the first sentence of their first comments."""
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -140,7 +140,7 @@ def _head(path: Path) -> list[str]:
 
 
 def _sentence(text: str) -> str:
-    """The first sentence; a full stop within a number, a name or an abbreviation ends none."""
+    """Return the first sentence; a full stop in a number, a name or an abbreviation does not end it."""
     found = re.match(r"(.*?[^.A-Z]{2}\.)(?= [A-Z(]|$)", text)
     return found[1] if found and "et al." not in found[1][-7:] else text
 
@@ -168,16 +168,16 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     return table
 
 
-def _runs(most: int | None = None) -> Table:
-    """The runs below outputs/, the newest first."""
+def _runs(max_runs: int | None = None) -> Table:
+    """Return a table of the runs below outputs/, newest first."""
     from rich.table import Table
 
     found = sorted(_read_runs(), key=lambda run: run["started"], reverse=True)
-    caption = None if most is None or len(found) <= most else f"{len(found) - most} more: metatrain ls runs"
+    caption = None if max_runs is None or len(found) <= max_runs else f"{len(found) - max_runs} more: metatrain ls runs"
     table = Table(box=None, padding=(0, 2, 0, 0), caption=caption, caption_justify="left")
     for column in ("run", "command", "started", "state", "score"):
         table.add_column(column, no_wrap=True)
-    for run in found[:most]:
+    for run in found[:max_runs]:
         table.add_row(run["path"], run["command"], run["started"][:16].replace("T", " "), run["state"], run["score"])
     if not found:
         table.add_row("none yet below outputs/")
@@ -204,7 +204,7 @@ def _read_runs() -> Iterator[dict[str, str]]:
 
 
 def _state(folder: Path, record: dict[str, Any]) -> str:
-    """As the run has recorded it; `running` only if a process has it, else it was killed."""
+    """Return the recorded state of a run; `running` only if a process holds its lock, otherwise it was killed."""
     from metatrain.run.directory import RunDirectory
 
     state = record.get("state", "")
@@ -214,12 +214,12 @@ def _state(folder: Path, record: dict[str, Any]) -> str:
         if RunDirectory(folder).is_held():
             return "running"
     except OSError:
-        return "running, or killed"  # nobody else may look
+        return "running, or killed"  # the lock belongs to another user
     return "killed; resumable" if record.get("command") == "train" else "killed"
 
 
 def _score(folder: Path) -> str:
-    """The tested score, or the best of validation so far."""
+    """Return the test score, or else the best validation score so far."""
     from metatrain.tracking.console import mean_of
     from metatrain.tracking.metrics import read_metrics, validation_scores
 
@@ -228,9 +228,9 @@ def _score(folder: Path) -> str:
         if "arms" in results:
             arm = results["arms"].get("meta_trained") or next(iter(results["arms"].values()))
             return f"{mean_of(arm)} ({results['protocol']['shots'][0]}-shot)"
-        test, left_out = results.get("test", {}), results.get("cross_validation") or {}
+        test, folds = results.get("test", {}), results.get("cross_validation") or {}
         if "accuracy" in test:
             return f"{100 * test['accuracy']:.1f} on {test['examples']} {'examples' if test.get('held_out', True) else 'training examples'}"
-        return f"cross-validated {100 * left_out['accuracy']:.1f}" if "accuracy" in left_out else ""
+        return f"cross-validated {100 * folds['accuracy']:.1f}" if "accuracy" in folds else ""
     scores = validation_scores(read_metrics(folder / "metrics.jsonl"))
     return f"validation {100 * max(scores):.1f}" if scores else ""

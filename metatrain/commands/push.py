@@ -1,4 +1,4 @@
-"""`metatrain push`: put a model directory on the Hugging Face hub. The one command that sends anything of yours anywhere."""
+"""`metatrain push`: upload a model directory to the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> None:
 
 
 def start(config: PushConfig, path: Path, overrides: list[str]) -> None:
-    """Make the repository if there is none, and upload the directory as one commit."""
+    """Create the repository if it does not exist, and upload the directory as one commit."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
 

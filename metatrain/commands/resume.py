@@ -63,7 +63,7 @@ def _check_overrides(run: RunDirectory, config: TrainConfig, overrides: list[str
     for item in overrides:
         key, sign, value = item.lstrip("+").partition("=")
         if sign and key.startswith(("hydra.run.", "hydra.sweep.")):
-            raise UserError(f"{item}: {shown(run.path)} is resumed where it is; leave {key} out, or copy the run and resume the copy")
+            raise UserError(f"{item}: {shown(run.path)} is resumed in its own directory; remove {key}, or copy the run and resume the copy")
         if sign and key in (*groups, *OPTIONAL_GROUPS):
             raise UserError(
                 f"{item}: {shown(run.path)} cannot change its option of {key}; metatrain resume changes single settings (KEY.SETTING=VALUE), "
@@ -102,7 +102,7 @@ def check_same(run: RunDirectory, config: TrainConfig) -> None:
     if differing:
         raise UserError(
             f"{shown(run.path)} holds a run with other settings ({differing[0]}{', ...' if len(differing) > 1 else ''}); each run of a grid has a "
-            "directory of its own: leave hydra.sweep.subdir out, or choose another hydra.sweep.dir=DIR"
+            "directory of its own: remove hydra.sweep.subdir, or choose another hydra.sweep.dir=DIR"
         )
     trained_on = checkpoint.newest_state(run.checkpoints).get("tasks")
     if run.read_record().get("state") != "done" or trained_on is None:

@@ -1,4 +1,4 @@
-"""Tables of runs that differ in their training seed only: the end of `metatrain train -m seed=0,1,2`, and a part of `metatrain compare`."""
+"""Tables of runs that differ only in their training seed, for `metatrain train -m seed=0,1,2` and `metatrain compare`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
     from metatrain.evaluation.over_seeds import ArmOverSeeds, Trainings
 
-_NOT_TOLD = ("name", "evaluation", "validation", "checkpoint", "tracking", "hardware", "report")  # settings that change no training
+_NOT_OF_TRAINING = ("name", "evaluation", "validation", "checkpoint", "tracking", "hardware", "report")  # settings that do not affect training
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A table, to be drawn on the console or on a page."""
+    """Table for the console or a page."""
 
     title: str
     columns: Sequence[str]
@@ -36,13 +36,13 @@ class Rows:
 
 def trains(key: str) -> bool:
     """Return True if a setting affects training."""
-    return key.split(".")[0] not in _NOT_TOLD
+    return key.split(".")[0] not in _NOT_OF_TRAINING
 
 
 def same_but_for_seeds(items: Iterable[tuple[_T, Mapping[str, Any], Hashable]]) -> list[list[_T]]:
-    """Runs (run, settings, what else must be equal) in groups that differ in their seed only, in the order in which they come.
+    """Group runs (run, settings, other values that must be equal) that differ only in their seed, in order of first occurrence.
 
-    Of runs with the same seed none is grouped: they are one training, or something else than the seed makes them differ.
+    Runs with equal settings and seeds are not grouped: they are the same training, or differ in something other than the seed.
     """
     groups: dict[Any, dict[int, list[_T]]] = {}
     for item, settings, other in items:
@@ -58,7 +58,7 @@ def same_but_for_seeds(items: Iterable[tuple[_T, Mapping[str, Any], Hashable]]) 
 
 
 def seed_tables(trainings: Trainings) -> Iterator[Rows]:
-    """A table of the arms for each number of shots."""
+    """Yield a table of the arms for each number of shots."""
     from metatrain.evaluation.over_seeds import over_seeds
 
     first = trainings.results[0]
@@ -75,7 +75,7 @@ def reading(trainings: Trainings) -> list[str]:
     tasks, seeds = len(trainings.results[0]["protocol"]["tasks"]), len(trainings.seeds)
     over = f"{tasks} tasks ({tasks - 1} degrees of freedom)" if tasks > 2 else "the episodes of these tasks"
     lines = [f"95% intervals are over {over} and {seeds} training seeds ({seeds - 1}); p is corrected for the comparisons of its table (Holm)"]
-    lines.append("sd of seeds and of tasks: what each adds beyond the other and beyond chance; 0.0 where no more than chance is seen")
+    lines.append("sd of seeds, sd of tasks: standard deviations due to each alone, without sampling noise of episodes; 0.0: not distinguishable from noise")
     if len({results["protocol"].get("seed") for results in trainings.results}) > 1:
         lines.append("each run has its own test episodes, which adds to the variation over seeds; evaluation.seed=0 gives all runs the same episodes")
     return lines
@@ -87,12 +87,12 @@ def _row(line: ArmOverSeeds) -> list[str]:
 
 
 def points(mean: float, half_width: float) -> str:
-    """A score with its interval, in percent; a single episode has none."""
+    """Return a score with its interval, in percent; a single episode has no interval."""
     return f"{100 * mean:.1f}" if half_width == float("inf") else f"{100 * mean:.1f} ± {100 * half_width:.1f}"
 
 
 def comparison_cells(found: Mapping[str, Any] | None) -> list[str]:
-    """[difference and interval, adjusted p, verdict], empty where there is no comparison."""
+    """Return [difference with interval, corrected p, verdict], all empty if there is no comparison."""
     if found is None:
         return ["", "", ""]
     low, high = found["ci95"]

@@ -1,4 +1,4 @@
-"""`metatrain sweep`: search for settings of `train`, judged by meta-validation alone; the meta-test tasks are never looked at."""
+"""`metatrain sweep`: hyperparameter search over settings of `train`, scored on meta-validation tasks only; meta-test tasks are never used."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SHOWN = (
 
 
 def main(arguments: list[str]) -> None:
-    """Entry point; arguments are Hydra's, and a sweep of a setting says that it is to be searched."""
+    """Entry point; `arguments` are Hydra's; a setting whose value is a sweep belongs to the search space."""
     _check_needs()
     from metatrain.search.space import split_sweeps
     from metatrain.search.study import DATABASE_ERRORS
@@ -54,12 +54,12 @@ def main(arguments: list[str]) -> None:
     try:
         run_under_hydra("sweep", [*others, *space], SweepConfig, start)
     except DATABASE_ERRORS as error:
-        why = str(error.__cause__ or error).splitlines()[0]  # Optuna's own words guess at a reason
+        why = str(error.__cause__ or error).splitlines()[0]  # Optuna's own message only guesses the reason
         raise RestartableError(f"search.storage: the database does not respond: {why}; run the same command to resume the search") from error
 
 
 def start(config: SweepConfig, path: Path, overrides: list[str]) -> None:
-    """Work on the search in `path` until all of its trials have been begun."""
+    """Run trials of the search in `path` until none is left to start."""
     from metatrain.config.compose import composed
     from metatrain.run.directory import check_empty
     from metatrain.run.hints import shell_quoted, shown
@@ -127,7 +127,7 @@ def start(config: SweepConfig, path: Path, overrides: list[str]) -> None:
 
 
 def check_data(path: Path, config: SweepConfig, space: Collection[str]) -> None:
-    """Raises: UserError: trials of the search were judged on other data than there is now; where the search varies the tasks, nobody can tell."""
+    """Raises: UserError: the data has changed since earlier trials of the search; not checked if the search varies the tasks."""
     if any(key.startswith(("tasks", "seed", "evaluation.seed")) for key in space):
         return
     for checkpoints in path.glob("trials/*/checkpoints"):
@@ -144,7 +144,7 @@ def check_data(path: Path, config: SweepConfig, space: Collection[str]) -> None:
 
 
 def _run(study: Study, taken: Taken, settings: Callable[[Taken], TrainConfig], display: Display) -> None:
-    """One trial, in a process of its own, from its beginning or from its newest checkpoint."""
+    """Run one trial in its own process, from the beginning or from its newest checkpoint."""
     from metatrain.commands.job import Job
     from metatrain.commands.workers import run_in_processes
     from metatrain.run.directory import RunDirectory
@@ -161,7 +161,7 @@ def _run(study: Study, taken: Taken, settings: Callable[[Taken], TrainConfig], d
     try:
         begun = run.config.exists()
         while begun and run.is_held():
-            time.sleep(0.2)  # of a search that was killed: its trial is just stopping
+            time.sleep(0.2)  # a killed search whose trial is still stopping
         if (begun and run.read_record().get("state") == "done") or should_end():
             pass
         else:
@@ -199,6 +199,6 @@ def _groups() -> list[str]:
 
 
 def _check_needs() -> None:
-    """Raises: UserError: what proposes the settings, or draws the pictures at the end, is not installed."""
+    """Raises: UserError: Optuna or matplotlib is not installed."""
     for module in ("optuna", "matplotlib"):
         check_installed("metatrain sweep", module, "sweep")

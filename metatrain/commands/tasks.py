@@ -1,4 +1,4 @@
-"""`metatrain tasks`: what a task distribution holds, whether its splits are clean, and how alike its tasks are."""
+"""`metatrain tasks`: list the tasks of a distribution, check its splits for leakage, and measure task similarity."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from metatrain.tasks.task import Task, TaskDistribution
     from metatrain.tracking.console import Display
 
-_SHOWN = 3  # near-duplicates that are shown
-_NAMED = 0.1  # more of the texts than this name their own label than name another
+_SHOWN = 3  # maximum number of near-duplicates shown
+_NAMED = 0.1  # difference, in fractions of the texts, between those that contain their own label name and another one, from which it is reported
 
 
 SUBCOMMANDS = {"add": "metatrain.commands.add_task"}
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> None:
 
 
 def start(config: TasksCommandConfig, path: Path, overrides: list[str]) -> None:
-    """Print a row per task, what the audit finds, and, if it is asked for, how alike the tasks are."""
+    """Print a row per task, the findings of the audit and, if requested, task similarities."""
     from metatrain.tasks.distribution import load_tasks
     from metatrain.tracking.console import Display
 
@@ -71,7 +71,7 @@ def start(config: TasksCommandConfig, path: Path, overrides: list[str]) -> None:
 
 
 def _listing(tasks: TaskDistribution, title: str) -> Table:
-    """A row for each task."""
+    """Return a table with a row for each task."""
     import numpy as np
     from rich.table import Table
 
@@ -101,7 +101,7 @@ def _classes(task: Task) -> str:
 
 
 def _audit(tasks: TaskDistribution, display: Display) -> None:
-    """Say which texts name their label, and which held-out texts are nearly those of another split."""
+    """Report tasks whose texts contain their label name, and held-out near-duplicates of texts in another split."""
     from metatrain.tasks.audit import named_labels, near_duplicates
     from metatrain.tasks.episodes import SPLITS
     from metatrain.tasks.texts import beginning
@@ -171,14 +171,14 @@ def _compare(config: TasksCommandConfig, tasks: TaskDistribution, drawing: Path 
 
 
 def _place_for_map(name: str) -> Path:
-    """Raises: UserError: `matplotlib` is missing, the kind of picture is unknown, or no file can be there."""
+    """Raises: UserError: `matplotlib` is missing, the image format is unknown, or the file cannot be written."""
     from metatrain.run.atomic import place_for
 
     check_installed("map=FILE", "matplotlib", "explore")
     return place_for("map", name, (".png", ".svg", ".pdf"))
 
 
-def _target(config: TasksCommandConfig, wanted: str, everything: Sequence[tuple[str, Task]]) -> tuple[int, list[tuple[str, Task]]]:
+def _target(config: TasksCommandConfig, name: str, everything: Sequence[tuple[str, Task]]) -> tuple[int, list[tuple[str, Task]]]:
     """Return the position of the target among the tasks, and the tasks including it."""
     from metatrain.config.explain import suggestion
     from metatrain.errors import UserError
@@ -187,12 +187,12 @@ def _target(config: TasksCommandConfig, wanted: str, everything: Sequence[tuple[
     from metatrain.tasks.files import Columns
     from metatrain.tasks.rows import format_of
 
-    path = local_path(wanted)
+    path = local_path(name)
     if format_of(path):
         own = config.tasks
         return len(everything), [*everything, ("target", task_of_file(path, Columns(own.text, own.label, pair=own.pair)))]
     names = [task.name for _, task in everything]
-    if wanted not in names:
-        raise UserError(f"target={wanted} is neither a task of {config.tasks.name} nor a data file{suggestion(wanted, names)}")
-    # Held out or not, by the last of that name: a target is what one will be tested on.
-    return len(names) - 1 - names[::-1].index(wanted), list(everything)
+    if name not in names:
+        raise UserError(f"target={name} is neither a task of {config.tasks.name} nor a data file{suggestion(name, names)}")
+    # The last task of that name: held-out tasks come after training tasks, and the target is usually held out.
+    return len(names) - 1 - names[::-1].index(name), list(everything)

@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> None:
 
 
 def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:
-    """Start a new run in `path`, or resume the run of a grid that an earlier start of the same command has left there."""
+    """Start a new run in `path`, or resume the run of a grid that an earlier start of the same command created there."""
     from metatrain.run.latest import pin
 
     overrides = pin(config, overrides, "model.name", "evaluation.joint")

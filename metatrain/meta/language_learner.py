@@ -60,7 +60,7 @@ class LanguageLearner(Learner):
         if probabilities is not None:
             return probabilities.argmax(1)
         prompts, model = self.functional.prompts(episode), self.functional.write_to_model(parameters)
-        return [text for part in chunks(prompts, self.plan.part_tokens) for text in model.write(prompts[part])]
+        return [text for part in chunks(prompts, self.plan.part_tokens) for text in model.generate(prompts[part])]
 
     def target_loss(self, parameters: Mapping[str, Tensor], episode: EncodedEpisode) -> float:
         with torch.no_grad():

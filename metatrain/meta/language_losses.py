@@ -34,7 +34,7 @@ class LanguageLosses:
         self._expected = {SUPPORT: _size(targets.support), QUERY: _size(targets.query)}
         self._support = self._batches(episode.support, targets.support)
         context = functional.context(episode)
-        self._query = self._batches(after_context(functional.model, context, episode.query), targets.query, alike=len(context))
+        self._query = self._batches(after_context(functional.model, context, episode.query), targets.query, shared=len(context))
 
     def start(self, theta: Mapping[str, Tensor]) -> tuple[Parameters, Parameters]:
         begin = {**theta, **self.functional.reset}
@@ -50,13 +50,13 @@ class LanguageLosses:
         correct = []
         for part, batch in enumerate(self._query):
             found = self.functional.call({**fixed, **phi}, batch, seed=self.noise.dropout_seed(QUERY, part, 0))
-            correct.append(found.right.detach().sum())
+            correct.append(found.correct.detach().sum())
             yield found.loss.sum() / self._expected[QUERY]
         self.query_accuracies.append(torch.stack(correct).sum() / self._expected[QUERY])
 
-    def _batches(self, texts: Sequence[np.ndarray], targets: Sequence[np.ndarray], alike: int = 0) -> list[TargetBatch]:
+    def _batches(self, texts: Sequence[np.ndarray], targets: Sequence[np.ndarray], shared: int = 0) -> list[TargetBatch]:
         both = [np.concatenate([text, target]) for text, target in zip(texts, targets)]
-        return [self.functional.model.batch(texts[part], targets[part], alike) for part in chunks(both, self.functional.plan.part_tokens)]
+        return [self.functional.model.batch(texts[part], targets[part], shared) for part in chunks(both, self.functional.plan.part_tokens)]
 
 
 def _size(texts: Sequence[np.ndarray]) -> int:

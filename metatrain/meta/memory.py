@@ -21,7 +21,7 @@ from metatrain.gradient.parameters import leaves
 from metatrain.meta import encoder_fit, head_fit
 from metatrain.meta.learner import Learner
 from metatrain.meta.plan import ExecutionPlan
-from metatrain.models.batches import MOST_TOKENS
+from metatrain.models.batches import MAX_TOKENS
 from metatrain.tasks.encoded_episode import EncodedEpisode
 
 # Copies of the adapted parameters in addition to the trajectory: gradient in phi, direction, products; more with conjugate gradients and dual numbers.
@@ -82,7 +82,7 @@ class Footprint:
         mode, steps = learner.algorithm.meta_gradient, learner.inner.steps
         row = mode_of(mode)
         copy = self.copy(largest.support + largest.query)
-        # As in most of the run; the multi-step loss, if there is one, is only in its beginning, but has to fit there.
+        # The mode of most of the run; the multi-step loss applies only at the beginning, but must fit too.
         method = Method(mode, weights=[1.0] if learner.algorithm.multi_step_until else None)
         recursion = has_recursion(method, learner.rule, any(name.startswith(LEARNED) for name in learner.parameters))
         linear = is_linear(learner.rule)
@@ -137,7 +137,7 @@ def with_episodes(footprint: Footprint, largest: Largest, room: float, plan: Exe
 
 def halvings(smallest: int) -> list[ExecutionPlan]:
     """Return plans that store no activations, from the default number of tokens at a time down to `smallest`, by halves."""
-    return [ExecutionPlan(MOST_TOKENS >> number, 0.0) for number in range(max(1, 1 + int(math.log2(MOST_TOKENS / smallest))))]
+    return [ExecutionPlan(MAX_TOKENS >> number, 0.0) for number in range(max(1, 1 + int(math.log2(MAX_TOKENS / smallest))))]
 
 
 @contextmanager

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_SCALE = 10.0  # of cosines, as logits
-_CLEAR = 4  # standard deviations of a score by guessing that have to fit below a perfect one, or the score decides nothing
+_SCALE = 10.0  # scale of cosine similarities as logits
+_CLEAR = 4  # minimum distance of a perfect score from guessing, in standard deviations of the score of guessing, for the score to decide
 
 
 @dataclass(frozen=True)

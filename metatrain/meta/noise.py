@@ -19,9 +19,9 @@ from metatrain.gradient.meta_gradient import mode_of
 from metatrain.gradient.parameters import Parameters
 from metatrain.meta.config import AlgorithmConfig
 
-NOISE = "noise."  # what names of the noise's meta-parameters begin with
+NOISE = "noise."  # prefix of the names of the noise's meta-parameters
 SUPPORT, QUERY = 0, 1
-ONCE = 2**32 - 1  # in place of the inner step, for what is computed once an episode
+ONCE = 2**32 - 1  # replaces the inner step for values that are computed once per episode
 
 _DROPOUT_IN = {"both": (SUPPORT, QUERY), "support": (SUPPORT,), "query": (QUERY,)}
 

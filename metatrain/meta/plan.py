@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field, replace
 
 from metatrain.meta.cuda_graphs import CudaGraphs
-from metatrain.models.batches import MOST_TOKENS
+from metatrain.models.batches import MAX_TOKENS
 
 # Tokens of several episodes whose texts are encoded at once: with more it is not faster, and there are fewer parts for ranks to share.
 SHARED_TOKENS = 4096
@@ -16,7 +16,7 @@ SHARED_TOKENS = 4096
 class ExecutionPlan:
     """Number of texts, inner steps and episodes in memory at a time. A plan changes rounding and speed, never the method."""
 
-    part_tokens: int = MOST_TOKENS  # of texts that are encoded at once
+    part_tokens: int = MAX_TOKENS  # maximum number of tokens encoded at a time
     graph_tokens: float = math.inf  # exact: support tokens, summed over inner steps, whose activations are stored rather than recomputed
     vectorised: int = 1  # episodes whose meta-gradients are taken in one pass
     cuda_graphs: CudaGraphs | None = field(default=None, compare=False)  # captures vectorised passes; None: no capture, kernels are launched individually

@@ -1,7 +1,7 @@
 """Architectures that run on packed texts, layer by layer: one class per family.
 
-A packed batch has no row for each text, so the masks and positions that a backbone's own `forward` would make do not fit. Its
-modules do: these classes call them in its order. Attention is `packed_attention`, for whose groups the layers pass everything on.
+A packed batch has no row per text, so a backbone's own `forward` cannot be used: it would create masks and positions for padded texts.
+These classes call the modules of the backbone in the same order. Attention is `packed_attention`; layers pass its `groups` through.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from transformers import AttentionInterface
 from metatrain.models.batches import Packed, first_token_attention, packed_attention
 from metatrain.models.pretrained import Backbone
 
-ATTENTION = "metatrain_packed"  # the name of `packed_attention` among transformers' attention functions
+ATTENTION = "metatrain_packed"  # name of `packed_attention` in transformers' `AttentionInterface`
 AttentionInterface.register(ATTENTION, packed_attention)
 
 
@@ -34,7 +34,7 @@ class Architecture:
         self.backbone = backbone
         if self.registered:
             backbone.set_attn_implementation(ATTENTION)
-        backbone.get_input_embeddings().padding_idx = None  # there is no padding, and no id whose row has no gradient
+        backbone.get_input_embeddings().padding_idx = None  # no padding is used, so every row of the embeddings can have a gradient
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -46,13 +46,13 @@ class Architecture:
         return self.backbone.embeddings.padding_idx + 1 if self.counts_from_padding else 0
 
     def positions(self, batch: Packed) -> Tensor:
-        """The position of each token, [1, T]; where they are counted from the padding, a text's own padding tokens count for none."""
+        """Return the position of each token, [1, T]; with `counts_from_padding`, padding tokens within a text do not count."""
         if not self.counts_from_padding:
             return batch.position_ids
         padding = self.backbone.embeddings.padding_idx
         is_padding = (batch.input_ids == padding).long()
-        seen = is_padding.cumsum(1)  # of all texts up to here
-        begin = torch.arange(seen.shape[1], device=seen.device)[None] - batch.position_ids  # of each token's text
+        seen = is_padding.cumsum(1)  # padding tokens so far, in all texts
+        begin = torch.arange(seen.shape[1], device=seen.device)[None] - batch.position_ids  # first token of each token's text
         seen_in_text = seen - (seen - is_padding).gather(1, begin)
         return torch.where(is_padding.bool(), padding, batch.position_ids + self.first_position - seen_in_text)
 
@@ -194,6 +194,6 @@ _FAMILIES: dict[str, type[Architecture]] = {
 def architecture_of(backbone: Backbone, max_length: int) -> Architecture | None:
     """Return the architecture of a backbone; None if it cannot run on packed texts of up to `max_length` tokens."""
     family = _FAMILIES.get(backbone.config.model_type)
-    window = getattr(backbone.config, "sliding_window", None)  # of attention; packed attention has none
-    is_decoder = getattr(backbone.config, "is_decoder", False)  # a BERT can be one, and is causal then
+    window = getattr(backbone.config, "sliding_window", None)  # sliding-window attention, which packed attention does not support
+    is_decoder = getattr(backbone.config, "is_decoder", False)  # BERT as a decoder is causal
     return None if family is None or is_decoder or (window is not None and window < max_length) else family(backbone)

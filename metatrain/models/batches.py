@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MOST_TOKENS = 8192  # of texts that are encoded together
-_GROUP_FILL = 0.75  # a group of texts is closed when the next one is shorter than this share of its longest
-_ALIKE = 256  # tokens of texts of the greatest length, from which on attending to them without padding pays
+MAX_TOKENS = 8192  # maximum number of tokens encoded at a time
+_GROUP_FILL = 0.75  # a group ends at the first text shorter than this fraction of its longest one
+_FULL_LENGTH = 256  # number of tokens in texts of maximum length from which a separate group without padding is faster
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class Padded:
     """Padded batch, in groups of similar length, longest texts first."""
 
     groups: tuple[PaddedGroup, ...]
-    order: Tensor  # where each text of the caller is among the groups' texts, shape [B]
+    order: Tensor  # position of each of the caller's texts in the groups, [B]
 
 
 @dataclass(frozen=True)
 class AttentionGroup:
-    """The next texts of the packed order that are of similar length, attended to as [texts, length]."""
+    """Consecutive texts of similar length in the packed order; attention runs on a grid [texts, length]."""
 
     tokens: int
     texts: int
@@ -65,7 +65,7 @@ class Mixed:
 
     texts: Padded | None
     images: Tensor | None  # [images, 3, side, side]
-    order: Tensor  # where each input of the caller is among the texts and then the images, [inputs]
+    order: Tensor  # position of each of the caller's inputs in the texts followed by the images, [inputs]
 
 
 class Cells(NamedTuple):
@@ -73,7 +73,7 @@ class Cells(NamedTuple):
 
     ids: Tensor  # [E, B, L]
     lengths: Tensor  # [E, B]
-    mask: Tensor  # what is added to attention's scores, [E, B, 1, 1 or L, L]
+    mask: Tensor  # additive attention mask, [E, B, 1, 1 or L, L]
 
 
 TextBatch = Padded | Packed
@@ -81,13 +81,13 @@ Batch = TextBatch | Mixed
 
 
 def on_device(values: np.ndarray, device: torch.device) -> Tensor:
-    """The values as a tensor there; a GPU is not waited for."""
+    """Return the values as a tensor on a device; copies to a GPU are asynchronous."""
     found = torch.from_numpy(values)
     return found.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else found.to(device)
 
 
 def pad(texts: Sequence[np.ndarray], padding_id: int, device: torch.device, one_length: bool = False) -> Padded:
-    """Right-padded batch of token ids, in groups of similar length, or of `one_length`, which have no padding."""
+    """Return a right-padded batch of token ids, in groups of similar length; with `one_length`, of equal length, without padding."""
     lengths, order, groups = longest_first(texts, 1.0 if one_length else _GROUP_FILL)
     padded = []
     for group in groups:
@@ -100,9 +100,9 @@ def pad(texts: Sequence[np.ndarray], padding_id: int, device: torch.device, one_
 
 
 def pack(texts: Sequence[np.ndarray], device: torch.device, causal: bool = False) -> Packed:
-    """Token ids end to end, with an attention plan that pads only within groups of similar length."""
+    """Return the token ids of all texts concatenated, with attention groups that are padded only to the longest text of the group."""
     lengths, order, groups = longest_first(texts)
-    groups = _longest_apart(lengths[order], groups)
+    groups = _separate_longest(lengths[order], groups)
     starts = np.zeros(len(texts), dtype=np.int64)
     starts[order] = np.concatenate([[0], np.cumsum(lengths[order])[:-1]])
     ids = np.concatenate([texts[i] for i in order]).astype(np.int64)
@@ -117,7 +117,7 @@ def pack(texts: Sequence[np.ndarray], device: torch.device, causal: bool = False
 
 
 def cells(episodes: Sequence[Sequence[np.ndarray]], device: torch.device, causal: bool = False, length: int = 0) -> Cells:
-    """The texts of episodes that have as many each, in cells of at least this length."""
+    """Return the texts of episodes with equal numbers of texts, padded to the longest text, or to `length` if that is longer."""
     lengths = np.array([[len(ids) for ids in texts] for texts in episodes])  # [E, B]
     filled = np.arange(max(length, lengths.max())) < lengths[:, :, None]  # [E, B, L]
     ids = np.zeros(filled.shape, dtype=np.int64)  # any padding id works: padding is masked in attention and excluded from pooling
@@ -126,7 +126,7 @@ def cells(episodes: Sequence[Sequence[np.ndarray]], device: torch.device, causal
 
 
 def packed_cells(ids: Tensor, lengths: Tensor, mask: Tensor) -> Packed:
-    """The batch of one episode, from its share of `Cells`."""
+    """Return the batch of one episode, from its slice of `Cells`."""
     texts, length = ids.shape
     group = AttentionGroup(texts * length, texts, length, None, None, mask)
     cell = torch.arange(texts * length, device=ids.device)
@@ -134,7 +134,7 @@ def packed_cells(ids: Tensor, lengths: Tensor, mask: Tensor) -> Packed:
 
 
 def longest_first(texts: Sequence[np.ndarray], fill: float = _GROUP_FILL) -> tuple[np.ndarray, np.ndarray, list[slice]]:
-    """(length of each text, texts in order of falling length, slices of that order whose texts have at least the share `fill` of the longest one's length)."""
+    """Return (length of each text, order by decreasing length, slices of that order in which no text is shorter than `fill` times the longest)."""
     lengths = np.array([len(ids) for ids in texts])
     order = np.argsort(-lengths, kind="stable")
     groups, begin = [], 0
@@ -145,15 +145,15 @@ def longest_first(texts: Sequence[np.ndarray], fill: float = _GROUP_FILL) -> tup
     return lengths, order, groups
 
 
-def _longest_apart(lengths: np.ndarray, groups: list[slice]) -> list[slice]:
-    """The groups of texts of falling length, with those of the greatest length, where they are many, in one of their own, which needs no padding.
+def _separate_longest(lengths: np.ndarray, groups: list[slice]) -> list[slice]:
+    """Return the groups with texts of maximum length, if there are many, in a separate group, which needs no padding.
 
-    Many texts are as long as the longest where they are cut at the most tokens that the model takes.
+    Many texts have the maximum length if texts are truncated.
     """
-    first, alike = groups[0], int((lengths == lengths[0]).sum())
-    if alike == first.stop or alike * lengths[0] < _ALIKE:
+    first, longest = groups[0], int((lengths == lengths[0]).sum())
+    if longest == first.stop or longest * lengths[0] < _FULL_LENGTH:
         return groups
-    return [slice(0, alike), slice(alike, first.stop), *groups[1:]]
+    return [slice(0, longest), slice(longest, first.stop), *groups[1:]]
 
 
 def table(rows: Sequence[np.ndarray], filling: int, left: bool = False) -> np.ndarray:
@@ -165,7 +165,7 @@ def table(rows: Sequence[np.ndarray], filling: int, left: bool = False) -> np.nd
     return found
 
 
-def tokens_alike(texts: Sequence[np.ndarray]) -> int:
+def common_prefix(texts: Sequence[np.ndarray]) -> int:
     """Return the length of the longest common prefix that leaves each text at least one more token."""
     shortest = min(map(len, texts)) - 1
     begins = np.stack([text[:shortest] for text in texts])
@@ -210,8 +210,8 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """Attention for `Packed` inputs, in transformers' attention interface; twice differentiable unless `fused`.
 
-    query has shape [1, A, T, D]; key and value have too, or fewer heads (grouped-query attention); position_bias: what is added to each
-    group's scores, [1, A, L, L]. Returns ([1, T, A, D], None). Written out, because the fused kernel has no second derivative.
+    query has shape [1, A, T, D]; key and value have too, or fewer heads (grouped-query attention); position_bias: bias added to
+    the scores of each group, [1, A, L, L]. Returns ([1, T, A, D], None). Written out, because the fused kernel has no second derivative.
     """
     _, heads, tokens, size = query.shape
     sizes = [group.tokens for group in groups]
@@ -255,16 +255,16 @@ def _mixed(query: Tensor, key: Tensor, value: Tensor, group: AttentionGroup, sca
         return F.scaled_dot_product_attention(query, key, value, mask, dropout, scale=scaling)
     scores = torch.matmul(query * scaling, key.transpose(-1, -2))
     for more in added:
-        scores.add_(more)  # the product's derivatives do not need it
+        scores.add_(more)  # in place: the derivatives of the product do not need its result
     shares = F.dropout(F.softmax(scores, dim=-1), dropout, training=dropout > 0)
     return torch.matmul(shares, value)
 
 
-def chunks(texts: Sequence[np.ndarray], most_tokens: int = MOST_TOKENS) -> list[slice]:
-    """Cut a list of texts into consecutive slices of at most this number of tokens, or of one text."""
+def chunks(texts: Sequence[np.ndarray], max_tokens: int = MAX_TOKENS) -> list[slice]:
+    """Split texts into consecutive slices of at most this number of tokens, or of one text."""
     slices, begin, tokens = [], 0, 0
     for end, ids in enumerate(texts):
-        if end > begin and tokens + len(ids) > most_tokens:
+        if end > begin and tokens + len(ids) > max_tokens:
             slices.append(slice(begin, end))
             begin, tokens = end, 0
         tokens += len(ids)

@@ -13,7 +13,7 @@ _RATES = ("dropout", "attention_dropout", "dropout_rate")
 
 
 def set_dropout(backbone: nn.Module, rate: float) -> None:
-    """The rate of all dropout in the model, of hidden states and of attention, where it is on."""
+    """Set the rate of all dropout in the model, in hidden states and in attention."""
     for module in backbone.modules():
         if isinstance(module, nn.Dropout):
             module.p = rate

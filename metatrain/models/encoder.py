@@ -39,7 +39,7 @@ _OPTIONAL_POOLERS = ("bert", "roberta", "xlm-roberta", "mpnet", "camembert", "al
 class Encoder(nn.Module):
     """Text encoder: `encoder(batch)` has shape [texts, hidden]. Dropout is off unless a call passes a seed."""
 
-    new_tokenizer = False  # it brings one
+    new_tokenizer = False  # the tokenizer is never trained here
 
     def __init__(self, backbone: Backbone, tokenizer: PreTrainedTokenizerBase, config: ModelConfig):
         super().__init__()
@@ -50,7 +50,7 @@ class Encoder(nn.Module):
         self.max_length = config.max_length
         self.longest = longest_input(backbone)
         self.uses_pooler = _uses_pooler(config, backbone.config.model_type)
-        self.half_products = False  # matrix products in bf16, whatever the parameters are in
+        self.half_products = False  # matrix products in bf16; parameters keep their dtype
         self.architecture = architecture_of(backbone, config.max_length)  # None: batches are padded
         self.reads_padding = False  # True: only texts of equal length are batched
         # Keys and values of earlier tokens are not needed, and some architectures update theirs in place.
@@ -58,7 +58,7 @@ class Encoder(nn.Module):
 
     @functools.cached_property
     def hidden_size(self) -> int:
-        """Dimension of the encodings; measured where configurations name it differently."""
+        """Dimension of the encodings; measured with a forward pass if configurations have no common name for it."""
         if self.architecture is not None:
             return self.backbone.config.hidden_size
         with torch.no_grad():
@@ -70,7 +70,7 @@ class Encoder(nn.Module):
 
     @property
     def fixed_ids(self) -> int:
-        """Number of leading token ids with a meaning beyond their embedding: those up to the padding id, if there is one."""
+        """Number of leading token ids that are used other than by their embedding: those up to the padding id, if there is one."""
         return self._padding_id + 1 if self.architecture is None else self.architecture.first_position
 
     @property
@@ -80,8 +80,8 @@ class Encoder(nn.Module):
     @property
     def word_embeddings(self) -> str:
         """Name of the word embedding among the encoder's parameters."""
-        wanted = self.backbone.get_input_embeddings().weight
-        return next(name for name, parameter in self.named_parameters() if parameter is wanted)
+        weight = self.backbone.get_input_embeddings().weight
+        return next(name for name, parameter in self.named_parameters() if parameter is weight)
 
     def batch(self, texts: Sequence[np.ndarray]) -> TextBatch:
         """Return model inputs for token ids."""
@@ -91,7 +91,7 @@ class Encoder(nn.Module):
 
     @property
     def layers(self) -> int:
-        """Number of layers that `forward` can be cut between; 0: this architecture cannot be cut."""
+        """Number of layers between which `forward` can be split; 0: this architecture cannot be split."""
         return 0 if self.architecture is None else len(self.architecture.layers)
 
     def forward(
@@ -99,8 +99,8 @@ class Encoder(nn.Module):
     ) -> Tensor:
         """Return encodings of shape [B, H].
 
-        Where the encoder can be cut (`layers`), it can run in two parts: with `stop`, up to that layer, which gives the
-        hidden states [T, H] before it; with these as `hidden` and the same number as `start`, from there to the encodings.
+        An encoder with `layers` can run in two parts: with `stop`, it returns the hidden states [T, H] before that layer; with these as
+        `hidden` and the same number as `start`, it continues from there to the encodings.
         With a `seed`, dropout is on: the same seed gives the same masks. `fused`: packed texts use a fused attention kernel, which has no
         second derivative.
         """
@@ -130,7 +130,7 @@ class Encoder(nn.Module):
 
     def _packed(self, batch: Packed, hidden: Tensor | None, start: int, stop: int | None, fused: bool) -> Tensor:
         model = self.architecture
-        assert model is not None  # which has packed the batch
+        assert model is not None  # `batch` packs texts only then
         if hidden is None:
             hidden = model.embed(batch)
         shared, layers = {**model.shared(batch, hidden), "fused": fused}, model.layers[start:stop]
@@ -170,10 +170,10 @@ class Encoder(nn.Module):
 
 
 def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = torch.float32) -> tuple[Encoder, list[str]]:
-    """Load `config.name` and say in a line each what was decided on the way.
+    """Load `config.name`; return the encoder and lines for the log.
 
-    dtype: of the parameters; bfloat16 stands for float32 parameters whose products are taken in bf16, since inner steps
-    rounded to bf16 make no progress.
+    dtype: dtype of the parameters; bfloat16 means float32 parameters with matrix products in bf16, because inner steps that are rounded
+    to bf16 make no progress.
 
     Raises:
         UserError: the model does not exist, cannot be read, or the settings do not fit it.
@@ -198,7 +198,7 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
         tokenizer = load_tokenizer(path, config)
         tokenizer, left_out = fit_vocabulary(config, tokenizer, backbone)
         notes += left_out
-        notes += [] if source else _otherwise(config, backbone.config.model_type)
+        notes += [] if source else _pooling_warning(config, backbone.config.model_type)
         source = source or name_in_log(config)
     encoder = Encoder(backbone, tokenizer, config)
     if encoder.longest and config.max_length > encoder.longest:
@@ -238,7 +238,7 @@ def _auto(config: ModelConfig, settings: PretrainedConfig) -> tuple[Any, dict[st
     return (AutoModelForTextEncoding if encoder else AutoModel), pooler
 
 
-def _otherwise(config: ModelConfig, architecture: str) -> list[str]:
+def _pooling_warning(config: ModelConfig, architecture: str) -> list[str]:
     """Return a warning if the pooling of a sentence-transformers pipeline differs from the settings."""
     pipeline = read_pipeline(config.name, config.revision)
     pooling = "cls" if config.pooling == "first" and not _uses_pooler(config, architecture) else config.pooling

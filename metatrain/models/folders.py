@@ -8,7 +8,7 @@ from pathlib import Path
 from metatrain.errors import UserError
 from metatrain.paths import local_path
 
-MODULES = "modules.json"  # of a sentence-transformers pipeline
+MODULES = "modules.json"  # list of the modules of a sentence-transformers pipeline
 
 
 def is_model(folder: Path) -> bool:
@@ -17,17 +17,17 @@ def is_model(folder: Path) -> bool:
 
 
 def model_folder(folder: Path) -> Path:
-    """The folder itself, or its `model` if it is that of a run."""
+    """Return the folder, or its subfolder `model` if it is a run directory."""
     return folder / "model" if is_model(folder / "model") and not is_model(folder) else folder
 
 
 def listed_modules(path: Path) -> list[tuple[str, str]]:
-    """(kind, folder within that of the pipeline) of each module that a pipeline's list names, in its order.
+    """Return (kind, folder inside the pipeline) of each module of a pipeline, in order.
 
-    The kind is the name of a class of sentence-transformers, or the whole path of a class of somebody else, which may do anything.
+    The kind is the name of a class of sentence-transformers, or the full path of a class of another package, which is not supported.
 
     Raises:
-        UserError: the list cannot be read, or names a folder elsewhere.
+        UserError: the list cannot be read, or names a folder outside the pipeline.
     """
     try:
         modules = [(_kind(str(each["type"])), str(each["path"])) for each in json.loads(path.read_text(encoding="utf-8"))]

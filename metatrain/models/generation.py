@@ -20,7 +20,7 @@ from metatrain.models.language_model import LanguageModel
 from metatrain.models.pretrained import save_tokenizer
 from metatrain.tasks.task import plain_name
 
-TASK = "task.json"  # what prediction needs besides the model
+TASK = "task.json"  # labels, lengths and context that prediction needs in addition to the model
 _PART_TOKENS = 4096
 
 
@@ -61,10 +61,10 @@ class TextGenerator:
     def answers(self, texts: Sequence[str]) -> list[str]:
         """Return the text that the model generates for each input."""
         ids = after_context(self._model, self._context, self._tokens.encode(texts))
-        return [answer for part in chunks(ids, _PART_TOKENS) for answer in self._model.write(ids[part])]
+        return [answer for part in chunks(ids, _PART_TOKENS) for answer in self._model.generate(ids[part])]
 
     def scores(self, texts: Sequence[str]) -> Tensor:
-        """Log-likelihoods of the labels, [texts, labels]."""
+        """Return the log-likelihoods of the labels, [texts, labels]."""
         assert self.labels is not None and self._tokens.encode_targets is not None
         choices = self._tokens.encode_targets([plain_name(label) for label in self.labels])
         ids = after_context(self._model, self._context, self._tokens.encode(texts))

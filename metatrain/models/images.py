@@ -1,7 +1,7 @@
 """Image encoders (ViT and similar), and encoders of images and texts into one space (CLIP and similar).
 
-An image comes as an array [patches, values], its pixels as the processor makes them, so that its length is what it costs, as a
-text's is; a text as token ids [tokens].
+An image is an array [patches, values] of preprocessed pixels, so that its length is a measure of its cost, as for a text; a text is an
+array of token ids [tokens].
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from metatrain.models.scratch import check_size, scratch_tokenizer
 from metatrain.plugins import check_installed
 from metatrain.tasks.tokens import Tokens
 
-ALONE = ("vit", "deit", "dinov2", "dinov2_with_registers", "clip_vision_model", "siglip_vision_model")  # images
-WITH_TEXTS = ("clip", "siglip")  # images and texts
+IMAGES_ONLY = ("vit", "deit", "dinov2", "dinov2_with_registers", "clip_vision_model", "siglip_vision_model")  # architectures of image encoders
+WITH_TEXTS = ("clip", "siglip")  # architectures of encoders of images and texts
 SCRATCH = ("scratch:vit", "scratch:clip")
-_SIDE, _PATCH = 32, 8  # pixels of an image and of a patch, of models with random weights
+_SIDE, _PATCH = 32, 8  # side of an image and of a patch in pixels, for models with random weights
 
 
 class ImageReader:
-    """Read an image file into an array [patches, values]."""
+    """Callable that reads an image file into an array [patches, values]."""
 
     def __init__(self, processor: Any, side: int, patch: int):
         self.processor, self.side, self.patches = processor, side, (side // patch) ** 2
@@ -49,10 +49,10 @@ class ImageReader:
 
 
 class ImageEncoder(nn.Module):
-    """Images, and texts if the model has an encoder of them, to vectors: `encoder(batch)` has shape [inputs, H]."""
+    """Encoder of images, and of texts if the model has a text encoder: `encoder(batch)` has shape [inputs, H]."""
 
     new_tokenizer = False  # True: the tokenizer was trained on the training tasks and is not saved yet
-    layers = 0  # it is not cut
+    layers = 0  # it cannot be split
     fixed_ids = 0
     word_embeddings = None
 
@@ -109,7 +109,7 @@ class ImageEncoder(nn.Module):
         )
 
     def forward(self, batch: Mixed, hidden: None = None, start: int = 0, stop: int | None = None, seed: int | None = None) -> Tensor:
-        """Return encodings of shape [inputs, H]. With a `seed`, dropout is on; it cannot run in parts."""
+        """Return encodings of shape [inputs, H]. With a `seed`, dropout is on; the other arguments have no effect."""
         if seed is not None:
             with dropout(self.backbone, seed, self.device):
                 return self(batch)
@@ -139,15 +139,15 @@ def is_image_model(config: ModelConfig) -> bool:
     if config.name in SCRATCH:
         return True
     built_in = config.name in ("minilm", "tiny") or ":" in config.name
-    return not built_in and model_type(config) in (*ALONE, *WITH_TEXTS)
+    return not built_in and model_type(config) in (*IMAGES_ONLY, *WITH_TEXTS)
 
 
 def load_image_encoder(
     config: ModelConfig, second_order: bool, dtype: torch.dtype = torch.float32, texts: Iterable[str] = ()
 ) -> tuple[ImageEncoder, list[str]]:
-    """Load `config.name` and say in a line each what was decided on the way.
+    """Load `config.name`; return the encoder and lines for the log.
 
-    texts: of the training tasks, to learn a vocabulary from where a model of texts too brings none.
+    texts: texts of the training tasks, from which a randomly initialised CLIP learns its tokenizer.
 
     Raises:
         UserError: the model does not exist, cannot be read, or the settings do not fit it.

@@ -18,15 +18,16 @@ from metatrain.models.trial import check_runs
 from metatrain.models.vocabulary import fit_vocabulary
 
 _TINY = ScratchConfig(layers=1, hidden=32, heads=2, vocabulary=1000)
-_LONGEST_CONTEXT = 2048  # positions of a decoder with random weights
+_MAX_POSITIONS = 2048  # number of positions of a randomly initialised decoder
 
 
 def load_language_model(
     config: ModelConfig, second_order: bool, dtype: torch.dtype, texts: Iterable[str], decoder_only: bool = False
 ) -> tuple[LanguageModel, list[str]]:
-    """Load `config.name` and say in a line each what was decided on the way.
+    """Load `config.name`; return the model and lines for the log.
 
-    texts: of the training tasks, to learn a vocabulary from where the model brings none. decoder_only: what `tiny` has to be.
+    texts: texts of the training tasks, from which a randomly initialised model learns its tokenizer. decoder_only: whether
+    `model.name=tiny` is decoder-only.
 
     Raises:
         UserError: the model does not exist, cannot be read, cannot generate text, or the settings do not fit it.
@@ -54,7 +55,7 @@ def load_language_model(
     backbone.generation_config.max_length = None  # only model.max_target_length ends generation
     model = LanguageModel(backbone, tokenizer, config)
     if not is_new:
-        _check_writes(config, model, second_order)
+        _check_generates(config, model, second_order)
     model.new_tokenizer = is_new and config.tokenizer is None
     if not model.decoder_only and model.positions and config.max_target_length > model.positions:
         raise UserError(
@@ -74,12 +75,12 @@ def load_language_model(
     ]
 
 
-def _check_writes(config: ModelConfig, model: LanguageModel, second_order: bool) -> None:
+def _check_generates(config: ModelConfig, model: LanguageModel, second_order: bool) -> None:
     """Raises: UserError: the architecture cannot generate text, or cannot be trained to."""
     what, text = f"model.name={config.name}: {model.backbone.config.model_type}", model.example()
-    shorter = text[:-1] if len(text) > 1 else text  # one of the two padded
+    shorter = text[:-1] if len(text) > 1 else text  # so that one of the two is padded
     check_runs(what, model, lambda: model(model.batch([text, shorter], [text, text])).loss, second_order)
-    if model.decoder_only and model.reads_ahead():
+    if model.decoder_only and model.is_bidirectional():
         raise UserError(f"{what} is bidirectional, so it cannot generate text; choose a decoder-only model (GPT-2, Llama) or an encoder-decoder (T5)")
 
 
@@ -87,7 +88,7 @@ def _from_scratch(config: ModelConfig, attention: str | None, texts: Iterable[st
     name = config.name[len(scratch.PREFIX) :]
     scratch.check_scratch(name, config.scratch)
     tokenizer = scratch.scratch_tokenizer(config, texts, scratch.ends_texts(name))
-    return tokenizer, scratch.backbone(name, config.scratch, tokenizer, _LONGEST_CONTEXT, attention)
+    return tokenizer, scratch.backbone(name, config.scratch, tokenizer, _MAX_POSITIONS, attention)
 
 
 def _auto(settings: PretrainedConfig) -> tuple[Any, dict[str, Any]]:

@@ -15,29 +15,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from metatrain.models.batches import longest_first, on_device, table, tokens_alike
+from metatrain.models.batches import common_prefix, longest_first, on_device, table
 from metatrain.models.config import ModelConfig
 from metatrain.models.dropout import dropout, set_dropout
 from metatrain.models.pretrained import Backbone, longest_input
 from metatrain.models.trial import OF_ARCHITECTURES
 from metatrain.tasks.tokens import TargetEncoding, Tokens
 
-_TRIED = 3  # tokens of each of the parts that caching is tried with
-IGNORED = -100  # in place of a target token: no loss here
+_TRIED = 3  # number of tokens of each part in the test of the KV cache
+IGNORED = -100  # label of positions without a loss
 
 
 @dataclass(frozen=True)
 class TargetGroup:
     """Texts of similar length and their targets, padded.
 
-    Shapes: B texts, L the longest input, D the longest output, N tokens of the targets. For a decoder-only model, text and target are one input.
+    Shapes: B texts, L longest input, D longest output, N tokens of all targets. For a decoder-only model, text and target are one input.
     """
 
     inputs: dict[str, Tensor]  # input_ids, attention_mask [B, L]; for an encoder-decoder decoder_input_ids [B, D]
-    last: int  # positions at the end within which every target is predicted: the vocabulary is by far the widest dimension
-    places: Tensor  # of what predicts the targets among [B, last], flat, [N]
-    targets: Tensor  # [N]
-    tokens: Tensor  # of each text's target, [B]
+    last: int  # number of last positions for which logits are computed: those that predict target tokens
+    places: Tensor  # flat positions in [B, last] that predict the target tokens, [N]
+    targets: Tensor  # target token ids, [N]
+    tokens: Tensor  # number of target tokens of each text, [B]
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class TargetBatch:
     """Texts and their targets, in groups of similar length."""
 
     groups: tuple[TargetGroup, ...]
-    order: Tensor  # where each text of the caller is among the groups' texts, [texts]
-    begin: Tensor | None = None  # token ids that a decoder reads before each text, [1, P]; the groups' inputs continue from there
+    order: Tensor  # position of each of the caller's texts in the groups, [texts]
+    prefix: Tensor | None = None  # token ids of a common prefix, [1, P], which the inputs of the groups do not contain
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,12 @@ class Likelihood:
     """Log-likelihoods of targets: per text, shape [texts]."""
 
     loss: Tensor  # negative log-likelihood, summed over the target's tokens
-    right: Tensor  # number of target tokens that are the argmax, given the tokens before them
-    tokens: Tensor  # of the target
+    correct: Tensor  # number of target tokens that are the argmax, given the tokens before them
+    tokens: Tensor  # number of target tokens
 
 
 class LanguageModel(nn.Module):
-    """`model(batch)` returns the likelihood of the targets, `write` generates texts. Dropout is off unless a call passes a seed."""
+    """Language model: `model(batch)` returns the likelihood of the targets, `generate` texts. Dropout is off unless a call passes a seed."""
 
     new_tokenizer = False  # True: the tokenizer was trained on the training tasks and is not saved yet
 
@@ -74,8 +74,8 @@ class LanguageModel(nn.Module):
         self.separator = np.array(tokenizer("\n", add_special_tokens=False)["input_ids"] or [tokenizer.eos_token_id], dtype=np.int64)
 
     @functools.cached_property
-    def keeps(self) -> bool:
-        """Return True if a text read in two parts, with a KV cache of the first repeated for several second parts, gives the output of one pass.
+    def has_kv_cache(self) -> bool:
+        """Return True if a KV cache of a prefix can be repeated for several continuations, with the same output as in one pass.
 
         Measured: some caches hold a recurrent state, which cannot be repeated, and some architectures return none.
         """
@@ -85,15 +85,15 @@ class LanguageModel(nn.Module):
         with torch.no_grad():
             expected = self.predicted(_TRIED, input_ids=ids, use_cache=False)[0].expand(2, -1, -1)
             try:
-                read = repeated(self._read(ids[:, :_TRIED]), 2)
+                cache = repeated(self._kv_cache(ids[:, :_TRIED]), 2)
                 ends = ids[:, _TRIED:].expand(2, -1)
                 mask = torch.ones(2, 2 * _TRIED, dtype=torch.int64, device=self.device)
-                found, _ = self.predicted(_TRIED, input_ids=ends, attention_mask=mask, past_key_values=read, use_cache=True)
+                found, _ = self.predicted(_TRIED, input_ids=ends, attention_mask=mask, past_key_values=cache, use_cache=True)
             except OF_ARCHITECTURES:
                 return False
         return bool(torch.allclose(found, expected, rtol=0, atol=1e-3 * float(expected.abs().max())))
 
-    def reads_ahead(self) -> bool:
+    def is_bidirectional(self) -> bool:
         """Return True if the prediction after a token depends on later tokens: such a model cannot generate."""
         example = self.example()
         other = int(self.tokenizer.eos_token_id)
@@ -117,12 +117,12 @@ class LanguageModel(nn.Module):
 
     @property
     def positions(self) -> int | None:
-        """The most tokens of an input: of a decoder-only model the text and its target, of an encoder-decoder each of them; None: there is no limit."""
+        """Maximum number of tokens: of text and target together (decoder-only), or of each of them (encoder-decoder); None: no limit."""
         return longest_input(self.backbone)
 
     @property
     def longest(self) -> int | None:
-        """The most tokens of a text that leave room for its target; None: there is no limit."""
+        """Maximum number of tokens of a text that leaves room for its target; None: no limit."""
         if self.positions is None or not self.decoder_only:
             return self.positions
         return self.positions - len(self.separator) - self.max_target_length
@@ -138,16 +138,16 @@ class LanguageModel(nn.Module):
     def set_dropout(self, rate: float) -> None:
         set_dropout(self.backbone, rate)
 
-    def batch(self, texts: Sequence[np.ndarray], targets: Sequence[np.ndarray], alike: int = 0) -> TargetBatch:
+    def batch(self, texts: Sequence[np.ndarray], targets: Sequence[np.ndarray], shared: int = 0) -> TargetBatch:
         """Return model inputs for token ids and their targets.
 
-        alike: length of a common prefix of all texts, which a decoder-only model with a KV cache reads once.
+        shared: length of a common prefix of all texts, which a decoder-only model with a KV cache reads once.
         """
-        alike = alike if self.keeps else 0
-        inputs = [np.concatenate([text[alike:], self.separator, target]) for text, target in zip(texts, targets)] if self.decoder_only else list(texts)
+        shared = shared if self.has_kv_cache else 0
+        inputs = [np.concatenate([text[shared:], self.separator, target]) for text, target in zip(texts, targets)] if self.decoder_only else list(texts)
         _, order, groups = longest_first(inputs)
-        made = tuple(self._group([inputs[row] for row in order[group]], [targets[row] for row in order[group]], alike) for group in groups)
-        return TargetBatch(made, on_device(np.argsort(order), self.device), self._begin(texts, alike))
+        made = tuple(self._group([inputs[row] for row in order[group]], [targets[row] for row in order[group]], shared) for group in groups)
+        return TargetBatch(made, on_device(np.argsort(order), self.device), self._prefix(texts, shared))
 
     def forward(self, batch: TargetBatch, seed: int | None = None) -> Likelihood:
         """Return the likelihood of the targets. With a `seed`, dropout is on: the same seed gives the same masks."""
@@ -155,17 +155,17 @@ class LanguageModel(nn.Module):
             with dropout(self.backbone, seed, self.device):
                 return self(batch)
         parts = []
-        read = self._read(batch.begin)
+        cache = self._kv_cache(batch.prefix)
         for group in batch.groups:
-            kept = {} if read is None else {"past_key_values": repeated(read, len(group.tokens))}
-            logits, _ = self.predicted(group.last, **group.inputs, **kept, use_cache=read is not None)
+            past = {} if cache is None else {"past_key_values": repeated(cache, len(group.tokens))}
+            logits, _ = self.predicted(group.last, **group.inputs, **past, use_cache=cache is not None)
             texts, last, _ = logits.shape
             found = logits.flatten(0, 1).index_select(0, group.places)  # [N, vocabulary]
             losses = F.cross_entropy(found, group.targets, reduction="none")
-            right = (found.detach().argmax(-1) == group.targets).to(losses.dtype)
-            # Each has a place of its own: a sum over a GPU's atomic additions would have other bits each time.
-            spread = (losses.new_zeros(texts * last).index_copy(0, group.places, each).view(texts, last).sum(1) for each in (losses, right))
-            parts.append((*spread, group.tokens))
+            correct = (found.detach().argmax(-1) == group.targets).to(losses.dtype)
+            # Copied to separate cells before they are summed: atomic additions of a GPU would not be reproducible.
+            sums = (losses.new_zeros(texts * last).index_copy(0, group.places, each).view(texts, last).sum(1) for each in (losses, correct))
+            parts.append((*sums, group.tokens))
         return Likelihood(*(torch.cat(each).index_select(0, batch.order) for each in zip(*parts)))
 
     def predicted(self, last: int, **inputs: Any) -> tuple[Tensor, Any]:
@@ -175,23 +175,23 @@ class LanguageModel(nn.Module):
         return output.logits[:, -last:], output
 
     @torch.no_grad()
-    def write(self, texts: Sequence[np.ndarray]) -> list[str]:
+    def generate(self, texts: Sequence[np.ndarray]) -> list[str]:
         """Generate a text for each input by greedy decoding.
 
         A common prefix of the inputs (a support set in the prompt, for example) is read once for all.
         """
-        answers: list[str] = [""] * len(texts)
-        begun = [np.concatenate([text, self.separator]) for text in texts] if self.decoder_only else list(texts)
-        alike = tokens_alike(begun) if self.keeps and len(texts) > 1 else 0
-        begin = self._begin(begun, alike)
-        read = self._read(begin)
-        _, order, groups = longest_first(begun)
+        generated: list[str] = [""] * len(texts)
+        prompts = [np.concatenate([text, self.separator]) for text in texts] if self.decoder_only else list(texts)
+        shared = common_prefix(prompts) if self.has_kv_cache and len(texts) > 1 else 0
+        prefix = self._prefix(prompts, shared)
+        cache = self._kv_cache(prefix)
+        _, order, groups = longest_first(prompts)
         for group in groups:
             rows = order[group]
-            ids, mask = self.padded([begun[row][alike:] for row in rows], left=self.decoder_only)
-            kept = {} if read is None else {"past_key_values": repeated(read, len(rows))}
-            if begin is not None:
-                ids, mask = (torch.cat([each.expand(len(rows), -1), more], 1) for each, more in ((begin, ids), (torch.ones_like(begin), mask)))
+            ids, mask = self.padded([prompts[row][shared:] for row in rows], left=self.decoder_only)
+            past = {} if cache is None else {"past_key_values": repeated(cache, len(rows))}
+            if prefix is not None:
+                ids, mask = (torch.cat([each.expand(len(rows), -1), more], 1) for each, more in ((prefix, ids), (torch.ones_like(prefix), mask)))
             out = self.backbone.generate(
                 input_ids=ids,
                 attention_mask=mask,
@@ -200,34 +200,34 @@ class LanguageModel(nn.Module):
                 max_new_tokens=self.max_target_length,
                 pad_token_id=self._padding_id,
                 eos_token_id=self.tokenizer.eos_token_id,
-                **kept,
+                **past,
             )
             out = out[:, ids.shape[1] :] if self.decoder_only else out
             for row, text in zip(rows, self.tokenizer.batch_decode(out, skip_special_tokens=True)):
-                answers[row] = text.strip()
-        return answers
+                generated[row] = text.strip()
+        return generated
 
-    def _begin(self, texts: Sequence[np.ndarray], alike: int) -> Tensor | None:
-        """Return the common prefix of all texts, [1, alike]; None: there is none."""
-        return on_device(texts[0][None, :alike].astype(np.int64), self.device) if alike else None
+    def _prefix(self, texts: Sequence[np.ndarray], shared: int) -> Tensor | None:
+        """Return the common prefix of all texts, [1, shared]; None: there is none."""
+        return on_device(texts[0][None, :shared].astype(np.int64), self.device) if shared else None
 
-    def _read(self, begin: Tensor | None) -> Any:
-        """Return the KV cache of the common prefix; None: there is no prefix."""
-        return None if begin is None else self.predicted(1, input_ids=begin, use_cache=True)[1].past_key_values
+    def _kv_cache(self, prefix: Tensor | None) -> Any:
+        """Return the KV cache of a prefix; None: there is no prefix."""
+        return None if prefix is None else self.predicted(1, input_ids=prefix, use_cache=True)[1].past_key_values
 
     @property
     def _padding_id(self) -> int:
         return self.tokenizer.pad_token_id or 0
 
-    def _group(self, inputs: list[np.ndarray], targets: list[np.ndarray], alike: int) -> TargetGroup:
+    def _group(self, inputs: list[np.ndarray], targets: list[np.ndarray], shared: int) -> TargetGroup:
         ids, mask = self.padded(inputs)
         made = {"input_ids": ids, "attention_mask": mask}
-        if alike:
-            made["attention_mask"] = torch.cat([mask.new_ones(len(inputs), alike), mask], 1)
+        if shared:
+            made["attention_mask"] = torch.cat([mask.new_ones(len(inputs), shared), mask], 1)
         sizes = np.array([len(target) for target in targets])
         longest = int(sizes.max())
         if self.decoder_only:
-            begins = np.array([len(text) for text in inputs]) - sizes - 1  # what comes before a token predicts it
+            begins = np.array([len(text) for text in inputs]) - sizes - 1  # the position before a token predicts it
             last = ids.shape[1] - int(begins.min())
             begins -= begins.min()
         else:
@@ -254,9 +254,9 @@ class LanguageModel(nn.Module):
         return on_device(table(rows, value, left), self.device)
 
 
-def repeated(kept: Any, times: int) -> Any:
+def repeated(cache: Any, times: int) -> Any:
     """Repeat the KV cache (a `transformers.Cache`) of each input `times` times in a row, with its graph; later tokens extend only the copy."""
-    found = copy.copy(kept)
-    found.layers = [copy.copy(layer) for layer in kept.layers]
+    found = copy.copy(cache)
+    found.layers = [copy.copy(layer) for layer in cache.layers]
     found.batch_repeat_interleave(times)
     return found

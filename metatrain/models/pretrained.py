@@ -24,31 +24,31 @@ from metatrain.models.config import ModelConfig
 from metatrain.models.folders import folder_of_transformer
 from metatrain.paths import local_path
 
-# Loading weights that are here is a moment's work and needs no bar; transformers turns off those of downloads with its own.
+# No progress bar for loading local weights; transformers would switch off those of downloads as well.
 _downloads_are_shown = not are_progress_bars_disabled()
 disable_progress_bar()
 if _downloads_are_shown:
     enable_progress_bars()
 
-_PADDING = "<|padding|>"  # of a tokenizer that has no token for it
+_PADDING = "<|padding|>"  # padding token added to a tokenizer without one
 
-Backbone = Any  # a module of transformers: what it holds is its architecture's own, and nothing that a type checker could know
-# From the settings of a model: the auto class that loads it, and options of that class.
+Backbone = Any  # a module of transformers; its attributes depend on the architecture
+# From the configuration of a model to the auto class that loads it and options of that class.
 Choice = Callable[[PretrainedConfig], tuple[Any, dict[str, Any]]]
 
 
 def check_remote_code(config: ModelConfig) -> None:
-    """Raises: UserError: code from the hub is to run, and nothing says which."""
+    """Raises: UserError: code from the hub may run, but no commit is specified."""
     if config.trust_remote_code and not _is_commit(config.revision):
         raise UserError("model.trust_remote_code=true needs model.revision set to a 40-digit commit")
 
 
 def read_settings(path: str | Path, config: ModelConfig | None = None) -> PretrainedConfig:
-    """The settings of a hub id or a directory; where nothing else may be wanted of it, without a model's configuration.
+    """Return the configuration of a hub id or a directory; config: None: with default options.
 
     Raises:
-        UserError: they ask for code that nobody has allowed: a kernel from the hub in the place of attention.
-        OSError, ValueError: they do not exist, or are not those of a known architecture.
+        UserError: it refers to code from the hub (an attention kernel), which is never run.
+        OSError, ValueError: it does not exist, or its architecture is unknown.
     """
     options = _options(str(path), config) if config else {"trust_remote_code": False}
     raw, _ = PretrainedConfig.get_config_dict(path, **options)
@@ -68,7 +68,7 @@ def _entries(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def attention_for(second_order: bool) -> str | None:
-    """The attention implementation to load a model with: eager, which is twice differentiable; None: the fused kernel where the architecture has it."""
+    """Return the attention implementation to load a model with: eager, which is twice differentiable; None: the fused kernel, if the architecture has one."""
     return "eager" if second_order else None
 
 
@@ -85,19 +85,19 @@ def load_backbone(path: str, config: ModelConfig, choose: Choice, attention: str
     """Return the model of a hub id or a directory; attention: as `attention_for` returns it.
 
     Raises:
-        UserError: it does not exist, cannot be read as what `choose` says, or lacks weights that are used.
+        UserError: it does not exist, cannot be read by the class that `choose` returns, or lacks weights that are used.
         RestartableError: the hub cannot be reached.
     """
     with _explained(config):
         auto, more = choose(read_settings(path, config))
-        # The checkpoint's own dtype would be taken otherwise, and an inner loop in bf16 is noise.
+        # The default is the dtype of the checkpoint, but inner steps in bf16 make no progress.
         options = {"dtype": dtype, "attn_implementation": attention, "use_safetensors": True, **more, **_options(path, config)}
-        said = get_verbosity()
-        set_verbosity_error()  # what it would say of weights is said below
+        verbosity = get_verbosity()
+        set_verbosity_error()  # missing weights are reported below
         try:
             backbone, found = auto.from_pretrained(path, output_loading_info=True, **options)
         finally:
-            set_verbosity(said)
+            set_verbosity(verbosity)
     # Missing weights of an unused pooler do not matter.
     lost = lost_weights(found, () if more.get("add_pooling_layer") else ("pooler.",))
     if lost:
@@ -106,9 +106,9 @@ def load_backbone(path: str, config: ModelConfig, choose: Choice, attention: str
 
 
 def longest_input(backbone: Backbone) -> int | None:
-    """The most tokens that the model's position embeddings leave room for; None: no limit is known.
+    """Return the maximum number of tokens for the position embeddings of a model; None: no limit is known.
 
-    RoBERTa and those built like it count positions from the one after the padding id.
+    RoBERTa and similar models count positions from the one after the padding id.
     """
     positions = getattr(backbone.config.get_text_config(), "max_position_embeddings", None)
     if positions is None or positions < 1:
@@ -125,7 +125,7 @@ def lost_weights(found: dict[str, Any], unused: tuple[str, ...] = ()) -> str | N
 
 
 def name_in_log(config: ModelConfig) -> str:
-    """`model.name`, of a model of the hub with the commit that was loaded."""
+    """Return `model.name`, for a hub model with the commit that was loaded."""
     if ":" in config.name or local_path(config.name).is_dir():
         return config.name
     cached = try_to_load_from_cache(config.name, "config.json", revision=config.revision)
@@ -140,7 +140,7 @@ def load_tokenizer(path: str, config: ModelConfig) -> PreTrainedTokenizerBase:
     """
     with _explained(config):
         tokenizer = AutoTokenizer.from_pretrained(path, **_options(path, config))
-        if tokenizer.pad_token is None:  # GPT-2 and the like have none; which one it is does not matter, since it is masked
+        if tokenizer.pad_token is None:  # GPT-2 and similar models have none; any token works, because padding is masked
             tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
@@ -159,7 +159,7 @@ def load_image_processor(config: ModelConfig) -> Any:
     """Load the image processor of `model.name`.
 
     Raises:
-        UserError: it does not say.
+        UserError: there is none.
     """
     with _explained(config):
         return AutoImageProcessor.from_pretrained(config.name, **_options(config.name, config))
@@ -175,12 +175,12 @@ def _options(path: str, config: ModelConfig) -> dict[str, Any]:
 def _explained(config: ModelConfig) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:  # as libraries say of files that are not what they should be
-        raise _in_words(config, error) from error
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:  # raised by libraries for invalid files
+        raise _explanation(config, error) from error
 
 
-def _in_words(config: ModelConfig, error: BaseException) -> UserError | RestartableError:
-    """Return the cause of an error of the libraries, which they may not name themselves."""
+def _explanation(config: ModelConfig, error: BaseException) -> UserError | RestartableError:
+    """Return the error to report for an error of a library, according to its root cause."""
     where, found = f"model.name={config.name}", list(_causes(error))
 
     def any_is(*kinds: type[BaseException]) -> bool:
@@ -200,14 +200,14 @@ def _in_words(config: ModelConfig, error: BaseException) -> UserError | Restarta
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, what it came from, what that came from, ..."""
+    """Yield an error and the chain of its causes."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def _is_of_network(error: BaseException) -> bool:
-    # By name, since the hub's client has changed the library below it: httpx, and requests before. An answer (404, say) is none of these.
+    # By name, because the hub client uses httpx or requests depending on its version. HTTP status errors such as 404 are none of these.
     return any(kind.__name__ in ("TransportError", "ConnectionError", "Timeout", "TimeoutError") for kind in type(error).__mro__)
 
 
@@ -220,24 +220,24 @@ def _is_commit(revision: str | None) -> bool:
 
 
 def tokenizer_as_read(tokenizer: PreTrainedTokenizerBase, max_length: int | None = None) -> PreTrainedTokenizerBase:
-    """A copy of an encoder's tokenizer, with which any library pads and cuts texts as they are padded and cut here.
+    """Return a copy of an encoder's tokenizer with which other libraries pad and truncate texts in the same way as here.
 
-    max_length: the most tokens that it is to know of; None: its own.
+    max_length: maximum number of tokens; None: unchanged.
     """
     made = copy.deepcopy(tokenizer)
     made.padding_side = "right"
     if max_length is not None:
         made.model_max_length = max_length
-    if made.pad_token is None:  # which padding it is does not matter, since it is masked; but there has to be some
+    if made.pad_token is None:  # any token works, because padding is masked
         made.add_special_tokens({"pad_token": made.unk_token or made.bos_token or _PADDING})
     return made
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a tokenizer that gives what a model is given here: token ids and their mask.
+    """Write a tokenizer that returns the model inputs used here: token ids and attention mask.
 
-    Token types are left out: the two texts of a pair are distinguished by the separator between them. So is the truncation that the tokenizer's
-    last call, if there was one, has left in it.
+    It returns no token types, because the two texts of a pair are distinguished by the separator between them, and has no truncation or
+    padding left over from its last call.
     """
     tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = ["input_ids", "attention_mask"]  # the latter is what is saved
     backend = getattr(tokenizer, "backend_tokenizer", None)

@@ -1,6 +1,6 @@
 """`model.name=scratch:t5` and `scratch:gpt2`: small language models with random weights, without a download.
 
-Their vocabulary is learned from the texts of the training tasks; a run keeps its tokenizer, so that it needs them only once.
+Their tokenizer is trained on the texts of the training tasks, and saved in the run directory.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, ends: bool) -> PreTra
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     raw.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=list(_SPECIAL), initial_alphabet=alphabet, show_progress=False))
     if ends:
-        pieces = [(_END, raw.token_to_id(_END)), (_SEPARATOR, raw.token_to_id(_SEPARATOR))]
-        raw.post_processor = processors.TemplateProcessing(single=f"$A {_END}", pair=f"$A {_SEPARATOR} $B {_END}", special_tokens=pieces)
+        special = [(_END, raw.token_to_id(_END)), (_SEPARATOR, raw.token_to_id(_SEPARATOR))]
+        raw.post_processor = processors.TemplateProcessing(single=f"$A {_END}", pair=f"$A {_SEPARATOR} $B {_END}", special_tokens=special)
     made = PreTrainedTokenizerFast(
         tokenizer_object=raw, pad_token=_PAD, eos_token=_END, unk_token=_UNKNOWN, mask_token=_MASK, sep_token=_SEPARATOR, clean_up_tokenization_spaces=False
     )
-    with tempfile.TemporaryDirectory() as folder:  # so that it is written the same whether it was just made or read
+    with tempfile.TemporaryDirectory() as folder:  # saved and loaded once, so that it is later saved with the same bytes
         made.save_pretrained(folder)
         return PreTrainedTokenizerFast.from_pretrained(folder)
 
@@ -77,13 +77,13 @@ def ends_texts(name: str) -> bool:
 
 
 def backbone(name: str, config: ScratchConfig, tokenizer: PreTrainedTokenizerBase, positions: int, attention: str | None) -> PreTrainedModel:
-    """Return a model with random weights, which depend on the global seed; positions: the longest input of a decoder-only model."""
+    """Return a randomly initialised model; weights depend on the global seed. positions: maximum input length of a decoder-only model."""
     return _BACKBONES[name](config, tokenizer, positions, attention)
 
 
 def _t5(config: ScratchConfig, tokenizer: PreTrainedTokenizerBase, positions: int, attention: str | None) -> T5ForConditionalGeneration:
     return T5ForConditionalGeneration(
-        T5Config(  # type: ignore[call-arg]  # takes what every configuration takes
+        T5Config(  # type: ignore[call-arg]  # accepts the arguments of every configuration
             vocab_size=len(tokenizer),
             d_model=config.hidden,
             d_kv=config.hidden // config.heads,

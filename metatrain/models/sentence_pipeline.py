@@ -1,4 +1,4 @@
-"""Sentence-transformers pipelines: a folder whose modules.json lists a transformer, its pooling, and what comes after."""
+"""Sentence-transformers pipelines: a folder whose modules.json lists a transformer, its pooling, and further modules."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from metatrain.paths import local_path
 
 TRANSFORMER, _POOLING, _NORMALIZE, _DENSE = "0_Transformer", "1_Pooling", "2_Normalize", "3_Dense"
 _LENGTH = "sentence_bert_config.json"
-# Names of poolings here: names in sentence-transformers, and the keys written by its versions before 6.
+# Names of poolings in metatrain -> in sentence-transformers -> keys in configurations of its versions before 6.
 _MODES = {"mean": "mean", "first": "cls", "cls": "cls", "last": "lasttoken"}
 _KEYS = {
     "cls": "pooling_mode_cls_token",
@@ -28,22 +28,22 @@ _KEYS = {
     "weightedmean": "pooling_mode_weightedmean_tokens",
     "lasttoken": "pooling_mode_lasttoken",
 }
-_POOLINGS = {"mean": "mean", "cls": "cls", "lasttoken": "last"}  # those of theirs that are ours
+_POOLINGS = {"mean": "mean", "cls": "cls", "lasttoken": "last"}  # poolings of sentence-transformers that metatrain supports
 _IDENTITY = "torch.nn.modules.linear.Identity"
-_NO_LIMIT = 10**6  # tokens; a tokenizer without a limit names a number beyond
+_NO_LIMIT = 10**6  # number of tokens from which a tokenizer's maximum length means no limit
 
-FindFile = Callable[[str], Path | None]  # from a file's place in a pipeline to where it is on this machine
+FindFile = Callable[[str], Path | None]  # from the path of a file in a pipeline to its local path
 
 
 @dataclass(frozen=True)
 class Pipeline:
     """Encoding of texts by a pipeline, as settings of `ModelConfig`, and its further modules."""
 
-    transformer: str  # the folder of its transformer within the pipeline's; empty: the same
+    transformer: str  # folder of the transformer inside the pipeline; empty: the folder of the pipeline
     pooling: str
     normalize: bool
     max_length: int | None  # None: the pipeline does not say
-    labels: str | None  # the folder of a linear layer that gives a score for each label, within the pipeline's
+    labels: str | None  # folder of the classification layer inside the pipeline; None: there is none
     unknown: str | None  # description of the steps that an encoder here cannot compute
 
     @property
@@ -59,7 +59,7 @@ class Pipeline:
 
 
 def read_pipeline(name: str, revision: str | None = None) -> Pipeline | None:
-    """The pipeline in a folder, or of a hub id; None if it is none.
+    """Return the pipeline in a folder or of a hub id; None: it is not a pipeline.
 
     Raises:
         UserError: it cannot be read.
@@ -102,9 +102,9 @@ def _read(modules: list[tuple[str, str]], find: FindFile) -> Pipeline:
     beside = f"{transformer}/" if transformer else ""
 
     linear = settings(f"{places['Dense']}/config.json") if "Dense" in places else {}
-    labels = len(settings(beside + "config.json").get("id2label") or ("LABEL_0", "LABEL_1"))  # transformers writes no names that are its default
+    labels = len(settings(beside + "config.json").get("id2label") or ("LABEL_0", "LABEL_1"))  # transformers does not write default names
     gives_labels = linear.get("out_features") == labels and linear.get("activation_function") == _IDENTITY and linear.get("bias") is True
-    kinds = [kind for kind, _ in modules if kind != "Dropout"]  # which is off where texts are encoded
+    kinds = [kind for kind, _ in modules if kind != "Dropout"]  # dropout is off at inference
     if kinds[:2] != ["Transformer", "Pooling"] or kinds[2:] not in ([], ["Normalize"], *([["Dense"], ["Normalize", "Dense"]] if gives_labels else [])):
         unknown = f"of the modules {', '.join(kinds) or 'none'}, which are not supported"
 
@@ -127,7 +127,7 @@ def _read(modules: list[tuple[str, str]], find: FindFile) -> Pipeline:
 
 
 def read_linear(folder: Path, pipeline: Pipeline) -> tuple[Tensor, Tensor] | None:
-    """Weight [labels, H] and bias [labels] of the linear layer that gives a score for each label; None: there is none.
+    """Return weight [labels, H] and bias [labels] of the classification layer of a pipeline; None: there is none.
 
     Raises:
         OSError, KeyError, safetensors.SafetensorError: it cannot be read.
@@ -139,9 +139,9 @@ def read_linear(folder: Path, pipeline: Pipeline) -> tuple[Tensor, Tensor] | Non
 
 
 def write_modules(folder: Path, encoding: Mapping[str, Any], weight: Tensor, bias: Tensor) -> None:
-    """Write all of a pipeline but its transformer, which is to stand in `TRANSFORMER`.
+    """Write all modules of a pipeline except its transformer, whose folder is `TRANSFORMER`.
 
-    encoding: pooling, normalize and max_length of the encoder; weight [labels, H], bias [labels]: of the linear layer at its end.
+    encoding: pooling, normalize and max_length of the encoder; weight [labels, H], bias [labels]: the classification layer at the end.
     """
     labels, hidden = weight.shape
     kind = "sentence_transformers.models."

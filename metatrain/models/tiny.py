@@ -1,6 +1,6 @@
 """`model=tiny`: a from-scratch 2-layer BERT with a tokenizer of hashed words, for tests and dry runs.
 
-It needs no download and no vocabulary file: the vocabulary is made of the words of the embedded corpus.
+It needs no download and no vocabulary file: its vocabulary are the most frequent words of the packaged reviews.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def _vocabulary() -> dict[str, int]:
     counts = Counter(re.findall(r"[a-z]+", embedded_path("metatrain:reviews").read_text(encoding="utf-8").casefold()))
     letters = [chr(c) for c in range(ord("a"), ord("z") + 1)] + list("0123456789.,!?'-")
     words = [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
-    pieces = [*_SPECIAL, *letters, *(f"##{letter}" for letter in letters), *words[:_WORDS]]
-    return {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
+    tokens = [*_SPECIAL, *letters, *(f"##{letter}" for letter in letters), *words[:_WORDS]]
+    return {token: number for number, token in enumerate(dict.fromkeys(tokens))}
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """A word-piece tokenizer over the most frequent words of the embedded corpus, falling back to letters."""
+    """Return a WordPiece tokenizer over the most frequent words of the packaged reviews, falling back to letters."""
     raw = Tokenizer(WordPiece(_vocabulary(), unk_token="[UNK]"))
     raw.normalizer = normalizers.BertNormalizer(lowercase=True)
     raw.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -38,7 +38,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def backbone(vocabulary_size: int, pooler: bool) -> BertModel:
-    """A random BERT of 2 layers and 64 dimensions; its weights depend on the global seed."""
+    """Return a randomly initialised BERT with 2 layers and hidden size 64; weights depend on the global seed."""
     config = BertConfig(
         vocab_size=vocabulary_size,
         hidden_size=64,

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from metatrain.errors import UserError
 
-# Raised by architectures of transformers that are called without an input that they need, or differentiated where they cannot be.
+# Raised by architectures of transformers that lack a required input or cannot be differentiated.
 OF_ARCHITECTURES = (AssertionError, AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
 
 def check_runs(what: str, module: nn.Module, run: Callable[[], Tensor], second_order: bool) -> None:
-    """Run a model, and differentiate the result as often as training does.
+    """Run a model, and differentiate its output once, or twice with `second_order`.
 
-    what: names the model in the message; run: returns a floating-point tensor that depends on the module's parameters.
+    what: name of the model in the message; run: returns a floating-point tensor that depends on the module's parameters.
 
     Raises:
         UserError: the architecture cannot do this, or the result is not finite.
@@ -49,7 +49,7 @@ def check_runs(what: str, module: nn.Module, run: Callable[[], Tensor], second_o
 def reads_padding(encode: Callable[[Sequence[np.ndarray]], Tensor], texts: Sequence[np.ndarray]) -> bool:
     """Return True if the encoding of a text depends on padding, as with convolutions or Fourier transforms over it.
 
-    encode: from token ids to encodings, [texts, H]; texts: of which the first is the longest.
+    encode: from token ids to encodings, [texts, H]; texts: the first one is the longest.
     """
     alone = torch.cat([encode([text]) for text in texts])
     return not torch.allclose(encode(texts).float(), alone.float(), rtol=1e-4, atol=1e-5)

@@ -17,12 +17,12 @@ _SHOWN = 3  # maximum number of tokens named in a note
 
 
 def fit_vocabulary(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, backbone: Backbone) -> tuple[PreTrainedTokenizerBase, list[str]]:
-    """The tokenizer without tokens that were added to it and not to the model, and notes of what was left out.
+    """Return the tokenizer without added tokens for which the model has no embedding, and a note that names them.
 
-    Texts are then read as the model knows them: what an added token stood for is ordinary text.
+    Texts with such a token are then tokenized as ordinary text.
 
     Raises:
-        UserError: the model has no table of embeddings, or too few for the tokenizer's own vocabulary.
+        UserError: the model has no embedding table, or one that is smaller than the tokenizer's own vocabulary.
     """
     rows = num_embeddings(backbone)
     if rows is None:
@@ -55,7 +55,7 @@ def num_embeddings(backbone: Backbone) -> int | None:
 
 
 def _without(tokenizer: PreTrainedTokenizerBase, tokens: set[str]) -> PreTrainedTokenizerBase:
-    """The tokenizer, read again from files that do not have these added tokens."""
+    """Return the tokenizer, loaded from files without these added tokens."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         for path in Path(folder).glob("*.json"):
@@ -64,7 +64,7 @@ def _without(tokenizer: PreTrainedTokenizerBase, tokens: set[str]) -> PreTrained
 
 
 def _removed(value: Any, tokens: set[str]) -> Any:
-    """JSON without the entries that are one of these tokens, as a string or as an object with `content`."""
+    """Return a JSON value without entries that are one of these tokens, as a string or as an object with `content`."""
     if isinstance(value, dict):
         return {key: _removed(each, tokens) for key, each in value.items() if key not in tokens and not _is_one(each, tokens)}
     if isinstance(value, list):

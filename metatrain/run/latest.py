@@ -1,4 +1,4 @@
-"""Links below outputs/ to runs: the newest of all, the newest of each command, and those that lie elsewhere."""
+"""Links below outputs/ to runs: the newest run, the newest run of each command, and runs outside outputs/."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from metatrain.paths import local_path
 from metatrain.run.hints import shown
 
 _OUTPUTS = Path("outputs")
-_ELSEWHERE = _OUTPUTS / ".elsewhere"  # links to runs whose directory the user has chosen
-DEBUG = "debug"  # in run.json of a run that only tries whether everything works
+_ELSEWHERE = _OUTPUTS / ".elsewhere"  # links to runs outside outputs/
+DEBUG = "debug"  # key in run.json of a debug run (debug=fast, for example)
 
 
 def latest(command: str) -> Path:
-    """Return the link to the newest run of one command; a debug run is there only while there is no other."""
+    """Return the link to the newest run of one command; it points to a debug run only if there is no other run."""
     return _OUTPUTS / f".latest-{command}"
 
 
@@ -38,7 +38,7 @@ def link_elsewhere(path: Path) -> None:
 
 
 def pinned(reference: str) -> str:
-    """Return `latest`, or a path through a link to a run, as the path of the run that it means now: links move on."""
+    """Return the path of the run that `latest` or another link points to now; other references are returned unchanged."""
     path = latest("train") if reference == "latest" else local_path(reference)
     found = path.resolve()
     is_link = path.is_dir() and str(found) != os.path.abspath(path)
@@ -46,7 +46,7 @@ def pinned(reference: str) -> str:
 
 
 def pin(config: Any, overrides: list[str], *keys: str) -> list[str]:
-    """Have these settings name runs by their own paths; returns the overrides that say the same."""
+    """Replace links to runs in these settings by the paths of the runs; return the overrides with the same replacements."""
     said = list(overrides)
     for key in keys:
         *groups, name = key.split(".")
@@ -65,7 +65,7 @@ def run_records() -> Iterator[Path]:
 
 
 def point(link: Path, path: Path) -> None:
-    """Make `link` point to the run at `path`: a relative link where it lies below outputs/."""
+    """Point `link` to the run at `path`, by a relative path if the run is below outputs/."""
     root = link.parent.resolve()
     root.mkdir(parents=True, exist_ok=True)
     target = os.path.relpath(path, root) if path.is_relative_to(root) else str(path)

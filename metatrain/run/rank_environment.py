@@ -1,6 +1,6 @@
-"""Ranks of a run as environment variables: those of torchrun, which our own launcher sets too.
+"""Ranks of a run in environment variables: those of torchrun, which the launcher of this package sets too.
 
-Imports nothing heavy: a launcher needs no torch.
+Imports nothing heavy, because a launcher does not need torch.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-STORE = "METATRAIN_STORE"  # a file by which the processes of one machine find each other; without it, MASTER_ADDR and MASTER_PORT say where
+STORE = "METATRAIN_STORE"  # rendezvous file of processes on one machine; without it, MASTER_ADDR and MASTER_PORT are used
 
 
 def number_of_ranks() -> int:
@@ -31,5 +31,5 @@ def environment(folder: Path, rank: int, size: int) -> Mapping[str, str]:
         STORE: str(folder / "store"),
     }
     if sys.platform == "linux":
-        found.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the name of the host may lead nowhere
+        found.setdefault("GLOO_SOCKET_IFNAME", "lo")  # the name of the host may not resolve
     return found

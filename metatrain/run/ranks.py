@@ -1,7 +1,7 @@
 """The processes of one run (ranks): rendezvous and communication.
 
-There is no wrapper around the model: each rank has all parameters, takes the meta-gradients of its share of the episodes, and makes
-the same meta-update. Small values travel as JSON, never as pickles.
+The model is not wrapped (no DDP or FSDP): each rank has all parameters, computes the meta-gradients of its share of the episodes, and
+makes the same meta-update. Small values are exchanged as JSON, never as pickles.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from metatrain.errors import LostRanks, RestartableError, UserError
 from metatrain.run.config import HardwareConfig
 from metatrain.run.rank_environment import STORE, number_of_ranks
 
-_START = timedelta(minutes=5)  # that ranks wait for one another at first: some import, and come from other machines, more slowly
+_START = timedelta(minutes=5)  # timeout of the rendezvous
 _AT_ONCE = 1 << 24  # maximum numbers per exchange, which bounds the size of its buffers
 
 
 @dataclass
 class Ranks:
-    """This process among those of its run. Only rank 0 writes files."""
+    """Rank of this process, and communication with the other ranks of the run. Only rank 0 writes files."""
 
     rank: int = 0
     size: int = 1
@@ -50,7 +50,7 @@ class Ranks:
         if self.size == 1:
             return number
         found = torch.tensor(number, dtype=torch.int64)
-        with self._together():
+        with self._exchange():
             dist.all_reduce(found, dist.ReduceOp.MAX, self.group)
         return int(found)
 
@@ -61,7 +61,7 @@ class Ranks:
         written = torch.from_numpy(np.frombuffer(json.dumps(value).encode(), dtype=np.uint8).copy())
         lengths = torch.zeros(self.size, dtype=torch.int64)
         lengths[self.rank] = len(written)
-        with self._together():
+        with self._exchange():
             dist.all_reduce(lengths, group=self.group)
             longest = int(lengths.max())
             mine = torch.cat([written, torch.zeros(longest - len(written), dtype=torch.uint8)])
@@ -85,9 +85,9 @@ class Ranks:
             )
 
     def add_slices(self, own: Tensor, numbers: Tensor, adding: int) -> None:
-        """Add the numbers, shape [size * len(own)], of the first `adding` ranks one after the other; each rank gets its slice, in `own`."""
+        """Add this rank's slice of the numbers [size * len(own)] of each of the first `adding` ranks to `own`, in the order of the ranks."""
         table, length = numbers.view(self.size, len(own)), max(1, _AT_ONCE // self.size)
-        with self._together():
+        with self._exchange():
             for begin in range(0, len(own), length):
                 sent = table[:, begin : begin + length].contiguous()
                 got = torch.empty_like(sent)
@@ -98,22 +98,22 @@ class Ranks:
     def join_slices(self, own: Tensor) -> Tensor:
         """Return the concatenated slices of all ranks."""
         everything = own.new_empty(self.size * len(own))
-        with self._together():
+        with self._exchange():
             dist.all_gather(list(everything.split(len(own))), own, self.group)
         return everything
 
     def add_up(self, numbers: Tensor) -> None:
         """Sum over all ranks in place (all-reduce); the order of summation is not fixed."""
         if self.size > 1:
-            with self._together():
+            with self._exchange():
                 dist.all_reduce(numbers, group=self.group)
 
     @contextmanager
-    def _together(self) -> Iterator[None]:
+    def _exchange(self) -> Iterator[None]:
         begin = time.monotonic()
         try:
             yield
-        except RuntimeError as error:  # torch has no class for it
+        except RuntimeError as error:  # torch has no specific exception class
             raise LostRanks(f"rank {self.rank} of {self.size} lost the connection to the others, one of which has died or hangs: {_short(error)}") from error
         self.waited += time.monotonic() - begin
 
@@ -132,14 +132,14 @@ def join(config: HardwareConfig) -> Ranks:
     if number_of_ranks() == 1:
         return Ranks()
     _meet()
-    # A group of its own, because at the start ranks may be further apart than later.
+    # A separate group, because the timeout at the start is longer.
     group = dist.new_group(timeout=timedelta(seconds=config.timeout))
     local = [int(os.environ.get(name, default)) for name, default in (("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1"))]
     return Ranks(dist.get_rank(), dist.get_world_size(), local[0], local[1], group)
 
 
 def share_run_id() -> None:
-    """Have all ranks that torchrun has started use the same name for the run's directory."""
+    """Use the same run id in all ranks that torchrun has started."""
     _meet()
     shared = Ranks(dist.get_rank(), dist.get_world_size()).gather(run_id())
     os.environ[RUN_ID] = shared[0]

@@ -1,4 +1,4 @@
-"""Relative paths in the settings of a run: they are of the directory where it was started."""
+"""Relative paths in the settings of a run, which are relative to the directory where it was started."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 
 from metatrain.paths import local_path
 
-_PATHS = ("path", "tokenizer", "joint")  # last parts of the keys of settings that may name a file or a directory; model.name may, too
-_BUILT_IN = ("minilm", "tiny")  # names of models that are no directory, although one may be called so
+_PATHS = ("path", "tokenizer", "joint")  # last parts of setting keys that may be a path; model.name may be one too
+_BUILT_IN = ("minilm", "tiny")  # names of models that are never interpreted as a path
 
 
 def located(config: Any, directory: Path, keep: Collection[str] = (), key: str = "") -> Any:
-    """Return the settings with the paths of what lies below `directory` made absolute, unless it is the working directory.
+    """Return the settings with relative paths that exist below `directory` made absolute, unless it is the working directory.
 
-    keep: keys that stay as they are. What is no path, such as a hub id, names nothing there.
+    keep: keys that stay unchanged. Hub ids and the like stay unchanged too, because no such file exists.
     """
     if is_dataclass(config) and not isinstance(config, type):
         inside = {each.name: located(getattr(config, each.name), directory, keep, f"{key}.{each.name}".lstrip(".")) for each in fields(config)}

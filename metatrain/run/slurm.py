@@ -1,4 +1,4 @@
-"""Runs of a grid that are jobs of SLURM, by Hydra's launcher and submitit: who queues a stopped one again."""
+"""Runs of a grid as SLURM jobs (Hydra's submitit launcher): requeue after a timeout or preemption."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from metatrain.errors import PREEMPTION, Stopped
 
 
 def announce_ends_by_preemption_signal() -> None:
-    """Have SLURM send, before a job's time is over, the signal at which a run saves; submitit's own choice means nothing to a run.
+    """Make SLURM send the signal at which a run saves shortly before a job's time limit; submitit's default is a different signal.
 
-    For submitit, which reads this when it is imported, and for the jobs, which inherit it.
+    The environment variable is read by submitit when it is imported, and inherited by the jobs.
     """
     os.environ.setdefault("SUBMITIT_PREEMPT_SIGNAL", PREEMPTION.name.removeprefix("SIG"))
 
 
 def hand_over(stop: Stopped) -> None:
-    """Leave a run that has been stopped, and saved, to SLURM, if it is a job of such a grid.
+    """Hand a stopped and saved run over to SLURM, if it is a job of such a grid; return otherwise.
 
-    When its time is over, submitit queues the job again. At SIGTERM the job is to be preempted or was cancelled, which is for
-    SLURM to know: it queues a preempted job again if that lives until it is killed, and takes one that ends by itself for done.
+    At the time limit, submitit requeues the job. At SIGTERM, the job is preempted or cancelled: SLURM requeues a preempted job only if
+    it is still running when it is killed, so this process waits.
     """
     if os.environ.get("SUBMITIT_EXECUTOR") != "slurm":
         return
     print(f"metatrain: {stop}", file=sys.stderr, flush=True)
-    signal.raise_signal(stop.signal_number)  # to submitit, whose handlers are in place again
+    signal.raise_signal(stop.signal_number)  # to the handlers of submitit, which are installed again
     while True:
         signal.pause()

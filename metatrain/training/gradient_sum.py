@@ -22,13 +22,13 @@ Unit = list[int]  # positions in the meta-batch of episodes whose meta-gradients
 
 
 def rounds(learner: Learner, episodes: Sequence[EncodedEpisode], ranks: Ranks, reduce: str) -> list[list[Unit]]:
-    """For each round a unit for each rank; the last round may have fewer.
+    """Return for each round one unit per rank; the last round may have fewer.
 
-    Costly units come first, so that those of a round take about as long as each other.
+    Costly units come first, so that the units of a round take about the same time.
     """
     cost = {place: learner.cost(episode) for place, episode in enumerate(episodes)}
     if reduce == "fast" and ranks.size > 1:
-        # What can be taken together depends on what a rank has, which does not matter here.
+        # Units then depend on the episodes of a rank, which is allowed here.
         shares = [_units(learner, episodes, places) for places in _shared_out(cost, ranks.size)]
         number = max(map(len, shares))
         return [[share[index] if index < len(share) else [] for share in shares] for index in range(number)]
@@ -37,7 +37,7 @@ def rounds(learner: Learner, episodes: Sequence[EncodedEpisode], ranks: Ranks, r
 
 
 def _shared_out(cost: Mapping[int, float], among: int) -> list[list[int]]:
-    """Shares of about the same cost: the next most costly one goes to whoever has least (Graham 1969, LPT)."""
+    """Return shares of about equal cost: each episode, most costly first, goes to the share with the least cost (LPT, Graham 1969)."""
     shares: list[list[int]] = [[] for _ in range(among)]
     for place in sorted(cost, key=lambda place: -cost[place]):
         min(shares, key=lambda share: sum(cost[each] for each in share)).append(place)
@@ -64,7 +64,7 @@ class GradientSum:
             )  # ordered: this rank's slice of the sum; fast: the sum of its own episodes
 
     def add(self, parts: Sequence[Gradient], units: int) -> None:
-        """Add the meta-gradients of this rank's unit, if it has one in a round that has so many. All ranks have to come here."""
+        """Add the meta-gradients of this rank's unit in a round with this number of units; empty if it has none. A collective call: all ranks must make it."""
         if self._ranks.size == 1:
             self._learner.add_gradient(self._sum, _joined(self._learner, parts), 1.0)
             return
@@ -88,7 +88,7 @@ class GradientSum:
 
 
 class _Packing:
-    """A gradient as one row of numbers, of the word embeddings those rows alone that occur in the meta-batch."""
+    """Packing of a gradient into one vector, with only those rows of the word embeddings that occur in the meta-batch."""
 
     def __init__(self, learner: Learner, rows: Tensor | None):
         self._parameters, self._rows = learner.parameters, torch.zeros(0) if rows is None else rows
@@ -113,7 +113,7 @@ class _Packing:
                 place.index_add_(0, torch.searchsorted(self._rows, part.rows), value)
 
     def read(self, numbers: Tensor) -> Parameters:
-        """The gradient of all parameters, which shares memory with the numbers."""
+        """Return the gradient of all parameters, as views of the numbers."""
         found = self._places(numbers)
         for name in self._sparse:
             found[name] = torch.zeros_like(self._parameters[name]).index_copy_(0, self._rows, found[name])
@@ -121,11 +121,11 @@ class _Packing:
 
     def _places(self, numbers: Tensor) -> Parameters:
         sizes = [math.prod(shape) for shape in self._shapes.values()]
-        return {name: piece.view(shape) for (name, shape), piece in zip(self._shapes.items(), numbers[: self.length].split(sizes))}
+        return {name: part.view(shape) for (name, shape), part in zip(self._shapes.items(), numbers[: self.length].split(sizes))}
 
 
 def _joined(learner: Learner, parts: Sequence[Gradient]) -> Gradient:
-    """The sum of a unit's meta-gradients, which is added to others as one."""
+    """Return the sum of the meta-gradients of a unit."""
     if all(part.rows is parts[0].rows for part in parts):
         total: Parameters = {}
         for part in parts:

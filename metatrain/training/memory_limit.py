@@ -135,7 +135,7 @@ def gradients_within_memory(learner: Learner, group: Sequence[EncodedEpisode], s
     if captured:
         learner = learner.with_plan(replace(learner.plan, cuda_graphs=None))
         on_smaller(learner.plan)
-    give_back()  # here, where the error holds no tensors any more
+    give_back()  # outside of the handler, because the error references tensors
     if captured:
         return gradients_within_memory(learner, group, step, on_smaller)
     if len(group) > 1:
@@ -155,13 +155,13 @@ def _plans(largest: Largest, device: torch.device) -> list[ExecutionPlan]:
 
 
 def _own(learner: Learner, device: torch.device) -> float:
-    """Bytes of a process that has loaded the learner."""
+    """Return the bytes that a process with the learner needs before training."""
     model = sum(value.nbytes for value in learner.model.parameters())
     return (_LIBRARIES if device.type == "cpu" else 0) + model + _trained(learner)
 
 
 def _around(footprint: Footprint) -> float:
-    """Bytes of the outer loop: two moments and the sum of meta-gradients."""
+    """Return the bytes of the outer loop: two moments and the sum of meta-gradients."""
     return 3.0 * _trained(footprint.learner)
 
 

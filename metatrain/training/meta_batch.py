@@ -1,4 +1,4 @@
-"""The mean meta-gradient of a meta-batch, whose episodes the ranks share."""
+"""Mean meta-gradient of a meta-batch, whose episodes are distributed over the ranks."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def check_outer(config: OuterConfig) -> None:
 
 
 def rate(config: OuterConfig, step: int) -> float:
-    """The factor on the learning rate at meta-update `step` (from 0): linear warm-up, then the schedule to 0."""
+    """Return the factor of the learning rate at meta-update `step` (from 0): linear warm-up, then the schedule."""
     if step < config.warmup:
         return (step + 1) / config.warmup
     if config.schedule == "constant":
@@ -45,7 +45,7 @@ def rate(config: OuterConfig, step: int) -> float:
 
 
 def interpolated(initial: Parameters, trained: Parameters, share: float) -> Parameters:
-    """The trained parameters, those that `initial` has a share of the way from there, as in WiSE-FT (Wortsman et al. 2022, eq. 1)."""
+    """Return (1 - share) * initial + share * trained for parameters in `initial`, others as trained: WiSE-FT (Wortsman et al. 2022, eq. 1)."""
     return {name: torch.lerp(initial[name], value, share) if name in initial else value for name, value in trained.items()}
 
 
@@ -67,7 +67,7 @@ class OuterOptimizer:
         self.adamw = torch.optim.AdamW(made, fused=once)
 
     def step(self, gradient: Parameters, step: int, largest: float = math.inf) -> float:
-        """One meta-update; returns the norm of the meta-gradient before clipping.
+        """Apply one meta-update; return the norm of the meta-gradient before clipping.
 
         If the norm is not finite, or above `largest`, nothing is changed.
         """
@@ -83,12 +83,12 @@ class OuterOptimizer:
         return norm
 
     def state(self) -> dict[str, Tensor]:
-        """The optimiser's tensors, named `PARAMETER/KEY`."""
+        """Return the tensors of the optimiser, named `PARAMETER/KEY`."""
         names = {id(value): name for name, value in self.parameters.items()}
         return {f"{names[id(value)]}/{key}": tensor for value, entry in self.adamw.state.items() for key, tensor in entry.items()}
 
     def load_state(self, state: dict[str, Tensor]) -> None:
-        """Take over what `state` returned."""
+        """Restore the tensors that `state` returned."""
         for full, tensor in state.items():
             name, key = full.rsplit("/", 1)
             self.adamw.state[self.parameters[name]][key] = tensor if key == "step" else tensor.to(self.parameters[name].device)

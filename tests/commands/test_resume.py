@@ -170,7 +170,7 @@ def test_settings_that_would_train_nothing_are_refused_and_the_run_stays_as_it_i
         ("algorithm=protonet", "cannot change its option of algorithm; metatrain resume changes single settings"),
         ("algorithm=", "cannot change its option of algorithm"),
         ("+experiment=arsc", "cannot change its option of experiment"),
-        ("hydra.run.dir=elsewhere", "is resumed where it is; leave hydra.run.dir out"),
+        ("hydra.run.dir=elsewhere", "is resumed in its own directory; remove hydra.run.dir"),
     ):
         found = cli("resume", str(copied), setting)
         assert found.code == 2 and words in found.err and len(found.err.splitlines()) == 1, found.err

@@ -58,8 +58,8 @@ def test_padding_is_in_groups_of_similar_length():
 
 def test_chunks_cover_everything_in_order_and_bound_the_tokens():
     texts = [np.zeros(n, dtype=np.int32) for n in (5, 50, 45, 5, 5, 120, 3)]
-    assert chunks(texts, most_tokens=100) == [slice(0, 3), slice(3, 5), slice(5, 6), slice(6, 7)]
-    assert chunks([], most_tokens=100) == []
+    assert chunks(texts, max_tokens=100) == [slice(0, 3), slice(3, 5), slice(5, 6), slice(6, 7)]
+    assert chunks([], max_tokens=100) == []
 
 
 def test_a_checkpoint_in_bf16_is_loaded_in_float32(tmp_path):

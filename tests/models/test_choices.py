@@ -39,7 +39,7 @@ def test_what_all_texts_begin_with_is_read_once(family, monkeypatch):
     tokens = model.tokens()
     context, texts = after_a_context(model)
     choices = tokens.encode_targets(CHOICES)
-    assert model.keeps  # measured once, before anything is counted
+    assert model.has_kv_cache  # measured once, before anything is counted
     read = read_by(model, monkeypatch)
     with torch.no_grad():
         found = losses_of_choices(model, texts, choices, 8192)

@@ -102,8 +102,8 @@ def test_losses_are_those_of_transformers_one_text_at_a_time(family):
 def test_what_is_written_does_not_depend_on_the_batch(family):
     model = language_model(family)
     texts = model.tokens().encode(TEXTS)
-    together = model.write(texts)
-    assert together == [model.write([text])[0] for text in texts]
+    together = model.generate(texts)
+    assert together == [model.generate([text])[0] for text in texts]
     assert any(together)
 
 
@@ -114,7 +114,7 @@ def test_losses_and_gradients_are_the_same_where_what_is_alike_is_read_once(fami
     found = []
     for alike in (0, len(context)):
         batch = model.batch(texts, targets, alike)
-        assert (batch.begin is not None) == (alike > 0 and model.decoder_only)
+        assert (batch.prefix is not None) == (alike > 0 and model.decoder_only)
         loss = model(batch).loss
         found.append(
             (loss, torch.autograd.grad((loss * torch.arange(1, 5)).sum(), [value for value in model.parameters() if value.requires_grad], allow_unused=True))
@@ -130,9 +130,9 @@ def test_losses_and_gradients_are_the_same_where_what_is_alike_is_read_once(fami
 def test_what_all_texts_begin_with_is_read_once_and_changes_nothing(family, monkeypatch):
     model = language_model(family)
     context, texts = after_a_context(model)
-    alone = [model.write([text])[0] for text in texts]
+    alone = [model.generate([text])[0] for text in texts]
     read = read_by(model, monkeypatch)
-    assert model.write(texts) == alone
+    assert model.generate(texts) == alone
     assert len(set(alone)) > 1
     assert read[0] == (1, len(context))
     assert max(tokens for _, tokens in read[1:]) <= max(map(len, texts)) + len(model.separator) - len(context)
@@ -152,7 +152,7 @@ def test_writing_takes_the_likeliest_token_each_time(family):
         if best == model.tokenizer.eos_token_id:
             break
         written.append(best)
-    assert model.write([text]) == [model.tokenizer.decode(written, skip_special_tokens=True).strip()]
+    assert model.generate([text]) == [model.tokenizer.decode(written, skip_special_tokens=True).strip()]
 
 
 def test_the_vocabulary_of_a_new_model_gives_back_every_text():
@@ -186,7 +186,7 @@ def test_a_finetuned_model_answers_as_before_it_was_written(name, tmp_path):
     assert save_language_model(tmp_path / "any", model, None) == "transformers"
     save_language_model(tmp_path / "labels", model, ["yes", "no_way"])
     texts, cpu = model.tokens().encode(TEXTS), torch.device("cpu")
-    assert TextGenerator(tmp_path / "any", cpu).answers(TEXTS) == model.write(texts)
+    assert TextGenerator(tmp_path / "any", cpu).answers(TEXTS) == model.generate(texts)
     choices = model.tokens().encode_targets(["yes", "no way"])
     with torch.no_grad():
         losses = torch.stack([model(model.batch(texts, [choice] * len(texts))).loss for choice in choices], 1)
