@@ -9,7 +9,8 @@ from metatrain.gradient.parameters import Parameters
 from metatrain.meta.head_fit import Fit
 from metatrain.meta.learner import Learner
 from metatrain.meta.progress import Progress
-from metatrain.models.export import NONE
+from metatrain.models.export import NONE, ExportedHead
+from metatrain.models.heads import head_facts
 from metatrain.tasks.encoded_episode import EncodedEpisode
 from metatrain.tasks.labels import folded
 
@@ -34,6 +35,22 @@ def check_no_label_is_none(labels: Iterable[str], source: str) -> None:
         raise UserError(
             f"{source}: the label {found}{near} is reserved for out-of-scope texts; rename it, remove its examples, or remove oos_false_rejection_rate"
         )
+
+
+def exported_head(learner: Learner) -> ExportedHead | None:
+    """Return the settings of a learner's head, if a finetuned model needs them: if it is not linear.
+
+    Raises:
+        UserError: the head is transductive.
+    """
+    algorithm = learner.algorithm
+    facts = head_facts(algorithm.head)
+    if facts.reads_queries:
+        raise UserError(
+            f"algorithm.head={algorithm.head} predicts the queries of an episode together, and a finetuned model predicts single texts; "
+            "meta-train with another head, algorithm.head=prototype for example"
+        )
+    return None if facts.is_linear else ExportedHead(algorithm.head, algorithm.head_scale)
 
 
 def adapted_to(learner: Learner, texts: EncodedEpisode, progress: Progress | None = None) -> tuple[Parameters, float, Fit | None]:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from metatrain.checkpoints.adaptation import adapted_to, check_none_of_these
+from metatrain.checkpoints.adaptation import adapted_to, check_none_of_these, exported_head
 from metatrain.checkpoints.opening import open_checkpoint
 from metatrain.config.schema import FinetuneConfig, Overrides
 from metatrain.evaluation.protocol import check_answers
 from metatrain.gradient.parameters import Parameters
+from metatrain.meta.algorithm import reads_label_names
 from metatrain.meta.head_fit import Fit
 from metatrain.meta.learner import Learner
 from metatrain.meta.progress import Progress
@@ -42,7 +43,8 @@ def open_for(config: FinetuneConfig, task: Task, is_tested: bool, say: Callable[
         say(note)
     check_answers([task], learner.algorithm, scored=is_tested)
     check_none_of_these(config.oos_false_rejection_rate, learner)
-    if learner.algorithm.label_names and (unread := unread_note([(config.data.train, task.label_names)])):
+    exported_head(learner)
+    if reads_label_names(learner.algorithm) and (unread := unread_note([(config.data.train, task.label_names)])):
         say(f"warning: {unread}")
     return learner.with_plan(fit_adaptation(config.hardware, learner, device))
 
@@ -91,4 +93,4 @@ def write_finetuned(
     """
     labels = None if task.targets is not None else list(task.label_names)
     model = learner.functional.write_to_model(parameters)
-    return save_finetuned(folder, model, parameters, labels, threshold, None if task.of_images else columns, context)
+    return save_finetuned(folder, model, parameters, labels, threshold, None if task.of_images else columns, context, exported_head(learner))

@@ -87,7 +87,7 @@ def _write(run: RunDirectory, config: FinetuneConfig, learner: Learner, examples
     with atomic_directory(run.model) as folder:
         columns = {"text": config.data.text, **({"pair": config.data.pair} if config.data.pair else {})}
         kind = write_finetuned(folder, learner, task, found.parameters, found.threshold, found.context, columns)
-        (folder / "README.md").write_text(finetuned_card(config.checkpoint, results, kind, config.seed, __version__), encoding="utf-8")
+        (folder / "README.md").write_text(finetuned_card(config.checkpoint, results, kind, config.seed, __version__, task.of_images), encoding="utf-8")
     write_json(run.results, results)
     if config.report:
         write_json(run.analysis, {"format": 1, **found.analysis})

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.special import softmax
 
 from metatrain import plugins
@@ -25,6 +26,7 @@ from metatrain.evaluation.prediction import Arm, Prediction
 from metatrain.evaluation.setfit_arm import SetFit, check_setfit
 from metatrain.gradient.inner_rules import HEAD
 from metatrain.gradient.parameters import Parameters
+from metatrain.meta.functional import FunctionalClassifier
 from metatrain.meta.learner import EncodingLearner, Learner
 from metatrain.tasks.encoded_episode import EncodedEpisode
 
@@ -77,14 +79,20 @@ class Adapted:
         if self._features is None or not self._features.learner.keeps_encoder(parameters):
             probabilities = self.learner.probabilities(parameters, episode)
         else:
-            probabilities = _of_logits(self._features.known(episode.query), parameters)
+            probabilities = _of_features(self.learner, self._features.known(episode.query), parameters)
         if probabilities is None:
             return Prediction(self.learner.predictions(parameters, episode), None, seconds, self.learner.target_loss(parameters, episode))
         return Prediction(probabilities.argmax(1), probabilities, seconds)
 
 
-def _of_logits(features: np.ndarray, parameters: Parameters) -> np.ndarray:
+def _of_features(learner: Learner, features: np.ndarray, parameters: Parameters) -> np.ndarray:
     """Return the probabilities [queries, way] that an adapted head gives for features [queries, H]."""
+    functional = learner.functional
+    assert isinstance(functional, FunctionalClassifier)  # only encoders have features
+    if not functional.head_facts.is_linear:
+        own = next(iter(parameters.values()))
+        with torch.no_grad():
+            return functional.logits_of(parameters, torch.from_numpy(features).to(own.device, own.dtype)).double().softmax(1).cpu().numpy()
     weight, bias = (parameters[HEAD + name].double().cpu().numpy() for name in ("weight", "bias"))
     return softmax(features @ weight.T + bias, axis=1)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from metatrain.errors import UserError
 from metatrain.evaluation.arms import ENCODERS, INNER_LOOP, JOINT, LABEL_NAMES, LANGUAGE_MODELS, ROWS, names_of_arms, row_of
 from metatrain.evaluation.config import EvaluationConfig
+from metatrain.meta.algorithm import reads_label_names
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.learner import Learner
 from metatrain.models.heads import head_facts
@@ -32,7 +33,7 @@ def chosen_arms(config: EvaluationConfig, algorithm: AlgorithmConfig) -> list[st
             raise UserError(f"evaluation.arms: {name} needs encodings, and algorithm.head={algorithm.head} has none; remove it")
         if row.needs_joint and config.joint is None:
             raise UserError(f"evaluation.arms: {name} needs a run of joint training: metatrain train algorithm=multitask ..., then evaluation.joint=RUN")
-        if row.needs_label_names and not algorithm.label_names:
+        if row.needs_label_names and not reads_label_names(algorithm):
             raise UserError(f"evaluation.arms: {name} needs label names; set algorithm.label_names=true, or remove it")
     return list(config.arms)
 
@@ -42,7 +43,7 @@ def _comparisons(config: EvaluationConfig, algorithm: AlgorithmConfig) -> set[st
     head = head_facts(algorithm.head)
     if head.is_language_model:
         return {LANGUAGE_MODELS} if head.reads_support else {LANGUAGE_MODELS, INNER_LOOP}
-    return {ENCODERS} | ({LABEL_NAMES} if algorithm.label_names else set()) | ({JOINT} if config.joint else set())
+    return {ENCODERS} | ({LABEL_NAMES} if reads_label_names(algorithm) else set()) | ({JOINT} if config.joint else set())
 
 
 def check_arms(names: Sequence[str]) -> None:

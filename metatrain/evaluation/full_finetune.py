@@ -19,6 +19,7 @@ from metatrain.evaluation.statistics import accuracy, log_loss
 from metatrain.meta.encoder_fit import Start, Support, Training
 from metatrain.meta.learner import EncodingLearner
 from metatrain.meta.progress import Silent
+from metatrain.models.heads import ZeroHead
 from metatrain.tasks.encoded_episode import EncodedEpisode
 
 VALIDATION_TASKS, VALIDATION_EPISODES = 4, 2  # number of tasks, and of episodes per task, for the choice of the learning rate
@@ -28,7 +29,8 @@ class FullFinetuned:
     """Adam on all parameters of a learner's encoder, which starts from the same weights in every episode."""
 
     def __init__(self, start: EncodingLearner, config: FullFinetuneConfig):
-        self.start, self.config, self.lr = start, config, config.lr
+        self.start = start.with_head(ZeroHead())  # its head is a linear layer, whatever that of the method is
+        self.config, self.lr = config, config.lr
 
     def predict(self, episode: EncodedEpisode) -> Prediction:
         begin = time.perf_counter()

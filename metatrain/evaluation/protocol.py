@@ -16,6 +16,7 @@ from metatrain.evaluation.full_finetune import VALIDATION_EPISODES, VALIDATION_T
 from metatrain.evaluation.prediction import Arm, Prediction
 from metatrain.evaluation.sharing import Alone, Workers
 from metatrain.evaluation.text_scores import SCORES, check_score
+from metatrain.meta.algorithm import reads_label_names
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.models.heads import head_facts
 from metatrain.tasks.config import EpisodeConfig
@@ -175,8 +176,8 @@ def check_evaluation(config: EvaluationConfig, tasks: Sequence[Task], episode: E
 
 
 def names_notes(tasks: Sequence[Task], algorithm: AlgorithmConfig) -> tuple[str, ...]:
-    """Return at most one line about label names that a method with `algorithm.label_names` cannot use."""
-    note = unread_note([(f"task '{task.name}'", task.label_names) for task in tasks if task.is_labelled]) if algorithm.label_names else None
+    """Return at most one line about label names that a method that reads them cannot use."""
+    note = unread_note([(f"task '{task.name}'", task.label_names) for task in tasks if task.is_labelled]) if reads_label_names(algorithm) else None
     return () if note is None else (note,)
 
 

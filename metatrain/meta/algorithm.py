@@ -56,6 +56,11 @@ def check_algorithm(algorithm: AlgorithmConfig, inner: InnerConfig, model: Model
         )
 
 
+def reads_label_names(algorithm: AlgorithmConfig) -> bool:
+    """Return whether a method reads the label names, as further support texts or in its head."""
+    return algorithm.label_names or head_facts(algorithm.head).reads_label_encodings
+
+
 def _check_head(algorithm: AlgorithmConfig, inner: InnerConfig, model: ModelConfig) -> None:
     """Check that the head can tell the classes apart by the end of the inner loop."""
     head, adapted = head_facts(algorithm.head), row_of(algorithm.adapt)
@@ -66,6 +71,13 @@ def _check_head(algorithm: AlgorithmConfig, inner: InnerConfig, model: ModelConf
             f"inner.fit_head=true needs a method that adapts only the head, but algorithm.adapt={algorithm.adapt}; set algorithm.adapt=head "
             '(Python: adapt="head"), or inner.fit_head=false'
         )
+    if inner.fit_head and not head.is_linear:
+        raise UserError(
+            f"inner.fit_head=true fits a linear head, and algorithm.head={algorithm.head} is not linear; "
+            "set inner.fit_head=false, or choose algorithm.head=cosine"
+        )
+    if algorithm.label_names and head.reads_label_encodings:
+        raise UserError(f"algorithm.label_names=true: algorithm.head={algorithm.head} already reads the label names; set algorithm.label_names=false")
     if head.needs_normalized and not model.normalize:
         raise UserError(f"algorithm.head={algorithm.head} uses cosine similarity: set model.normalize=true, or choose algorithm.head=prototype")
     if not head.knows_classes:  # the same row for every class before the first inner step

@@ -10,13 +10,16 @@ class AlgorithmConfig:
     """The meta-learning method: head rule, adapted parameters and meta-gradient (config group `algorithm`); the inner rule is in `inner`."""
 
     name: str = "maml"  # name of the method, shown in the log and used as the default name of the run
-    # Initial head of an episode: linear | zero | shared | joint | prototype | cosine | ridge | generated; language models: lm | in_context.
+    # Initial head of an episode: linear | zero | shared | joint | prototype | cosine | ridge | generated | feat | feat_names | matching | relation;
+    # language models: lm | in_context.
     # linear: one learned row per class, for a fixed number of classes. zero: zeros. shared: one learned row for all classes. joint: one learned
     # row per label name of the training tasks. prototype: class means. cosine: directions of the class means, with model.normalize=true.
-    # ridge: closed-form ridge regression. generated: an MLP over the support set. lm: the model generates the label name or the target text.
+    # ridge: closed-form ridge regression. generated: an MLP over the support set. feat: class means adapted to each other by attention; feat_names:
+    # and to the encodings of the label names. matching: attention over the support texts. relation: an MLP compares a text with each class mean;
+    # like matching, it is no linear layer, so a finetuned model loads with metatrain only. lm: the model generates the label name or the target text.
     # in_context: as lm, but the model reads the support set before each query, without an inner loop.
     head: str = "zero"
-    head_scale: float = 1.0  # initial value of the learned logit scale; for algorithm.head=prototype, cosine and ridge
+    head_scale: float = 1.0  # initial value of the learned logit scale; for algorithm.head=prototype, cosine, ridge, feat, feat_names and matching
     # Add the label name of each class to its support texts; label names without meaning (28, B2, LABEL_3) are never read. In evaluation and
     # finetuning, label names are used only if they agree with the support set: by leave-one-out classification, or, where no class has two
     # examples, by classifying the support set with the label names.

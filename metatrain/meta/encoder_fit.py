@@ -22,7 +22,7 @@ from metatrain.meta.functional import FunctionalClassifier
 from metatrain.meta.head_fit import Fit, Fold, best_temperature, of_all
 from metatrain.meta.progress import Progress
 from metatrain.models.batches import chunks
-from metatrain.models.heads import Head
+from metatrain.models.head_rule import Head
 from metatrain.tasks.encoded_episode import EncodedEpisode
 
 LR, HEAD_LR = 5e-5, 1e-3  # of Adam

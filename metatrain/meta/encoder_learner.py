@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +28,8 @@ from metatrain.meta.strategies import OuterGradient, grouped, shared_encoding, s
 from metatrain.meta.text_losses import ENCODINGS, TextLosses
 from metatrain.models.batches import on_device
 from metatrain.models.encoder import Encoder
-from metatrain.models.heads import Head, make_head
+from metatrain.models.head_rule import Head, HeadRule
+from metatrain.models.heads import make_head
 from metatrain.models.images import ImageEncoder
 from metatrain.tasks.encoded_episode import EncodedEpisode
 
@@ -46,8 +49,26 @@ class EncoderLearner(Learner):
             self.parameters[HEAD + name] = value.to(device, dtype)
         self.parameters.update({name: value.to(device, dtype) for name, value in noise.learned(algorithm, encoder.hidden_size).items()})
         row = {"weight": torch.zeros(1, encoder.hidden_size, dtype=dtype, device=device), "bias": torch.zeros(1, dtype=dtype, device=device)}
-        self._learn_rule({HEAD + name: value for name, value in row.items()} if functional.head_adapts else {})
+        moving = row if functional.head_facts.is_linear else self._head_of_one(row)
+        constants = functional.head_facts.constants
+        self._learn_rule({HEAD + name: value for name, value in moving.items() if functional.head_adapts and name not in constants})
         functional.use_sparse_rows(self.parameters)
+
+    def _head_of_one(self, row: Head) -> Head:
+        """Return the head of an episode of one class with one support text, whose shapes learned rates have; row: a linear head of zeros."""
+        functional = self.functional
+        learned = {name[len(HEAD) :]: value for name, value in self.parameters.items() if name.startswith(HEAD)}
+        more = {"label_encodings": row["weight"]} if functional.head_facts.reads_label_encodings else {}
+        head: Any = functional.head
+        with torch.no_grad():
+            found: Head = head.start(learned, row, row["weight"], row["bias"].long(), ["0"], **more)
+        return found
+
+    def with_head(self, head: HeadRule) -> EncoderLearner:
+        """Return this learner, with the same tensors and another head rule, which has no learned tensors."""
+        other = copy.copy(self)
+        other.functional = self.functional.with_head(head)
+        return other
 
     def losses(self, episode: EncodedEpisode, seed: int | None) -> TextLosses:
         if episode.targets is not None and episode.targets.choices is None:
@@ -104,13 +125,14 @@ class EncoderLearner(Learner):
             choice = _choice(support, len(episode.support), features)
             if not choice.read:
                 support, features = episode.without_queries(), features[: len(episode.support)]
+        named = [self.features(texts) for texts in self.functional.texts_of(support)[2:]]  # label encodings, if the head reads them
         labels = torch.from_numpy(np.asarray(support.support_labels, dtype=np.int64))
         is_name = np.arange(len(labels)) >= len(episode.support)
 
         def start(rows: np.ndarray) -> Head:
             """Return the meta-learned head of some of the examples."""
             part = replace(support, support=[support.support[row] for row in rows], support_labels=support.support_labels[rows])
-            theta = {**self.parameters, **dict(zip(ENCODINGS, (features[torch.from_numpy(rows)], features[:0])))}
+            theta = {**self.parameters, **dict(zip(ENCODINGS, (features[torch.from_numpy(rows)], features[:0], *named)))}
             head, _ = self.adapted_from(theta, TextLosses.of(self.functional, part, None, encoded=True), None)
             return {name: head[HEAD + name].cpu() for name in ("weight", "bias")}
 
@@ -130,7 +152,7 @@ class EncoderLearner(Learner):
     def rows(self, episodes: Sequence[EncodedEpisode]) -> Tensor | None:
         if not self.functional.sparse:
             return None
-        texts = [text for each in map(self.functional.read, episodes) for text in (*each.support, *each.query)]
+        texts = [text for each in map(self.functional.read, episodes) for part in self.functional.texts_of(each) for text in part]
         return on_device(self.functional.distinct(texts), self.model.device)
 
     def groups(self, episodes: Sequence[EncodedEpisode]) -> list[list[EncodedEpisode]]:

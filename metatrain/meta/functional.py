@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -23,7 +23,8 @@ from metatrain.models.adapters import is_adapter
 from metatrain.models.batches import Batch, chunks, on_device
 from metatrain.models.encoder import Encoder
 from metatrain.models.generation import after_context
-from metatrain.models.heads import HeadRule, facts_of, head_facts
+from metatrain.models.head_rule import HeadRule, LogitHead, facts_of
+from metatrain.models.heads import head_facts
 from metatrain.models.images import ImageEncoder
 from metatrain.models.language_model import LanguageModel
 from metatrain.tasks.encoded_episode import EncodedEpisode, targets_of
@@ -37,6 +38,7 @@ class FunctionalModel:
     embedding: str | None = None  # name of the word embeddings, if their gradients are sparse
     reads_support = False  # whether each query is read after the whole support set
     head_adapts = False  # whether an episode has a head that adapts, in addition to the model
+    is_transductive = False  # whether logits of a text depend on the other texts, so that a loss is not a sum over parts of the texts
     first_adapted_layer: int | None = 0  # layers below it give the same in the whole episode; None: no part of the model adapts
 
     def __init__(self, model: Any, algorithm: AlgorithmConfig):
@@ -121,6 +123,7 @@ class FunctionalClassifier(FunctionalModel):
     def __init__(self, encoder: Encoder | ImageEncoder, algorithm: AlgorithmConfig, head: HeadRule):
         super().__init__(encoder, algorithm)
         self.head, self.head_facts = head, facts_of(head)
+        self.is_transductive = self.head_facts.reads_queries
         self.head_adapts = row_of(algorithm.adapt).head_adapts
         self.packs = isinstance(encoder, Encoder) and encoder.architecture is not None  # texts of any length, end to end
         self.first_adapted_layer = min(lowest_adapted_layer(self.adapted), encoder.layers) if self.adapted else None
@@ -136,6 +139,25 @@ class FunctionalClassifier(FunctionalModel):
     def read(self, episode: EncodedEpisode) -> EncodedEpisode:
         """Return the episode with label names in its support set, if the method reads them."""
         return episode.with_names() if self.algorithm.label_names and episode.reads_names else episode
+
+    def texts_of(self, episode: EncodedEpisode) -> tuple[Sequence[np.ndarray], ...]:
+        """Return the texts that are encoded: the support texts, the queries and, if the head reads their encodings, the label names.
+
+        Raises:
+            UserError: the head reads label encodings, and the model reads no texts.
+        """
+        if not self.head_facts.reads_label_encodings:
+            return episode.support, episode.query
+        if not episode.name_tokens:
+            raise UserError(f"algorithm.head={self.algorithm.head} reads label names, which an image model cannot; choose algorithm.head=prototype")
+        return episode.support, episode.query, episode.name_tokens
+
+    def with_head(self, head: HeadRule) -> Self:
+        """Return the same encoder with another head rule."""
+        other = copy.copy(self)
+        other.head, other.head_facts = head, facts_of(head)
+        other.is_transductive = other.head_facts.reads_queries
+        return other
 
     def occurring(self, texts: Sequence[np.ndarray]) -> tuple[Sequence[np.ndarray], Tensor | None]:
         """Return the texts over only the word embeddings that occur in them, and the rows of these; None: all rows.
@@ -168,11 +190,22 @@ class FunctionalClassifier(FunctionalModel):
 
     def scores(self, parameters: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Return logits [texts, way] under parameters that have a head."""
-        return F.linear(self.encode(parameters, batch), parameters[HEAD + "weight"], parameters[HEAD + "bias"])
+        return self.logits_of(parameters, self.encode(parameters, batch))
+
+    def logits_of(self, parameters: Mapping[str, Tensor], features: Tensor) -> Tensor:
+        """Return logits [texts, way] of encodings [texts, H] under parameters that have a head."""
+        if self.head_facts.is_linear:
+            return F.linear(features, parameters[HEAD + "weight"], parameters[HEAD + "bias"])
+        head = {name[len(HEAD) :]: value for name, value in parameters.items() if name.startswith(HEAD)}
+        return cast(LogitHead, self.head).logits(head, features)
 
     def logits(self, parameters: Mapping[str, Tensor], texts: Sequence[np.ndarray], on_progress: Callable[[int], None] = lambda texts: None) -> Tensor:
         """Return logits [texts, way] under adapted parameters, without a graph; `on_progress` is called with the number of texts just done."""
-        return self._in_parts(texts, lambda batch: self.scores(parameters, batch), on_progress)
+        if not self.is_transductive:
+            return self._in_parts(texts, lambda batch: self.scores(parameters, batch), on_progress)
+        features = self.features(parameters, texts, on_progress)
+        with torch.no_grad():
+            return self.logits_of(parameters, features)
 
     def features(self, parameters: Mapping[str, Tensor], texts: Sequence[np.ndarray], on_progress: Callable[[int], None] = lambda texts: None) -> Tensor:
         """Return encodings [texts, H], without a graph; `on_progress` as in `logits`."""

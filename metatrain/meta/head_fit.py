@@ -23,7 +23,7 @@ from torch import Tensor
 
 from metatrain.errors import UserError
 from metatrain.meta.name_choice import NameChoice
-from metatrain.models.heads import Head
+from metatrain.models.head_rule import Head
 
 STRENGTHS = (math.inf, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 FITS = len(STRENGTHS) + 1  # for each strength on the folds, and for the chosen one on all examples

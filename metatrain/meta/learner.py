@@ -27,6 +27,7 @@ from metatrain.meta.name_choice import NameChoice
 from metatrain.meta.plan import ExecutionPlan
 from metatrain.meta.progress import Progress
 from metatrain.meta.strategies import Adaptation, Losses, OuterGradient, sequential
+from metatrain.models.head_rule import HeadRule
 from metatrain.tasks.encoded_episode import EncodedEpisode, TargetTokens
 
 
@@ -51,6 +52,9 @@ class EncodingLearner(Protocol):
 
     def keeps_encoder(self, parameters: Mapping[str, Tensor]) -> bool:
         """Return whether adapted parameters have the encoder as it was meta-trained."""
+
+    def with_head(self, head: HeadRule) -> EncodingLearner:
+        """Return this learner, with the same tensors and another head rule, which has no learned tensors."""
 
     def choose_names(self, episode: EncodedEpisode) -> NameChoice | None:
         """Choose whether label names are examples in evaluation and finetuning, from the support set; None: there are none to read."""

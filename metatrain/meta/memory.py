@@ -19,6 +19,7 @@ from metatrain.gradient.inner_rules import is_linear
 from metatrain.gradient.meta_gradient import LEARNED, WALKED, Method, has_recursion, mode_of
 from metatrain.gradient.parameters import leaves
 from metatrain.meta import encoder_fit, head_fit
+from metatrain.meta.algorithm import reads_label_names
 from metatrain.meta.learner import Learner
 from metatrain.meta.plan import ExecutionPlan
 from metatrain.models.batches import MAX_TOKENS
@@ -71,7 +72,7 @@ class Footprint:
         row = phi[words][0].nbytes if words else 0
         adapted = sum(value.nbytes for name, value in phi.items() if name != learner.functional.embedding)
         rows = learner.parameters[words].shape[0] if words else 0
-        tokens = text * (4 if learner.algorithm.label_names else 2)
+        tokens = text * (4 if reads_label_names(learner.algorithm) else 2)
         size = sum(value.nbytes for value in phi.values())
         state = sum(value.nbytes for value in learner.rule.state(phi).values()) / size if size else 0.0
         return cls(learner, adapted, row, rows, state, of_loss / tokens, graph() / tokens, for_episode() / tokens)
@@ -89,7 +90,8 @@ class Footprint:
         point = copy * (1 if linear else 2 + self.state)  # a rule that is not linear needs the gradients again
         trajectory = steps * point if recursion else copy * (1 + self.state)
         copies = row.copies + (0 if linear else _COPIES_THROUGH_UPDATE + self.state)
-        support, query = (min(max(plan.part_tokens, largest.text), tokens) for tokens in (largest.support, largest.query))
+        most = math.inf if learner.functional.is_transductive else max(plan.part_tokens, largest.text)
+        support, query = (min(most, tokens) for tokens in (largest.support, largest.query))
         graph = self.gradient if row.differentiates_gradient else self.loss
         walked = max(row.walked * graph * support, WALKED * self.loss * query)
         held = largest.support + largest.query

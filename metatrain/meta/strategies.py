@@ -83,22 +83,23 @@ def sequential(
 
 def shares_encoding(classifier: FunctionalClassifier, episodes: Sequence[EncodedEpisode]) -> bool:
     """Return whether the texts of all these episodes are encoded at once: nothing of the encoder adapts, there is no dropout, and they fit."""
-    tokens = sum(len(text) for episode in episodes for text in (*episode.support, *episode.query))
+    tokens = sum(len(text) for episode in episodes for part in classifier.texts_of(episode) for text in part)
     return classifier.first_adapted_layer is None and not classifier.algorithm.dropout and tokens <= classifier.plan.shared_tokens
 
 
 def shared_encoding(classifier: FunctionalClassifier, adaptation: Adaptation, episodes: Sequence[EncodedEpisode], step: int) -> list[OuterGradient]:
     """Return the meta-gradients of episodes whose texts are encoded at once; the encoder's share of the sum is in the last one."""
     episodes = [classifier.read(episode) for episode in episodes]
-    texts, rows = classifier.occurring([text for episode in episodes for text in (*episode.support, *episode.query)])
+    parts = [classifier.texts_of(episode) for episode in episodes]
+    texts, rows = classifier.occurring([text for each in parts for part in each for text in part])
     view = classifier.view(adaptation.parameters, rows)
     encoder = leaves({name: value for name, value in view.items() if name.startswith(classifier.prefix)})
     others = {name: value for name, value in view.items() if not name.startswith(classifier.prefix)}
     encoded = classifier.encode(encoder, classifier.model.batch(texts))
-    sizes = [size for episode in episodes for size in (len(episode.support), len(episode.query))]
-    pieces = torch.split(encoded.detach(), sizes)
+    pieces = iter(torch.split(encoded.detach(), [len(part) for each in parts for part in each]))
     found, cotangents = [], []
-    for episode, encodings in zip(episodes, zip(pieces[::2], pieces[1::2])):
+    for episode, each in zip(episodes, parts):
+        encodings = [next(pieces) for _ in each]
         losses = TextLosses.of(classifier, episode, episode.seed, encoded=True)
         part = episode_gradient(classifier, adaptation, losses, {**others, **dict(zip(ENCODINGS, encodings))}, rows, step)
         cotangents += [part.gradient.pop(name, torch.zeros_like(value)) for name, value in zip(ENCODINGS, encodings)]
@@ -109,9 +110,9 @@ def shared_encoding(classifier: FunctionalClassifier, adaptation: Adaptation, ep
 
 def vectorises(classifier: FunctionalClassifier, episodes: Sequence[EncodedEpisode]) -> bool:
     """Return whether the meta-gradients of these episodes are taken in one pass."""
-    algorithm, plan = classifier.algorithm, classifier.plan
+    algorithm, plan, facts = classifier.algorithm, classifier.plan, classifier.head_facts
     random = algorithm.dropout or algorithm.meta_dropout or algorithm.information_penalty
-    able = classifier.packs and not random and not classifier.head_facts.reads_names and mode_of(algorithm.meta_gradient).separates_episodes
+    able = classifier.packs and not random and not facts.reads_names and not facts.reads_label_encodings and mode_of(algorithm.meta_gradient).separates_episodes
     if (plan.vectorised == 1 and plan.cuda_graphs is None) or not able or len({shape_of(classifier.read(each)) for each in episodes}) > 1:
         return False
     return all(len(texts) * max(map(len, texts)) <= plan.part_tokens for each in episodes for texts in (each.support, each.query))

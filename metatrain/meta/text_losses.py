@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -14,12 +15,15 @@ from metatrain.gradient.parameters import Parameters
 from metatrain.meta.functional import FunctionalClassifier
 from metatrain.meta.noise import ONCE, QUERY, SUPPORT, Noise
 from metatrain.models.batches import Batch, chunks, on_device
+from metatrain.models.head_rule import LabelEncodingHead
 from metatrain.tasks.encoded_episode import EncodedEpisode
 
-_SUPPORT, _QUERY = "frozen.support.", "frozen.query."  # outputs of the frozen layers for each part, computed once an episode
-ENCODINGS = (f"{_SUPPORT}0", f"{_QUERY}0")  # their names if all layers are frozen and all texts are in one part
+# Outputs of the frozen layers for each part, computed once an episode; and their names if all layers are frozen and all texts are in one part.
+_SUPPORT, _QUERY = "frozen.support.", "frozen.query."
+ENCODINGS = (f"{_SUPPORT}0", f"{_QUERY}0", "frozen.label_names.0")
 
 Labelled = tuple[Batch | None, Tensor]  # texts, unless they are encoded already, and their labels
+_Encoded = tuple[Tensor, Tensor, Tensor | None]  # encodings [texts, H], labels [texts], the penalty of the information bottleneck
 
 
 class TextLosses:
@@ -35,14 +39,15 @@ class TextLosses:
         support: Sequence[Labelled],
         query: Sequence[Labelled],
         encoded: bool = False,
+        label_texts: Sequence[Batch] = (),
     ):
-        """`support`, `query`: the texts in parts, and their labels; no query, no query loss.
+        """`support`, `query`: the texts in parts, and their labels; no query, no query loss. `label_texts`: the label names, if the head reads them.
 
-        `encoded`: nothing of the encoder adapts, and theta brings the encodings of the texts, [support, H] and [queries, H], as
-        ENCODINGS.
+        `encoded`: nothing of the encoder adapts, and theta brings the encodings of the texts, [support, H] and [queries, H], and of the
+        label names, [way, H], as ENCODINGS.
         """
         self.classifier, self.names, self.noise, self.encoded = classifier, names, noise, encoded
-        self.support, self.query = support, query
+        self.support, self.query, self.label_texts = support, query, label_texts
         self.support_size, self.query_size = (sum(len(labels) for _, labels in parts) for parts in (support, query))
         self.support_tokens = 0  # known where they are of an episode
         self.query_accuracies: list[Tensor] = []  # one for each time that all of `query_parts` were asked for
@@ -52,14 +57,17 @@ class TextLosses:
         """Return the losses of an episode. `seed`: of dropout and noise; None: there is none."""
         noise = Noise(classifier.algorithm, seed)
         labels, query_labels = (on_device(np.asarray(each, dtype=np.int64), classifier.model.device) for each in (episode.support_labels, episode.query_labels))
-        texts, rows = ([], None) if encoded else classifier.occurring([*episode.support, *episode.query])
+        texts, rows = ([], None) if encoded else classifier.occurring([text for part in classifier.texts_of(episode) for text in part])
 
         def parts(texts: Sequence[np.ndarray], labels: Tensor) -> list[Labelled]:
             if encoded:
                 return [(None, labels)]
             return [(classifier.model.batch(texts[part]), labels[part]) for part in chunks(texts, classifier.plan.part_tokens)]
 
-        losses = cls(classifier, episode.names, noise, parts(texts[: len(labels)], labels), parts(texts[len(labels) :], query_labels), encoded)
+        own = len(labels) + len(query_labels)  # texts of the episode; label names follow
+        support, query = parts(texts[: len(labels)], labels), parts(texts[len(labels) : own], query_labels)
+        names = [classifier.model.batch(texts[own:][part]) for part in chunks(texts[own:], classifier.plan.part_tokens)]
+        losses = cls(classifier, episode.names, noise, support, query, encoded, names)
         losses.rows, losses.support_tokens = rows, sum(map(len, episode.support))
         return losses
 
@@ -67,7 +75,7 @@ class TextLosses:
         classifier, head = self.classifier, self.classifier.head
         some, way, size = next(iter(theta.values())), len(self.names), classifier.model.hidden_size
         begin = {**theta, **classifier.reset}
-        frozen: Mapping[str, Tensor | None] = {name: theta[name] for name in ENCODINGS} if self.encoded else self._frozen(begin)
+        frozen: Mapping[str, Tensor | None] = {name: theta[name] for name in ENCODINGS if name in theta} if self.encoded else self._frozen(begin)
         features = some.new_zeros(0, size)
         if classifier.head_facts.needs_support:
             parts = [
@@ -79,9 +87,14 @@ class TextLosses:
         fixed.update({name: value for name, value in frozen.items() if value is not None})
         empty = {"weight": some.new_zeros(way, size), "bias": some.new_zeros(way)}
         learned = {name[len(HEAD) :]: value for name, value in theta.items() if name.startswith(HEAD)}
-        first = head.start(learned, empty, features, torch.cat([labels for _, labels in self.support]), self.names)
+        labels = torch.cat([labels for _, labels in self.support])
+        if classifier.head_facts.reads_label_encodings:
+            first = cast(LabelEncodingHead, head).start(learned, empty, features, labels, self.names, self._label_encodings(begin))
+        else:
+            first = head.start(learned, empty, features, labels, self.names)
         phi = {name: begin[name] for name in classifier.adapted}
-        (phi if classifier.head_adapts else fixed).update({HEAD + name: value for name, value in first.items()})
+        for name, value in first.items():
+            (phi if classifier.head_adapts and name not in classifier.head_facts.constants else fixed)[HEAD + name] = value
         return phi, {name: value for name, value in fixed.items() if name not in phi}
 
     def _frozen(self, theta: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
@@ -91,27 +104,50 @@ class TextLosses:
         frozen.update({f"{_QUERY}{part}": encode(theta, batch, seed(QUERY, part, ONCE)) for part, (batch, _) in enumerate(self.query)})
         return frozen
 
+    def _label_encodings(self, theta: Mapping[str, Tensor]) -> Tensor:
+        """Return the encodings of the label names, [way, H], which are needed only at the start."""
+        if self.encoded:
+            return theta[ENCODINGS[-1]]
+        seed = self.noise.dropout_seed
+        return torch.cat([self.classifier.encode(theta, batch, seed=seed(SUPPORT, part, ONCE, 4)) for part, batch in enumerate(self.label_texts)])
+
     def support_parts(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor], step: int) -> Iterator[Tensor]:
-        for part, (batch, labels) in enumerate(self.support):
-            features = self._features(phi, fixed, f"{_SUPPORT}{part}", batch, self.noise.dropout_seed(SUPPORT, part, step))
-            features = self.noise.perturbed(features, fixed, part, step)
-            features, _ = self.noise.bottleneck(features, fixed, SUPPORT, part, step)
+        for features, labels, _ in self._wholes(self._support_encodings(phi, fixed, step)):
             yield F.cross_entropy(self._logits(phi, fixed, features), labels, reduction="sum") / self.support_size
 
     def query_parts(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Iterator[Tensor]:
         correct = []
-        for part, (batch, labels) in enumerate(self.query):
-            features = self._features(phi, fixed, f"{_QUERY}{part}", batch, self.noise.dropout_seed(QUERY, part, 0))
-            features, penalty = self.noise.bottleneck(features, fixed, QUERY, part, 0)
+        for features, labels, penalty in self._wholes(self._query_encodings(phi, fixed)):
             logits = self._logits(phi, fixed, features)
             correct.append((logits.argmax(1) == labels).double().sum())
             loss = F.cross_entropy(logits, labels, reduction="sum") / self.query_size
             yield loss if penalty is None else loss + penalty * (len(labels) / self.query_size)
         self.query_accuracies.append(torch.stack(correct).sum() / self.query_size)
 
+    def _support_encodings(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor], step: int) -> Iterator[_Encoded]:
+        for part, (batch, labels) in enumerate(self.support):
+            features = self._features(phi, fixed, f"{_SUPPORT}{part}", batch, self.noise.dropout_seed(SUPPORT, part, step))
+            features = self.noise.perturbed(features, fixed, part, step)
+            features, penalty = self.noise.bottleneck(features, fixed, SUPPORT, part, step)
+            yield features, labels, penalty
+
+    def _query_encodings(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Iterator[_Encoded]:
+        for part, (batch, labels) in enumerate(self.query):
+            features = self._features(phi, fixed, f"{_QUERY}{part}", batch, self.noise.dropout_seed(QUERY, part, 0))
+            features, penalty = self.noise.bottleneck(features, fixed, QUERY, part, 0)
+            yield features, labels, penalty
+
+    def _wholes(self, parts: Iterable[_Encoded]) -> Iterable[_Encoded]:
+        """Return parts whose logits can be computed separately: the given ones, or all in one for a transductive head."""
+        if not self.classifier.is_transductive:
+            return parts
+        features, labels, penalties = zip(*parts)
+        sums = [penalty * len(of) for penalty, of in zip(penalties, labels) if penalty is not None]
+        number = sum(map(len, labels))
+        return [(torch.cat(features), torch.cat(labels), torch.stack(sums).sum() / number if sums else None)]
+
     def _features(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor], name: str, batch: Batch | None, seed: int | None) -> Tensor:
         return self.classifier.encode_rest({**fixed, **phi}, batch, fixed.get(name), seed)
 
     def _logits(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor], features: Tensor) -> Tensor:
-        head = phi if self.classifier.head_adapts else fixed
-        return F.linear(features, head[HEAD + "weight"], head[HEAD + "bias"])
+        return self.classifier.logits_of({**fixed, **phi}, features)

@@ -11,9 +11,10 @@ import copy
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import safetensors.torch
@@ -29,7 +30,9 @@ from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder, load_encoder
 from metatrain.models.folders import folder_of_transformer, is_model
 from metatrain.models.generation import save_language_model
-from metatrain.models.images import ImageEncoder, load_image_encoder
+from metatrain.models.head_rule import Head, HeadRule, LogitHead
+from metatrain.models.heads import make_head
+from metatrain.models.images import ImageEncoder, is_image_model, load_image_encoder
 from metatrain.models.language_model import LanguageModel
 from metatrain.models.pretrained import lost_weights, read_settings, save_tokenizer, tokenizer_as_read
 from metatrain.models.sentence_pipeline import TRANSFORMER, read_linear, read_pipeline, write_modules
@@ -115,6 +118,14 @@ def is_none(logits: Tensor, threshold: float | None) -> Tensor:
     return logits.amax(1) < (-math.inf if threshold is None else threshold)
 
 
+@dataclass(frozen=True)
+class ExportedHead:
+    """Settings of a head that is not linear, from which it is made again: `algorithm.head` and `algorithm.head_scale`."""
+
+    name: str
+    scale: float
+
+
 def save_finetuned(
     folder: Path,
     model: Model,
@@ -123,8 +134,11 @@ def save_finetuned(
     threshold: float | None = None,
     columns: Mapping[str, str] | None = None,
     context: np.ndarray | None = None,
+    head: ExportedHead | None = None,
 ) -> str:
     """Write a finetuned model of any kind; adapted: its parameters, an encoder's head among them. Returns who loads it.
+
+    A head that is not linear (`head`; None: it is linear) is no layer that other libraries have, so only metatrain loads that model.
 
     threshold: of a classifier, below which the highest score means none of the labels; columns: of the examples' file, `text`, and `pair` if it
     has one; context: token ids that a language model reads before every text, if there are any.
@@ -134,14 +148,18 @@ def save_finetuned(
         facts["columns"] = dict(columns)
     if isinstance(model, LanguageModel):
         kind = save_language_model(folder, model, labels, context)
-    elif isinstance(model, ImageEncoder):
+    elif head is not None or isinstance(model, ImageEncoder):
         assert labels is not None
         kind = "metatrain"  # no class of others computes the same of all that are supported
         _set_labels(model.backbone.config, None)
-        _save_model(folder, model)
-        head = {name: adapted[f"head.{name}"].detach().contiguous() for name in ("weight", "bias")}
-        safetensors.torch.save_file(head, folder / _HEAD)
+        _save_model(folder, model, model.max_length if isinstance(model, Encoder) else None)
+        names = ["head.weight", "head.bias"] if head is None else [name for name in adapted if name.startswith("head.")]
+        safetensors.torch.save_file({name[len("head.") :]: adapted[name].detach().contiguous() for name in names}, folder / _HEAD)
         facts["labels"], facts["encoder"] = list(labels), encoding_of(model)
+        if head is not None:
+            facts["head"] = asdict(head)
+        if isinstance(model, Encoder):
+            facts["encoding"] = facts["encoder"]  # read where the directory is a plain encoder
     else:
         assert labels is not None  # an encoder's task has some
         kind = save_classifier(folder, model, adapted["head.weight"], adapted["head.bias"], labels)
@@ -152,7 +170,7 @@ def save_finetuned(
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """Return what `save_finetuned` wrote besides the weights: `none_of_these`, `columns`, `labels` and `encoder`, those that it has.
+    """Return what `save_finetuned` wrote besides the weights: `none_of_these`, `columns`, `labels`, `encoder` and `head`, those that it has.
 
     Raises: UserError: it cannot be read.
     """
@@ -183,9 +201,12 @@ class Classifier:
             config: Any = read_settings(folder_of_transformer(str(folder)))
             facts = read_facts(folder)
             if "encoder" in facts:
-                self._model: Any = load_image_encoder(ModelConfig(name=str(folder), **facts["encoder"]), second_order=False)[0]
-                head = safetensors.torch.load_file(folder / _HEAD)
-                self._scores: Callable[[list[np.ndarray]], Tensor] = partial(self._encoded, head["weight"].to(device), head["bias"].to(device))
+                model = ModelConfig(name=str(folder), **facts["encoder"])
+                self._model: Any = (load_image_encoder if is_image_model(model) else load_encoder)(model, second_order=False)[0]
+                head = {name: value.to(device) for name, value in safetensors.torch.load_file(folder / _HEAD).items()}
+                own = facts.get("head")
+                logits = _linear(head["weight"], head["bias"]) if own is None else _own_logits(make_head(own["name"], own["scale"]), head)
+                self._scores: Callable[[list[np.ndarray]], Tensor] = partial(self._encoded, logits)
                 self._tokens = self._model.tokens()
             elif (pipeline := read_pipeline(str(folder))) is not None:
                 linear = read_linear(folder, pipeline)
@@ -194,7 +215,7 @@ class Classifier:
                 weight, bias = linear
                 self._model = load_encoder(ModelConfig(name=str(folder), **pipeline.encoding), second_order=False)[0]
                 self._tokens = self._model.tokens()
-                self._scores = partial(self._encoded, weight.to(device), bias.to(device))
+                self._scores = partial(self._encoded, _linear(weight.to(device), bias.to(device)))
             else:
                 tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
                 self._tokens = Tokens(tokenizer, min(tokenizer.model_max_length, config.max_position_embeddings))
@@ -221,13 +242,23 @@ class Classifier:
             parts = [self._scores(ids[part]).cpu() for part in chunks(ids)]
         return torch.cat(parts) if parts else torch.zeros(0, len(self.labels))
 
-    def _encoded(self, weight: Tensor, bias: Tensor, ids: list[np.ndarray]) -> Tensor:
-        return F.linear(self._model(self._model.batch(ids)), weight, bias)
+    def _encoded(self, logits: Callable[[Tensor], Tensor], ids: list[np.ndarray]) -> Tensor:
+        return logits(self._model(self._model.batch(ids)))
 
     def _classified(self, ids: list[np.ndarray]) -> Tensor:
         batch = pad(ids, self._tokens.tokenizer.pad_token_id or 0, self._device)
         parts = [self._model(input_ids=group.input_ids, attention_mask=group.attention_mask).logits for group in batch.groups]
         return torch.cat(parts).index_select(0, batch.order)
+
+
+def _linear(weight: Tensor, bias: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return the function from encodings [texts, H] to logits [texts, labels] of a linear head."""
+    return lambda features: F.linear(features, weight, bias)
+
+
+def _own_logits(rule: HeadRule, head: Head) -> Callable[[Tensor], Tensor]:
+    """Return the same of a head that is not linear."""
+    return lambda features: cast(LogitHead, rule).logits(head, features)
 
 
 def _save_model(folder: Path, model: Model, max_length: int | None = None) -> None:

@@ -1,14 +1,8 @@
-"""Head rules: where the N-way linear head of an episode starts from.
-
-A head is `logits = features @ weight.T + bias`, weight [way, H], bias [way]. A rule has learned tensors of its own
-(meta-parameters) and makes the episode's head from them and, if it wants, from the support set.
-"""
+"""Head rules: what turns encodings into N-way logits. Their protocol is in `head_rule`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,38 +10,10 @@ from torch import Tensor
 
 from metatrain import plugins
 from metatrain.errors import UserError
+from metatrain.models.head_rule import Head, HeadFacts, HeadRule, facts_of
+from metatrain.tasks.label_names import meaningful_names
 
-Head = dict[str, Tensor]  # {"weight": [way, H], "bias": [way]}
 ROW = "label."  # what names of a joint head's rows begin with; the label follows
-
-
-@dataclass(frozen=True)
-class HeadFacts:
-    """Properties of a head rule. A head class states those that differ from these defaults as attributes of the same names."""
-
-    needs_support: bool = False  # `start` reads the support encodings
-    reads_names: bool = True  # `start` depends on the label names; False: episodes may be vectorised (torch.vmap)
-    fixed_way: bool = False  # for one number of classes only
-    knows_classes: bool = True  # before the first inner step, logits differ between classes
-    row_per_label: bool = False  # a learned row for each label name of the training tasks; rows of other labels start at zero
-    needs_normalized: bool = False  # requires encodings of unit length
-    learns: bool = True  # has meta-parameters
-    is_language_model: bool = False  # no head: a language model generates the label name or another text
-    reads_support: bool = False  # a language model that reads the support set before each query and has no inner loop
-
-
-class HeadRule(Protocol):
-    """One choice on the head axis; its properties (`HeadFacts`) are attributes of the class."""
-
-    def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
-        """Initial values of the rule's own meta-parameters."""
-
-    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor, labels: Tensor, names: Sequence[str]) -> Head:
-        """The head before adaptation.
-
-        `empty` is a head of zeros with the episode's shape, dtype and device; features: the support encodings
-        [support, H], or none of them, [0, H], where they are not needed; labels: [support]; names: of the labels, [way].
-        """
 
 
 class LinearHead:
@@ -135,9 +101,7 @@ class PrototypeHead(_Scaled):
     """
 
     def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor, labels: Tensor, names: Sequence[str]) -> Head:
-        means = _class_means(features, labels, len(empty["bias"]))
-        scale = learned["log_scale"].exp()
-        return {"weight": 2 * scale * means, "bias": -scale * means.square().sum(1)}
+        return _distances(learned, _class_means(features, labels, len(empty["bias"])))
 
 
 class CosineHead(_Scaled):
@@ -190,22 +154,116 @@ class GeneratedHead:
         return {"weight": generated[:, :-1], "bias": generated[:, -1]}
 
 
+class FeatHead(_Scaled):
+    """Prototypes adapted to each other by self-attention, as in FEAT (Ye et al. 2020): the class prototypes are a set, P [way, H].
+
+    P' = P + softmax(P W_q (P W_k)' / sqrt(H)) P W_v W_o; then W = 2sp', b = -s|p'|^2, as for `prototype`. W_o is initialised at zero, so
+    meta-training starts from ProtoNet.
+    """
+
+    def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
+        made = {name: torch.randn(hidden, hidden) / hidden**0.5 for name in ("queries", "keys", "values")}
+        return {**super().learned(hidden, way), **made, "output": torch.zeros(hidden, hidden)}
+
+    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor, labels: Tensor, names: Sequence[str]) -> Head:
+        return _distances(learned, _attended(learned, _class_means(features, labels, len(empty["bias"]))))
+
+
+class FeatNamesHead(FeatHead):
+    """FEAT over prototypes and label encodings: the set is the class prototypes and the encodings of the label names that have a meaning.
+
+    All attend to all. The prototype of a class with n support texts is then (n p' + w l') / (n + w), with the label encoding l and a learned
+    w > 0, initially 1; without a meaningful label name, p'. Meta-training so starts from ProtoNet with the label name as one more example.
+    """
+
+    reads_names = reads_label_encodings = True
+
+    def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
+        return {**super().learned(hidden, way), "log_weight": torch.tensor(0.0)}
+
+    def start(
+        self, learned: dict[str, Tensor], empty: Head, features: Tensor, labels: Tensor, names: Sequence[str], label_encodings: Tensor | None = None
+    ) -> Head:
+        assert label_encodings is not None  # `reads_label_encodings`
+        way = len(empty["bias"])
+        named = torch.tensor([row for row, has_meaning in enumerate(meaningful_names(tuple(names))) if has_meaning], dtype=torch.long, device=labels.device)
+        attended = _attended(learned, torch.cat([_class_means(features, labels, way), label_encodings[named]]))
+        texts_of, names_of = (F.one_hot(each, way).to(features.dtype) for each in (labels, named))  # [n, way], [names, way]
+        counts, weights = texts_of.sum(0)[:, None], learned["log_weight"].exp() * names_of.sum(0)[:, None]
+        return _distances(learned, (counts * attended[:way] + weights * (names_of.T @ attended[way:])) / (counts + weights))
+
+
+class MatchingHead(_Scaled):
+    """Matching Networks (Vinyals et al. 2016, section 2.1.1), with one encoder for support texts and queries.
+
+    p(c|x) is the attention of x to the support texts of class c: softmax over the support set of s cos(h(x), h(x_i)), with a learned scale
+    s > 0, so the logit of a class is the log-sum-exp over its texts.
+    """
+
+    is_linear, constants = False, ("support", "classes")
+
+    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor, labels: Tensor, names: Sequence[str]) -> Head:
+        classes = F.one_hot(labels, len(empty["bias"])).to(features.dtype)  # [n, way]
+        return {"support": F.normalize(features, dim=1), "classes": classes, "log_scale": learned["log_scale"]}
+
+    def logits(self, head: Head, features: Tensor) -> Tensor:
+        similarities = head["log_scale"].exp() * F.normalize(features, dim=1) @ head["support"].T  # [texts, n]
+        return similarities[:, :, None].masked_fill(head["classes"] == 0, -torch.inf).logsumexp(1)
+
+
+class RelationHead:
+    """Relation Network (Sung et al. 2018): a learned two-layer perceptron (ReLU) compares an encoding with each class prototype.
+
+    The logit of class c is v' ReLU(A mean_c + B h(x) + a), in place of the paper's sigmoid and squared error.
+    """
+
+    needs_support, reads_names, is_linear = True, False, False
+
+    def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
+        first = torch.randn(2, hidden, hidden) / (2 * hidden) ** 0.5
+        return {"of_class": first[0], "of_text": first[1], "bias": torch.zeros(hidden), "out": torch.randn(hidden) / hidden**0.5}
+
+    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor, labels: Tensor, names: Sequence[str]) -> Head:
+        return {"prototypes": _class_means(features, labels, len(empty["bias"]))}
+
+    def logits(self, head: Head, features: Tensor) -> Tensor:
+        of_class, of_text = F.linear(head["prototypes"], head["of_class"], head["bias"]), F.linear(features, head["of_text"])
+        return torch.relu(of_class + of_text[:, None]) @ head["out"]
+
+
 def _class_means(features: Tensor, labels: Tensor, way: int) -> Tensor:
     """Means over each class of features [n, D], shape [way, D]."""
     one_hot = F.one_hot(labels, way).to(features.dtype)  # [n, way]
     return (one_hot / one_hot.sum(0)).T @ features
 
 
+def _distances(learned: dict[str, Tensor], means: Tensor) -> Head:
+    """Return the linear head whose logits are negative squared distances to means [way, H], scaled, plus a constant."""
+    scale = learned["log_scale"].exp()
+    return {"weight": 2 * scale * means, "bias": -scale * means.square().sum(1)}
+
+
+def _attended(learned: dict[str, Tensor], elements: Tensor) -> Tensor:
+    """Return the elements of a set [n, H] after one layer of self-attention."""
+    scores = (elements @ learned["queries"]) @ (elements @ learned["keys"]).T / elements.shape[1] ** 0.5  # [n, n]
+    return elements + scores.softmax(1) @ (elements @ learned["values"]) @ learned["output"]
+
+
 def make_head(name: str, scale: float, labels: Sequence[str] = ()) -> HeadRule:
     """The head rule `algorithm.head=NAME`; labels: the names of all labels of the training tasks.
 
     Raises:
-        UserError: there is no such rule, or the scale is not positive.
+        UserError: there is no such rule, its facts contradict each other, or the scale is not positive.
     """
     if scale <= 0:
         raise UserError(f"algorithm.head_scale={scale} must be positive")
     make = plugins.find(plugins.HEADS, name, RULES, f"algorithm.head={name} is unknown; choose one of", LANGUAGE_MODELS)
     made: HeadRule = make(scale, labels)
+    facts = facts_of(made)
+    if (facts.is_linear and facts.reads_queries) or (not facts.is_linear and not hasattr(made, "logits")):
+        raise UserError(
+            f"algorithm.head={name} is declared wrongly: is_linear=False requires a method `logits`, and reads_queries=True requires is_linear=False"
+        )
     return made
 
 
@@ -219,13 +277,12 @@ RULES: dict[str, Callable[[float, Sequence[str]], HeadRule]] = {
     "cosine": lambda scale, labels: CosineHead(scale),
     "ridge": lambda scale, labels: RidgeHead(scale),
     "generated": lambda scale, labels: GeneratedHead(),
+    "feat": lambda scale, labels: FeatHead(scale),
+    "feat_names": lambda scale, labels: FeatNamesHead(scale),
+    "matching": lambda scale, labels: MatchingHead(scale),
+    "relation": lambda scale, labels: RelationHead(),
 }
 LANGUAGE_MODELS = {"lm": HeadFacts(is_language_model=True), "in_context": HeadFacts(is_language_model=True, reads_support=True)}
-
-
-def facts_of(head: HeadRule) -> HeadFacts:
-    """The properties that a head states, and the defaults of the others."""
-    return HeadFacts(**{each.name: getattr(head, each.name) for each in fields(HeadFacts) if hasattr(head, each.name)})
 
 
 def head_facts(name: str) -> HeadFacts:

@@ -49,7 +49,8 @@ def meta_trained_card(
         f"| episodes | {updates * outer['meta_batch']:,} ({updates} meta-updates of {outer['meta_batch']}) |",
         f"| way, shots, queries per episode | {episode['way'] or 'all classes'}, {episode['shots']}, {episode['queries'] or 'all'} |",
         f"| only the head adapts | {head} |",
-        f"| uses label names | {'yes' if algorithm['label_names'] else 'no'} |",
+        f"| head | {algorithm['head']} |",
+        f"| label names as support texts | {'yes' if algorithm['label_names'] else 'no'} |",
         f"| training seed | {config['seed']} |",
         f"| cost of training | {seconds / 60:.1f} minutes on {device} |",
         "",
@@ -67,11 +68,11 @@ def meta_trained_card(
     return "\n".join(lines)
 
 
-def finetuned_card(checkpoint: str, results: Mapping[str, Any], library: str, seed: int, version: str) -> str:
+def finetuned_card(checkpoint: str, results: Mapping[str, Any], library: str, seed: int, version: str, of_images: bool = False) -> str:
     """Return the card of a finetuned model; results: results.json of `finetune`; library: the library that loads the model."""
     labels, folds = results["labels"], results.get("cross_validation")
     test: dict[str, Any] = results.get("test", {})
-    given = "data=IMAGE" if library == "metatrain" else 'text="..."'
+    given = "data=IMAGE" if of_images else 'text="..."'
     lines = [
         _front(library, None),
         "# A finetuned model",

@@ -19,7 +19,7 @@ def test_the_card_of_a_run_has_its_tasks_cost_and_results(cli, tmp_path):
         assert f"| {name} | {100 * arm['mean']:.1f} ± {100 * arm['ci95']:.1f} |" in card
     for task in results["protocol"]["tasks"]:
         assert f"`{task}`" in card
-    assert "| uses label names | yes |" in card and "| training seed | 0 |" in card and "minutes on" in card
+    assert "| label names as support texts | yes |" in card and "| training seed | 0 |" in card and "minutes on" in card
 
 
 def test_the_card_of_a_finetuned_model_has_its_labels_and_scores(cli, tiny_run, examples, tmp_path):
