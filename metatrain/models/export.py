@@ -228,7 +228,7 @@ class Classifier:
             raise UserError(f"model={folder} cannot be read: {str(error).strip().splitlines()[0]}") from error
         self._model.to(device).eval()
         self._device = device
-        self.of_images = "encoder" in facts
+        self.of_images = isinstance(self._model, ImageEncoder)
         self.labels: list[str] = facts.get("labels") or [config.id2label[number] for number in sorted(config.id2label)]
         self.threshold: float | None = facts.get("none_of_these", {}).get("highest_score_below")
 
