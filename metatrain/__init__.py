@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from metatrain.version import __version__
 
 if TYPE_CHECKING:
     from metatrain.api import load
+    from metatrain.estimator import FewShotClassifier
 
-__all__ = ["__version__", "load"]
+__all__ = ["FewShotClassifier", "__version__", "load"]
+
+_MODULES = {"FewShotClassifier": "metatrain.estimator", "load": "metatrain.api"}
 
 
 def __getattr__(name: str) -> Any:
-    """`metatrain.load` is imported when it is asked for: the commands should not wait for torch."""
-    if name == "load":
-        from metatrain.api import load
-
-        return load
+    """Import a name when it is asked for: the commands should not wait for torch."""
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'metatrain' has no attribute {name!r}")

@@ -27,6 +27,7 @@ from metatrain.checkpoints.adaptation import adapted_to, check_no_label_is_none,
 from metatrain.checkpoints.opening import open_checkpoint
 from metatrain.config.schema import AlgorithmOverrides, InnerOverrides, Overrides
 from metatrain.errors import UserError
+from metatrain.estimator import SAVED, FewShotClassifier, load_classifier
 from metatrain.finetuned_model import FinetunedModel
 from metatrain.gradient.parameters import Parameters
 from metatrain.inputs import Text, is_text, listed_texts, read_text
@@ -54,12 +55,13 @@ def load(
     fit_encoder: bool | None = None,
     algorithm: str | None = None,
     adapt: str | None = None,
-) -> FewShotModel | FinetunedModel | Task | Tasks:
+) -> FewShotModel | FinetunedModel | FewShotClassifier | Task | Tasks:
     """Load what metatrain has written, or a plain Hugging Face encoder.
 
     - a run of `metatrain train`, `latest`, the model that it exported, or a plain encoder: a `FewShotModel`, which adapts to tasks;
     - a run of `metatrain finetune`, or its model directory: a `FinetunedModel`. With one of the settings of adaptation below, its encoder is
       opened instead, to adapt to other tasks;
+    - a directory of `FewShotClassifier.save`: the `FewShotClassifier`, fitted;
     - a file of `Task.save`: its `Task`, and a folder of such files: `Tasks`, by their names.
 
     All but a `FewShotModel` have `predict(texts)`.
@@ -75,6 +77,8 @@ def load(
     if origin == Origin(str(checkpoint)):  # no setting of adaptation
         if path.is_file():
             return next(iter(_saved_tasks([path], device).values()))
+        if (path / SAVED).is_file():
+            return load_classifier(path, device)
         if is_finetuned(model_folder(path)):
             where, _, _ = hardware.apply(HardwareConfig(device=device, threads=torch.get_num_threads()))
             return FinetunedModel(model_folder(path), where)

@@ -70,7 +70,8 @@ def test_dependencies_between_rooms_point_one_way():
         "evaluation": {"meta", "gradient", "models", "tasks"},
         "training": {"evaluation", "meta", "gradient", "models", "tasks", "run", "tracking", "config"},
         "checkpoints": {"training", "evaluation", "meta", "gradient", "models", "tasks", "run", "config"},
-        "api": {"checkpoints", "meta", "gradient", "models", "tasks", "run", "config", "inputs", "finetuned_model"},
+        "api": {"checkpoints", "meta", "gradient", "models", "tasks", "run", "config", "inputs", "finetuned_model", "estimator"},
+        "estimator": {"checkpoints", "meta", "models", "tasks", "run", "tracking", "config", "inputs"},
         "finetuned_model": {"models", "inputs"},
         "inputs": {"tasks"},
     }
