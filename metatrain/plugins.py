@@ -13,11 +13,12 @@ from typing import Any
 from metatrain.errors import UserError
 
 # Groups of entry points.
-HEADS, INNER_RULES, SOURCES = "metatrain.heads", "metatrain.inner_rules", "metatrain.sources"
+HEADS, INNER_RULES, INNER_LOSSES, SOURCES = "metatrain.heads", "metatrain.inner_rules", "metatrain.inner_losses", "metatrain.sources"
 ADAPTED, MODES, ARMS, SELF_SUPERVISED = "metatrain.adapted", "metatrain.meta_gradients", "metatrain.arms", "metatrain.self_supervised"
 KINDS = {
     HEADS: "head",
     INNER_RULES: "inner rule",
+    INNER_LOSSES: "inner loss",
     ADAPTED: "adapted parameters",
     MODES: "meta-gradient",
     ARMS: "arm",

@@ -89,7 +89,7 @@ def test_meta_is_ordered_by_level():
     levels = [
         ["config", "cuda_graphs", "plan", "progress", "name_choice", "noise", "schedule"],
         ["functional"],
-        ["text_losses", "language_losses", "vectorised"],
+        ["text_losses", "leave_one_out", "inner_losses", "language_losses", "vectorised"],
         ["head_fit", "encoder_fit", "contrastive", "strategies"],
         ["learner", "encoder_learner", "language_learner"],
         ["algorithm", "memory", "probe"],

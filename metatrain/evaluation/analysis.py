@@ -14,7 +14,7 @@ from metatrain.evaluation.protocol import Scores, Setup, run_arms
 from metatrain.evaluation.sharing import Workers
 from metatrain.evaluation.statistics import mean_over_tasks
 from metatrain.evaluation.task_similarity import coordinates, similarity
-from metatrain.gradient.inner_rules import learns_rates
+from metatrain.gradient.inner_rules import as_rates, learns_rates
 from metatrain.gradient.meta_gradient import LEARNED
 from metatrain.meta.learner import Learner
 from metatrain.models.encoder import Encoder
@@ -114,7 +114,7 @@ def learned_rates(learner: Learner) -> list[dict[str, Any]]:
     found = []
     for name, value in learner.parameters.items():
         if name.startswith(LEARNED):
-            parameter, values = name.removeprefix(LEARNED), value.detach().double().cpu().numpy()
+            parameter, values = name.removeprefix(LEARNED), as_rates(learner.rule, value.detach().double()).cpu().numpy()
             began = learner.rule.rate(parameter)
             for step, rates in enumerate(values) if of_steps else [(None, values)]:
                 low, high = np.quantile(rates, [0.05, 0.95])

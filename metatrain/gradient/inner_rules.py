@@ -6,6 +6,7 @@ tensors, so that the meta-gradient flows through them too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -59,6 +60,11 @@ def adds(rule: InnerRule) -> bool:
 def learns_rates(rule: InnerRule) -> str | None:
     """Return the granularity of meta-learned rates, initialised at inner.lr and inner.head_lr: "per parameter" or "per step"; None: fixed rates."""
     return getattr(rule, "learns_rates", None)
+
+
+def as_rates(rule: InnerRule, learned: Tensor) -> Tensor:
+    """Return the learning rates that a learned tensor of a rule with `learns_rates` stands for."""
+    return learned.exp() if getattr(rule, "learns_logarithms", False) else learned
 
 
 def _says(rule: InnerRule, name: str) -> bool:
@@ -189,11 +195,33 @@ class Adam(_Rates):
             v = self.second * state[f"v.{name}"] + (1 - self.second) * gradients[name].square()
             after[f"m.{name}"], after[f"v.{name}"] = m, v
             unbiased = v / (1 - self.second ** (step + 1)) + self.constant**2
-            moved[name] = value - self.rate(name) * (m / (1 - self.first ** (step + 1))) / (unbiased.sqrt() + self.constant)
+            moved[name] = value - self._rate(name, step, learned) * (m / (1 - self.first ** (step + 1))) / (unbiased.sqrt() + self.constant)
         return moved, after
 
+    def _rate(self, name: str, step: int, learned: Mapping[str, Tensor]) -> float | Tensor:
+        return self.rate(name)
 
-RULES: dict[str, Callable[[InnerConfig], InnerRule]] = {"sgd": SGD, "meta_sgd": MetaSGD, "lslr": LSLR, "curvature": Curvature, "adam": Adam}
+
+class AdamLSLR(Adam):
+    """Adam with a meta-learned learning rate per parameter tensor and inner step, as LSLR; learned are logarithms, so that rates stay positive."""
+
+    is_linear, adds, learns_rates, learns_logarithms = False, True, "per step", True
+
+    def learned(self, adapted: Mapping[str, Tensor]) -> Parameters:
+        return {name: value.new_full((max(1, self.steps),), math.log(self.rate(name))) for name, value in adapted.items()}
+
+    def _rate(self, name: str, step: int, learned: Mapping[str, Tensor]) -> float | Tensor:
+        return learned[name][min(step, len(learned[name]) - 1)].exp()
+
+
+RULES: dict[str, Callable[[InnerConfig], InnerRule]] = {
+    "sgd": SGD,
+    "meta_sgd": MetaSGD,
+    "lslr": LSLR,
+    "curvature": Curvature,
+    "adam": Adam,
+    "adam_lslr": AdamLSLR,
+}
 
 
 def make_inner_rule(config: InnerConfig) -> InnerRule:
@@ -206,6 +234,8 @@ def make_inner_rule(config: InnerConfig) -> InnerRule:
     for key, value in (("inner.lr", config.lr), ("inner.head_lr", config.head_lr)):
         if value is not None and not 0 <= value < float("inf"):
             raise UserError(f"{key}={value} must be a finite number, zero or more")
+        if value == 0 and config.rule == "adam_lslr":
+            raise UserError(f"{key}=0: inner.rule=adam_lslr learns the logarithm of the rate; choose a positive initial value")
     for key, value in (("inner.steps", config.steps), ("inner.evaluation_steps", config.evaluation_steps)):
         if value is not None and value < 0:
             raise UserError(f"{key}={value} must be zero or more")

@@ -8,6 +8,7 @@ from metatrain.gradient.inner_rules import make_inner_rule
 from metatrain.gradient.meta_gradient import check_method, mode_of
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.contrastive import check_contrastive
+from metatrain.meta.inner_losses import inner_loss
 from metatrain.meta.noise import check_noise
 from metatrain.meta.schedule import method_at
 from metatrain.models.adapted import check_choice, row_of
@@ -29,7 +30,7 @@ def check_algorithm(algorithm: AlgorithmConfig, inner: InnerConfig, model: Model
     check_choice(algorithm.adapt, algorithm.pattern)
     adapted = row_of(algorithm.adapt)
     make_inner_rule(inner)
-    for key in ("rank", "context_size"):
+    for key in ("rank", "context_size", "label_names_weight"):
         if getattr(algorithm, key) < 1:
             raise UserError(f"algorithm.{key}={getattr(algorithm, key)} must be 1 or more")
     if algorithm.train not in TRAINED:
@@ -66,7 +67,10 @@ def _check_head(algorithm: AlgorithmConfig, inner: InnerConfig, model: ModelConf
     head, adapted = head_facts(algorithm.head), row_of(algorithm.adapt)
     if inner.fit_encoder and not inner.fit_head:
         raise UserError("inner.fit_encoder starts from a fitted head: also set inner.fit_head=true, or remove it")
-    if inner.fit_head and adapted.model_adapts:
+    head_after = inner_loss(inner.loss).head_after
+    if head_after:
+        _check_head_after(algorithm, inner)
+    if inner.fit_head and adapted.model_adapts and not head_after:
         raise UserError(
             f"inner.fit_head=true needs a method that adapts only the head, but algorithm.adapt={algorithm.adapt}; set algorithm.adapt=head "
             '(Python: adapt="head"), or inner.fit_head=false'
@@ -96,6 +100,21 @@ def _check_head(algorithm: AlgorithmConfig, inner: InnerConfig, model: ModelConf
             )
 
 
+def _check_head_after(algorithm: AlgorithmConfig, inner: InnerConfig) -> None:
+    """Check that the encoder adapts, and that the head is made from its encodings after the inner steps."""
+    if not row_of(algorithm.adapt).model_adapts:
+        raise UserError(
+            f"inner.loss={inner.loss} is a loss of the encodings, which algorithm.adapt={algorithm.adapt} does not change; choose algorithm.adapt=last_layers"
+        )
+    if not head_facts(algorithm.head).needs_support:
+        raise UserError(
+            f"inner.loss={inner.loss} makes the head from the support encodings after the inner steps, which algorithm.head={algorithm.head} does not read; "
+            "choose algorithm.head=prototype"
+        )
+    if inner.fit_encoder:
+        raise UserError(f"inner.fit_encoder trains the encoder, as inner.loss={inner.loss} already does; remove one of the two")
+
+
 def _check_language(algorithm: AlgorithmConfig, inner: InnerConfig) -> None:
     """Check that a language model learns a task in its own parameters, or reads it."""
     if inner.fit_head:
@@ -106,6 +125,8 @@ def _check_language(algorithm: AlgorithmConfig, inner: InnerConfig) -> None:
         raise UserError(f"algorithm.head={algorithm.head} reads the support set and has no inner loop: set inner.steps=0 and inner.evaluation_steps=null")
     if not head.reads_support and not row_of(algorithm.adapt).model_adapts and steps != {0}:
         raise UserError(f"algorithm.adapt={algorithm.adapt}: a language model (algorithm.head={algorithm.head}) has no classification head; choose another")
+    if inner.loss != "support":
+        raise UserError(f"inner.loss={inner.loss}: a language model (algorithm.head={algorithm.head}) has no classification head; remove it")
     if algorithm.label_names:
         raise UserError(f"algorithm.label_names: a language model (algorithm.head={algorithm.head}) already generates label names; remove it")
     if algorithm.meta_dropout or algorithm.information_penalty:

@@ -24,6 +24,7 @@ class AlgorithmConfig:
     # finetuning, label names are used only if they agree with the support set: by leave-one-out classification, or, where no class has two
     # examples, by classifying the support set with the label names.
     label_names: bool = False
+    label_names_weight: int = 1  # number of examples that a label name counts for; with algorithm.label_names
     # Adapted parameters: all | head | body (all but the head) | last_layers | layer_norm | pattern | lora | ia3 | context. With body and context
     # (CAVIA: a context vector), the head does not adapt.
     adapt: str = "all"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from metatrain.meta.contrastive import AuxiliaryGradient, contrastive_gradient
 from metatrain.meta.encoder_fit import Start, fit_encoder
 from metatrain.meta.functional import FunctionalClassifier
 from metatrain.meta.head_fit import FITS, Fit, fit_head
+from metatrain.meta.inner_losses import inner_loss
 from metatrain.meta.learner import Learner
 from metatrain.meta.name_choice import NameChoice, choose_names
 from metatrain.meta.progress import Progress, Silent
@@ -42,7 +44,8 @@ class EncoderLearner(Learner):
     def __init__(self, encoder: Encoder | ImageEncoder, algorithm: AlgorithmConfig, inner: InnerConfig, way: int | None, labels: Sequence[str] = ()):
         """`way`: number of classes of every episode, or None if it varies; `labels`: label names of the training tasks."""
         head = make_head(algorithm.head, algorithm.head_scale, labels)
-        functional = FunctionalClassifier(encoder, algorithm, head)
+        self._losses = inner_loss(inner.loss)
+        functional = FunctionalClassifier(encoder, algorithm, head, self._losses.head_after)
         super().__init__(functional, inner)
         dtype, device = next(encoder.parameters()).dtype, encoder.device
         for name, value in head.learned(encoder.hidden_size, way).items():
@@ -73,7 +76,7 @@ class EncoderLearner(Learner):
     def losses(self, episode: EncodedEpisode, seed: int | None) -> TextLosses:
         if episode.targets is not None and episode.targets.choices is None:
             raise UserError("an encoder predicts labels, but the tasks have target texts: set algorithm.head=lm and a language model (model=t5_small)")
-        return TextLosses.of(self.functional, self.functional.read(episode), seed)
+        return self._losses.of(self.functional, self.functional.read(episode), seed)
 
     @property
     def encodings(self) -> EncoderLearner:
@@ -105,7 +108,13 @@ class EncoderLearner(Learner):
             adapted, loss, _ = self.fit(episode)
             return adapted, loss
         choice = self.choose_names(episode)
+        if not self._makes_steps(episode):
+            steps = 0
         return super().adapt(episode if choice is None or choice.read else replace(episode, reads_names=False), steps)
+
+    def _makes_steps(self, episode: EncodedEpisode) -> bool:
+        """Return whether the inner loop has steps to make: `leave_one_out` needs a class with two examples, label names not counted."""
+        return not self.functional.head_after or bool((np.bincount(episode.support_labels) > 1).any())
 
     def fit(self, episode: EncodedEpisode, progress: Progress | None = None) -> tuple[Parameters, float, Fit | None]:
         if not self.inner.fit_head:
@@ -126,23 +135,46 @@ class EncoderLearner(Learner):
             if not choice.read:
                 support, features = episode.without_queries(), features[: len(episode.support)]
         named = [self.features(texts) for texts in self.functional.texts_of(support)[2:]]  # label encodings, if the head reads them
+        adapts = self.functional.head_after and self.steps(evaluation=True) > 0
+        if adapts and not self._makes_steps(episode):
+            progress.say("no class has two examples: no inner steps are made")
+            adapts = False
         labels = torch.from_numpy(np.asarray(support.support_labels, dtype=np.int64))
         is_name = np.arange(len(labels)) >= len(episode.support)
 
+        def part_of(rows: Sequence[int] | np.ndarray) -> EncodedEpisode:
+            """Return some of the examples, label names among them, as a support set."""
+            chosen = np.asarray(rows, dtype=np.int64)
+            return replace(support, support=[support.support[row] for row in chosen], support_labels=support.support_labels[chosen], reads_names=False)
+
+        @cache
+        def encoded(rows: tuple[int, ...]) -> Tensor:
+            """Return the encodings of all examples after inner steps on some of them."""
+            if not adapts:
+                return features
+            after, _ = Learner.adapt(self, part_of(rows))
+            progress.advance()
+            return self.functional.features(after, support.support)
+
         def start(rows: np.ndarray) -> Head:
             """Return the meta-learned head of some of the examples."""
-            part = replace(support, support=[support.support[row] for row in rows], support_labels=support.support_labels[rows])
-            theta = {**self.parameters, **dict(zip(ENCODINGS, (features[torch.from_numpy(rows)], features[:0], *named)))}
-            head, _ = self.adapted_from(theta, TextLosses.of(self.functional, part, None, encoded=True), None)
+            encodings = encoded(tuple(rows.tolist()))
+            theta = {**self.parameters, **dict(zip(ENCODINGS, (encodings[torch.from_numpy(rows)], encodings[:0], *named)))}
+            losses = self._losses.of(self.functional, part_of(rows), None, encoded=True)
+            head, _ = self.adapted_from(theta, losses, 0 if self.functional.head_after else None)
             return {name: head[HEAD + name].cpu() for name in ("weight", "bias")}
 
         # On the CPU: thousands of small operations take less time there than a GPU takes to launch them.
+        everything = tuple(range(len(labels)))
         progress.start("fitting the head", FITS, brief=True)
-        fit = replace(fit_head(start, features.cpu(), labels, is_name, episode.seed, progress.advance), names=choice, encodings=encodings)
+        encode = (lambda rows: encoded(tuple(rows.tolist())).cpu()) if adapts else None
+        found = fit_head(start, encoded(everything).cpu(), labels, is_name, episode.seed, progress.advance, encode)
+        fit = replace(found, names=choice, encodings=encodings)
         progress.stop()
         if self.inner.fit_encoder and (trained := fit_encoder(Start(self.functional, self.parameters), support, fit, progress)) is not None:
             return trained
-        return {**self.parameters, **{HEAD + name: value.to(features.device) for name, value in fit.head.items()}}, fit
+        adapted = Learner.adapt(self, part_of(everything))[0] if adapts else self.parameters
+        return {**adapted, **{HEAD + name: value.to(features.device) for name, value in fit.head.items()}}, fit
 
     def choose_names(self, episode: EncodedEpisode) -> NameChoice | None:
         """Choose whether label names are examples in evaluation and finetuning, from the support set; None: there are none to read."""

@@ -37,6 +37,7 @@ class FunctionalModel:
     prefix: str
     embedding: str | None = None  # name of the word embeddings, if their gradients are sparse
     reads_support = False  # whether each query is read after the whole support set
+    head_after = False  # whether the head of an episode is made after the inner steps
     head_adapts = False  # whether an episode has a head that adapts, in addition to the model
     is_transductive = False  # whether logits of a text depend on the other texts, so that a loss is not a sum over parts of the texts
     first_adapted_layer: int | None = 0  # layers below it give the same in the whole episode; None: no part of the model adapts
@@ -120,11 +121,12 @@ class FunctionalClassifier(FunctionalModel):
     prefix = "encoder."
     model: Any  # Encoder | ImageEncoder, which take different batches
 
-    def __init__(self, encoder: Encoder | ImageEncoder, algorithm: AlgorithmConfig, head: HeadRule):
+    def __init__(self, encoder: Encoder | ImageEncoder, algorithm: AlgorithmConfig, head: HeadRule, head_after: bool = False):
+        """`head_after`: the head is made from the encodings after the inner steps, instead of before."""
         super().__init__(encoder, algorithm)
-        self.head, self.head_facts = head, facts_of(head)
+        self.head, self.head_facts, self.head_after = head, facts_of(head), head_after
         self.is_transductive = self.head_facts.reads_queries
-        self.head_adapts = row_of(algorithm.adapt).head_adapts
+        self.head_adapts = row_of(algorithm.adapt).head_adapts and not head_after
         self.packs = isinstance(encoder, Encoder) and encoder.architecture is not None  # texts of any length, end to end
         self.first_adapted_layer = min(lowest_adapted_layer(self.adapted), encoder.layers) if self.adapted else None
 
@@ -138,7 +140,7 @@ class FunctionalClassifier(FunctionalModel):
 
     def read(self, episode: EncodedEpisode) -> EncodedEpisode:
         """Return the episode with label names in its support set, if the method reads them."""
-        return episode.with_names() if self.algorithm.label_names and episode.reads_names else episode
+        return episode.with_names(self.algorithm.label_names_weight) if self.algorithm.label_names and episode.reads_names else episode
 
     def texts_of(self, episode: EncodedEpisode) -> tuple[Sequence[np.ndarray], ...]:
         """Return the texts that are encoded: the support texts, the queries and, if the head reads their encodings, the label names.

@@ -70,33 +70,45 @@ class Fit:
         return float(highest[highest.isfinite()].double().quantile(share))
 
 
-def fit_head(start: Start, features: Tensor, labels: Tensor, kept: np.ndarray, seed: int, on_progress: Callable[[], None] = lambda: None) -> Fit:
+def fit_head(
+    start: Start,
+    features: Tensor,
+    labels: Tensor,
+    kept: np.ndarray,
+    seed: int,
+    on_progress: Callable[[], None] = lambda: None,
+    encode: Callable[[np.ndarray], Tensor] | None = None,
+) -> Fit:
     """Choose an L2 strength and fit; `on_progress` is called up to FITS times.
 
     features: [examples, H]; labels: [examples]; kept: examples that are never held out (label names), boolean,
-    [examples]. These and the heads of `start` are on the CPU.
+    [examples]. encode: returns the encodings of all examples, [examples, H], under an encoder that has adapted to only some of them; None: the
+    encoder does not adapt. These tensors and the heads of `start` are on the CPU.
     """
     everything = np.arange(len(labels))
-    extended = torch.cat([features, features.new_ones(len(features), 1)], dim=1)
+    extended = _extended(features)
     folds = folds_of(labels.numpy(), kept, seed)
     whole = start(everything)
     if not folds:
         return Fit(whole, _loss(_joined(whole), extended, labels), math.inf, 1.0, _by_names(start, extended, labels, kept))
-    starts = [start(np.setdiff1d(everything, fold)) for fold in folds]
+    rest = [np.setdiff1d(everything, fold) for fold in folds]
+    of_folds = None if encode is None else torch.stack([_extended(encode(others)) for others in rest])  # [folds, examples, H + 1]
+    starts = [start(others) for others in rest]
     first = torch.stack([_joined(head) for head in starts])  # [folds, way, H + 1]
     seen = torch.ones(len(folds), len(labels), dtype=features.dtype)
     for number, fold in enumerate(folds):
         seen[number, torch.from_numpy(fold)] = 0
     rows = torch.from_numpy(np.concatenate(folds))
-    of_fold = torch.from_numpy(np.repeat(np.arange(len(folds)), [len(fold) for fold in folds]))
+    fold_of = torch.from_numpy(np.repeat(np.arange(len(folds)), [len(fold) for fold in folds]))
+    held_out_features = extended[rows] if of_folds is None else of_folds[fold_of, rows]
     weights, tried = first, []
     for l2 in STRENGTHS:
-        weights = weights if math.isinf(l2) else _fitted(weights, first, extended, labels, seen, l2)
-        logits = torch.einsum("nh,nwh->nw", extended[rows], weights[of_fold])
+        weights = weights if math.isinf(l2) else _fitted(weights, first, extended if of_folds is None else of_folds, labels, seen, l2)
+        logits = torch.einsum("nh,nwh->nw", held_out_features, weights[fold_of])
         loss = float(F.cross_entropy(logits, labels[rows]))
         tried.append((loss if math.isfinite(loss) else math.inf, l2, logits, weights))
         on_progress()
-    _, l2, held_out, of_folds = min(tried, key=lambda each: each[0])  # ties go to the larger strength
+    _, l2, held_out, chosen = min(tried, key=lambda each: each[0])  # ties go to the larger strength
     temperature = best_temperature(held_out, labels[rows])
     head = _joined(whole)[None]
     if not math.isinf(l2):
@@ -104,7 +116,7 @@ def fit_head(start: Start, features: Tensor, labels: Tensor, kept: np.ndarray, s
     on_progress()
     head = head[0] / temperature
     judged = of_all(len(labels), rows.numpy(), held_out / temperature)
-    heads = tuple(Fold(fold, _parted(weight / temperature)) for fold, weight in zip(folds, of_folds))
+    heads = tuple(Fold(fold, _parted(weight / temperature)) for fold, weight in zip(folds, chosen))
     return Fit(_parted(head), _loss(head, extended, labels), l2, temperature, judged, heads)
 
 
@@ -123,6 +135,11 @@ def of_all(examples: int, rows: np.ndarray, logits: Tensor) -> Tensor:
     found = torch.full((examples, logits.shape[1]), math.nan, dtype=logits.dtype)
     found[torch.from_numpy(rows)] = logits
     return found
+
+
+def _extended(features: Tensor) -> Tensor:
+    """Append a column of ones, for the bias."""
+    return torch.cat([features, features.new_ones(len(features), 1)], dim=1)
 
 
 def _loss(head: Tensor, features: Tensor, labels: Tensor) -> float:
@@ -151,7 +168,10 @@ def folds_of(labels: np.ndarray, kept: np.ndarray, seed: int) -> list[np.ndarray
 
 
 def _fitted(begin: Tensor, first: Tensor, features: Tensor, labels: Tensor, seen: Tensor, l2: float) -> Tensor:
-    """Return the minimum for each fold, [folds, way, H + 1]; seen: which examples count in a fold, [folds, examples]."""
+    """Return the minimum for each fold, [folds, way, H + 1].
+
+    features: [examples, H + 1], or those of each fold, [folds, examples, H + 1]; seen: which examples count in a fold, [folds, examples].
+    """
     weights = begin.clone().requires_grad_()
     optimizer = torch.optim.LBFGS([weights], max_iter=_ITERATIONS, tolerance_change=1e-5, line_search_fn="strong_wolfe")
     targets = labels.expand(len(seen), -1)

@@ -41,6 +41,9 @@ class LanguageLosses:
         adapted = self.functional.adapted
         return {name: begin[name] for name in adapted}, {name: value for name, value in theta.items() if name not in adapted}
 
+    def head(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Parameters:
+        return {}
+
     def support_parts(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor], step: int) -> Iterator[Tensor]:
         for part, batch in enumerate(self._support):
             found = self.functional.call({**fixed, **phi}, batch, seed=self.noise.dropout_seed(SUPPORT, part, step))

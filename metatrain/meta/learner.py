@@ -225,7 +225,9 @@ class Learner:
         steps = self.steps(evaluation=True) if steps is None else steps
         trajectory = adapt(losses, start, fixed, self.rule, steps, self.algorithm.proximal)
         ((phi, loss),) = deque(trajectory, maxlen=1) or [(start, torch.tensor(float("nan")))]  # earlier steps are not stored
-        return {**{name: value for name, value in fixed.items() if name.startswith(HEAD)}, **phi}, float(loss)
+        with torch.no_grad():
+            head = losses.head(phi, fixed)
+        return {**{name: value for name, value in fixed.items() if name.startswith(HEAD)}, **phi, **head}, float(loss)
 
     def load(self, values: Mapping[str, Tensor]) -> None:
         """Set meta-parameters, and model parameters that are not trained, by name."""

@@ -72,7 +72,7 @@ class Footprint:
         row = phi[words][0].nbytes if words else 0
         adapted = sum(value.nbytes for name, value in phi.items() if name != learner.functional.embedding)
         rows = learner.parameters[words].shape[0] if words else 0
-        tokens = text * (4 if reads_label_names(learner.algorithm) else 2)
+        tokens = text * (2 + 2 * learner.algorithm.label_names_weight if reads_label_names(learner.algorithm) else 2)
         size = sum(value.nbytes for value in phi.values())
         state = sum(value.nbytes for value in learner.rule.state(phi).values()) / size if size else 0.0
         return cls(learner, adapted, row, rows, state, of_loss / tokens, graph() / tokens, for_episode() / tokens)
@@ -92,6 +92,8 @@ class Footprint:
         copies = row.copies + (0 if linear else _COPIES_THROUGH_UPDATE + self.state)
         most = math.inf if learner.functional.is_transductive else max(plan.part_tokens, largest.text)
         support, query = (min(most, tokens) for tokens in (largest.support, largest.query))
+        if learner.functional.head_after:  # the inner loss compares all support texts with each other, and so does the head of the query loss
+            support, query = largest.support, query + largest.support
         graph = self.gradient if row.differentiates_gradient else self.loss
         walked = max(row.walked * graph * support, WALKED * self.loss * query)
         held = largest.support + largest.query
@@ -111,6 +113,8 @@ class Footprint:
             graph = self.episode * min(max(plan.part_tokens, largest.text), encoder_fit.BATCH * largest.text)
             return int((encoder_fit.COPIES * head_fit.FOLDS + 1) * model + WALKED * graph)
         texts = min(max(plan.part_tokens, largest.text), max(largest.support, largest.query))
+        if self.learner.functional.head_after:
+            texts = max(texts, largest.support)
         return int((4 + 2 * self.state) * self.copy(largest.support) + WALKED * self.loss * texts)
 
     def copy(self, tokens: int) -> int:

@@ -35,6 +35,9 @@ class Losses(EpisodeLosses, Protocol):
     def rows(self) -> Tensor | None:
         """Rows of the word embeddings that take part; None: all."""
 
+    def head(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Parameters:
+        """Return the head with which queries are predicted at phi; empty for a language model."""
+
     support_tokens: int
     query_accuracies: list[Tensor]  # one for each complete pass over `query_parts`
 
@@ -112,7 +115,8 @@ def vectorises(classifier: FunctionalClassifier, episodes: Sequence[EncodedEpiso
     """Return whether the meta-gradients of these episodes are taken in one pass."""
     algorithm, plan, facts = classifier.algorithm, classifier.plan, classifier.head_facts
     random = algorithm.dropout or algorithm.meta_dropout or algorithm.information_penalty
-    able = classifier.packs and not random and not facts.reads_names and not facts.reads_label_encodings and mode_of(algorithm.meta_gradient).separates_episodes
+    able = classifier.packs and not random and not classifier.head_after and not facts.reads_names and not facts.reads_label_encodings
+    able = able and mode_of(algorithm.meta_gradient).separates_episodes
     if (plan.vectorised == 1 and plan.cuda_graphs is None) or not able or len({shape_of(classifier.read(each)) for each in episodes}) > 1:
         return False
     return all(len(texts) * max(map(len, texts)) <= plan.part_tokens for each in episodes for texts in (each.support, each.query))

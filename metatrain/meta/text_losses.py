@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import cast
+from typing import Self, cast
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ _Encoded = tuple[Tensor, Tensor, Tensor | None]  # encodings [texts, H], labels 
 class TextLosses:
     """Support and query loss of an episode as functions of the adapted parameters phi and the meta-parameters theta."""
 
+    head_after = False  # whether the head is made from the encodings after the inner steps; the inner loss then must not read it
     rows: Tensor | None = None  # of the word embeddings, those that occur
 
     def __init__(
@@ -53,7 +54,7 @@ class TextLosses:
         self.query_accuracies: list[Tensor] = []  # one for each time that all of `query_parts` were asked for
 
     @classmethod
-    def of(cls, classifier: FunctionalClassifier, episode: EncodedEpisode, seed: int | None, encoded: bool = False) -> TextLosses:
+    def of(cls, classifier: FunctionalClassifier, episode: EncodedEpisode, seed: int | None, encoded: bool = False) -> Self:
         """Return the losses of an episode. `seed`: of dropout and noise; None: there is none."""
         noise = Noise(classifier.algorithm, seed)
         labels, query_labels = (on_device(np.asarray(each, dtype=np.int64), classifier.model.device) for each in (episode.support_labels, episode.query_labels))
@@ -72,30 +73,39 @@ class TextLosses:
         return losses
 
     def start(self, theta: Mapping[str, Tensor]) -> tuple[Parameters, Parameters]:
-        classifier, head = self.classifier, self.classifier.head
-        some, way, size = next(iter(theta.values())), len(self.names), classifier.model.hidden_size
+        classifier = self.classifier
         begin = {**theta, **classifier.reset}
         frozen: Mapping[str, Tensor | None] = {name: theta[name] for name in ENCODINGS if name in theta} if self.encoded else self._frozen(begin)
+        fixed = {name: value for name, value in theta.items() if name not in classifier.adapted}
+        fixed.update({name: value for name, value in frozen.items() if value is not None})
+        phi = {name: begin[name] for name in classifier.adapted}
+        for name, value in ({} if classifier.head_after else self._new_head(begin, frozen)).items():
+            (phi if classifier.head_adapts and name[len(HEAD) :] not in classifier.head_facts.constants else fixed)[name] = value
+        return phi, {name: value for name, value in fixed.items() if name not in phi}
+
+    def head(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Parameters:
+        """Return the head with which queries are predicted at phi."""
+        return {name: value for name, value in {**fixed, **phi}.items() if name.startswith(HEAD)}
+
+    def _new_head(self, parameters: Mapping[str, Tensor], frozen: Mapping[str, Tensor | None]) -> Parameters:
+        """Return the head that the head rule makes from the support set, with encodings under these parameters; frozen: outputs of the frozen layers."""
+        classifier, head = self.classifier, self.classifier.head
+        some, way, size = next(iter(parameters.values())), len(self.names), classifier.model.hidden_size
         features = some.new_zeros(0, size)
         if classifier.head_facts.needs_support:
             parts = [
-                classifier.encode_rest(begin, batch, frozen[f"{_SUPPORT}{part}"], self.noise.dropout_seed(SUPPORT, part, ONCE, 1))
+                self._rest(parameters, batch, frozen.get(f"{_SUPPORT}{part}"), self.noise.dropout_seed(SUPPORT, part, ONCE, 1))
                 for part, (batch, _) in enumerate(self.support)
             ]
             features = torch.cat(parts)
-        fixed = {name: value for name, value in theta.items() if name not in classifier.adapted}
-        fixed.update({name: value for name, value in frozen.items() if value is not None})
         empty = {"weight": some.new_zeros(way, size), "bias": some.new_zeros(way)}
-        learned = {name[len(HEAD) :]: value for name, value in theta.items() if name.startswith(HEAD)}
+        learned = {name[len(HEAD) :]: value for name, value in parameters.items() if name.startswith(HEAD)}
         labels = torch.cat([labels for _, labels in self.support])
         if classifier.head_facts.reads_label_encodings:
-            first = cast(LabelEncodingHead, head).start(learned, empty, features, labels, self.names, self._label_encodings(begin))
+            first = cast(LabelEncodingHead, head).start(learned, empty, features, labels, self.names, self._label_encodings(parameters))
         else:
             first = head.start(learned, empty, features, labels, self.names)
-        phi = {name: begin[name] for name in classifier.adapted}
-        for name, value in first.items():
-            (phi if classifier.head_adapts and name not in classifier.head_facts.constants else fixed)[HEAD + name] = value
-        return phi, {name: value for name, value in fixed.items() if name not in phi}
+        return {HEAD + name: value for name, value in first.items()}
 
     def _frozen(self, theta: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
         """Return the output of the layers that never adapt for each part; None if every layer adapts."""
@@ -118,7 +128,8 @@ class TextLosses:
     def query_parts(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Iterator[Tensor]:
         correct = []
         for features, labels, penalty in self._wholes(self._query_encodings(phi, fixed)):
-            logits = self._logits(phi, fixed, features)
+            # The head again for each part, because the graph of a part is freed before the next.
+            logits = self._logits({**phi, **self.head(phi, fixed)}, fixed, features)
             correct.append((logits.argmax(1) == labels).double().sum())
             loss = F.cross_entropy(logits, labels, reduction="sum") / self.query_size
             yield loss if penalty is None else loss + penalty * (len(labels) / self.query_size)
@@ -147,7 +158,11 @@ class TextLosses:
         return [(torch.cat(features), torch.cat(labels), torch.stack(sums).sum() / number if sums else None)]
 
     def _features(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor], name: str, batch: Batch | None, seed: int | None) -> Tensor:
-        return self.classifier.encode_rest({**fixed, **phi}, batch, fixed.get(name), seed)
+        return self._rest({**fixed, **phi}, batch, fixed.get(name), seed)
+
+    def _rest(self, parameters: Mapping[str, Tensor], batch: Batch | None, frozen: Tensor | None, seed: int | None) -> Tensor:
+        """Return encodings [B, H] from the output of the frozen layers, or those that theta brought."""
+        return frozen if self.encoded and frozen is not None else self.classifier.encode_rest(parameters, batch, frozen, seed)
 
     def _logits(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor], features: Tensor) -> Tensor:
         return self.classifier.logits_of({**fixed, **phi}, features)

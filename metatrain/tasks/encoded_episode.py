@@ -52,15 +52,15 @@ class EncodedEpisode:
         targets = None if self.targets is None else replace(self.targets, query=())
         return replace(self, query=(), query_labels=np.zeros(0, np.int64), targets=targets)
 
-    def with_names(self) -> EncodedEpisode:
-        """Add each meaningful label name to the support texts, as one more example of its class.
+    def with_names(self, weight: int = 1) -> EncodedEpisode:
+        """Add each meaningful label name to the support texts, as this number of examples of its class.
 
         Raises:
             UserError: the model reads no texts.
         """
         if not self.name_tokens:
             raise UserError("algorithm.label_names: an image model cannot read label names; set algorithm.label_names=false")
-        named = [label for label, is_meaningful in enumerate(meaningful_names(tuple(self.names))) if is_meaningful]
+        named = [label for label, is_meaningful in enumerate(meaningful_names(tuple(self.names))) if is_meaningful] * weight
         labels = np.concatenate([self.support_labels, np.array(named, dtype=np.int64)])
         raw = None if self.raw is None else replace(self.raw, support=[*self.raw.support, *(self.raw.names[label] for label in named)])
         return replace(self, support=[*self.support, *(self.name_tokens[label] for label in named)], support_labels=labels, raw=raw)

@@ -3,7 +3,7 @@ import torch
 
 from metatrain.errors import UserError
 from metatrain.gradient.config import InnerConfig
-from metatrain.gradient.inner_rules import RULES, make_inner_rule
+from metatrain.gradient.inner_rules import RULES, as_rates, make_inner_rule
 
 PARAMETERS = {"encoder.w": torch.ones(2, 3), "encoder.b": torch.ones(3), "head.weight": torch.ones(4, 3), "head.bias": torch.ones(4)}
 PER_CLASS = {**PARAMETERS, "head.weight": torch.ones(1, 3), "head.bias": torch.ones(1)}  # as `learned` sees it
@@ -31,6 +31,21 @@ def test_adam_is_torchs():
     torch.testing.assert_close(ours, theirs.detach(), rtol=0, atol=1e-8)
 
 
+def test_adam_lslr_begins_at_adam_with_a_positive_rate_for_each_step():
+    config = {"lr": 0.1, "head_lr": 0.25, "steps": 2}
+    adam, learned = (make_inner_rule(InnerConfig(rule=name, **config)) for name in ("adam", "adam_lslr"))
+    rates = learned.learned(PER_CLASS)
+    for step in (0, 1, 5):  # beyond the last step, its rate
+        expected, state = adam.update(PARAMETERS, GRADIENTS, step, {}, adam.state(PARAMETERS))
+        moved, after = learned.update(PARAMETERS, GRADIENTS, step, rates, learned.state(PARAMETERS))
+        torch.testing.assert_close(moved, expected)
+        torch.testing.assert_close(after, state)
+    halved = {name: value + torch.tensor([1.0, 0.5]).log() for name, value in rates.items()}
+    torch.testing.assert_close(as_rates(learned, halved["encoder.b"]), torch.tensor([0.1, 0.05]))
+    with pytest.raises(UserError, match="inner.head_lr=0"):
+        make_inner_rule(InnerConfig(rule="adam_lslr", head_lr=0.0))
+
+
 def test_adam_has_finite_derivatives_where_a_gradient_is_zero():
     rule = make_inner_rule(InnerConfig(rule="adam", lr=0.1))
     gradient = torch.zeros(3, dtype=torch.float64, requires_grad=True)
@@ -55,7 +70,7 @@ def test_without_a_head_rate_both_are_the_same():
 
 
 def test_all_rules_are_listed():
-    assert set(RULES) == {"sgd", "meta_sgd", "lslr", "curvature", "adam"}
+    assert set(RULES) == {"sgd", "meta_sgd", "lslr", "curvature", "adam", "adam_lslr"}
 
 
 @pytest.mark.parametrize(
