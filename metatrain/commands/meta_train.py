@@ -16,7 +16,7 @@ from metatrain.checkpoints.saving import save_model
 from metatrain.commands.job import Job
 from metatrain.commands.meta_test import MetaTest
 from metatrain.config.schema import TrainConfig
-from metatrain.evaluation.arms import Learners, make_arms
+from metatrain.evaluation.arms import Learners, is_diagnostic, make_arms
 from metatrain.evaluation.chosen_arms import check_learner, chosen_arms
 from metatrain.evaluation.protocol import Setup, check_evaluation, names_notes
 from metatrain.meta.algorithm import check_algorithm
@@ -190,7 +190,7 @@ def _meta_test(prepared: Prepared, recipe: Recipe, trainer: Trainer, context: Ru
     write_text(run.model / "README.md", _card(prepared, results, updates, context))
     _report(config, run, wandb, {f"meta_test/{name}": arm["mean"] for name, arm in results["arms"].items()})
     display.say(f"peak memory: {hardware.peak_memory(prepared.device) / 1e9:.2f} GB")
-    if gained := gain_line(results):
+    if gained := gain_line(results, is_diagnostic):
         display.say(gained)
     display.say(f"model: {shown(run.model)}")
     display.say(f"results: {shown(run.results)}")

@@ -1,4 +1,4 @@
-"""`metatrain report [RUN]`: a run as one page, and its charts as pictures."""
+"""`metatrain report [RUN]`: write the report of a run as one page, and its charts as images."""
 
 from __future__ import annotations
 
@@ -8,24 +8,28 @@ from metatrain.errors import UserError
 from metatrain.run.latest import pinned
 
 USAGE = """\
-usage: metatrain report [RUN] [out=FILE.html] [pictures=DIR]
+usage: metatrain report [RUN] [out=FILE.html] [images=DIR]
 
 Write report.html for a run of train, evaluate, finetune or score, finished or not (default: outputs/latest): learning curves, arms and tasks with
-intervals, errors and settings, in one file that opens offline. These commands write it themselves when they finish. With pictures=DIR, also
+intervals, errors and settings, in one file that opens offline. These commands write it themselves when they finish. With images=DIR, also
 export every chart as PNG.
 
 examples:
   metatrain report
-  metatrain report outputs/latest pictures=figures
+  metatrain report outputs/latest images=figures
 """
 
-_OPTIONS = ("out", "pictures")
+_OPTIONS = ("out", "images")
+_FORMER = {"pictures": "images"}  # former name of an option -> its name
 
 
 def main(arguments: list[str]) -> None:
     """Entry point."""
     named = [argument for argument in arguments if "=" not in argument or Path(argument).is_dir()]
-    options = dict(argument.split("=", 1) for argument in arguments if argument not in named)
+    given = dict(argument.split("=", 1) for argument in arguments if argument not in named)
+    for former in _FORMER.keys() & given.keys():
+        print(f"{former}= is now {_FORMER[former]}=; the former name still works")
+    options = {_FORMER.get(key, key): value for key, value in given.items()}
     for key in options:
         if key not in _OPTIONS:
             raise UserError(f"metatrain report has no option {key}=; it has {' and '.join(f'{each}=' for each in _OPTIONS)}")
@@ -36,14 +40,14 @@ def main(arguments: list[str]) -> None:
     run = Path(pinned(named[0] if named else "outputs/latest"))
 
     from metatrain.report.charts import charts
-    from metatrain.report.page import pictures, write_report
+    from metatrain.report.page import images, write_report
     from metatrain.report.record import read
     from metatrain.run.atomic import folder_for, place_for
 
     page = place_for("out", options["out"], (".html", ".htm")) if options.get("out") else run / "report.html"
-    figures = folder_for("pictures", options["pictures"]) if options.get("pictures") else None
+    figures = folder_for("images", options["images"]) if options.get("images") else None
     write_report(run, page)
     print(f"report: {page}")
     if figures is not None:
-        for picture in pictures(charts(read(run)), figures):
-            print(f"image: {picture}")
+        for image in images(charts(read(run)), figures):
+            print(f"image: {image}")

@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs no network, and its charts as pictures."""
+"""A report as one HTML file that needs no network, and its charts as images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from omegaconf import OmegaConf
 
-from metatrain.evaluation.text_scores import SCORES
 from metatrain.report.charts import Chart, charts
 from metatrain.report.record import Record, read
 from metatrain.run.atomic import write_text
@@ -56,7 +55,7 @@ def write_comparison(context: dict[str, Any], found: Sequence[Chart], path: Path
     write_text(path, _page("compare.html.jinja", {**context, "charts": found}))
 
 
-def pictures(found: Sequence[Chart], folder: Path) -> list[Path]:
+def images(found: Sequence[Chart], folder: Path) -> list[Path]:
     """Write each chart as KEY.png and return the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     made = []
@@ -79,7 +78,7 @@ def attached(run: Path, page: Path | None, model: Path | None) -> Attached:
     for shots in record.results.get("by_shots", {}):
         _, columns, rows = result_rows(record.results, shots)
         tables[f"{shots}-shot"] = {"columns": columns, "rows": rows}
-    made = {path.stem: str(path) for path in pictures(charts(record), record.path / "charts")}
+    made = {path.stem: str(path) for path in images(charts(record), record.path / "charts")}
     return Attached(str(page), made, tables, model_sent, facts)
 
 
@@ -122,7 +121,7 @@ def _headline(record: Record) -> list[tuple[str, str, str]]:
         others = {other: each["mean"] for other, each in part["arms"].items() if other != name}
         more = f"best other arm: {max(others, key=lambda other: others[other])} {100 * max(others.values()):.1f}" if others else ""
         found.append((f"{100 * arm['mean']:.1f} ± {100 * arm['ci95']:.1f}", f"{name}, {shots}-shot", more))
-    found += _of_finetuning(results)
+    found += _of_finetuning(record)
     validated = record.of_split("meta_validation")
     if validated:
         found.append((f"{100 * max(validation_scores(validated)):.1f}", "best validation score", f"at meta-update {validated[-1]['best_step']}"))
@@ -133,15 +132,17 @@ def _headline(record: Record) -> list[tuple[str, str, str]]:
     return found
 
 
-def _of_finetuning(results: dict[str, Any]) -> list[tuple[str, str, str]]:
+def _of_finetuning(record: Record) -> list[tuple[str, str, str]]:
     """Return the key numbers of a run of `finetune` or `score`, as `_headline`."""
-    found, beside = [], results.get("logistic_regression", {}).get("cross_validation")
+    results, found = record.results, []
+    beside = results.get("logistic_regression", {}).get("cross_validation")
     if folds := results.get("cross_validation"):
         more = f"; logistic regression {100 * beside:.1f}" if beside is not None else ""
         found.append((f"{100 * folds['accuracy']:.1f}", "cross-validated accuracy", f"{folds['examples']} examples{_interval(folds)}{more}"))
     test: dict[str, Any] = results.get("test", {})
-    score = next((key for key in test if key in ("accuracy", *SCORES)), None)
-    if score is not None:
+    data = record.settings.get("data")
+    score = data["score"] if isinstance(data, dict) and data.get("target") else "accuracy"
+    if score in test:
         more = f"; logistic regression {100 * test['logistic_regression']:.1f}" if "logistic_regression" in test else ""
         source = f"from {results['examples']} examples" if "examples" in results else f"of {results['data']}"
         before = ", before none_of_these" if "accuracy_with_rejection" in test else ""

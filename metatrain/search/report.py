@@ -40,15 +40,15 @@ def draw(folder: Path, study: optuna.Study, several: bool) -> list[Path]:
     import matplotlib
 
     matplotlib.use("agg")
-    from optuna.visualization import matplotlib as pictures
+    from optuna.visualization import matplotlib as plots
 
     drawn: dict[str, Any] = {
-        "parallel_coordinates": pictures.plot_parallel_coordinate,
-        "slices": pictures.plot_slice,
-        "history": pictures.plot_optimization_history,
+        "parallel_coordinates": plots.plot_parallel_coordinate,
+        "slices": plots.plot_slice,
+        "history": plots.plot_optimization_history,
     }
     if several:
-        drawn["importance"] = pictures.plot_param_importances
+        drawn["importance"] = plots.plot_param_importances
     paths = []
     for name, plot in drawn.items():
         with warnings.catch_warnings():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -264,10 +264,11 @@ def way_name(protocol: Mapping[str, Any]) -> str:
     return f"{way}-way" if most <= way else f"{way}-way (of up to {most} classes)"
 
 
-def gain_line(results: Mapping[str, Any]) -> str | None:
-    """Return the gain from meta-training over `no_meta_training`, or else over the best other arm, at the first number of shots."""
-    from metatrain.evaluation.arms import is_diagnostic
+def gain_line(results: Mapping[str, Any], is_diagnostic: Callable[[str], bool]) -> str | None:
+    """Return the gain from meta-training over `no_meta_training`, or else over the best other arm, at the first number of shots.
 
+    is_diagnostic: whether the arm with this name is a diagnostic rather than a method to compare with.
+    """
     found = {item["against"]: item for item in results["comparisons"] if not is_diagnostic(item["against"])}
     if not found:
         return None

@@ -34,9 +34,9 @@ def main() -> None:
     run.finish(exit_code=1)
 
 
-def _attach(run: Any, page: str | None, pictures: Mapping[str, str], tables: Mapping[str, Any], model: str | None, model_facts: Mapping[str, Any]) -> None:
+def _attach(run: Any, page: str | None, images: Mapping[str, str], tables: Mapping[str, Any], model: str | None, model_facts: Mapping[str, Any]) -> None:
     """Log the fields of `Attached`: report, charts and tables, and the model as an artifact."""
-    found: dict[str, Any] = {f"charts/{name}": wandb.Image(path) for name, path in pictures.items()}
+    found: dict[str, Any] = {f"charts/{name}": wandb.Image(path) for name, path in images.items()}
     found.update({f"tables/{name}": wandb.Table(columns=table["columns"], data=table["rows"]) for name, table in tables.items()})
     if page is not None:
         found["report"] = wandb.Html(page)

@@ -37,7 +37,7 @@ class Attached:
     """Files and tables that W&B gets at the end of a run; files are paths."""
 
     page: str | None = None  # the report
-    pictures: dict[str, str] = field(default_factory=dict)  # charts, by name
+    images: dict[str, str] = field(default_factory=dict)  # charts, by name
     tables: dict[str, dict[str, list[Any]]] = field(default_factory=dict)  # by name: `columns` and `rows`
     model: str | None = None  # model directory, uploaded as an artifact
     model_facts: dict[str, Any] = field(default_factory=dict)  # metadata of the artifact

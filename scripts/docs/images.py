@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from metatrain.evaluation.arms import is_diagnostic
 from metatrain.report.record import Record, read
 from metatrain.tracking.console import Display, gain_line, results_table, verdict_lines
 from metatrain.tracking.metrics import validation_scores
@@ -47,7 +48,7 @@ def console(record: Record) -> None:
     screen.print()
     shots = str(record.results["protocol"]["shots"][0])
     screen.print(results_table(record.results, shots))
-    for line in [*verdict_lines(record.results, shots), gain_line(record.results) or ""]:
+    for line in [*verdict_lines(record.results, shots), gain_line(record.results, is_diagnostic) or ""]:
         screen.print(line, highlight=False, soft_wrap=True)
     svg = re.sub(r"@font-face \{.*?\}", "", screen.export_svg(title="metatrain"), flags=re.DOTALL)  # which would be fetched
     (FOLDER / "console.svg").write_text(svg, encoding="utf-8")

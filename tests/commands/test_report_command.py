@@ -9,15 +9,18 @@ from metatrain.errors import UserError
 from metatrain.run.atomic import place_for
 
 
-def test_a_run_gets_its_page_and_pictures(cli, tiny_run, tmp_path):
+def test_a_run_gets_its_page_and_images(cli, tiny_run, tmp_path):
     run = shutil.copytree(tiny_run, tmp_path / "run")
-    found = cli("report", "run", "pictures=figures")
+    found = cli("report", "run", "images=figures")
     assert found.code == 0, found.err
     assert found.out.splitlines()[0] == "report: run/report.html"
     html = (run / "report.html").read_text()
     mean = json.loads((run / "results.json").read_text())["arms"]["meta_trained"]["mean"]
     assert f"{100 * mean:.1f} ±" in html
     assert {"arms.png", "loss.png", "validation.png"} <= {path.name for path in (tmp_path / "figures").iterdir()}
+    found = cli("report", "run", "pictures=former")
+    assert found.code == 0 and found.out.splitlines()[0] == "pictures= is now images=; the former name still works"
+    assert (tmp_path / "former" / "arms.png").is_file()
 
 
 def test_runs_make_their_own(cli, tiny_run, examples):
@@ -46,12 +49,12 @@ def test_what_it_does_not_understand(cli, tiny_run, tmp_path):
     cases = {
         ("report",): "no run below outputs/ yet",
         ("report", "nowhere"): "nowhere is not a run directory",
-        ("report", str(tiny_run), "format=pdf"): "metatrain report has no option format=; it has out= and pictures=",
+        ("report", str(tiny_run), "format=pdf"): "metatrain report has no option format=; it has out= and images=",
         ("report", str(tiny_run), str(tiny_run)): "metatrain compare A B html=FILE",
     }
     (tmp_path / "taken").write_text("")
     for name in ("taken", "taken/figures"):
-        cases["report", str(tiny_run), f"pictures={name}"] = f"pictures={name}: taken"
+        cases["report", str(tiny_run), f"images={name}"] = f"images={name}: taken"
     for arguments, words in cases.items():
         found = cli(*arguments)
         assert found.code == 2 and words in found.err and len(found.err.splitlines()) == 1

@@ -7,7 +7,7 @@ import pytest
 import vl_convert
 
 from metatrain.report.charts import charts, compared_tasks, curves
-from metatrain.report.page import pictures
+from metatrain.report.page import images
 from metatrain.report.record import read
 
 
@@ -23,7 +23,7 @@ def test_a_complete_run_has_every_chart_and_each_is_drawn(record, tmp_path):
         assert chart.rows and all(len(row) == len(chart.columns) for row in chart.rows)
         svg = vl_convert.vegalite_to_svg(chart.spec)
         assert svg.count("<path") > 1, chart.key
-    made = pictures(found, tmp_path / "figures")
+    made = images(found, tmp_path / "figures")
     assert [path.name for path in made] == [f"{chart.key}.png" for chart in found]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in made)
 

@@ -3,6 +3,7 @@ import json
 import pytest
 from rich.console import Console
 
+from metatrain.evaluation.arms import is_diagnostic
 from metatrain.tracking import console
 from metatrain.tracking.console import Display, gain_line, mean_of, results_table, verdict_lines
 
@@ -91,13 +92,13 @@ def test_the_live_screen_has_the_curve_and_the_tasks_with_the_lowest_scores():
 
 def test_the_gain_from_meta_training_is_one_line():
     found = {**results()["by_shots"]["5"], "protocol": {"tasks": ["x"], "shots": [5]}}
-    assert gain_line(found) == "significant gain from meta-training: +40.0 points of accuracy [+30.0, +50.0] over prototypes, 5-shot"
+    assert gain_line(found, is_diagnostic) == "significant gain from meta-training: +40.0 points of accuracy [+30.0, +50.0] over prototypes, 5-shot"
     other = {**found["comparisons"][0], "against": "no_meta_training", "difference": 0.1, "ci95": [-0.1, 0.3]}
     for verdict, difference, word in (("not distinguishable", 0.1, "no significant gain"), ("worse", -0.1, "significant drop")):
         comparisons = [*found["comparisons"], {**other, "verdict": verdict, "difference": difference}]
         said = f"{word} from meta-training: {100 * difference:+.1f} points of accuracy [-10.0, +30.0] over no_meta_training, 5-shot"
-        assert gain_line({**found, "comparisons": comparisons}) == said
-    assert gain_line({**found, "comparisons": []}) is None
+        assert gain_line({**found, "comparisons": comparisons}, is_diagnostic) == said
+    assert gain_line({**found, "comparisons": []}, is_diagnostic) is None
 
 
 def test_a_table_says_how_many_classes_episodes_have():

@@ -1,12 +1,14 @@
 """W&B is beside the record: whatever it does, the run goes on."""
 
 import json
+import os
 import signal
 import socket
 import sys
 from dataclasses import dataclass
 
 import pytest
+from conftest import ROOT
 
 from metatrain.errors import UserError
 from metatrain.tracking.config import TrackingConfig
@@ -84,7 +86,7 @@ def stub(tmp_path, monkeypatch):
     """Puts a module in the place of wandb that behaves as it is told; returns what it was asked for, in order."""
     (tmp_path / "stub").mkdir()
     (tmp_path / "stub" / "wandb.py").write_text(STUB)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "stub"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "stub"), str(ROOT)]))
     monkeypatch.setenv("STUB_RECORD", str(tmp_path / "record"))
 
     def behave(how: str):
