@@ -48,6 +48,31 @@ class Halves:
         means = (one_hot / one_hot.sum(0)).T @ features
         return {"weight": self.scale * means, "bias": -self.scale / 2 * means.square().sum(1)}
 
+class Together:
+    "Transductive prototypes: the support set, and the texts that are predicted together by their similarity to its means."
+    needs_support, reads_names, learns, is_linear, reads_queries, constants = True, False, False, False, True, ("counts",)
+    def __init__(self, scale, labels):
+        pass
+    def learned(self, hidden, way):
+        return {}
+    def start(self, learned, empty, features, labels, names):
+        one_hot = F.one_hot(labels, len(names)).to(features.dtype)
+        return {"sums": one_hot.T @ features, "counts": one_hot.sum(0)[:, None]}
+    def logits(self, head, features):
+        shares = (features @ (head["sums"] / head["counts"]).T).softmax(1)
+        means = (head["sums"] + shares.T @ features) / (head["counts"] + shares.sum(0)[:, None])
+        return 2 * features @ means.T - means.square().sum(1)
+
+class Described:
+    "Zero-shot: the encodings of the label names are the rows of the head, whatever the support set is."
+    reads_label_encodings, learns = True, False
+    def __init__(self, scale, labels):
+        self.scale = scale
+    def learned(self, hidden, way):
+        return {}
+    def start(self, learned, empty, features, labels, names, label_encodings):
+        return {"weight": self.scale * label_encodings, "bias": empty["bias"]}
+
 class Nearest:
     def predict(self, episode):
         labels = np.array([episode.support_labels[int(np.argmin([abs(len(text) - len(one)) for one in episode.support]))] for text in episode.query])
@@ -88,7 +113,7 @@ def installed(tmp_path, monkeypatch):
     (site / "my_head.py").write_text(HEAD)
     announced = re.search(r'entry-points\."([\w.]+)"\]\n(\w+) = "(.*)"', blocks["toml"])
     points = f"[{announced[1]}]\n{announced[2]} = {announced[3]}\n[metatrain.heads]\ndoubled = my_head:doubled\n"
-    points += "halves = my_head:Halves\nbroken = my_head:nothing\n"
+    points += "halves = my_head:Halves\nbroken = my_head:nothing\ntogether = my_head:Together\ndescribed = my_head:Described\n"
     for group, name in (("arms", "nearest_length"), ("adapted", "biases"), ("meta_gradients", "no_curvature"), ("self_supervised", "lengths")):
         points += f"[metatrain.{group}]\n{name} = my_head:{name}\n"
     (site / "my_rules-1.0.dist-info" / "entry_points.txt").write_text(f"{points}[metatrain.sources]\ncounted = my_head:Counted\n")
@@ -163,18 +188,58 @@ def test_messages_name_what_packages_register(installed, cli):
         assert found.code == 2 and name in found.err, found.err
 
 
-def test_a_head_of_a_package_is_vectorised_with_the_gradients_of_sequential_episodes(installed):
-    config = ModelConfig(name="tiny")
+def learner_and_episodes(head: str) -> tuple[EncoderLearner, list[EncodedEpisode]]:
     torch.manual_seed(0)
-    encoder, _ = load_encoder(config, second_order=True, dtype=torch.float64)
-    learner = EncoderLearner(encoder, AlgorithmConfig(head="halves"), InnerConfig(steps=2, lr=0.1), way=None)
+    encoder, _ = load_encoder(ModelConfig(name="tiny"), second_order=True, dtype=torch.float64)
     rng = np.random.default_rng(0)
 
     def texts(number: int) -> list[np.ndarray]:
         return [rng.integers(5, 50, size=6) for _ in range(number)]
 
     labels = np.array([0, 1, 0, 1])
-    episodes = [EncodedEpisode(texts(4), labels, texts(4), labels, ["yes", "no"], seed) for seed in range(2)]
+    episodes = [EncodedEpisode(texts(4), labels, texts(4), labels, ["yes", "no"], seed, name_tokens=texts(2)) for seed in range(2)]
+    return EncoderLearner(encoder, AlgorithmConfig(head=head), InnerConfig(steps=2, lr=0.1), way=None), episodes
+
+
+@pytest.mark.parametrize(("head", "is_vectorised"), [("together", True), ("described", False)])
+def test_heads_of_a_package_that_read_queries_or_label_encodings(installed, head, is_vectorised):
+    learner, episodes = learner_and_episodes(head)
+    found = learner.mean_gradient(episodes)
+    planned = learner.with_plan(ExecutionPlan(vectorised=2, part_tokens=64))
+    assert (len(planned.groups(episodes)) == 1) == is_vectorised
+    for name, value in planned.mean_gradient(episodes).items():
+        torch.testing.assert_close(value, found[name], rtol=1e-9, atol=1e-12)
+    # The slope of the loss after adaptation, by differences.
+    torch.manual_seed(1)
+    direction = {name: torch.randn_like(value) / value.numel() ** 0.5 for name, value in learner.parameters.items()}
+
+    def at(size: float) -> float:
+        moved = learner.with_parameters({name: value + size * direction[name] for name, value in learner.parameters.items()})
+        return float(np.mean([float(moved.outer_gradient(episode).loss_after) for episode in episodes]))
+
+    slope = sum(float((value * direction[name]).sum()) for name, value in found.items())
+    assert slope == pytest.approx((at(1e-5) - at(-1e-5)) / 2e-5, rel=1e-5)
+
+
+def test_a_transductive_head_is_not_finetuned(installed, cli, examples):
+    found = cli("finetune", "checkpoint=tiny", "algorithm.head=together", f"data.train={examples}", "hydra.run.dir=tuned")
+    assert found.code == 2 and len(found.err.strip().splitlines()) == 1
+    assert "algorithm.head=together predicts the queries of an episode together" in found.err and "algorithm.head=prototype" in found.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["together", "described"])
+def test_such_a_head_trains_and_is_evaluated(installed, cli, head):
+    settings = ["debug=fast", f"algorithm.head={head}", "hardware.threads=1", "hydra.run.dir=run", "evaluation.episodes=1"]
+    found = cli("train", *settings)
+    assert found.code == 0, found.err
+    again = cli("evaluate", "checkpoint=run/model", "evaluation.shots=[2]", "evaluation.episodes=1", "evaluation.queries=4", "hydra.run.dir=again")
+    assert again.code == 0, again.err
+    assert (json.loads(Path("run/results.json").read_text())["arms"].keys() >= {"logistic_regression_with_names"}) == (head == "described")
+
+
+def test_a_head_of_a_package_is_vectorised_with_the_gradients_of_sequential_episodes(installed):
+    learner, episodes = learner_and_episodes("halves")
     sequential = learner.mean_gradient(episodes)
     together = learner.with_plan(ExecutionPlan(vectorised=2))
     assert [len(group) for group in together.groups(episodes)] == [2]

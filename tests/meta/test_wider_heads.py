@@ -314,6 +314,38 @@ def test_only_a_transductive_head_sees_the_other_queries(encoder, episode):
         assert np.allclose(alone, subject.probabilities(parameters, episode), rtol=1e-9) == (head != "soft_k_means")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("head", HEADS)
+def test_it_learns_which_words_matter(head):
+    """Each text has one of two words of its class, among noise; in half of the tasks the other two words are those of the classes."""
+    torch.manual_seed(0)
+    encoder = load_encoder(ModelConfig(name="tiny", normalize=True, max_length=16), second_order=False)[0]
+    subject = EncoderLearner(encoder, AlgorithmConfig(head=head, head_scale=5.0, adapt="head"), InnerConfig(steps=0), way=None)
+    rng = np.random.default_rng(0)
+
+    def drawn() -> EncodedEpisode:
+        words = rng.permutation(np.arange(20, 24).reshape(2, 2))
+        labels = np.array([0, 1, 0, 1, 0, 1])
+        texts = [np.concatenate([[2], rng.permutation([words[label][rng.integers(2)], *rng.integers(100, 400, 3)]), [3]]) for label in [*labels, *labels]]
+        return EncodedEpisode(texts[:6], labels, texts[6:], labels, ["first kind", "second kind"], name_tokens=[np.array([2, 30, 3]), np.array([2, 31, 3])])
+
+    held_out = [drawn() for _ in range(20)]
+
+    def accuracy() -> float:
+        return float(np.mean([(subject.predictions(subject.adapt(each)[0], each) == each.query_labels).mean() for each in held_out]))
+
+    before = accuracy()
+    for value in subject.parameters.values():
+        value.requires_grad_()
+    optimizer = torch.optim.Adam(subject.parameters.values(), lr=2e-3)
+    for _ in range(60):
+        gradients = subject.mean_gradient([drawn() for _ in range(4)])
+        for name, value in subject.parameters.items():
+            value.grad = gradients[name].detach()
+        optimizer.step()
+    assert before < 0.8 and accuracy() > 0.95
+
+
 def test_label_encodings_with_a_label_name_without_meaning(encoder, episode):
     subject = learner(encoder, "feat_names", "head", steps=0)
     named, partly = (replace(episode, names=names) for names in (NAMES, ["B2", "very good"]))
