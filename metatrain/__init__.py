@@ -10,10 +10,18 @@ from metatrain.version import __version__
 if TYPE_CHECKING:
     from metatrain.api import load
     from metatrain.estimator import FewShotClassifier
+    from metatrain.runs import Run, evaluate, finetune, train
 
-__all__ = ["FewShotClassifier", "__version__", "load"]
+__all__ = ["FewShotClassifier", "Run", "__version__", "evaluate", "finetune", "load", "train"]
 
-_MODULES = {"FewShotClassifier": "metatrain.estimator", "load": "metatrain.api"}
+_MODULES = {
+    "FewShotClassifier": "metatrain.estimator",
+    "Run": "metatrain.runs",
+    "evaluate": "metatrain.runs",
+    "finetune": "metatrain.runs",
+    "load": "metatrain.api",
+    "train": "metatrain.runs",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -106,15 +106,15 @@ def _in_quotes(text: str) -> str:
 
 def override(key: str, value: str) -> str:
     """Return KEY=VALUE for a text."""
-    return f"{key}={_text(value)}"
+    return f"{key}={text_value(value)}"
 
 
 def override_of_list(key: str, values: Sequence[str]) -> str:
     """Return KEY=[VALUE,...] for texts."""
-    return f"{key}=[{','.join(map(_text, values))}]"
+    return f"{key}=[{','.join(map(text_value, values))}]"
 
 
-def _text(value: str) -> str:
+def text_value(value: str) -> str:
     """Return a text for Hydra, quoted only if it would otherwise be read as another value."""
     return value if _PLAIN.fullmatch(value) and value.lower() not in _VALUES else quoted(value)
 

@@ -66,9 +66,10 @@ class Display:
         """quiet: print nothing, for ranks other than 0; stderr: print to standard error, because standard output is for results."""
         self.mode = "quiet" if quiet else os.environ.get(MODE, "auto")
         quiet = self.mode == "quiet"
-        self.console = Console(highlight=False, quiet=quiet, stderr=stderr)
+        # In a notebook, plain lines of its standard output: rich's own form has a box of HTML for each, and a live display needs ipywidgets.
+        self.console = Console(highlight=False, quiet=quiet, stderr=stderr, force_jupyter=False)
         if not self.console.is_terminal or self.mode != "auto":
-            self.console = Console(highlight=False, quiet=quiet, stderr=stderr, width=_PLAIN_WIDTH, force_terminal=False)
+            self.console = Console(highlight=False, quiet=quiet, stderr=stderr, width=_PLAIN_WIDTH, force_terminal=False, force_jupyter=False)
         self._log: IO[str] | None = None
         self._before_log: list[str] = []
         self._live: Live | None = None
