@@ -58,15 +58,27 @@ def build_learner(
     learner = make_learner(model.to(device), recipe)
     for note in notes:
         say(note)
-    trained = sum(value.numel() for value in learner.parameters.values())
-    adapting = sum(value.numel() for name, value in learner.initial.items() if name in learner.functional.adapted)
-    parts = [*([_count(adapting)] if adapting else []), *(["head"] if learner.functional.head_adapts else [])]
-    adapted = " and the ".join(parts) if adapting else f"{parts[0]} only" if parts else "nothing"
-    say(f"parameters: {_count(trained)} trained by the outer loop; adapted per task: {adapted}")
+    say(parameters_line(learner))
     idle = learner.functional.unreached
     if idle:
         say(f"{len(idle)} parameters are unused by the model and stay fixed: {', '.join(idle[:3])}{' ...' if len(idle) > 3 else ''}")
     return learner
+
+
+def parameters_line(learner: Learner) -> str:
+    """Return how many parameters the outer loop trains, and how many an inner loop adapts to each task, if there is one."""
+    algorithm, head_adapts = learner.algorithm, learner.functional.head_adapts
+    trained = sum(value.numel() for value in learner.parameters.values())
+    adapting = sum(value.numel() for name, value in learner.initial.items() if name in learner.functional.adapted)
+    line, steps, evaluated = f"trainable: {_count(trained)} in the outer loop", learner.steps(evaluation=False), learner.steps(evaluation=True)
+    if not steps and not evaluated:
+        return f"{line}; per task, only the head is computed from the support set" if head_adapts else line
+    last = "last layer" if algorithm.last_layers == 1 else f"last {algorithm.last_layers} layers"
+    what = {"all": "whole model", "body": "whole model", "last_layers": last}
+    of_model = f"{_count(adapting)} ({what.get(algorithm.adapt, algorithm.adapt.replace('_', ' '))})"
+    adapted = " and the ".join([*([of_model] if adapting else []), *(["head"] if head_adapts else [])]) + ("" if adapting else " only")
+    in_evaluation = "" if steps == evaluated else f" ({evaluated} in evaluation)"
+    return f"{line}; adapted per task: {adapted}, {steps} inner step{'s' * (steps != 1)}{in_evaluation}"
 
 
 def _count(number: int) -> str:

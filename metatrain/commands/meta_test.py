@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from metatrain.evaluation.analysis import accuracy_by_steps, learned_rates, mapped_tasks, mistakes, step_counts, step_episodes, task_map
+from metatrain.evaluation.analysis import accuracy_by_steps, analysed_steps, learned_rates, mapped_tasks, mistakes, step_episodes, task_map
 from metatrain.evaluation.arms import Adapted
 from metatrain.evaluation.full_finetune import FullFinetuned
 from metatrain.evaluation.prediction import Arm
@@ -16,6 +16,7 @@ from metatrain.run.atomic import write_json
 from metatrain.run.directory import RunDirectory
 from metatrain.tasks.task import TaskDistribution
 from metatrain.tracking.console import Display, results_table, verdict_lines
+from metatrain.tracking.inner_steps import steps_table
 
 
 class MetaTest:
@@ -64,10 +65,12 @@ class MetaTest:
             return
         of_trained = {shots: by_arm[SUBJECT] for shots, by_arm in scores.items()}
         found: dict[str, Any] = {}
-        if counts := step_counts(trained.learner):
+        if counts := analysed_steps(trained.learner):
             self.display.start(f"after {', '.join(map(str, counts))} inner steps", self._episodes(step_episodes(self.setup.config)))
             found["by_steps"] = accuracy_by_steps(trained, of_trained, self.setup, self._on_progress, self._workers)
             self.display.stop()
+            for shots in found["by_steps"]["by_shots"]:
+                self.display.table(steps_table(found["by_steps"], shots))
         if not self._writes:
             return
         first = self.setup.config.shots[0]

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from metatrain.evaluation.arms import Adapted
+from metatrain.evaluation.by_step import QUERY_ACCURACY, QUERY_LOSS, SUPPORT_ACCURACY, SUPPORT_LOSS, scores_by_step, step_counts, takes_steps
 from metatrain.evaluation.config import EvaluationConfig
-from metatrain.evaluation.protocol import Scores, Setup, run_arms
+from metatrain.evaluation.protocol import Scores, Setup
 from metatrain.evaluation.sharing import Workers
 from metatrain.evaluation.statistics import mean_over_tasks
 from metatrain.evaluation.task_similarity import coordinates, similarity
@@ -31,12 +32,10 @@ _MAP_TEXTS = 20  # texts per task that the map is computed from
 _MAP_TASKS = 200  # maximum number of tasks on the map
 
 
-def step_counts(learner: Learner) -> list[int]:
-    """Return the numbers of inner steps to evaluate: 0, 1, half of those used, all of them, and twice as many."""
+def analysed_steps(learner: Learner) -> list[int]:
+    """Return the numbers of inner steps to evaluate: those from 0 to the number used, and twice as many."""
     steps = learner.steps(evaluation=True)
-    if steps == 0 or learner.functional.reads_support:
-        return []
-    return sorted({0, 1, steps // 2, steps, 2 * steps})
+    return [*step_counts(steps), 2 * steps] if takes_steps(learner) else []
 
 
 def step_episodes(config: EvaluationConfig) -> int:
@@ -49,17 +48,17 @@ def accuracy_by_steps(
 ) -> dict[str, Any]:
     """Return mean accuracy and log loss by number of shots and of inner steps, on the first episodes of each task.
 
-    `scores`: scores of the arm with all its evaluation settings, by number of shots; they are reported for the same episodes, because
-    `inner.fit_head` does more than take inner steps. `on_progress` and `workers` as in `run_arms`.
+    Those of the queries are `steps` and `losses`; those of the support set, except for text-to-text tasks, `support_steps` and
+    `support_losses`. `scores`: scores of the arm with all its evaluation settings, by number of shots; they are reported for the same
+    episodes, because `inner.fit_head` does more than take inner steps. `on_progress` and `workers` as in `run_arms`.
     """
-    episodes, found = step_episodes(setup.config), {}
+    episodes, counts, found = step_episodes(setup.config), analysed_steps(trained.learner), {}
+    names = {QUERY_ACCURACY: "steps", QUERY_LOSS: "losses", SUPPORT_ACCURACY: "support_steps", SUPPORT_LOSS: "support_losses"}
     for shots in setup.config.shots:
-        arms = {str(steps): trained.after(steps) for steps in step_counts(trained.learner)}
-        by_steps = run_arms(arms, setup.episodes(shots, episodes), on_progress, workers)
+        by_step = scores_by_step(trained, counts, setup.episodes(shots, episodes), on_progress, workers)
         used = [values[:episodes] for values in scores[str(shots)].accuracy.values()]
         found[str(shots)] = {
-            "steps": {steps: mean_over_tasks(each.accuracy.values()) for steps, each in by_steps.items()},
-            "losses": {steps: mean_over_tasks(each.loss.values()) for steps, each in by_steps.items()},
+            **{names[name]: dict(zip(map(str, counts), values)) for name, values in by_step.items()},
             "as_used": mean_over_tasks(used),
         }
     return {"episodes_per_task": episodes, "steps_used": trained.learner.steps(evaluation=True), "by_shots": found}

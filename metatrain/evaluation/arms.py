@@ -75,7 +75,10 @@ class Adapted:
     def predict(self, episode: EncodedEpisode) -> Prediction:
         begin = time.perf_counter()
         parameters, _ = self.learner.adapt(episode, self.steps)
-        seconds = time.perf_counter() - begin
+        return self.prediction(parameters, episode, time.perf_counter() - begin)
+
+    def prediction(self, parameters: Parameters, episode: EncodedEpisode, seconds: float = 0.0) -> Prediction:
+        """Return the prediction of adapted parameters for the queries of an episode; seconds: adaptation time."""
         if self._features is None or not self._features.learner.keeps_encoder(parameters):
             probabilities = self.learner.probabilities(parameters, episode)
         else:

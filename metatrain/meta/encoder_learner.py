@@ -107,12 +107,14 @@ class EncoderLearner(Learner):
         if self.inner.fit_head and steps is None:
             adapted, loss, _ = self.fit(episode)
             return adapted, loss
-        choice = self.choose_names(episode)
-        if not self._makes_steps(episode):
-            steps = 0
-        return super().adapt(episode if choice is None or choice.read else replace(episode, reads_names=False), steps)
+        return super().adapt(episode, steps)
 
-    def _makes_steps(self, episode: EncodedEpisode) -> bool:
+    def as_read(self, episode: EncodedEpisode) -> EncodedEpisode:
+        """Return an episode without label names as examples where its support set is better read without them."""
+        choice = self.choose_names(episode)
+        return episode if choice is None or choice.read else replace(episode, reads_names=False)
+
+    def makes_steps(self, episode: EncodedEpisode) -> bool:
         """Return whether the inner loop has steps to make: `leave_one_out` needs a class with two examples, label names not counted."""
         return not self.functional.head_after or bool((np.bincount(episode.support_labels) > 1).any())
 
@@ -136,7 +138,7 @@ class EncoderLearner(Learner):
                 support, features = episode.without_queries(), features[: len(episode.support)]
         named = [self.features(texts) for texts in self.functional.texts_of(support)[2:]]  # label encodings, if the head reads them
         adapts = self.functional.head_after and self.steps(evaluation=True) > 0
-        if adapts and not self._makes_steps(episode):
+        if adapts and not self.makes_steps(episode):
             progress.say("no class has two examples: no inner steps are made")
             adapts = False
         labels = torch.from_numpy(np.asarray(support.support_labels, dtype=np.int64))

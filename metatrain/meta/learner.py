@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -211,12 +211,36 @@ class Learner:
 
     def adapt(self, episode: EncodedEpisode, steps: int | None = None) -> tuple[Parameters, float]:
         """Return all parameters after adaptation to an episode's support set, and the support loss before the last inner step."""
-        losses = self.losses(episode.without_queries(), seed=None)
-        phi, loss = self.adapted_from(self.functional.view(self.parameters, losses.rows), losses, steps)
+        losses = self.losses(self.as_read(episode).without_queries(), seed=None)
+        phi, loss = self.adapted_from(self.functional.view(self.parameters, losses.rows), losses, steps if self.makes_steps(episode) else 0)
+        return self._all(phi, losses), loss
+
+    def trajectory(self, episode: EncodedEpisode, steps: int) -> Iterator[Parameters]:
+        """Yield all parameters after 0, 1, ..., `steps` inner steps on an episode's support set; each are those of `adapt` with that number of steps."""
+        losses = self.losses(self.as_read(episode).without_queries(), seed=None)
+        with torch.no_grad():
+            start, fixed = losses.start(self.functional.view(self.parameters, losses.rows))
+        yield self._all(_with_head(losses, start, fixed), losses)
+        if not self.makes_steps(episode):
+            yield from [self._all(_with_head(losses, start, fixed), losses)] * steps
+            return
+        for phi, _ in adapt(losses, start, fixed, self.rule, steps, self.algorithm.proximal):
+            yield self._all(_with_head(losses, phi, fixed), losses)
+
+    def makes_steps(self, episode: EncodedEpisode) -> bool:
+        """Return whether the inner loss of this episode can be computed; if not, adaptation makes no inner steps."""
+        return True
+
+    def as_read(self, episode: EncodedEpisode) -> EncodedEpisode:
+        """Return an episode with the choices that precede adaptation."""
+        return episode
+
+    def _all(self, phi: Parameters, losses: Losses) -> Parameters:
+        """Return all parameters, from those that differ in the episode of these losses."""
         adapted, words = {**self.parameters, **phi}, self.functional.embedding
         if losses.rows is not None and words is not None and words in phi:
             adapted[words] = self.parameters[words].index_copy(0, losses.rows, phi[words])
-        return adapted, loss
+        return adapted
 
     def adapted_from(self, theta: Parameters, losses: Losses, steps: int | None) -> tuple[Parameters, float]:
         """Return the adapted parameters and the head after adaptation from theta, and the support loss before the last inner step."""
@@ -225,9 +249,7 @@ class Learner:
         steps = self.steps(evaluation=True) if steps is None else steps
         trajectory = adapt(losses, start, fixed, self.rule, steps, self.algorithm.proximal)
         ((phi, loss),) = deque(trajectory, maxlen=1) or [(start, torch.tensor(float("nan")))]  # earlier steps are not stored
-        with torch.no_grad():
-            head = losses.head(phi, fixed)
-        return {**{name: value for name, value in fixed.items() if name.startswith(HEAD)}, **phi, **head}, float(loss)
+        return _with_head(losses, phi, fixed), float(loss)
 
     def load(self, values: Mapping[str, Tensor]) -> None:
         """Set meta-parameters, and model parameters that are not trained, by name."""
@@ -258,3 +280,10 @@ class Learner:
         """Add the meta-parameters of the inner rule, for the adapted parameters and the head of an episode."""
         moving = {**{name: self.initial[name] for name in self.functional.adapted}, **head}
         self.parameters.update({LEARNED + name: value for name, value in self.rule.learned(moving).items()})
+
+
+def _with_head(losses: Losses, phi: Parameters, fixed: Parameters) -> Parameters:
+    """Return adapted parameters with the head that they give, also where it is fixed, or made after the inner steps."""
+    with torch.no_grad():
+        head = losses.head(phi, fixed)
+    return {**{name: value for name, value in fixed.items() if name.startswith(HEAD)}, **phi, **head}

@@ -86,37 +86,39 @@ def by_shots(record: Record) -> Chart | None:
     return Chart("shots", "Score by shots", "Score of each arm by number of support examples per class.", spec, ("shots", "arm", score, "± 95%"), table)
 
 
+_STEP_SETS = {"query": ("steps", "losses"), "support": ("support_steps", "support_losses")}  # keys of analysis.json, by set
+
+
 def by_steps(record: Record) -> Chart | None:
-    """Return the chart of scores by number of inner steps."""
+    """Return the chart of scores and log losses of the query and the support set by number of inner steps."""
     found = record.analysis.get("by_steps")
     if not found:
         return None
     rows = [
-        (shots, int(steps), 100 * mean, part.get("losses", {}).get(steps))  # runs of an earlier version have no losses
+        (shots, examples, int(steps), 100 * mean, part.get(losses, {}).get(steps))  # runs of earlier versions have no losses, or no support set
         for shots, part in found["by_shots"].items()
-        for steps, mean in part["steps"].items()
+        for examples, (scores, losses) in _STEP_SETS.items()
+        for steps, mean in part.get(scores, {}).items()
     ]
     if not rows:
         return None
     score, used = _score(record), found["steps_used"]
-    values = [{"shots": f"{shots}-shot", "steps": steps, "score": mean, "loss": loss} for shots, steps, mean, loss in rows]
-    line = {
-        "mark": {"type": "line", "point": True},
-        "encoding": {
-            "x": _count("steps", "inner steps"),
-            "y": _number("score", score),
-            "color": _colour("shots"),
-            "tooltip": [_told("shots"), _told("steps", "inner steps"), _told("score"), _told("loss", "log loss")],
-        },
-    }
+    values = [{"shots": f"{shots}-shot", "set": examples, "steps": steps, "score": mean, "loss": loss} for shots, examples, steps, mean, loss in rows]
+    told = [_told("shots"), _told("set"), _told("steps", "inner steps"), _told("score"), _told("loss", "log loss")]
+    both = {"x": _count("steps", "inner steps"), "color": _colour("shots"), "strokeDash": _colour("set"), "tooltip": told}
+    parts = [
+        {"layer": [_dashed("steps", used), {"mark": {"type": "line", "point": True}, "encoding": {**both, "y": _number(field, title)}}]}
+        for field, title in (("score", score), *((("loss", "log loss"),) if any(loss is not None for *_, loss in rows) else ()))
+    ]
     as_used = ", ".join(f"{shots}-shot {100 * part['as_used']:.1f}" for shots, part in found["by_shots"].items())
     text = (
-        f"The meta-trained model after each number of inner steps, on {found['episodes_per_task']} episodes per task; the run uses {used} (dashed). "
-        f"With all evaluation settings of the run, on the same episodes: {as_used}."
+        f"The meta-trained model before adaptation (0) and after each number of inner steps, on {found['episodes_per_task']} episodes per task; the run "
+        f"uses {used} (dashed). With all evaluation settings of the run, the queries of the same episodes: {as_used}."
     )
-    table = [(shots, steps, _one(mean), "" if loss is None else round(loss, 3)) for shots, steps, mean, loss in rows]
-    columns = ("shots", "inner steps", score, "log loss")
-    return Chart("steps", "Score by inner steps", text, {"data": {"values": values}, "layer": [_dashed("steps", used), line]}, columns, table)
+    table = [(shots, examples, steps, _one(mean), "" if loss is None else round(loss, 3)) for shots, examples, steps, mean, loss in rows]
+    return Chart(
+        "steps", "Score by inner steps", text, {"data": {"values": values}, "vconcat": parts}, ("shots", "set", "inner steps", score, "log loss"), table
+    )
 
 
 def by_task(record: Record) -> Chart | None:
@@ -158,26 +160,30 @@ def of_accuracies(record: Record) -> Chart | None:
 
 
 def _before_and_after(record: Record, figure: str, title: str, axis: str, scale: float) -> Chart | None:
+    """Return the chart of a figure of the queries; a method without inner steps has the same before and after, and is drawn once."""
     updates = [each for each in record.of_split("meta_train") if each.get(f"{figure}_after") is not None and each.get(f"{figure}_before") is not None]
     if not updates:
         return None
+    adapts = any(each[f"{figure}_before"] != each[f"{figure}_after"] for each in updates)
+    moments = ("before", "after") if adapts else ("after",)
     rows = []
     for block in _blocks(updates):
-        before, after = (scale * sum(each[f"{figure}_{when}"] for each in block) / len(block) for when in ("before", "after"))
-        rows.append((block[-1]["step"], round(before, 4), round(after, 4)))
-    values = [{"step": step, "when": when, "value": value} for step, before, after in rows for when, value in (("before", before), ("after", after))]
+        means = (scale * sum(each[f"{figure}_{when}"] for each in block) / len(block) for when in moments)
+        rows.append((block[-1]["step"], *(round(mean, 4) for mean in means)))
+    values = [{"step": step, "when": when, "value": value} for step, *means in rows for when, value in zip(moments, means)]
     spec = {
         "data": {"values": values},
         "mark": {"type": "line", "strokeWidth": 1.5},
         "encoding": {
             "x": _count("step", "meta-update"),
             "y": _number("value", axis),
-            "color": _colour("when", "adaptation"),
-            "tooltip": [_told("step"), _told("when"), _told("value", axis)],
+            **({"color": _colour("when", "adaptation")} if adapts else {}),
+            "tooltip": [_told("step"), *([_told("when")] if adapts else []), _told("value", axis)],
         },
     }
-    text = f"Mean over the episodes of a meta-batch, before and after the inner loop{_of_means(updates)}."
-    return Chart(figure, title, text, spec, ("meta-update", "before adaptation", "after adaptation"), rows)
+    text = f"Mean over the episodes of a meta-batch{', before and after the inner loop' if adapts else ''}{_of_means(updates)}."
+    columns = ("before adaptation", "after adaptation") if adapts else (axis,)
+    return Chart(figure, title, text, spec, ("meta-update", *columns), rows)
 
 
 def of_validation(record: Record) -> Chart | None:

@@ -23,6 +23,7 @@ from metatrain.tasks.episodes import training_episode
 from metatrain.tasks.sampler import Sampler, SamplerState
 from metatrain.tasks.task import TaskDistribution
 from metatrain.tasks.tokens import Tokens
+from metatrain.tracking.inner_steps import query_figures
 from metatrain.tracking.metrics import MetricsLog, read_metrics
 from metatrain.tracking.weights_and_biases import WandbRun
 from metatrain.training.check import check_changes
@@ -53,6 +54,11 @@ class Trainer:
     def learner(self) -> Learner:
         """The learner with its current execution plan, which shrinks if memory runs out."""
         return self._gradient.learner
+
+    @property
+    def _adapts(self) -> bool:
+        """True if meta-training takes inner steps."""
+        return self.learner.steps(evaluation=False) > 0
 
     def restore(self, changed: Sequence[str] = ()) -> None:
         """Restore the newest checkpoint that verifies, if there is one. changed: keys of settings that change from here on.
@@ -114,7 +120,7 @@ class Trainer:
         self._timings = MetricsLog(self.run.path / "timings.jsonl" if writes else None)
         self.validation.read_curve()
         self._ranks.check_same(self.learner.parameters, "at the start")
-        self.display.say("meta-training: progress shows query loss and accuracy before → after adaptation")
+        self.display.say(f"meta-training: progress shows query loss and accuracy{' before → after adaptation' if self._adapts else ''}")
         self.display.start("meta-training", self.config.outer.steps, self.state.step)
         try:
             if self.state.step and self._saved_step is None:
@@ -188,8 +194,7 @@ class Trainer:
         wandb.log(self.state.step, {f"train/{key}": value for key, value in record.items()} | {"time/seconds_per_step": seconds})
         self.display.advance(
             {
-                "loss": f"{record['loss_before']:.3f} → {record['loss_after']:.3f}",
-                "accuracy": f"{record['accuracy_before']:.2f} → {record['accuracy_after']:.2f}",
+                **query_figures(record, self._adapts),
                 "episodes/s": f"{self.config.outer.meta_batch / seconds:.2f}",
                 "memory": f"{memory / 1e9:.1f} GB",
             }

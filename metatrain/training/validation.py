@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from metatrain.config.schema import TrainConfig
 from metatrain.evaluation.arms import Adapted, ShuffledLabels
+from metatrain.evaluation.by_step import scores_by_step, step_counts, takes_steps
 from metatrain.evaluation.prediction import Arm
 from metatrain.evaluation.protocol import EpisodeSet, run_arms
 from metatrain.evaluation.statistics import mean_over_tasks
@@ -12,6 +15,7 @@ from metatrain.meta.learner import Learner
 from metatrain.run import checkpoint
 from metatrain.tasks.task import TaskDistribution
 from metatrain.tasks.tokens import Tokens
+from metatrain.tracking.inner_steps import adaptation_line
 from metatrain.tracking.metrics import MetricsLog, read_metrics, validation_scores
 from metatrain.tracking.weights_and_biases import WandbRun
 from metatrain.training.check import validation_settings
@@ -63,15 +67,18 @@ class Validation:
             state.best_step, state.best_score, state.without_new_best = state.step, score, 0
         else:
             state.without_new_best += 1
+        by_step = self._by_step(arm)
         found = {name: score, f"{name}_with_shuffled_labels": shuffled}
         per_task = {task: sum(episodes) / len(episodes) for task, episodes in values.items()}
-        metrics.write(step=state.step, split="meta_validation", **found, best_step=state.best_step, per_task=per_task)
+        metrics.write(step=state.step, split="meta_validation", **found, best_step=state.best_step, per_task=per_task, **by_step)
         wandb.log(state.step, {f"validation/{key}": value for key, value in found.items()})
         self._curve.append(score)
         display.validated(self._curve, per_task)
         display.show({"validation": f"{score:.3f} (best {state.best_score:.3f} at {state.best_step})"})
         best = "best so far" if state.best_step == state.step else f"best {state.best_score:.3f} at {state.best_step}"
         display.say(f"step {state.step}: validation {name.replace('_', ' ')} {score:.3f} ({best}), {shuffled:.3f} with shuffled support labels")
+        if by_step:
+            display.say(adaptation_line(by_step["by_step"], by_step["inner_steps"]))
 
     def score_best_again(self, learner: Learner, state: TrainState, newest: checkpoint.Checkpoint) -> None:
         """Score the best checkpoint with the changed validation settings, so that later scores can be compared with it.
@@ -97,9 +104,19 @@ class Validation:
         """Return the learner with the parameters that the run would save now: interpolated with the initial ones if outer.weight_interpolation is below 1."""
         return learner.with_parameters(interpolated(self._initial, learner.parameters, self._config.outer.weight_interpolation))
 
+    def _by_step(self, arm: Adapted) -> dict[str, Any]:
+        """Return loss and accuracy by inner step on the first episode of each task, for the record; empty for a method without inner steps."""
+        if not takes_steps(arm.learner):
+            return {}
+        counts = step_counts(arm.learner.steps(evaluation=True))
+        found = scores_by_step(arm, counts, self._episodes(1), lambda done: self._context.give_way(), self._context.ranks)
+        return {"inner_steps": counts, "by_step": found}
+
+    def _episodes(self, per_task: int) -> EpisodeSet:
+        settings, seed = validation_settings(self._config), self._config.seed
+        return EpisodeSet(self._tasks.meta_validation, self._tokens, settings, per_task, seed, "meta_validation")
+
     def _scores(self, arm: Arm, per_task: int) -> dict[str, list[float]]:
         """Return the scores that select the checkpoint, by meta-validation task and episode."""
-        settings, seed = validation_settings(self._config), self._config.seed
-        episodes = EpisodeSet(self._tasks.meta_validation, self._tokens, settings, per_task, seed, "meta_validation")
-        scores = run_arms({"arm": arm}, episodes, self._context.give_way, self._context.ranks)["arm"]
+        scores = run_arms({"arm": arm}, self._episodes(per_task), self._context.give_way, self._context.ranks)["arm"]
         return {"accuracy": scores.accuracy, "balanced_accuracy": scores.balanced}[self._config.validation.score]

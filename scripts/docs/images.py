@@ -17,6 +17,7 @@ from rich.console import Console
 from metatrain.evaluation.arms import is_diagnostic
 from metatrain.report.record import Record, read
 from metatrain.tracking.console import Display, gain_line, results_table, verdict_lines
+from metatrain.tracking.inner_steps import query_figures
 from metatrain.tracking.metrics import validation_scores
 
 FOLDER = Path(__file__).parents[2] / "docs" / "images"
@@ -37,8 +38,7 @@ def console(record: Record) -> None:
         display.validated(validation_scores(validated), before["per_task"])
     display.show(
         {
-            "loss": f"{now['loss_before']:.3f} → {now['loss_after']:.3f}",
-            "accuracy": f"{now['accuracy_before']:.2f} → {now['accuracy_after']:.2f}",
+            **query_figures(now, adapts=record.settings["inner"]["steps"] > 0),
             "episodes/s": f"{len(now['tasks']) / timing['seconds']:.2f}",
             "memory": f"{timing['peak_memory_mb'] / 1000:.1f} GB",
         }

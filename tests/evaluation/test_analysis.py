@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from metatrain.evaluation.analysis import accuracy_by_steps, learned_rates, mistakes, mistakes_in, step_counts, task_map
+from metatrain.evaluation.analysis import accuracy_by_steps, analysed_steps, learned_rates, mistakes, mistakes_in, task_map
 from metatrain.evaluation.arms import Adapted
 from metatrain.evaluation.config import EvaluationConfig
 from metatrain.evaluation.protocol import EpisodeSet, Setup, evaluate, run_arms
@@ -38,7 +38,7 @@ def learner(rule: str = "sgd", **inner) -> EncoderLearner:
 def test_after_as_many_steps_as_are_taken_the_accuracy_is_that_of_the_arm(tasks):
     trained = Adapted(learner(steps=4))
     episode, config = EpisodeConfig(), EvaluationConfig(episodes=7, shots=[2, 1], queries=5)
-    assert step_counts(trained.learner) == [0, 1, 2, 4, 8]
+    assert analysed_steps(trained.learner) == [0, 1, 2, 3, 4, 8]
     setup = Setup(tasks, trained.learner.model.tokens(), episode, config, seed=0)
     _, scores = evaluate({"meta_trained": trained}, setup)
     of_trained = {shots: by_arm["meta_trained"] for shots, by_arm in scores.items()}
@@ -46,15 +46,15 @@ def test_after_as_many_steps_as_are_taken_the_accuracy_is_that_of_the_arm(tasks)
     found = accuracy_by_steps(trained, of_trained, setup, done.append)
     assert found["episodes_per_task"] == 5 and found["steps_used"] == 4 and sum(done) == 5 * len(tasks) * 2
     for shots, part in found["by_shots"].items():
-        assert list(part["steps"]) == ["0", "1", "2", "4", "8"]
+        assert list(part["steps"]) == ["0", "1", "2", "3", "4", "8"]
         expected = np.mean([np.mean(values[:5]) for values in of_trained[shots].accuracy.values()])
         assert part["steps"]["4"] == part["as_used"] == pytest.approx(expected)
-        assert list(part["losses"]) == list(part["steps"])
+        assert list(part["losses"]) == list(part["steps"]) == list(part["support_steps"]) == list(part["support_losses"])
         assert part["losses"]["4"] == pytest.approx(np.mean([np.mean(values[:5]) for values in of_trained[shots].loss.values()]))
 
 
 def test_a_method_without_inner_steps_has_no_such_curve():
-    assert step_counts(learner(steps=0)) == []
+    assert analysed_steps(learner(steps=0)) == []
 
 
 def test_mistakes_are_counted_by_label_and_answer_and_the_surest_come_first():

@@ -46,7 +46,15 @@ def analysis() -> dict:
         "by_steps": {
             "episodes_per_task": 2,
             "steps_used": 2,
-            "by_shots": {"5": {"steps": {"0": 0.5, "2": 0.8}, "losses": {"0": 0.6931, "2": 0.4}, "as_used": 0.8}},
+            "by_shots": {
+                "5": {
+                    "steps": {"0": 0.5, "2": 0.8},
+                    "losses": {"0": 0.6931, "2": 0.4},
+                    "support_steps": {"0": 0.6, "2": 1.0},
+                    "support_losses": {"0": 0.5, "2": 0.01},
+                    "as_used": 0.8,
+                }
+            },
         },
         "mistakes": mistakes,
         "rates": rates,

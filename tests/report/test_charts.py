@@ -32,13 +32,33 @@ def test_numbers_are_those_of_the_files(record):
     rows = {chart.key: chart.rows for chart in charts(record)}
     assert rows["arms"][:2] == [("5", "meta_trained", 80.0, 5.0), ("5", "prototypes", 70.0, 5.0)]
     assert rows["shots"][0] == (1, "meta_trained", 80.0, 5.0) and rows["shots"][-1] == (5, "prototypes", 70.0, 5.0)
-    assert rows["steps"] == [("5", 0, 50.0, 0.693), ("5", 2, 80.0, 0.4)]
+    of_query, of_support = [("5", "query", 0, 50.0, 0.693), ("5", "query", 2, 80.0, 0.4)], [("5", "support", 0, 60.0, 0.5), ("5", "support", 2, 100.0, 0.01)]
+    assert rows["steps"] == [*of_query, *of_support]
     assert rows["tasks"][0] == (made_up.HOSTILE, "meta_trained", 70.0, 2.0)  # the lowest first
     assert rows["confusion"][0] == (made_up.HOSTILE, "good", made_up.HOSTILE, 3, 60.0)
     assert rows["validation"] == [(3, 53.0, 50.0), (6, 56.0, 50.0)]
     assert rows["loss"][1] == (2, 1.0, 0.5) and rows["accuracy"][1] == (2, 50.0, 75.0)
     assert rows["rates"][0] == ("w", "every", "0.02", "0.01", "0.04", "0.01")
     assert rows["speed"][-1] == (6, 0.5, 106)
+
+
+def test_earlier_runs_have_no_support_scores_by_inner_step(record):
+    (part,) = record.analysis["by_steps"]["by_shots"].values()
+    for key in ("support_steps", "support_losses", "losses"):
+        del part[key]
+    (chart,) = [chart for chart in charts(record) if chart.key == "steps"]
+    assert chart.rows == [("5", "query", 0, 50.0, ""), ("5", "query", 2, 80.0, "")] and "<path" in vl_convert.vegalite_to_svg(chart.spec)
+
+
+def test_without_inner_steps_there_is_no_before_and_after(record):
+    for each in record.metrics:
+        if "loss_before" in each:
+            each |= {"loss_before": each["loss_after"], "accuracy_before": each["accuracy_after"]}
+    found = {chart.key: chart for chart in charts(record)}
+    assert found["loss"].columns == ("meta-update", "query loss") and found["loss"].rows[1] == (2, 0.5)
+    assert found["accuracy"].columns == ("meta-update", "query accuracy, %") and found["accuracy"].rows[1] == (2, 75.0)
+    assert "adaptation" not in json.dumps(found["loss"].spec) + found["loss"].text and "inner loop" not in found["loss"].text
+    assert "<path" in vl_convert.vegalite_to_svg(found["loss"].spec)
 
 
 def test_rates_are_drawn_as_multiples_of_where_they_began(record):
