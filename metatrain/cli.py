@@ -41,7 +41,7 @@ commands:
 
 examples:
   metatrain train +experiment=sentiment_fewshot
-      meta-train all-MiniLM-L6-v2 on short reviews from nine domains, test it on four others
+      meta-train all-MiniLM-L6-v2 on 19 small sentiment tasks, test it on 12 others with unseen labels
   metatrain finetune checkpoint=latest data.train=examples.csv data.test=held_out.csv
       adapt the model of the newest run to your own labels (columns: text, label)
   metatrain train tasks=files tasks.path=my_tasks/ inner.steps=3 outer.lr=1e-4 -m seed=0,1,2

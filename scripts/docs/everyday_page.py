@@ -35,7 +35,7 @@ support examples reveal.
 
 ```bash
 metatrain tasks tasks=everyday            # list the tasks of the training, validation and test families
-metatrain train tasks=sentiment algorithm=recommended model=minilm   # sentiment family, twelve unseen test tasks
+metatrain train +experiment=sentiment_fewshot   # sentiment family, twelve unseen test tasks
 ```
 
 Baselines without meta-learning: accuracy in percent of logistic regression on word counts and on encodings of the frozen all-MiniLM-L6-v2, 5-fold

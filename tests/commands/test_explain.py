@@ -17,7 +17,7 @@ def test_a_setting(cli):
     [
         (["outer.weight_interpolation"], "value    1.0, set by its default"),
         (["outer.weight_interpolation", "algorithm=recommended"], "value    0.6, set by conf/algorithm/recommended.yaml"),
-        (["outer.weight_interpolation", "+experiment=sentiment_fewshot"], "value    1.0, set by conf/experiment/sentiment_fewshot.yaml"),
+        (["outer.weight_interpolation", "+experiment=reviews_leave_domains_out"], "value    1.0, set by conf/experiment/reviews_leave_domains_out.yaml"),
         (["outer.weight_interpolation", "algorithm=recommended", "outer.weight_interpolation=0.3"], "value    0.3, set by the command line"),
         (["model.name", "debug=fast"], "value    tiny, set by conf/model/tiny.yaml"),
         (["outer.steps", "debug=fast", "+experiment=arsc"], "value    3, set by conf/debug/fast.yaml"),
@@ -34,7 +34,7 @@ def test_who_has_set_it(cli, tmp_path, given, said):
 def test_a_group_and_all_groups(cli, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     found = cli("explain", "episode")
-    assert "episode.shots" in found.out and "support examples per class" in found.out
+    assert "episode.shots" in found.out and "Support examples per class" in found.out
     found = cli("explain")
     assert all(group in found.out for group in ("algorithm", "tasks", "inner", "outer", "hardware", "seed"))
 
