@@ -30,7 +30,7 @@ from metatrain.errors import UserError
 from metatrain.estimator import SAVED, FewShotClassifier, load_classifier
 from metatrain.finetuned_model import FinetunedModel
 from metatrain.gradient.parameters import Parameters
-from metatrain.inputs import Text, is_text, listed_texts, read_text
+from metatrain.inputs import Text, is_table, is_text, labelled_of_table, listed_texts, read_text
 from metatrain.meta.learner import Learner
 from metatrain.models.export import NONE, is_none
 from metatrain.models.finetuned import is_finetuned
@@ -176,7 +176,8 @@ class FewShotModel:
     def adapt(self, examples: Iterable[tuple[Text, str]], none_of_these: float | None = None) -> Task:
         """Learn a task from pairs (text, label), some of every label.
 
-        A text is read as `metatrain finetune` reads it from a file: without the blanks around it.
+        Examples may be a DataFrame with columns of usual names (text, label). A text is read as `metatrain finetune` reads it from a file: without
+        the blanks around it.
 
         none_of_these: the share of texts of the labels that may be taken for none of them; None: every text is of one of the labels.
 
@@ -185,7 +186,7 @@ class FewShotModel:
                 example of a label, or adaptation does not stay finite.
         """
         check_none_of_these(none_of_these, self._learner)
-        read = [_example(example, f"examples[{number}]") for number, example in enumerate(examples)]
+        read = [_example(example, f"examples[{number}]") for number, example in enumerate(labelled_of_table(examples) if is_table(examples) else examples)]
         if len({label for _, label in read}) < 2:
             raise UserError("a classifier needs examples of at least two labels")
         _check_spelling([label for _, label in read])

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from metatrain.errors import UserError
+from metatrain.tasks.columns import usual_column
 from metatrain.tasks.texts import IMAGE, PAIR, has_lone_surrogate, plain
 
 Text = str | tuple[str, str]  # a tuple: two texts that belong together, a premise and a hypothesis, say
@@ -20,9 +21,41 @@ def listed_texts(texts: Iterable[Text]) -> list[str]:
     """
     if isinstance(texts, str):
         raise UserError("texts must be a list of strings, not a string; use [text]")
-    if hasattr(texts, "columns"):  # iterating over a table would give the names of its columns
-        raise UserError("texts must be a list or a column, not a table; use table[COLUMN]")
+    if is_table(texts):
+        texts = texts_of_table(texts)
     return [read_text(text, f"texts[{number}]") for number, text in enumerate(texts)]
+
+
+def is_table(value: object) -> bool:
+    """Return True for a DataFrame of pandas, or anything else with named columns."""
+    return hasattr(value, "columns") and hasattr(value, "__getitem__")
+
+
+def texts_of_table(table: Any) -> list[Text]:
+    """Return the texts of a DataFrame: its column of a usual name for texts, and with one for a second text, pairs.
+
+    Raises:
+        UserError: no column has such a name.
+    """
+    names = [str(name) for name in table.columns]
+    text = usual_column(names, "text")
+    if text is None:
+        raise UserError(f"the table has no column with a usual name for texts; it has {', '.join(map(repr, names))}: use table[COLUMN]")
+    pair = usual_column([name for name in names if name != text], "pair")
+    return list(table[text]) if pair is None else list(zip(table[text], table[pair]))
+
+
+def labelled_of_table(table: Any) -> list[tuple[Any, Any]]:
+    """Return the pairs (text, label) of a DataFrame, by columns of usual names.
+
+    Raises:
+        UserError: no column has such a name.
+    """
+    names = [str(name) for name in table.columns]
+    label = usual_column(names, "label")
+    if label is None:
+        raise UserError(f"the table has no column with a usual name for labels; it has {', '.join(map(repr, names))}: use zip(table[TEXT], table[LABEL])")
+    return list(zip(texts_of_table(table.drop(columns=[label])), table[label]))
 
 
 def listed_images(paths: Iterable[str | os.PathLike[str]]) -> list[str]:

@@ -193,10 +193,14 @@ def test_whatever_was_written_is_loaded_and_predicts(run, tmp_path):
         np.testing.assert_allclose(model.probabilities(TEXTS), task.probabilities(TEXTS), atol=1e-5)
         assert model.predict([]) == [] and model.probabilities([]).shape == (0, 2)
         assert model.predict(TEXTS, threshold=1.0) == [None] * 3
-    for wrong, why in (("good film", r"use \[text\]"), ([1], r"texts\[0\] must be a string"), (pd.DataFrame({"text": TEXTS}), r"use table\[COLUMN\]")):
+    for wrong, why in (("good film", r"use \[text\]"), ([1], r"texts\[0\] must be a string"), (pd.DataFrame({"a": TEXTS}), r"it has 'a': use table\[COLUMN\]")):
         with pytest.raises(UserError, match=why):
             model.predict(wrong)
-    assert model.predict(pd.Series(TEXTS)) == model.predict(TEXTS)
+    assert model.predict(pd.Series(TEXTS)) == model.predict(pd.DataFrame({"id": [1, 2, 3], "review": TEXTS})) == model.predict(TEXTS)
+    frame = pd.DataFrame({"id": range(6), "review": [text for text, _ in EXAMPLES], "sentiment": [label for _, label in EXAMPLES]})
+    assert adapted.adapt(frame).predict(TEXTS) == task.predict(TEXTS)
+    with pytest.raises(UserError, match=r"no column with a usual name for labels; it has 'id', 'review': use zip\(table\[TEXT\]"):
+        adapted.adapt(frame.drop(columns=["sentiment"]))
     with pytest.raises(UserError, match="threshold=2 must be above 0"):
         model.predict(TEXTS, threshold=2)
     assert metatrain.load(tmp_path / "tuned" / "model", fit_head=True).adapt(EXAMPLES).predict(TEXTS)  # its encoder, for other tasks

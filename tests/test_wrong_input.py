@@ -126,7 +126,7 @@ def test_values_that_make_no_sense(cli, tmp_path, setting, word):
     [
         (b"", ["examples.csv", "empty"]),
         (b"text,label\n", ["examples.csv", "no rows"]),
-        (b"words,label\na,b\n", ["no column 'text'", "'words', 'label'"]),
+        (b"words,mood\na,b\n", ["no column 'label'", "'words', 'mood'"]),
         (b"text,label\nfine,x\nbad \xff,y\n", ["examples.csv:3", "UTF-8"]),
         (b"text,label\nfine,x\n,y\n", ["examples.csv:3", "'text' is empty"]),
         (b"text,label\nfine,x\none,two,three\n", ["examples.csv:3", "3 fields"]),
@@ -144,7 +144,7 @@ def test_a_missing_file(cli):
 
 def test_an_unknown_kind_of_file(cli, tmp_path):
     (tmp_path / "examples.xlsx").write_bytes(b"PK")
-    refused(cli(*FINETUNE, "data.train=examples.xlsx"), "unknown kind of file")
+    refused(cli(*FINETUNE, "data.train=examples.xlsx"), "examples.xlsx: cannot be read as an Excel workbook: File is not a zip file")
 
 
 def test_bad_json_line(cli, tmp_path):

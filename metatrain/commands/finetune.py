@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 USAGE = """\
 usage: metatrain finetune checkpoint=RUN|latest|MODEL data.train=FILE [data.test=FILE] [SETTING=VALUE ...]
 
-Adapt a meta-trained model, or any Hugging Face encoder, to the labels in a file with the columns text and label (csv, tsv, jsonl, parquet,
-or .gz), and write a model directory that loads without metatrain. A meta-trained model adapts as in meta-training. For a plain encoder, a
-head is fitted to the examples and compared with logistic regression. Image models read a folder, LABEL/FILE.
+Adapt a meta-trained model, or any Hugging Face encoder, to the labels in a file with the columns text and label (csv, tsv, jsonl, parquet, xlsx,
+or .gz; other columns are found as by `metatrain tasks add`), or in a folder of text files, LABEL/FILE.txt, and write a model directory that loads
+without metatrain. A meta-trained model adapts as in meta-training. For a plain encoder, a head is fitted to the examples and compared with
+logistic regression. Image models read a folder, LABEL/FILE.
 
 examples:
   metatrain finetune checkpoint=latest data.train=examples.csv data.test=held_out.csv
@@ -85,7 +86,7 @@ def _write(run: RunDirectory, config: FinetuneConfig, learner: Learner, examples
     labels = None if task.targets is not None else list(task.label_names)
     results = {"format": 1, "labels": labels, **found.results}
     with atomic_directory(run.model) as folder:
-        columns = {"text": config.data.text, **({"pair": config.data.pair} if config.data.pair else {})}
+        columns = {"text": examples.columns.text, **({"pair": examples.columns.pair} if examples.columns.pair else {})}
         kind = write_finetuned(folder, learner, task, found.parameters, found.threshold, found.context, columns)
         (folder / "README.md").write_text(finetuned_card(config.checkpoint, results, kind, config.seed, __version__, task.of_images), encoding="utf-8")
     write_json(run.results, results)
@@ -95,5 +96,5 @@ def _write(run: RunDirectory, config: FinetuneConfig, learner: Learner, examples
     display.say(f"model: {shown(run.model)} (loads with {kind})")
     if config.report:
         display.say(f"report: {shown(run.report)}")
-    what = "data=IMAGE" if task.of_images else "data=FILE" if config.data.pair else 'text="..."'
+    what = "data=IMAGE" if task.of_images else "data=FILE" if examples.columns.pair else 'text="..."'
     display.say(f"next: metatrain predict {typed_setting('model', run.model)} {what}")

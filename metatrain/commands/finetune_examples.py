@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,9 +14,8 @@ from metatrain.evaluation.text_scores import check_score
 from metatrain.paths import local_path
 from metatrain.tasks.audit import seen_rows
 from metatrain.tasks.episodes import Episode, given_episode
-from metatrain.tasks.files import Columns, Table, line_of, read_file
-from metatrain.tasks.sources import images_of
-from metatrain.tasks.texts import is_image, path_of
+from metatrain.tasks.files import Columns, Table
+from metatrain.tasks.labelled import read_labelled
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,7 @@ class Examples:
     out_of_scope: Sequence[str]  # out-of-scope test texts; only with `oos_false_rejection_rate`
     num_seen: int  # number of test texts that also occur in training
     is_held_out: bool  # True: these are excluded from the test; False: training has all test texts
+    columns: Columns  # of the training file
 
 
 def read_examples(data: DataConfig, rejects: bool, say: Callable[[str], None], seed: int = 0) -> Examples:
@@ -41,7 +40,8 @@ def read_examples(data: DataConfig, rejects: bool, say: Callable[[str], None], s
     """
     if data.target:
         check_score(data.score, "data.score", computed=data.test is not None)
-    train = _table(data, "data.train", data.train, say)
+    train, columns = _table(data, "data.train", data.train, say)
+    data = replace(data, text=columns.text, label=columns.label or data.label, pair=columns.pair)
     labels = None if data.target else sorted(set(train.labels))
     if labels is not None:
         if len(labels) < 2:
@@ -51,7 +51,7 @@ def read_examples(data: DataConfig, rejects: bool, say: Callable[[str], None], s
     rows: list[tuple[str, str]] = []
     is_seen = np.zeros(0, dtype=bool)
     if data.test is not None:
-        rows, is_seen = _test_rows(train, _table(data, "data.test", data.test, say), None if rejects else labels, say)
+        rows, is_seen = _test_rows(train, _table(data, "data.test", data.test, say)[0], None if rejects else labels, say)
     in_scope = [(text, answer) for text, answer in rows if labels is None or answer in labels]
     texts, answers = [*train.texts, *(text for text, _ in in_scope)], [*train.labels, *(answer for _, answer in in_scope)]
     return Examples(
@@ -60,16 +60,18 @@ def read_examples(data: DataConfig, rejects: bool, say: Callable[[str], None], s
         out_of_scope=[text for text, answer in rows if labels is not None and answer not in labels],
         num_seen=int(is_seen.sum()),
         is_held_out=not is_seen.all() or not len(is_seen),
+        columns=columns,
     )
 
 
-def _table(data: DataConfig, setting: str, name: str, say: Callable[[str], None]) -> Table:
-    """Read a file of texts or a folder of images."""
-    path = local_path(name)
-    table = images_of(path, setting) if path.is_dir() else read_file(path, Columns(data.text, data.label, pair=data.pair, target=data.target))
+def _table(data: DataConfig, setting: str, name: str, say: Callable[[str], None]) -> tuple[Table, Columns]:
+    """Read a file, or a folder of images or texts; return its rows and the columns that were read."""
+    wanted = Columns(data.text, data.label, pair=data.pair, target=data.target)
+    guessed = [key for key, value in (("text", data.text), ("label", data.label)) if value == key]  # the defaults
+    table, columns = read_labelled(local_path(name), setting, wanted, {key: f"data.{key}" for key in guessed})
     for note in table.notes:
         say(note)
-    return table
+    return table, columns
 
 
 def _test_rows(train: Table, test: Table, labels: Sequence[str] | None, say: Callable[[str], None]) -> tuple[list[tuple[str, str]], np.ndarray]:
@@ -80,11 +82,10 @@ def _test_rows(train: Table, test: Table, labels: Sequence[str] | None, say: Cal
     Raises:
         UserError: a row has another label.
     """
-    for row, (text, label) in enumerate(zip(test.texts, test.labels)):
+    for row, label in enumerate(test.labels):
         if labels is not None and label not in labels:
-            place = path_of(text) if is_image(text) else f"{test.source}:{line_of(Path(test.source), row)}"
             remedy = "use the same labels in both files, or set oos_false_rejection_rate=0.05 to treat texts with other labels as out of scope"
-            raise UserError(f"{place}: label {label!r} is not in the training examples; their labels are {', '.join(labels)}; {remedy}")
+            raise UserError(f"{test.places([row])[row]}: label {label!r} is not in the training examples; their labels are {', '.join(labels)}; {remedy}")
     is_seen, warnings = seen_rows(train, test)
     for warning in warnings:
         say(warning)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from io import UnsupportedOperation
@@ -85,7 +85,7 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
     column, pair = config.column or columns.get("text", "text"), config.pair or columns.get("pair")
     if pair is not None and (config.text is not None or config.data == _PIPE):
         raise UserError(f"pair={pair}: this model reads pairs of texts, but a single text was given; put pairs in a file with the columns {column} and {pair}")
-    source = _source(config.data, Columns(column, pair=pair))
+    source = _source(config.data, Columns(column, pair=pair), {} if config.column else {"text": "column"})
     read = [*source.files, *(each for each in folder.glob("**/*") if each.is_file())]
     output = None if config.output is None else output_for(config.output, read, source.rows)
     device, _, _ = hardware.apply(config.hardware)
@@ -129,12 +129,19 @@ class Source:
     rows: int = 0  # of all; 0: nobody knows
 
 
-def _source(data: str | None, columns: Columns) -> Source:
-    """Raises: UserError: the file cannot be read, or no row of it can."""
+def _source(data: str | None, columns: Columns, guessed: Mapping[str, str]) -> Source:
+    """Return the rows to predict; guessed: as of `found_columns`.
+
+    Raises:
+        UserError: the file cannot be read, or no row of it can.
+    """
+    from metatrain.errors import UserError
     from metatrain.paths import local_path
+    from metatrain.tasks.columns import found_columns
     from metatrain.tasks.sources import images_in
+    from metatrain.tasks.text_files import text_files
     from metatrain.tasks.texts import path_of
-    from metatrain.tasks.unlabelled import Unlabelled, file_rows, piped_rows, survey
+    from metatrain.tasks.unlabelled import Unlabelled, file_rows, folder_rows, piped_rows, survey
 
     if data is None:
         return Source()
@@ -146,8 +153,13 @@ def _source(data: str | None, columns: Columns) -> Source:
     path = local_path(data)
     if images := images_in(path):
         return Source(_parts(map(Unlabelled, images)), [Path(path_of(each)) for each in images], rows=len(images))
+    if path.is_dir():
+        if not (files := text_files(path)):
+            raise UserError(f"data={data}: no images and no text files (.txt) in this folder; hidden files do not count")
+        return Source(_parts(folder_rows(path)), [path / file for file in files], fields=("file", "text"), rows=len(files))
+    columns, notes = found_columns(path, columns, guessed)
     found = survey(path, columns)
-    for note in found.notes:
+    for note in (*notes, *found.notes):
         print(note, file=sys.stderr)
     return Source(_parts(file_rows(path, columns, [])), [path], path, found.fields, found.rows)
 

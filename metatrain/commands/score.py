@@ -88,14 +88,14 @@ def start(config: ScoreConfig, path: Path, overrides: list[str]) -> None:
 
 
 def _read(config: ScoreConfig, columns: dict[str, str], display: Display) -> Table:
-    """Raises: UserError: the file or folder of images cannot be read."""
+    """Raises: UserError: the file or folder cannot be read."""
     from metatrain.paths import local_path
-    from metatrain.tasks.files import Columns, read_file
-    from metatrain.tasks.sources import images_of
+    from metatrain.tasks.files import Columns
+    from metatrain.tasks.labelled import read_labelled
 
-    path = local_path(config.data)
     named = Columns(config.column or columns.get("text", "text"), config.label, pair=config.pair or columns.get("pair"))
-    table = images_of(path, "data") if path.is_dir() else read_file(path, named)
+    guessed = {**({} if config.column else {"text": "column"}), **({"label": "label"} if config.label == "label" else {})}
+    table, _ = read_labelled(local_path(config.data), "data", named, guessed)
     for note in table.notes:
         display.say(note)
     return table
@@ -136,16 +136,12 @@ def _positions(table: Table, labels: Sequence[str], detects: bool, display: Disp
     import numpy as np
 
     from metatrain.errors import UserError
-    from metatrain.tasks.files import line_of
-    from metatrain.tasks.texts import is_image, path_of
 
     known = {name: place for place, name in enumerate(labels)}
     unknown = dict.fromkeys(label for label in table.labels if label not in known)
     if unknown and not detects:
         row = next(row for row, label in enumerate(table.labels) if label not in known)
-        text = table.texts[row]
-        place = path_of(text) if is_image(text) else f"{table.source}:{line_of(Path(table.source), row)}"
-        raise UserError(f"{place}: label {table.labels[row]!r} is not a label of the model; its labels are {', '.join(labels)}")
+        raise UserError(f"{table.places([row])[row]}: label {table.labels[row]!r} is not a label of the model; its labels are {', '.join(labels)}")
     if unknown:
         rows = sum(label in unknown for label in table.labels)
         display.say(f"{rows} rows have labels that the model does not know ({', '.join(map(repr, list(unknown)[:5]))}); they count as out of scope")
@@ -157,19 +153,13 @@ def _results(scored: Scored, model: str) -> tuple[dict[str, Any], dict[str, Any]
     import numpy as np
 
     from metatrain.evaluation.classification import calibration, class_scores, confident_errors, confused, summary
-    from metatrain.tasks.files import lines_of_rows
-    from metatrain.tasks.texts import is_image, path_of
 
     predicted, labels, table = scored.predicted, scored.labels, scored.table
     by_class, cells = class_scores(predicted, labels, scored.names), confused(predicted, labels, scored.names)
     judged = ~np.isnan(scored.confidence)
     calibrated = calibration(scored.confidence[judged], (predicted == labels)[judged]) if judged.any() else None
     errors = confident_errors(predicted, labels, scored.names, scored.confidence, table.texts)
-    if errors and is_image(table.texts[0]):
-        places = {each["row"]: path_of(table.texts[each["row"]]) for each in errors}
-    else:
-        lines = lines_of_rows(Path(table.source), {each["row"] for each in errors})
-        places = {row: f"{table.source}:{line}" for row, line in lines.items()}
+    places = table.places({each["row"] for each in errors})
     errors = [{"place": places[each.pop("row")], **each} for each in errors]
     test = summary(predicted, labels, by_class)
     if calibrated is not None:

@@ -114,11 +114,12 @@ class EvaluateConfig:
 class DataConfig:
     """The labelled data of the new task."""
 
-    train: str = MISSING  # training examples: a csv, tsv, jsonl or parquet file, or a folder of images, LABEL/FILE
+    # Training examples: a csv, tsv, jsonl, parquet or xlsx file, or a folder of images (LABEL/FILE) or of text files (LABEL/FILE.txt).
+    train: str = MISSING
     test: str | None = None  # held-out examples to score the model on, in the same format; null: no test
-    text: str = "text"  # column with the text
+    text: str = "text"  # column with the text; if the file has no column `text`, it is found by names and values, and printed
     pair: str | None = None  # column with the second text of a text pair; null: single texts
-    label: str = "label"  # column with the label
+    label: str = "label"  # column with the label; if the file has no column `label`, it is found by names and values, and printed
     target: str | None = None  # text-to-text: column with the target text, instead of `label`; null: classification
     score: str = "chrf"  # score of a text-to-text task: chrf | bleu | rouge1 | rouge2 | rougeL | exact_match
 
@@ -155,8 +156,9 @@ class PredictConfig:
     name: str = "predictions"  # unused: predict creates no run directory
     model: FinetunedModelConfig = field(default_factory=FinetunedModelConfig)  # model=DIR is short for model.path=DIR
     text: str | None = None  # one text to label; either this or `data`
-    data: str | None = None  # file to label: csv, tsv, jsonl, parquet, an image or a folder of images; -: standard input, one text per line
-    column: str | None = None  # column of `data` with the text; null: as in finetune
+    # File to label: csv, tsv, jsonl, parquet, xlsx, an image, or a folder of images or text files (.txt); -: standard input, one text per line.
+    data: str | None = None
+    column: str | None = None  # column of `data` with the text; null: as in finetune, else found by names and values
     pair: str | None = None  # column of `data` with the second text, for a model of text pairs; null: as in finetune
     # File for the predictions of `data`, with the columns of the input: .csv, .tsv, .xlsx (extra xlsx) or .parquet, other names are JSON lines;
     # null: JSON lines on standard output.
@@ -174,10 +176,12 @@ class ScoreConfig:
 
     name: str = "scores"  # name of the run; its directory is outputs/score/NAME/RUN-ID
     model: FinetunedModelConfig = field(default_factory=FinetunedModelConfig)  # model=DIR is short for model.path=DIR
-    data: str = MISSING  # labelled examples that the model was not trained on: csv, tsv, jsonl, parquet, or a folder of images, LABEL/FILE
-    column: str | None = None  # column of `data` with the text; null: as in finetune
+    # Labelled examples that the model was not trained on: csv, tsv, jsonl, parquet, xlsx, or a folder of images (LABEL/FILE) or text files
+    # (LABEL/FILE.txt).
+    data: str = MISSING
+    column: str | None = None  # column of `data` with the text; null: as in finetune, else found by names and values
     pair: str | None = None  # column of `data` with the second text, for a model of text pairs; null: as in finetune
-    label: str = "label"  # column of `data` with the label
+    label: str = "label"  # column of `data` with the label; if there is no column `label`, it is found by names and values
     report: bool = True  # write report.html
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
 

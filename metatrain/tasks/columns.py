@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from metatrain.errors import UserError
-from metatrain.tasks.files import Columns, column_values, read_file
-from metatrain.tasks.labels import clean_label
+from metatrain.tasks.files import Columns, column_values, is_plain, read_file, rows_of
+from metatrain.tasks.labels import as_text, clean_label
 
 # Common column names, most likely first.
 _NAMES = {
@@ -21,6 +22,7 @@ _NAMES = {
 }
 _MOST_CLASSES = 0.5  # maximum number of distinct labels as a fraction of the rows
 _MOST_TASKS = 0.2  # maximum number of distinct task names as a fraction of the rows
+_SAMPLE = 1000  # rows from which columns are guessed
 _LABEL_WORDS = 5  # maximum number of words of a label
 
 
@@ -73,6 +75,44 @@ def guess_columns(path: Path, given: Mapping[str, str]) -> Guess:
         if label and len(classes) < 2:
             raise UserError(f"{path}: task '{name}' has only one class ({next(iter(classes))!r}); a task needs two or more (label={label}, task={task})")
     return Guess(columns, {name: dict(classes) for name, classes in sorted(counts.items())}, notes)
+
+
+def found_columns(path: Path, columns: Columns, guessed: Mapping[str, str]) -> tuple[Columns, list[str]]:
+    """Return the columns to read of a file, and a remark on each that was guessed, from the first rows of the file.
+
+    guessed: columns (`text`, `label`) to find as `guess_columns` does where the file has none of that name, with the settings that name them. If the
+    text is guessed, so is the second text of a pair.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    rows = [row for _, row in itertools.islice(rows_of(path, []), _SAMPLE) if isinstance(row, dict)]
+    names = {clean_label(str(name)): name for name in (rows[0] if rows else {}) if name}
+    values = {name: [as_text(row.get(key) or "") for row in rows] for name, key in names.items() if all(is_plain(row.get(key)) for row in rows)}
+    missing = [key for key in guessed if (wanted := getattr(columns, key)) is not None and clean_label(wanted) not in names]
+    if not values or not missing or (columns.target and missing == ["label"]):
+        return columns, []
+    taken = {clean_label(name) for name in columns.names() if clean_label(name) in values}
+    free = [name for name in values if name not in taken]
+    found: dict[str, str] = {}
+    if "label" in missing and not columns.target and (label := _label(values, [name for name in free if _named([name], "text", _is_any) is None])):
+        found["label"] = label
+    free = [name for name in free if name not in found.values()]
+    if "text" in missing and free:
+        found["text"] = _text({name: values[name] for name in free}, set(), path)
+        if columns.label is not None and columns.pair is None and (pair := _named([name for name in free if name != found["text"]], "pair", _is_any)):
+            found["pair"] = pair
+    notes = [f"{path}: {key}: column {name!r} (guessed; {guessed.get(key, 'data.pair')}=COLUMN names another)" for key, name in sorted(found.items())]
+    return replace(columns, **found), notes
+
+
+def usual_column(names: list[str], kind: str) -> str | None:
+    """Return the column with the most usual name of its kind: text, pair, label, target or task; None: there is none."""
+    return _named(names, kind, _is_any)
+
+
+def _is_any(name: str) -> bool:
+    return True
 
 
 def _text(values: dict[str, list[str]], taken: set[str], path: Path) -> str:

@@ -34,7 +34,7 @@ def tsv_rows(path: Path, notes: list[str]) -> Iterator[Row]:
         return _quoted_rows(path, "\t", notes)
     if quotes.opening:
         notes.append(f"{path}: a double quote that begins a field is part of the text (fields: {quotes.opening}); if it is not, save the file as csv")
-    return _unquoted_rows(path)
+    return _unquoted_rows(path, notes)
 
 
 def wrong_separator(header: Sequence[str], separator: str) -> str | None:
@@ -47,6 +47,15 @@ def wrong_separator(header: Sequence[str], separator: str) -> str | None:
     if separator == "\t":
         return f"the columns are separated by {other!r}; " + ("give the file a name that ends in .csv" if other == "," else "save them with tabs")
     return f"the columns are separated by {other!r}; save them with commas, or with tabs in a file that ends in .tsv"
+
+
+def _assumed_separator(header: str, separator: str) -> str:
+    """Return what separates the columns of a csv file: the most frequent other separator of its header, if that has no comma."""
+    bare = _QUOTED_FIELD.sub("", header)
+    if separator != "," or separator in bare:
+        return separator
+    most = max(_SEPARATORS, key=bare.count)
+    return most if most in bare else separator
 
 
 def _after_blank_lines(lines: Iterator[Line], separator: str) -> tuple[Iterator[Line], str, str]:
@@ -155,8 +164,8 @@ def _quoted_fields(lines: Iterable[Line], separator: str, skip_blank: bool = Fal
         raise _NotCsv(taken[0].number if taken else 1, f"not valid CSV: {reason}") from error
 
 
-def _unquoted_rows(path: Path) -> Iterator[Row]:
-    lines, _, _ = _after_blank_lines(lines_of(path), "\t")
+def _unquoted_rows(path: Path, notes: list[str]) -> Iterator[Row]:
+    lines, _, _ = _after_blank_lines(lines_of(path, notes), "\t")
     header: list[str] | None = None
     for number, text, is_utf8 in lines:
         values = text.rstrip("\r\n").split("\t")
@@ -172,7 +181,10 @@ def _unquoted_rows(path: Path) -> Iterator[Row]:
 
 
 def _quoted_rows(path: Path, separator: str, notes: list[str]) -> Iterator[Row]:
-    lines, first, separator = _after_blank_lines(lines_of(path), separator)
+    lines, first, separator = _after_blank_lines(lines_of(path, notes), separator)
+    if (assumed := _assumed_separator(first, separator)) != separator:
+        separator = assumed
+        notes.append(f"{path}: read with {separator!r} between the columns, since the header has no comma")
     # In `text, label` the blank belongs to the separator, in the rows too.
     skip_blank = separator in first and first.count(separator) == first.count(f"{separator} ")
     header: list[str] | None = None

@@ -13,7 +13,8 @@ from metatrain.errors import UserError
 from metatrain.tasks.delimited import csv_rows, tsv_rows, wrong_separator
 from metatrain.tasks.labels import as_text, clean_label, is_blank, label_notes
 from metatrain.tasks.rows import NOT_UTF8, BadRow, CutRow, Line, Other, Row, checked_format, json_rows, lines_of, parquet_rows, stem
-from metatrain.tasks.texts import PAIR, TextStore, has_lone_surrogate, plain
+from metatrain.tasks.texts import PAIR, TextStore, has_lone_surrogate, is_image, path_of, plain
+from metatrain.tasks.workbooks import WORKBOOK, workbook_rows
 
 BAD_ROWS = ("refuse", "skip")
 
@@ -45,6 +46,13 @@ class Table:
     tasks: Sequence[str]
     score: str | None = None  # of text-to-text tasks
     notes: tuple[str, ...] = ()  # remarks on reading
+    files: tuple[str, ...] = ()  # of a folder of texts: the file of each
+
+    def places(self, rows: Collection[int]) -> dict[int, str]:
+        """Return where each of these rows is: a file, or FILE:LINE."""
+        if self.files or any(is_image(self.texts[row]) for row in rows):
+            return {row: self.files[row] if self.files else path_of(self.texts[row]) for row in rows}
+        return {row: f"{self.source}:{line}" for row, line in lines_of_rows(Path(self.source), rows).items()}
 
 
 def read_file(path: Path, columns: Columns, bad_rows: str = "refuse", task: str | None = None) -> Table:
@@ -145,7 +153,7 @@ def column_values(path: Path) -> dict[str, list[str]]:
         rows.append(row)
     if not rows:
         raise UserError(f"{path}: the file has no rows")
-    names = [name for name in rows[0] if name and all(_is_plain(row.get(name)) for row in rows)]
+    names = [name for name in rows[0] if name and all(is_plain(row.get(name)) for row in rows)]
     if not names:
         raise UserError(f"{path}: no column holds texts or numbers")
     return {clean_label(name): ["" if _is_missing(row.get(name)) else as_text(row[name]).strip() for row in rows] for name in names}
@@ -178,13 +186,8 @@ def _filled(source: str, lines: Iterable[Line]) -> Iterator[str]:
             yield text
 
 
-def line_of(path: Path, row: int) -> int:
-    """The line (from 1; of a parquet file: the row) where row `row` (from 0) of a file that can be read begins."""
-    return next(itertools.islice(rows_of(path, []), row, None))[0]
-
-
 def lines_of_rows(path: Path, rows: Collection[int]) -> dict[int, int]:
-    """Return the line where each of these rows begins, as `line_of`, in one pass through the file."""
+    """Return the line (from 1; in a parquet file: the row) at which each of these rows (from 0) of a readable file begins."""
     last = max(rows, default=-1)
     return {row: line for row, (line, _) in enumerate(itertools.islice(rows_of(path, []), last + 1)) if row in rows}
 
@@ -196,6 +199,8 @@ def rows_of(path: Path, notes: list[str]) -> Iterator[Row]:
         return parquet_rows(path)
     if kind == ".jsonl":
         return json_rows(path)
+    if kind == WORKBOOK:
+        return workbook_rows(path, notes)
     return csv_rows(path, notes) if kind == ".csv" else tsv_rows(path, notes)
 
 
@@ -224,7 +229,7 @@ def problem_of(row: dict[str, Any], names: dict[str, str]) -> str | None:
         if key not in row:
             return f"no field {name!r}"
         value = row[key]
-        if not _is_plain(value):
+        if not is_plain(value):
             return f"field {name!r} is a {value.kind if isinstance(value, Other) else type(value).__name__}, not a text"
         text = "" if _is_missing(value) else as_text(value)
         if is_blank(plain(text)):
@@ -234,7 +239,8 @@ def problem_of(row: dict[str, Any], names: dict[str, str]) -> str | None:
     return None
 
 
-def _is_plain(value: object) -> bool:
+def is_plain(value: object) -> bool:
+    """Return True for a text, a number, a truth value or a missing value."""
     return isinstance(value, str | int | float | bool | None)
 
 

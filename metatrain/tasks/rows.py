@@ -10,8 +10,9 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,11 +21,13 @@ import pyarrow.parquet
 
 from metatrain.errors import UserError
 
-FORMATS = (".csv", ".tsv", ".jsonl", ".parquet")
+FORMATS = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
 NOT_UTF8 = "not valid UTF-8; save the file as UTF-8"
 _BATCH = 1000  # number of rows of a parquet file decoded at a time
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _BEHIND_CR = re.compile(rb"(?<=\r)(?!\n)")
+_NO_TEXT = frozenset(b"\x81\x8d\x8f\x90\x9d\xff")  # bytes that Windows-1252 does not define, and one of a letter that hardly occurs
+_MOST_ACCENTS = 0.5  # of the letters of lines with accents in Western European languages; other languages use other encodings
 _UTF_16 = re.compile(rb"(\0[^\0]){2}|([^\0]\0){2}")  # without a byte order mark: every other byte of most letters is zero
 # First bytes of files that are no UTF-8 text, and the remedy; longer ones first, since one is a prefix of another.
 _SIGNATURES = {
@@ -32,7 +35,7 @@ _SIGNATURES = {
     codecs.BOM_UTF32_BE: "UTF-32 text; save the file as UTF-8",
     codecs.BOM_UTF16_LE: "UTF-16 text; save the file as UTF-8",
     codecs.BOM_UTF16_BE: "UTF-16 text; save the file as UTF-8",
-    b"PK\x03\x04": "a zip archive or an Excel workbook; save its table as csv",
+    b"PK\x03\x04": "a zip archive or an Excel workbook; give a workbook a name that ends in .xlsx",
     b"\xd0\xcf\x11\xe0": "an Excel workbook; save its table as csv",
     b"\x1f\x8b": "compressed by gzip; give it a name that ends in .gz",
     b"PAR1": "a parquet file; give it a name that ends in .parquet",
@@ -110,17 +113,53 @@ def checked_format(path: Path) -> str:
     return kind
 
 
-def lines_of(path: Path) -> Iterator[Line]:
+def lines_of(path: Path, notes: list[str] | None = None) -> Iterator[Line]:
     """Yield the lines of a text file, gzipped or not. Lines end as the first one does: in a line feed or a carriage return.
+
+    notes: for a table, which is also read as Windows-1252 if it is that, with a remark in `notes`; None: UTF-8 only.
 
     Raises:
         UserError: the gzip file is broken, or the file is no UTF-8 text from its first bytes on.
     """
     try:
-        with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb") as file:
-            yield from decoded(_split(path, file))
+        with _opened(path) as file:
+            yield from decoded(_split(path, file), legacy=None if notes is None else lambda: _read_as_1252(path, notes))
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{path}: the gzip file is broken: {error}") from error
+
+
+def _opened(path: Path) -> BufferedIOBase:
+    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")
+
+
+def _read_as_1252(path: Path, notes: list[str]) -> bool:
+    """Return whether a file that is not UTF-8 is read as Windows-1252, and say so."""
+    with _opened(path) as file:
+        if not is_windows_1252(file):
+            return False
+    notes.append(f"{path}: not UTF-8; read as Windows-1252 (cp1252), the encoding of Excel's csv files in Western Europe")
+    return True
+
+
+def is_windows_1252(lines: Iterable[bytes]) -> bool:
+    """Return whether lines may be Windows-1252 text of a Western European language: none but ASCII is UTF-8, and accents are not too frequent."""
+    num_letters = num_accents = 0
+    for line in lines:
+        if line.isascii():
+            continue
+        if _is_utf8(line) or not _NO_TEXT.isdisjoint(line):
+            return False
+        letters = [char for char in line.decode("cp1252") if char.isalpha()]
+        num_letters, num_accents = num_letters + len(letters), num_accents + sum(not char.isascii() for char in letters)
+    return num_accents <= _MOST_ACCENTS * num_letters
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+        return True
+    except UnicodeDecodeError:
+        return False
 
 
 def _split(path: Path, lines: Iterable[bytes]) -> Iterator[bytes]:
@@ -137,13 +176,19 @@ def _split(path: Path, lines: Iterable[bytes]) -> Iterator[bytes]:
         yield from filter(None, _BEHIND_CR.split(line)) if ends_in_cr else (line,)
 
 
-def decoded(lines: Iterable[bytes], first: int = 1) -> Iterator[Line]:
-    """Yield lines numbered from `first`; byte order marks before line 1 are removed."""
+def decoded(lines: Iterable[bytes], first: int = 1, legacy: Callable[[], bool] | None = None) -> Iterator[Line]:
+    """Yield lines numbered from `first`; byte order marks before line 1 are removed.
+
+    legacy: asked at the first line that is not UTF-8, whether the lines are Windows-1252; None: they are not.
+    """
+    is_legacy: bool | None = None
     for number, line in enumerate(lines, start=first):
         try:
             text, is_utf8 = line.decode(), True
         except UnicodeDecodeError:
-            text, is_utf8 = line.decode(errors="replace"), False
+            if is_legacy is None:
+                is_legacy = legacy is not None and legacy()
+            text, is_utf8 = (line.decode("cp1252"), True) if is_legacy else (line.decode(errors="replace"), False)
         yield Line(number, text.lstrip("\ufeff") if number == 1 else text, is_utf8)
 
 

@@ -12,6 +12,7 @@ from metatrain.errors import UserError
 from metatrain.tasks.files import Columns, find_columns, problem_of, rows_of
 from metatrain.tasks.labels import as_text, is_blank
 from metatrain.tasks.rows import NOT_UTF8, BadRow, decoded
+from metatrain.tasks.text_files import read_text_file, text_files
 from metatrain.tasks.texts import PAIR, plain
 
 _CHUNK = 1 << 16  # maximum number of bytes read from a pipe at a time
@@ -74,6 +75,13 @@ def file_rows(path: Path, columns: Columns, notes: list[str]) -> Iterator[Unlabe
             yield Unlabelled("", f"{path}:{line}: {problem}", row)
         else:
             yield Unlabelled(PAIR.join(plain(as_text(row[key])) for key in names.values()), None, row)
+
+
+def folder_rows(folder: Path) -> Iterator[Unlabelled]:
+    """Yield the text files below a folder, each with its relative path."""
+    for file in text_files(folder):
+        text, problem, _ = read_text_file(folder / file)
+        yield Unlabelled(text, problem, {"file": file, "text": text})
 
 
 def piped_rows(pipe: BufferedReader) -> Iterator[list[Unlabelled]]:

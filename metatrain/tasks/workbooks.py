@@ -2,15 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import datetime
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 from metatrain.errors import UserError
+from metatrain.plugins import check_installed
+from metatrain.tasks.labels import clean_label
+from metatrain.tasks.rows import BadRow, Row
 
 WORKBOOK = ".xlsx"
 MOST_ROWS = 1_048_575  # of a sheet, below its header
 _LONGEST = 32_767  # characters of a cell
+
+
+def workbook_rows(path: Path, notes: list[str]) -> Iterator[Row]:
+    """Yield the rows of the first sheet that has any, below its first row that is not blank, the header; a formula has its last computed value.
+
+    Raises:
+        UserError: the file is no workbook, or openpyxl is not installed.
+    """
+    check_installed(f"{path}: an Excel workbook", "openpyxl", "xlsx")
+    from openpyxl import load_workbook
+    from openpyxl.utils.exceptions import InvalidFileException
+
+    try:
+        book = load_workbook(path, read_only=True, data_only=True)
+        try:
+            for sheet in book.worksheets:
+                sheet.reset_dimensions()  # as other programs write them, they may be wrong
+                rows = ((number, list(values)) for number, values in enumerate(sheet.iter_rows(values_only=True), start=1) if any(map(_is_filled, values)))
+                if (header := next(rows, None)) is not None:
+                    if len(book.worksheets) > 1:
+                        notes.append(f"{path}: read the sheet {sheet.title!r}, one of {len(book.worksheets)}")
+                    yield from _below(header, rows)
+                    return
+        finally:
+            book.close()
+    except (BadZipFile, InvalidFileException, KeyError, ValueError, SyntaxError, OSError, EOFError) as error:  # of XML too, which is a SyntaxError
+        raise UserError(f"{path}: cannot be read as an Excel workbook: {str(error).strip() or type(error).__name__}") from error
+
+
+def _below(header: tuple[int, list[Any]], rows: Iterable[tuple[int, list[Any]]]) -> Iterator[Row]:
+    line, values = header
+    names = [clean_label(str(value)) if _is_filled(value) else "" for value in values]
+    for name in filter(None, names):
+        if names.count(name) > 1:
+            yield line, BadRow(f"the header has the column {name!r} twice", is_lost=True)
+            return
+    for line, values in rows:
+        if any(_is_filled(value) and not (place < len(names) and names[place]) for place, value in enumerate(values)):
+            yield line, BadRow("a value in a column that has no name in the header")
+        else:
+            filled = [*values, *[None] * (len(names) - len(values))]
+            yield line, {name: _plain(value) for name, value in zip(names, filled) if name}
+
+
+def _is_filled(value: Any) -> bool:
+    return value is not None and str(value).strip() != ""
+
+
+def _plain(value: Any) -> Any:
+    """Return a date or time as ISO text, anything else as it is."""
+    if isinstance(value, datetime.datetime) and value.time() == datetime.time():  # how a date is stored
+        return value.date().isoformat()
+    return value.isoformat() if isinstance(value, (datetime.date, datetime.time)) else str(value) if isinstance(value, datetime.timedelta) else value
 
 
 def write_workbook(path: Path, name: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:

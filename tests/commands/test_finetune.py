@@ -391,3 +391,32 @@ def test_a_directory_with_files_of_the_users_own_is_refused_and_left_as_it_is(cl
     found = cli("finetune", "checkpoint=tiny", f"data.train={examples}", "hydra.run.dir=.")
     assert found.code == 2 and "hydra.run.dir=. holds examples.csv and 1 more, and is not a run of metatrain" in found.err
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["examples.csv", "model", "weights"]
+
+
+def test_data_as_it_lies_about(cli, tiny_run, tmp_path):
+    """A folder of text files, and a semicolon-separated csv file of Windows with columns of other names; predict and score read the same."""
+    rows = [(f"{'bon' if number % 2 else 'mauvais'} café numéro {number}", "good" if number % 2 else "bad") for number in range(8)]
+    for number, (text, label) in enumerate(rows):
+        (tmp_path / "texts" / label).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "texts" / label / f"{number}.txt").write_text(text)
+    (tmp_path / "rows.csv").write_bytes("".join(f"{';'.join(row)}\r\n" for row in [("review", "mood"), *rows]).encode("cp1252"))
+    settings = [f"checkpoint={tiny_run}", "report=false", "hardware.threads=1"]
+    found = cli("finetune", *settings, "data.train=rows.csv", "hydra.run.dir=table")
+    assert found.code == 0, found.err
+    for said in ("read with ';' between the columns", "read as Windows-1252", "text: column 'review' (guessed;", "label: column 'mood' (guessed;"):
+        assert found.out.count(f"rows.csv: {said}") == 1 or said.startswith("read as") and said in found.out, found.out
+    assert json.loads((tmp_path / "table/model/finetuned.json").read_text())["columns"] == {"text": "review"}
+    assert cli("finetune", *settings, "data.train=texts", "data.test=texts", "hydra.run.dir=folder").code == 0
+    found = cli("predict", "model=folder", "data=texts", "output=labels.csv")
+    assert found.code == 0 and (tmp_path / "labels.csv").read_text().startswith("file,text,label,probability,reason\nbad/0.txt,mauvais café"), found.err
+    assert cli("predict", "model=folder", "data=rows.csv").err.count("text: column 'review' (guessed; column=COLUMN names another)") == 1
+    for model, data in (("table", "texts"), ("folder", "rows.csv")):
+        found = cli("score", f"model={model}", f"data={data}", f"hydra.run.dir=scores-{model}", "report=false")
+        assert found.code == 0 and "on 8 examples" in found.out, found.err
+    (tmp_path / "empty").mkdir()
+    found = cli("predict", "model=folder", "data=empty")
+    assert found.code == 2 and "data=empty: no images and no text files (.txt) in this folder" in found.err
+    (tmp_path / "texts" / "odd").mkdir()
+    (tmp_path / "texts" / "odd" / "9.txt").write_text("what")
+    found = cli("score", "model=folder", "data=texts")
+    assert found.code == 2 and "texts/odd/9.txt: label 'odd' is not a label of the model; its labels are bad, good" in found.err

@@ -1,12 +1,13 @@
 """Quotes, separators, headers and line ends of csv and tsv files."""
 
 import csv
+import gzip
 import io
 
 import pytest
 
 from metatrain.errors import UserError
-from metatrain.tasks.files import Columns, Table, line_of, read_file
+from metatrain.tasks.files import Columns, Table, lines_of_rows, read_file
 
 COLUMNS = Columns("text", "label")
 
@@ -99,7 +100,7 @@ def test_headers_that_leave_no_doubt_are_read(tmp_path, header):
     rows = [("good, really", "pos"), ("bad", "neg")]
     content = header + "\n" + "\n".join(f'{first}"{text}", {label}' if ", " in header else f'{first}"{text}",{label}' for text, label in rows)
     assert pairs(read(tmp_path, content)) == rows and width >= 2
-    assert line_of(tmp_path / "rows.csv", 1) == header.count("\n") + 3
+    assert lines_of_rows(tmp_path / "rows.csv", [1])[1] == header.count("\n") + 3
 
 
 def test_a_separator_that_the_first_line_names(tmp_path):
@@ -131,14 +132,12 @@ def test_line_ends(tmp_path, name, end):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("rows.csv", "text;label\na, b;x\n", "rows.csv:2: the columns are separated by ';'; save them with commas"),
-        ("rows.csv", "text|label\na|x\n", "the columns are separated by '|'"),
         ("rows.tsv", "text,label\na,x\n", "the columns are separated by ','; give the file a name that ends in .csv"),
         ("rows.csv", "Text, Label\na,x\n", "no column 'text'; the file has 'Text', 'Label'"),
         ("rows.csv", "text,te\u200bxt,label\na,b,x\n", "rows.csv:1: the header has the column 'text' twice"),
         ("rows.csv", 'text,label\na,x\n"b,x\nc,y\n', "rows.csv:3: not valid CSV: the quote that opens in this row is never closed; write"),
         ("rows.csv", "text,label\na\rb,x\n", "rows.csv:2: not valid CSV: a carriage return in a field that is not quoted"),
-        ("rows.csv", 'text;label\n"a; b";x\n', "rows.csv:2: the columns are separated by ';'"),
+        ("rows.csv", '"text;label"\na;x\n', "rows.csv: the columns are separated by ';'; save them with commas"),
         ("rows.csv", "My export\n\ntext,label\na,x\n", "rows.csv:3: 2 fields, but the header has 1; the line of the header must name every"),
         ("rows.csv", 'text,label\n "a, b",x\n', "rows.csv:2: 3 fields, but the header has 2; remove the blank before the quote"),
         ("rows.csv", "text,label\na,x\ntext, label\nb,y\n", "rows.csv:3: the header again, as in files that were joined"),
@@ -177,3 +176,46 @@ def test_no_half_of_a_row_is_kept_where_bad_rows_are_skipped(tmp_path, content, 
     table = read(tmp_path, content, name, "skip")
     assert pairs(table) == kept
     assert " bad rows left out, the first in line " in table.notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("content", "kept", "separator"),
+    [
+        ('text;label\na, b;x\n"c; d";y\n', [("a, b", "x"), ("c; d", "y")], ";"),
+        ("text|label\na|x\nb|y\n", [("a", "x"), ("b", "y")], "|"),
+        ("text\tlabel\na, b\tx\n", [("a, b", "x")], "\t"),
+        ('"a; text";text;label\r\n1,5;it broke;3,5\r\n', [("it broke", "3,5")], ";"),
+    ],
+)
+def test_another_separator_of_a_csv_file_is_found_and_said(tmp_path, content, kept, separator):
+    table = read(tmp_path, content)
+    assert pairs(table) == kept
+    assert table.notes[0].endswith(f"rows.csv: read with {separator!r} between the columns, since the header has no comma")
+
+
+def test_a_comma_in_the_header_separates(tmp_path):
+    assert pairs(read(tmp_path, "text,label,a;b\nx;y,z,1\n")) == [("x;y", "z")]
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.csv.gz"])
+def test_windows_1252_is_read_and_said(tmp_path, name):
+    separator = "\t" if "tsv" in name else ","
+    rows = [("text", "label"), ("Café – “très bien”", "süß"), ("plain", "x"), ("5 €", "süß")]
+    content = "".join(f"{separator.join(row)}\r\n" for row in rows).encode("cp1252")
+    table = read(tmp_path, gzip.compress(content) if name.endswith(".gz") else content, name)
+    assert pairs(table) == rows[1:]
+    assert [note for note in table.notes if f"{name}: not UTF-8; read as Windows-1252 (cp1252)" in note] == list(table.notes)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "naïve\n".encode() + "naïve".encode("cp1252"),  # UTF-8 in another line
+        "это плохо".encode("cp1251"),  # as Windows-1252: letters with accents only
+        b"bad \xff",
+        "caf\x8d".encode("latin-1"),  # not defined
+    ],
+)
+def test_what_is_neither_is_refused(tmp_path, text):
+    with pytest.raises(UserError, match=r"rows.csv:\d: not valid UTF-8; save the file as UTF-8"):
+        read(tmp_path, b"text,label\nfine,x\n" + text.replace(b"\n", b",x\n") + b",x\n")
