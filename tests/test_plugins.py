@@ -233,7 +233,9 @@ def test_such_a_head_trains_and_is_evaluated(installed, cli, head):
     settings = ["debug=fast", f"algorithm.head={head}", "hardware.threads=1", "hydra.run.dir=run", "evaluation.episodes=1"]
     found = cli("train", *settings)
     assert found.code == 0, found.err
-    again = cli("evaluate", "checkpoint=run/model", "evaluation.shots=[2]", "evaluation.episodes=1", "evaluation.queries=4", "hydra.run.dir=again")
+    again = cli(
+        "evaluate", "checkpoint=run/model", "tasks=reviews", "evaluation.shots=[2]", "evaluation.episodes=1", "evaluation.queries=4", "hydra.run.dir=again"
+    )
     assert again.code == 0, again.err
     assert (json.loads(Path("run/results.json").read_text())["arms"].keys() >= {"logistic_regression_with_names"}) == (head == "described")
 
