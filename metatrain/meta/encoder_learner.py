@@ -136,7 +136,8 @@ class EncoderLearner(Learner):
             choice = _choice(support, len(episode.support), features)
             if not choice.read:
                 support, features = episode.without_queries(), features[: len(episode.support)]
-        named = [self.features(texts) for texts in self.functional.texts_of(support)[2:]]  # label encodings, if the head reads them
+        names = self.functional.texts_of(support)[2:]  # the label names, if the head reads their encodings
+        named = [self.features(texts) for texts in names]
         adapts = self.functional.head_after and self.steps(evaluation=True) > 0
         if adapts and not self.makes_steps(episode):
             progress.say("no class has two examples: no inner steps are made")
@@ -150,18 +151,18 @@ class EncoderLearner(Learner):
             return replace(support, support=[support.support[row] for row in chosen], support_labels=support.support_labels[chosen], reads_names=False)
 
         @cache
-        def encoded(rows: tuple[int, ...]) -> Tensor:
-            """Return the encodings of all examples after inner steps on some of them."""
+        def encoded(rows: tuple[int, ...]) -> tuple[Tensor, ...]:
+            """Return the encodings of all examples after inner steps on some of them, and of the label names if the head reads them."""
             if not adapts:
-                return features
+                return features, *named
             after, _ = Learner.adapt(self, part_of(rows))
             progress.advance()
-            return self.functional.features(after, support.support)
+            return tuple(self.functional.features(after, texts) for texts in (support.support, *names))
 
         def start(rows: np.ndarray) -> Head:
             """Return the meta-learned head of some of the examples."""
-            encodings = encoded(tuple(rows.tolist()))
-            theta = {**self.parameters, **dict(zip(ENCODINGS, (encodings[torch.from_numpy(rows)], encodings[:0], *named)))}
+            encodings, *of_names = encoded(tuple(rows.tolist()))
+            theta = {**self.parameters, **dict(zip(ENCODINGS, (encodings[torch.from_numpy(rows)], encodings[:0], *of_names)))}
             losses = self._losses.of(self.functional, part_of(rows), None, encoded=True)
             head, _ = self.adapted_from(theta, losses, 0 if self.functional.head_after else None)
             return {name: head[HEAD + name].cpu() for name in ("weight", "bias")}
@@ -169,8 +170,8 @@ class EncoderLearner(Learner):
         # On the CPU: thousands of small operations take less time there than a GPU takes to launch them.
         everything = tuple(range(len(labels)))
         progress.start("fitting the head", FITS, brief=True)
-        encode = (lambda rows: encoded(tuple(rows.tolist())).cpu()) if adapts else None
-        found = fit_head(start, encoded(everything).cpu(), labels, is_name, episode.seed, progress.advance, encode)
+        encode = (lambda rows: encoded(tuple(rows.tolist()))[0].cpu()) if adapts else None
+        found = fit_head(start, encoded(everything)[0].cpu(), labels, is_name, episode.seed, progress.advance, encode)
         fit = replace(found, names=choice, encodings=encodings)
         progress.stop()
         if self.inner.fit_encoder and (trained := fit_encoder(Start(self.functional, self.parameters), support, fit, progress)) is not None:

@@ -306,6 +306,35 @@ def test_adaptation_for_use_predicts_what_the_meta_gradient_saw(encoder, episode
     np.testing.assert_allclose(small.probabilities(parameters, episode), subject.probabilities(parameters, episode), rtol=1e-9)
 
 
+@pytest.mark.parametrize("head", HEADS)
+def test_heads_made_after_the_inner_steps(encoder, episode, head):
+    torch.manual_seed(1)
+    algorithm, inner = AlgorithmConfig(head=head, head_scale=SCALE, adapt="last_layers", last_layers=1), InnerConfig(loss="leave_one_out", lr=0.2, steps=STEPS)
+    subject = EncoderLearner(encoder, algorithm, inner, way=None)
+    parameters, _ = subject.adapt(episode)
+    loss = -np.log(subject.probabilities(parameters, episode)[np.arange(2), episode.query_labels]).mean()
+    assert loss == pytest.approx(float(subject.outer_gradient(episode).loss_after), rel=1e-9)
+    direction = {name: torch.randn_like(value) / value.numel() ** 0.5 for name, value in subject.parameters.items()}
+
+    def at(size):
+        moved = subject.with_parameters({name: value + size * direction[name] for name, value in subject.parameters.items()})
+        return float(moved.outer_gradient(episode).loss_after)
+
+    slope = sum(float((value * direction[name]).sum()) for name, value in subject.mean_gradient([episode]).items())
+    assert slope == pytest.approx((at(1e-5) - at(-1e-5)) / 2e-5, rel=1e-5)
+
+
+def test_a_head_that_reads_label_encodings_is_fitted(encoder, episode, monkeypatch):
+    """The fit starts from the head of the adapted encoder; with infinite strength it is that head."""
+    monkeypatch.setattr("metatrain.meta.head_fit.STRENGTHS", (float("inf"),))
+    torch.manual_seed(1)
+    algorithm = AlgorithmConfig(head="feat_names", head_scale=SCALE, adapt="last_layers", last_layers=1)
+    subject = EncoderLearner(encoder, algorithm, InnerConfig(loss="leave_one_out", lr=0.2, steps=STEPS, fit_head=True), way=None)
+    plain = EncoderLearner(encoder, algorithm, replace(subject.inner, fit_head=False), way=None).with_parameters(subject.parameters)
+    expected, (fitted, fit) = plain.adapt(episode)[0], subject.fit_support(episode)
+    torch.testing.assert_close(fitted["head.weight"] * fit.temperature, expected["head.weight"])
+
+
 def test_only_a_transductive_head_sees_the_other_queries(encoder, episode):
     for head in HEADS:
         subject = learner(encoder, head, "head", steps=0)
