@@ -1,14 +1,16 @@
 """A few-shot text classifier as a scikit-learn estimator; `fit` adapts a base to the examples as `metatrain finetune` does.
 
-classifier = metatrain.FewShotClassifier("minilm").fit(texts, labels)
-classifier.predict(["my order has not come"])
-classifier.save("tickets")                       # safetensors and JSON; metatrain.load("tickets") reads it
+    classifier = metatrain.FewShotClassifier("minilm").fit(texts, labels)
+    classifier.predict(["my order has not come"])
+    classifier.save("tickets")                       # safetensors and JSON; metatrain.load("tickets") reads it
+
+A fitted classifier holds its own copy of the model, so that it depends on no other directory.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
@@ -18,15 +20,14 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
-from metatrain.checkpoints.adaptation import check_no_label_is_none
 from metatrain.checkpoints.finetuning import finetuned, open_for, write_finetuned
 from metatrain.config.compose import typed
 from metatrain.config.schema import FinetuneConfig
 from metatrain.errors import UserError
+from metatrain.estimator_input import check_labels_beside_none, classes_of, names_of, rows_of, seed_of, training_texts
 from metatrain.inputs import read_text
 from metatrain.meta.progress import Progress, Silent
 from metatrain.models.export import NONE, is_none
@@ -36,8 +37,7 @@ from metatrain.run import hardware
 from metatrain.run.atomic import atomic_directory, write_json
 from metatrain.run.config import HardwareConfig
 from metatrain.tasks.episodes import Episode, given_episode
-from metatrain.tasks.labels import as_text, clean_label, is_blank, label_notes
-from metatrain.tasks.texts import has_lone_surrogate
+from metatrain.tasks.labels import label_notes
 from metatrain.tracking.console import Display
 
 SAVED = "classifier.json"
@@ -128,13 +128,13 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
             ValueError: a text or a label cannot be read, there are fewer than two classes, or the base cannot be opened or cannot adapt.
         """
         with _value_errors():
-            texts = _training_texts(X)
-            classes, names, labels = _classes_of(y)
+            texts = training_texts(X)
+            classes, names, labels = classes_of(y)
             check_consistent_length(texts, labels)
-            seed = _seed(self.random_state)
+            seed = seed_of(self.random_state)
             config = self._config(seed)
             if config.oos_false_rejection_rate is not None:
-                _check_none_of_these(classes, names)
+                check_labels_beside_none(classes, names)
             episode = given_episode(texts, labels, len(texts), seed=seed)
             with _progress(self.verbose) as progress:
                 for note in label_notes("y", names):
@@ -224,7 +224,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
         """(logits, [texts, classes]; which texts are out of scope, boolean, [texts])."""
         check_is_fitted(self)
         with _value_errors():
-            texts = [read_text(text, f"X[{row}]") for row, text in enumerate(_rows(X))]
+            texts = [read_text(text, f"X[{row}]") for row, text in enumerate(rows_of(X))]
             if self._classifier is None:
                 self._classifier = _loaded(self._files, self.device)
             scores = self._classifier.scores(texts) if texts else torch.zeros(0, len(self.classes_))
@@ -247,7 +247,7 @@ def load_classifier(folder: Path, device: str = "auto") -> FewShotClassifier:
         raise UserError(f"{folder / SAVED} cannot be read: {error}") from error
     found._files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.name != SAVED}
     found._classifier = _loaded(found._files, device)
-    names = [clean_label(as_text(value)) for value in classes.tolist()]
+    names = names_of(classes)
     if sorted(names) != sorted(found._classifier.labels):
         raise UserError(f"{folder / SAVED}: its classes {', '.join(names)} are not the labels of the model: {', '.join(found._classifier.labels)}")
     found._order = [found._classifier.labels.index(name) for name in names]
@@ -305,71 +305,3 @@ def _write(files: Mapping[str, bytes], folder: Path) -> None:
             raise UserError(f"the file {name!r} lies outside of the model's directory")
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(content)
-
-
-def _rows(X: Any) -> Sequence[Any]:
-    """The rows of a list, an array, a column or a table: texts, or tuples of two. Raises: UserError: it has another shape."""
-    if isinstance(X, (str, bytes)):
-        raise UserError("X must be a list of strings, not a string; use [text]")
-    if hasattr(X, "to_numpy"):
-        X = X.to_numpy()
-    if not isinstance(X, np.ndarray):
-        try:
-            return list(X)
-        except TypeError as error:
-            raise UserError(f"X must be a list of strings, not {type(X).__name__}: {error}") from error
-    if X.ndim == 1:
-        return X.tolist()
-    if X.ndim == 2 and X.shape[1] in (1, 2):
-        return X[:, 0].tolist() if X.shape[1] == 1 else [tuple(row) for row in X.tolist()]
-    raise UserError(f"X must be a column of texts, or two columns of text pairs; its shape is {X.shape}. Reshape your data")
-
-
-def _training_texts(X: Any) -> list[str]:
-    """Raises: UserError: there is no text, or one of them cannot be read or is empty."""
-    texts = [read_text(text, f"X[{row}]") for row, text in enumerate(_rows(X))]
-    if not texts:
-        raise UserError("X has 0 texts; a classifier needs examples of at least two classes")
-    if (empty := next((row for row, text in enumerate(texts) if is_blank(text)), None)) is not None:
-        raise UserError(f"X[{empty}] is empty; remove it, or give it a text")
-    return texts
-
-
-def _classes_of(y: Any) -> tuple[np.ndarray, list[str], list[str]]:
-    """Return (classes, sorted; their names as in a file; the name of each label).
-
-    Raises:
-        UserError: a label cannot be read, there are fewer than two classes, or two have the same name.
-        ValueError: y is no column of labels.
-    """
-    if y is None:
-        raise UserError("FewShotClassifier requires y to be passed, but the target y is None")
-    labels = column_or_1d(y, warn=True)
-    try:
-        classes, places = np.unique(labels, return_inverse=True)
-    except TypeError as error:
-        raise UserError(f"y has labels of several types, such as numbers beside strings: {error}") from error
-    check_classification_targets(labels)
-    names = [clean_label(as_text(value)) for value in classes.tolist()]
-    for value, name in zip(classes.tolist(), names):
-        if value is None or is_blank(name) or has_lone_surrogate(name):
-            raise UserError(f"y has the label {value!r}, which cannot be read; remove its examples")
-        if names.count(name) > 1:
-            raise UserError(f"y has two labels that are read as {name!r}; spell them the same way")
-    if len(classes) < 2:
-        raise UserError(f"y has only one class ({names[0]!r}); a classifier needs examples of at least two")
-    return classes, names, [names[place] for place in places]
-
-
-def _check_none_of_these(classes: np.ndarray, names: Sequence[str]) -> None:
-    """Raises: UserError: `none_of_these` cannot be predicted beside these labels."""
-    if not all(isinstance(value, str) for value in classes.tolist()):
-        raise UserError("oos_false_rejection_rate predicts none_of_these, which is a string; use labels that are strings")
-    check_no_label_is_none(names, "y")
-
-
-def _seed(random_state: int | np.random.RandomState | None) -> int:
-    """Return the seed: a number itself, one drawn from a generator, or 0."""
-    if random_state is None or isinstance(random_state, (int, np.integer)):
-        return int(random_state or 0)
-    return int(check_random_state(random_state).randint(2**31 - 1))

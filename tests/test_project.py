@@ -71,7 +71,8 @@ def test_dependencies_between_rooms_point_one_way():
         "training": {"evaluation", "meta", "gradient", "models", "tasks", "run", "tracking", "config"},
         "checkpoints": {"training", "evaluation", "meta", "gradient", "models", "tasks", "run", "config"},
         "api": {"checkpoints", "meta", "gradient", "models", "tasks", "run", "config", "inputs", "finetuned_model", "estimator"},
-        "estimator": {"checkpoints", "meta", "models", "tasks", "run", "tracking", "config", "inputs"},
+        "estimator": {"checkpoints", "meta", "models", "tasks", "run", "tracking", "config", "inputs", "estimator_input"},
+        "estimator_input": {"checkpoints", "tasks", "inputs"},
         "finetuned_model": {"models", "inputs"},
         "inputs": {"tasks"},
     }
