@@ -21,10 +21,10 @@ from metatrain.tasks.encoded_episode import encode_episode
 from metatrain.tasks.episodes import task_episode
 
 
-def learner(steps: int = 3, **algorithm) -> EncoderLearner:
+def learner(steps: int = 3, loss: str = "support", **algorithm) -> EncoderLearner:
     torch.manual_seed(0)
     encoder, _ = load_encoder(ModelConfig(name="tiny", max_length=32), second_order=False)
-    return EncoderLearner(encoder, AlgorithmConfig(**{"head": "prototype", **algorithm}), InnerConfig(lr=0.05, head_lr=0.5, steps=steps), way=None)
+    return EncoderLearner(encoder, AlgorithmConfig(**{"head": "prototype", **algorithm}), InnerConfig(lr=0.05, head_lr=0.5, steps=steps, loss=loss), way=None)
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,16 @@ def test_the_last_of_the_trajectory_is_what_adaptation_gives(tasks):
     *_, last = subject.trajectory(texts, 3)
     adapted, _ = subject.adapt(texts)
     assert all(torch.equal(last[name], value) for name, value in adapted.items()) and last.keys() == adapted.keys()
+
+
+@pytest.mark.parametrize("shots", [1, 2])
+def test_a_head_made_after_the_steps_is_made_after_each_of_them(tasks, shots):
+    """With one example per class, leave_one_out makes no step: every number of steps gives the same."""
+    subject = learner(adapt="last_layers", loss="leave_one_out")
+    texts = encode_episode(task_episode(tasks[0], EpisodeConfig(shots=shots, queries=2), 0, "meta_test", 0), subject.model.tokens())
+    for steps, found in enumerate(subject.trajectory(texts, 2)):
+        expected, _ = subject.adapt(texts, steps)
+        assert found.keys() == expected.keys() and all(torch.equal(found[name], value) for name, value in expected.items())
 
 
 class OneOfTwo:
