@@ -9,7 +9,7 @@ import numpy as np
 
 from metatrain.checkpoints.finetuning import finetuned
 from metatrain.commands.finetune_examples import Examples
-from metatrain.commands.finetune_results import Adapted, cross_validation, logistic_regression, rejected_share, test_results, warn_of_loss
+from metatrain.commands.finetune_results import Adapted, cross_validation, logistic_regression, majority_class, rejected_share, test_results, warn_of_loss
 from metatrain.evaluation.held_out import Baseline
 from metatrain.gradient.parameters import Parameters
 from metatrain.meta.head_fit import Fit
@@ -47,6 +47,8 @@ def adapt_and_test(learner: Learner, examples: Examples, rejection_rate: float |
     results: dict[str, Any] = {"examples": len(episode.support), "steps": steps, "seconds": round(seconds, 3)}
     if fit is not None:
         results.update(cross_validation(fit, texts.support_labels, display.say))
+    if episode.task.targets is None:
+        results["majority_class"] = majority_class(episode, texts.support_labels, display.say)
     beside = None
     if learner.encodings is not None:
         warn_of_loss(loss, episode.way, learner, display.say)

@@ -72,6 +72,14 @@ def cross_validation(fit: Fit, labels: np.ndarray, say: Callable[[str], None]) -
     }
 
 
+def majority_class(episode: Episode, labels: np.ndarray, say: Callable[[str], None]) -> dict[str, Any]:
+    """Report the accuracy of always predicting the most frequent class, on the examples themselves; labels: [examples]."""
+    counts = np.bincount(labels)
+    name, share = episode.task.label_names[episode.classes[int(counts.argmax())]], float(counts.max() / len(labels))
+    say(f"always predicting the most frequent class ({name!r}), accuracy on the examples: {share:.3f}")
+    return {"label": name, "share": share}
+
+
 def logistic_regression(learner: EncodingLearner, fit: Fit | None, texts: EncodedEpisode, display: Display) -> Baseline:
     """Fit logistic regression to the encodings before adaptation, cross-validate it, and predict the queries."""
     support = _encoded(learner, texts.support, display) if fit is None or fit.encodings is None else fit.encodings
@@ -117,6 +125,8 @@ def test_results(adapted: Adapted, beside: Baseline | None, display: Display) ->
     }
     results["calibration_error"] = statistics.calibration_error(confidence, is_correct)
     display.say(f"mean confidence of the predictions: {confidence.mean():.3f} (calibration error {results['calibration_error']:.3f})")
+    results["majority_class"] = float(np.mean(labels == np.bincount(adapted.texts.support_labels).argmax()))
+    display.say(f"always predicting the most frequent class of the examples, {adapted.kind} accuracy: {results['majority_class']:.3f}")
     if beside is not None:
         results["logistic_regression"] = float(np.mean(beside.predictions == labels))
         display.say(f"logistic regression on the same encodings, {adapted.kind} accuracy: {results['logistic_regression']:.3f}")

@@ -144,6 +144,8 @@ def _of_finetuning(record: Record) -> list[tuple[str, str, str]]:
     score = data["score"] if isinstance(data, dict) and data.get("target") else "accuracy"
     if score in test:
         more = f"; logistic regression {100 * test['logistic_regression']:.1f}" if "logistic_regression" in test else ""
+        if "majority_class" in test:
+            more += f"; most frequent class {100 * test['majority_class']:.1f}"
         source = f"from {results['examples']} examples" if "examples" in results else f"of {results['data']}"
         before = ", before none_of_these" if "accuracy_with_rejection" in test else ""
         said = f"{score} on {test['examples']} test examples{before}"

@@ -8,9 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import write_jsonl
+
+from metatrain.commands.finetune_results import majority_class
+from metatrain.tasks.episodes import given_episode
 
 
 @pytest.fixture
@@ -27,6 +31,15 @@ def test_finetune_reports_held_out_accuracy_and_writes_a_model(finetuned):
     assert results["test"]["examples"] == 2 and 0 <= results["test"]["accuracy"] <= 1
     assert json.loads((finetuned / "model" / "config.json").read_text())["id2label"] == {"0": "bad", "1": "good"}
     assert "held-out accuracy" in (finetuned / "run.log").read_text()
+    assert results["majority_class"] == {"label": "bad", "share": 0.5} and results["test"]["majority_class"] == 0.5
+
+
+def test_the_most_frequent_class_is_that_of_the_examples():
+    episode = given_episode([f"text {number}" for number in range(5)], ["b", "a", "b", "c", "b"], 5)
+    said = []
+    labels = np.array([list(episode.classes).index(label) for label in episode.task.labels])
+    assert majority_class(episode, labels, said.append) == {"label": "b", "share": 0.6}
+    assert said == ["always predicting the most frequent class ('b'), accuracy on the examples: 0.600"]
 
 
 def test_test_texts_that_training_has_are_not_held_out(cli, tmp_path):
