@@ -151,12 +151,12 @@ def _run(study: Study, taken: Taken, settings: Callable[[Taken], TrainConfig], d
     from metatrain.tracking.metrics import read_metrics, validation_scores
 
     run, number = RunDirectory(taken.path), taken.number
-    told = False
+    is_decided = False
 
     def should_end() -> bool:
-        nonlocal told
-        told = told or study.scored(taken, validation_scores(read_metrics(run.metrics)))
-        return told
+        nonlocal is_decided
+        is_decided = is_decided or study.scored(taken, validation_scores(read_metrics(run.metrics)))
+        return is_decided
 
     try:
         begun = run.config.exists()
@@ -168,16 +168,16 @@ def _run(study: Study, taken: Taken, settings: Callable[[Taken], TrainConfig], d
             proposal = _overrides(taken.trial.params)
             display.say(f"trial {number}: {' '.join(proposal)}{' (resumed)' if begun else ''}")
             run_in_processes(Job(settings(taken), taken.path, proposal, of_search=True, changes=() if begun else None), should_end, quiet=True)
-        told = should_end()
+        is_decided = should_end()
     except UserError as error:
         study.failed(taken, str(error))
         display.say(f"trial {number} failed: {error}")
         return
     except Stopped as stop:
-        if not told:
+        if not is_decided:
             raise Stopped(stop.signal_number, f"stopped in trial {number}; run the same command to resume it") from None
     scores = validation_scores(read_metrics(run.metrics))
-    if told:
+    if is_decided:
         study.pruned(taken)
         display.say(f"trial {number}: paused after {len(scores)} validations, best {max(scores):.3f}")
     else:

@@ -23,7 +23,7 @@ ByStep = dict[str, list[float]]  # a mean over tasks after each number of inner 
 
 
 def takes_steps(learner: Learner) -> bool:
-    """Return whether evaluation adapts by inner steps that can be looked at one by one; a language model that reads its examples takes none."""
+    """Return whether evaluation adapts by inner steps that can be evaluated separately; a language model that reads its examples takes none."""
     return learner.steps(evaluation=True) > 0 and not learner.functional.reads_support
 
 

@@ -58,7 +58,7 @@ def _arms_of(rows: Sequence[tuple[str, str, float, float]], score: str) -> Spec:
     both = {
         "y": {"field": "arm", "type": "nominal", "sort": [name for _, name, *_ in rows], "title": None},
         "color": {"condition": {"test": "datum.ours", "value": _OURS}, "value": _THEIRS},
-        "tooltip": [_told("arm"), _told("score"), _told("low", "interval, low"), _told("high", "interval, high")],
+        "tooltip": [_tooltip("arm"), _tooltip("score"), _tooltip("low", "interval, low"), _tooltip("high", "interval, high")],
     }
     layers = [
         {"mark": {"type": "rule", "strokeWidth": 2}, "encoding": {**both, "x": _number("low", score), "x2": {"field": "high"}}},
@@ -76,11 +76,17 @@ def by_shots(record: Record) -> Chart | None:
     values = [{"shots": shots, "arm": name, "score": mean, "low": mean - half, "high": mean + half} for shots, name, mean, half in rows]
     score = _score(record)
     x = _number("shots", "examples per class", axis={"values": sorted({shots for shots, *_ in rows}), "format": "d"})
-    told = [_told("arm"), _told("shots", "examples per class"), _told("score"), _told("low", "interval, low"), _told("high", "interval, high")]
+    tooltip = [
+        _tooltip("arm"),
+        _tooltip("shots", "examples per class"),
+        _tooltip("score"),
+        _tooltip("low", "interval, low"),
+        _tooltip("high", "interval, high"),
+    ]
     spec = {
         "data": {"values": values},
         "mark": {"type": "line", "point": True},
-        "encoding": {"x": x, "y": _number("score", score), "color": _of_arms(record), "tooltip": told},
+        "encoding": {"x": x, "y": _number("score", score), "color": _of_arms(record), "tooltip": tooltip},
     }
     table = [(shots, name, _one(mean), _one(half)) for shots, name, mean, half in rows]
     return Chart("shots", "Score by shots", "Score of each arm by number of support examples per class.", spec, ("shots", "arm", score, "± 95%"), table)
@@ -104,8 +110,8 @@ def by_steps(record: Record) -> Chart | None:
         return None
     score, used = _score(record), found["steps_used"]
     values = [{"shots": f"{shots}-shot", "set": examples, "steps": steps, "score": mean, "loss": loss} for shots, examples, steps, mean, loss in rows]
-    told = [_told("shots"), _told("set"), _told("steps", "inner steps"), _told("score"), _told("loss", "log loss")]
-    both = {"x": _count("steps", "inner steps"), "color": _colour("shots"), "strokeDash": _colour("set"), "tooltip": told}
+    tooltip = [_tooltip("shots"), _tooltip("set"), _tooltip("steps", "inner steps"), _tooltip("score"), _tooltip("loss", "log loss")]
+    both = {"x": _count("steps", "inner steps"), "color": _colour("shots"), "strokeDash": _colour("set"), "tooltip": tooltip}
     parts = [
         {"layer": [_dashed("steps", used), {"mark": {"type": "line", "point": True}, "encoding": {**both, "y": _number(field, title)}}]}
         for field, title in (("score", score), *((("loss", "log loss"),) if any(loss is not None for *_, loss in rows) else ()))
@@ -133,7 +139,7 @@ def by_task(record: Record) -> Chart | None:
     values = [{"task": task, "arm": name, "score": mean, "low": mean - half, "high": mean + half} for task, name, mean, half in rows if task in shown]
     score = _score(record)
     y = {"field": "task", "type": "nominal", "sort": order, "title": None}
-    tooltip = [_told("task"), _told("arm"), _told("score"), _told("low", "interval, low"), _told("high", "interval, high")]
+    tooltip = [_tooltip("task"), _tooltip("arm"), _tooltip("score"), _tooltip("low", "interval, low"), _tooltip("high", "interval, high")]
     layers = _intervals({"y": y, "color": _of_arms(record)}, score, tooltip)
     choice = {"input": "select", "options": ["all arms", *arms], "name": "arm "}
     spec = {
@@ -178,7 +184,7 @@ def _before_and_after(record: Record, figure: str, title: str, axis: str, scale:
             "x": _count("step", "meta-update"),
             "y": _number("value", axis),
             **({"color": _colour("when", "adaptation")} if adapts else {}),
-            "tooltip": [_told("step"), *([_told("when")] if adapts else []), _told("value", axis)],
+            "tooltip": [_tooltip("step"), *([_tooltip("when")] if adapts else []), _tooltip("value", axis)],
         },
     }
     text = f"Mean over the episodes of a meta-batch{', before and after the inner loop' if adapts else ''}{_of_means(updates)}."
@@ -206,7 +212,7 @@ def of_validation(record: Record) -> Chart | None:
                     "x": _count("step", "meta-update"),
                     "y": _number("score", f"{said}, %"),
                     "color": _colour("labels", "support labels"),
-                    "tooltip": [_told("step"), _told("labels"), _told("score")],
+                    "tooltip": [_tooltip("step"), _tooltip("labels"), _tooltip("score")],
                 },
             },
         ],
@@ -234,12 +240,12 @@ def of_rates(record: Record) -> Chart | None:
     values = [each for each in values if each["parameter"] in set(order[:_TASKS])]
     both = {"y": {"field": "parameter", "type": "nominal", "sort": order, "title": None}, "color": _colour("step", "inner step")}
     title = "relative to the initial rate"
-    told = [_told("parameter"), _told("step", "inner step"), _told("rate", shape=".2e"), _told("mean", title, ".2f")]
+    tooltip = [_tooltip("parameter"), _tooltip("step", "inner step"), _tooltip("rate", shape=".2e"), _tooltip("mean", title, ".2f")]
     spec = {
         "data": {"values": values},
         "layer": [
             {"mark": {"type": "rule", "opacity": 0.5}, "encoding": {**both, "x": _number("low", title), "x2": {"field": "high"}}},
-            {"mark": {"type": "point", "filled": True}, "encoding": {**both, "x": _number("mean", title), "tooltip": told}},
+            {"mark": {"type": "point", "filled": True}, "encoding": {**both, "x": _number("mean", title), "tooltip": tooltip}},
         ],
         "height": _ROW * len(order[:_TASKS]),
     }
@@ -253,10 +259,13 @@ def of_task_map(record: Record) -> Chart | None:
     tasks = record.analysis.get("task_map")
     if not tasks:
         return None
-    told = [_told("task"), _told("split"), _told("nearest", "most similar training task"), _told("likeness", "similarity", ".2f")]
+    tooltip = [_tooltip("task"), _tooltip("split"), _tooltip("nearest", "most similar training task"), _tooltip("likeness", "similarity", ".2f")]
     place = {"x": {**_number("x", "first principal component"), "axis": _BARE}, "y": {**_number("y", "second"), "axis": _BARE}}
     layers = [
-        {"mark": {"type": "point", "filled": True, "size": 70}, "encoding": {**place, "color": _colour("split"), "shape": _colour("split"), "tooltip": told}},
+        {
+            "mark": {"type": "point", "filled": True, "size": 70},
+            "encoding": {**place, "color": _colour("split"), "shape": _colour("split"), "tooltip": tooltip},
+        },
         *([{"mark": {"type": "text", "dy": -9, "fontSize": 10}, "encoding": {**place, "text": {"field": "task"}}}] if len(tasks) <= _TASKS else []),
     ]
     rows = [(each["task"], each["split"], each.get("nearest", ""), round(each["likeness"], 3) if "likeness" in each else "") for each in tasks]
@@ -292,7 +301,7 @@ def of_confusion(record: Record) -> Chart | None:
             "x": {"field": "answer", "type": "nominal", "title": "prediction", "axis": {"labelAngle": -40}},
             "y": {"field": "label", "type": "nominal", "title": "label"},
             "color": {"field": "share", "type": "quantitative", "title": "fraction of label", "scale": {"scheme": "blues", "domain": [0, 1]}},
-            "tooltip": [_told("label"), _told("answer", "prediction"), _told("share", "fraction", ".0%"), _told("count", "queries")],
+            "tooltip": [_tooltip("label"), _tooltip("answer", "prediction"), _tooltip("share", "fraction", ".0%"), _tooltip("count", "queries")],
         },
         "height": _ROW * max(3, *(min(_LABELS, len(each["labels"])) for each in worst)),
     }
@@ -315,7 +324,7 @@ def of_classes(record: Record) -> Chart | None:
     spec = {
         "data": {"values": values},
         "mark": {"type": "bar", "color": _OURS},
-        "encoding": {"y": y, "x": x, "tooltip": [_told("label"), _told("score"), _told("examples")]},
+        "encoding": {"y": y, "x": x, "tooltip": [_tooltip("label"), _tooltip("score"), _tooltip("examples")]},
         "height": _ROW * len(rows),
     }
     text = f"All {len(rows)} classes with test examples, lowest accuracy first."
@@ -336,7 +345,7 @@ def of_class_scores(record: Record) -> Chart | None:
     ]
     y = {"field": "label", "type": "nominal", "sort": [each["label"] for each in classes], "title": None}
     x = _number("score", "%", scale={"domain": [0, 100]})
-    tooltip = [_told("label"), _told("measure"), _told("score"), _told("examples")]
+    tooltip = [_tooltip("label"), _tooltip("measure"), _tooltip("score"), _tooltip("examples")]
     spec = {
         "data": {"values": values},
         "mark": {"type": "point", "filled": True, "size": 70},
@@ -357,11 +366,11 @@ def of_reliability(record: Record) -> Chart | None:
     values = [{"confidence": confidence, "score": accuracy, "examples": examples} for confidence, accuracy, examples in rows]
     both = {"x": _number("confidence", "mean confidence, %", scale={"domain": [0, 100]})}
     y = _number("score", "accuracy, %", scale={"domain": [0, 100]})
-    told = [_told("confidence"), _told("score"), _told("examples")]
+    tooltip = [_tooltip("confidence"), _tooltip("score"), _tooltip("examples")]
     diagonal = {"data": {"values": [{"confidence": 0, "score": 0}, {"confidence": 100, "score": 100}]}, "mark": {"type": "line", "strokeDash": [4, 4]}}
     layers = [
         {**diagonal, "encoding": {**both, "y": y, "color": {"value": _THEIRS}}},
-        {"mark": {"type": "line", "point": True}, "encoding": {**both, "y": y, "color": {"value": _OURS}, "tooltip": told}},
+        {"mark": {"type": "line", "point": True}, "encoding": {**both, "y": y, "color": {"value": _OURS}, "tooltip": tooltip}},
     ]
     text = f"Test examples binned by confidence; dashed: perfect calibration. Calibration error (ECE) {record.results['test']['calibration_error']:.3f}."
     spec = {"data": {"values": values}, "layer": layers}
@@ -383,7 +392,7 @@ def of_speed(record: Record) -> Chart | None:
         "encoding": {
             "x": _count("step", "meta-update"),
             "y": {**_number("seconds", "seconds"), "scale": {"zero": True}},
-            "tooltip": [_told("step"), _told("seconds", shape=".3f"), _told("memory", "peak memory, MB")],
+            "tooltip": [_tooltip("step"), _tooltip("seconds", shape=".3f"), _tooltip("memory", "peak memory, MB")],
         },
     }
     text = f"Time per meta-update, and peak memory so far{_of_means(updates)}."
@@ -417,7 +426,7 @@ def curves(named: Sequence[tuple[str, Record]]) -> Chart | None:
             "x": _count("step", "meta-update"),
             "y": _number("score", "validation score, %"),
             "color": _colour("run"),
-            "tooltip": [_told("run"), _told("step"), _told("score")],
+            "tooltip": [_tooltip("run"), _tooltip("step"), _tooltip("score")],
         },
     }
     return Chart("validation", "Validation", "Score after adaptation on the meta-validation tasks.", spec, ("run", "meta-update", "score, %"), rows)
@@ -439,10 +448,10 @@ def compared_tasks(named: Sequence[tuple[str, Record, str]]) -> Chart | None:
     values = [{"task": task, "run": name, "score": mean, "low": mean - half, "high": mean + half} for task, name, mean, half in rows if task in shown]
     score = _score(named[0][1])
     both = {"y": {"field": "task", "type": "nominal", "sort": order, "title": None}, "color": _colour("run")}
-    told = [_told("task"), _told("run"), _told("score"), _told("low", "interval, low"), _told("high", "interval, high")]
+    tooltip = [_tooltip("task"), _tooltip("run"), _tooltip("score"), _tooltip("low", "interval, low"), _tooltip("high", "interval, high")]
     spec = {
         "data": {"values": values},
-        "layer": _intervals(both, score, told),
+        "layer": _intervals(both, score, tooltip),
         "height": _ROW * len(shown),
     }
     text = f"{shots}-shot, with 95% intervals over episodes; tasks are sorted by the score of {named[0][0]}, lowest first."
@@ -505,7 +514,7 @@ def _dashed(field: str, value: float) -> Spec:
     return {"data": {"values": [{field: value}]}, "mark": mark, "encoding": {"x": {"field": field, "type": "quantitative"}}}
 
 
-def _told(field: str, title: str | None = None, shape: str | None = None) -> dict[str, Any]:
+def _tooltip(field: str, title: str | None = None, shape: str | None = None) -> dict[str, Any]:
     """Return a tooltip field."""
     numeric = field in ("score", "low", "high", "value", "loss")
     return {"field": field, "title": title or field, **({"format": shape or ".2f"} if shape or numeric else {})}

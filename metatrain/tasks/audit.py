@@ -155,10 +155,10 @@ def near_duplicates(
         for other, places, _ in parts[:number]:
             for first in range(0, len(queries), _ROWS):
                 part = queries[first : first + _ROWS]
-                alike = (matrix[part] @ other.T).tocsr()
-                for row in np.flatnonzero(alike.max(axis=1).toarray().ravel() > _NEAR):
-                    column = int(alike[row].argmax())
-                    found.append(_pair(here[part[row]], places[column], float(alike[row, column])))
+                similarity = (matrix[part] @ other.T).tocsr()
+                for row in np.flatnonzero(similarity.max(axis=1).toarray().ravel() > _NEAR):
+                    column = int(similarity[row].argmax())
+                    found.append(_pair(here[part[row]], places[column], float(similarity[row, column])))
                 advance(len(part))
     return sorted(found, key=lambda pair: -pair.similarity)
 

@@ -151,7 +151,7 @@ def _shared_names(config: TasksConfig, rows_of: dict[str, dict[str, np.ndarray]]
         source = next((f"tasks.sources.{name}" for name in config.sources if file.startswith(f"{name}/")), "tasks.path")
         for task in tasks:
             sources.setdefault(task, {})[source] = None
-    return [f"task '{task}' is made of rows of {' and '.join(found)}, which name it alike" for task, found in sources.items() if len(found) > 1]
+    return [f"task '{task}' has rows from {' and '.join(found)}, because both contain a task of this name" for task, found in sources.items() if len(found) > 1]
 
 
 def _task(name: str, parts: list[Part], repeats: dict[str, tuple[int, int]]) -> Task:

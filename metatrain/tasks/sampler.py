@@ -94,9 +94,9 @@ class Sampler:
 class SamplerState:
     """State of a sampler, in plain values for a checkpoint."""
 
-    loss: list[float | None]  # running mean of each task's query loss; None: never drawn
-    preference: list[float]  # a bandit's logarithm of each task's weight
-    progress: list[float]  # the newest drops of a task's loss, whichever task's
+    loss: list[float | None]  # moving average of each task's query loss; None: never sampled
+    preference: list[float]  # bandit: logarithm of each task's weight
+    progress: list[float]  # latest loss decreases, of any task
 
     @classmethod
     def new(cls, tasks: int) -> SamplerState:
@@ -104,11 +104,11 @@ class SamplerState:
 
 
 def _curriculum(sampler: Sampler, step: int) -> np.ndarray:
-    # From the tasks that are easy for the learner, over all alike, to those that are hard.
+    # Prefers easy tasks at the beginning, no tasks in the middle, and hard tasks at the end.
     return sampler.config.strength * (2 * min(1.0, step / max(1, sampler.steps - 1)) - 1) * sampler.hardness()
 
 
-# How each turns what is known into a preference, the logarithm of what the fixed weights are multiplied by; None: nothing.
+# From (sampler, step) to the logarithm of the factor on the fixed weight of each task; None: the fixed weights.
 RULES: dict[str, Any] = {
     "fixed": lambda sampler, step: None,
     "curriculum": _curriculum,

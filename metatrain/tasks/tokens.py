@@ -149,8 +149,8 @@ class Tokens:
         if share < _MANY_TRUNCATED:
             return ()
         more = min(2 * self.max_length, self.tokenizer.model_max_length, self.longest or 2 * self.max_length)
-        told = f"; model.max_length={more} keeps more of them, at a higher cost" if more > self.max_length else ""
-        return (f"about {share:.0%} of the texts are longer than {self.max_length} tokens and are truncated{told}",)
+        advice = f"; model.max_length={more} keeps more of them, at a higher cost" if more > self.max_length else ""
+        return (f"about {share:.0%} of the texts are longer than {self.max_length} tokens and are truncated{advice}",)
 
     def of(self, task: Task, rows: Sequence[int] | np.ndarray) -> list[np.ndarray]:
         """Return the model inputs of these rows."""

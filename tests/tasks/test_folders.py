@@ -98,7 +98,7 @@ def test_a_task_of_several_sources_is_reported(tmp_path):
     write(tmp_path / "two", "x.csv")
     found, notes = loaded(tmp_path / "one", sources={"books": SourceConfig(str(tmp_path / "two"))})
     assert found == {"books": 12, "films": 6}
-    assert notes == ["task 'books' is made of rows of tasks.path and tasks.sources.books, which name it alike"]
+    assert notes == ["task 'books' has rows from tasks.path and tasks.sources.books, because both contain a task of this name"]
 
 
 def test_where_a_column_or_a_source_names_the_tasks_file_names_do_not_count(tmp_path):
