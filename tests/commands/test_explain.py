@@ -48,7 +48,7 @@ def test_a_group_and_all_groups(cli, monkeypatch):
         ("compare", ["of metatrain tasks", "task2vec"]),
         ("inner.lr", ["set by conf/inner/sgd.yaml", "in finetune: learning rate of the encoder; null: as in the checkpoint (default null)"]),
         ("checkpoint", ["checkpoint.every", "in evaluate: checkpoint to start from: a run directory"]),
-        ("data", ["data.label", "in predict: file to label"]),
+        ("data", ["data.label", "in predict: File to label"]),
     ],
 )
 def test_a_setting_of_any_command(cli, tmp_path, key, said):
