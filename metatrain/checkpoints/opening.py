@@ -14,6 +14,7 @@ from metatrain.checkpoints.recipe import Recipe, joint_labels, overridden, plain
 from metatrain.config.schema import AlgorithmOverrides, ModelOverrides, Overrides, TrainConfig
 from metatrain.errors import UserError
 from metatrain.meta.learner import Learner
+from metatrain.models import bases
 from metatrain.models.export import read_facts, read_recipe
 from metatrain.models.folders import is_model
 from metatrain.models.heads import head_facts
@@ -44,6 +45,8 @@ def open_checkpoint(reference: str, settings: Overrides, device: torch.device, d
         UserError: it does not exist, it cannot be read, or the settings do not fit it.
     """
     path = local_path(reference)
+    if reference in bases.NAMES and not path.exists():
+        return _open_base(reference, settings, device, dtype, say)
     if (path / checkpoint.MANIFEST).is_file():
         return _open_run(RunDirectory.find(str(path.parent.parent)), path, settings, device, dtype, say)
     if reference == "latest" or is_run(path) or ((path / "config.yaml").is_file() and not is_model(path)):
@@ -71,6 +74,20 @@ def open_checkpoint(reference: str, settings: Overrides, device: torch.device, d
     learner.load(learned)
     base = replace(recipe, model=replace(recipe.model, name=saved.base or reference, tokenizer=reference))
     return Opened(learner, lambda: build_learner(base, device, dtype), recipe.episode, None, reference)
+
+
+def _open_base(name: str, settings: Overrides, device: torch.device, dtype: torch.dtype, say: Callable[[str], None]) -> Opened:
+    """Open a meta-trained model of the package: its public model, with the difference added."""
+    facts, difference = bases.read_base(name)
+    learned = {key: torch.tensor(value) for key, value in facts.pop("learned").items()}
+    saved = saved_recipe(bases.FOLDER / name, facts)
+    own = replace(saved.model, name=saved.base or "minilm")
+    recipe = overridden(Recipe(own, saved.algorithm, saved.inner, saved.episode, saved.seed), settings, plain=False)
+    learner = build_learner(recipe, device, dtype, say)
+    module = {learner.prefix + key: value for key, value in learner.model.named_parameters()}
+    learner.load({**learned, **{key: module[key] + value.to(device, dtype) for key, value in difference.items()}})
+    say(f"weights: {name}, meta-trained on the collection everyday, part of metatrain")
+    return Opened(learner, lambda: build_learner(recipe, device, dtype), recipe.episode, None, name)
 
 
 def open_joint(reference: str | None, trained: TrainConfig | None, device: torch.device, dtype: torch.dtype, say: Callable[[str], None]) -> Learner | None:
