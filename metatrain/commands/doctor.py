@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from metatrain.commands.effects import effects_of
 from metatrain.config.compose import run_under_hydra
 from metatrain.config.schema import TrainConfig
 
@@ -31,7 +32,7 @@ SHOWN = (
 
 def main(arguments: list[str]) -> None:
     """Entry point; `arguments` are Hydra's."""
-    run_under_hydra("doctor", arguments, TrainConfig, start)
+    run_under_hydra("doctor", arguments, TrainConfig, start, effects=effects_of)
 
 
 def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:

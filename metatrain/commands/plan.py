@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from metatrain.commands.effects import effects_of
 from metatrain.config.compose import run_under_hydra
 from metatrain.config.schema import TrainConfig
 
@@ -43,7 +44,7 @@ SHOWN = (
 
 def main(arguments: list[str]) -> None:
     """Entry point; `arguments` are Hydra's."""
-    run_under_hydra("plan", arguments, TrainConfig, start)
+    run_under_hydra("plan", arguments, TrainConfig, start, effects=effects_of)
 
 
 def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:

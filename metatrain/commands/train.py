@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from metatrain.commands.effects import effects_of
 from metatrain.commands.grid import add_run, grid_runs, show_seeds
 from metatrain.commands.job import Job
 from metatrain.commands.resume import check_same, resume
@@ -67,7 +68,7 @@ def main(arguments: list[str]) -> None:
         share_run_id()
     slurm.announce_ends_by_preemption_signal()
     with grid_runs(arguments) as runs:
-        run_under_hydra("train", arguments, TrainConfig, start)
+        run_under_hydra("train", arguments, TrainConfig, start, effects=effects_of)
     if is_first_rank():
         show_seeds(runs)
 

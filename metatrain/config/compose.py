@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from metatrain.config import user_folder
+from metatrain.config.effects import Effects, typed_keys
 from metatrain.config.explain import explain
 from metatrain.config.overrides import OPTIONAL_GROUPS, SHORTHANDS, normalise, split_flags, verbatim
 from metatrain.config.renamed import NOTES, former
@@ -101,14 +102,16 @@ def run_under_hydra(
     config_path: Path | None = None,
     program: str | None = None,
     complete: bool = True,
+    effects: Callable[[Any], Effects] | None = None,
 ) -> None:
     """Compose the configuration `command`.yaml and call `task(config, run directory, overrides)`, once or for each job of a grid.
 
     The task gets the configuration as an instance of the dataclass `schema`; with complete=False as a DictConfig, in which mandatory values
-    may be missing.
+    may be missing. effects: which settings of a configuration have an effect; None: that is not checked here. In a grid or an experiment's file,
+    settings without effect are only named.
 
     Raises:
-        UserError: the configuration cannot be composed, or a mandatory value is missing.
+        UserError: the configuration cannot be composed, a mandatory value is missing, or a setting on the command line has no effect.
         Whatever the task raises.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints the error and exits with 1
@@ -127,8 +130,12 @@ def run_under_hydra(
                 raise UserError("hydra.job.chdir=true would look for data in the run's directory; leave it out (hydra.run.dir=DIR says where a run goes)")
             for key in texts:
                 config[key] = None  # OmegaConf would take the text ??? as a missing value
+            made = replace(typed(config, schema), **texts) if complete else config
+            given = list(hydra_config.overrides.task)
+            if effects is not None:
+                _check_effects(effects(made), given)
             with announced(*([] if own is None else user_folder.clashes(own, conf_dir())), *NOTES.take()):
-                task(replace(typed(config, schema), **texts) if complete else config, folder, list(hydra_config.overrides.task))
+                task(made, folder, given)
         except BaseException as error:
             if folder.resolve().is_relative_to((started_in / "outputs").resolve()):
                 with suppress(OSError):
@@ -173,6 +180,22 @@ def run_under_hydra(
             NOTES.reset()
     if failure is not None:
         raise failure
+
+
+def _check_effects(effects: Effects, overrides: Sequence[str]) -> None:
+    """Add notes about settings without effect.
+
+    Raises:
+        UserError: a setting on the command line has no effect, and this is a single run.
+    """
+    if is_of_grid():
+        for line in effects.notes(typed_keys(overrides)):
+            NOTES.add(f"warning: {line}")
+    else:
+        effects.check(overrides)
+    for file, keys in user_folder.settings_of_option("experiment"):
+        for line in effects.notes(key for key in keys if key not in typed_keys(overrides)):
+            NOTES.add(f"{file}: {line}")
 
 
 def _check_directories(arguments: Sequence[str]) -> None:

@@ -12,17 +12,20 @@ from typing import Any
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import Container, OmegaConf
 
 from metatrain.config.renamed import NOTES, current, said_of
+from metatrain.config.settings import leaves
 
 _MOST = 5  # maximum number of files named in the message
 
 
 USER_SCHEME = "user-file"
+_GLOBAL = "# @package _global_"  # the keys of such a file are those of the whole configuration
 
 
 class UserFiles(FileConfigSource):
@@ -76,6 +79,32 @@ def searched_first(arguments: Sequence[str], run: Path | None = None) -> Iterato
         yield folder
     finally:
         UserFolderFirst.folders = ()
+
+
+def folders() -> list[Path]:
+    """Return the folders of configuration that the running command searches, in their order."""
+    return [Path(source.path) for source in HydraConfig.get().runtime.config_sources if source.schema in ("file", USER_SCHEME)]
+
+
+def file_of(group: str, option: str | None) -> Path | None:
+    """Return the file of an option of a config group; None: no folder that the running command searches has one."""
+    return next((path for folder in folders() if (path := folder / group / f"{option}.yaml").is_file()), None)
+
+
+def settings_of_option(group: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield the file of the option that is chosen from a config group, and the keys of the settings in it; nothing if none is chosen."""
+    file = file_of(group, HydraConfig.get().runtime.choices.get(group))
+    if file is not None:
+        settings = dict(settings_in(file))
+        yield f"{group}/{file.name}", [key for key in settings if key.partition(".")[0] not in ("defaults", "hydra")]
+
+
+def settings_in(file: Path) -> Iterator[tuple[str, Any]]:
+    """Yield the present keys and the values of the settings in a file of a config group; lists are values."""
+    text = file.read_text(encoding="utf-8")
+    group = "" if _GLOBAL in text else file.parent.name
+    settings: Any = OmegaConf.to_container(current_settings(OmegaConf.create(text), group)[0], resolve=False)
+    yield from leaves(settings if isinstance(settings, dict) else {}, group)
 
 
 def clashes(folder: Path, packaged: Path) -> list[str]:

@@ -226,17 +226,23 @@ class ArmRow:
     package: tuple[str, str] | None = None  # a module that it needs, and the extra that installs it
     check_config: Callable[[EvaluationConfig], None] | None = None  # raises UserError if its settings make no sense
     check_model: Callable[[Any], None] | None = None  # raises UserError if it cannot use this model
+    reads: tuple[str, ...] | None = None  # settings of `evaluation` that only some arms read (joint, full_finetune); None: all
 
 
 ROWS: dict[str, ArmRow] = {
     "meta_trained": ArmRow(
-        "the meta-trained model, adapted to the support set", lambda learners: learners.meta_trained, (ENCODERS, LANGUAGE_MODELS), needs_encodings=False
+        "the meta-trained model, adapted to the support set",
+        lambda learners: learners.meta_trained,
+        (ENCODERS, LANGUAGE_MODELS),
+        needs_encodings=False,
+        reads=(),
     ),
     "no_meta_training": ArmRow(
         "the same method before meta-training",
         lambda learners: Adapted(learners.untrained, features=None if learners.untrained.encodings is None else learners.features),
         (ENCODERS, LANGUAGE_MODELS),
         needs_encodings=False,
+        reads=(),
     ),
     "without_adaptation": ArmRow(
         "the meta-trained model without inner steps",
@@ -244,21 +250,26 @@ ROWS: dict[str, ArmRow] = {
         (INNER_LOOP,),
         needs_encodings=False,
         is_diagnostic=True,
+        reads=(),
     ),
     "shuffled_labels": ArmRow(
         "the meta-trained model, adapted to shuffled support labels",
         lambda learners: ShuffledLabels(learners.meta_trained),
         needs_encodings=False,
         is_diagnostic=True,
+        reads=(),
     ),
     "logistic_regression": ArmRow(
-        "logistic regression on the encodings before meta-training", lambda learners: FrozenLogisticRegression(learners.features), (ENCODERS,)
+        "logistic regression on the encodings before meta-training", lambda learners: FrozenLogisticRegression(learners.features), (ENCODERS,), reads=()
     ),
-    "prototypes": ArmRow("nearest class mean of the encodings before meta-training", lambda learners: FrozenPrototypes(learners.features), (ENCODERS,)),
+    "prototypes": ArmRow(
+        "nearest class mean of the encodings before meta-training", lambda learners: FrozenPrototypes(learners.features), (ENCODERS,), reads=()
+    ),
     "logistic_regression_with_names": ArmRow(
         "logistic regression, with label names as further examples",
         lambda learners: WithNames(FrozenLogisticRegression(learners.features)),
         (LABEL_NAMES,),
+        reads=(),
     ),
     "names_only": ArmRow(
         "the meta-trained model, adapted to the label names only",
@@ -266,14 +277,19 @@ ROWS: dict[str, ArmRow] = {
         (LABEL_NAMES,),
         needs_label_names=True,
         is_diagnostic=True,
+        reads=(),
     ),
     "full_finetune": ArmRow(
         "full finetuning of the encoder before meta-training",
         lambda learners: learners.full_finetuned(learners.untrained),
         check_config=check_full_finetune,
+        reads=("full_finetune",),
     ),
     "full_finetune_of_trained": ArmRow(
-        "full finetuning of the meta-trained encoder", lambda learners: learners.full_finetuned(learners.trained), check_config=check_full_finetune
+        "full finetuning of the meta-trained encoder",
+        lambda learners: learners.full_finetuned(learners.trained),
+        check_config=check_full_finetune,
+        reads=("full_finetune",),
     ),
     "setfit": ArmRow(
         "SetFit (Tunstall et al. 2022), by its authors' package",
@@ -281,6 +297,7 @@ ROWS: dict[str, ArmRow] = {
         reads_pairs=False,
         package=("setfit", "compare"),
         check_model=check_setfit,
+        reads=(),
     ),
     "setfit_with_names": ArmRow(
         "SetFit, with label names as further examples",
@@ -288,13 +305,15 @@ ROWS: dict[str, ArmRow] = {
         reads_pairs=False,
         package=("setfit", "compare"),
         check_model=check_setfit,
+        reads=(),
     ),
-    "joint": ArmRow("joint training, with its own head", lambda learners: Adapted(learners.jointly_trained), (JOINT,), needs_joint=True),
+    "joint": ArmRow("joint training, with its own head", lambda learners: Adapted(learners.jointly_trained), (JOINT,), needs_joint=True, reads=("joint",)),
     "joint_logistic_regression": ArmRow(
         "logistic regression on the encodings of joint training",
         lambda learners: FrozenLogisticRegression(FrozenFeatures(_encodings(learners.jointly_trained))),
         (JOINT,),
         needs_joint=True,
+        reads=("joint",),
     ),
 }
 
@@ -312,6 +331,23 @@ def row_of(name: str) -> ArmRow:
     """
     found: ArmRow = plugins.find(plugins.ARMS, name, ROWS, f"evaluation.arms: no arm {name!r}; choose from")
     return found
+
+
+@dataclass(frozen=True)
+class ArmFacts:
+    """Properties of the arms of an evaluation."""
+
+    reads: tuple[str, ...] | None  # settings of `evaluation` that any of them reads; None: all
+
+
+def arm_facts(names: Sequence[str] | None) -> ArmFacts:
+    """Return the properties of `evaluation.arms=NAMES`; None: the defaults.
+
+    Raises:
+        UserError: there is no such arm.
+    """
+    read = [row.reads for row in ([row for row in ROWS.values() if row.default_in] if names is None else map(row_of, names))]
+    return ArmFacts(None if None in read else tuple(name for each in read for name in each or ()))
 
 
 def make_arms(names: Sequence[str], learners: Learners) -> dict[str, Arm]:

@@ -19,6 +19,7 @@ from metatrain.gradient.config import InnerConfig
 from metatrain.gradient.parameters import Parameters, added
 
 HEAD = "head."  # name prefix of the head parameters
+RATES = ("lr", "head_lr")  # settings of a rule with two learning rates
 
 
 class InnerRule(Protocol):
@@ -27,6 +28,7 @@ class InnerRule(Protocol):
     is_linear: bool  # True: phi_{k+1} = phi_k - rate(name) * gradient, with fixed rates
     # True: phi_{k+1} - phi_k and the new state depend on phi_k only through the gradient; not so with weight decay. Undeclared: False.
     adds: bool
+    reads: tuple[str, ...]  # settings of `inner` that it reads, beside `steps`: lr, head_lr, rank. Undeclared: all.
 
     def rate(self, name: str) -> float:
         """Return the learning rate of a parameter; only linear rules need it."""
@@ -55,6 +57,11 @@ def is_linear(rule: InnerRule) -> bool:
 def adds(rule: InnerRule) -> bool:
     """Return True if a rule declares that its `update` adds a function of the gradient."""
     return _says(rule, "adds") and rule.adds
+
+
+def reads(rule: InnerRule) -> tuple[str, ...] | None:
+    """Return the settings that a rule declares to read; None: it declares none, so it may read all."""
+    return rule.reads if _says(rule, "reads") else None
 
 
 def learns_rates(rule: InnerRule) -> str | None:
@@ -101,6 +108,7 @@ class SGD(_Rates):
     """phi_{k+1} = phi_k - lr * gradient."""
 
     is_linear = adds = True
+    reads = RATES
 
     def update(
         self, adapted: Parameters, gradients: Mapping[str, Tensor], step: int, learned: Mapping[str, Tensor], state: Mapping[str, Tensor]
@@ -112,6 +120,7 @@ class MetaSGD(_Rates):
     """phi_{k+1} = phi_k - alpha * gradient, elementwise, alpha meta-learned (Meta-SGD, Li et al. 2017, eq. 2) and possibly negative."""
 
     is_linear, adds, learns_rates = False, True, "per parameter"
+    reads = RATES
 
     def learned(self, adapted: Mapping[str, Tensor]) -> Parameters:
         return {name: torch.full_like(value, self.rate(name)) for name, value in adapted.items()}
@@ -129,6 +138,7 @@ class LSLR(_Rates):
     """
 
     is_linear, adds, learns_rates = False, True, "per step"
+    reads = RATES
 
     def learned(self, adapted: Mapping[str, Tensor]) -> Parameters:
         return {name: value.new_full((max(1, self.steps),), self.rate(name)) for name, value in adapted.items()}
@@ -147,6 +157,7 @@ class Curvature(_Rates):
     """
 
     is_linear, adds = False, True
+    reads = (*RATES, "rank")
 
     def learned(self, adapted: Mapping[str, Tensor]) -> Parameters:
         made = {}
@@ -181,6 +192,7 @@ class Adam(_Rates):
     """
 
     is_linear, adds = False, True
+    reads = RATES
     first, second, constant = 0.9, 0.999, 1e-8
 
     def state(self, adapted: Mapping[str, Tensor]) -> Parameters:

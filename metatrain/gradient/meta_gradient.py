@@ -59,6 +59,18 @@ class Mode:
     walked: float = WALKED
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """Return the settings of `algorithm` that concern this meta-gradient and not all of them."""
+        is_first_order = self.has_recursion and self.products is None
+        read = {
+            "proximal": self.needs_proximal,
+            "cg_steps": self.solves_implicitly,
+            "multi_step_until": self.has_recursion,
+            "first_order_until": not is_first_order,
+        }
+        return tuple(name for name, is_read in read.items() if is_read)
+
+    @property
     def differentiates_adaptation(self) -> bool:
         """Return True if meta-parameters that only the support loss depends on get a gradient: through second derivatives, or through its minimum."""
         return self.products is not None or self.solves_implicitly

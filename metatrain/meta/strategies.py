@@ -107,7 +107,8 @@ def shared_encoding(classifier: FunctionalClassifier, adaptation: Adaptation, ep
         part = episode_gradient(classifier, adaptation, losses, {**others, **dict(zip(ENCODINGS, encodings))}, rows, step)
         cotangents += [part.gradient.pop(name, torch.zeros_like(value)) for name, value in zip(ENCODINGS, encodings)]
         found.append(part)
-    found[-1].gradient.update(vjp([encoded], [torch.cat(cotangents)], encoder))
+    if encoder:  # nothing of it is trained with algorithm.train=adapted
+        found[-1].gradient.update(vjp([encoded], [torch.cat(cotangents)], encoder))
     return found
 
 

@@ -37,12 +37,12 @@ def _matching(names: Sequence[str], last_layers: int, pattern: str | None) -> li
 
 
 ROWS: dict[str, AdaptedRow] = {
-    "all": AdaptedRow(""),
-    "head": AdaptedRow(select=lambda names, last_layers, pattern: [], model_adapts=False),
-    "body": AdaptedRow("", head_adapts=False),
-    "last_layers": AdaptedRow(select=_last_layers),
-    "layer_norm": AdaptedRow(_LAYER_NORM),
-    "pattern": AdaptedRow(select=_matching, needs_pattern=True),
+    "all": AdaptedRow("", reads=()),
+    "head": AdaptedRow(select=lambda names, last_layers, pattern: [], model_adapts=False, reads=()),
+    "body": AdaptedRow("", head_adapts=False, reads=()),
+    "last_layers": AdaptedRow(select=_last_layers, reads=("last_layers",)),
+    "layer_norm": AdaptedRow(_LAYER_NORM, reads=()),
+    "pattern": AdaptedRow(select=_matching, needs_pattern=True, reads=("pattern",)),
     **adapters.ROWS,
 }
 

@@ -44,6 +44,12 @@ class AdaptedRow:
     starts_at_zero: bool = False  # the adapted parameters start at zero in each episode and are no meta-parameters
     needs_pattern: bool = False  # requires algorithm.pattern
     package: tuple[str, str] | None = None  # required module, and the extra that installs it
+    reads: tuple[str, ...] | None = None  # settings of `algorithm` beside `train` that it reads: last_layers, pattern, rank, targets, context_size; None: all
+
+    @property
+    def adapts_everything(self) -> bool:
+        """Whether every parameter of the model adapts."""
+        return self.pattern == ""
 
 
 # Merging changes or removes these; a merged model together with them restores the model with its adapters.
@@ -106,9 +112,9 @@ def _inject(kind: str, backbone: Backbone, config: Any) -> None:
 
 _PEFT = ("peft", "peft")
 ROWS = {
-    "lora": AdaptedRow(r"\.lora_[AB]\.", attach=_attach_lora, package=_PEFT),
-    "ia3": AdaptedRow(r"\.ia3_l\.", attach=_attach_ia3, package=_PEFT),
-    "context": AdaptedRow(r"\.context$", attach=_attach_context, head_adapts=False, starts_at_zero=True),
+    "lora": AdaptedRow(r"\.lora_[AB]\.", attach=_attach_lora, package=_PEFT, reads=("rank", "targets")),
+    "ia3": AdaptedRow(r"\.ia3_l\.", attach=_attach_ia3, package=_PEFT, reads=("targets",)),
+    "context": AdaptedRow(r"\.context$", attach=_attach_context, head_adapts=False, starts_at_zero=True, reads=("context_size",)),
 }
 _ADAPTER = re.compile("|".join([r"\.context_map$", *(row.pattern for row in ROWS.values() if row.pattern)]))
 

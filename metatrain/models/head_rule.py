@@ -35,6 +35,7 @@ class HeadFacts:
     needs_normalized: bool = False  # requires encodings of unit length
     learns: bool = True  # has meta-parameters
     is_language_model: bool = False  # no head: a language model generates the label name or another text
+    reads: tuple[str, ...] | None = None  # settings of `algorithm` that it reads (head_scale); None: all
     reads_support: bool = False  # a language model that reads the support set before each query and has no inner loop
 
 

@@ -19,7 +19,7 @@ ROW = "label."  # what names of a joint head's rows begin with; the label follow
 class LinearHead:
     """Linear layer with a learned row per class, as in MAML (Finn et al. 2017); the number of classes is fixed."""
 
-    reads_names, fixed_way = False, True
+    reads_names, fixed_way, reads = False, True, ()
 
     def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
         if way is None:
@@ -41,6 +41,7 @@ class ZeroHead:
     """Linear layer initialised at zero in every episode: any number of classes, no memorised class order (Kao et al. 2021)."""
 
     reads_names = knows_classes = learns = False
+    reads = ()
 
     def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
         return {}
@@ -53,6 +54,7 @@ class SharedHead:
     """Linear layer whose rows all start from one learned vector, as in UnicornMAML (Ye and Chao 2022): any number and order of classes."""
 
     reads_names = knows_classes = False
+    reads = ()
 
     def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
         return {"row": torch.randn(hidden) * 0.02}
@@ -67,7 +69,7 @@ class JointHead:
     Tasks with the same label name share its row; rows of label names that training never saw start at zero.
     """
 
-    row_per_label = True
+    row_per_label, reads = True, ()
 
     def __init__(self, labels: Sequence[str]):
         self.labels = labels
@@ -85,6 +87,7 @@ class _Scaled:
     """Base of heads computed only from support encodings: a learned positive scale of their logits."""
 
     needs_support, reads_names = True, False
+    reads = ("head_scale",)
 
     def __init__(self, scale: float):
         self.scale = scale
@@ -140,7 +143,7 @@ class GeneratedHead:
     (w_c, b_c) is the mean output of a learned two-layer perceptron (tanh) over the support encodings of class c.
     """
 
-    needs_support, reads_names = True, False
+    needs_support, reads_names, reads = True, False, ()
 
     def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
         def layer(outputs: int) -> Tensor:
@@ -217,7 +220,7 @@ class RelationHead:
     The logit of class c is v' ReLU(A mean_c + B h(x) + a), in place of the paper's sigmoid and squared error.
     """
 
-    needs_support, reads_names, is_linear = True, False, False
+    needs_support, reads_names, is_linear, reads = True, False, False, ()
 
     def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
         first = torch.randn(2, hidden, hidden) / (2 * hidden) ** 0.5
@@ -282,7 +285,10 @@ RULES: dict[str, Callable[[float, Sequence[str]], HeadRule]] = {
     "matching": lambda scale, labels: MatchingHead(scale),
     "relation": lambda scale, labels: RelationHead(),
 }
-LANGUAGE_MODELS = {"lm": HeadFacts(is_language_model=True), "in_context": HeadFacts(is_language_model=True, reads_support=True)}
+LANGUAGE_MODELS = {
+    "lm": HeadFacts(is_language_model=True, learns=False, reads=()),
+    "in_context": HeadFacts(is_language_model=True, learns=False, reads_support=True, reads=()),
+}
 
 
 def head_facts(name: str) -> HeadFacts:

@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from metatrain.conditions import Condition, Place, Unread, needs, when
+from metatrain.gradient.config import TRAINING_STEPS
+
+
+def _no_parameters_of_head(place: Place) -> Unread | None:
+    learns = place.facts("algorithm.head").learns
+    return None if learns else Unread(f"{place.given('algorithm.head')} has no meta-parameters", "set outer.lr, or choose another head")
+
+
+def _no_parameters_of_rule(place: Place) -> Unread | None:
+    learns = place.facts("inner.rule").learns
+    return None if learns else Unread(f"{place.given('inner.rule')} has no meta-parameters", "choose an inner rule that learns, such as lslr")
+
+
+def _encoder_is_frozen(place: Place) -> Unread | None:
+    if place.value("algorithm.train") == "all" or place.facts("algorithm.adapt").model_adapts:
+        return None
+    return Unread("algorithm.train=adapted trains no parameter of the model", "set algorithm.train=all")
+
+
+VALIDATION = needs("validation.every", bool, "is above 0", "set validation.every to 1 or more")
 
 
 @dataclass
@@ -10,8 +32,12 @@ class OuterConfig:
     """The outer loop (config group `outer`)."""
 
     lr: float = 4e-5  # peak learning rate of AdamW after warm-up, typically 1e-5 to 1e-3
-    head_lr: float | None = None  # peak learning rate of the head's meta-parameters; null: the same as outer.lr
-    rule_lr: float | None = None  # peak learning rate of the inner rule's meta-parameters (learned rates, matrices); null: the same as outer.lr
+    # Peak learning rate of the head's meta-parameters; null: the same as outer.lr.
+    head_lr: float | None = field(default=None, metadata=when(Condition(_no_parameters_of_head, lambda place: "the head has meta-parameters")))
+    # Peak learning rate of the inner rule's meta-parameters (learned rates, matrices); null: the same as outer.lr.
+    rule_lr: float | None = field(
+        default=None, metadata=when(TRAINING_STEPS, Condition(_no_parameters_of_rule, lambda place: "the inner rule has meta-parameters", ("inner.rule",)))
+    )
     steps: int = 100  # number of meta-updates (outer steps)
     meta_batch: int = 4  # number of episodes per meta-update
     schedule: str = "cosine"  # learning-rate schedule after warm-up: constant | linear | cosine (the last two decay to 0)
@@ -22,7 +48,9 @@ class OuterConfig:
     spike: float | None = None  # skip a meta-update whose gradient norm exceeds this multiple of the median of the last 20; null: never skip
     # Weight interpolation (WiSE-FT) with weight w: the saved model is (1 - w) * initial + w * trained weights of the encoder; above 0, at most 1.
     # Below 1, the model keeps more of its pretrained knowledge.
-    weight_interpolation: float = 1.0
+    weight_interpolation: float = field(
+        default=1.0, metadata=when(Condition(_encoder_is_frozen, lambda place: "the outer loop trains parameters of the model"))
+    )
     weight_decay: float = 0.01  # AdamW's weight decay of matrices; biases, layer norms and the inner rule's meta-parameters have none
 
 
@@ -31,7 +59,9 @@ class ValidationConfig:
     """Meta-validation during training: selects the best checkpoint and can stop the run early (config node `validation`)."""
 
     every: int = 25  # number of meta-updates between validations; 0: no validation, and the last parameters are used
-    episodes: int = 8  # number of episodes per meta-validation task
-    queries: int | None = 25  # query examples per class, fewer if a class has fewer; null: every row that is not in the support set
-    score: str = "accuracy"  # score that selects the best checkpoint: accuracy | balanced_accuracy
-    patience: int | None = None  # early stopping: stop after this number of validations without a new best; null: never
+    episodes: int = field(default=8, metadata=when(VALIDATION))  # number of episodes per meta-validation task
+    # Query examples per class, fewer if a class has fewer; null: every row that is not in the support set.
+    queries: int | None = field(default=25, metadata=when(VALIDATION))
+    score: str = field(default="accuracy", metadata=when(VALIDATION))  # score that selects the best checkpoint: accuracy | balanced_accuracy
+    # Early stopping: stop after this number of validations without a new best; null: never.
+    patience: int | None = field(default=None, metadata=when(VALIDATION))
