@@ -32,6 +32,7 @@ class Unread:
 
     because: str  # "algorithm.adapt=all has no LoRA matrices"
     remedy: str  # "choose algorithm.adapt=lora"
+    is_switched_off: bool = False  # with the stage that reads it (the meta-test, for example); never refused
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Place:
 
     def full(self, key: str) -> str:
         """Return the key of a setting, which may be one of the same group (".name")."""
-        return f"{self.key.rpartition('.')[0]}{key}" if key.startswith(".") else key
+        return f"{self.key.rpartition('.')[0]}{key}".removeprefix(".") if key.startswith(".") else key
 
     def value(self, key: str) -> Any:
         """Return the value of a setting."""
@@ -91,11 +92,14 @@ def when(*conditions: Condition) -> Mapping[str, Any]:
     return {READ_WHEN: conditions}
 
 
-def needs(key: str, holds: Callable[[Any], bool], words: str, remedy: str | None = None) -> Condition:
-    """Return the condition that another setting has a suitable value. words: what it is then, such as "is above 0"."""
+def needs(key: str, holds: Callable[[Any], bool], words: str, remedy: str | None = None, switches: bool = False) -> Condition:
+    """Return the condition that another setting has a suitable value.
+
+    words: what it is then, such as "is above 0"; switches: it switches the stage that reads the setting on or off.
+    """
 
     def unread(place: Place) -> Unread | None:
-        return None if holds(place.value(key)) else Unread(place.given(key), remedy or f"set {place.full(key)}")
+        return None if holds(place.value(key)) else Unread(place.given(key), remedy or f"set {place.full(key)}", switches)
 
     return Condition(unread, lambda place: f"{place.full(key)} {words}", (key,))
 
@@ -121,9 +125,7 @@ def never(because: str, remedy: str = "") -> Condition:
     return Condition(lambda place: Unread(because, remedy), lambda place: "")
 
 
-TRAINING = Condition(
-    lambda place: None if place.trains else Unread("this command does not meta-train", "set it in metatrain train"), lambda place: "in meta-training"
-)
+TRAINING = Condition(lambda place: None if place.trains else Unread("this command does not meta-train", "set it in metatrain train"), lambda place: "")
 
 
 def shown(value: Any) -> str:

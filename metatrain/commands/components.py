@@ -37,7 +37,7 @@ def rule_facts(name: str) -> RuleFacts:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What the name of a model says about it."""
+    """Properties of a model that follow from its name."""
 
     is_packed: bool  # known to run on texts end to end, without padding
 

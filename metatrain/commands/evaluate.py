@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metatrain.config.compose import run_under_hydra
+from metatrain.commands.effects import check_adaptation, effects_of_use
+from metatrain.config.compose import is_of_grid, run_under_hydra
 from metatrain.config.schema import EvaluateConfig, Overrides, TrainConfig
 
 if TYPE_CHECKING:
@@ -45,11 +46,11 @@ SHOWN = (
 
 def main(arguments: list[str]) -> None:
     """Entry point; `arguments` are Hydra's."""
-    run_under_hydra("evaluate", arguments, EvaluateConfig, start)
+    run_under_hydra("evaluate", arguments, EvaluateConfig, start, effects=effects_of_use)
 
 
-def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
-    """Run one evaluation in a run directory of its own."""
+def start(config: EvaluateConfig, path: Path, overrides: list[str], of_study: bool = False) -> None:
+    """Run one evaluation in a run directory of its own. of_study: settings without effect are named and not refused."""
     from metatrain.checkpoints.opening import open_checkpoint, open_joint
     from metatrain.commands.meta_test import MetaTest
     from metatrain.errors import Stopped
@@ -76,6 +77,8 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str]) -> None:
         device, dtype, notes = hardware.apply(config.hardware)
         settings = Overrides(config.algorithm, config.inner, config.model)
         opened = open_checkpoint(config.checkpoint, settings, device, dtype, display.say)
+        for note in check_adaptation(config, overrides, opened.learner, refuse=not (of_study or is_of_grid())):
+            display.say(note)
         joint = open_joint(config.evaluation.joint, opened.config, device, dtype, display.say)
         opened = replace(opened, learner=opened.learner.with_plan(fit_adaptation(config.hardware, opened.learner, device)))
         tasks, task_notes = _test_tasks(config, opened.config)

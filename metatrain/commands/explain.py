@@ -105,6 +105,7 @@ def _list(command: str, settings: dict[str, Setting], group: str) -> None:
 
 
 def _explain(command: str, setting: Setting, overrides: list[str]) -> None:
+    from metatrain.commands.effects import effects_of_values
     from metatrain.config.compose import run_under_hydra
     from metatrain.config.schema import SCHEMAS
 
@@ -112,12 +113,19 @@ def _explain(command: str, setting: Setting, overrides: list[str]) -> None:
         from hydra.core.hydra_config import HydraConfig
         from omegaconf import OmegaConf
 
-        value: Any = reduce(lambda values, part: values[part], setting.key.split("."), OmegaConf.to_container(config, resolve=True))
+        values: Any = OmegaConf.to_container(config, resolve=True)
+        value: Any = reduce(lambda values, part: values[part], setting.key.split("."), values)
+        effects = effects_of_values(SCHEMAS[command], values, trains=command == "train")
+        unread = effects.unread(setting.key) if command == "train" else None
         chosen = {str(group): str(option) for group, option in HydraConfig.get().runtime.choices.items() if option and not str(group).startswith("hydra")}
         print(setting.key if command == "train" else f"{setting.key}, of metatrain {command}")
         print(f"  {setting.meaning}" if setting.meaning else "  (no description)")
         print(f"  type     {setting.type}, default {_plain(setting.default)}")
+        if read_when := effects.words(setting.key):
+            print(f"  read     when {read_when}")
         print(f"  value    {_plain(value)}, set by {_set_by(setting.key, given, chosen)}")
+        if unread is not None:
+            print(f"  effect   none here: {unread.because}")
         for kind in ("algorithm", "experiment"):
             if uses := _uses(setting.key, kind):
                 print(f"  {kind:<10} {', '.join(f'{name} ({value})' for name, value in uses)}")
@@ -126,34 +134,27 @@ def _explain(command: str, setting: Setting, overrides: list[str]) -> None:
     run_under_hydra(command, [*overrides, "hydra.run.dir=.", "hydra.output_subdir=null"], SCHEMAS[command], show, program="metatrain explain", complete=False)
 
 
-def _folders() -> list[Path]:
-    """The folders of configuration that the running command searches, in their order."""
-    from hydra.core.hydra_config import HydraConfig
-
-    from metatrain.config.user_folder import USER_SCHEME
-
-    return [Path(source.path) for source in HydraConfig.get().runtime.config_sources if source.schema in ("file", USER_SCHEME)]
-
-
 def _set_by(key: str, given: list[str], chosen: dict[str, str]) -> str:
     """The last that sets a key: the command line, a file of a configuration folder, or nobody."""
     from metatrain.config.compose import conf_dir
+    from metatrain.config.user_folder import file_of
 
     if any(item.lstrip("+").partition("=")[0] == key for item in given):
         return "the command line"
     # Later ones win, as in conf/train.yaml: debug over experiment over method over the rest.
     order = ["debug", "experiment", "algorithm", *(group for group in chosen if group not in ("debug", "experiment", "algorithm"))]
     for group in order:
-        option = chosen.get(group)
-        file = next((path for folder in _folders() if (path := folder / group / f"{option}.yaml").is_file()), None)
+        file = file_of(group, chosen.get(group))
         if file is not None and _value(key, file) is not None:
-            return f"conf/{group}/{option}.yaml" if file.is_relative_to(conf_dir()) else str(file)
+            return f"conf/{group}/{file.name}" if file.is_relative_to(conf_dir()) else str(file)
     return "its default"
 
 
 def _uses(key: str, group: str) -> list[tuple[str, str]]:
     """The options of a group that set a key, with the value."""
-    files = {path.stem: path for folder in reversed(_folders()) for path in (folder / group).glob("*.yaml")}
+    from metatrain.config.user_folder import folders
+
+    files = {path.stem: path for folder in reversed(folders()) for path in (folder / group).glob("*.yaml")}
     found = [(name, _value(key, path)) for name, path in sorted(files.items())]
     return [(name, _plain(value)) for name, value in found if value is not None]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metatrain.config.compose import run_under_hydra
+from metatrain.commands.effects import check_adaptation, effects_of_use
+from metatrain.config.compose import is_of_grid, run_under_hydra
 from metatrain.config.schema import FinetuneConfig
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ SHOWN = (
 
 def main(arguments: list[str]) -> None:
     """Entry point; `arguments` are Hydra's."""
-    run_under_hydra("finetune", arguments, FinetuneConfig, start)
+    run_under_hydra("finetune", arguments, FinetuneConfig, start, effects=effects_of_use)
 
 
 def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
@@ -66,6 +67,8 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
     with Display() as display:
         examples = read_examples(config.data, config.oos_false_rejection_rate is not None, display.say, config.seed)
         learner = open_for(config, examples.episode.task, examples.is_tested, display.say)
+        for note in check_adaptation(config, overrides, learner, refuse=not is_of_grid()):
+            display.say(note)
         run = RunDirectory.create(path, config, overrides, "finetune")
         display.log_to(run.log)
         with recorded(run):

@@ -11,6 +11,7 @@ from io import UnsupportedOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from metatrain.commands.effects import effects_of_use
 from metatrain.config.compose import run_under_hydra
 from metatrain.config.schema import PredictConfig
 
@@ -57,7 +58,7 @@ SHOWN = (
 
 def main(arguments: list[str]) -> None:
     """Entry point; `arguments` are Hydra's."""
-    run_under_hydra("predict", arguments, PredictConfig, start)
+    run_under_hydra("predict", arguments, PredictConfig, start, effects=effects_of_use)
 
 
 def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from metatrain.commands.effects import effects_of_use
 from metatrain.config.compose import run_under_hydra
 from metatrain.config.schema import PushConfig
 
@@ -25,7 +26,7 @@ SHOWN = (
 
 def main(arguments: list[str]) -> None:
     """Entry point; `arguments` are Hydra's."""
-    run_under_hydra("push", arguments, PushConfig, start)
+    run_under_hydra("push", arguments, PushConfig, start, effects=effects_of_use)
 
 
 def start(config: PushConfig, path: Path, overrides: list[str]) -> None:

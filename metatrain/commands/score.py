@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from metatrain.commands.effects import effects_of_use
 from metatrain.config.compose import run_under_hydra
 from metatrain.config.schema import ScoreConfig
 
@@ -48,7 +49,7 @@ class Scored:
 
 def main(arguments: list[str]) -> None:
     """Entry point; `arguments` are Hydra's."""
-    run_under_hydra("score", arguments, ScoreConfig, start)
+    run_under_hydra("score", arguments, ScoreConfig, start, effects=effects_of_use)
 
 
 def start(config: ScoreConfig, path: Path, overrides: list[str]) -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metatrain.commands import evaluate
+from metatrain.commands.effects import effects_of, effects_of_use
 from metatrain.commands.job import Job
 from metatrain.commands.resume import check_same, resume
 from metatrain.commands.workers import run_job
+from metatrain.config.effects import typed_keys
 from metatrain.errors import RestartableError, Stopped, UserError
 
 if TYPE_CHECKING:
@@ -65,6 +67,8 @@ def main(arguments: list[str]) -> None:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     with Display() as display:
+        for line in _without_effect(runs):
+            display.say(line)
         if "plan" in words:
             _show_plan(runs, display)
             return
@@ -81,6 +85,16 @@ def main(arguments: list[str]) -> None:
 def completions(before: list[str]) -> list[str]:
     """Return the completions: the studies of this directory, then `plan`."""
     return ["plan"] if before else sorted(map(str, Path("studies").glob("*.yaml")))
+
+
+def _without_effect(runs: Sequence[PlannedRun]) -> list[str]:
+    """Return a line for each reason for which settings have no effect, with the first run that has them."""
+    found: dict[str, str] = {}
+    for run in runs:
+        effects = effects_of(run.config) if run.command == "train" else effects_of_use(run.config)
+        for line in effects.notes(typed_keys(run.overrides)):
+            found.setdefault(line, run.name)
+    return [f"warning: runs.{name}: {line}" for line, name in found.items()]
 
 
 def _show_plan(runs: Sequence[PlannedRun], display: Display) -> None:
@@ -118,7 +132,7 @@ def _make(run: PlannedRun) -> None:
                 directory.lock()
                 directory.unlock()
                 shutil.rmtree(run.path)
-            evaluate.start(run.config, run.path, run.overrides)
+            evaluate.start(run.config, run.path, run.overrides, of_study=True)
     except UserError as error:
         raise UserError(f"{run.name}, seed {run.seed}: {error}") from error
     except RestartableError as error:

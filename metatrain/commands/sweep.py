@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from metatrain.commands.effects import effects_of
 from metatrain.config.compose import run_under_hydra
+from metatrain.config.effects import typed_keys
 from metatrain.config.overrides import normalise, quoted
 from metatrain.config.renamed import current_key
 from metatrain.config.schema import SweepConfig, TrainConfig
@@ -82,8 +84,15 @@ def start(config: SweepConfig, path: Path, overrides: list[str]) -> None:
         display.log_to(path / "sweep.log")
         display.say(f"search: {path}; {config.search.trials} trials of {', '.join(space)}")
 
+        without_effect: set[str] = set()
+
         def settings(taken: Taken) -> TrainConfig:
-            found = composed("train", [*base, *_overrides(taken.trial.params)], TrainConfig)
+            given = [*base, *_overrides(taken.trial.params)]
+            found = composed("train", given, TrainConfig)
+            for line in effects_of(found).notes(typed_keys(given)):
+                if line not in without_effect:
+                    without_effect.add(line)
+                    display.say(f"warning: trial {taken.number}: {line}")
             checkpoints = replace(found.checkpoint, keep=1)
             return replace(
                 found,

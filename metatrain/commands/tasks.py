@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from metatrain.commands.effects import effects_of
 from metatrain.config.compose import run_under_hydra
 from metatrain.config.overrides import override_of_list
 from metatrain.config.schema import TasksCommandConfig
@@ -51,7 +52,7 @@ SHOWN = (
 
 def main(arguments: list[str]) -> None:
     """Entry point; `arguments` are Hydra's."""
-    run_under_hydra("tasks", arguments, TasksCommandConfig, start)
+    run_under_hydra("tasks", arguments, TasksCommandConfig, start, effects=effects_of)
 
 
 def start(config: TasksCommandConfig, path: Path, overrides: list[str]) -> None:

@@ -188,11 +188,10 @@ def _check_effects(effects: Effects, overrides: Sequence[str]) -> None:
     Raises:
         UserError: a setting on the command line has no effect, and this is a single run.
     """
-    if is_of_grid():
-        for line in effects.notes(typed_keys(overrides)):
-            NOTES.add(f"warning: {line}")
-    else:
+    if not is_of_grid():
         effects.check(overrides)
+    for line in effects.notes(typed_keys(overrides)):
+        NOTES.add(f"warning: {line}")
     for file, keys in user_folder.settings_of_option("experiment"):
         for line in effects.notes(key for key in keys if key not in typed_keys(overrides)):
             NOTES.add(f"{file}: {line}")

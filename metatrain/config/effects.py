@@ -18,14 +18,12 @@ class Effects:
     values: Mapping[str, Any]  # the configuration as plain values
     components: Components
     trains: bool = True  # whether the command meta-trains
-
-    @classmethod
-    def of(cls, config: Any, components: Components, trains: bool = True) -> Effects:
-        """Return the effects of settings in a typed configuration."""
-        return cls(type(config), dataclasses.asdict(config), components, trains)
+    unknown: tuple[str, ...] = ()  # groups whose values are not known yet; their settings count as read
 
     def unread(self, key: str) -> Unread | None:
         """Return why a setting has no effect; None: it is read, or it is not a setting of the configuration."""
+        if key.partition(".")[0] in self.unknown:
+            return None
         for prefix, condition in conditions_of(self.schema, key):
             place = Place(prefix, self.values, self.components, self.trains)
             for other in condition.depends_on:
@@ -34,13 +32,6 @@ class Effects:
             if (found := condition.unread(place)) is not None:
                 return found
         return None
-
-    def message(self, key: str) -> str | None:
-        """Return one line if a setting has no effect: why, and what to do."""
-        found = self.unread(key)
-        if found is None:
-            return None
-        return f"{key} has no effect: {found.because}; {f'{found.remedy}, or leave' if found.remedy else 'leave'} {key} out"
 
     def notes(self, keys: Iterable[str]) -> list[str]:
         """Return a line for each reason for which some of these settings have no effect."""
@@ -51,10 +42,11 @@ class Effects:
         return [f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} no effect: {because}" for because, names in found.items()]
 
     def check(self, overrides: Sequence[str]) -> None:
-        """Raises: UserError: a setting of the command line has no effect."""
+        """Raises: UserError: a setting of the command line has no effect, other than in a stage that is switched off."""
         for key in typed_keys(overrides):
-            if (line := self.message(key)) is not None:
-                raise UserError(line)
+            found = self.unread(key)
+            if found is not None and not found.is_switched_off:
+                raise UserError(f"{key} has no effect: {found.because}; {f'{found.remedy}, or leave' if found.remedy else 'leave'} {key} out")
 
     def words(self, key: str) -> str:
         """Return when a setting is read, "" if always."""

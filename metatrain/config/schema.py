@@ -8,15 +8,35 @@ from dataclasses import dataclass, field
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from metatrain.conditions import Condition, Place, Unread, needs, never, when
 from metatrain.evaluation.config import EvaluationConfig
-from metatrain.gradient.config import InnerConfig
-from metatrain.meta.config import AlgorithmConfig
-from metatrain.models.config import ModelConfig
+from metatrain.gradient.config import ENCODER_ADAPTS, FIT_HEAD, HEAD_ADAPTS, INNER_STEPS, InnerConfig
+from metatrain.meta.config import ADAPT, ADAPTS, ENCODINGS, AlgorithmConfig
+from metatrain.models.config import ENCODES, OF_HUB, ModelConfig
+from metatrain.paths import local_path
 from metatrain.run.config import CheckpointConfig, HardwareConfig
 from metatrain.search.config import SearchConfig
 from metatrain.tasks.config import EpisodeConfig, TasksConfig
 from metatrain.tracking.config import TrackingConfig
 from metatrain.training.config import OuterConfig, ValidationConfig
+
+
+def _no_columns(place: Place) -> Unread | None:
+    if not local_path(str(place.value("data.train"))).is_dir():
+        return None
+    return Unread(f"{place.given('data.train')} is a folder, which has no columns", "give a file")
+
+
+def _no_comparison(place: Place) -> Unread | None:
+    if any(place.value(key) is not None for key in ("compare", "target", "select", "map")):
+        return None
+    return Unread("no tasks are compared", "set compare, target, select or map")
+
+
+COLUMNS = Condition(_no_columns, lambda place: "data.train is a file")
+COMPARED = Condition(_no_comparison, lambda place: "compare, target, select or map is set")
+DATA = needs("data", lambda data: data is not None, "is set", "give data=FILE")
+NO_RUN = never("this command creates no run directory")
 
 
 @dataclass
@@ -50,25 +70,27 @@ class SweepConfig(TrainConfig):
 class InnerOverrides:
     """Inner-loop settings that replace those of the checkpoint."""
 
-    lr: float | None = None  # learning rate of the encoder; null: as in the checkpoint
-    head_lr: float | None = None  # learning rate of the head; null: as in the checkpoint
+    lr: float | None = field(default=None, metadata=when(INNER_STEPS, ENCODER_ADAPTS))  # learning rate of the encoder; null: as in the checkpoint
+    head_lr: float | None = field(default=None, metadata=when(INNER_STEPS, HEAD_ADAPTS))  # learning rate of the head; null: as in the checkpoint
     steps: int | None = None  # number of inner steps; null: as in the checkpoint
     # Fit the head to the examples, with an L2 strength chosen by cross-validation; applies where only the head adapts. null: as in the
     # checkpoint, and true for a plain Hugging Face model.
     fit_head: bool | None = None
     # Then train the whole encoder on the examples, for a number of updates (possibly 0) chosen by cross-validation; takes minutes instead of
     # seconds. null: as in the checkpoint.
-    fit_encoder: bool | None = None
+    fit_encoder: bool | None = field(default=None, metadata=when(FIT_HEAD))
 
 
 @dataclass
 class ModelOverrides:
     """Settings of a plain Hugging Face model; a run or a sentence-transformers pipeline has its own."""
 
-    pooling: str | None = None  # mean | first (BERT: through its pooler) | cls (first, without the pooler) | last; null: the model's own, else mean
-    normalize: bool | None = None  # scale encodings to length 1; null: as in the model's sentence-transformers pipeline, else false
+    # mean | first (BERT: through its pooler) | cls (first, without the pooler) | last; null: the model's own, else mean.
+    pooling: str | None = field(default=None, metadata=when(ENCODES))
+    # Scale encodings to length 1; null: as in the model's sentence-transformers pipeline, else false.
+    normalize: bool | None = field(default=None, metadata=when(ENCODES))
     max_length: int | None = None  # truncate texts to this number of tokens; null: the model's own, else 128
-    revision: str | None = None  # branch, tag or commit of a hub model; null: its default branch
+    revision: str | None = field(default=None, metadata=when(OF_HUB))  # branch, tag or commit of a hub model; null: its default branch
 
 
 @dataclass
@@ -79,10 +101,14 @@ class AlgorithmOverrides:
     # own method; for a plain model, `recommended`, or an inner loop over the whole encoder if inner-loop settings are given.
     name: str | None = None
     head: str | None = None  # how the head is initialised: zero | prototype | cosine (with model.normalize) | ...; null: as in the method
-    label_names: bool | None = None  # add the label name of each class to its support texts; null: as in the method
-    adapt: str | None = None  # which parameters adapt: all | head | body | last_layers | layer_norm | pattern; null: as in the method
-    last_layers: int | None = None  # number of encoder layers that adapt, counted from the last; with algorithm.adapt=last_layers; null: as in the method
-    pattern: str | None = None  # regular expression searched for in parameter names; with algorithm.adapt=pattern; null: as in the method
+    # Add the label name of each class to its support texts; null: as in the method.
+    label_names: bool | None = field(default=None, metadata=when(ENCODINGS))
+    # Which parameters adapt: all | head | body | last_layers | layer_norm | pattern; null: as in the method.
+    adapt: str | None = field(default=None, metadata=when(ADAPTS))
+    # Number of encoder layers that adapt, counted from the last; null: as in the method.
+    last_layers: int | None = field(default=None, metadata=when(ADAPT))
+    # Regular expression searched for in parameter names; null: as in the method.
+    pattern: str | None = field(default=None, metadata=when(ADAPT))
 
 
 @dataclass(frozen=True)
@@ -117,11 +143,15 @@ class DataConfig:
     # Training examples: a csv, tsv, jsonl, parquet or xlsx file, or a folder of images (LABEL/FILE) or of text files (LABEL/FILE.txt).
     train: str = MISSING
     test: str | None = None  # held-out examples to score the model on, in the same format; null: no test
-    text: str = "text"  # column with the text; if the file has no column `text`, it is found by names and values, and printed
-    pair: str | None = None  # column with the second text of a text pair; null: single texts
-    label: str = "label"  # column with the label; if the file has no column `label`, it is found by names and values, and printed
-    target: str | None = None  # text-to-text: column with the target text, instead of `label`; null: classification
-    score: str = "chrf"  # score of a text-to-text task: chrf | bleu | rouge1 | rouge2 | rougeL | exact_match
+    # Column with the text; if the file has no column `text`, it is found by names and values, and printed.
+    text: str = field(default="text", metadata=when(COLUMNS))
+    pair: str | None = field(default=None, metadata=when(COLUMNS))  # column with the second text of a text pair; null: single texts
+    # Column with the label; if the file has no column `label`, it is found by names and values, and printed.
+    label: str = field(default="label", metadata=when(COLUMNS, needs("data.target", lambda target: target is None, "is null", "leave data.target out")))
+    # Text-to-text: column with the target text, instead of `label`; null: classification.
+    target: str | None = field(default=None, metadata=when(COLUMNS))
+    # Score of a text-to-text task: chrf | bleu | rouge1 | rouge2 | rougeL | exact_match.
+    score: str = field(default="chrf", metadata=when(needs("data.target", bool, "is set"), needs("data.test", bool, "is set", "give data.test=FILE")))
 
 
 @dataclass
@@ -153,13 +183,15 @@ class FinetunedModelConfig:
 class PredictConfig:
     """Settings of `metatrain predict`: predict labels for a text or a file of texts."""
 
-    name: str = "predictions"  # unused: predict creates no run directory
+    name: str = field(default="predictions", metadata=when(NO_RUN))  # unused: predict creates no run directory
     model: FinetunedModelConfig = field(default_factory=FinetunedModelConfig)  # model=DIR is short for model.path=DIR
     text: str | None = None  # one text to label; either this or `data`
     # File to label: csv, tsv, jsonl, parquet, xlsx, an image, or a folder of images or text files (.txt); -: standard input, one text per line.
     data: str | None = None
-    column: str | None = None  # column of `data` with the text; null: as in finetune, else found by names and values
-    pair: str | None = None  # column of `data` with the second text, for a model of text pairs; null: as in finetune
+    # Column of `data` with the text; null: as in finetune, else found by names and values.
+    column: str | None = field(default=None, metadata=when(DATA))
+    # Column of `data` with the second text, for a model of text pairs; null: as in finetune.
+    pair: str | None = field(default=None, metadata=when(DATA))
     # File for the predictions of `data`, with the columns of the input: .csv, .tsv, .xlsx (extra xlsx) or .parquet, other names are JSON lines;
     # null: JSON lines on standard output.
     output: str | None = None
@@ -190,7 +222,7 @@ class ScoreConfig:
 class PushConfig:
     """Settings of `metatrain push`: upload a model directory to the Hugging Face hub."""
 
-    name: str = "push"  # unused: push creates no run directory
+    name: str = field(default="push", metadata=when(NO_RUN))  # unused: push creates no run directory
     model: FinetunedModelConfig = field(default_factory=FinetunedModelConfig)  # model=DIR is short for model.path=DIR
     repo: str = MISSING  # repository on the hub, ORG/NAME; created if it does not exist
     public: bool = False  # create a new repository as public; false: private
@@ -201,19 +233,20 @@ class PushConfig:
 class TasksCommandConfig:
     """Settings of `metatrain tasks`: show a task distribution, compare its tasks, and suggest which to train on."""
 
-    name: str = "tasks"  # unused: tasks creates no run directory
+    name: str = field(default="tasks", metadata=when(NO_RUN))  # unused: tasks creates no run directory
     seed: int = 0  # random seed of the run: episodes, held-out tasks, random weights
     tasks: TasksConfig = field(default_factory=TasksConfig)
-    episode: EpisodeConfig = field(default_factory=EpisodeConfig)
+    episode: EpisodeConfig = field(default_factory=EpisodeConfig, metadata=when(never("metatrain tasks draws no episodes")))
     # How to measure task similarity: embedding (of the texts) | task2vec (Fisher information of the encoder's parameters); null: embedding, if
     # target, select or map is given.
     compare: str | None = None
     target: str | None = None  # rank training tasks by similarity to this one: a task of the distribution, or a labelled file; null: no ranking
     select: int | None = None  # number of training tasks to suggest; null: no suggestion
-    similarity_weight: float = 0.5  # weight of similarity to the target against diversity in the selection, from 0 to 1; with target and select
+    # Weight of similarity to the target against diversity in the selection, from 0 to 1.
+    similarity_weight: float = field(default=0.5, metadata=when(needs("target", bool, "is set"), needs("select", bool, "is set")))
     map: str | None = None  # draw a map of the tasks to this file (.png, .svg, .pdf); null: no map
-    model: ModelConfig = field(default_factory=ModelConfig)  # encoder used to compare tasks
-    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+    model: ModelConfig = field(default_factory=ModelConfig, metadata=when(COMPARED))  # encoder used to compare tasks
+    hardware: HardwareConfig = field(default_factory=HardwareConfig, metadata=when(COMPARED))
 
 
 SCHEMAS = {

@@ -9,7 +9,7 @@ from metatrain.gradient.config import InnerConfig
 
 
 def _no_evaluation(place: Place) -> Unread | None:
-    return Unread("evaluation.arms=[] skips the meta-test", "name arms") if place.value("evaluation.arms") == [] else None
+    return Unread("evaluation.arms=[] skips the meta-test", "name arms", is_switched_off=True) if place.value("evaluation.arms") == [] else None
 
 
 def _not_read_by_arms(place: Place) -> Unread | None:

@@ -7,18 +7,23 @@ from dataclasses import dataclass, field
 from metatrain.conditions import Condition, Place, Unread, chosen, needs, when
 
 
+def more_steps(place: Place) -> str:
+    """Return the remedy where nothing is adapted in inner steps."""
+    is_preset = place.trains and place.value("algorithm.name") != "maml"
+    return "choose algorithm=maml or another method with inner steps" if is_preset else "set inner.steps to 1 or more"
+
+
 def _no_steps(place: Place) -> Unread | None:
     if place.value("inner.steps") or place.value("inner.evaluation_steps"):
         return None
-    remedy = "choose algorithm=maml or another method with inner steps" if place.trains else "set inner.steps to 1 or more"
-    return Unread(f"algorithm={place.value('algorithm.name')} makes no inner steps (inner.steps=0)", remedy)
+    return Unread(f"algorithm={place.value('algorithm.name')} makes no inner steps (inner.steps=0)", more_steps(place))
 
 
 def _no_training_steps(place: Place) -> Unread | None:
     if place.value("inner.steps"):
         return None
     because = f"algorithm={place.value('algorithm.name')} makes no inner steps in meta-training (inner.steps=0)"
-    return Unread(because, "choose algorithm=maml or another method with inner steps")
+    return Unread(because, more_steps(place))
 
 
 def _no_encoder(place: Place) -> Unread | None:
@@ -42,6 +47,7 @@ def _no_head(place: Place) -> Unread | None:
 INNER_STEPS = Condition(_no_steps, lambda place: "the inner loop makes steps")
 TRAINING_STEPS = Condition(_no_training_steps, lambda place: "inner.steps is above 0")
 ENCODER_ADAPTS = Condition(_no_encoder, lambda place: "more than the head adapts, or inner.head_lr is null", ("algorithm.adapt",))
+FIT_HEAD = needs("inner.fit_head", bool, "is true", "set inner.fit_head=true")
 HEAD_ADAPTS = Condition(_no_head, lambda place: "a head adapts", ("algorithm.adapt",))
 
 
@@ -66,5 +72,5 @@ class InnerConfig:
     fit_head: bool = False
     # In evaluation and finetuning: then train the whole encoder on the support set, for a number of updates (possibly 0) chosen by
     # cross-validation. Takes minutes instead of seconds.
-    fit_encoder: bool = field(default=False, metadata=when(needs(".fit_head", bool, "is true", "set inner.fit_head=true")))
+    fit_encoder: bool = field(default=False, metadata=when(FIT_HEAD))
     evaluation_steps: int | None = None  # number of inner steps in validation, evaluation and finetuning; null: the same as inner.steps

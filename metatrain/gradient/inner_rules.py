@@ -19,7 +19,7 @@ from metatrain.gradient.config import InnerConfig
 from metatrain.gradient.parameters import Parameters, added
 
 HEAD = "head."  # name prefix of the head parameters
-RATES = ("lr", "head_lr")  # settings of a rule with two learning rates
+RATES: tuple[str, ...] = ("lr", "head_lr")  # settings of a rule with two learning rates
 
 
 class InnerRule(Protocol):
@@ -28,7 +28,7 @@ class InnerRule(Protocol):
     is_linear: bool  # True: phi_{k+1} = phi_k - rate(name) * gradient, with fixed rates
     # True: phi_{k+1} - phi_k and the new state depend on phi_k only through the gradient; not so with weight decay. Undeclared: False.
     adds: bool
-    reads: tuple[str, ...]  # settings of `inner` that it reads, beside `steps`: lr, head_lr, rank. Undeclared: all.
+    # A rule may also declare `reads`, the settings of `inner` that it reads beside `steps`: lr, head_lr, rank. Undeclared: all.
 
     def rate(self, name: str) -> float:
         """Return the learning rate of a parameter; only linear rules need it."""
@@ -61,7 +61,8 @@ def adds(rule: InnerRule) -> bool:
 
 def reads(rule: InnerRule) -> tuple[str, ...] | None:
     """Return the settings that a rule declares to read; None: it declares none, so it may read all."""
-    return rule.reads if _says(rule, "reads") else None
+    declared: tuple[str, ...] | None = getattr(rule, "reads", None)
+    return declared if _says(rule, "reads") else None
 
 
 def learns_rates(rule: InnerRule) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from metatrain.conditions import Condition, Place, Unread, chosen, needs, when
-from metatrain.gradient.config import TRAINING_STEPS
+from metatrain.gradient.config import TRAINING_STEPS, more_steps
 
 ADAPT, META_GRADIENT = chosen("algorithm.adapt"), chosen("algorithm.meta_gradient")
 
@@ -25,7 +25,7 @@ def _nothing_selected(place: Place) -> Unread | None:
     if steps or row.attach is not None or place.value("algorithm.train") == "adapted" or place.value("inner.fit_head"):
         return None
     because = f"algorithm={place.value('algorithm.name')} makes no inner steps (inner.steps=0), so nothing adapts"
-    return Unread(because, "choose algorithm=maml or another method with inner steps" if place.trains else "set inner.steps to 1 or more")
+    return Unread(because, more_steps(place))
 
 
 def _everything_adapts(place: Place) -> Unread | None:
@@ -35,6 +35,7 @@ def _everything_adapts(place: Place) -> Unread | None:
 
 
 ENCODINGS = Condition(_no_encodings, lambda place: "algorithm.head is not a language model")
+ADAPTS = Condition(_nothing_selected, lambda place: "the inner loop makes steps, an adapter is added, or algorithm.train is adapted")
 CONTRASTIVE = needs("algorithm.contrastive", bool, "is set")
 
 
@@ -61,10 +62,7 @@ class AlgorithmConfig:
     label_names_weight: int = field(default=1, metadata=when(needs("algorithm.label_names", bool, "is true", "set algorithm.label_names=true")))
     # Adapted parameters: all | head | body (all but the head) | last_layers | layer_norm | pattern | lora | ia3 | context. With body and context
     # (CAVIA: a context vector), the head does not adapt.
-    adapt: str = field(
-        default="all",
-        metadata=when(Condition(_nothing_selected, lambda place: "the inner loop makes steps, an adapter is added, or algorithm.train is adapted")),
-    )
+    adapt: str = field(default="all", metadata=when(ADAPTS))
     last_layers: int = field(default=2, metadata=when(ADAPT))  # number of encoder layers that adapt, counted from the last
     pattern: str | None = field(default=None, metadata=when(ADAPT))  # regular expression searched for in parameter names; those that match adapt
     rank: int = field(default=8, metadata=when(ADAPT))  # rank of the LoRA matrices

@@ -48,7 +48,7 @@ class AdaptedRow:
 
     @property
     def adapts_everything(self) -> bool:
-        """Whether every parameter of the model adapts."""
+        """Return True if every parameter of the model adapts."""
         return self.pattern == ""
 
 

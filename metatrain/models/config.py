@@ -6,6 +6,34 @@ from dataclasses import dataclass, field
 
 from omegaconf import MISSING
 
+from metatrain.conditions import Condition, Place, Unread, needs, when
+from metatrain.paths import local_path
+
+
+def _does_not_generate(place: Place) -> Unread | None:
+    if place.facts("algorithm.head").is_language_model:
+        return None
+    return Unread(f"{place.given('algorithm.head')} generates no text", "choose algorithm.head=lm")
+
+
+def _does_not_encode(place: Place) -> Unread | None:
+    if not place.facts("algorithm.head").is_language_model:
+        return None
+    return Unread(f"{place.given('algorithm.head')} is a language model without encodings", "choose another algorithm.head")
+
+
+def _is_not_of_hub(place: Place) -> Unread | None:
+    name = str(place.value("model.name"))
+    if name != "tiny" and not name.startswith("scratch:") and not local_path(name).is_dir():
+        return None
+    return Unread(f"{place.given('model.name')} is not loaded from the hub", "give the name of a hub model")
+
+
+SCRATCH = needs("model.name", lambda name: str(name).startswith("scratch:"), "is scratch:*", "choose model=scratch_t5 or model=scratch_gpt2")
+GENERATES = Condition(_does_not_generate, lambda place: "algorithm.head is a language model")
+ENCODES = Condition(_does_not_encode, lambda place: "algorithm.head is not a language model")
+OF_HUB = Condition(_is_not_of_hub, lambda place: "model.name is a hub model")
+
 
 @dataclass
 class ScratchConfig:
@@ -22,11 +50,12 @@ class ModelConfig:
     """The model to meta-train (config group `model`)."""
 
     name: str = MISSING  # minilm | tiny | scratch:t5 | scratch:gpt2 | a hub id | a directory with a Hugging Face model
-    pooling: str = "mean"  # mean over tokens | first token (BERT: through its pooler) | cls (first token, never through a pooler) | last token
-    normalize: bool = False  # scale encodings to length 1, so that dot products are cosine similarities
+    # mean over tokens | first token (BERT: through its pooler) | cls (first token, never through a pooler) | last token.
+    pooling: str = field(default="mean", metadata=when(ENCODES))
+    normalize: bool = field(default=False, metadata=when(ENCODES))  # scale encodings to length 1, so that dot products are cosine similarities
     max_length: int = 128  # truncate texts to this number of tokens
-    max_target_length: int = 48  # truncate target texts and generated texts to this number of tokens; language models only
-    scratch: ScratchConfig = field(default_factory=ScratchConfig)  # size of a model with random weights; with model.name=scratch:t5 or scratch:gpt2
-    revision: str | None = None  # branch, tag or commit of a hub model; null: its default branch
-    tokenizer: str | None = None  # directory of a tokenizer, with model.name=scratch:*; null: train one on the training tasks
+    max_target_length: int = field(default=48, metadata=when(GENERATES))  # truncate target texts and generated texts to this number of tokens
+    scratch: ScratchConfig = field(default_factory=ScratchConfig, metadata=when(SCRATCH))  # size of a model with random weights
+    revision: str | None = field(default=None, metadata=when(OF_HUB))  # branch, tag or commit of a hub model; null: its default branch
+    tokenizer: str | None = field(default=None, metadata=when(SCRATCH))  # directory of a tokenizer; null: train one on the training tasks
     trust_remote_code: bool = False  # run Python code from the model's hub repository; needs model.revision set to a full 40-digit commit

@@ -7,6 +7,33 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from metatrain.conditions import TRAINING, Condition, Place, Unread, needs, when
+
+SHARE = needs(".share", bool, "is above 0", "set it above 0")
+SAMPLED_BY_LOSS = needs(".by", lambda by: by != "fixed", "is not fixed", "choose curriculum, hardness or bandit")
+COLUMNS = needs(".images", lambda images: not images, "is false", "give a file with columns")
+LABELS = needs(".target", lambda target: target is None, "is null", "set tasks.target=null")
+TARGETS = needs(".target", lambda target: target is not None, "is set")
+HUB = needs(".path", lambda path: str(path).startswith("hub:"), "is hub:ORG/NAME", "give a data set of the hub")
+
+
+def _split_is_given(place: Place) -> Unread | None:
+    given = next((key for key in (".meta_validation.tasks", ".meta_test.tasks") if place.value(key)), None)
+    if given is None and place.value(".fold") is None:
+        return None
+    because = f"{place.full(given)} names the tasks" if given else f"{place.given('.fold')} chooses the held-out tasks"
+    return Unread(because, f"set {place.full(given or '.fold')}={'[]' if given else 'null'}")
+
+
+def _no_classes(place: Place) -> Unread | None:
+    sources = (place.value("tasks"), *place.value("tasks.sources").values())
+    if any(source["target"] is None for source in sources):
+        return None
+    return Unread("text-to-text tasks (tasks.target) have no classes", "set tasks.label instead of tasks.target")
+
+
+CLASSES = Condition(_no_classes, lambda place: "tasks have classes (not tasks.target)")
+
 
 @dataclass
 class SplitConfig:
@@ -25,13 +52,16 @@ class MaskedWordsConfig:
     """Self-supervised tasks, masked-word classification (SMLMT): which word was masked? (config node `tasks.masked_words`)"""
 
     share: float = 0.0  # fraction of training episodes that are of this kind, from 0 (none) to 1 (all)
-    path: str | None = None  # text file with one text per line, or a labelled file; null: the texts of the meta-training tasks
-    way: int = 4  # classes (words) per episode if episode.way is null
-    max_words: int = 1000  # maximum number of words that become classes
-    min_sentences: int = 20  # minimum number of sentences per word
-    max_sentences: int = 200  # maximum number of sentences per word
-    max_texts: int = 200_000  # maximum number of texts to read, sampled at random from a longer file
-    max_share: float = 0.05  # skip words that occur in more than this fraction of the sentences, above 0 and at most 1
+    path: str | None = field(
+        default=None, metadata=when(SHARE)
+    )  # text file with one text per line, or a labelled file; null: the texts of the meta-training tasks
+    way: int = field(default=4, metadata=when(SHARE))  # classes (words) per episode if episode.way is null
+    max_words: int = field(default=1000, metadata=when(SHARE))  # maximum number of words that become classes
+    min_sentences: int = field(default=20, metadata=when(SHARE))  # minimum number of sentences per word
+    max_sentences: int = field(default=200, metadata=when(SHARE))  # maximum number of sentences per word
+    max_texts: int = field(default=200_000, metadata=when(SHARE))  # maximum number of texts to read, sampled at random from a longer file
+    # Skip words that occur in more than this fraction of the sentences, above 0 and at most 1.
+    max_share: float = field(default=0.05, metadata=when(SHARE))
 
 
 @dataclass
@@ -39,11 +69,13 @@ class ClustersConfig:
     """Self-supervised tasks, cluster classification (CACTUs): which cluster is this text from? (config node `tasks.clusters`)"""
 
     share: float = 0.0  # fraction of training episodes that are of this kind, from 0 (none) to 1 (all)
-    path: str | None = None  # text file with one text per line, or a labelled file; null: the texts of the meta-training tasks
-    way: int = 4  # classes (clusters) per episode if episode.way is null
-    max_texts: int = 200_000  # maximum number of texts to read, sampled at random from a longer file
-    clusters: int = 50  # number of clusters per task
-    partitions: int = 4  # number of tasks, each with its own clustering
+    path: str | None = field(
+        default=None, metadata=when(SHARE)
+    )  # text file with one text per line, or a labelled file; null: the texts of the meta-training tasks
+    way: int = field(default=4, metadata=when(SHARE))  # classes (clusters) per episode if episode.way is null
+    max_texts: int = field(default=200_000, metadata=when(SHARE))  # maximum number of texts to read, sampled at random from a longer file
+    clusters: int = field(default=50, metadata=when(SHARE))  # number of clusters per task
+    partitions: int = field(default=4, metadata=when(SHARE))  # number of tasks, each with its own clustering
 
 
 @dataclass
@@ -51,9 +83,11 @@ class PairsConfig:
     """Self-supervised tasks on sentence pairs (config nodes `tasks.sentence_order` and `tasks.same_text`)."""
 
     share: float = 0.0  # fraction of training episodes that are of this kind, from 0 (none) to 1 (all)
-    path: str | None = None  # text file with one text per line, or a labelled file; null: the texts of the meta-training tasks
-    max_texts: int = 200_000  # maximum number of texts to read, sampled at random from a longer file
-    max_pairs: int = 5000  # maximum number of sentence pairs
+    path: str | None = field(
+        default=None, metadata=when(SHARE)
+    )  # text file with one text per line, or a labelled file; null: the texts of the meta-training tasks
+    max_texts: int = field(default=200_000, metadata=when(SHARE))  # maximum number of texts to read, sampled at random from a longer file
+    max_pairs: int = field(default=5000, metadata=when(SHARE))  # maximum number of sentence pairs
 
 
 @dataclass
@@ -61,9 +95,11 @@ class SelfSupervisedConfig:
     """Further self-supervised tasks, by name (config node `tasks.self_supervised`)."""
 
     share: float = 0.0  # fraction of training episodes that are of this kind, from 0 (none) to 1 (all)
-    path: str | None = None  # text file with one text per line, or a labelled file; null: the texts of the meta-training tasks
-    max_texts: int = 200_000  # maximum number of texts to read, sampled at random from a longer file
-    options: dict[str, Any] = field(default_factory=dict)  # settings of its own
+    path: str | None = field(
+        default=None, metadata=when(SHARE)
+    )  # text file with one text per line, or a labelled file; null: the texts of the meta-training tasks
+    max_texts: int = field(default=200_000, metadata=when(SHARE))  # maximum number of texts to read, sampled at random from a longer file
+    options: dict[str, Any] = field(default_factory=dict, metadata=when(SHARE))  # settings of its own
 
 
 @dataclass
@@ -72,9 +108,10 @@ class SamplingConfig:
 
     # fixed | curriculum (from easy to hard tasks) | hardness (favours hard tasks) | bandit (favours tasks whose loss decreases).
     by: str = "fixed"
-    strength: float = 1.0  # strength s: with hardness, a task with a loss one standard deviation above the mean is e^s times as likely; 0 to 10
-    exploration: float = 0.2  # fraction of episodes sampled with the fixed weights, from 0 to 1
-    decay: float = 0.8  # decay of the exponential moving average of a task's loss, from 0 to below 1
+    # Strength s: with hardness, a task with a loss one standard deviation above the mean is e^s times as likely; 0 to 10.
+    strength: float = field(default=1.0, metadata=when(SAMPLED_BY_LOSS))
+    exploration: float = field(default=0.2, metadata=when(SAMPLED_BY_LOSS))  # fraction of episodes sampled with the fixed weights, from 0 to 1
+    decay: float = field(default=0.8, metadata=when(SAMPLED_BY_LOSS))  # decay of the exponential moving average of a task's loss, from 0 to below 1
 
 
 @dataclass
@@ -82,19 +119,23 @@ class SourceConfig:
     """Source of rows and the meaning of its columns."""
 
     path: str = MISSING  # a file | a folder | hub:ORG/NAME | metatrain:reviews | metatrain:everyday (packaged corpora)
-    text: str = "text"  # column with the text
+    text: str = field(default="text", metadata=when(COLUMNS))  # column with the text
     images: bool = False  # `path` is a folder of images, TASK/LABEL/FILE or LABEL/FILE; the settings of columns do not apply
-    pair: str | None = None  # column with the second text of a text pair (a hypothesis, for example); null: single texts
-    label: str = "label"  # column with the label
+    # Column with the second text of a text pair (a hypothesis, for example); null: single texts.
+    pair: str | None = field(default=None, metadata=when(COLUMNS))
+    label: str = field(default="label", metadata=when(COLUMNS, LABELS))  # column with the label
     # Label descriptions, for methods that read label names: {LOC: location}, {1: bad, 2: bad, 5: good}; labels with the same description are
     # merged.
-    label_descriptions: dict[Any, str] = field(default_factory=dict)
-    target: str | None = None  # text-to-text tasks: column with the target text, instead of `label`; null: classification
-    bad_rows: str = "refuse"  # what to do with rows of a file that cannot be read: refuse (stop with an error) | skip (and report the number)
-    score: str = "chrf"  # score of text-to-text tasks: chrf | bleu | rouge1 | rouge2 | rougeL | exact_match
-    task: str | None = None  # column with the name of the task; null: each file is one task
-    hub_config: str | None = None  # configuration (subset) of a hub data set; null: its default
-    hub_revision: str | None = None  # branch, tag or commit of a hub data set; null: its default branch
+    label_descriptions: dict[Any, str] = field(default_factory=dict, metadata=when(LABELS))
+    # Text-to-text tasks: column with the target text, instead of `label`; null: classification.
+    target: str | None = field(default=None, metadata=when(COLUMNS))
+    # What to do with rows of a file that cannot be read: refuse (stop with an error) | skip (and report the number).
+    bad_rows: str = field(default="refuse", metadata=when(COLUMNS))
+    # Score of text-to-text tasks: chrf | bleu | rouge1 | rouge2 | rougeL | exact_match.
+    score: str = field(default="chrf", metadata=when(TARGETS))
+    task: str | None = field(default=None, metadata=when(COLUMNS))  # column with the name of the task; null: each file is one task
+    hub_config: str | None = field(default=None, metadata=when(HUB))  # configuration (subset) of a hub data set; null: its default
+    hub_revision: str | None = field(default=None, metadata=when(HUB))  # branch, tag or commit of a hub data set; null: its default branch
 
 
 @dataclass
@@ -112,19 +153,23 @@ class TasksConfig(SourceConfig):
     # Leave one file out: with K, file K is meta-test (counted from 0, in alphabetical order), the next one (after the last, the first) is
     # meta-validation, and all others are meta-train. null: the splits as stated above.
     fold: int | None = None
-    holdout: float = 0.2  # fraction of tasks held out for each of meta-validation and meta-test, if neither names any
+    # Fraction of tasks held out for each of meta-validation and meta-test, if neither names any.
+    holdout: float = field(default=0.2, metadata=when(TRAINING, Condition(_split_is_given, lambda place: "no split names its tasks")))
     # Texts shared by meta-training and meta-test tasks: refuse | drop | drop_queries | keep. refuse stops with an error, drop removes them from
     # training, drop_queries removes only those that can be test queries (training sees the test classes, and only their support examples), keep
     # leaks test data and is for debugging.
     overlap: str = "refuse"
-    size_power: float = 0.0  # sample a training task of n texts in proportion to n to this power; 0: uniformly
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    masked_words: MaskedWordsConfig = field(default_factory=MaskedWordsConfig)
-    clusters: ClustersConfig = field(default_factory=ClustersConfig)
-    sentence_order: PairsConfig = field(default_factory=PairsConfig)  # self-supervised tasks: are two sentences in their original order?
-    same_text: PairsConfig = field(default_factory=PairsConfig)  # self-supervised tasks: are two sentences from the same text?
+    # Sample a training task of n texts in proportion to n to this power; 0: uniformly.
+    size_power: float = field(default=0.0, metadata=when(TRAINING))
+    sampling: SamplingConfig = field(default_factory=SamplingConfig, metadata=when(TRAINING))
+    masked_words: MaskedWordsConfig = field(default_factory=MaskedWordsConfig, metadata=when(TRAINING))
+    clusters: ClustersConfig = field(default_factory=ClustersConfig, metadata=when(TRAINING))
+    # Self-supervised tasks: are two sentences in their original order?
+    sentence_order: PairsConfig = field(default_factory=PairsConfig, metadata=when(TRAINING))
+    # Self-supervised tasks: are two sentences from the same text?
+    same_text: PairsConfig = field(default_factory=PairsConfig, metadata=when(TRAINING))
     # Self-supervised tasks of plug-ins, by name: {NAME: {share: 0.2}}; metatrain ls plugins lists them.
-    self_supervised: dict[str, SelfSupervisedConfig] = field(default_factory=dict)
+    self_supervised: dict[str, SelfSupervisedConfig] = field(default_factory=dict, metadata=when(TRAINING))
 
 
 @dataclass
@@ -133,10 +178,11 @@ class EpisodeConfig:
 
     # Number of classes per episode: a number; a range such as 2..10, drawn per episode (at most the classes of the task); ..6 for at most 6
     # (tasks with fewer classes are used whole); null: all classes of the task.
-    way: int | str | None = None
+    way: int | str | None = field(default=None, metadata=when(CLASSES))
     # Support examples per class: a number; a range such as 1..16, drawn per episode; ..16 for at most 16. Ranges leave one query in each class.
     shots: int | str = 5
     queries: int | None = 5  # query examples per class, fewer if a class has fewer; null: every row that is not in the support set
-    permute_labels: bool = True  # shuffle the class order in each episode, so that labels have to be learned from the support set
+    # Shuffle the class order in each episode, so that labels have to be learned from the support set.
+    permute_labels: bool = field(default=True, metadata=when(CLASSES))
     # Fraction of training episodes whose classes are drawn from all training tasks together, from 0 to 1; reduces overfitting to the tasks.
-    cross_task_fraction: float = 0.0
+    cross_task_fraction: float = field(default=0.0, metadata=when(CLASSES))

@@ -24,7 +24,7 @@ def _encoder_is_frozen(place: Place) -> Unread | None:
     return Unread("algorithm.train=adapted trains no parameter of the model", "set algorithm.train=all")
 
 
-VALIDATION = needs("validation.every", bool, "is above 0", "set validation.every to 1 or more")
+VALIDATION = needs("validation.every", bool, "is above 0", "set validation.every to 1 or more", switches=True)
 
 
 @dataclass

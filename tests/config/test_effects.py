@@ -15,12 +15,14 @@ from conftest import ROOT
 
 from metatrain.checkpoints.building import build_learner
 from metatrain.checkpoints.recipe import Recipe
-from metatrain.commands.effects import effects_of
+from metatrain.commands.effects import effects_of, effects_of_values
 from metatrain.config.compose import composed
-from metatrain.config.schema import TrainConfig
+from metatrain.config.schema import SCHEMAS, TrainConfig
 from metatrain.config.settings import settings_of
+from metatrain.config.user_folder import settings_in
 from metatrain.errors import UserError
-from metatrain.gradient.inner_rules import RULES
+from metatrain.gradient.config import InnerConfig
+from metatrain.gradient.inner_rules import RULES, reads
 from metatrain.gradient.meta_gradient import MODES
 from metatrain.meta.algorithm import check_algorithm
 from metatrain.models import adapted, heads
@@ -37,6 +39,10 @@ LANGUAGE_MODEL = ["model.scratch.hidden=16", "model.scratch.heads=2"]
 MORE = {"in_context": ["model=scratch_gpt2", *LANGUAGE_MODEL], "mamlpp": ["algorithm.first_order_until=1"]}
 # (method, setting): why no other value changes the results here.
 EQUAL = {
+    **{
+        (name, "outer.head_lr"): "a vector that all classes share shifts all logits alike, so its meta-gradient is zero"
+        for name in ("anil", "mamlpp", "reptile", "unicorn", "head=shared")
+    },
     ("fit_head", "inner.fit_encoder"): "training the encoder does not help on this support set, so it is not trained",
     ("in_context", "algorithm.meta_gradient"): "it only chooses the attention of models that do not run packed",
     ("multitask", "algorithm.label_names"): "the label names disagree with this support set, so they are not read",
@@ -187,3 +193,75 @@ def mark(name: str) -> Any:
 def test_a_setting_is_refused_if_and_only_if_it_changes_nothing(name, one_thread):
     keys = [key for key in TYPES if key not in UNMEASURED and (name, key) not in EQUAL]
     assert mistakes(composed("train", VARIANTS[name], TrainConfig), keys) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "said"),
+    [
+        (
+            "train",
+            ["algorithm=protonet", "inner.lr=0.1"],
+            "inner.lr has no effect: algorithm=protonet makes no inner steps (inner.steps=0); "
+            "choose algorithm=maml or another method with inner steps, or leave inner.lr out",
+        ),
+        ("train", ["algorithm.rank=8"], "algorithm.rank has no effect: algorithm.adapt=all does not read it; choose algorithm.adapt=lora, or leave"),
+        (
+            "plan",
+            ["algorithm=anil", "inner.lr=0.1"],
+            "algorithm.adapt=head adapts only the head, at inner.head_lr=1.0; set inner.head_lr",
+        ),
+        ("train", ["algorithm.last_layers=2"], "choose algorithm.adapt=last_layers"),
+        ("train", ["algorithm=protonet", "algorithm.rank=8"], "makes no inner steps"),  # what the setting depends on is not read
+        ("train", ["outer.rule_lr=0.1"], "inner.rule=sgd has no meta-parameters"),
+        ("train", ["tasks.sampling.strength=2"], "tasks.sampling.by=fixed"),
+        ("train", ["tasks=news_to_reviews", "tasks.sources.reviews.hub_config=x"], "tasks.sources.reviews.path= a data set of the hub"),
+        ("train", ["hardware.reduce=fast"], "the run has one process"),
+        ("train", ["evaluation.full_finetune.steps=9"], "add full_finetune or full_finetune_of_trained to evaluation.arms"),
+        ("train", ["evaluation.resamples=9"], "intervals are computed in closed form; leave evaluation.resamples out"),
+        ("evaluate", ["checkpoint=tiny", "tasks=reviews", "tasks.size_power=1"], "this command does not meta-train"),
+        ("evaluate", ["checkpoint=tiny", "tasks=reviews", "algorithm=protonet", "inner.lr=1"], "algorithm=protonet makes no inner steps"),
+        ("finetune", ["checkpoint=tiny", "data.train=examples.csv", "data.score=bleu"], "data.target=null"),
+        ("finetune", ["checkpoint=tiny", "data.train=examples.csv", "algorithm.last_layers=2"], "choose algorithm.adapt=last_layers"),
+        ("tasks", ["episode.way=2"], "metatrain tasks draws no episodes"),
+        ("predict", ["model=.", "text=a", "column=b"], "column has no effect: data=null; give data=FILE, or leave column out"),
+    ],
+)
+def test_a_setting_of_the_command_line_is_refused(cli, tmp_path, command, given, said):
+    tmp_path.joinpath("examples.csv").write_text("text,label\ngood,a\nfine,a\nbad,b\npoor,b\n")
+    found = cli(command, *given)
+    assert found.code == 2 and said in found.err and len(found.err.splitlines()) == 1, found.err
+
+
+def test_a_grid_and_a_file_name_a_setting_once(cli, tmp_path):
+    folder = tmp_path / "conf" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text("# @package _global_\ninner:\n  lr: 0.1\n  rank: 2\n")
+    short = ["debug=fast", "algorithm=protonet", "evaluation.arms=[]", "validation.every=0", "outer.steps=1"]
+    found = cli("train", *short, "inner.head_lr=0.1,0.2", "-m", "--config-dir", "conf", "+experiment=mine")
+    assert found.code == 0, found.err
+    assert found.out.count("warning: inner.head_lr has no effect: algorithm=protonet makes no inner steps (inner.steps=0)") == 1
+    assert found.out.count("experiment/mine.yaml: inner.lr, inner.rank have no effect: algorithm=protonet makes no inner steps") == 1
+
+
+@pytest.mark.parametrize("experiment", sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml")))
+def test_no_experiment_sets_what_has_no_effect(experiment, monkeypatch, tmp_path):
+    monkeypatch.setenv("METATRAIN_DATA", str(tmp_path))
+    file = ROOT / "conf" / "experiment" / f"{experiment}.yaml"
+    keys = [key for key, _ in settings_in(file) if not key.startswith("defaults")]
+    assert effects_of(composed("train", [f"+experiment={experiment}"], TrainConfig)).notes(keys) == []
+
+
+def test_a_component_that_declares_nothing_reads_everything():
+    class Undeclared(RULES["sgd"]):
+        def update(self, *arguments):
+            return super().update(*arguments)
+
+    assert reads(RULES["sgd"](InnerConfig())) == ("lr", "head_lr") and reads(Undeclared(InnerConfig())) is None
+    assert heads.HeadFacts().reads is None and adapted.AdaptedRow().reads is None
+
+
+def test_every_condition_has_words_and_can_be_evaluated():
+    for schema in SCHEMAS.values():
+        effects = effects_of_values(schema, dataclasses.asdict(composed("train", [], TrainConfig)), trains=True)
+        for setting in settings_of(schema):
+            assert isinstance(effects.words(setting.key), str)
