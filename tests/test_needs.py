@@ -29,7 +29,7 @@ def without(monkeypatch):
         ("peft", ["train", "algorithm=maml_lora", "model=tiny"], "peft"),
         ("peft", ["plan", "algorithm.adapt=ia3", "model=tiny"], "peft"),
         ("sacrebleu", ["train", "tasks=text_to_text", "algorithm.head=lm", "model=scratch_t5"], "text"),
-        ("rouge_score", ["train", "tasks=text_to_text", "algorithm.head=lm", "model=scratch_t5", "tasks.score=rouge1"], "text"),
+        ("rouge_score", ["train", "tasks=text_to_text", "algorithm.head=lm", "model=scratch_t5", "tasks.target=target", "tasks.score=rouge1"], "text"),
         ("setfit", ["train", "model=tiny", "evaluation.arms=[meta_trained,setfit]"], "compare"),
         ("setfit", ["evaluate", "checkpoint=tiny", "tasks=reviews", "evaluation.arms=[setfit]"], "compare"),
         ("sacrebleu", ["evaluate", "checkpoint=tiny", "tasks=text_to_text"], "text"),

@@ -28,7 +28,7 @@ def _no_training_steps(place: Place) -> Unread | None:
 
 def _no_encoder(place: Place) -> Unread | None:
     row = place.facts("algorithm.adapt")
-    if row.model_adapts or (row.head_adapts and place.value("inner.head_lr") is None):
+    if place.facts("algorithm.head").is_language_model or row.model_adapts or (row.head_adapts and place.value("inner.head_lr") is None):
         return None
     remedy = "set inner.head_lr, or choose another algorithm.adapt"
     return Unread(f"{place.given('algorithm.adapt')} adapts only the head, at {place.given('inner.head_lr')}", remedy)

@@ -15,9 +15,9 @@ from metatrain.cli import run
 PACKAGED = sorted(path.stem for path in (ROOT / "conf" / "tasks").glob("*.yaml") if path.stem != "files")
 TEXT_TO_TEXT = ("multi30k", "text_to_text")
 SMALL = [
-    "debug=fast", "outer.steps=1", "evaluation.arms=[]", "hardware.threads=1",
-    "model.scratch.layers=1", "model.scratch.hidden=16", "model.scratch.heads=2", "model.scratch.vocabulary=300", "model.max_length=32",
+    "debug=fast", "outer.steps=1", "evaluation.arms=[]", "hardware.threads=1", "model.max_length=32",
 ]  # fmt: skip
+SCRATCH = ["model.scratch.layers=1", "model.scratch.hidden=16", "model.scratch.heads=2", "model.scratch.vocabulary=300"]
 
 
 def of_texts(folder: Path) -> list[str]:
@@ -27,12 +27,12 @@ def of_texts(folder: Path) -> list[str]:
 
 def of_targets(folder: Path) -> list[str]:
     model = ["model=scratch_t5", "model.max_target_length=8", "algorithm=fomaml", "algorithm.head=lm", "inner.steps=1"]
-    return [*of_texts(folder)[:2], "tasks.target=target", "tasks.score=exact_match", *model]
+    return [*of_texts(folder)[:2], "tasks.target=target", "tasks.score=exact_match", *model, *SCRATCH]
 
 
 def of_images(folder: Path) -> list[str]:
     draw_pictures(folder / "pictures", ["a", "b", "c", "d", "e"])
-    return [f"tasks.path={folder}/pictures", "tasks.images=true", "model=scratch_vit", "algorithm=protonet"]
+    return [f"tasks.path={folder}/pictures", "tasks.images=true", "model=scratch_vit", "algorithm=protonet", *SCRATCH]
 
 
 def draw_pictures(folder: Path, tasks: list[str]) -> None:

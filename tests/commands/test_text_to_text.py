@@ -142,7 +142,10 @@ def test_examples_that_are_read_in_context_are_read_by_predict_too(cli):
         (["algorithm.head=zero"], "task 'early' has target texts, but algorithm.head=zero predicts labels; set algorithm.head=lm"),
         (["tasks.score=meteor"], "tasks.score=meteor is unknown"),
         (["evaluation.arms=[prototypes]"], "prototypes needs encodings"),
-        (["algorithm.meta_dropout=true", "algorithm.meta_gradient=exact"], "algorithm.meta_dropout and algorithm.information_penalty need encodings"),
+        (
+            ["algorithm.meta_dropout=true", "algorithm.meta_gradient=exact"],
+            "algorithm.meta_dropout has no effect: algorithm.head=lm is a language model without encodings",
+        ),
         (["algorithm.adapt=head"], "has no classification head"),
         (["algorithm.head=in_context"], "set inner.steps=0"),
         (["hardware.precision=bf16"], "hardware.precision=bf16 is not supported"),

@@ -64,6 +64,7 @@ OTHERS: dict[str, list[Any]] = {
     "algorithm.multi_step_until": [50, 0],
     "algorithm.first_order_until": [2, 0],
     "inner.rule": ["adam", "lslr"],
+    "inner.loss": ["leave_one_out", "support"],
     "outer.schedule": ["constant", "linear"],
     "outer.warmup": [2],
     "outer.clip": [1e-3],
@@ -214,7 +215,7 @@ def test_a_setting_is_refused_if_and_only_if_it_changes_nothing(name, one_thread
         ("train", ["algorithm=protonet", "algorithm.rank=8"], "makes no inner steps"),  # what the setting depends on is not read
         ("train", ["outer.rule_lr=0.1"], "inner.rule=sgd has no meta-parameters"),
         ("train", ["tasks.sampling.strength=2"], "tasks.sampling.by=fixed"),
-        ("train", ["tasks=news_to_reviews", "tasks.sources.reviews.hub_config=x"], "tasks.sources.reviews.path= a data set of the hub"),
+        ("train", ["tasks=news_to_reviews", "tasks.sources.agnews.hub_config=x"], "tasks.sources.agnews.path=data/agnews_test; give a data set of the hub"),
         ("train", ["hardware.reduce=fast"], "the run has one process"),
         ("train", ["evaluation.full_finetune.steps=9"], "add full_finetune or full_finetune_of_trained to evaluation.arms"),
         ("train", ["evaluation.resamples=9"], "intervals are computed in closed form; leave evaluation.resamples out"),
