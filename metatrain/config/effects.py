@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from metatrain.conditions import READ_WHEN, Components, Condition, Place, Unread
 from metatrain.errors import UserError
@@ -73,4 +73,5 @@ def conditions_of(schema: Any, key: str) -> Iterator[tuple[str, Condition]]:
         for condition in field.metadata.get(READ_WHEN, ()):
             yield ".".join(parts[: place + 1]), condition
         hint = get_type_hints(schema)[part]
-        schema = next((kind for kind in (hint, *get_args(hint)) if dataclasses.is_dataclass(kind)), hint)
+        options = (hint,) if get_origin(hint) is dict else (hint, *get_args(hint))
+        schema = next((kind for kind in options if dataclasses.is_dataclass(kind)), hint)
