@@ -135,7 +135,9 @@ def outcome(config: TrainConfig) -> Iterator[dict[str, np.ndarray]]:
 def is_same(one: Iterable[dict[str, np.ndarray]], other: Iterable[dict[str, np.ndarray]]) -> bool:
     pairs = zip(one, other)  # ends at the first difference
     return all(
-        left.keys() == right.keys() and all(np.allclose(value, right[name], rtol=0, atol=1e-10) for name, value in left.items()) for left, right in pairs
+        left.keys() == right.keys()
+        and all(value.shape == right[name].shape and np.allclose(value, right[name], rtol=0, atol=1e-10) for name, value in left.items())
+        for left, right in pairs
     )
 
 
