@@ -65,7 +65,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     Args:
         base: a run of `metatrain train`, `latest`, a model that it exported, or a Hugging Face encoder such as `minilm`.
-        algorithm: method of a plain encoder (`metatrain ls algorithms`). None: the run's own, `recommended` for a plain encoder.
+        algorithm: method of a plain encoder (`metatrain ls algorithms`). None: the run's own; `leave_one_out` with a fitted head
+            for a plain encoder.
         head: how the head is initialised (`algorithm.head`). None: as in the method.
         adapt: which parameters adapt (`algorithm.adapt`). None: as in the method.
         label_names: whether the label name of each class is an extra example. None: as in the method.
@@ -88,7 +89,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     def __init__(
         self,
-        base: str | Path = "latest",
+        base: str | Path = "minilm",
         *,
         algorithm: str | None = None,
         head: str | None = None,

@@ -23,8 +23,10 @@ def check_none_of_these(share: float | None, learner: Learner) -> None:
         raise UserError(f"oos_false_rejection_rate={share} is the fraction of in-scope texts that may be rejected; set it between 0 and 1, 0.05 for example")
     if not learner.inner.fit_head:
         raise UserError(
-            "oos_false_rejection_rate needs a head fitted to the examples, and no other adapted parameters: set inner.fit_head=true algorithm.adapt=head "
-            '(Python: fit_head=True, adapt="head")'
+            "oos_false_rejection_rate needs a head fitted to the examples: set inner.fit_head=true (Python: fit_head=True)"
+            if learner.functional.head_after
+            else "oos_false_rejection_rate needs a head fitted to the examples, and no other adapted parameters: set inner.fit_head=true "
+            'algorithm.adapt=head (Python: fit_head=True, adapt="head")'
         )
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from metatrain.checkpoints.recipe import Recipe
+from metatrain.checkpoints.recipe import Recipe, leave_one_out_recipe, within_layers
+from metatrain.errors import UserError
 from metatrain.gradient.meta_gradient import mode_of
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.language_learner import LanguageLearner
 from metatrain.meta.learner import Learner
-from metatrain.models.adapted import attach
+from metatrain.models.adapted import attach, number_of_layers
 from metatrain.models.adapters import AdapterSettings
 from metatrain.models.encoder import Encoder, load_encoder
 from metatrain.models.heads import head_facts
@@ -34,26 +36,33 @@ def make_learner(model: Encoder | ImageEncoder | LanguageModel, recipe: Recipe) 
 
 
 def build_learner(
-    recipe: Recipe, device: torch.device, dtype: torch.dtype, say: Callable[[str], None] = lambda line: None, texts: Iterable[str] = ()
+    recipe: Recipe,
+    device: torch.device,
+    dtype: torch.dtype,
+    say: Callable[[str], None] = lambda line: None,
+    texts: Iterable[str] = (),
+    fitting: Callable[[Recipe, int], Recipe] = lambda recipe, layers: recipe,
 ) -> Learner:
     """Return a learner with initial weights: pretrained, or random with the seed of the recipe.
 
-    texts: texts of the training tasks, from which a randomly initialised model learns its tokenizer.
+    texts: texts of the training tasks, from which a randomly initialised model learns its tokenizer. fitting: returns the recipe with the method
+    that fits a model of this number of layers; it must not change the model.
     """
     check_remote_code(recipe.model)
     torch.manual_seed(recipe.seed)
-    algorithm = recipe.algorithm
-    second_order = mode_of(algorithm.meta_gradient).is_second_order
+    second_order = mode_of(recipe.algorithm.meta_gradient).is_second_order
     model: Any
     if recipe.model.name not in BUILT_IN and ":" not in recipe.model.name and not local_path(recipe.model.name).is_dir():
         say(f"model: loading {recipe.model.name} from the hub or its local cache")  # may take minutes
-    facts = head_facts(algorithm.head)
+    facts = head_facts(recipe.algorithm.head)
     if facts.is_language_model:
         model, notes = load_language_model(recipe.model, second_order, dtype, texts, facts.reads_support)
     elif is_image_model(recipe.model):
         model, notes = load_image_encoder(recipe.model, second_order, dtype, texts)
     else:
         model, notes = load_encoder(recipe.model, second_order, dtype)
+    recipe = fitting(recipe, number_of_layers([name for name, _ in model.named_parameters()]))
+    algorithm = recipe.algorithm
     attach(model.backbone, algorithm.adapt, AdapterSettings(algorithm.rank, algorithm.targets, algorithm.context_size))
     learner = make_learner(model.to(device), recipe)
     for note in notes:
@@ -79,6 +88,26 @@ def parameters_line(learner: Learner) -> str:
     adapted = " and the ".join([*([of_model] if adapting else []), *(["head"] if head_adapts else [])]) + ("" if adapting else " only")
     in_evaluation = "" if steps == evaluated else f" ({evaluated} in evaluation)"
     return f"{line}; adapted per task: {adapted}, {steps} inner step{'s' * (steps != 1)}{in_evaluation}"
+
+
+def build_leave_one_out(recipe: Recipe, device: torch.device, dtype: torch.dtype, texts: Iterable[str] = ()) -> Learner:
+    """Return a learner of the same model with initial weights, which adapts by the method `leave_one_out`; texts as in `build_learner`.
+
+    Raises:
+        UserError: no layers are known of the model.
+    """
+
+    def fitting(recipe: Recipe, layers: int) -> Recipe:
+        if not layers:
+            raise UserError(f"evaluation.arms: leave_one_out adapts the last layers, and model.name={recipe.model.name} has none that are known; remove it")
+        return within_layers(recipe, layers)[0]
+
+    return as_read(build_learner(leave_one_out_recipe(recipe), device, dtype, texts=texts, fitting=fitting))
+
+
+def as_read(learner: Learner) -> Learner:
+    """Return a learner that reads no label names if its model reads no texts."""
+    return learner if learner.model.tokenizer is not None else learner.with_algorithm(replace(learner.algorithm, label_names=False))
 
 
 def _count(number: int) -> str:

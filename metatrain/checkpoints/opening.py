@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from metatrain.checkpoints.building import BUILT_IN, build_learner
-from metatrain.checkpoints.recipe import Recipe, joint_labels, overridden, plain_recipe, saved_recipe
+from metatrain.checkpoints.building import BUILT_IN, as_read, build_learner, build_leave_one_out
+from metatrain.checkpoints.recipe import Recipe, adapts_layers, joint_labels, overridden, plain_recipe, saved_recipe, within_layers
 from metatrain.config.schema import AlgorithmOverrides, ModelOverrides, Overrides, TrainConfig
 from metatrain.errors import UserError
 from metatrain.meta.learner import Learner
@@ -33,6 +33,7 @@ class Opened:
 
     learner: Learner
     untrained: Callable[[], Learner]  # builds the same learner with the weights before meta-training
+    leave_one_out: Callable[[], Learner]  # builds a learner with these weights that adapts by the method `leave_one_out`
     episode: EpisodeConfig  # episode settings of meta-training
     config: TrainConfig | None  # of the run; None: the checkpoint is a model directory or a plain model
     name: str
@@ -66,14 +67,29 @@ def open_checkpoint(reference: str, settings: Overrides, device: torch.device, d
         encoding["normalize"] = True
     own = replace(saved.model, name=reference, **encoding)
     recipe = overridden(Recipe(own, saved.algorithm, saved.inner, saved.episode, saved.seed, joint_labels(learned)), settings, plain=found is None)
-    learner = build_learner(recipe, device, dtype, say)
-    if found is None and learner.model.tokenizer is None and settings.algorithm.label_names is None:  # an image model reads no label names
-        learner = learner.with_algorithm(replace(learner.algorithm, label_names=False))
+
+    def fitting(recipe: Recipe, layers: int) -> Recipe:
+        if found is not None or not adapts_layers(settings) or {settings.algorithm.adapt, settings.algorithm.last_layers} != {None}:
+            return recipe
+        recipe, line = within_layers(recipe, layers)
+        if line:
+            say(line)
+        return recipe
+
+    learner = build_learner(recipe, device, dtype, say, fitting=fitting)
+    if found is None and settings.algorithm.label_names is None:
+        learner = as_read(learner)
     if found is not None:
         _check_learned(reference, settings.algorithm, {name for name in learner.parameters if not name.startswith(learner.prefix)}, learned)
     learner.load(learned)
-    base = replace(recipe, model=replace(recipe.model, name=saved.base or reference, tokenizer=reference))
-    return Opened(learner, lambda: build_learner(base, device, dtype), recipe.episode, None, reference)
+    model = replace(recipe.model, name=saved.base or reference, tokenizer=reference)
+    base = replace(recipe, model=model, algorithm=learner.algorithm, inner=learner.inner)
+    return Opened(learner, *_builders(base, device, dtype), recipe.episode, None, reference)
+
+
+def _builders(recipe: Recipe, device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], Learner], Callable[[], Learner]]:
+    """Return what builds a learner with the weights before meta-training: by the method of the recipe, and by `leave_one_out`."""
+    return lambda: build_learner(recipe, device, dtype), lambda: build_leave_one_out(recipe, device, dtype)
 
 
 def _open_base(name: str, settings: Overrides, device: torch.device, dtype: torch.dtype, say: Callable[[str], None]) -> Opened:
@@ -143,7 +159,7 @@ def _open_run(run: RunDirectory, requested: Path | None, settings: Overrides, de
     checkpoint.copy_parameters(found, learner.parameters)
     learner.load(interpolated(start, learner.parameters, share))
     say(f"weights: {found.path}")
-    return Opened(learner, lambda: build_learner(recipe, device, dtype), config.episode, config, str(run.path))
+    return Opened(learner, *_builders(recipe, device, dtype), config.episode, config, str(run.path))
 
 
 def _read_checkpoint(run: RunDirectory, requested: Path | None, say: Callable[[str], None]) -> checkpoint.Checkpoint:

@@ -27,7 +27,7 @@ from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.task import Task
 
 FORMAT = 1
-_DEFAULT_METHOD = "recommended"  # for a model that was not meta-trained
+LEAVE_ONE_OUT, _FROZEN = "leave_one_out", "recommended"  # methods of a plain model: the last layers adapt, or only a head is fitted
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ class SavedRecipe:
 def plain_recipe(reference: str, settings: Overrides) -> SavedRecipe:
     """Return the recipe of a plain model: the one with which `metatrain train` would start for a method.
 
-    The default method is `recommended`, which fits a head to the examples; with inner-loop settings it is an inner loop over the whole encoder.
+    Without a method, the last layers adapt by `leave_one_out` and then a head is fitted (`adapts_layers`); settings that need a frozen encoder
+    choose `recommended`, which only fits a head, and those of other inner loops an inner loop over the whole encoder.
 
     Raises:
         UserError: there is no such method.
@@ -72,19 +73,59 @@ def plain_recipe(reference: str, settings: Overrides) -> SavedRecipe:
     method = settings.algorithm.name
     if method is None and _is_inner_loop(settings):
         return SavedRecipe()
-    found: TrainConfig = composed("train", [f"algorithm={method or _DEFAULT_METHOD}", "model=hub", f"model.name={quoted(reference)}"], TrainConfig)
-    algorithm = found.algorithm
-    if method is None and settings.model.normalize is False:  # cosines compare directions
-        algorithm = replace(algorithm, head="prototype", head_scale=1.0)
-    return SavedRecipe(model=found.model, algorithm=algorithm, inner=found.inner, episode=found.episode)
+    found = _preset(method or (LEAVE_ONE_OUT if adapts_layers(settings) else _FROZEN), reference)
+    algorithm, inner = found.algorithm, found.inner
+    if method is None:
+        inner = replace(inner, fit_head=True)
+        if settings.model.normalize is False:  # cosines compare directions
+            algorithm = replace(algorithm, head="prototype", head_scale=1.0)
+    return SavedRecipe(model=found.model, algorithm=algorithm, inner=inner, episode=found.episode)
+
+
+def adapts_layers(settings: Overrides) -> bool:
+    """Return whether the last layers of a plain model adapt by `leave_one_out` under these settings, without a method being named."""
+    inner, algorithm = settings.inner, settings.algorithm
+    if algorithm.name is not None or _is_inner_loop(settings):
+        return False
+    return inner.loss == LEAVE_ONE_OUT or (inner.loss is None and algorithm.adapt != "head" and not inner.fit_encoder)
+
+
+def within_layers(recipe: Recipe, layers: int) -> tuple[Recipe, str | None]:
+    """Return the recipe of `adapts_layers` for a model of this number of layers, and a line for the log where fewer adapt than usual."""
+    algorithm = recipe.algorithm
+    if layers >= algorithm.last_layers:
+        return recipe, None
+    if layers:
+        return replace(recipe, algorithm=replace(algorithm, last_layers=layers)), f"adaptation: the model has {layers} layer, which adapts"
+    frozen = _preset(_FROZEN, recipe.model.name)
+    head = {} if recipe.model.normalize else {"head": algorithm.head, "head_scale": algorithm.head_scale}
+    changed = replace(frozen.algorithm, label_names=algorithm.label_names, **head)
+    line = f"adaptation: no layers are known of this model, so the encoder stays as it is and only a head is fitted (algorithm={_FROZEN})"
+    return replace(recipe, algorithm=changed, inner=frozen.inner), line
+
+
+def leave_one_out_recipe(recipe: Recipe) -> Recipe:
+    """Return the recipe by which the same model adapts by the method `leave_one_out`."""
+    found = _preset(LEAVE_ONE_OUT, recipe.model.name)
+    return replace(recipe, model=replace(recipe.model, normalize=True), algorithm=found.algorithm, inner=found.inner)
+
+
+def _preset(method: str, reference: str) -> TrainConfig:
+    """Return the settings with which `metatrain train` would start for a method. Raises: UserError: there is no such method."""
+    found: TrainConfig = composed("train", [f"algorithm={method}", "model=hub", f"model.name={quoted(reference)}"], TrainConfig)
+    return found
 
 
 def _is_inner_loop(settings: Overrides) -> bool:
-    """Return whether the settings ask for an inner loop instead of a fitted head."""
+    """Return whether the settings ask for an inner loop on the support loss, instead of `leave_one_out` or a fitted head."""
     inner, algorithm = settings.inner, settings.algorithm
-    if algorithm.head is not None or algorithm.adapt not in (None, "head") or inner.fit_head is False:
+    if inner.loss == LEAVE_ONE_OUT:
+        return False
+    if algorithm.head is not None or algorithm.adapt not in (None, "head", "last_layers") or inner.fit_head is False:
         return True
-    return not (inner.fit_head or inner.fit_encoder) and any(each is not None for each in (inner.steps, inner.lr, inner.head_lr))
+    by_loss = algorithm.adapt == "head" or inner.loss is not None
+    own = (inner.loss, inner.head_lr, *((inner.steps, inner.lr) if by_loss else ()))
+    return not (inner.fit_head or inner.fit_encoder) and any(each is not None for each in own)
 
 
 def saved_recipe(folder: Path, settings: dict[str, Any]) -> SavedRecipe:

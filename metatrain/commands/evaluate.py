@@ -93,7 +93,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str], of_study: bo
         run = RunDirectory.create(path, config, overrides, "evaluate", is_latest=False)
         display.log_to(run.log)
         with recorded(run), StopRequest() as stop:
-            arms = make_arms(names, Learners(opened.learner, opened.untrained(), config.evaluation, joint))
+            arms = make_arms(names, Learners(opened.learner, opened.untrained(), config.evaluation, joint, opened.leave_one_out))
 
             def give_way() -> None:
                 if stop:

@@ -18,16 +18,18 @@ if TYPE_CHECKING:
 
 
 USAGE = """\
-usage: metatrain finetune checkpoint=RUN|latest|MODEL data.train=FILE [data.test=FILE] [SETTING=VALUE ...]
+usage: metatrain finetune data.train=FILE [data.test=FILE] [checkpoint=RUN|latest|MODEL] [SETTING=VALUE ...]
 
-Adapt a meta-trained model, or any Hugging Face encoder, to the labels in a file with the columns text and label (csv, tsv, jsonl, parquet, xlsx,
-or .gz; other columns are found as by `metatrain tasks add`), or in a folder of text files, LABEL/FILE.txt, and write a model directory that loads
-without metatrain. A meta-trained model adapts as in meta-training. For a plain encoder, a head is fitted to the examples and compared with
-logistic regression. Image models read a folder, LABEL/FILE.
+Adapt a meta-trained model, or any Hugging Face encoder (default: minilm), to the labels in a file with the columns text and label (csv, tsv,
+jsonl, parquet, xlsx, or .gz; other columns are found as by `metatrain tasks add`), or in a folder of text files, LABEL/FILE.txt, and write a
+model directory that loads without metatrain. A meta-trained model adapts as in meta-training. A plain encoder adapts its last layers by
+leave-one-out steps, then a head is fitted; algorithm=recommended only fits the head. Both are compared with logistic regression. Image
+models read a folder, LABEL/FILE.
 
 examples:
+  metatrain finetune data.train=examples.csv
   metatrain finetune checkpoint=latest data.train=examples.csv data.test=held_out.csv
-  metatrain finetune checkpoint=minilm data.train=examples.csv
+  metatrain finetune checkpoint=minilm algorithm=recommended data.train=examples.csv
 """
 SHOWN = (
     "checkpoint",
@@ -59,12 +61,16 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
     from metatrain.commands.finetune_adaptation import adapt_and_test
     from metatrain.commands.finetune_examples import read_examples
     from metatrain.run.directory import RunDirectory, recorded
-    from metatrain.run.latest import pin
+    from metatrain.run.latest import latest, pin
     from metatrain.tracking.console import Display
 
     RunDirectory.check_new(path, "finetune")
+    is_given = any(item.lstrip("+").startswith("checkpoint=") for item in overrides)
     overrides = pin(config, overrides, "checkpoint")
     with Display() as display:
+        if not is_given:
+            other = "; checkpoint=latest adapts your newest run of metatrain train" if latest("train").exists() else ""
+            display.say(f"checkpoint: {config.checkpoint}, since none is given{other}")
         examples = read_examples(config.data, config.oos_false_rejection_rate is not None, display.say, config.seed)
         learner = open_for(config, examples.episode.task, examples.is_tested, display.say)
         for note in check_adaptation(config, overrides, learner, refuse=not is_of_grid()):

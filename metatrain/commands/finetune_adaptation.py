@@ -9,11 +9,20 @@ import numpy as np
 
 from metatrain.checkpoints.finetuning import finetuned
 from metatrain.commands.finetune_examples import Examples
-from metatrain.commands.finetune_results import Adapted, cross_validation, logistic_regression, majority_class, rejected_share, test_results, warn_of_loss
+from metatrain.commands.finetune_results import (
+    Adapted,
+    cross_validation,
+    logistic_regression,
+    majority_class,
+    of_baseline,
+    rejected_share,
+    test_results,
+    warn_of_loss,
+)
 from metatrain.evaluation.held_out import Baseline
 from metatrain.gradient.parameters import Parameters
 from metatrain.meta.head_fit import Fit
-from metatrain.meta.learner import EncodingLearner, Learner
+from metatrain.meta.learner import Learner
 from metatrain.tasks.encoded_episode import EncodedEpisode
 from metatrain.tracking.console import Display
 
@@ -40,10 +49,14 @@ def adapt_and_test(learner: Learner, examples: Examples, rejection_rate: float |
     described = f"{len(episode.support)} examples" + (f" of {episode.way} classes" if episode.task.targets is None else "")
     if context is not None and len(context):
         display.say(f"{described}, {len(context)} tokens, form the context of every text; no parameter adapts")
+    elif fit is not None and fit.steps:
+        display.say(f"adapted to {described} in {seconds:.1f} s: {inner_steps(learner)}, then a head fitted (training loss {loss:.3f})")
     elif fit is not None:
         display.say(f"fitted to {described} in {seconds:.1f} s (training loss {loss:.3f})")
     else:
         display.say(f"adapted to {described} in {seconds:.1f} s ({f'{steps} inner steps, last loss {loss:.3f}' if steps else 'no inner steps'})")
+    if fit is not None and learner.functional.head_after:
+        steps = fit.steps
     results: dict[str, Any] = {"examples": len(episode.support), "steps": steps, "seconds": round(seconds, 3)}
     if fit is not None:
         results.update(cross_validation(fit, texts.support_labels, display.say))
@@ -52,9 +65,9 @@ def adapt_and_test(learner: Learner, examples: Examples, rejection_rate: float |
     beside = None
     if learner.encodings is not None:
         warn_of_loss(loss, episode.way, learner, display.say)
-        beside, found = _on_encodings(learner.encodings, fit, texts, display)
+        beside, found = _on_encodings(learner, fit, texts, display)
         results.update(found)
-    if fit is not None and not learner.inner.fit_encoder and len(episode.support) >= _MANY * episode.way:
+    if fit is not None and not fit.steps and not learner.inner.fit_encoder and len(episode.support) >= _MANY * episode.way:
         display.say(f"with {_MANY} or more examples per class, inner.fit_encoder=true may be more accurate: it trains the whole encoder on them, in minutes")
     threshold = adaptation.threshold(rejection_rate)
     adapted = Adapted(learner, adaptation.parameters, episode, texts, threshold, "held-out" if examples.is_held_out else "training")
@@ -64,16 +77,27 @@ def adapt_and_test(learner: Learner, examples: Examples, rejection_rate: float |
     return Adaptation(adaptation.parameters, results, threshold, context, analysis)
 
 
-def _on_encodings(learner: EncodingLearner, fit: Fit | None, texts: EncodedEpisode, display: Display) -> tuple[Baseline, dict[str, Any]]:
-    """Fit the baseline on the same encodings, and report it and the use of label names; return the baseline and contents of results.json."""
+def inner_steps(learner: Learner) -> str:
+    """Return what the inner loop of a learner does, in words."""
+    algorithm, inner = learner.algorithm, learner.inner
+    where = f"the last {algorithm.last_layers} layers" if algorithm.adapt == "last_layers" else f"algorithm.adapt={algorithm.adapt}"
+    return f"{learner.steps(evaluation=True)} inner steps on {where} (inner.loss={inner.loss}, inner.rule={inner.rule}, inner.lr={inner.lr:g})"
+
+
+def _on_encodings(learner: Learner, fit: Fit | None, texts: EncodedEpisode, display: Display) -> tuple[Baseline, dict[str, Any]]:
+    """Fit the baseline on the encodings before adaptation, and report it and the use of label names; return the baseline and contents of results.json."""
     results: dict[str, Any] = {}
-    beside = logistic_regression(learner, fit, texts, display)
+    encodings = learner.encodings
+    assert encodings is not None
+    beside = logistic_regression(encodings, fit, texts, display)
     if beside.cross_validated is not None:
-        display.say(f"logistic regression on the same encodings, cross-validated accuracy: {beside.cross_validated:.3f}")
+        display.say(f"logistic regression on {of_baseline(learner)}, cross-validated accuracy: {beside.cross_validated:.3f}")
         results["logistic_regression"] = {"cross_validation": beside.cross_validated}
-    names = fit.names if fit is not None else learner.choose_names(texts)
+    names = fit.names if fit is not None else encodings.choose_names(texts)
     if names is not None:
-        display.say(f"label names are {'used as an extra example of each class' if names.read else 'not used'}: {names.why}")
+        weight = learner.algorithm.label_names_weight
+        used = f"used as {'an extra example' if weight == 1 else f'{weight} extra examples'} of each class"
+        display.say(f"label names are {used if names.read else 'not used'}: {names.why}")
         results["names"] = {"read": names.read, "why": names.why}
     return beside, results
 

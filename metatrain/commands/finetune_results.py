@@ -38,10 +38,15 @@ class Adapted:
     kind: str  # accuracy measured by the test: held-out | training (training has all test texts)
 
 
+def of_baseline(learner: Learner) -> str:
+    """Return which encodings logistic regression reads."""
+    return "the same encodings" if learner.functional.first_adapted_layer is None else "the encodings before adaptation"
+
+
 def warn_of_loss(loss: float, way: int, learner: Learner, say: Callable[[str], None]) -> None:
     """Warn if the training loss is near that of random guessing."""
-    if loss < _NEAR_GUESSING * math.log(way) or math.isnan(loss):
-        return
+    if loss < _NEAR_GUESSING * math.log(way) or math.isnan(loss) or (learner.functional.head_after and not learner.inner.fit_head):
+        return  # without a fit, the loss of `leave_one_out` is that of left-out examples
     said = f"warning: the training loss, {loss:.2f}, is near ln({way}) = {math.log(way):.2f}, that of random guessing"
     if learner.inner.fit_head:
         say(f"{said}: this encoder barely separates the classes; check the labels, or choose another encoder")
@@ -129,7 +134,7 @@ def test_results(adapted: Adapted, beside: Baseline | None, display: Display) ->
     display.say(f"always predicting the most frequent class of the examples, {adapted.kind} accuracy: {results['majority_class']:.3f}")
     if beside is not None:
         results["logistic_regression"] = float(np.mean(beside.predictions == labels))
-        display.say(f"logistic regression on the same encodings, {adapted.kind} accuracy: {results['logistic_regression']:.3f}")
+        display.say(f"logistic regression on {of_baseline(learner)}, {adapted.kind} accuracy: {results['logistic_regression']:.3f}")
     if adapted.threshold is not None:
         rejected = is_none(logits, adapted.threshold).numpy()
         results["false_rejection_rate"], results["accuracy_with_rejection"] = float(rejected.mean()), float((is_correct & ~rejected).mean())

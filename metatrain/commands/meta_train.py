@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from metatrain.checkpoints.building import build_learner
+from metatrain.checkpoints.building import build_learner, build_leave_one_out
 from metatrain.checkpoints.opening import open_joint
 from metatrain.checkpoints.recipe import Recipe
 from metatrain.checkpoints.saving import save_model
@@ -176,7 +176,11 @@ def _meta_test(prepared: Prepared, recipe: Recipe, trainer: Trainer, context: Ru
     if config.hardware.max_memory is not None:
         hardware.give_back()
     untrained = build_learner(recipe, prepared.device, prepared.dtype)
-    arms = make_arms(prepared.arms, Learners(trainer.learner, untrained, config.evaluation, prepared.joint))
+
+    def leave_one_out() -> Learner:
+        return build_leave_one_out(recipe, prepared.device, prepared.dtype)
+
+    arms = make_arms(prepared.arms, Learners(trainer.learner, untrained, config.evaluation, prepared.joint, leave_one_out))
     seed = config.evaluation.seed_of(config.seed)
     setup = Setup(tasks.meta_test, prepared.tokens, config.episode, config.evaluation, seed, tasks.meta_validation)
     test = MetaTest(arms, setup, run, display, trainer.stop_evaluation, context.ranks)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from metatrain.checkpoints.building import build_learner, make_learner
+from metatrain.checkpoints.building import build_learner, build_leave_one_out, make_learner
 from metatrain.checkpoints.recipe import Recipe
 from metatrain.config.schema import TrainConfig
 from metatrain.errors import UserError
@@ -147,7 +147,12 @@ def evaluation_seconds(run: PreparedRun) -> float:
 def _seconds_of_episode(run: PreparedRun, names: list[str], settings: EpisodeConfig, split: str) -> float:
     """Return the seconds that these arms take for one episode of a split."""
     evaluation = run.config.evaluation
-    arms = make_arms(names, Learners(run.learner, run.learner, evaluation, run.learner))
+    dtype = next(run.learner.model.parameters()).dtype
+
+    def leave_one_out() -> Learner:
+        return build_leave_one_out(run.recipe, run.device, dtype, run.tasks.training_texts())
+
+    arms = make_arms(names, Learners(run.learner, run.learner, evaluation, run.learner, leave_one_out))
     begin = time.perf_counter()
     run_arms(arms, EpisodeSet(run.tasks.split(split)[:1], run.tokens, settings, 1, evaluation.seed_of(run.config.seed), split))
     return time.perf_counter() - begin

@@ -70,11 +70,13 @@ class SweepConfig(TrainConfig):
 class InnerOverrides:
     """Inner-loop settings that replace those of the checkpoint."""
 
+    # Inner loss: support | leave_one_out; null: as in the checkpoint, and leave_one_out for a plain Hugging Face model.
+    loss: str | None = field(default=None, metadata=when(INNER_STEPS))
     lr: float | None = field(default=None, metadata=when(INNER_STEPS, ENCODER_ADAPTS))  # learning rate of the encoder; null: as in the checkpoint
     head_lr: float | None = field(default=None, metadata=when(INNER_STEPS, HEAD_ADAPTS))  # learning rate of the head; null: as in the checkpoint
     steps: int | None = None  # number of inner steps; null: as in the checkpoint
-    # Fit the head to the examples, with an L2 strength chosen by cross-validation; applies where only the head adapts. null: as in the
-    # checkpoint, and true for a plain Hugging Face model.
+    # Fit the head to the examples, with an L2 strength chosen by cross-validation; applies where only the head adapts, or with
+    # inner.loss=leave_one_out. null: as in the checkpoint, and true for a plain Hugging Face model.
     fit_head: bool | None = None
     # Then train the whole encoder on the examples, for a number of updates (possibly 0) chosen by cross-validation; takes minutes instead of
     # seconds. null: as in the checkpoint.
@@ -98,7 +100,7 @@ class AlgorithmOverrides:
     """Adaptation of a checkpoint: the method of a plain Hugging Face model, or single settings that replace those of the checkpoint."""
 
     # Method of a plain Hugging Face model, from `metatrain ls algorithms`; algorithm=NAME is short for algorithm.name=NAME. null: for a run, its
-    # own method; for a plain model, `recommended`, or an inner loop over the whole encoder if inner-loop settings are given.
+    # own method; for a plain model, `leave_one_out` and then inner.fit_head=true; `recommended` keeps its encoder as it is.
     name: str | None = None
     head: str | None = None  # how the head is initialised: zero | prototype | cosine (with model.normalize) | ...; null: as in the method
     # Add the label name of each class to its support texts; null: as in the method.
@@ -160,7 +162,7 @@ class FinetuneConfig:
 
     name: str = "task"  # name of the run; its directory is outputs/finetune/NAME/RUN-ID
     seed: int = 0  # random seed of the run: episodes, held-out tasks, random weights
-    checkpoint: str = MISSING  # checkpoint to start from: a run directory | latest | a directory or hub id of a Hugging Face model
+    checkpoint: str = "minilm"  # checkpoint to start from: a run directory | latest | a directory or hub id of a Hugging Face model
     data: DataConfig = field(default_factory=DataConfig)
     # Out-of-scope (OOS) detection: predict none_of_these for texts that fit no class. The value is the fraction of in-scope texts that may be
     # rejected, typically 0.05; test rows whose label is not in the training examples count as out of scope. null: always predict a class.

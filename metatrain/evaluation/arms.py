@@ -181,6 +181,7 @@ class Learners:
     untrained: Learner  # the same learner before meta-training
     config: EvaluationConfig
     joint: Learner | None = None  # the learner of joint training that `evaluation.joint` names
+    leave_one_out: Callable[[], Learner] | None = None  # builds the learner before meta-training that adapts by the method `leave_one_out`
 
     @cached_property
     def features(self) -> FrozenFeatures:
@@ -196,6 +197,12 @@ class Learners:
     def jointly_trained(self) -> Learner:
         assert self.joint is not None  # `chosen_arms` refuses the arms of joint training without one
         return self.joint
+
+    @property
+    def adapted_by_leave_one_out(self) -> Adapted:
+        """The inner loop of `algorithm=leave_one_out` before meta-training, by the plan of the meta-trained learner."""
+        assert self.leave_one_out is not None  # every command brings it
+        return Adapted(self.leave_one_out().with_plan(self.untrained.plan))
 
     def full_finetuned(self, start: Learner) -> FullFinetuned:
         return FullFinetuned(_encodings(start), self.config.full_finetune)
@@ -259,6 +266,7 @@ ROWS: dict[str, ArmRow] = {
         is_diagnostic=True,
         reads=(),
     ),
+    "leave_one_out": ArmRow("the encoder before meta-training, adapted by algorithm=leave_one_out", lambda learners: learners.adapted_by_leave_one_out),
     "logistic_regression": ArmRow(
         "logistic regression on the encodings before meta-training", lambda learners: FrozenLogisticRegression(learners.features), (ENCODERS,), reads=()
     ),

@@ -24,6 +24,7 @@ from metatrain.meta.functional import FunctionalClassifier
 from metatrain.meta.head_fit import FITS, Fit, fit_head
 from metatrain.meta.inner_losses import inner_loss
 from metatrain.meta.learner import Learner
+from metatrain.meta.leave_one_out import MOST_TOKENS
 from metatrain.meta.name_choice import NameChoice, choose_names
 from metatrain.meta.progress import Progress, Silent
 from metatrain.meta.strategies import OuterGradient, grouped, shared_encoding, shares_encoding, vectorised, vectorises
@@ -118,6 +119,13 @@ class EncoderLearner(Learner):
         """Return whether the inner loop has steps to make: `leave_one_out` needs a class with two examples, label names not counted."""
         return not self.functional.head_after or bool((np.bincount(episode.support_labels) > 1).any())
 
+    def _no_steps(self, episode: EncodedEpisode) -> str | None:
+        """Return why no inner steps are made before a fit; None: they are."""
+        if not self.makes_steps(episode):
+            return "no class has two examples"
+        tokens = sum(map(len, episode.support))
+        return None if tokens <= MOST_TOKENS else f"the examples have {tokens:,} tokens, more than {MOST_TOKENS:,}"
+
     def fit(self, episode: EncodedEpisode, progress: Progress | None = None) -> tuple[Parameters, float, Fit | None]:
         if not self.inner.fit_head:
             return *self.adapt(episode), None
@@ -139,8 +147,8 @@ class EncoderLearner(Learner):
         names = self.functional.texts_of(support)[2:]  # the label names, if the head reads their encodings
         named = [self.features(texts) for texts in names]
         adapts = self.functional.head_after and self.steps(evaluation=True) > 0
-        if adapts and not self.makes_steps(episode):
-            progress.say("no class has two examples: no inner steps are made")
+        if adapts and (why := self._no_steps(episode)):
+            progress.say(f"{why}: no inner steps are made, and the encoder stays as it is")
             adapts = False
         labels = torch.from_numpy(np.asarray(support.support_labels, dtype=np.int64))
         is_name = np.arange(len(labels)) >= len(episode.support)
@@ -150,12 +158,16 @@ class EncoderLearner(Learner):
             chosen = np.asarray(rows, dtype=np.int64)
             return replace(support, support=[support.support[row] for row in chosen], support_labels=support.support_labels[chosen], reads_names=False)
 
+        whole: Parameters = {}  # after inner steps on all examples
+
         @cache
         def encoded(rows: tuple[int, ...]) -> tuple[Tensor, ...]:
             """Return the encodings of all examples after inner steps on some of them, and of the label names if the head reads them."""
             if not adapts:
                 return features, *named
             after, _ = Learner.adapt(self, part_of(rows))
+            if len(rows) == len(labels):
+                whole.update(after)
             progress.advance()
             return tuple(self.functional.features(after, texts) for texts in (support.support, *names))
 
@@ -172,12 +184,11 @@ class EncoderLearner(Learner):
         progress.start("fitting the head", FITS, brief=True)
         encode = (lambda rows: encoded(tuple(rows.tolist()))[0].cpu()) if adapts else None
         found = fit_head(start, encoded(everything)[0].cpu(), labels, is_name, episode.seed, progress.advance, encode)
-        fit = replace(found, names=choice, encodings=encodings)
+        fit = replace(found, names=choice, encodings=encodings, steps=self.steps(evaluation=True) if adapts else 0)
         progress.stop()
         if self.inner.fit_encoder and (trained := fit_encoder(Start(self.functional, self.parameters), support, fit, progress)) is not None:
             return trained
-        adapted = Learner.adapt(self, part_of(everything))[0] if adapts else self.parameters
-        return {**adapted, **{HEAD + name: value.to(features.device) for name, value in fit.head.items()}}, fit
+        return {**self.parameters, **whole, **{HEAD + name: value.to(features.device) for name, value in fit.head.items()}}, fit
 
     def choose_names(self, episode: EncodedEpisode) -> NameChoice | None:
         """Choose whether label names are examples in evaluation and finetuning, from the support set; None: there are none to read."""

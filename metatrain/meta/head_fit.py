@@ -54,6 +54,7 @@ class Fit:
     temperature: float
     held_out: Tensor | None  # logits [examples, way] of every example under heads that have not seen it; NaN if there are none
     folds: tuple[Fold, ...] = ()
+    steps: int = 0  # inner steps of the encoder before the fit (`inner.loss=leave_one_out`)
     updates: int = 0  # of the whole encoder, starting from such a head (`encoder_fit`)
     names: NameChoice | None = None  # whether label names are examples; None: there are none to read
     encodings: Tensor | None = None  # of the examples without label names, [examples, H], on the CPU, under the initial encoder

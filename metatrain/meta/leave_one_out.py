@@ -27,6 +27,7 @@ from metatrain.meta.text_losses import TextLosses
 from metatrain.tasks.encoded_episode import EncodedEpisode
 
 SCALE = 10.0  # s: of the cosines, as logits
+MOST_TOKENS = 16_384  # of support texts before a fit: all are in one graph, and a fit adapts once for each fold
 
 
 def leave_one_out_loss(features: Tensor, labels: Tensor, texts: Tensor, way: int) -> Tensor:

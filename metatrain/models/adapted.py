@@ -24,6 +24,11 @@ def lowest_adapted_layer(adapted: Sequence[str]) -> int:
     return min((int(match[1]) if match else 0 for match in found), default=0)
 
 
+def number_of_layers(names: Sequence[str]) -> int:
+    """Return the number of layers that `last_layers` counts among parameters with these names; 0: it knows none."""
+    return len({int(layer[1]) for name in names if (layer := _LAYER.search(name))})
+
+
 def _last_layers(names: Sequence[str], last_layers: int, pattern: str | None) -> list[str]:
     depth = {name: int(layer[1]) for name in names if (layer := _LAYER.search(name))}
     layers = sorted(set(depth.values()))

