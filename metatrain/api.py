@@ -68,7 +68,8 @@ def load(
 
     fit_head: whether heads are fitted to the examples (`inner.fit_head`); fit_encoder: whether the whole encoder is trained on them too
     (`inner.fit_encoder`), where that is of use: it pays with many examples, and takes minutes. algorithm: the method for a plain encoder, such as
-    "recommended", which only fits a head (`metatrain ls algorithms`); None: its last layers adapt, and a head is fitted. adapt: which parameters adapt (`algorithm.adapt`). None: as the run has it.
+    "recommended", which only fits a head (`metatrain ls algorithms`); None: its last layers adapt, and a head is fitted. adapt: which parameters
+    adapt (`algorithm.adapt`). None: as the run has it.
 
     Raises:
         UserError: there is no such thing, it cannot be read, or it is a model that can neither adapt to labels nor predict.
