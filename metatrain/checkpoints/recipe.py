@@ -98,7 +98,7 @@ def within_layers(recipe: Recipe, layers: int) -> tuple[Recipe, str | None]:
     if layers:
         return replace(recipe, algorithm=replace(algorithm, last_layers=layers)), f"adaptation: the model has {layers} layer, which adapts"
     frozen = _preset(_FROZEN, recipe.model.name)
-    head = {} if recipe.model.normalize else {"head": algorithm.head, "head_scale": algorithm.head_scale}
+    head: dict[str, Any] = {} if recipe.model.normalize else {"head": algorithm.head, "head_scale": algorithm.head_scale}
     changed = replace(frozen.algorithm, label_names=algorithm.label_names, **head)
     line = f"adaptation: no layers are known of this model, so the encoder stays as it is and only a head is fitted (algorithm={_FROZEN})"
     return replace(recipe, algorithm=changed, inner=frozen.inner), line
