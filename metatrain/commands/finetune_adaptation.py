@@ -80,7 +80,8 @@ def adapt_and_test(learner: Learner, examples: Examples, rejection_rate: float |
 def inner_steps(learner: Learner) -> str:
     """Return what the inner loop of a learner does, in words."""
     algorithm, inner = learner.algorithm, learner.inner
-    where = f"the last {algorithm.last_layers} layers" if algorithm.adapt == "last_layers" else f"algorithm.adapt={algorithm.adapt}"
+    last = "the last layer" if algorithm.last_layers == 1 else f"the last {algorithm.last_layers} layers"
+    where = last if algorithm.adapt == "last_layers" else f"algorithm.adapt={algorithm.adapt}"
     return f"{learner.steps(evaluation=True)} inner steps on {where} (inner.loss={inner.loss}, inner.rule={inner.rule}, inner.lr={inner.lr:g})"
 
 
