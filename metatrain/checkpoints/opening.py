@@ -103,7 +103,7 @@ def _open_base(name: str, settings: Overrides, device: torch.device, dtype: torc
     module = {learner.prefix + key: value for key, value in learner.model.named_parameters()}
     learner.load({**learned, **{key: module[key] + value.to(device, dtype) for key, value in difference.items()}})
     say(f"weights: {name}, meta-trained on the collection everyday, part of metatrain")
-    return Opened(learner, lambda: build_learner(recipe, device, dtype), recipe.episode, None, name)
+    return Opened(learner, *_builders(recipe, device, dtype), recipe.episode, None, name)
 
 
 def open_joint(reference: str | None, trained: TrainConfig | None, device: torch.device, dtype: torch.dtype, say: Callable[[str], None]) -> Learner | None:
