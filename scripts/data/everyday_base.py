@@ -1,10 +1,11 @@
-"""Make the meta-trained model of the package, `checkpoint=everyday`, from runs of one experiment with several seeds.
+r"""Make the meta-trained model of the package, `checkpoint=everyday`, from runs of one experiment with several seeds.
 
     python scripts/data/everyday_base.py FOLDER RUN [RUN ...] [--rank 32]
 
 The runs are those of
 
-    metatrain train -m +experiment=everyday tasks.fold=null validation.every=0 evaluation.arms=[] seed=0,1,2
+    metatrain train -m +experiment=everyday tasks.fold=null validation.every=0 evaluation.arms=[] algorithm=leave_one_out inner.steps=0 \
+      inner.evaluation_steps=3 outer.lr=1e-4 outer.steps=30 outer.weight_interpolation=0.5 seed=0,1,2
 
 FOLDER is metatrain/models/bases/everyday for the one in the package. The weights of the runs are averaged (Wortsman et al. 2022), each with
 its weight interpolation, and written as the difference to the model before meta-training, matrices at low rank.
@@ -38,6 +39,7 @@ def main() -> None:
     config = opened[0].config
     assert config is not None  # of a run
     facts = asdict(SavedRecipe(FORMAT, config.model.name, config.model, config.algorithm, config.inner, config.episode, config.seed))
+    facts["inner"]["fit_head"] = True  # as for a plain model
     facts["model"] = {key: facts["model"][key] for key in ("pooling", "normalize", "max_length")}
     facts["learned"] = {name: value.tolist() for name, value in mean.items() if not name.startswith(learner.prefix)}
     write_base(given.folder, facts, difference, given.rank)
