@@ -52,7 +52,7 @@ def test_a_resumed_run_is_evaluated_as_one_that_never_stopped(cli, tmp_path, nam
     assert arms("run") == arms("whole")
     weights = [(tmp_path / run / "checkpoints" / "step-00000004" / "model.safetensors").read_bytes() for run in ("run", "whole")]
     assert weights[0] == weights[1]
-    again = ["evaluation.shots=[2]", "evaluation.episodes=2", "evaluation.queries=4", "evaluation.resamples=200", "hardware.threads=1", "tasks=reviews"]
+    again = ["evaluation.shots=[2]", "evaluation.episodes=2", "evaluation.queries=4", "hardware.threads=1", "tasks=reviews"]
     for source in ("run", "run/model"):
         found = cli("evaluate", f"checkpoint={source}", *again, f"hydra.run.dir=of_{Path(source).name}")
         assert found.code == 0, found.err

@@ -24,7 +24,7 @@ def test_a_run_gets_its_page_and_images(cli, tiny_run, tmp_path):
 
 
 def test_runs_make_their_own(cli, tiny_run, examples):
-    settings = ["evaluation.shots=[2]", "evaluation.episodes=2", "evaluation.queries=4", "evaluation.resamples=20", "hardware.threads=1"]
+    settings = ["evaluation.shots=[2]", "evaluation.episodes=2", "evaluation.queries=4", "hardware.threads=1"]
     assert cli("train", "debug=fast", "report=true", "validation.every=3", "algorithm=metasgd", *settings, "hydra.run.dir=trained").code == 0
     assert cli("evaluate", "checkpoint=trained", *settings, "hydra.run.dir=evaluated").code == 0
     assert cli("finetune", "checkpoint=trained", f"data.train={examples}", f"data.test={examples}", "hardware.threads=1", "hydra.run.dir=finetuned").code == 0

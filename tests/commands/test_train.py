@@ -135,7 +135,7 @@ def test_every_method_lowers_its_training_loss_is_exported_and_evaluated_from_it
     opened = open_checkpoint("run", Overrides(), torch.device("cpu"), torch.float32, lambda line: None)
     assert training_loss(opened.learner, opened.config) < training_loss(opened.untrained(), opened.config)
 
-    settings = ["evaluation.shots=[2]", "evaluation.episodes=2", "evaluation.queries=4", "evaluation.resamples=200", "hardware.threads=1", "tasks=reviews"]
+    settings = ["evaluation.shots=[2]", "evaluation.episodes=2", "evaluation.queries=4", "hardware.threads=1", "tasks=reviews"]
     found = cli("evaluate", "checkpoint=run/model", *settings, "hydra.run.dir=again")
     assert found.code == 0, found.err
     ours, theirs = (json.loads((tmp_path / folder / "results.json").read_text())["arms"]["meta_trained"] for folder in ("run", "again"))
