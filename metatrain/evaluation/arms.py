@@ -266,7 +266,9 @@ ROWS: dict[str, ArmRow] = {
         is_diagnostic=True,
         reads=(),
     ),
-    "leave_one_out": ArmRow("the encoder before meta-training, adapted by algorithm=leave_one_out", lambda learners: learners.adapted_by_leave_one_out),
+    "leave_one_out": ArmRow(
+        "the encoder before meta-training, adapted by algorithm=leave_one_out", lambda learners: learners.adapted_by_leave_one_out, reads=()
+    ),
     "logistic_regression": ArmRow(
         "logistic regression on the encodings before meta-training", lambda learners: FrozenLogisticRegression(learners.features), (ENCODERS,), reads=()
     ),
