@@ -76,4 +76,4 @@ def test_a_full_finetune_chooses_its_rate_on_the_meta_validation_tasks_of_the_ru
     assert facts["updates"] == 1 and facts["learning_rates"]["full_finetune"] in (1e-4, 2e-4)
     assert "chosen on meta-validation tasks" in found.out and "learning rate of full_finetune 12/12" in found.out
     refused = cli("evaluate", f"checkpoint={tiny_run}", arms, "evaluation.full_finetune.rule=sgd")
-    assert refused.code == 2 and "evaluation.full_finetune.rule=sgd" in refused.err
+    assert refused.code == 2 and "full finetuning always uses Adam" in refused.err
