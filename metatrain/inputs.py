@@ -38,9 +38,7 @@ def texts_of_table(table: Any) -> list[Text]:
         UserError: no column has such a name.
     """
     names = [str(name) for name in table.columns]
-    text = usual_column(names, "text")
-    if text is None:
-        raise UserError(f"the table has no column with a usual name for texts; it has {', '.join(map(repr, names))}: use table[COLUMN]")
+    text = _usual_column(names, "text", "use table[COLUMN]")
     pair = usual_column([name for name in names if name != text], "pair")
     return list(table[text]) if pair is None else list(zip(table[text], table[pair]))
 
@@ -51,11 +49,16 @@ def labelled_of_table(table: Any) -> list[tuple[Any, Any]]:
     Raises:
         UserError: no column has such a name.
     """
-    names = [str(name) for name in table.columns]
-    label = usual_column(names, "label")
-    if label is None:
-        raise UserError(f"the table has no column with a usual name for labels; it has {', '.join(map(repr, names))}: use zip(table[TEXT], table[LABEL])")
+    label = _usual_column([str(name) for name in table.columns], "label", "use zip(table[TEXT], table[LABEL])")
     return list(zip(texts_of_table(table.drop(columns=[label])), table[label]))
+
+
+def _usual_column(names: list[str], kind: str, remedy: str) -> str:
+    """Return the column of a usual name for this kind, text or label. Raises: UserError: there is none."""
+    found = usual_column(names, kind)
+    if found is None:
+        raise UserError(f"the table has no column with a usual name for {kind}s; it has {', '.join(map(repr, names))}: {remedy}")
+    return found
 
 
 def listed_images(paths: Iterable[str | os.PathLike[str]]) -> list[str]:

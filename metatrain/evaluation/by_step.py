@@ -9,11 +9,11 @@ import numpy as np
 
 from metatrain.evaluation import statistics
 from metatrain.evaluation.arms import Adapted
-from metatrain.evaluation.protocol import EpisodeSet, scored
-from metatrain.evaluation.sharing import Alone, Workers
+from metatrain.evaluation.protocol import EpisodeSet, each_episode, scored
+from metatrain.evaluation.sharing import Workers
 from metatrain.meta.learner import Learner
 from metatrain.tasks.encoded_episode import EncodedEpisode, encode_episode
-from metatrain.tasks.episodes import Episode, task_episode
+from metatrain.tasks.episodes import Episode
 
 QUERY_ACCURACY, QUERY_LOSS = "query_accuracy", "query_loss"
 SUPPORT_ACCURACY, SUPPORT_LOSS = "support_accuracy", "support_loss"
@@ -39,17 +39,7 @@ def scores_by_step(
 
     Text-to-text tasks have no support scores. `on_progress` and `workers` as in `run_arms`.
     """
-    workers = workers or Alone()
-    places = [(task, index) for task in episodes.tasks for index in range(episodes.per_task)]
-    mine = []
-    for begin in range(0, len(places), workers.size):
-        of_round = places[begin : begin + workers.size]
-        if workers.rank < len(of_round):
-            task, index = of_round[workers.rank]
-            mine.append(_of_episode(arm, counts, episodes, task_episode(task, episodes.settings, episodes.seed, episodes.split, index)))
-        on_progress(len(of_round))
-    found = workers.gather(mine)
-    rows = [found[place % workers.size][place // workers.size] for place in range(len(places))]
+    rows = [row for _, row in each_episode(episodes, lambda episode: _of_episode(arm, counts, episodes, episode), on_progress, workers)]
     names = [name for name in (QUERY_ACCURACY, QUERY_LOSS, SUPPORT_ACCURACY, SUPPORT_LOSS) if all(name in row for row in rows)]
     by_task = {name: np.array([row[name] for row in rows]).reshape(len(episodes.tasks), episodes.per_task, len(counts)) for name in names}
     return {name: values.mean((0, 1)).tolist() for name, values in by_task.items()}

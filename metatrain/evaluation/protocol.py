@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -29,6 +29,8 @@ from metatrain.tasks.tokens import Tokens
 
 FORMAT = 1
 SUBJECT = "meta_trained"  # the arm that the others are compared with
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -98,6 +100,20 @@ def run_arms(
     on_progress: called with the number of episodes that all workers have done since its last call; it may raise.
     workers: processes that share the episodes; each receives all scores.
     """
+
+    def outcomes(episode: Episode) -> dict[str, dict[str, Any]]:
+        texts = replace(encode_episode(episode, episodes.tokens), raw=raw_texts(episode))
+        return {name: _outcome(episode, texts, arm.predict(texts)) for name, arm in arms.items()}
+
+    scores = {name: Scores() for name in arms}
+    for task, found in each_episode(episodes, outcomes, on_progress, workers):
+        for name, outcome in found.items():
+            scores[name].add(task.name, **outcome)
+    return scores
+
+
+def each_episode(episodes: EpisodeSet, evaluate: Callable[[Episode], T], on_progress: Callable[[int], None], workers: Workers | None) -> list[tuple[Task, T]]:
+    """Return the task and the result of `evaluate` for every episode, in order; `on_progress` and `workers` as in `run_arms`."""
     workers = workers or Alone()
     places = [(task, index) for task in episodes.tasks for index in range(episodes.per_task)]
     mine = []
@@ -105,16 +121,10 @@ def run_arms(
         of_round = places[begin : begin + workers.size]
         if workers.rank < len(of_round):
             task, index = of_round[workers.rank]
-            episode = task_episode(task, episodes.settings, episodes.seed, episodes.split, index)
-            texts = replace(encode_episode(episode, episodes.tokens), raw=raw_texts(episode))
-            mine.append({name: _outcome(episode, texts, arm.predict(texts)) for name, arm in arms.items()})
+            mine.append(evaluate(task_episode(task, episodes.settings, episodes.seed, episodes.split, index)))
         on_progress(len(of_round))
     found = workers.gather(mine)
-    scores = {name: Scores() for name in arms}
-    for place, (task, _) in enumerate(places):
-        for name, outcome in found[place % workers.size][place // workers.size].items():
-            scores[name].add(task.name, **outcome)
-    return scores
+    return [(task, found[place % workers.size][place // workers.size]) for place, (task, _) in enumerate(places)]
 
 
 def _outcome(episode: Episode, texts: EncodedEpisode, prediction: Prediction) -> dict[str, Any]:
