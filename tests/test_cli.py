@@ -10,15 +10,6 @@ import pytest
 from metatrain import __version__
 from metatrain.cli import COMMANDS
 
-HEAVY = ("torch", "transformers", "hydra", "omegaconf", "datasets", "wandb", "numpy", "rich")
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["trian"]])
-def test_the_front_door_imports_nothing_heavy(arguments):
-    script = f"import sys\nfrom metatrain.cli import run\nrun({arguments!r})\nprint([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stderr.splitlines()[-1] == "[]"
-
 
 def test_help_names_every_command_and_three_examples(cli):
     found = cli("--help")

@@ -16,6 +16,7 @@ from metatrain.meta.language_learner import LanguageLearner
 from metatrain.meta.learner import Learner
 from metatrain.models.adapted import attach, number_of_layers
 from metatrain.models.adapters import AdapterSettings
+from metatrain.models.config import BUILT_IN
 from metatrain.models.encoder import Encoder, load_encoder
 from metatrain.models.heads import head_facts
 from metatrain.models.images import ImageEncoder, is_image_model, load_image_encoder
@@ -24,8 +25,6 @@ from metatrain.models.language_model import LanguageModel
 from metatrain.models.pretrained import check_remote_code
 from metatrain.paths import local_path
 from metatrain.tasks.episodes import fixed_way
-
-BUILT_IN = ("minilm", "tiny")  # names of models that come with metatrain
 
 
 def make_learner(model: Encoder | ImageEncoder | LanguageModel, recipe: Recipe) -> Learner:

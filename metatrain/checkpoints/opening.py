@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 
-from metatrain.checkpoints.building import BUILT_IN, as_read, build_learner, build_leave_one_out
+from metatrain.checkpoints.building import as_read, build_learner, build_leave_one_out
 from metatrain.checkpoints.recipe import Recipe, adapts_layers, joint_labels, overridden, plain_recipe, saved_recipe, within_layers
 from metatrain.config.schema import AlgorithmOverrides, ModelOverrides, Overrides, TrainConfig
 from metatrain.errors import UserError
 from metatrain.meta.learner import Learner
 from metatrain.models import bases
+from metatrain.models.config import BUILT_IN
 from metatrain.models.export import read_facts, read_recipe
 from metatrain.models.folders import is_model
 from metatrain.models.heads import head_facts

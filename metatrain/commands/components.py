@@ -1,4 +1,7 @@
-"""The components that settings choose by name, and the facts that decide which other settings are read."""
+"""The components that settings choose by name, and the facts that decide which other settings are read.
+
+Most components import torch, so each kind is imported when a condition first asks for its facts.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from metatrain.checkpoints.building import BUILT_IN
-from metatrain.evaluation.arms import ROWS, arm_facts
 from metatrain.gradient.config import InnerConfig
-from metatrain.gradient.inner_rules import RULES, make_inner_rule, reads
-from metatrain.gradient.meta_gradient import MODES, mode_of
-from metatrain.meta.inner_losses import LOSSES, inner_loss
-from metatrain.models import adapted, heads
+from metatrain.models.config import BUILT_IN
+
+Kind = tuple[Callable[[Any], Any], Iterable[str]]  # from a name to the facts of the component, and the names of the built-in components
 
 
 @dataclass(frozen=True)
@@ -31,6 +29,10 @@ def rule_facts(name: str) -> RuleFacts:
     Raises:
         UserError: there is no such rule.
     """
+    import torch
+
+    from metatrain.gradient.inner_rules import make_inner_rule, reads
+
     rule = make_inner_rule(InnerConfig(rule=name))
     return RuleFacts(reads(rule), bool(rule.learned({"layer.weight": torch.zeros(1, 1), "layer.bias": torch.zeros(1)})))
 
@@ -42,15 +44,54 @@ class ModelFacts:
     is_packed: bool  # known to run on texts end to end, without padding
 
 
-# By setting: from a name to the facts of the component, and the names of the built-in components.
-_KINDS: dict[str, tuple[Callable[[Any], Any], Iterable[str]]] = {
-    "algorithm.head": (heads.head_facts, (*heads.RULES, *heads.LANGUAGE_MODELS)),
-    "algorithm.adapt": (adapted.row_of, adapted.ROWS),
-    "algorithm.meta_gradient": (mode_of, MODES),
-    "model.name": (lambda name: ModelFacts(name in BUILT_IN), BUILT_IN),
-    "inner.rule": (rule_facts, RULES),
-    "inner.loss": (inner_loss, LOSSES),
-    "evaluation.arms": (lambda value: arm_facts([value] if isinstance(value, str) else value), ROWS),
+def _heads() -> Kind:
+    from metatrain.models.heads import LANGUAGE_MODELS, RULES, head_facts
+
+    return head_facts, (*RULES, *LANGUAGE_MODELS)
+
+
+def _adapted() -> Kind:
+    from metatrain.models.adapted import ROWS, row_of
+
+    return row_of, ROWS
+
+
+def _modes() -> Kind:
+    from metatrain.gradient.meta_gradient import MODES, mode_of
+
+    return mode_of, MODES
+
+
+def _models() -> Kind:
+    return lambda name: ModelFacts(name in BUILT_IN), BUILT_IN
+
+
+def _inner_rules() -> Kind:
+    from metatrain.gradient.inner_rules import RULES
+
+    return rule_facts, RULES
+
+
+def _inner_losses() -> Kind:
+    from metatrain.meta.inner_losses import LOSSES, inner_loss
+
+    return inner_loss, LOSSES
+
+
+def _arms() -> Kind:
+    from metatrain.evaluation.arms import ROWS, arm_facts
+
+    return lambda value: arm_facts([value] if isinstance(value, str) else value), ROWS
+
+
+_KINDS: dict[str, Callable[[], Kind]] = {
+    "algorithm.head": _heads,
+    "algorithm.adapt": _adapted,
+    "algorithm.meta_gradient": _modes,
+    "model.name": _models,
+    "inner.rule": _inner_rules,
+    "inner.loss": _inner_losses,
+    "evaluation.arms": _arms,
 }
 
 
@@ -58,10 +99,10 @@ class _Components:
     """The components of metatrain and of plug-ins."""
 
     def facts(self, setting: str, value: Any) -> Any:
-        return _KINDS[setting][0](value)
+        return _KINDS[setting]()[0](value)
 
     def names(self, setting: str) -> list[str]:
-        return list(_KINDS[setting][1])
+        return list(_KINDS[setting]()[1])
 
 
 COMPONENTS = _Components()

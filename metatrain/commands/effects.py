@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from metatrain.commands.components import COMPONENTS
 from metatrain.config.effects import Effects, typed_keys
 from metatrain.config.renamed import NOTES
 from metatrain.config.schema import TrainConfig
@@ -48,8 +49,6 @@ def check_adaptation(config: Any, overrides: Sequence[str], learner: Learner, re
 
 def effects_of_values(schema: type, values: dict[str, Any], trains: bool) -> Effects:
     """Return the effects of settings with these values; groups that a command does not have are those of `metatrain train` by default."""
-    from metatrain.commands.components import COMPONENTS
-
     return Effects(schema, {**asdict(TrainConfig()), **values}, COMPONENTS, trains)
 
 

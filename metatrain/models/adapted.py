@@ -9,7 +9,7 @@ from metatrain import plugins
 from metatrain.errors import UserError
 from metatrain.models import adapters
 from metatrain.models.adapters import AdaptedRow, AdapterSettings
-from metatrain.models.pretrained import Backbone
+from metatrain.models.backbone import Backbone
 
 _LAYER_NORM = r"(?i)layer_?norm|\.ln_|(?:^|[._])norm"
 _LAYER = re.compile(r"\.(?:layer|layers|h|block)\.(\d+)\.")

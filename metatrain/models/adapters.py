@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metatrain.errors import UserError
-from metatrain.models.pretrained import Backbone
+from metatrain.models.backbone import Backbone
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
+from metatrain.models.backbone import Backbone
 from metatrain.models.batches import Packed, first_token_attention, packed_attention
-from metatrain.models.pretrained import Backbone
 
 ATTENTION = "metatrain_packed"  # name of `packed_attention` in transformers' `AttentionInterface`
 AttentionInterface.register(ATTENTION, packed_attention)

@@ -9,6 +9,8 @@ from omegaconf import MISSING
 from metatrain.conditions import Condition, Place, Unread, needs, when
 from metatrain.paths import local_path
 
+BUILT_IN = ("minilm", "tiny")  # names of models that come with metatrain
+
 
 def _does_not_generate(place: Place) -> Unread | None:
     if place.facts("algorithm.head").is_language_model:

@@ -18,11 +18,12 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPI
 from metatrain.errors import UserError
 from metatrain.models import minilm, tiny
 from metatrain.models.architectures import architecture_of
+from metatrain.models.backbone import Backbone, longest_input
 from metatrain.models.batches import Packed, Padded, TextBatch, pack, pad
 from metatrain.models.config import ModelConfig
 from metatrain.models.dropout import dropout, set_dropout
 from metatrain.models.folders import folder_of_transformer
-from metatrain.models.pretrained import Backbone, attention_for, attention_in_log, load_backbone, load_tokenizer, longest_input, name_in_log
+from metatrain.models.pretrained import attention_for, attention_in_log, load_backbone, load_tokenizer, name_in_log
 from metatrain.models.sentence_pipeline import read_pipeline
 from metatrain.models.trial import check_runs, reads_padding
 from metatrain.models.vocabulary import fit_vocabulary

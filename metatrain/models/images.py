@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from transformers import AutoModel, CLIPConfig, CLIPModel, PreTrainedTokenizerBase, ViTConfig, ViTModel
 
 from metatrain.errors import UserError
+from metatrain.models.backbone import Backbone
 from metatrain.models.batches import Mixed, Padded, pad
 from metatrain.models.config import ModelConfig
 from metatrain.models.dropout import dropout, set_dropout
-from metatrain.models.pretrained import Backbone, attention_for, attention_in_log, load_backbone, load_image_processor, load_tokenizer, model_type, name_in_log
+from metatrain.models.pretrained import attention_for, attention_in_log, load_backbone, load_image_processor, load_tokenizer, model_type, name_in_log
 from metatrain.models.scratch import check_size, scratch_tokenizer
 from metatrain.plugins import check_installed
 from metatrain.tasks.tokens import Tokens

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from metatrain.models.backbone import Backbone, longest_input
 from metatrain.models.batches import common_prefix, longest_first, on_device, table
 from metatrain.models.config import ModelConfig
 from metatrain.models.dropout import dropout, set_dropout
-from metatrain.models.pretrained import Backbone, longest_input
 from metatrain.models.trial import OF_ARCHITECTURES
 from metatrain.tasks.tokens import TargetEncoding, Tokens
 

@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, Pretrain
 from transformers.utils.logging import disable_progress_bar, get_verbosity, set_verbosity, set_verbosity_error
 
 from metatrain.errors import RestartableError, UserError
+from metatrain.models.backbone import Backbone
 from metatrain.models.config import ModelConfig
 from metatrain.models.folders import folder_of_transformer
 from metatrain.paths import local_path
@@ -32,7 +33,6 @@ if _downloads_are_shown:
 
 _PADDING = "<|padding|>"  # padding token added to a tokenizer without one
 
-Backbone = Any  # a module of transformers; its attributes depend on the architecture
 # From the configuration of a model to the auto class that loads it and options of that class.
 Choice = Callable[[PretrainedConfig], tuple[Any, dict[str, Any]]]
 
@@ -103,19 +103,6 @@ def load_backbone(path: str, config: ModelConfig, choose: Choice, attention: str
     if lost:
         raise UserError(f"model.name={config.name} {lost}" + ("; set model.pooling=mean, which needs none" if "(pooler." in lost else ""))
     return backbone
-
-
-def longest_input(backbone: Backbone) -> int | None:
-    """Return the maximum number of tokens for the position embeddings of a model; None: no limit is known.
-
-    RoBERTa and similar models count positions from the one after the padding id.
-    """
-    positions = getattr(backbone.config.get_text_config(), "max_position_embeddings", None)
-    if positions is None or positions < 1:
-        return None
-    tables = [module for name, module in backbone.named_modules() if name.endswith("position_embeddings")]
-    begins = [table.padding_idx + 1 for table in tables if getattr(table, "padding_idx", None) is not None]
-    return int(positions) - max(begins, default=0)
 
 
 def lost_weights(found: dict[str, Any], unused: tuple[str, ...] = ()) -> str | None:

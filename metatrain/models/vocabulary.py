@@ -10,8 +10,8 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from metatrain.errors import UserError
+from metatrain.models.backbone import Backbone
 from metatrain.models.config import ModelConfig
-from metatrain.models.pretrained import Backbone
 
 _SHOWN = 3  # maximum number of tokens named in a note
 

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import functools
-import glob
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any, Protocol
 
-import datasets
-from huggingface_hub import constants
-
 from metatrain import plugins
-from metatrain.errors import RestartableError, UserError
+from metatrain.errors import UserError
 from metatrain.paths import local_path
 from metatrain.tasks.config import SourceConfig
 from metatrain.tasks.embedded import embedded_path
-from metatrain.tasks.files import BAD_ROWS, Columns, Table, read_file, table_of
+from metatrain.tasks.files import BAD_ROWS, Columns, Table, read_file
 from metatrain.tasks.folders import FileTask, copy_notes, split_warnings, tasks_of_files, visible_files
 from metatrain.tasks.labels import as_text, clean_label, label_notes
-from metatrain.tasks.rows import Row, format_of
+from metatrain.tasks.rows import format_of
 from metatrain.tasks.texts import IMAGE
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
-_HUB = "hub:"
 
 
 class Source(Protocol):
@@ -115,48 +110,6 @@ class Images:
             notes = [warning, *notes]
             self._warnings = {name: each for name, each in self._warnings.items() if each != warning}
         return Table(str(self.path / file), texts, labels, [file] * len(rows), notes=tuple(notes))
-
-
-class Hub:
-    """Splits of a data set on the Hugging Face hub."""
-
-    def __init__(self, config: SourceConfig, columns: Columns):
-        """Raises: UserError: the name is a local folder that `datasets` would interpret as a glob pattern."""
-        self.name, self.config, self.columns = config.path[len(_HUB) :], config, columns
-        self.is_local = Path(self.name).is_dir()
-        if self.is_local and (glob.has_magic(self.name) or "::" in self.name):
-            raise UserError(f"tasks.path={config.path}: the library datasets takes this for a pattern; give the folder itself, tasks.path={self.name}")
-
-    def files(self) -> list[str]:
-        try:
-            return datasets.get_dataset_split_names(self.name, self.config.hub_config, revision=self.config.hub_revision)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise self._error(error) from error
-
-    def read(self, file: str) -> Table:
-        source = f"{self.config.path} [{file}]"
-        try:
-            # `datasets` caches hub files by revision but local files by modification time, so local files are always read again.
-            mode = "force_redownload" if self.is_local else None
-            data = datasets.load_dataset(self.name, self.config.hub_config, split=file, revision=self.config.hub_revision, download_mode=mode)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise self._error(error) from error
-        return table_of(source, _dataset_rows(data), self.columns, self.name.rsplit("/", 1)[-1], self.config.bad_rows)
-
-    def _error(self, error: Exception) -> UserError | RestartableError:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        if isinstance(error, ConnectionError) and not constants.HF_HUB_OFFLINE:
-            return RestartableError(f"tasks.path={self.config.path}: the hub cannot be reached ({reason}); try again: the partial download is kept")
-        return UserError(f"tasks.path={self.config.path} cannot be loaded: {reason}")
-
-
-def _dataset_rows(data: datasets.Dataset) -> Iterator[Row]:
-    """Yield the rows of a data set, numbered from 1, with class names instead of class numbers."""
-    classes = {name: feature.names for name, feature in data.features.items() if isinstance(feature, datasets.ClassLabel)}
-    for number, row in enumerate(data, start=1):
-        for name, names in classes.items():
-            row[name] = names[row[name]] if row[name] is not None and row[name] >= 0 else None
-        yield number, row
 
 
 class Named:
@@ -259,9 +212,15 @@ def _named(name: str, config: SourceConfig) -> Source:
     return Named(name, _one(config, names_tasks=not is_one_task), is_one_task)
 
 
+def _hub(config: SourceConfig, columns: Columns, names_tasks: bool) -> Source:
+    from metatrain.tasks.hub import Hub  # the library datasets takes long to import
+
+    return Hub(config, columns)
+
+
 # Constructors of sources for `tasks.path=KIND:WHERE`: (settings, columns, names_tasks) -> source.
 KINDS: dict[str, Callable[[SourceConfig, Columns, bool], Source]] = {
-    "hub": lambda config, columns, names_tasks: Hub(config, columns),
+    "hub": _hub,
     "metatrain": lambda config, columns, names_tasks: Files(embedded_path(config.path), columns, config.bad_rows, names_tasks),
 }
 
