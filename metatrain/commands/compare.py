@@ -12,6 +12,7 @@ from metatrain.errors import UserError
 
 if TYPE_CHECKING:
     from metatrain.evaluation.over_seeds import Trainings
+    from metatrain.report.chart_parts import Chart
     from metatrain.report.record import Record
 
 USAGE = """\
@@ -225,14 +226,32 @@ def _notes(compared: Sequence[Compared]) -> list[str]:
 
 
 def _write(compared: Sequence[Compared], settings: Rows, scores: Sequence[Rows], notes: Sequence[str], path: Path) -> None:
-    from metatrain.report.charts import compared_tasks, curves
+    from metatrain.report.comparison_charts import compared_tasks, curves
     from metatrain.report.page import write_comparison
 
     named = [pair for each in compared for pair in each.named]
-    found = [curves([(name, run.record) for name, run in named]), compared_tasks([(name, run.record, run.arm) for name, run in named])]
+    found = [
+        _by_setting(compared, settings),
+        curves([(name, run.record) for name, run in named]),
+        compared_tasks([(name, run.record, run.arm) for name, run in named]),
+    ]
     names = [(each.letter, each.name) for each in compared]
     context = {"title": f"{len(named)} runs compared", "runs": names, "settings": settings, "scores": scores, "notes": notes}
     write_comparison(context, [chart for chart in found if chart is not None], path)
+
+
+def _by_setting(compared: Sequence[Compared], settings: Rows) -> Chart | None:
+    """Return the chart of scores against the one setting that differs; None: several differ, or it is no number, or the runs are grouped by seed."""
+    from metatrain.report.comparison_charts import by_setting
+
+    if len(settings.rows) != 1 or any(len(each.runs) > 1 for each in compared):
+        return None
+    key = settings.rows[0][0]
+    values = [each.runs[0].settings.get(key) for each in compared]
+    numbers = [float(value) for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    if len(set(numbers)) < len(compared):
+        return None
+    return by_setting(key, [(number, each.runs[0].record, each.arm) for number, each in zip(numbers, compared)])
 
 
 def _letter(number: int) -> str:

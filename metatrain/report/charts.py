@@ -1,33 +1,16 @@
-"""Charts of a report: Vega-Lite specifications, each with a data table."""
+"""Charts of one run: Vega-Lite specifications, each with a data table."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from metatrain.report.chart_parts import OURS, ROW, TASKS, THEIRS, Chart, Spec, colour, count, dashed, intervals, one_digit, quantity, score_axis, tip
 from metatrain.report.record import Record
-from metatrain.tracking.console import score_name
-from metatrain.tracking.metrics import validation_scores
 
-Spec = dict[str, Any]
 _POINTS = 500  # maximum number of points on a curve; each is the mean over a block of meta-updates
-_TASKS = 40  # maximum number of tasks on a chart; the table has all
-_ROW = 20  # pixels per task, tensor or label
 _OF_CLASSES = {"precision": "precision", "recall": "recall", "f1": "F1"}
 _LABELS = 24  # maximum number of labels on a confusion matrix
-
-
-@dataclass(frozen=True)
-class Chart:
-    """One chart of a report."""
-
-    key: str  # identifies the chart in file names and on the page
-    title: str
-    text: str  # caption
-    spec: Spec
-    columns: tuple[str, ...]
-    rows: list[tuple[Any, ...]]
 
 
 def charts(record: Record) -> list[Chart]:
@@ -43,13 +26,15 @@ def of_arms(record: Record) -> Chart | None:
         best_first = sorted(part["arms"].items(), key=lambda item: -item[1]["mean"])
         found = [(shots, name, 100 * arm["mean"], 100 * arm["ci95"]) for name, arm in best_first]
         rows += found
-        parts.append(_arms_of(found, _score(record)))
+        parts.append(_arms_of(found, score_axis(record)))
     if not rows:
         return None
-    score = _score(record)
+    score = score_axis(record)
     spec = {"vconcat": parts, "resolve": {"scale": {"x": "shared"}}}
     text = "Mean over meta-test tasks with 95% t intervals over tasks (for one or two tasks: over episodes). All arms (methods) see the same episodes."
-    return Chart("arms", "Arms", text, spec, ("shots", "arm", score, "± 95%"), [(shots, name, _one(mean), _one(half)) for shots, name, mean, half in rows])
+    return Chart(
+        "arms", "Arms", text, spec, ("shots", "arm", score, "± 95%"), [(shots, name, one_digit(mean), one_digit(half)) for shots, name, mean, half in rows]
+    )
 
 
 def _arms_of(rows: Sequence[tuple[str, str, float, float]], score: str) -> Spec:
@@ -57,12 +42,12 @@ def _arms_of(rows: Sequence[tuple[str, str, float, float]], score: str) -> Spec:
     values = [{"arm": name, "score": mean, "low": mean - half, "high": mean + half, "ours": name == "meta_trained"} for _, name, mean, half in rows]
     both = {
         "y": {"field": "arm", "type": "nominal", "sort": [name for _, name, *_ in rows], "title": None},
-        "color": {"condition": {"test": "datum.ours", "value": _OURS}, "value": _THEIRS},
-        "tooltip": [_tooltip("arm"), _tooltip("score"), _tooltip("low", "interval, low"), _tooltip("high", "interval, high")],
+        "color": {"condition": {"test": "datum.ours", "value": OURS}, "value": THEIRS},
+        "tooltip": [tip("arm"), tip("score"), tip("low", "interval, low"), tip("high", "interval, high")],
     }
     layers = [
-        {"mark": {"type": "rule", "strokeWidth": 2}, "encoding": {**both, "x": _number("low", score), "x2": {"field": "high"}}},
-        {"mark": {"type": "point", "filled": True, "size": 80}, "encoding": {**both, "x": _number("score", score)}},
+        {"mark": {"type": "rule", "strokeWidth": 2}, "encoding": {**both, "x": quantity("low", score), "x2": {"field": "high"}}},
+        {"mark": {"type": "point", "filled": True, "size": 80}, "encoding": {**both, "x": quantity("score", score)}},
     ]
     return {"title": {"text": f"{rows[0][0]}-shot", "anchor": "start"}, "data": {"values": values}, "layer": layers, "height": {"step": 22}, "width": _WIDTH}
 
@@ -74,21 +59,21 @@ def by_shots(record: Record) -> Chart | None:
         return None
     rows = sorted((int(shots), name, 100 * arm["mean"], 100 * arm["ci95"]) for shots, part in parts for name, arm in part["arms"].items())
     values = [{"shots": shots, "arm": name, "score": mean, "low": mean - half, "high": mean + half} for shots, name, mean, half in rows]
-    score = _score(record)
-    x = _number("shots", "examples per class", axis={"values": sorted({shots for shots, *_ in rows}), "format": "d"})
+    score = score_axis(record)
+    x = quantity("shots", "examples per class", axis={"values": sorted({shots for shots, *_ in rows}), "format": "d"})
     tooltip = [
-        _tooltip("arm"),
-        _tooltip("shots", "examples per class"),
-        _tooltip("score"),
-        _tooltip("low", "interval, low"),
-        _tooltip("high", "interval, high"),
+        tip("arm"),
+        tip("shots", "examples per class"),
+        tip("score"),
+        tip("low", "interval, low"),
+        tip("high", "interval, high"),
     ]
     spec = {
         "data": {"values": values},
         "mark": {"type": "line", "point": True},
-        "encoding": {"x": x, "y": _number("score", score), "color": _of_arms(record), "tooltip": tooltip},
+        "encoding": {"x": x, "y": quantity("score", score), "color": _of_arms(record), "tooltip": tooltip},
     }
-    table = [(shots, name, _one(mean), _one(half)) for shots, name, mean, half in rows]
+    table = [(shots, name, one_digit(mean), one_digit(half)) for shots, name, mean, half in rows]
     return Chart("shots", "Score by shots", "Score of each arm by number of support examples per class.", spec, ("shots", "arm", score, "± 95%"), table)
 
 
@@ -108,12 +93,12 @@ def by_steps(record: Record) -> Chart | None:
     ]
     if not rows:
         return None
-    score, used = _score(record), found["steps_used"]
+    score, used = score_axis(record), found["steps_used"]
     values = [{"shots": f"{shots}-shot", "set": examples, "steps": steps, "score": mean, "loss": loss} for shots, examples, steps, mean, loss in rows]
-    tooltip = [_tooltip("shots"), _tooltip("set"), _tooltip("steps", "inner steps"), _tooltip("score"), _tooltip("loss", "log loss")]
-    both = {"x": _count("steps", "inner steps"), "color": _colour("shots"), "strokeDash": _colour("set"), "tooltip": tooltip}
+    tooltip = [tip("shots"), tip("set"), tip("steps", "inner steps"), tip("score"), tip("loss", "log loss")]
+    both = {"x": count("steps", "inner steps"), "color": colour("shots"), "strokeDash": colour("set"), "tooltip": tooltip}
     parts = [
-        {"layer": [_dashed("steps", used), {"mark": {"type": "line", "point": True}, "encoding": {**both, "y": _number(field, title)}}]}
+        {"layer": [dashed("steps", used), {"mark": {"type": "line", "point": True}, "encoding": {**both, "y": quantity(field, title)}}]}
         for field, title in (("score", score), *((("loss", "log loss"),) if any(loss is not None for *_, loss in rows) else ()))
     ]
     as_used = ", ".join(f"{shots}-shot {100 * part['as_used']:.1f}" for shots, part in found["by_shots"].items())
@@ -121,7 +106,7 @@ def by_steps(record: Record) -> Chart | None:
         f"The meta-trained model before adaptation (0) and after each number of inner steps, on {found['episodes_per_task']} episodes per task; the run "
         f"uses {used} (dashed). With all evaluation settings of the run, the queries of the same episodes: {as_used}."
     )
-    table = [(shots, examples, steps, _one(mean), "" if loss is None else round(loss, 3)) for shots, examples, steps, mean, loss in rows]
+    table = [(shots, examples, steps, one_digit(mean), "" if loss is None else round(loss, 3)) for shots, examples, steps, mean, loss in rows]
     return Chart(
         "steps", "Score by inner steps", text, {"data": {"values": values}, "vconcat": parts}, ("shots", "set", "inner steps", score, "log loss"), table
     )
@@ -135,24 +120,26 @@ def by_task(record: Record) -> Chart | None:
     first = "meta_trained" if "meta_trained" in arms else next(iter(arms))
     order = sorted(arms[first]["per_task"], key=lambda task: arms[first]["per_task"][task]["mean"])
     rows = [(task, name, 100 * arm["per_task"][task]["mean"], 100 * arm["per_task"][task]["ci95"]) for task in order for name, arm in arms.items()]
-    shown = set(order[:_TASKS])
+    shown = set(order[:TASKS])
     values = [{"task": task, "arm": name, "score": mean, "low": mean - half, "high": mean + half} for task, name, mean, half in rows if task in shown]
-    score = _score(record)
+    score = score_axis(record)
     y = {"field": "task", "type": "nominal", "sort": order, "title": None}
-    tooltip = [_tooltip("task"), _tooltip("arm"), _tooltip("score"), _tooltip("low", "interval, low"), _tooltip("high", "interval, high")]
-    layers = _intervals({"y": y, "color": _of_arms(record)}, score, tooltip)
+    tooltip = [tip("task"), tip("arm"), tip("score"), tip("low", "interval, low"), tip("high", "interval, high")]
+    layers = intervals({"y": y, "color": _of_arms(record)}, score, tooltip)
     choice = {"input": "select", "options": ["all arms", *arms], "name": "arm "}
     spec = {
         "data": {"values": values},
         "params": [{"name": "arm", "value": "all arms", "bind": choice}],
         "transform": [{"filter": "arm == 'all arms' || datum.arm == arm"}],
         "layer": layers,
-        "height": _ROW * len(shown),
+        "height": ROW * len(shown),
     }
-    left_out = f" The chart shows the lowest {_TASKS}, the table all {len(order)}." if len(order) > _TASKS else ""
+    left_out = f" The chart shows the lowest {TASKS}, the table all {len(order)}." if len(order) > TASKS else ""
     protocol = record.results["protocol"]
     text = f"{protocol['shots'][0]}-shot, {protocol['episodes_per_task']} episodes per task, with 95% intervals; lowest score of {first} first.{left_out}"
-    return Chart("tasks", "Tasks", text, spec, ("task", "arm", score, "± 95%"), [(task, name, _one(mean), _one(half)) for task, name, mean, half in rows])
+    return Chart(
+        "tasks", "Tasks", text, spec, ("task", "arm", score, "± 95%"), [(task, name, one_digit(mean), one_digit(half)) for task, name, mean, half in rows]
+    )
 
 
 def of_losses(record: Record) -> Chart | None:
@@ -181,10 +168,10 @@ def _before_and_after(record: Record, figure: str, title: str, axis: str, scale:
         "data": {"values": values},
         "mark": {"type": "line", "strokeWidth": 1.5},
         "encoding": {
-            "x": _count("step", "meta-update"),
-            "y": _number("value", axis),
-            **({"color": _colour("when", "adaptation")} if adapts else {}),
-            "tooltip": [_tooltip("step"), *([_tooltip("when")] if adapts else []), _tooltip("value", axis)],
+            "x": count("step", "meta-update"),
+            "y": quantity("value", axis),
+            **({"color": colour("when", "adaptation")} if adapts else {}),
+            "tooltip": [tip("step"), *([tip("when")] if adapts else []), tip("value", axis)],
         },
     }
     text = f"Mean over the episodes of a meta-batch{', before and after the inner loop' if adapts else ''}{_of_means(updates)}."
@@ -199,20 +186,20 @@ def of_validation(record: Record) -> Chart | None:
         return None
     name = next(key for key in ("accuracy", "balanced_accuracy") if key in found[0])
     said = name.replace("_", " ")
-    rows = [(each["step"], _one(100 * each[name]), _one(100 * each[f"{name}_with_shuffled_labels"])) for each in found]
+    rows = [(each["step"], one_digit(100 * each[name]), one_digit(100 * each[f"{name}_with_shuffled_labels"])) for each in found]
     values = [{"step": step, "labels": labels, "score": score} for step, *scores in rows for labels, score in zip(("true", "shuffled"), scores)]
     best = found[-1]["best_step"]
     spec = {
         "data": {"values": values},
         "layer": [
-            _dashed("step", best),
+            dashed("step", best),
             {
                 "mark": {"type": "line", "point": True},
                 "encoding": {
-                    "x": _count("step", "meta-update"),
-                    "y": _number("score", f"{said}, %"),
-                    "color": _colour("labels", "support labels"),
-                    "tooltip": [_tooltip("step"), _tooltip("labels"), _tooltip("score")],
+                    "x": count("step", "meta-update"),
+                    "y": quantity("score", f"{said}, %"),
+                    "color": colour("labels", "support labels"),
+                    "tooltip": [tip("step"), tip("labels"), tip("score")],
                 },
             },
         ],
@@ -237,19 +224,19 @@ def of_rates(record: Record) -> Chart | None:
         if each["began"]:
             values.append({"parameter": name, "step": step, "rate": each["mean"], **{key: each[key] / each["began"] for key in ("mean", "low", "high")}})
     order = list(dict.fromkeys(each["parameter"] for each in values))
-    values = [each for each in values if each["parameter"] in set(order[:_TASKS])]
-    both = {"y": {"field": "parameter", "type": "nominal", "sort": order, "title": None}, "color": _colour("step", "inner step")}
+    values = [each for each in values if each["parameter"] in set(order[:TASKS])]
+    both = {"y": {"field": "parameter", "type": "nominal", "sort": order, "title": None}, "color": colour("step", "inner step")}
     title = "relative to the initial rate"
-    tooltip = [_tooltip("parameter"), _tooltip("step", "inner step"), _tooltip("rate", shape=".2e"), _tooltip("mean", title, ".2f")]
+    tooltip = [tip("parameter"), tip("step", "inner step"), tip("rate", shape=".2e"), tip("mean", title, ".2f")]
     spec = {
         "data": {"values": values},
         "layer": [
-            {"mark": {"type": "rule", "opacity": 0.5}, "encoding": {**both, "x": _number("low", title), "x2": {"field": "high"}}},
-            {"mark": {"type": "point", "filled": True}, "encoding": {**both, "x": _number("mean", title), "tooltip": tooltip}},
+            {"mark": {"type": "rule", "opacity": 0.5}, "encoding": {**both, "x": quantity("low", title), "x2": {"field": "high"}}},
+            {"mark": {"type": "point", "filled": True}, "encoding": {**both, "x": quantity("mean", title), "tooltip": tooltip}},
         ],
-        "height": _ROW * len(order[:_TASKS]),
+        "height": ROW * len(order[:TASKS]),
     }
-    left_out = f" The chart shows the first {_TASKS} tensors." if len(order) > _TASKS else ""
+    left_out = f" The chart shows the first {TASKS} tensors." if len(order) > TASKS else ""
     text = f"Inner learning rates after meta-training: mean and 5% to 95% range of each tensor.{left_out}"
     return Chart("rates", "Learned inner rates", text, spec, ("parameter", "inner step", "mean", "5%", "95%", "initial"), rows)
 
@@ -259,14 +246,14 @@ def of_task_map(record: Record) -> Chart | None:
     tasks = record.analysis.get("task_map")
     if not tasks:
         return None
-    tooltip = [_tooltip("task"), _tooltip("split"), _tooltip("nearest", "most similar training task"), _tooltip("likeness", "similarity", ".2f")]
-    place = {"x": {**_number("x", "first principal component"), "axis": _BARE}, "y": {**_number("y", "second"), "axis": _BARE}}
+    tooltip = [tip("task"), tip("split"), tip("nearest", "most similar training task"), tip("likeness", "similarity", ".2f")]
+    place = {"x": {**quantity("x", "first principal component"), "axis": _BARE}, "y": {**quantity("y", "second"), "axis": _BARE}}
     layers = [
         {
             "mark": {"type": "point", "filled": True, "size": 70},
-            "encoding": {**place, "color": _colour("split"), "shape": _colour("split"), "tooltip": tooltip},
+            "encoding": {**place, "color": colour("split"), "shape": colour("split"), "tooltip": tooltip},
         },
-        *([{"mark": {"type": "text", "dy": -9, "fontSize": 10}, "encoding": {**place, "text": {"field": "task"}}}] if len(tasks) <= _TASKS else []),
+        *([{"mark": {"type": "text", "dy": -9, "fontSize": 10}, "encoding": {**place, "text": {"field": "task"}}}] if len(tasks) <= TASKS else []),
     ]
     rows = [(each["task"], each["split"], each.get("nearest", ""), round(each["likeness"], 3) if "likeness" in each else "") for each in tasks]
     text = "Principal components of the mean text encoding of each task, from the meta-trained model; nearby tasks have similar texts."
@@ -282,15 +269,15 @@ def of_confusion(record: Record) -> Chart | None:
     values, rows = [], []
     for each in worst:
         totals: dict[str, int] = {}
-        for label, _, count in each["pairs"]:
-            totals[label] = totals.get(label, 0) + count
+        for label, _, times in each["pairs"]:
+            totals[label] = totals.get(label, 0) + times
         confused = [label for label, answer, _ in each["pairs"] if label != answer]
         shown = list(dict.fromkeys([*confused, *each["labels"]]))[:_LABELS] if len(each["labels"]) > _LABELS else each["labels"]
-        for label, answer, count in each["pairs"]:
+        for label, answer, times in each["pairs"]:
             if label in shown and answer in shown:
-                values.append({"task": each["task"], "label": label, "answer": answer, "share": count / totals[label], "count": count})
+                values.append({"task": each["task"], "label": label, "answer": answer, "share": times / totals[label], "count": times})
             if label != answer:
-                rows.append((each["task"], label, answer, count, _one(100 * count / totals[label])))
+                rows.append((each["task"], label, answer, times, one_digit(100 * times / totals[label])))
     first = worst[0]["task"]
     spec = {
         "data": {"values": values},
@@ -301,9 +288,9 @@ def of_confusion(record: Record) -> Chart | None:
             "x": {"field": "answer", "type": "nominal", "title": "prediction", "axis": {"labelAngle": -40}},
             "y": {"field": "label", "type": "nominal", "title": "label"},
             "color": {"field": "share", "type": "quantitative", "title": "fraction of label", "scale": {"scheme": "blues", "domain": [0, 1]}},
-            "tooltip": [_tooltip("label"), _tooltip("answer", "prediction"), _tooltip("share", "fraction", ".0%"), _tooltip("count", "queries")],
+            "tooltip": [tip("label"), tip("answer", "prediction"), tip("share", "fraction", ".0%"), tip("count", "queries")],
         },
-        "height": _ROW * max(3, *(min(_LABELS, len(each["labels"])) for each in worst)),
+        "height": ROW * max(3, *(min(_LABELS, len(each["labels"])) for each in worst)),
     }
     protocol = record.results.get("protocol")
     text = "The test examples." if protocol is None else f"The tasks with the lowest scores, over all episodes, {protocol['shots'][0]}-shot."
@@ -317,15 +304,15 @@ def of_classes(record: Record) -> Chart | None:
     classes = record.analysis.get("classes")
     if not classes:
         return None
-    rows = [(each["label"], _one(100 * each["accuracy"]), each["examples"]) for each in classes]
+    rows = [(each["label"], one_digit(100 * each["accuracy"]), each["examples"]) for each in classes]
     values = [{"label": label, "score": score, "examples": examples} for label, score, examples in rows]
     y = {"field": "label", "type": "nominal", "sort": [label for label, *_ in rows], "title": None}
-    x = _number("score", "accuracy, %", scale={"domain": [0, 100]})
+    x = quantity("score", "accuracy, %", scale={"domain": [0, 100]})
     spec = {
         "data": {"values": values},
-        "mark": {"type": "bar", "color": _OURS},
-        "encoding": {"y": y, "x": x, "tooltip": [_tooltip("label"), _tooltip("score"), _tooltip("examples")]},
-        "height": _ROW * len(rows),
+        "mark": {"type": "bar", "color": OURS},
+        "encoding": {"y": y, "x": x, "tooltip": [tip("label"), tip("score"), tip("examples")]},
+        "height": ROW * len(rows),
     }
     text = f"All {len(rows)} classes with test examples, lowest accuracy first."
     return Chart("classes", "Accuracy by class", text, spec, ("label", "accuracy, %", "test examples"), rows)
@@ -336,23 +323,23 @@ def of_class_scores(record: Record) -> Chart | None:
     classes = record.analysis.get("class_scores")
     if not classes:
         return None
-    rows = [(each["label"], *("" if each[key] is None else _one(100 * each[key]) for key in _OF_CLASSES), each["examples"]) for each in classes]
+    rows = [(each["label"], *("" if each[key] is None else one_digit(100 * each[key]) for key in _OF_CLASSES), each["examples"]) for each in classes]
     values = [
         {"label": each["label"], "score": 100 * each[key], "measure": name, "examples": each["examples"]}
-        for each in classes[:_TASKS]
+        for each in classes[:TASKS]
         for key, name in _OF_CLASSES.items()
         if each[key] is not None
     ]
     y = {"field": "label", "type": "nominal", "sort": [each["label"] for each in classes], "title": None}
-    x = _number("score", "%", scale={"domain": [0, 100]})
-    tooltip = [_tooltip("label"), _tooltip("measure"), _tooltip("score"), _tooltip("examples")]
+    x = quantity("score", "%", scale={"domain": [0, 100]})
+    tooltip = [tip("label"), tip("measure"), tip("score"), tip("examples")]
     spec = {
         "data": {"values": values},
         "mark": {"type": "point", "filled": True, "size": 70},
-        "encoding": {"y": y, "x": x, "color": _colour("measure"), "shape": _colour("measure"), "tooltip": tooltip},
-        "height": _ROW * len(classes[:_TASKS]),
+        "encoding": {"y": y, "x": x, "color": colour("measure"), "shape": colour("measure"), "tooltip": tooltip},
+        "height": ROW * len(classes[:TASKS]),
     }
-    left_out = f" The chart shows the lowest {_TASKS}, the table all {len(classes)}." if len(classes) > _TASKS else ""
+    left_out = f" The chart shows the lowest {TASKS}, the table all {len(classes)}." if len(classes) > TASKS else ""
     text = f"Each class that is a label or a prediction, lowest F1 first.{left_out} Without predictions there is no precision, without examples no recall."
     return Chart("class_scores", "Scores by class", text, spec, ("label", "precision, %", "recall, %", "F1, %", "examples"), rows)
 
@@ -362,15 +349,15 @@ def of_reliability(record: Record) -> Chart | None:
     bins = record.analysis.get("reliability")
     if not bins:
         return None
-    rows = [(_one(100 * each["confidence"]), _one(100 * each["accuracy"]), each["examples"]) for each in bins]
+    rows = [(one_digit(100 * each["confidence"]), one_digit(100 * each["accuracy"]), each["examples"]) for each in bins]
     values = [{"confidence": confidence, "score": accuracy, "examples": examples} for confidence, accuracy, examples in rows]
-    both = {"x": _number("confidence", "mean confidence, %", scale={"domain": [0, 100]})}
-    y = _number("score", "accuracy, %", scale={"domain": [0, 100]})
-    tooltip = [_tooltip("confidence"), _tooltip("score"), _tooltip("examples")]
+    both = {"x": quantity("confidence", "mean confidence, %", scale={"domain": [0, 100]})}
+    y = quantity("score", "accuracy, %", scale={"domain": [0, 100]})
+    tooltip = [tip("confidence"), tip("score"), tip("examples")]
     diagonal = {"data": {"values": [{"confidence": 0, "score": 0}, {"confidence": 100, "score": 100}]}, "mark": {"type": "line", "strokeDash": [4, 4]}}
     layers = [
-        {**diagonal, "encoding": {**both, "y": y, "color": {"value": _THEIRS}}},
-        {"mark": {"type": "line", "point": True}, "encoding": {**both, "y": y, "color": {"value": _OURS}, "tooltip": tooltip}},
+        {**diagonal, "encoding": {**both, "y": y, "color": {"value": THEIRS}}},
+        {"mark": {"type": "line", "point": True}, "encoding": {**both, "y": y, "color": {"value": OURS}, "tooltip": tooltip}},
     ]
     text = f"Test examples binned by confidence; dashed: perfect calibration. Calibration error (ECE) {record.results['test']['calibration_error']:.3f}."
     spec = {"data": {"values": values}, "layer": layers}
@@ -388,11 +375,11 @@ def of_speed(record: Record) -> Chart | None:
         rows.append((block[-1]["step"], round(seconds, 3), max(each["peak_memory_mb"] for each in block)))
     spec = {
         "data": {"values": [{"step": step, "seconds": seconds, "memory": memory} for step, seconds, memory in rows]},
-        "mark": {"type": "line", "strokeWidth": 1.5, "color": _OURS},
+        "mark": {"type": "line", "strokeWidth": 1.5, "color": OURS},
         "encoding": {
-            "x": _count("step", "meta-update"),
-            "y": {**_number("seconds", "seconds"), "scale": {"zero": True}},
-            "tooltip": [_tooltip("step"), _tooltip("seconds", shape=".3f"), _tooltip("memory", "peak memory, MB")],
+            "x": count("step", "meta-update"),
+            "y": {**quantity("seconds", "seconds"), "scale": {"zero": True}},
+            "tooltip": [tip("step"), tip("seconds", shape=".3f"), tip("memory", "peak memory, MB")],
         },
     }
     text = f"Time per meta-update, and peak memory so far{_of_means(updates)}."
@@ -405,57 +392,8 @@ _CHARTS: tuple[Callable[[Record], Chart | None], ...] = (
     *(of_validation, of_losses, of_accuracies, of_rates, of_task_map, of_speed),
 )
 
-# From the colour-blind-safe palette of Okabe and Ito (2008).
-_OURS, _THEIRS = "#0072B2", "#8a8a8a"
 _WIDTH = 460  # width of concatenated charts, which cannot take the width of the page
 _BARE = {"labels": False, "ticks": False, "grid": False, "domain": True}
-
-
-def curves(named: Sequence[tuple[str, Record]]) -> Chart | None:
-    """Return the chart of validation scores of several runs."""
-    rows = []
-    for name, record in named:
-        validated = record.of_split("meta_validation")
-        rows += [(name, each["step"], _one(100 * score)) for each, score in zip(validated, validation_scores(validated))]
-    if not rows:
-        return None
-    spec = {
-        "data": {"values": [{"run": name, "step": step, "score": score} for name, step, score in rows]},
-        "mark": {"type": "line", "point": True},
-        "encoding": {
-            "x": _count("step", "meta-update"),
-            "y": _number("score", "validation score, %"),
-            "color": _colour("run"),
-            "tooltip": [_tooltip("run"), _tooltip("step"), _tooltip("score")],
-        },
-    }
-    return Chart("validation", "Validation", "Score after adaptation on the meta-validation tasks.", spec, ("run", "meta-update", "score, %"), rows)
-
-
-def compared_tasks(named: Sequence[tuple[str, Record, str]]) -> Chart | None:
-    """Return the chart of scores by task, for the tasks and the first number of shots common to all runs; named: (name, record, arm) of each."""
-    results = [(name, record.results["by_shots"], arm) for name, record, arm in named]
-    shots = next((each for each in results[0][1] if all(each in by_shots for _, by_shots, _ in results)), None)
-    if shots is None:
-        return None
-    arms = {name: by_shots[shots]["arms"][arm]["per_task"] for name, by_shots, arm in results}
-    first = arms[named[0][0]]
-    order = sorted((task for task in first if all(task in tasks for tasks in arms.values())), key=lambda task: first[task]["mean"])
-    if not order:
-        return None
-    rows = [(task, name, 100 * tasks[task]["mean"], 100 * tasks[task]["ci95"]) for task in order for name, tasks in arms.items()]
-    shown = set(order[:_TASKS])
-    values = [{"task": task, "run": name, "score": mean, "low": mean - half, "high": mean + half} for task, name, mean, half in rows if task in shown]
-    score = _score(named[0][1])
-    both = {"y": {"field": "task", "type": "nominal", "sort": order, "title": None}, "color": _colour("run")}
-    tooltip = [_tooltip("task"), _tooltip("run"), _tooltip("score"), _tooltip("low", "interval, low"), _tooltip("high", "interval, high")]
-    spec = {
-        "data": {"values": values},
-        "layer": _intervals(both, score, tooltip),
-        "height": _ROW * len(shown),
-    }
-    text = f"{shots}-shot, with 95% intervals over episodes; tasks are sorted by the score of {named[0][0]}, lowest first."
-    return Chart("tasks", "Tasks", text, spec, ("task", "run", score, "± 95%"), [(task, name, _one(mean), _one(half)) for task, name, mean, half in rows])
 
 
 def _blocks(records: Sequence[dict[str, Any]]) -> Iterator[Sequence[dict[str, Any]]]:
@@ -477,48 +415,7 @@ def _by_shots(record: Record) -> Iterator[tuple[str, dict[str, Any]]]:
     yield from record.results.get("by_shots", {}).items()
 
 
-def _score(record: Record) -> str:
-    return f"{score_name(record.results['protocol'])}, %"
-
-
-def _number(field: str, title: str, **options: Any) -> dict[str, Any]:
-    return {"field": field, "type": "quantitative", "title": title, "scale": {"zero": False}, **options}
-
-
-def _count(field: str, title: str) -> dict[str, Any]:
-    return _number(field, title, axis={"tickMinStep": 1, "format": "d"})
-
-
-def _colour(field: str, title: str | None = None, first: Sequence[str] = ()) -> dict[str, Any]:
-    """Return a colour encoding; first: all values in the order in which they get colours, or empty for their order in the data."""
-    return {"field": field, "type": "nominal", "title": title or field, "sort": None, **({"scale": {"domain": list(first)}} if first else {})}
-
-
 def _of_arms(record: Record) -> dict[str, Any]:
     """Return the colour encoding of arms, which is the same on all charts."""
     arms = record.results["arms"]
-    return _colour("arm", first=sorted(arms, key=lambda name: (name != "meta_trained", name)))
-
-
-def _intervals(both: dict[str, Any], title: str, tooltip: list[dict[str, Any]]) -> list[Spec]:
-    """Return the layers of points at `score` with lines from `low` to `high`; both: encodings of both layers."""
-    return [
-        {"mark": {"type": "rule", "opacity": 0.6}, "encoding": {**both, "x": _number("low", title), "x2": {"field": "high"}}},
-        {"mark": {"type": "point", "filled": True, "size": 60}, "encoding": {**both, "x": _number("score", title), "tooltip": tooltip}},
-    ]
-
-
-def _dashed(field: str, value: float) -> Spec:
-    """Return a layer with a dashed vertical line at this value of the x axis."""
-    mark = {"type": "rule", "strokeDash": [4, 4], "color": _THEIRS}
-    return {"data": {"values": [{field: value}]}, "mark": mark, "encoding": {"x": {"field": field, "type": "quantitative"}}}
-
-
-def _tooltip(field: str, title: str | None = None, shape: str | None = None) -> dict[str, Any]:
-    """Return a tooltip field."""
-    numeric = field in ("score", "low", "high", "value", "loss")
-    return {"field": field, "title": title or field, **({"format": shape or ".2f"} if shape or numeric else {})}
-
-
-def _one(value: float) -> float:
-    return round(value, 1)
+    return colour("arm", first=sorted(arms, key=lambda name: (name != "meta_trained", name)))

@@ -13,7 +13,8 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from omegaconf import OmegaConf
 
-from metatrain.report.charts import Chart, charts
+from metatrain.report.chart_parts import Chart
+from metatrain.report.charts import charts
 from metatrain.report.record import Record, read
 from metatrain.run.atomic import write_text
 from metatrain.tracking.console import result_rows, verdict_lines

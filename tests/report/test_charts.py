@@ -1,14 +1,16 @@
 """Charts say what the run's files say, and Vega-Lite can draw them."""
 
 import json
+from pathlib import Path
 
 import made_up
 import pytest
 import vl_convert
 
-from metatrain.report.charts import charts, compared_tasks, curves
+from metatrain.report.charts import charts
+from metatrain.report.comparison_charts import by_setting, compared_tasks, curves
 from metatrain.report.page import images
-from metatrain.report.record import read
+from metatrain.report.record import Record, read
 
 
 @pytest.fixture
@@ -99,3 +101,15 @@ def test_runs_over_one_another(record, tmp_path):
     (run / "results.json").write_text(json.dumps(other))
     only = compared_tasks([("A", record, "meta_trained"), ("B", read(run), "prototypes")])
     assert [row[0] for row in only.rows] == [made_up.HOSTILE] * 2 and only.text.startswith("1-shot")
+
+
+def test_scores_against_the_setting_that_differs():
+    runs = []
+    for rate, mean in ((0.1, 0.8), (0.01, 0.7), (1.0, 0.4)):
+        arms = {"meta_trained": {"mean": mean, "ci95": 0.05, "per_task": {}}}
+        results = {"protocol": {"scores": {"x": "accuracy"}}, "arms": arms, "by_shots": {"5": {"arms": arms}, **({"1": {"arms": arms}} if rate < 1 else {})}}
+        runs.append((rate, Record(Path("run"), {}, [], {}, results, {}, [], []), "meta_trained"))
+    chart = by_setting("inner.lr", runs)
+    assert chart is not None and chart.rows == [("5-shot", "0.01", 70.0, 5.0), ("5-shot", "0.1", 80.0, 5.0), ("5-shot", "1", 40.0, 5.0)]
+    assert chart.spec["layer"][1]["encoding"]["x"]["scale"] == {"type": "log"}
+    assert by_setting("inner.steps", [(0.0, runs[0][1], "meta_trained"), *runs[1:]]).spec["layer"][1]["encoding"]["x"]["scale"] == {"zero": False}
