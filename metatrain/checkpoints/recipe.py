@@ -45,7 +45,7 @@ class Recipe:
     def of_run(cls, config: TrainConfig, tasks: Iterable[Task] = ()) -> Recipe:
         """Return the recipe of a run. Without the training tasks, `labels` is empty until a checkpoint gives them."""
         labels = tuple(sorted({label for task in tasks for label in task.label_names}))
-        return cls(config.model, config.algorithm, config.inner, config.episode, config.seed, labels)
+        return cls(config.model, config.algorithm, config.inner, replace(config.episode, file=None), config.seed, labels)
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +14,11 @@ from metatrain.config.schema import EvaluateConfig, Overrides, TrainConfig
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from metatrain.tasks.episode_file import EpisodeFile
     from metatrain.tasks.task import Task
 
 
+_UNREADABLE = "texts seen in training cannot be found, because the tasks of the run cannot be read"
 USAGE = """\
 usage: metatrain evaluate checkpoint=RUN|latest|MODEL [tasks=NAME] [SETTING=VALUE ...]
 
@@ -27,6 +29,7 @@ examples:
   metatrain evaluate checkpoint=latest evaluation.shots=[1,5,10]
   metatrain evaluate checkpoint=latest evaluation.arms=[meta_trained,shuffled_labels,without_adaptation]
   metatrain evaluate checkpoint=minilm tasks=reviews evaluation.episodes=10
+  metatrain evaluate checkpoint=minilm episode.file=episodes.jsonl
 """
 SHOWN = (
     "checkpoint",
@@ -36,6 +39,7 @@ SHOWN = (
     "evaluation.queries",
     "evaluation.arms",
     "evaluation.joint",
+    "episode.file",
     "inner.steps",
     "inner.fit_head",
     "inner.fit_encoder",
@@ -56,7 +60,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str], of_study: bo
     from metatrain.errors import Stopped
     from metatrain.evaluation.arms import Learners, make_arms
     from metatrain.evaluation.chosen_arms import check_arms, check_learner, chosen_arms
-    from metatrain.evaluation.protocol import Setup, check_evaluation, names_notes
+    from metatrain.evaluation.protocol import Setup, check_evaluation, names_notes, of_file
     from metatrain.evaluation.text_scores import check_scores
     from metatrain.report.page import write_report
     from metatrain.run import hardware
@@ -64,6 +68,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str], of_study: bo
     from metatrain.run.hints import shown
     from metatrain.run.latest import make_latest, pin
     from metatrain.run.signals import StopRequest
+    from metatrain.tasks.episode_file import read_episodes
     from metatrain.tracking.console import Display
     from metatrain.training.memory_limit import fit_adaptation
 
@@ -81,8 +86,11 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str], of_study: bo
             display.say(note)
         joint = open_joint(config.evaluation.joint, opened.config, device, dtype, display.say)
         opened = replace(opened, learner=opened.learner.with_plan(fit_adaptation(config.hardware, opened.learner, device)))
-        tasks, task_notes = _test_tasks(config, opened.config)
-        check_evaluation(config.evaluation, tasks, opened.episode, opened.learner.algorithm)
+        file = read_episodes(config.episode.file)
+        tasks, task_notes = _test_tasks(config, opened.config) if file is None else _tasks_of_file(file, opened.config)
+        chosen = {key: value for key, value in asdict(config.episode).items() if value is not None}
+        episode, evaluation = replace(opened.episode, **chosen), of_file(config.evaluation, file)
+        check_evaluation(evaluation, tasks, episode, opened.learner.algorithm, file)
         names = chosen_arms(config.evaluation, opened.learner.algorithm)
         check_learner(names, opened.learner)
         tokens = opened.learner.model.tokens()
@@ -93,7 +101,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str], of_study: bo
         run = RunDirectory.create(path, config, overrides, "evaluate", is_latest=False)
         display.log_to(run.log)
         with recorded(run), StopRequest() as stop:
-            arms = make_arms(names, Learners(opened.learner, opened.untrained(), config.evaluation, joint, opened.leave_one_out))
+            arms = make_arms(names, Learners(opened.learner, opened.untrained(), evaluation, joint, opened.leave_one_out))
 
             def give_way() -> None:
                 if stop:
@@ -101,7 +109,8 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str], of_study: bo
                     remedy = "to save time, reduce evaluation.episodes, evaluation.shots or evaluation.arms"
                     raise Stopped(stop.signal_number or signal.SIGTERM, f"stopped; {done}; {remedy}")
 
-            setup = Setup(tasks, tokens, opened.episode, config.evaluation, config.evaluation.seed_of(config.seed), _validation_tasks(names, opened.config))
+            validation = _validation_tasks(names, opened.config)
+            setup = Setup(tasks, tokens, episode, evaluation, evaluation.seed_of(config.seed), validation, file)
             test = MetaTest(arms, setup, run, display, give_way)
             _, scores = test.results(checkpoint=opened.name)
             make_latest(run.path, "evaluate")  # only now: a stopped evaluation has no results
@@ -119,6 +128,21 @@ def _validation_tasks(arms: Sequence[str], trained: TrainConfig | None) -> tuple
     if trained is None or not any(name.startswith("full_finetune") for name in arms):
         return ()
     return load_tasks(trained.tasks, trained.seed, hold_out_seed=trained.evaluation.seed_of(trained.seed)).meta_validation
+
+
+def _tasks_of_file(file: EpisodeFile, trained: TrainConfig | None) -> tuple[tuple[Task, ...], tuple[str, ...]]:
+    """Return the tasks of an episode file, whose texts the model was not trained on, and notes for the user."""
+    from metatrain.errors import UserError
+    from metatrain.tasks.audit import check_unseen
+    from metatrain.tasks.distribution import load_tasks
+
+    if trained is None:
+        return file.tasks, ()
+    try:
+        own = load_tasks(trained.tasks, trained.seed, hold_out_seed=trained.evaluation.seed_of(trained.seed))
+    except UserError as error:
+        return file.tasks, (f"warning: {_UNREADABLE}: {error}",)
+    return file.tasks, check_unseen(file, (*own.meta_train, *own.meta_validation), trained.tasks.overlap)
 
 
 def _test_tasks(config: EvaluateConfig, trained: TrainConfig | None) -> tuple[tuple[Task, ...], tuple[str, ...]]:
@@ -141,9 +165,6 @@ def _test_tasks(config: EvaluateConfig, trained: TrainConfig | None) -> tuple[tu
     try:
         own = load_tasks(trained.tasks, trained.seed, hold_out_seed=trained.evaluation.seed_of(trained.seed))
     except UserError as error:
-        return tasks.meta_test, (
-            *tasks.notes,
-            f"warning: texts seen in training cannot be removed, because the tasks of the run cannot be read: {error}",
-        )
+        return tasks.meta_test, (*tasks.notes, f"warning: {_UNREADABLE}: {error}")
     kept, notes = without_seen(tasks.meta_test, (*own.meta_train, *own.meta_validation), config.tasks.overlap)
     return kept, (*tasks.notes, *notes)

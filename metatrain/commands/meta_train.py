@@ -18,7 +18,8 @@ from metatrain.commands.meta_test import MetaTest
 from metatrain.config.schema import TrainConfig
 from metatrain.evaluation.arms import Learners, is_diagnostic, make_arms
 from metatrain.evaluation.chosen_arms import check_learner, chosen_arms
-from metatrain.evaluation.protocol import Setup, check_evaluation, names_notes
+from metatrain.evaluation.config import EvaluationConfig
+from metatrain.evaluation.protocol import Setup, check_evaluation, names_notes, of_file
 from metatrain.meta.algorithm import check_algorithm
 from metatrain.meta.learner import Learner
 from metatrain.models.pretrained import save_tokenizer
@@ -30,7 +31,9 @@ from metatrain.run.hints import shown, typed_setting
 from metatrain.run.latest import latest
 from metatrain.run.ranks import Ranks, join
 from metatrain.run.signals import StopRequest
+from metatrain.tasks.audit import check_unseen
 from metatrain.tasks.distribution import load_tasks
+from metatrain.tasks.episode_file import EpisodeFile, read_episodes
 from metatrain.tasks.episodes import SPLITS
 from metatrain.tasks.task import Task, TaskDistribution
 from metatrain.tasks.texts import PAIR
@@ -60,6 +63,13 @@ class Prepared:
     learner: Learner
     arms: Sequence[str]
     joint: Learner | None  # of joint training, for comparison
+    evaluation: EvaluationConfig
+    file: EpisodeFile | None  # episodes of the meta-test; None: they are drawn
+
+    @property
+    def evaluated(self) -> TaskDistribution:
+        """Return the tasks with those of the episode file, if there is one, as meta-test tasks."""
+        return self.tasks if self.file is None else replace(self.tasks, meta_test=self.file.tasks)
 
 
 def meta_train(job: Job) -> None:
@@ -122,8 +132,11 @@ def _prepare(config: TrainConfig, ranks: Ranks, display: Display) -> Prepared:
     device, dtype, notes = hardware.apply(config.hardware, ranks)
     tasks = load_tasks(config.tasks, config.seed, hold_out_seed=config.evaluation.seed_of(config.seed))
     check_training(config, tasks)
-    check_evaluation(config.evaluation, tasks.meta_test, config.episode, config.algorithm)
-    for note in (*notes, *tasks.notes):
+    file = read_episodes(config.episode.file)
+    tested, evaluation = tasks.meta_test if file is None else file.tasks, of_file(config.evaluation, file)
+    check_evaluation(evaluation, tested, config.episode, config.algorithm, file)
+    unseen = () if file is None else check_unseen(file, (*tasks.meta_train, *tasks.meta_validation), config.tasks.overlap)
+    for note in (*notes, *tasks.notes, *unseen):
         display.say(note)
     sizes = [f"{len(tasks.split(name))} {name.replace('_', '-')}" for name in SPLITS]
     display.say(f"tasks: {tasks.name}, {', '.join(sizes)}")
@@ -135,7 +148,7 @@ def _prepare(config: TrainConfig, ranks: Ranks, display: Display) -> Prepared:
     check_learner(arms, learner)
     joint = open_joint(config.evaluation.joint, config, device, dtype, display.say)
     tokens = learner.model.tokens()
-    every = (*tasks.meta_train, *tasks.meta_validation, *tasks.meta_test)
+    every = (*tasks.meta_train, *tasks.meta_validation, *tested)
     tokens.check(every)
     for note in (*tokens.notes(tasks.meta_train), *names_notes(every, config.algorithm)):
         display.say(note)
@@ -143,7 +156,7 @@ def _prepare(config: TrainConfig, ranks: Ranks, display: Display) -> Prepared:
         display.start("tokenising tasks", len(every))
         tokens.prepare(every, display.advance)
         display.stop()
-    return Prepared(config, device, dtype, tasks, tokens, learner, arms, joint)
+    return Prepared(config, device, dtype, tasks, tokens, learner, arms, joint, evaluation, file)
 
 
 def _opened(job: Job, config: TrainConfig, ranks: Ranks, display: Display, work: ExitStack) -> RunDirectory:
@@ -172,7 +185,7 @@ def _tracked(config: TrainConfig, context: RunContext, last_logged: int) -> Wand
 
 def _meta_test(prepared: Prepared, recipe: Recipe, trainer: Trainer, context: RunContext, wandb: WandbRun) -> None:
     """Compare the arms on the meta-test tasks; write results, model card and report."""
-    config, tasks, run, display = prepared.config, prepared.tasks, context.run, context.display
+    config, tasks, run, display = prepared.config, prepared.evaluated, context.run, context.display
     if config.hardware.max_memory is not None:
         hardware.give_back()
     untrained = build_learner(recipe, prepared.device, prepared.dtype)
@@ -180,9 +193,9 @@ def _meta_test(prepared: Prepared, recipe: Recipe, trainer: Trainer, context: Ru
     def leave_one_out() -> Learner:
         return build_leave_one_out(recipe, prepared.device, prepared.dtype)
 
-    arms = make_arms(prepared.arms, Learners(trainer.learner, untrained, config.evaluation, prepared.joint, leave_one_out))
+    arms = make_arms(prepared.arms, Learners(trainer.learner, untrained, prepared.evaluation, prepared.joint, leave_one_out))
     seed = config.evaluation.seed_of(config.seed)
-    setup = Setup(tasks.meta_test, prepared.tokens, config.episode, config.evaluation, seed, tasks.meta_validation)
+    setup = Setup(tasks.meta_test, prepared.tokens, config.episode, prepared.evaluation, seed, tasks.meta_validation, prepared.file)
     test = MetaTest(arms, setup, run, display, trainer.stop_evaluation, context.ranks)
     results, scores = test.results()
     failpoint("results")
@@ -228,7 +241,7 @@ def _report(config: TrainConfig, run: RunDirectory, wandb: WandbRun, summary: di
 
 def _card(prepared: Prepared, results: dict[str, Any], updates: int, context: RunContext) -> str:
     """Return the model card."""
-    names = {split: [task.name for task in prepared.tasks.split(split)] for split in SPLITS}
+    names = {split: [task.name for task in prepared.evaluated.split(split)] for split in SPLITS}
     seconds = sum(record["seconds"] for record in read_metrics(context.run.path / "timings.jsonl"))
     facts, device = hardware.describe(), prepared.device
     where = str(device) if device.type != "cpu" else f"{facts['threads']} threads of {facts['processor']}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from metatrain.config.schema import TrainConfig
 from metatrain.errors import UserError
 from metatrain.evaluation.arms import Learners, make_arms
 from metatrain.evaluation.chosen_arms import chosen_arms
-from metatrain.evaluation.protocol import EpisodeSet, check_evaluation, episode_settings, run_arms
+from metatrain.evaluation.protocol import EpisodeSet, check_evaluation, episode_settings, of_file, run_arms
 from metatrain.meta.algorithm import check_algorithm
 from metatrain.meta.cuda_graphs import CudaGraphs
 from metatrain.meta.learner import Learner
@@ -25,7 +25,8 @@ from metatrain.run.ranks import Ranks
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.distribution import load_tasks
 from metatrain.tasks.encoded_episode import EncodedEpisode, encode_episode
-from metatrain.tasks.episodes import training_episode
+from metatrain.tasks.episode_file import EpisodeFile, read_episodes
+from metatrain.tasks.episodes import Episode, training_episode
 from metatrain.tasks.task import TaskDistribution
 from metatrain.tasks.tokens import Tokens
 from metatrain.training.check import check_needs, check_training, validation_settings
@@ -51,6 +52,7 @@ class PreparedRun:
     tokens: Tokens
     episodes: list[EncodedEpisode]  # the first meta-batch
     device: torch.device
+    file: EpisodeFile | None  # episodes of the meta-test; None: they are drawn
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,10 @@ def prepared(config: TrainConfig, say: Callable[[str], None]) -> PreparedRun:
     device, dtype, notes = hardware.apply(config.hardware, ranks)
     tasks = load_tasks(config.tasks, config.seed, hold_out_seed=config.evaluation.seed_of(config.seed))
     check_training(config, tasks)
-    check_evaluation(config.evaluation, tasks.meta_test, config.episode, config.algorithm)
+    file = read_episodes(config.episode.file)
+    if file is not None:
+        config, tasks = replace(config, evaluation=of_file(config.evaluation, file)), replace(tasks, meta_test=file.tasks)
+    check_evaluation(config.evaluation, tasks.meta_test, config.episode, config.algorithm, file)
     for note in notes:
         say(note)
     recipe = Recipe.of_run(config, tasks.meta_train)
@@ -84,7 +89,7 @@ def prepared(config: TrainConfig, say: Callable[[str], None]) -> PreparedRun:
     tokens = learner.model.tokens()
     tokens.check((*tasks.meta_train, *tasks.meta_validation, *tasks.meta_test))
     drawn = [training_episode(tasks, config.episode, config.seed, index) for index in range(config.outer.meta_batch)]
-    return PreparedRun(config, recipe, tasks, learner.with_plan(plan), tokens, [encode_episode(episode, tokens) for episode in drawn], device)
+    return PreparedRun(config, recipe, tasks, learner.with_plan(plan), tokens, [encode_episode(episode, tokens) for episode in drawn], device, file)
 
 
 def costs(run: PreparedRun) -> list[Cost]:
@@ -140,12 +145,16 @@ def evaluation_seconds(run: PreparedRun) -> float:
     for shots in config.evaluation.shots:
         settings = episode_settings(config.episode, config.evaluation, shots)
         names = chosen_arms(config.evaluation, config.algorithm)
-        total += len(tasks.meta_test) * config.evaluation.episodes * _seconds_of_episode(run, names, settings, "meta_test")
+        total += (
+            len(tasks.meta_test)
+            * config.evaluation.episodes
+            * _seconds_of_episode(run, names, settings, "meta_test", None if run.file is None else run.file.episodes[shots])
+        )
     return total
 
 
-def _seconds_of_episode(run: PreparedRun, names: list[str], settings: EpisodeConfig, split: str) -> float:
-    """Return the seconds that these arms take for one episode of a split."""
+def _seconds_of_episode(run: PreparedRun, names: list[str], settings: EpisodeConfig, split: str, given: Mapping[str, Sequence[Episode]] | None = None) -> float:
+    """Return the seconds that these arms take for one episode of a split, drawn or given."""
     evaluation = run.config.evaluation
     dtype = next(run.learner.model.parameters()).dtype
 
@@ -154,7 +163,7 @@ def _seconds_of_episode(run: PreparedRun, names: list[str], settings: EpisodeCon
 
     arms = make_arms(names, Learners(run.learner, run.learner, evaluation, run.learner, leave_one_out))
     begin = time.perf_counter()
-    run_arms(arms, EpisodeSet(run.tasks.split(split)[:1], run.tokens, settings, 1, evaluation.seed_of(run.config.seed), split))
+    run_arms(arms, EpisodeSet(run.tasks.split(split)[:1], run.tokens, settings, 1, evaluation.seed_of(run.config.seed), split, given))
     return time.perf_counter() - begin
 
 

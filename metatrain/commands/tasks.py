@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from metatrain.commands import export_episodes
 from metatrain.commands.effects import effects_of
 from metatrain.config.compose import run_under_hydra
 from metatrain.config.overrides import override_of_list
@@ -25,15 +26,18 @@ _NAMED = 0.1  # difference, in fractions of the texts, between those that contai
 SUBCOMMANDS = {"add": "metatrain.commands.add_task"}
 USAGE = """\
 usage: metatrain tasks [tasks=NAME] [SETTING=VALUE ...]
+       metatrain tasks export=FILE.jsonl [split=SPLIT] [SETTING=VALUE of train ...]
        metatrain tasks add FILE            write a configuration for a file: metatrain tasks add --help
 
 Show the tasks of a distribution and check its splits for shared texts. With target, select, compare or map, measure task similarity and
-suggest training tasks. Trains nothing.
+suggest training tasks. With export, write the meta-test episodes that `metatrain train` draws with the same settings (split=meta_validation or
+split=meta_train: those of validation or training), for other programs and for episode.file. Trains nothing.
 
 examples:
   metatrain tasks tasks=reviews
   metatrain tasks tasks=files tasks.path=my_tasks/
   metatrain tasks tasks=reviews target=examples.csv select=4 map=tasks.png
+  metatrain tasks tasks=reviews export=episodes.jsonl evaluation.shots=[1,5]
 """
 SHOWN = (
     "tasks.path",
@@ -46,12 +50,17 @@ SHOWN = (
     "select",
     "similarity_weight",
     "map",
+    "export",
+    "split",
     "model.name",
 )
 
 
 def main(arguments: list[str]) -> None:
     """Entry point; `arguments` are Hydra's."""
+    if export_episodes.is_export(arguments):
+        export_episodes.main(arguments)
+        return
     run_under_hydra("tasks", arguments, TasksCommandConfig, start, effects=effects_of)
 
 

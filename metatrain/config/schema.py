@@ -16,7 +16,7 @@ from metatrain.models.config import ENCODES, OF_HUB, ModelConfig
 from metatrain.paths import local_path
 from metatrain.run.config import CheckpointConfig, HardwareConfig
 from metatrain.search.config import SearchConfig
-from metatrain.tasks.config import EpisodeConfig, TasksConfig
+from metatrain.tasks.config import SAMPLED, EpisodeConfig, TasksConfig
 from metatrain.tracking.config import TrackingConfig
 from metatrain.training.config import OuterConfig, ValidationConfig
 
@@ -113,6 +113,18 @@ class AlgorithmOverrides:
     pattern: str | None = field(default=None, metadata=when(ADAPT))
 
 
+@dataclass
+class EpisodeOverrides:
+    """Episodes of the evaluation, as far as they differ from those of the checkpoint."""
+
+    # Classes of the support set: balanced | natural (distributed as in the data, at least one example per class); null: as in the checkpoint.
+    support_distribution: str | None = field(default=None, metadata=when(SAMPLED))
+    # Classes of the query set: balanced | natural (distributed as in the data); null: as in the checkpoint.
+    query_distribution: str | None = field(default=None, metadata=when(SAMPLED))
+    # Episode file (JSON lines) to run on, as metatrain tasks export=FILE writes it; null: episodes are sampled.
+    file: str | None = None
+
+
 @dataclass(frozen=True)
 class Overrides:
     """Settings that a command applies on top of a checkpoint."""
@@ -129,7 +141,8 @@ class EvaluateConfig:
     name: str = "evaluation"  # name of the run; its directory is outputs/evaluate/NAME/RUN-ID
     seed: int = 0  # random seed of the run: episodes, held-out tasks, random weights
     checkpoint: str = MISSING  # checkpoint to start from: a run directory | latest | a directory or hub id of a Hugging Face model
-    tasks: TasksConfig | None = None  # task distribution to test on; null: the tasks of the run
+    tasks: TasksConfig | None = field(default=None, metadata=when(SAMPLED))  # task distribution to test on; null: the tasks of the run
+    episode: EpisodeOverrides = field(default_factory=EpisodeOverrides)
     algorithm: AlgorithmOverrides = field(default_factory=AlgorithmOverrides)
     inner: InnerOverrides = field(default_factory=InnerOverrides)
     model: ModelOverrides = field(default_factory=ModelOverrides)
@@ -238,7 +251,7 @@ class TasksCommandConfig:
     name: str = field(default="tasks", metadata=when(NO_RUN))  # unused: tasks creates no run directory
     seed: int = 0  # random seed of the run: episodes, held-out tasks, random weights
     tasks: TasksConfig = field(default_factory=TasksConfig)
-    episode: EpisodeConfig = field(default_factory=EpisodeConfig, metadata=when(never("metatrain tasks draws no episodes")))
+    episode: EpisodeConfig = field(default_factory=EpisodeConfig, metadata=when(never("metatrain tasks draws episodes only to export them", "add export=FILE")))
     # How to measure task similarity: embedding (of the texts) | task2vec (Fisher information of the encoder's parameters); null: embedding, if
     # target, select or map is given.
     compare: str | None = None
@@ -247,6 +260,10 @@ class TasksCommandConfig:
     # Weight of similarity to the target against diversity in the selection, from 0 to 1.
     similarity_weight: float = field(default=0.5, metadata=when(needs("target", bool, "is set"), needs("select", bool, "is set")))
     map: str | None = None  # draw a map of the tasks to this file (.png, .svg, .pdf); null: no map
+    # Episode file (.jsonl) to write: the episodes that metatrain train draws with the same settings; all settings of train are then accepted.
+    export: str | None = None
+    # Episodes to export: meta_test | meta_validation | meta_train.
+    split: str = field(default="meta_test", metadata=when(needs("export", bool, "is set", "add export=FILE")))
     model: ModelConfig = field(default_factory=ModelConfig, metadata=when(COMPARED))  # encoder used to compare tasks
     hardware: HardwareConfig = field(default_factory=HardwareConfig, metadata=when(COMPARED))
 

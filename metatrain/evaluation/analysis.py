@@ -19,7 +19,7 @@ from metatrain.gradient.inner_rules import as_rates, learns_rates
 from metatrain.gradient.meta_gradient import LEARNED
 from metatrain.meta.learner import Learner
 from metatrain.models.encoder import Encoder
-from metatrain.tasks.episodes import SPLITS, Episode, task_episode
+from metatrain.tasks.episodes import SPLITS, Episode
 from metatrain.tasks.task import Task, TaskDistribution
 from metatrain.tasks.texts import readable
 
@@ -70,7 +70,7 @@ def mistakes(scores: Scores, setup: Setup, shots: int) -> list[dict[str, Any]]:
     found = []
     for task in sorted(answered, key=lambda task: np.mean(scores.accuracy[task.name]))[:_WORST]:
         answers = scores.predicted[task.name]
-        episodes = [task_episode(task, setup.settings(shots), setup.seed, "meta_test", index) for index in range(len(answers))]
+        episodes = [setup.episodes(shots, len(answers)).episode(task, index) for index in range(len(answers))]
         found.append(mistakes_in(episodes, answers, scores.confidence.get(task.name)))
     return found
 

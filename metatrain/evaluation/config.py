@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from metatrain.conditions import Condition, Place, Unread, either, never, when
 from metatrain.gradient.config import InnerConfig
+from metatrain.tasks.config import SAMPLED
 
 
 def _no_evaluation(place: Place) -> Unread | None:
@@ -44,13 +45,13 @@ class EvaluationConfig:
     # Seed of the test episodes and of the choice of held-out tasks (tasks.holdout); null: the run's own seed. Fix it to compare seeds, so that
     # only training varies: metatrain train evaluation.seed=0 -m seed=0,1,2
     seed: int | None = None
-    episodes: int = field(default=50, metadata=when(EVALUATION))  # number of episodes per meta-test task and number of shots
+    episodes: int = field(default=50, metadata=when(EVALUATION, SAMPLED))  # number of episodes per meta-test task and number of shots
     # Numbers of support examples per class; the arms are compared once for each. `arms` in results.json: scores at the first number.
-    shots: list[int] = field(default_factory=lambda: [5], metadata=when(EVALUATION))
+    shots: list[int] = field(default_factory=lambda: [5], metadata=when(EVALUATION, SAMPLED))
     # Classes per episode: a number or a range, as in episode.way; null: the same as in training (episode.way).
-    way: int | str | None = field(default=None, metadata=when(EVALUATION))
+    way: int | str | None = field(default=None, metadata=when(EVALUATION, SAMPLED))
     # Query examples per class, fewer if a class has fewer; null: every row that is not in the support set.
-    queries: int | None = field(default=50, metadata=when(EVALUATION))
+    queries: int | None = field(default=50, metadata=when(EVALUATION, SAMPLED))
     # Arms to compare, such as [meta_trained,logistic_regression]. The meta-trained model: meta_trained, full_finetune_of_trained (full
     # finetuning of its encoder). The same encoder before meta-training: no_meta_training (the same method; fits the head if that does),
     # logistic_regression (L2 strength chosen on the support set), prototypes, full_finetune (200 updates, many seconds per episode), setfit

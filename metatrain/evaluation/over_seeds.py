@@ -12,7 +12,7 @@ from metatrain.evaluation import statistics
 from metatrain.evaluation.protocol import SUBJECT, compared
 
 # Keys of a protocol: if all are equal, the tasks are the same; if the seed is equal too, so are the episodes.
-_SAME_TASKS = ("split", "tasks", "way", "queries_per_class", "episodes_per_task")
+_SAME_TASKS = ("split", "tasks", "way", "queries_per_class", "episodes_per_task", "episode_file")
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from metatrain.meta.config import AlgorithmConfig
 from metatrain.models.heads import head_facts
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.encoded_episode import EncodedEpisode, encode_episode, raw_texts
+from metatrain.tasks.episode_file import EpisodeFile
 from metatrain.tasks.episodes import Episode, check_tasks, task_episode
 from metatrain.tasks.label_names import unread_note
 from metatrain.tasks.ranges import read_range
@@ -82,7 +83,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class EpisodeSet:
-    """Evaluation episodes. Each is a function of its task, the settings, the seed, the split and its index."""
+    """Evaluation episodes. Each is a function of its task, the settings, the seed, the split and its index, or comes from a file."""
 
     tasks: Sequence[Task]
     tokens: Tokens
@@ -90,6 +91,13 @@ class EpisodeSet:
     per_task: int  # number of episodes per task
     seed: int
     split: str
+    given: Mapping[str, Sequence[Episode]] | None = None  # episodes of each task from a file; None: they are drawn
+
+    def episode(self, task: Task, index: int) -> Episode:
+        """Return episode `index` of a task."""
+        if self.given is not None:
+            return self.given[task.name][index]
+        return task_episode(task, self.settings, self.seed, self.split, index)
 
 
 def run_arms(
@@ -121,7 +129,7 @@ def each_episode(episodes: EpisodeSet, evaluate: Callable[[Episode], T], on_prog
         of_round = places[begin : begin + workers.size]
         if workers.rank < len(of_round):
             task, index = of_round[workers.rank]
-            mine.append(evaluate(task_episode(task, episodes.settings, episodes.seed, episodes.split, index)))
+            mine.append(evaluate(episodes.episode(task, index)))
         on_progress(len(of_round))
     found = workers.gather(mine)
     return [(task, found[place % workers.size][place // workers.size]) for place, (task, _) in enumerate(places)]
@@ -158,8 +166,15 @@ def episode_settings(episode: EpisodeConfig, config: EvaluationConfig, shots: in
     return replace(episode, way=config.way or episode.way, shots=shots, queries=config.queries)
 
 
-def check_evaluation(config: EvaluationConfig, tasks: Sequence[Task], episode: EpisodeConfig, algorithm: AlgorithmConfig) -> None:
-    """Check the settings of an evaluation before anything is computed.
+def of_file(config: EvaluationConfig, file: EpisodeFile | None) -> EvaluationConfig:
+    """Return the settings of an evaluation with the numbers of shots and episodes of an episode file."""
+    return config if file is None else replace(config, shots=file.shots, episodes=file.per_task)
+
+
+def check_evaluation(
+    config: EvaluationConfig, tasks: Sequence[Task], episode: EpisodeConfig, algorithm: AlgorithmConfig, file: EpisodeFile | None = None
+) -> None:
+    """Check the settings of an evaluation before anything is computed; file: the episode file that it runs on.
 
     Raises:
         UserError: a value is invalid, an arm is unknown, or tasks are too small.
@@ -168,6 +183,12 @@ def check_evaluation(config: EvaluationConfig, tasks: Sequence[Task], episode: E
     if not names:
         return
     check_settings(names, config, tasks)
+    check_answers(tasks, algorithm)
+    if file is not None:
+        if head_facts(algorithm.head).fixed_way and file.ways != {episode.way}:
+            ways = ", ".join(map(str, sorted(file.ways)))
+            raise UserError(f"episode.file={file.name} has episodes of {ways} classes, but algorithm.head={algorithm.head} is fixed to {episode.way}")
+        return
     if head_facts(algorithm.head).fixed_way and config.way not in (None, episode.way):
         raise UserError(f"evaluation.way={config.way}, but algorithm.head={algorithm.head} is fixed to {episode.way} classes; set evaluation.way=null")
     if config.seed is not None and not 0 <= config.seed < 2**32:
@@ -182,7 +203,6 @@ def check_evaluation(config: EvaluationConfig, tasks: Sequence[Task], episode: E
         raise UserError(f"evaluation.shots={list(config.shots)} must be a list of numbers, each 1 or more")
     for shots in config.shots:
         check_tasks(tasks, episode_settings(episode, config, shots), "meta_test")
-    check_answers(tasks, algorithm)
 
 
 def names_notes(tasks: Sequence[Task], algorithm: AlgorithmConfig) -> tuple[str, ...]:
@@ -217,6 +237,7 @@ class Setup:
     config: EvaluationConfig
     seed: int
     validation: Sequence[Task] = ()  # tasks for choosing the learning rate of full finetuning
+    file: EpisodeFile | None = None  # episode file, whose tasks are `tasks`
 
     def settings(self, shots: int) -> EpisodeConfig:
         """Return the settings of episodes with this number of shots."""
@@ -224,7 +245,8 @@ class Setup:
 
     def episodes(self, shots: int, per_task: int) -> EpisodeSet:
         """Return the meta-test episodes for this number of shots."""
-        return EpisodeSet(self.tasks, self.tokens, self.settings(shots), per_task, self.seed, "meta_test")
+        given = None if self.file is None else self.file.episodes[shots]
+        return EpisodeSet(self.tasks, self.tokens, self.settings(shots), per_task, self.seed, "meta_test", given)
 
 
 def validation_episodes(setup: Setup) -> list[EncodedEpisode]:
@@ -269,6 +291,9 @@ def evaluate(
         "interval": _interval_of(len(setup.tasks)),
         "verdict": "where p, adjusted for all comparisons in a table (Holm), is below 0.05; intervals are not adjusted",
     }
+    if (file := setup.file) is not None:
+        way = next(iter(file.ways)) if len(file.ways) == 1 else f"{min(file.ways)}..{max(file.ways)}"
+        protocol |= {"way": way, "queries_per_class": None, "seed": None, "episode_file": {"name": file.name, "sha256": file.sha256}}
     if rates := {name: arm.lr for name, arm in arms.items() if isinstance(arm, FullFinetuned)}:
         protocol["full_finetune"] = {"updates": config.full_finetune.steps, "learning_rates": rates}
     return {"format": FORMAT, "protocol": protocol, **by_shots[str(config.shots[0])], "by_shots": by_shots}, scores

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from metatrain.errors import UserError
+from metatrain.tasks.episode_file import EpisodeFile
 from metatrain.tasks.episodes import SPLITS
 from metatrain.tasks.files import Table
 from metatrain.tasks.keys import word_form
@@ -87,6 +88,23 @@ def without_seen(tasks: Sequence[Task], seen: Sequence[Task], policy: str = "ref
                     "score would not measure generalisation; choose other tasks with tasks.meta_test.tasks"
                 )
     return kept, [f"{shared} texts removed from the test tasks: the model was trained on them", *near]
+
+
+def check_unseen(file: EpisodeFile, seen: Sequence[Task], policy: str) -> tuple[str, ...]:
+    """Check that a model was not trained on the texts of an episode file; return a note if that is allowed (`tasks.overlap=keep`).
+
+    With the policy `drop_queries`, only queries must be new.
+
+    Raises:
+        UserError: it was trained on some.
+    """
+    known = np.unique(np.concatenate([task.keys for task in seen])) if seen else np.zeros(0, dtype=np.uint64)
+    sharing = {task.name: int((np.isin(task.keys, known) & (task.query_pool if policy == "drop_queries" else True)).sum()) for task in file.tasks}
+    shared = sum(sharing.values())
+    found = f"episode.file={file.name}: {shared} texts (task '{max(sharing, key=lambda name: sharing[name])}' among them)"
+    if shared and policy != "keep":
+        raise UserError(f"{found} are in the meta-training or meta-validation tasks, so scores would not measure generalisation; remove these episodes")
+    return (f"{found} are in the meta-training or meta-validation tasks (tasks.overlap=keep)",) if shared else ()
 
 
 def seen_rows(training: Table, test: Table) -> tuple[np.ndarray, list[str]]:

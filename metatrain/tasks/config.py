@@ -32,6 +32,7 @@ def _no_classes(place: Place) -> Unread | None:
     return Unread("text-to-text tasks (tasks.target) have no classes", "set tasks.label instead of tasks.target")
 
 
+SAMPLED = needs("episode.file", lambda file: file is None, "is null", "set episode.file=null")
 CLASSES = Condition(_no_classes, lambda place: "tasks have classes (not tasks.target)")
 
 
@@ -186,3 +187,10 @@ class EpisodeConfig:
     permute_labels: bool = field(default=True, metadata=when(CLASSES))
     # Fraction of training episodes whose classes are drawn from all training tasks together, from 0 to 1; reduces overfitting to the tasks.
     cross_task_fraction: float = field(default=0.0, metadata=when(CLASSES))
+    # Classes of the support set: balanced (the same number of shots) | natural (as many examples in total, distributed as in the data, at least one
+    # per class).
+    support_distribution: str = field(default="balanced", metadata=when(CLASSES))
+    # Classes of the query set: balanced (the same number of queries) | natural (as many in total, distributed as in the data).
+    query_distribution: str = field(default="balanced", metadata=when(CLASSES))
+    # Episode file (JSON lines) that the meta-test runs on, as metatrain tasks export=FILE writes it; null: episodes are sampled.
+    file: str | None = None

@@ -19,6 +19,7 @@ from metatrain.tasks.ranges import Range, read_range
 from metatrain.tasks.task import Task, TaskDistribution
 
 SPLITS = ("meta_train", "meta_validation", "meta_test")
+DISTRIBUTIONS = ("balanced", "natural")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,14 +53,16 @@ def draw(task: Task, settings: EpisodeConfig, rng: np.random.Generator) -> Episo
         classes = np.sort(classes)
     shots = _draw_shots(task, classes, settings, rng)
     support, query = [], []
-    for label in classes:
+    for label, number in zip(classes, _support_sizes(task, classes, shots, settings, rng)):
         pool = task.support_rows[label]
         # Fewer rows in one class is an error; the same check for all classes runs before training (check_tasks).
-        if len(pool) < shots:
-            raise UserError(_too_few(task, int(label), len(pool), shots))
-        chosen = rng.choice(pool, shots, replace=False)
+        if len(pool) < number:
+            raise UserError(_too_few(task, int(label), len(pool), number))
+        chosen = rng.choice(pool, number, replace=False)
         support.append(chosen)
-        query.append(_others(task.query_rows[label], chosen, settings.queries, rng))
+        query.append(_others(task.query_rows[label], chosen, settings.queries if settings.query_distribution == "balanced" else None, rng))
+    if settings.query_distribution == "natural" and settings.queries is not None:
+        query = _some(query, settings.queries * way, rng)
     return Episode(
         task,
         tuple(int(label) for label in classes),
@@ -69,6 +72,22 @@ def draw(task: Task, settings: EpisodeConfig, rng: np.random.Generator) -> Episo
         np.repeat(np.arange(way), [len(rows) for rows in query]),
         int(rng.integers(2**32)),
     )
+
+
+def _support_sizes(task: Task, classes: np.ndarray, shots: int, settings: EpisodeConfig, rng: np.random.Generator) -> Sequence[int]:
+    """Return the number of support examples of each class; where they are distributed as in the data, every class keeps a row for a query."""
+    if settings.support_distribution == "balanced" or task.targets is not None:
+        return [shots] * len(classes)
+    kept = 1 if task.query_rows is task.support_rows else 0
+    left = [max(0, len(task.support_rows[label]) - kept - 1) for label in classes]
+    return [1 + int(more) for more in rng.multivariate_hypergeometric(left, min(len(classes) * (shots - 1), sum(left)))]
+
+
+def _some(rows: Sequence[np.ndarray], number: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """Return a random sample of the rows of all classes together, or all, by class."""
+    sizes = [len(each) for each in rows]
+    drawn = rng.multivariate_hypergeometric(sizes, min(number, sum(sizes)))
+    return [rng.choice(each, size, replace=False) for each, size in zip(rows, drawn)]
 
 
 def given_episode(texts: Sequence[str], answers: Sequence[str], support: int, score: str | None = None, seed: int = 0) -> Episode:
@@ -189,6 +208,9 @@ def check_tasks(tasks: Sequence[Task], settings: EpisodeConfig, split: str) -> N
         raise UserError(f"episode.cross_task_fraction={settings.cross_task_fraction} must be between 0 and 1")
     if settings.queries is not None and settings.queries < 1:
         raise UserError(f"episode.queries={settings.queries} must be 1 or more")
+    for key in ("support_distribution", "query_distribution"):
+        if getattr(settings, key) not in DISTRIBUTIONS:
+            raise UserError(f"episode.{key}={getattr(settings, key)} is unknown; choose one of {', '.join(DISTRIBUTIONS)}")
     way = None if settings.way is None else way_range(settings)
     fewest = shots_range(settings).least or 1
     for task in tasks:

@@ -21,7 +21,7 @@ from metatrain.tasks.task import TaskDistribution
 from metatrain.training.outer import check_outer
 
 # Settings, or beginnings of their keys, that may change after training is complete.
-_AFTER_TRAINING = ("evaluation.", "report", "tracking.", "hardware.", "checkpoint.", "name", "tasks.meta_test.")
+_AFTER_TRAINING = ("evaluation.", "report", "tracking.", "hardware.", "checkpoint.", "name", "tasks.meta_test.", "episode.file")
 
 
 def check_needs(config: TrainConfig) -> None:
@@ -63,7 +63,11 @@ def check_training(config: TrainConfig, tasks: TaskDistribution) -> None:
 def _check_number(config: TrainConfig, tasks: TaskDistribution) -> None:
     """Raises: UserError: there are too few tasks to meta-train; a single file is usually a single task, to finetune on."""
     number = len(tasks.meta_train) + len(tasks.meta_validation) + len(tasks.meta_test)
-    lacking = not tasks.meta_train or (config.validation.every and not tasks.meta_validation) or (config.evaluation.arms != [] and not tasks.meta_test)
+    lacking = (
+        not tasks.meta_train
+        or (config.validation.every and not tasks.meta_validation)
+        or (config.evaluation.arms != [] and not tasks.meta_test and config.episode.file is None)
+    )
     if number < 3 and lacking:
         raise UserError(
             f"tasks.path={config.tasks.path} has {number} task{'s' * (number != 1)}, but meta-training needs 3 or more (for training, validation and test); "
