@@ -44,7 +44,7 @@ def open_for(config: FinetuneConfig, task: Task, is_tested: bool, say: Callable[
     check_answers([task], learner.algorithm, scored=is_tested)
     check_none_of_these(config.oos_false_rejection_rate, learner)
     exported_head(learner)
-    if reads_label_names(learner.algorithm) and (unread := unread_note([(config.data.train, task.label_names)])):
+    if reads_label_names(learner.algorithm) and (unread := unread_note([(config.data.train, task.read_names)])):
         say(f"warning: {unread}")
     return learner.with_plan(fit_adaptation(config.hardware, learner, device))
 

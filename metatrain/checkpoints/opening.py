@@ -138,7 +138,7 @@ def _encoding(reference: str, overrides: ModelOverrides, say: Callable[[str], No
     pipeline = None if reference in BUILT_IN else read_pipeline(reference, overrides.revision)
     if pipeline is None:
         found = read_facts(local_path(reference)).get("encoding", {})
-        return {key: found[key] for key in ("pooling", "normalize", "max_length") if key in found}
+        return {key: found[key] for key in ("pooling", "normalize", "max_length", "prefix") if key in found}
     if pipeline.unknown and None in (overrides.pooling, overrides.normalize):
         raise UserError(
             f"checkpoint={reference} is a sentence-transformers pipeline {pipeline.unknown}; choose another model, "

@@ -129,6 +129,9 @@ def _prepare(config: TrainConfig, ranks: Ranks, display: Display) -> Prepared:
     check_algorithm(config.algorithm, config.inner, config.model)
     check_needs(config)
     check_tracking(config.tracking)
+    if config.tasks.trains_on_all_folds:
+        display.say("tasks.fold=null: the tasks of all folds are meta-train, so there is no meta-test; tasks.fold=K holds out fold K")
+        config = replace(config, evaluation=replace(config.evaluation, arms=[]))
     device, dtype, notes = hardware.apply(config.hardware, ranks)
     tasks = load_tasks(config.tasks, config.seed, hold_out_seed=config.evaluation.seed_of(config.seed))
     check_training(config, tasks)

@@ -72,7 +72,7 @@ def start(config: TasksCommandConfig, path: Path, overrides: list[str]) -> None:
     drawing = None if config.map is None else _place_for_map(config.map)
     tasks = load_tasks(config.tasks, config.seed)
     with Display() as display:
-        display.table(_listing(tasks, f"{tasks.name} ({config.tasks.path})"))
+        display.table(_listing(tasks, f"{tasks.name} ({config.tasks.path or f'{len(config.tasks.sources)} sources'})"))
         for note in tasks.notes:
             display.say(note)
         _audit(tasks, display)

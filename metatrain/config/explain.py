@@ -24,7 +24,7 @@ _NOT_A_SETTING = "is not a subclass of"
 _LIST_OR_GROUP = "Cannot merge DictConfig with ListConfig"  # whichever of the two was given
 _NOT_A_LIST = "is not a ListConfig"
 _NUMBER_OR_RANGE = ("Union[int, str]", "Union[str, int]")  # the type, in either order, of episode.way, episode.shots and evaluation.way
-_PART_OF_AN_ENTRY = "dict is not a subclass of SourceConfig"
+_PART_OF_AN_ENTRY = "dict is not a subclass of NamedSourceConfig"
 _NOT_A_NAME = re.compile(r"LexerNoViableAltException: (.*)")
 _NOT_AN_OVERRIDE = ("mismatched input", "no viable alternative", "token recognition", "extraneous input", "missing EQUAL")
 

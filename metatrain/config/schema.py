@@ -91,6 +91,8 @@ class ModelOverrides:
     pooling: str | None = field(default=None, metadata=when(ENCODES))
     # Scale encodings to length 1; null: as in the model's sentence-transformers pipeline, else false.
     normalize: bool | None = field(default=None, metadata=when(ENCODES))
+    # Text put before every text, as the model was trained with, such as "query: " for E5; null: the model's own, else none.
+    prefix: str | None = field(default=None, metadata=when(ENCODES))
     max_length: int | None = None  # truncate texts to this number of tokens; null: the model's own, else 128
     revision: str | None = field(default=None, metadata=when(OF_HUB))  # branch, tag or commit of a hub model; null: its default branch
 

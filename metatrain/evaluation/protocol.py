@@ -207,7 +207,7 @@ def check_evaluation(
 
 def names_notes(tasks: Sequence[Task], algorithm: AlgorithmConfig) -> tuple[str, ...]:
     """Return at most one line about label names that a method that reads them cannot use."""
-    note = unread_note([(f"task '{task.name}'", task.label_names) for task in tasks if task.is_labelled]) if reads_label_names(algorithm) else None
+    note = unread_note([(f"task '{task.name}'", task.read_names) for task in tasks if task.is_labelled]) if reads_label_names(algorithm) else None
     return () if note is None else (note,)
 
 

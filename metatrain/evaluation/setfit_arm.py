@@ -43,6 +43,7 @@ class SetFit:
             reader = Transformer(folder, max_seq_length=encoder.max_length)
         modules = [reader, Pooling(encoder.hidden_size, _POOLING[encoder.pooling]), *([Normalize()] if encoder.normalize else [])]
         self._body = SentenceTransformer(modules=modules, device=str(encoder.device))
+        self._prefix = encoder.prefix
         self._start = {name: value.clone() for name, value in self._body.state_dict().items()}
 
     def predict(self, episode: EncodedEpisode) -> Prediction:
@@ -53,6 +54,7 @@ class SetFit:
 
         raw = episode.raw
         assert raw is not None  # which every episode of an evaluation has
+        support, query = ([self._prefix + text for text in texts] for texts in (raw.support, raw.query))
         labels = [int(label) for label in episode.support_labels]
         begin = time.perf_counter()
         self._body.load_state_dict(self._start)
@@ -61,11 +63,11 @@ class SetFit:
             settings = TrainingArguments(
                 output_dir=folder, report_to="none", save_strategy="no", logging_strategy="no", show_progress_bar=False, seed=episode.seed % 2**31
             )
-            trainer = Trainer(model=model, args=settings, train_dataset=Dataset.from_dict({"text": list(raw.support), "label": labels}))
+            trainer = Trainer(model=model, args=settings, train_dataset=Dataset.from_dict({"text": support, "label": labels}))
             trainer.st_trainer.remove_callback(PrinterCallback)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="'pin_memory' argument is set as true but no accelerator")
                 trainer.train()
         seconds = time.perf_counter() - begin
-        probabilities = np.asarray(model.predict_proba(list(raw.query), as_numpy=True, show_progress_bar=False))
+        probabilities = np.asarray(model.predict_proba(query, as_numpy=True, show_progress_bar=False))
         return Prediction(probabilities.argmax(1), probabilities, seconds)

@@ -9,7 +9,7 @@ from omegaconf import MISSING
 from metatrain.conditions import Condition, Place, Unread, needs, when
 from metatrain.paths import local_path
 
-BUILT_IN = ("minilm", "tiny")  # names of models that come with metatrain
+BUILT_IN = ("minilm", "mpnet", "tiny")  # names of models that are never interpreted as a path or a hub id
 
 
 def _does_not_generate(place: Place) -> Unread | None:
@@ -51,11 +51,13 @@ class ScratchConfig:
 class ModelConfig:
     """The model to meta-train (config group `model`)."""
 
-    name: str = MISSING  # minilm | tiny | scratch:t5 | scratch:gpt2 | a hub id | a directory with a Hugging Face model
+    name: str = MISSING  # minilm | mpnet | tiny | scratch:t5 | scratch:gpt2 | a hub id | a directory with a Hugging Face model
     # mean over tokens | first token (BERT: through its pooler) | cls (first token, never through a pooler) | last token.
     pooling: str = field(default="mean", metadata=when(ENCODES))
     normalize: bool = field(default=False, metadata=when(ENCODES))  # scale encodings to length 1, so that dot products are cosine similarities
-    max_length: int = 128  # truncate texts to this number of tokens
+    # Text put before every text, as the model was trained with: "query: " for E5. Of a text pair, before the first text.
+    prefix: str = field(default="", metadata=when(ENCODES))
+    max_length: int = 128  # truncate texts to this number of tokens, those of the prefix included
     max_target_length: int = field(default=48, metadata=when(GENERATES))  # truncate target texts and generated texts to this number of tokens
     scratch: ScratchConfig = field(default_factory=ScratchConfig, metadata=when(SCRATCH))  # size of a model with random weights
     revision: str | None = field(default=None, metadata=when(OF_HUB))  # branch, tag or commit of a hub model; null: its default branch

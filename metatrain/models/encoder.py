@@ -16,7 +16,7 @@ from transformers import AutoModel, AutoModelForTextEncoding, PretrainedConfig, 
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 
 from metatrain.errors import UserError
-from metatrain.models import minilm, tiny
+from metatrain.models import minilm, mpnet, tiny
 from metatrain.models.architectures import architecture_of
 from metatrain.models.backbone import Backbone, longest_input
 from metatrain.models.batches import Packed, Padded, TextBatch, pack, pad
@@ -29,6 +29,7 @@ from metatrain.models.trial import check_runs, reads_padding
 from metatrain.models.vocabulary import fit_vocabulary
 from metatrain.tasks.tokens import Tokens
 
+RESOLVED = {"minilm": minilm.resolve, "mpnet": mpnet.resolve}  # from the name of a model to what finds it
 POOLINGS = ("mean", "first", "cls", "last")
 _FIRST_TOKEN = ("first", "cls")
 POOLER_ARCHITECTURES = ("bert",)  # first-token pooling goes through the model's own pooler, as its classifier does
@@ -48,6 +49,7 @@ class Encoder(nn.Module):
         self.tokenizer = tokenizer
         self.pooling = config.pooling
         self.normalize = config.normalize
+        self.prefix = config.prefix
         self.max_length = config.max_length
         self.longest = longest_input(backbone)
         self.uses_pooler = _uses_pooler(config, backbone.config.model_type)
@@ -127,7 +129,7 @@ class Encoder(nn.Module):
 
     def tokens(self) -> Tokens:
         """Return the tokenization of its texts."""
-        return Tokens(self.tokenizer, self.max_length, longest=self.longest)
+        return Tokens(self.tokenizer, self.max_length, longest=self.longest, prefix=self.prefix)
 
     def _packed(self, batch: Packed, hidden: Tensor | None, start: int, stop: int | None, fused: bool) -> Tensor:
         model = self.architecture
@@ -194,7 +196,7 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
         backbone = backbone.to(dtype)
         source = "a from-scratch 2-layer BERT"
     else:
-        path, source = minilm.resolve() if config.name == "minilm" else (folder_of_transformer(config.name), "")
+        path, source = RESOLVED[config.name]() if config.name in RESOLVED else (folder_of_transformer(config.name), "")
         backbone = load_backbone(path, config, partial(_auto, config), attention_for(second_order), dtype)
         tokenizer = load_tokenizer(path, config)
         tokenizer, left_out = fit_vocabulary(config, tokenizer, backbone)
@@ -202,6 +204,8 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
         notes += [] if source else _pooling_warning(config, backbone.config.model_type)
         source = source or name_in_log(config)
     encoder = Encoder(backbone, tokenizer, config)
+    if config.prefix and encoder.uses_pooler:
+        raise UserError(f"model.prefix={config.prefix!r}: a classifier of transformers (model.pooling=first) has no prefix; set model.pooling=cls")
     if encoder.longest and config.max_length > encoder.longest:
         raise UserError(
             f"model.max_length={config.max_length}: {config.name} has positions for {encoder.longest} tokens; set model.max_length={encoder.longest}"
@@ -243,9 +247,10 @@ def _pooling_warning(config: ModelConfig, architecture: str) -> list[str]:
     """Return a warning if the pooling of a sentence-transformers pipeline differs from the settings."""
     pipeline = read_pipeline(config.name, config.revision)
     pooling = "cls" if config.pooling == "first" and not _uses_pooler(config, architecture) else config.pooling
-    if pipeline is None or (pipeline.unknown is None and (pipeline.pooling, pipeline.normalize) == (pooling, config.normalize)):
+    differs = pipeline is not None and pipeline.prefix not in ("", config.prefix)
+    if pipeline is None or (pipeline.unknown is None and not differs and (pipeline.pooling, pipeline.normalize) == (pooling, config.normalize)):
         return []
-    here = f"model.pooling={config.pooling} and model.normalize={str(config.normalize).lower()}"
+    here = f"model.pooling={config.pooling} and model.normalize={str(config.normalize).lower()}" + f", and model.prefix={config.prefix!r}" * differs
     return [f"warning: {config.name} is a sentence-transformers pipeline {pipeline.described}, and is used with {here}"]
 
 

@@ -110,7 +110,8 @@ def _set_labels(config: Any, labels: Sequence[str] | None) -> None:
 
 def encoding_of(encoder: Encoder | ImageEncoder) -> dict[str, Any]:
     """The settings of `ModelConfig` that say how an encoder makes one vector of an input."""
-    return {"pooling": encoder.pooling, "normalize": encoder.normalize, "max_length": encoder.max_length}
+    prefix = {"prefix": encoder.prefix} if isinstance(encoder, Encoder) and encoder.prefix else {}
+    return {"pooling": encoder.pooling, "normalize": encoder.normalize, "max_length": encoder.max_length, **prefix}
 
 
 def is_none(logits: Tensor, threshold: float | None) -> Tensor:

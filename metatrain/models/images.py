@@ -18,7 +18,7 @@ from transformers import AutoModel, CLIPConfig, CLIPModel, PreTrainedTokenizerBa
 from metatrain.errors import UserError
 from metatrain.models.backbone import Backbone
 from metatrain.models.batches import Mixed, Padded, pad
-from metatrain.models.config import ModelConfig
+from metatrain.models.config import BUILT_IN, ModelConfig
 from metatrain.models.dropout import dropout, set_dropout
 from metatrain.models.pretrained import attention_for, attention_in_log, load_backbone, load_image_processor, load_tokenizer, model_type, name_in_log
 from metatrain.models.scratch import check_size, scratch_tokenizer
@@ -139,7 +139,7 @@ def is_image_model(config: ModelConfig) -> bool:
     """
     if config.name in SCRATCH:
         return True
-    built_in = config.name in ("minilm", "tiny") or ":" in config.name
+    built_in = config.name in BUILT_IN or ":" in config.name
     return not built_in and model_type(config) in (*IMAGES_ONLY, *WITH_TEXTS)
 
 

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, Pretrained
 
 from metatrain.errors import UserError
 from metatrain.models import scratch
-from metatrain.models.config import ModelConfig, ScratchConfig
+from metatrain.models.config import BUILT_IN, ModelConfig, ScratchConfig
 from metatrain.models.language_model import LanguageModel
 from metatrain.models.pretrained import attention_for, attention_in_log, load_backbone, load_tokenizer, name_in_log
 from metatrain.models.trial import check_runs
@@ -44,7 +44,7 @@ def load_language_model(
     left_out: list[str] = []
     if is_new:
         tokenizer, backbone = _from_scratch(config, attention, texts)
-    elif config.name == "minilm":
+    elif config.name in BUILT_IN:
         raise UserError(f"model.name={config.name} does not generate text; choose a language model (model=t5_small, model=scratch_t5 or model=scratch_gpt2)")
     else:
         backbone, tokenizer = load_backbone(config.name, config, _auto, attention, dtype), load_tokenizer(config.name, config)

@@ -17,7 +17,8 @@ from metatrain.models.folders import MODULES, listed_modules
 from metatrain.paths import local_path
 
 TRANSFORMER, _POOLING, _NORMALIZE, _DENSE = "0_Transformer", "1_Pooling", "2_Normalize", "3_Dense"
-_LENGTH = "sentence_bert_config.json"
+_LENGTH, _PROMPTS = "sentence_bert_config.json", "config_sentence_transformers.json"
+_PROMPT = "text"  # name of the prompt before every text
 # Names of poolings in metatrain -> in sentence-transformers -> keys in configurations of its versions before 6.
 _MODES = {"mean": "mean", "first": "cls", "cls": "cls", "last": "lasttoken"}
 _KEYS = {
@@ -42,6 +43,7 @@ class Pipeline:
     transformer: str  # folder of the transformer inside the pipeline; empty: the folder of the pipeline
     pooling: str
     normalize: bool
+    prefix: str  # text before every text; empty: none
     max_length: int | None  # None: the pipeline does not say
     labels: str | None  # folder of the classification layer inside the pipeline; None: there is none
     unknown: str | None  # description of the steps that an encoder here cannot compute
@@ -50,12 +52,14 @@ class Pipeline:
     def encoding(self) -> dict[str, Any]:
         """Return the settings of `ModelConfig` with which an encoder computes the same."""
         length = {} if self.max_length is None else {"max_length": self.max_length}
-        return {"pooling": self.pooling, "normalize": self.normalize, **length}
+        prefix = {"prefix": self.prefix} if self.prefix else {}
+        return {"pooling": self.pooling, "normalize": self.normalize, **length, **prefix}
 
     @property
     def described(self) -> str:
         """Describe its pooling and normalization."""
-        return self.unknown or f"with {self.pooling} pooling{', normalized' if self.normalize else ''}"
+        prefix = f", with {self.prefix!r} before every text" if self.prefix else ""
+        return self.unknown or f"with {self.pooling} pooling{', normalized' if self.normalize else ''}{prefix}"
 
 
 def read_pipeline(name: str, revision: str | None = None) -> Pipeline | None:
@@ -114,16 +118,18 @@ def _read(modules: list[tuple[str, str]], find: FindFile) -> Pipeline:
     if len(modes) > 1 or modes[0] not in _POOLINGS:
         unknown = unknown or f"with {' and '.join(modes)} pooling, which is not supported"
 
-    prompts = settings("config_sentence_transformers.json")
-    if prompt := prompts.get("prompts", {}).get(prompts.get("default_prompt_name")):
-        unknown = unknown or f"that puts {prompt!r} before every text, which is not supported"
+    prompts = settings(_PROMPTS)
+    prefix = prompts.get("prompts", {}).get(prompts.get("default_prompt_name")) or ""
+    if prefix and pooling.get("include_prompt") is False:
+        unknown = unknown or f"that puts {prefix!r} before every text but not into the pooling, which is not supported"
 
     of_transformer, of_tokenizer = settings(beside + _LENGTH), settings(beside + "tokenizer_config.json")
     if of_transformer.get("do_lower_case") and not of_tokenizer.get("do_lower_case"):
         unknown = unknown or "that converts every text to lower case, which is not supported"
     own = of_tokenizer.get("model_max_length")
     length = of_transformer.get("max_seq_length") or (own if isinstance(own, int) and own < _NO_LIMIT else None)
-    return Pipeline(transformer, _POOLINGS.get(modes[0], "mean"), "Normalize" in places, length, places.get("Dense") if gives_labels else None, unknown)
+    labelled = places.get("Dense") if gives_labels else None
+    return Pipeline(transformer, _POOLINGS.get(modes[0], "mean"), "Normalize" in places, prefix, length, labelled, unknown)
 
 
 def read_linear(folder: Path, pipeline: Pipeline) -> tuple[Tensor, Tensor] | None:
@@ -141,7 +147,7 @@ def read_linear(folder: Path, pipeline: Pipeline) -> tuple[Tensor, Tensor] | Non
 def write_modules(folder: Path, encoding: Mapping[str, Any], weight: Tensor, bias: Tensor) -> None:
     """Write all modules of a pipeline except its transformer, whose folder is `TRANSFORMER`.
 
-    encoding: pooling, normalize and max_length of the encoder; weight [labels, H], bias [labels]: the classification layer at the end.
+    encoding: pooling, normalize, max_length and, if it has one, prefix of the encoder; weight [labels, H], bias [labels]: the classification layer at the end.
     """
     labels, hidden = weight.shape
     kind = "sentence_transformers.models."
@@ -150,6 +156,8 @@ def write_modules(folder: Path, encoding: Mapping[str, Any], weight: Tensor, bia
         (folder / path).mkdir(parents=True, exist_ok=True)
     _write(folder / MODULES, [{"idx": i, "name": str(i), "path": path, "type": kind + name} for i, (path, name) in enumerate(modules)])
     _write(folder / TRANSFORMER / _LENGTH, {"max_seq_length": encoding["max_length"], "do_lower_case": False})
+    if "prefix" in encoding:
+        _write(folder / _PROMPTS, {"prompts": {_PROMPT: encoding["prefix"]}, "default_prompt_name": _PROMPT})
     chosen = _MODES[encoding["pooling"]]
     _write(folder / _POOLING / "config.json", {"word_embedding_dimension": hidden, **{key: mode == chosen for mode, key in _KEYS.items()}})
     linear = {"in_features": hidden, "out_features": labels, "bias": True, "activation_function": _IDENTITY}

@@ -14,6 +14,10 @@ SAMPLED_BY_LOSS = needs(".by", lambda by: by != "fixed", "is not fixed", "choose
 COLUMNS = needs(".images", lambda images: not images, "is false", "give a file with columns")
 LABELS = needs(".target", lambda target: target is None, "is null", "set tasks.target=null")
 TARGETS = needs(".target", lambda target: target is not None, "is set")
+NAMED_TASKS = needs(".task", lambda task: task is not None, "names a column", "name the column of tasks")
+SAMPLE_BY = ("tasks", "sources")
+LABEL_TEXTS = ("name", "definition", "name_and_definition")
+DEFINED = needs("tasks.label_text", lambda text: text != "name", "is not name", "choose definition or name_and_definition")
 HUB = needs(".path", lambda path: str(path).startswith("hub:"), "is hub:ORG/NAME", "give a data set of the hub")
 
 
@@ -119,7 +123,8 @@ class SamplingConfig:
 class SourceConfig:
     """Source of rows and the meaning of its columns."""
 
-    path: str = MISSING  # a file | a folder | hub:ORG/NAME | metatrain:reviews | metatrain:everyday (packaged corpora)
+    # a file | a folder | hub:ORG/NAME | metatrain:reviews | metatrain:everyday (packaged corpora) | empty, of tasks.path: only tasks.sources.
+    path: str = MISSING
     text: str = field(default="text", metadata=when(COLUMNS))  # column with the text
     images: bool = False  # `path` is a folder of images, TASK/LABEL/FILE or LABEL/FILE; the settings of columns do not apply
     # Column with the second text of a text pair (a hypothesis, for example); null: single texts.
@@ -128,6 +133,9 @@ class SourceConfig:
     # Label descriptions, for methods that read label names: {LOC: location}, {1: bad, 2: bad, 5: good}; labels with the same description are
     # merged.
     label_descriptions: dict[Any, str] = field(default_factory=dict, metadata=when(LABELS))
+    # One-sentence definitions of labels, {refund: The customer wants money back.}, for methods that read label names (tasks.label_text). The labels
+    # are those after label_descriptions.
+    label_definitions: dict[Any, str] = field(default_factory=dict, metadata=when(LABELS, DEFINED))
     # Text-to-text tasks: column with the target text, instead of `label`; null: classification.
     target: str | None = field(default=None, metadata=when(COLUMNS))
     # What to do with rows of a file that cannot be read: refuse (stop with an error) | skip (and report the number).
@@ -135,8 +143,19 @@ class SourceConfig:
     # Score of text-to-text tasks: chrf | bleu | rouge1 | rouge2 | rougeL | exact_match.
     score: str = field(default="chrf", metadata=when(TARGETS))
     task: str | None = field(default=None, metadata=when(COLUMNS))  # column with the name of the task; null: each file is one task
+    only_tasks: list[str] = field(default_factory=list)  # names or shell patterns of the tasks to read; rows of others are dropped; []: all
     hub_config: str | None = field(default=None, metadata=when(HUB))  # configuration (subset) of a hub data set; null: its default
     hub_revision: str | None = field(default=None, metadata=when(HUB))  # branch, tag or commit of a hub data set; null: its default branch
+    in_fold: int | None = None  # number of the fold that the source belongs to (tasks.fold); null: none
+    licence: str | None = None  # licence of the data, for model cards; null: unknown
+    origin: str | None = None  # where the data comes from, for model cards: an address, a repository or a hub id; null: unknown
+
+
+@dataclass
+class NamedSourceConfig(SourceConfig):
+    """Further source of rows, under a name (config node `tasks.sources.NAME`)."""
+
+    prefix_tasks: bool = field(default=False, metadata=when(NAMED_TASKS))  # name tasks NAME/TASK instead of TASK
 
 
 @dataclass
@@ -147,13 +166,21 @@ class TasksConfig(SourceConfig):
     variant: str | None = None  # name of one of several published splits, for other settings to refer to as ${tasks.variant}; null: none
     # Further sources, by name: {NAME: {path: ..., label: ...}}. In patterns, their files are called NAME/FILE; a file that is one task is
     # called NAME.
-    sources: dict[str, SourceConfig] = field(default_factory=dict)
+    sources: dict[str, NamedSourceConfig] = field(default_factory=dict)
     meta_train: SplitConfig = field(default_factory=lambda: SplitConfig(tasks=["*"]))
     meta_validation: SplitConfig = field(default_factory=SplitConfig)
     meta_test: SplitConfig = field(default_factory=SplitConfig)
-    # Leave one file out: with K, file K is meta-test (counted from 0, in alphabetical order), the next one (after the last, the first) is
-    # meta-validation, and all others are meta-train. null: the splits as stated above.
+    # Fold to hold out for the meta-test. If sources belong to folds (in_fold): the sources of fold K are meta-test, those of all other folds
+    # meta-train, and meta-validation is as stated above; null: the sources of all folds are meta-train, and there is no meta-test. Otherwise,
+    # leave one file out: file K is meta-test (counted from 0, in alphabetical order), the next one (after the last, the first) is
+    # meta-validation, and all others are meta-train; null: the splits as stated above.
     fold: int | None = None
+    # Maximum number of rows per task and split, for support sets and for queries; of a larger task, the same random rows are taken in every run,
+    # from the largest classes first. null: all rows.
+    max_rows: int | None = None
+    # Text of a label for methods that read label names: name | definition | name_and_definition ("name: definition"). A label without a
+    # definition (label_definitions) is read by its name.
+    label_text: str = field(default="name", metadata=when(LABELS))
     # Fraction of tasks held out for each of meta-validation and meta-test, if neither names any.
     holdout: float = field(default=0.2, metadata=when(TRAINING, Condition(_split_is_given, lambda place: "no split names its tasks")))
     # Texts shared by meta-training and meta-test tasks: refuse | drop | drop_queries | keep. refuse stops with an error, drop removes them from
@@ -162,6 +189,9 @@ class TasksConfig(SourceConfig):
     overlap: str = "refuse"
     # Sample a training task of n texts in proportion to n to this power; 0: uniformly.
     size_power: float = field(default=0.0, metadata=when(TRAINING))
+    # What is sampled equally often: tasks | sources (tasks.sources; then a task of the source, in proportion to its size as tasks.size_power
+    # says), so that a source of many tasks is not sampled more often than others.
+    sample_by: str = field(default="tasks", metadata=when(TRAINING))
     sampling: SamplingConfig = field(default_factory=SamplingConfig, metadata=when(TRAINING))
     masked_words: MaskedWordsConfig = field(default_factory=MaskedWordsConfig, metadata=when(TRAINING))
     clusters: ClustersConfig = field(default_factory=ClustersConfig, metadata=when(TRAINING))
@@ -171,6 +201,11 @@ class TasksConfig(SourceConfig):
     same_text: PairsConfig = field(default_factory=PairsConfig, metadata=when(TRAINING))
     # Self-supervised tasks of plug-ins, by name: {NAME: {share: 0.2}}; metatrain ls plugins lists them.
     self_supervised: dict[str, SelfSupervisedConfig] = field(default_factory=dict, metadata=when(TRAINING))
+
+    @property
+    def trains_on_all_folds(self) -> bool:
+        """True if sources belong to folds and none is held out, so that there are no meta-test tasks."""
+        return self.fold is None and any(source.in_fold is not None for source in (self, *self.sources.values()))
 
 
 @dataclass

@@ -12,18 +12,19 @@ import numpy as np
 from metatrain.errors import UserError
 from metatrain.paths import local_path
 from metatrain.tasks.audit import check_overlap, check_policy
-from metatrain.tasks.config import SplitConfig, TasksConfig
+from metatrain.tasks.config import LABEL_TEXTS, SAMPLE_BY, SplitConfig, TasksConfig
 from metatrain.tasks.files import Columns, Table, read_file, read_texts
+from metatrain.tasks.folds import chosen_by_fold
 from metatrain.tasks.keys import near_key
-from metatrain.tasks.labels import as_text
+from metatrain.tasks.labels import as_text, clean_label
 from metatrain.tasks.masked_words import check_masked_words
 from metatrain.tasks.names import named
 from metatrain.tasks.near_duplicates import near_duplicates
 from metatrain.tasks.rows import stem
 from metatrain.tasks.self_supervised import generator_of, settings_of
 from metatrain.tasks.sources import make_source
-from metatrain.tasks.splits import CLAIM_ORDER, Part, claim, few, hold_out, leave_one_file_out, rows_of_tasks, with_labels
-from metatrain.tasks.task import Task, TaskDistribution
+from metatrain.tasks.splits import CLAIM_ORDER, Part, claim, few, hold_out, rows_of_tasks, with_labels
+from metatrain.tasks.task import Task, TaskDistribution, plain_name
 from metatrain.tasks.texts import Chained, sample, subset
 
 _MOST_NOTES = 5  # maximum number of tasks with repeated texts that are reported by name
@@ -44,11 +45,16 @@ def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = CLAIM_ORD
         raise UserError(f"tasks.holdout={config.holdout} must be at least 0 and below 0.5")
     if not -10 <= config.size_power <= 10:
         raise UserError(f"tasks.size_power={config.size_power} must be between -10 and 10; 0 draws all tasks as often, 1 in proportion to their size")
+    if config.label_text not in LABEL_TEXTS:
+        raise UserError(f"tasks.label_text={config.label_text} is unknown; choose one of {', '.join(LABEL_TEXTS)}")
+    if config.sample_by not in SAMPLE_BY:
+        raise UserError(f"tasks.sample_by={config.sample_by} is unknown; choose one of {', '.join(SAMPLE_BY)}")
+    if config.max_rows is not None and config.max_rows < 1:
+        raise UserError(f"tasks.max_rows={config.max_rows} must be 1 or more, or null for all rows")
     source = make_source(config, config.sources)
     lists = {str(getattr(config, name).labels_from).partition(":")[0] for name in CLAIM_ORDER}
     files = [file for file in source.files() if file not in lists]
-    if config.fold is not None:
-        config = leave_one_file_out(config, config.fold, files)
+    config = chosen_by_fold(config, files)
     chosen = {name: with_labels(getattr(config, name), config.path, name) for name in CLAIM_ORDER}
     tables = {file: source.read(file) for file in _files_of_splits(config, files, splits)}
     if len(splits) == len(CLAIM_ORDER) or len(tables) == len(files):
@@ -65,7 +71,8 @@ def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = CLAIM_ORD
         if config.overlap == "keep":
             claimed.clear()
         if name in splits:
-            built[name] = tuple(_task(task, parts, repeats) for task, parts in sorted(rows.items()))
+            tasks = (_task(task, parts, repeats, config.label_text) for task, parts in sorted(rows.items()))
+            built[name] = tuple(task if config.max_rows is None else capped(task, config.max_rows) for task in tasks)
     notes += [*_repeat_notes(repeats), *near_duplicates([task for name in CLAIM_ORDER for task in built.get(name, ())])]
     distribution = check_overlap(TaskDistribution(config.name, **built), config.overlap, notes)
     return _with_weights(distribution, config, seed) if "meta_train" in splits else distribution
@@ -85,9 +92,13 @@ def _with_weights(tasks: TaskDistribution, config: TasksConfig, seed: int) -> Ta
     """Return the distribution with its self-supervised tasks, if any, and the sampling weights of the meta-training tasks."""
     kinds = {name: settings for name, settings in settings_of(config).items() if settings.share}
     shares = {name: settings.share for name, settings in kinds.items()}
-    if not shares and not config.size_power:
+    by_source = config.sample_by == "sources"
+    if not shares and not config.size_power and not by_source:
         return tasks
     sizes = np.array([len(task.texts) for task in tasks.meta_train], dtype=np.float64) ** config.size_power
+    if by_source:
+        _, of_task = np.unique([task.source for task in tasks.meta_train], return_inverse=True)
+        sizes /= np.bincount(of_task, sizes)[of_task]
     weights = ((1 - sum(shares.values())) * sizes / sizes.sum()).tolist()
     # Labelled tasks of weight 0 stay in the distribution: held-out texts were removed from them.
     training, notes = list(tasks.meta_train), list(tasks.notes)
@@ -119,7 +130,7 @@ def _files_of_splits(config: TasksConfig, available: Sequence[str], splits: Sequ
         for pattern in (*split.files, *split.support_files, *split.only):
             matching = named(pattern, available)
             if not matching:
-                raise UserError(f"tasks.{name}: no file {pattern!r} below {config.path}; there are {few(available)}")
+                raise UserError(f"tasks.{name}: no file {pattern!r} below {config.path or 'tasks.sources'}; there are {few(available)}")
             found.update(matching)
         if not split.files and split.tasks:
             found.update(available)
@@ -127,21 +138,23 @@ def _files_of_splits(config: TasksConfig, available: Sequence[str], splits: Sequ
 
 
 def _check_label_descriptions(config: TasksConfig, tables: dict[str, Table]) -> None:
-    """Check that each described label occurs in a row.
+    """Check that each described or defined label occurs in a row.
 
     Raises:
         UserError: a label does not occur; the message names the setting and the label.
     """
-    settings = {"": config.label_descriptions, **{f"{name}/": source.label_descriptions for name, source in config.sources.items()}}
-    for prefix, words in settings.items():
-        where = f"tasks.sources.{prefix[:-1]}.label_descriptions" if prefix else "tasks.label_descriptions"
-        of_source = [table for file, table in tables.items() if (file.startswith(prefix) if prefix else not file.startswith(tuple(settings)[1:]))]
-        if not words or not of_source:  # its files may belong to other splits
+    sources = {"": config, **{f"{name}/": source for name, source in config.sources.items()}}
+    for prefix, source in sources.items():
+        group = f"tasks.sources.{prefix[:-1]}" if prefix else "tasks"
+        of_source = [table for file, table in tables.items() if (file.startswith(prefix) if prefix else not file.startswith(tuple(sources)[1:]))]
+        if not of_source:  # its files may belong to other splits
             continue
         there = set().union(*(table.labels for table in of_source))
-        for label, word in words.items():
-            if word not in there:
-                raise UserError(f"{where}: no row has the label {as_text(label)!r}; there are {few(sorted(there))}")
+        described = {("label_descriptions", as_text(label)): text for label, text in source.label_descriptions.items()}
+        defined = {("label_definitions", as_text(label)): clean_label(as_text(label)) for label in source.label_definitions}
+        for (setting, label), found in {**described, **defined}.items():
+            if found not in there:
+                raise UserError(f"{group}.{setting}: no row has the label {label!r}; there are {few(sorted(there))}")
 
 
 def _shared_names(config: TasksConfig, rows_of: dict[str, dict[str, np.ndarray]]) -> list[str]:
@@ -154,8 +167,10 @@ def _shared_names(config: TasksConfig, rows_of: dict[str, dict[str, np.ndarray]]
     return [f"task '{task}' has rows from {' and '.join(found)}, because both contain a task of this name" for task, found in sources.items() if len(found) > 1]
 
 
-def _task(name: str, parts: list[Part], repeats: dict[str, tuple[int, int]]) -> Task:
+def _task(name: str, parts: list[Part], repeats: dict[str, tuple[int, int]], label_text: str = "name") -> Task:
     """Return a task without repeated texts; add the numbers of repeated and of contradictory texts to `repeats`.
+
+    label_text: `tasks.label_text`.
 
     Raises:
         UserError: some rows have labels and others target texts.
@@ -172,7 +187,9 @@ def _task(name: str, parts: list[Part], repeats: dict[str, tuple[int, int]]) -> 
     names = (name,) if score else tuple(sorted(set(answers)))
     numbers = {label: number for number, label in enumerate(names)}
     labels = np.zeros(len(texts), dtype=np.int64) if score else np.fromiter(map(numbers.__getitem__, answers), dtype=np.int64, count=len(texts))
-    task = Task(name, texts, labels, names, support, query, targets=answers if score else None, score=score)
+    defined = {} if label_text == "name" else {label: text for part in parts for label, text in part.table.definitions.items()}
+    read = tuple(_label_text(label, defined.get(label), label_text) for label in names) if defined and not score else None
+    task = Task(name, texts, labels, names, support, query, None, answers if score else None, score, parts[0].table.source_name, read)
     # Keep the support row of a text that is both a support row and a query row: fixed support sets are small.
     order = np.argsort(~support, kind="stable")
     _, first, same = np.unique(task.keys[order], return_index=True, return_inverse=True)
@@ -182,7 +199,37 @@ def _task(name: str, parts: list[Part], repeats: dict[str, tuple[int, int]]) -> 
     repeats[name] = (len(texts) - len(first), int((labels[first][same] != labels[order]).sum()))
     kept = task.subset(np.isin(np.arange(len(texts)), first))
     there = np.unique(kept.labels)  # a label may occur only on repeated texts
-    return replace(kept, labels=np.searchsorted(there, kept.labels), label_names=tuple(names[label] for label in there))
+    read = None if read is None else tuple(read[label] for label in there)
+    return replace(kept, labels=np.searchsorted(there, kept.labels), label_names=tuple(names[label] for label in there), label_texts=read)
+
+
+def _label_text(name: str, definition: str | None, label_text: str) -> str:
+    """Return the text of a label for methods that read label names."""
+    if definition is None:
+        return name
+    return definition if label_text == "definition" else f"{plain_name(name)}: {definition}"
+
+
+def capped(task: Task, max_rows: int) -> Task:
+    """Return a task with at most `max_rows` rows for support sets and for queries, from the largest classes first.
+
+    The rows of a class are those whose texts have the smallest hashes: a random sample that depends on nothing but the rows.
+    """
+    keep = np.ones(len(task.texts), dtype=bool)
+    for pool in (task.support_pool, ~task.support_pool):  # rows for both uses count as rows for support sets
+        for label, most in enumerate(_fair(np.bincount(task.labels[pool], minlength=len(task.label_names)), max_rows)):
+            rows = np.flatnonzero(pool & (task.labels == label))
+            keep[rows[np.argsort(task.keys[rows], kind="stable")[most:]]] = False
+    return task.subset(keep)
+
+
+def _fair(sizes: np.ndarray, total: int) -> list[int]:
+    """Return how much of each size to take so that the sum is at most `total`: all of the small ones, equal parts of the others, at least 1."""
+    taken, rest = [0] * len(sizes), total
+    for place, number in enumerate(order := np.argsort(sizes, kind="stable")):
+        taken[number] = min(int(sizes[number]), max(1, rest // (len(order) - place)))
+        rest -= taken[number]
+    return taken
 
 
 def _chained(parts: list[Sequence[str]]) -> Sequence[str]:

@@ -43,7 +43,8 @@ class EncodedEpisode:
     names: Sequence[str]  # label names
     seed: int = 0  # seed of dropout and noise in meta-training
     targets: TargetTokens | None = None  # for language models
-    name_tokens: Sequence[np.ndarray] = ()  # token ids of the label names, for a model that reads texts
+    name_texts: Sequence[str] = ()  # texts of the labels for methods that read label names; empty: the names
+    name_tokens: Sequence[np.ndarray] = ()  # token ids of these texts, for a model that reads texts
     reads_names: bool = True  # False: label names are not used as examples here, even by a method that reads them (algorithm.label_names)
     raw: RawTexts | None = None  # in evaluation, for methods with their own tokenizer
 
@@ -60,7 +61,7 @@ class EncodedEpisode:
         """
         if not self.name_tokens:
             raise UserError("algorithm.label_names: an image model cannot read label names; set algorithm.label_names=false")
-        named = [label for label, is_meaningful in enumerate(meaningful_names(tuple(self.names))) if is_meaningful] * weight
+        named = [label for label, is_meaningful in enumerate(meaningful_names(tuple(self.name_texts or self.names))) if is_meaningful] * weight
         labels = np.concatenate([self.support_labels, np.array(named, dtype=np.int64)])
         raw = None if self.raw is None else replace(self.raw, support=[*self.raw.support, *(self.raw.names[label] for label in named)])
         return replace(self, support=[*self.support, *(self.name_tokens[label] for label in named)], support_labels=labels, raw=raw)
@@ -73,7 +74,7 @@ class EncodedEpisode:
 
 def encode_episode(episode: Episode, tokens: Tokens) -> EncodedEpisode:
     """Return an episode as the learner reads it."""
-    names = [episode.task.label_names[label] for label in episode.classes]
+    names, texts = ([of_task[label] for label in episode.classes] for of_task in (episode.task.label_names, episode.task.read_names))
     return EncodedEpisode(
         tokens.of(episode.task, episode.support),
         episode.support_labels,
@@ -82,14 +83,15 @@ def encode_episode(episode: Episode, tokens: Tokens) -> EncodedEpisode:
         names,
         episode.seed,
         _target_tokens(episode, names, tokens),
-        () if tokens.encode_targets else tokens.names(names),
+        texts,
+        () if tokens.encode_targets else tokens.names(texts),
     )
 
 
 def raw_texts(episode: Episode) -> RawTexts:
     """Return the texts of an episode as strings."""
     support, query = ([episode.task.texts[row] for row in rows] for rows in (episode.support, episode.query))
-    return RawTexts(support, query, [plain_name(episode.task.label_names[label]) for label in episode.classes])
+    return RawTexts(support, query, [plain_name(episode.task.read_names[label]) for label in episode.classes])
 
 
 def targets_of(episode: EncodedEpisode) -> TargetTokens:

@@ -188,6 +188,7 @@ def _mixture(tasks: tuple[Task, ...]) -> Task:
         tuple(f"{task.name}: {label}" for task in tasks for label in task.label_names),
         np.concatenate([task.support_pool for task in tasks]),
         np.concatenate([task.query_pool for task in tasks]),
+        label_texts=tuple(f"{task.name}: {text}" for task in tasks for text in task.read_names),
     )
 
 

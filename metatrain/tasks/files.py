@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,9 @@ class Table:
     tasks: Sequence[str]
     score: str | None = None  # of text-to-text tasks
     notes: tuple[str, ...] = ()  # remarks on reading
+    source_name: str = ""  # name of its source (tasks.sources); empty: it has none
     files: tuple[str, ...] = ()  # of a folder of texts: the file of each
+    definitions: Mapping[str, str] = field(default_factory=dict)  # definitions of labels, one sentence each
 
     def places(self, rows: Collection[int]) -> dict[int, str]:
         """Return where each of these rows is: a file, or FILE:LINE."""

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any, Protocol
 
+import numpy as np
+
 from metatrain import plugins
+from metatrain.conditions import shown
 from metatrain.errors import UserError
 from metatrain.paths import local_path
-from metatrain.tasks.config import SourceConfig
+from metatrain.tasks.config import NamedSourceConfig, SourceConfig
 from metatrain.tasks.embedded import embedded_path
 from metatrain.tasks.files import BAD_ROWS, Columns, Table, read_file
 from metatrain.tasks.folders import FileTask, copy_notes, split_warnings, tasks_of_files, visible_files
 from metatrain.tasks.labels import as_text, clean_label, label_notes
+from metatrain.tasks.names import named_by_any
 from metatrain.tasks.rows import format_of
-from metatrain.tasks.texts import IMAGE
+from metatrain.tasks.splits import few
+from metatrain.tasks.texts import IMAGE, subset
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 
@@ -113,17 +118,19 @@ class Images:
 
 
 class Named:
-    """A source under a name: its files are NAME/FILE; with `task_of_file`, each file is part of the task NAME."""
+    """A source under a name: its files are NAME/FILE. With `task_of_file`, each file is part of the task NAME; with `prefix_tasks`, tasks are NAME/TASK."""
 
-    def __init__(self, name: str, source: Source, task_of_file: bool):
-        self.name, self.source, self.task_of_file = name, source, task_of_file
+    def __init__(self, name: str, source: Source, task_of_file: bool, prefix_tasks: bool = False):
+        self.name, self.source, self.task_of_file, self.prefix_tasks = name, source, task_of_file, prefix_tasks
 
     def files(self) -> list[str]:
         return [f"{self.name}/{file}" for file in self.source.files()]
 
     def read(self, file: str) -> Table:
-        table = self.source.read(file[len(self.name) + 1 :])
-        return replace(table, tasks=[self.name] * len(table.texts)) if self.task_of_file else table
+        table = replace(self.source.read(file[len(self.name) + 1 :]), source_name=self.name)
+        if self.task_of_file:
+            return replace(table, tasks=[self.name] * len(table.texts))
+        return replace(table, tasks=[f"{self.name}/{task}" for task in table.tasks]) if self.prefix_tasks else table
 
 
 class TextToText:
@@ -152,6 +159,41 @@ class DescribedLabels:
     def read(self, file: str) -> Table:
         table = self.source.read(file)
         return replace(table, labels=[self.descriptions.get(label, label) for label in table.labels])
+
+
+class DefinedLabels:
+    """A source with definitions of its labels."""
+
+    def __init__(self, source: Source, definitions: Mapping[Any, str]):
+        """`definitions`: sentences by label; a label may be a number."""
+        self.source, self.definitions = source, {clean_label(as_text(label)): text for label, text in definitions.items()}
+
+    def files(self) -> list[str]:
+        return self.source.files()
+
+    def read(self, file: str) -> Table:
+        return replace(self.source.read(file), definitions=self.definitions)
+
+
+class OnlyTasks:
+    """Some tasks of a source."""
+
+    def __init__(self, source: Source, patterns: Sequence[str], setting: str):
+        """`patterns`: names or shell patterns of the tasks; `setting`: that of the patterns, for error messages."""
+        self.source, self.patterns, self.setting = source, patterns, setting
+
+    def files(self) -> list[str]:
+        return self.source.files()
+
+    def read(self, file: str) -> Table:
+        table = self.source.read(file)
+        there = set(table.tasks)
+        chosen = named_by_any(self.patterns, there)
+        rows = [row for row, task in enumerate(table.tasks) if task in chosen]
+        if not rows:
+            raise UserError(f"{self.setting}: {table.source} has none of these tasks; there are {few(sorted(there))}")
+        labels, tasks = ([values[row] for row in rows] for values in (table.labels, table.tasks))
+        return replace(table, texts=subset(table.texts, np.array(rows)), labels=labels, tasks=tasks)
 
 
 class Union:
@@ -195,21 +237,23 @@ def _is_image(path: Path) -> bool:
     return path.suffix.lower() in _IMAGES
 
 
-def make_source(config: SourceConfig, others: Mapping[str, SourceConfig]) -> Source:
-    """Return the union of a source and further named sources.
+def make_source(config: SourceConfig, others: Mapping[str, NamedSourceConfig]) -> Source:
+    """Return the union of a source and further named sources; an empty `config.path` stands for no source.
 
     Raises:
-        UserError: the name of a source is empty or contains a slash.
+        UserError: the name of a source is empty or contains a slash, or there is no source.
     """
+    if not config.path and not others:
+        raise UserError("tasks.path is empty, and there are no tasks.sources; give one of them")
     for name in others:
         if not name or "/" in name:
             raise UserError(f"tasks.sources: {name!r} cannot be the name of a source; it must have no slash")
-    return Union([_one(config), *(_named(name, other) for name, other in others.items())])
+    return Union([*([_one(config, "tasks")] if config.path else []), *(_named(name, other) for name, other in others.items())])
 
 
-def _named(name: str, config: SourceConfig) -> Source:
+def _named(name: str, config: NamedSourceConfig) -> Source:
     is_one_task = config.task is None and not config.images
-    return Named(name, _one(config, names_tasks=not is_one_task), is_one_task)
+    return Named(name, _one(config, f"tasks.sources.{name}", names_tasks=not is_one_task), is_one_task, config.prefix_tasks)
 
 
 def _hub(config: SourceConfig, columns: Columns, names_tasks: bool) -> Source:
@@ -225,7 +269,7 @@ KINDS: dict[str, Callable[[SourceConfig, Columns, bool], Source]] = {
 }
 
 
-def _one(config: SourceConfig, names_tasks: bool = True) -> Source:
+def _one(config: SourceConfig, group: str, names_tasks: bool = True) -> Source:
     if config.bad_rows not in BAD_ROWS:
         raise UserError(f"tasks.bad_rows={config.bad_rows} is unknown; choose one of {', '.join(BAD_ROWS)}")
     columns = Columns(config.text, config.label, config.task, config.pair, config.target)
@@ -243,4 +287,8 @@ def _one(config: SourceConfig, names_tasks: bool = True) -> Source:
         raise UserError("tasks.label_descriptions is for labels; with tasks.target there are none, remove one of them")
     if config.label_descriptions:
         source = DescribedLabels(source, config.label_descriptions)
+    if config.label_definitions:
+        source = DefinedLabels(source, config.label_definitions)
+    if config.only_tasks:
+        source = OnlyTasks(source, config.only_tasks, f"{group}.only_tasks={shown(config.only_tasks)}")
     return source if config.target is None else TextToText(source, config.score)

@@ -135,28 +135,6 @@ def hold_out(config: TasksConfig, rows_of: dict[str, dict[str, np.ndarray]], see
     }
 
 
-def leave_one_file_out(config: TasksConfig, fold: int, files: Sequence[str]) -> TasksConfig:
-    """Return the settings with file `fold` as meta-test, the next one as meta-validation, and all others as meta-train.
-
-    Raises:
-        UserError: there is no such file, there are too few, or a split names files or tasks of its own.
-    """
-    files = sorted(files)
-    if len(files) < 3:
-        raise UserError(f"tasks.fold={fold} needs three files or more (meta-train, meta-validation, meta-test); {config.path} has {len(files)}")
-    if not 0 <= fold < len(files):
-        raise UserError(f"tasks.fold={fold} must be from 0 to {len(files) - 1}: one of {', '.join(f'{number} {file}' for number, file in enumerate(files))}")
-    for name in CLAIM_ORDER:
-        split: SplitConfig = getattr(config, name)
-        if split.files or split.only or split.support_files or split.tasks not in ([], ["*"]):
-            raise UserError(
-                f"tasks.fold={fold} chooses the files of each split, and tasks.{name} names files or tasks of its own; set tasks.fold=null to use those"
-            )
-    test, validation = files[fold], files[(fold + 1) % len(files)]
-    chosen = {"meta_test": [test], "meta_validation": [validation], "meta_train": [file for file in files if file not in (test, validation)]}
-    return replace(config, **{name: replace(getattr(config, name), files=list(map(ExactName, found)), tasks=["*"]) for name, found in chosen.items()})
-
-
 def few(names: Sequence[str], max_shown: int = 8) -> str:
     """Return the first names, and the number of further ones, as text."""
     return ", ".join(list(names)[:max_shown]) + (f" and {len(names) - max_shown} more" if len(names) > max_shown else "")

@@ -41,11 +41,18 @@ class Task:
     way: int | None = None  # number of classes per episode if episode.way is null; None: all
     targets: Sequence[str] | None = None
     score: str | None = None  # text-to-text tasks: name of the score that compares a generated text with its target
+    source: str = ""  # name of its source (tasks.sources); empty: tasks.path
+    label_texts: tuple[str, ...] | None = None  # texts of the labels for methods that read label names; None: the names
 
     @property
     def is_labelled(self) -> bool:
         """True if the task has labels from the data: it is neither self-supervised nor text-to-text."""
         return self.way is None and self.targets is None
+
+    @property
+    def read_names(self) -> tuple[str, ...]:
+        """Texts of the labels for methods that read label names."""
+        return self.label_names if self.label_texts is None else self.label_texts
 
     @property
     def of_images(self) -> bool:
@@ -113,7 +120,7 @@ class TaskDistribution:
         """Yield every text, target and label name of the meta-training tasks."""
         for task in self.meta_train:
             yield from (text for text in task.texts if not is_image(text))
-            yield from task.label_names if task.targets is None else task.targets
+            yield from task.read_names if task.targets is None else task.targets
 
     def fingerprint(self) -> str:
         """Return a hash of the rows, labels and pools of the labelled and text-to-text tasks; it determines their episodes."""

@@ -36,9 +36,9 @@ class TokenTable:
     offsets: np.ndarray  # int64
 
     @classmethod
-    def of(cls, tokenizer: Any, texts: Sequence[str], max_length: int) -> TokenTable:
-        """Return the token ids of texts, truncated to `max_length` tokens."""
-        parts = list(encoded(tokenizer, texts, max_length))
+    def of(cls, tokenizer: Any, texts: Sequence[str], max_length: int, prefix: str = "") -> TokenTable:
+        """Return the token ids of texts, each after `prefix`, truncated to `max_length` tokens."""
+        parts = list(encoded(tokenizer, texts, max_length, prefix))
         lengths = np.array([length for _, part in parts for length in part], dtype=np.int64)
         ids = np.concatenate([np.zeros(0, dtype=np.int32), *(ids for ids, _ in parts)])
         return cls(ids, np.concatenate([[0], np.cumsum(lengths)]))
@@ -48,15 +48,17 @@ class TokenTable:
         return [np.asarray(self.ids[self.offsets[row] : self.offsets[row + 1]]) for row in rows]
 
 
-def encoded(tokenizer: Any, texts: Sequence[str], max_length: int) -> Iterator[tuple[np.ndarray, list[int]]]:
+def encoded(tokenizer: Any, texts: Sequence[str], max_length: int, prefix: str = "") -> Iterator[tuple[np.ndarray, list[int]]]:
     """Yield (ids, length of each text) for some thousand texts at a time.
 
-    Masked words become the tokenizer's mask, or another special token. The longer text of a pair that is too long is truncated.
+    Before each text, and the first text of a pair, comes `prefix`. Masked words become the tokenizer's mask, or another special token. The longer text
+    of a pair that is too long is truncated.
 
     Raises:
         UserError: a word is masked or a text has no tokens, and the tokenizer has no special token that can stand for it.
     """
     for part in _parts(texts):
+        part = [prefix + text for text in part] if prefix else part
         if any(MASK in text for text in part):
             mask = tokenizer.mask_token or tokenizer.unk_token or tokenizer.eos_token
             if mask is None:
@@ -118,13 +120,14 @@ class Tokens:
         encode_targets: TargetEncoding | None = None,
         read_image: Callable[[str], np.ndarray] | None = None,
         longest: int | None = None,
+        prefix: str = "",
     ):
         """`encode_targets`: for a language model; `read_image`: for an image model, from a file to an array [patches, values];
-        `longest`: maximum number of tokens that the model can read; None: no limit."""
+        `longest`: maximum number of tokens that the model can read; None: no limit. `prefix`: text before every text."""
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.encode_targets = encode_targets
-        self.longest = longest
+        self.longest, self.prefix = longest, prefix
         self._image = functools.lru_cache(_IMAGES)(read_image) if read_image else None
         self._tables: dict[int, tuple[Task, TokenTable]] = {}
         self._names: dict[str, np.ndarray] = {}
@@ -144,7 +147,7 @@ class Tokens:
         of_texts = [task for task in tasks if not task.of_images and len(task.texts)]
         each = max(1, _SAMPLED // max(1, len(of_texts)))
         texts = [task.texts[row] for task in of_texts for row in range(0, len(task.texts), -(-len(task.texts) // each))]
-        lengths = [length for _, part in encoded(self.tokenizer, texts, 2 * self.max_length) for length in part]
+        lengths = [length for _, part in encoded(self.tokenizer, texts, 2 * self.max_length, self.prefix) for length in part]
         share = sum(length > self.max_length for length in lengths) / max(1, len(lengths))
         if share < _MANY_TRUNCATED:
             return ()
@@ -169,7 +172,7 @@ class Tokens:
             return self._images(texts)
         if self.tokenizer is None:
             raise UserError("these are texts, but the model reads only images; give images")
-        table = TokenTable.of(self.tokenizer, texts, self.max_length)
+        table = TokenTable.of(self.tokenizer, texts, self.max_length, self.prefix)
         return table.rows(range(len(texts)))
 
     def _images(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -187,7 +190,7 @@ class Tokens:
 
     @functools.cached_property
     def _cache(self) -> _Cache | None:
-        return _Cache.of(self.tokenizer, self.max_length)
+        return _Cache.of(self.tokenizer, self.max_length, self.prefix)
 
     def _of(self, task: Task) -> TokenTable:
         if id(task) not in self._tables:  # the task is stored with its table, so no other object gets its id
@@ -196,13 +199,13 @@ class Tokens:
 
     def _table(self, texts: Sequence[str]) -> TokenTable:
         if self._cache is None:
-            return TokenTable.of(self.tokenizer, texts, self.max_length)
+            return TokenTable.of(self.tokenizer, texts, self.max_length, self.prefix)
         name = self._cache.name(texts)
         found = self._cache.read(name)
         if found is None:
-            self._cache.write(name, encoded(self.tokenizer, texts, self.max_length))
+            self._cache.write(name, encoded(self.tokenizer, texts, self.max_length, self.prefix))
             found = self._cache.read(name)
-        return TokenTable.of(self.tokenizer, texts, self.max_length) if found is None else found
+        return TokenTable.of(self.tokenizer, texts, self.max_length, self.prefix) if found is None else found
 
 
 @dataclass
@@ -210,10 +213,10 @@ class _Cache:
     """Tables on disk, each under the hash of everything that it depends on."""
 
     folder: Path
-    tokenizer: bytes  # hash of the tokenizer and the length
+    tokenizer: bytes  # hash of the tokenizer, the length and the prefix
 
     @classmethod
-    def of(cls, tokenizer: Any, max_length: int) -> _Cache | None:
+    def of(cls, tokenizer: Any, max_length: int, prefix: str = "") -> _Cache | None:
         """Return the cache; None: it is switched off, or the tokenizer is a slow one, whose code may change unnoticed."""
         base = os.environ.get(CACHE)
         if base == "" or not getattr(tokenizer, "is_fast", False):
@@ -223,6 +226,8 @@ class _Cache:
         described.update(
             truncation=[max_length, tokenizer.truncation_side], padding=None, mask=tokenizer.mask_token, nothing=_nothing(tokenizer)
         )  # truncation and padding are otherwise those of its last call
+        if prefix:
+            described["prefix"] = prefix
         return cls(folder / "tokens", hashlib.sha256(json.dumps(described, sort_keys=True).encode()).digest())
 
     def read(self, name: str) -> TokenTable | None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from metatrain.cli import run
 
-PACKAGED = sorted(path.stem for path in (ROOT / "conf" / "tasks").glob("*.yaml") if path.stem != "files")
+PACKAGED = sorted(path.stem for path in (ROOT / "conf" / "tasks").glob("*.yaml") if path.stem != "files" and not path.stem.startswith("universal"))
 TEXT_TO_TEXT = ("multi30k", "text_to_text")
 SMALL = [
     "debug=fast", "outer.steps=1", "evaluation.arms=[]", "hardware.threads=1", "model.max_length=32",

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import transformers
 from oracles import unrolled as unrolled_losses
 from torch.func import functional_call
 
@@ -29,6 +30,7 @@ from metatrain.tasks.encoded_episode import EncodedEpisode
 STEPS, LR, HEAD_LR = 3, 0.05, 0.4
 TEXTS = ["a dull film", "a wonderful plot that never lets go", "the brakes are unpredictable", "fast", "cold soup and a long wait", "we came back twice"]
 NAMES = ["no", "yes"]
+SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")  # of ModernBERT, beyond a small vocabulary by default
 ADAPT = ("all", "body", "last_layers", "head", "layer_norm", "pattern")
 METHODS = [
     *((head, adapt, "sgd") for head in ("prototype", "linear") for adapt in ADAPT),
@@ -127,28 +129,33 @@ def test_first_order_differs_from_exact(encoder, episode, head, adapt, rule):
 
 
 def other_models():
-    from transformers import AlbertConfig, AlbertModel, DistilBertConfig, DistilBertModel, GPT2Config, GPT2Model, LlamaConfig, LlamaModel, T5Config, T5Model
-
     small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2}
     return {
-        "distilbert": lambda size: DistilBertModel(DistilBertConfig(vocab_size=size, dim=16, n_layers=2, n_heads=2, hidden_dim=32)),
-        "gpt2": lambda size: GPT2Model(GPT2Config(vocab_size=size, n_embd=16, n_layer=2, n_head=2)),
-        "llama": lambda size: LlamaModel(LlamaConfig(vocab_size=size, **small)),
-        "t5": lambda size: T5Model(T5Config(vocab_size=size, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)),
-        "albert": lambda size: AlbertModel(AlbertConfig(vocab_size=size, embedding_size=8, **small)),  # its texts are padded
+        "distilbert": lambda size: transformers.DistilBertModel(transformers.DistilBertConfig(vocab_size=size, dim=16, n_layers=2, n_heads=2, hidden_dim=32)),
+        "gpt2": lambda size: transformers.GPT2Model(transformers.GPT2Config(vocab_size=size, n_embd=16, n_layer=2, n_head=2)),
+        "llama": lambda size: transformers.LlamaModel(transformers.LlamaConfig(vocab_size=size, **small)),
+        "t5": lambda size: transformers.T5Model(transformers.T5Config(vocab_size=size, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)),
+        "albert": lambda size: transformers.AlbertModel(transformers.AlbertConfig(vocab_size=size, embedding_size=8, **small)),  # its texts are padded
+        "mpnet": lambda size: transformers.MPNetModel(transformers.MPNetConfig(vocab_size=size, **small)),
+        "bert, first token": lambda size: transformers.BertModel(transformers.BertConfig(vocab_size=size, **small)),
+        "modernbert": lambda size: transformers.ModernBertModel(transformers.ModernBertConfig(vocab_size=size, **small, **dict.fromkeys(SPECIAL, 0))),
+        "deberta-v2": lambda size: transformers.DebertaV2Model(
+            transformers.DebertaV2Config(vocab_size=size, relative_attention=True, pos_att_type=["p2c", "c2p"], **small)
+        ),
     }
 
 
-@pytest.fixture(scope="module", params=["distilbert", "gpt2", "llama", "t5", "albert"])
+@pytest.fixture(scope="module", params=["distilbert", "gpt2", "llama", "t5", "albert", "mpnet", "bert, first token", "modernbert", "deberta-v2"])
 def other(request, tmp_path_factory) -> tuple[str, Encoder, EncodedEpisode]:
     """A small random model of another architecture, loaded as a user's would be, and an episode."""
     from metatrain.models.tiny import tokenizer
 
-    folder, words = tmp_path_factory.mktemp(request.param), tokenizer()
+    folder, words = tmp_path_factory.mktemp("model"), tokenizer()
     torch.manual_seed(0)
     other_models()[request.param](len(words)).save_pretrained(folder)
     words.save_pretrained(folder)
-    encoder, _ = load_encoder(ModelConfig(name=str(folder), max_length=16), second_order=True, dtype=torch.float64)
+    pooling = {"pooling": "cls", "normalize": True} if request.param == "bert, first token" else {}
+    encoder, _ = load_encoder(ModelConfig(name=str(folder), max_length=16, **pooling), second_order=True, dtype=torch.float64)
     ids = [np.array(words(text)["input_ids"]) for text in TEXTS]
     return request.param, encoder, EncodedEpisode(ids[:4], np.array([0, 1, 1, 0]), ids[4:], np.array([1, 0]), NAMES)
 

@@ -87,7 +87,11 @@ def test_a_checkpoint_is_pooled_as_its_modules_say(tmp_path, modules, transforme
         ),
         ([("WordWeights", {}), ("Pooling", MEAN)], {}, "of the modules Transformer, WordWeights, Pooling"),
         ([("Pooling", MEAN)], {"sentence_bert_config": {"max_seq_length": 20, "do_lower_case": True}}, "that converts every text to lower case"),
-        ([("Pooling", MEAN)], {"config_sentence_transformers": {"prompts": {"q": "query: "}, "default_prompt_name": "q"}}, "puts 'query: ' before every text"),
+        (
+            [("Pooling", {**MEAN, "include_prompt": False})],
+            {"config_sentence_transformers": {"prompts": {"q": "query: "}, "default_prompt_name": "q"}},
+            "puts 'query: ' before every text but not into the pooling",
+        ),
     ],
 )
 def test_what_cannot_be_computed_is_refused_or_left_out_as_the_settings_say(tmp_path, modules, more, why):
@@ -97,6 +101,29 @@ def test_what_cannot_be_computed_is_refused_or_left_out_as_the_settings_say(tmp_
     model, said = opened(name, pooling="mean", normalize=False)
     assert (model.pooling, model.normalize) == ("mean", False)
     assert any(why in line and line.startswith("warning: ") for line in said)
+
+
+def test_a_prompt_before_every_text_is_a_prefix(tmp_path):
+    prompts = {"prompts": {"q": "the plot: "}, "default_prompt_name": "q"}
+    name = pipeline(tmp_path / "one", ("Pooling", MEAN), config_sentence_transformers=prompts)
+    model, said = opened(name)
+    assert model.prefix == "the plot: " and not any("warning" in line for line in said)
+    library = pytest.importorskip("sentence_transformers")
+    with torch.no_grad():
+        found = model(model.batch(model.tokens().encode(TEXTS)))
+    np.testing.assert_allclose(found.numpy(), library.SentenceTransformer(name, device="cpu").encode(TEXTS), atol=1e-5)
+    _, notes = load_encoder(ModelConfig(name=name, max_length=20), second_order=True)
+    assert any("with 'the plot: ' before every text, and is used with" in note and note.endswith("model.prefix=''") for note in notes)
+    # So has what is saved.
+    assert save_classifier(tmp_path / "two", model, torch.eye(2, 16), torch.zeros(2), ["a", "b"]) == "sentence-transformers"
+    again = library.SentenceTransformer(str(tmp_path / "two"), device="cpu").encode(TEXTS)
+    np.testing.assert_allclose(again, found[:, :2].numpy(), atol=1e-5)
+    np.testing.assert_allclose(Classifier(tmp_path / "two", torch.device("cpu")).scores(TEXTS).numpy(), again, atol=1e-5)
+
+
+def test_a_classifier_of_transformers_has_no_prefix():
+    with pytest.raises(UserError, match="model.prefix='query: ': .*set model.pooling=cls"):
+        load_encoder(ModelConfig(name="tiny", pooling="first", prefix="query: "), second_order=True)
 
 
 def test_classes_of_somebody_else_may_do_anything(tmp_path):

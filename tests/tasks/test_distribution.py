@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, write_jsonl
 
 from metatrain.errors import RestartableError, UserError
-from metatrain.tasks.config import SourceConfig, SplitConfig, TasksConfig
+from metatrain.tasks.config import NamedSourceConfig, SplitConfig, TasksConfig
 from metatrain.tasks.distribution import load_tasks
 from metatrain.tasks.keys import near_key
 
@@ -353,7 +353,7 @@ def test_labels_in_other_words(classes, one_file):
     tasks = load_tasks(by_labels(classes / "all.jsonl", label_descriptions=words), 0)
     assert tasks.meta_train[0].label_names == ("a2", "b1", "b2", "first of a", "the only c")
     assert all(text.startswith("a1") for text, label in zip(tasks.meta_train[0].texts, tasks.meta_train[0].labels) if label == 3)
-    config = files_config(one_file, task="area", sources={"more": SourceConfig(str(classes / "all.jsonl"), label_descriptions=words)}, overlap="keep")
+    config = files_config(one_file, task="area", sources={"more": NamedSourceConfig(str(classes / "all.jsonl"), label_descriptions=words)}, overlap="keep")
     by_name = {task.name: task.label_names for task in load_tasks(config, 0, ["meta_train"]).meta_train}
     assert by_name["more"] == tasks.meta_train[0].label_names and by_name["billing"] == ("angry", "happy")
 
@@ -369,7 +369,7 @@ def test_words_for_a_label_that_no_row_has_are_refused(classes, one_file):
     with pytest.raises(UserError, match="tasks.label_descriptions: no row has the label 'a3'; there are a1, a2"):
         load_tasks(by_labels(classes / "all.jsonl", label_descriptions={"a3": "a third"}), 0)
     # A label of another source does not count.
-    config = files_config(one_file, task="area", sources={"more": SourceConfig(str(classes / "all.jsonl"), label_descriptions={"happy": "pleased"})})
+    config = files_config(one_file, task="area", sources={"more": NamedSourceConfig(str(classes / "all.jsonl"), label_descriptions={"happy": "pleased"})})
     with pytest.raises(UserError, match="tasks.sources.more.label_descriptions: no row has the label 'happy'; there are a1"):
         load_tasks(config, 0)
     with pytest.raises(UserError, match="tasks.label_descriptions is for labels"):

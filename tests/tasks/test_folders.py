@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from metatrain.errors import UserError
-from metatrain.tasks.config import SourceConfig, SplitConfig, TasksConfig
+from metatrain.tasks.config import NamedSourceConfig, SplitConfig, TasksConfig
 from metatrain.tasks.distribution import load_tasks
 from metatrain.tasks.folders import is_split
 from metatrain.tasks.sources import Images, images_in
@@ -96,7 +96,7 @@ def test_linked_folders_are_read_and_circles_end(tmp_path):
 def test_a_task_of_several_sources_is_reported(tmp_path):
     write(tmp_path / "one", "books.csv", "films.csv")
     write(tmp_path / "two", "x.csv")
-    found, notes = loaded(tmp_path / "one", sources={"books": SourceConfig(str(tmp_path / "two"))})
+    found, notes = loaded(tmp_path / "one", sources={"books": NamedSourceConfig(str(tmp_path / "two"))})
     assert found == {"books": 12, "films": 6}
     assert notes == ["task 'books' has rows from tasks.path and tasks.sources.books, because both contain a task of this name"]
 
@@ -105,7 +105,7 @@ def test_where_a_column_or_a_source_names_the_tasks_file_names_do_not_count(tmp_
     write(tmp_path / "data", "a/train.csv", "b/train.csv", "test.csv", "test.tsv", *HIDDEN)
     (tmp_path / "data" / "test.tsv").write_text("text\tlabel\nx\ta\ny\tb\n")
     assert loaded(tmp_path / "data", task="label")[0] == {"a": 10, "b": 10}
-    more = {"more": SourceConfig(str(tmp_path / "data"))}
+    more = {"more": NamedSourceConfig(str(tmp_path / "data"))}
     assert loaded(write(tmp_path / "own", "one.csv"), sources=more) == ({"more": 20, "one": 6}, [])
     with pytest.raises(UserError, match="two sources have a file 'more/test.csv'"):
         loaded(write(tmp_path / "own", "more/test.csv"), sources=more)

