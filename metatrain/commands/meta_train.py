@@ -40,7 +40,7 @@ from metatrain.tasks.texts import PAIR
 from metatrain.tasks.tokens import Tokens
 from metatrain.tracking.console import Display, gain_line
 from metatrain.tracking.metrics import read_metrics
-from metatrain.tracking.model_card import meta_trained_card
+from metatrain.tracking.model_card import DataSet, meta_trained_card
 from metatrain.tracking.weights_and_biases import WandbRun, check_tracking
 from metatrain.training.check import check_needs, check_training
 from metatrain.training.context import RunContext
@@ -107,6 +107,7 @@ def meta_train(job: Job) -> None:
                 _meta_test(prepared, recipe, trainer, context, wandb)
                 return
             if ranks.first:
+                write_text(run.model / "README.md", _card(prepared, None, trainer, context))
                 _report(config, run, wandb, {})
             display.say("meta-test skipped: evaluation.arms is empty")
 
@@ -129,7 +130,7 @@ def _prepare(config: TrainConfig, ranks: Ranks, display: Display) -> Prepared:
     check_algorithm(config.algorithm, config.inner, config.model)
     check_needs(config)
     check_tracking(config.tracking)
-    if config.tasks.trains_on_all_folds:
+    if config.tasks.trains_on_all_folds and config.episode.file is None:
         display.say("tasks.fold=null: the tasks of all folds are meta-train, so there is no meta-test; tasks.fold=K holds out fold K")
         config = replace(config, evaluation=replace(config.evaluation, arms=[]))
     device, dtype, notes = hardware.apply(config.hardware, ranks)
@@ -206,8 +207,7 @@ def _meta_test(prepared: Prepared, recipe: Recipe, trainer: Trainer, context: Ru
         test.analyse(scores, every=tasks)
     if not context.ranks.first:
         return
-    updates = trainer.state.step if trainer.state.best_step is None else trainer.state.best_step
-    write_text(run.model / "README.md", _card(prepared, results, updates, context))
+    write_text(run.model / "README.md", _card(prepared, results, trainer, context))
     _report(config, run, wandb, {f"meta_test/{name}": arm["mean"] for name, arm in results["arms"].items()})
     display.say(f"peak memory: {hardware.peak_memory(prepared.device) / 1e9:.2f} GB")
     if gained := gain_line(results, is_diagnostic):
@@ -242,12 +242,24 @@ def _report(config: TrainConfig, run: RunDirectory, wandb: WandbRun, summary: di
         wandb.finish(summary, attached(run.path, run.report if config.report else None, run.model if config.tracking.log_model else None))
 
 
-def _card(prepared: Prepared, results: dict[str, Any], updates: int, context: RunContext) -> str:
-    """Return the model card."""
+def _card(prepared: Prepared, results: dict[str, Any] | None, trainer: Trainer, context: RunContext) -> str:
+    """Return the model card; results: None: there was no meta-test."""
+    updates = trainer.state.step if trainer.state.best_step is None else trainer.state.best_step
     names = {split: [task.name for task in prepared.evaluated.split(split)] for split in SPLITS}
     seconds = sum(record["seconds"] for record in read_metrics(context.run.path / "timings.jsonl"))
     facts, device = hardware.describe(), prepared.device
     where = str(device) if device.type != "cpu" else f"{facts['threads']} threads of {facts['processor']}"
     if context.ranks.size > 1:
         where = f"{context.ranks.size} processes, each on {where}"
-    return meta_trained_card(asdict(prepared.config), results, names, updates, seconds, where, __version__)
+    return meta_trained_card(asdict(prepared.config), results, names, _data_sets(prepared), updates, seconds, where, __version__)
+
+
+def _data_sets(prepared: Prepared) -> list[DataSet]:
+    """Return the sources of the meta-training and meta-validation tasks, as their settings describe them; local paths are left out."""
+    tasks, found = prepared.config.tasks, []
+    for name in dict.fromkeys(task.source for task in (*prepared.tasks.meta_train, *prepared.tasks.meta_validation) if task.is_labelled or task.targets):
+        source = tasks.sources[name] if name else tasks
+        public = source.path if source.path.startswith(("hub:", "metatrain:")) else None
+        used = [split for split in SPLITS[:2] if any(task.source == name for task in prepared.tasks.split(split))]
+        found.append(DataSet(name or tasks.name, tuple(used), source.origin or public, source.licence))
+    return found

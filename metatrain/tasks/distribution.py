@@ -62,7 +62,8 @@ def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = CLAIM_ORD
     rows_of = {file: rows_of_tasks(table) for file, table in tables.items()}
     notes = [note for table in tables.values() for note in table.notes] + _shared_names(config, rows_of)
     repeats: dict[str, tuple[int, int]] = {}
-    if not chosen["meta_validation"].tasks and not chosen["meta_test"].tasks and len(splits) > 1:
+    names_none = not chosen["meta_validation"].tasks and not chosen["meta_test"].tasks
+    if names_none and len(splits) > 1 and not config.trains_on_all_folds:
         chosen = hold_out(config, rows_of, seed if hold_out_seed is None else hold_out_seed, notes)
     claimed: dict[tuple[str, str], np.ndarray] = {}
     built: dict[str, Any] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from huggingface_hub import ModelCardData
@@ -12,13 +13,30 @@ from metatrain.tracking.console import mean_of, way_name
 _SHOWN = 40  # maximum number of task or label names listed
 
 
+@dataclass(frozen=True)
+class DataSet:
+    """A data set that a model was trained or chosen on."""
+
+    name: str
+    splits: tuple[str, ...]  # splits with tasks from it
+    origin: str | None  # where it comes from; None: not stated
+    licence: str | None  # None: not stated
+
+
 def meta_trained_card(
-    config: Mapping[str, Any], results: Mapping[str, Any], tasks: Mapping[str, Sequence[str]], updates: int, seconds: float, device: str, version: str
+    config: Mapping[str, Any],
+    results: Mapping[str, Any] | None,
+    tasks: Mapping[str, Sequence[str]],
+    data: Sequence[DataSet],
+    updates: int,
+    seconds: float,
+    device: str,
+    version: str,
 ) -> str:
     """Return the card of a meta-trained model, README.md of its directory.
 
-    config: settings of `train`; results: results.json; tasks: names of the tasks of each split; updates: number of meta-updates;
-    seconds: training time.
+    config: settings of `train`; results: results.json, None: there was no meta-test; tasks: names of the tasks of each split; data: the data sets of
+    meta-training and meta-validation; updates: number of meta-updates; seconds: training time.
     """
     algorithm, episode, outer = config["algorithm"], config["episode"], config["outer"]
     head = "yes" if algorithm["adapt"] == "head" else f"no (algorithm.adapt={algorithm['adapt']})"
@@ -54,13 +72,18 @@ def meta_trained_card(
         f"| training seed | {config['seed']} |",
         f"| cost of training | {seconds / 60:.1f} minutes on {device} |",
         "",
+        "Data sets and their licences, as their sources state them:",
+        "",
+        "| data set | used for | origin | licence |",
+        "|---|---|---|---|",
+        *(_cells(each.name, ", ".join(each.splits).replace("_", "-"), each.origin or "not stated", each.licence or "not stated") for each in data),
+        "",
         "## Evaluation",
         "",
-        *_results(results),
+        *(_results(results) if results else ["Not evaluated: no task was held out for a meta-test.", ""]),
         "## Limitations",
         "",
-        f"- The scores are from one training seed and {len(results['protocol']['tasks'])} meta-test tasks; intervals cover these tasks and their "
-        "episodes, not other kinds of tasks.",
+        *(_limits_of(results) if results else []),
         "- A task that differs from the training tasks may not benefit from meta-training. Evaluate on a few held-out labelled examples.",
         "- The model inherits the biases of its base model and training texts.",
         "",
@@ -102,6 +125,17 @@ def _front(library: str, base: str | None) -> str:
     """Return the YAML metadata of a card; a base model that is a local path is left out."""
     known = base if base and not base.startswith(("/", ".", "~")) else None
     return f"---\n{ModelCardData(library_name=library, base_model=known, tags=['metatrain', 'few-shot', 'meta-learning']).to_yaml()}\n---\n"
+
+
+def _limits_of(results: Mapping[str, Any]) -> list[str]:
+    """Return a remark on the scope of the scores."""
+    number = len(results["protocol"]["tasks"])
+    return [f"- The scores are from one training seed and {number} meta-test tasks; intervals cover these tasks and their episodes, not other kinds of tasks."]
+
+
+def _cells(*cells: str) -> str:
+    """Return a row of a table."""
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 
 
 def _results(results: Mapping[str, Any]) -> list[str]:

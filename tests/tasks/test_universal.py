@@ -211,12 +211,16 @@ def test_a_source_without_a_fold_is_neither_trained_nor_tested(tmp_path):
 @pytest.mark.slow
 def test_training_without_a_fold_skips_the_meta_test(cli, tmp_path):
     rows = [{"text": f"text {n}", "label": "ab"[n % 2]} for n in range(12)]
-    sources = ", ".join(f"{name}: {{path: {write_jsonl(tmp_path / f'{name}.jsonl', rows)}, in_fold: 1}}" for name in ("one", "two", "three"))
+    sources = ", ".join(
+        f"{name}: {{path: {write_jsonl(tmp_path / f'{name}.jsonl', rows)}, in_fold: 1, licence: MIT, origin: here}}" for name in ("one", "two", "three")
+    )
     settings = ["debug=fast", "algorithm=protonet_cosine", "outer.steps=1", "hydra.run.dir=out", "hardware.threads=1"]
     found = cli("train", "tasks=files", "tasks.path=''", f"+tasks.sources={{{sources}}}", *settings)
     assert found.code == 0, found.err
     assert "there is no meta-test; tasks.fold=K holds out fold K" in found.out + found.err
     assert not (tmp_path / "out" / "results.json").exists()
+    card = (tmp_path / "out" / "model" / "README.md").read_text()
+    assert "| two | meta-train | here | MIT |" in card and "Not evaluated: no task was held out for a meta-test." in card
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ def test_the_card_of_a_run_has_its_tasks_cost_and_results(cli, tmp_path):
         assert f"| {name} | {100 * arm['mean']:.1f} ± {100 * arm['ci95']:.1f} |" in card
     for task in results["protocol"]["tasks"]:
         assert f"`{task}`" in card
+    assert "| reviews | meta-train, meta-validation | metatrain:reviews | not stated |" in card
     assert "| label names as support texts | yes |" in card and "| training seed | 0 |" in card and "minutes on" in card
 
 
