@@ -11,6 +11,7 @@ A task stores only the adapted parameters: a few kilobytes if only the head adap
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -29,11 +30,12 @@ from metatrain.config.schema import AlgorithmOverrides, InnerOverrides, Override
 from metatrain.errors import UserError
 from metatrain.estimator import SAVED, FewShotClassifier, load_classifier
 from metatrain.finetuned_model import FinetunedModel
+from metatrain.gradient.inner_rules import HEAD
 from metatrain.gradient.parameters import Parameters
 from metatrain.inputs import Text, is_table, is_text, labelled_of_table, listed_texts, read_text
 from metatrain.meta.learner import Learner
-from metatrain.models.export import NONE, is_none
-from metatrain.models.finetuned import is_finetuned
+from metatrain.models.export import is_none
+from metatrain.models.finetuned_folder import NONE, is_finetuned
 from metatrain.models.folders import is_model, model_folder
 from metatrain.paths import local_path
 from metatrain.run import hardware
@@ -81,11 +83,11 @@ def load(
         if (path / SAVED).is_file():
             return load_classifier(path, device)
         if is_finetuned(model_folder(path)):
-            where, _, _ = hardware.apply(HardwareConfig(device=device, threads=torch.get_num_threads()))
+            where, _, _ = hardware.apply(_on(device))
             return FinetunedModel(model_folder(path), where)
         if files := _task_files(path):
             return _saved_tasks(files, device)
-    return _opened(origin, device)
+    return open_model(origin, _on(device))
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,17 @@ class Origin:
         return cls(**facts) if all(value is None or isinstance(value, kinds[key]) for key, value in facts.items()) else None
 
 
-def _opened(origin: Origin, device: str) -> FewShotModel:
-    """Raises: UserError: there is no such model, or it is no encoder of texts."""
-    where, dtype, _ = hardware.apply(HardwareConfig(device=device, threads=torch.get_num_threads()))
+def _on(device: str) -> HardwareConfig:
+    return HardwareConfig(device=device, threads=torch.get_num_threads())
+
+
+def open_model(origin: Origin, config: HardwareConfig) -> FewShotModel:
+    """Open a model that adapts to tasks.
+
+    Raises:
+        UserError: there is no such model, or it is no encoder of texts.
+    """
+    where, dtype, _ = hardware.apply(config)
     checkpoint = pinned(origin.checkpoint)
     settings = Overrides(
         AlgorithmOverrides(name=origin.algorithm, adapt=origin.adapt), InnerOverrides(fit_head=origin.fit_head, fit_encoder=origin.fit_encoder)
@@ -143,7 +153,7 @@ def _saved_tasks(files: Sequence[Path], device: str) -> Tasks:
             raise UserError(f"{path} does not say which model it was adapted from; use metatrain.load(MODEL).load_task({str(path)!r})")
         if origin not in models:
             try:
-                models[origin] = _opened(origin, device)
+                models[origin] = open_model(origin, _on(device))
             except UserError as error:
                 raise UserError(f"{path}: the model that it was adapted from cannot be opened: {error}") from error
         found[path.stem] = models[origin].load_task(path)
@@ -212,10 +222,11 @@ class FewShotModel:
         facts, tensors = _read_task(Path(path))
         if facts.get("format") != _FORMAT:
             raise UserError(f"{path} is not a task saved by metatrain")
-        if facts["model"] != self._fingerprint():
+        if facts["model"] != self._fingerprint:
             raise UserError(f"{path} was adapted from a model with different weights; load that model, or adapt again")
         return Task(self, facts["labels"], {name: value.to(self._learner.model.device) for name, value in tensors.items()}, facts["threshold"])
 
+    @functools.cached_property
     def _fingerprint(self) -> str:
         """Tells models with other weights apart: a sum over every meta-parameter."""
         return f"{sum(float(value.double().sum()) for value in self._learner.parameters.values()):.9e}"
@@ -223,6 +234,25 @@ class FewShotModel:
     def predict(self, texts: Iterable[Text]) -> list[str]:
         """Raises: UserError: the model has not learned any labels; `adapt` returns a task, which predicts."""
         raise UserError("this model has no labels yet; adapt it to examples, task = model.adapt([(text, label), ...]), and use task.predict")
+
+    def scores(self, requests: Sequence[tuple[Task, Sequence[str]]]) -> list[np.ndarray]:
+        """Return the label scores (logits), [texts, labels], of texts for several tasks of this model; texts are as `read_text` returns them.
+
+        Texts of tasks that adapt only the head are encoded together.
+        """
+        together = [place for place, (task, _) in enumerate(requests) if all(name.startswith(HEAD) for name in task.own)]
+        features: dict[int, Tensor] = {}
+        if together:
+            ids = self._tokens.encode([text for place in together for text in requests[place][1]])
+            features = dict(zip(together, self._encodings.features(ids).split([len(requests[place][1]) for place in together])))
+        found = []
+        for place, (task, texts) in enumerate(requests):
+            if place not in features:
+                found.append(self._logits(task.own, texts))
+                continue
+            with torch.no_grad():
+                found.append(self._encodings.functional.logits_of({**self._learner.initial, **task.own}, features[place]).cpu())
+        return [each.numpy() for each in found]
 
     def _logits(self, own: Mapping[str, Tensor], texts: Sequence[str]) -> Tensor:
         parameters: Parameters = {**self._learner.initial, **own}
@@ -255,14 +285,14 @@ class Task:
         read = listed_texts(texts)
         return self.model._logits(self.own, read).softmax(1).numpy() if read else np.zeros((0, len(self.labels)))
 
-    def save(self, path: str | Path) -> None:
-        """Write the task beside the model: nothing but tensors and the names of the labels."""
-        facts: dict[str, Any] = {"format": _FORMAT, "labels": self.labels, "threshold": self.threshold, "model": self.model._fingerprint()}
+    def save(self, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+        """Write the task beside the model: nothing but tensors and the names of the labels; metadata: further entries of the file's header."""
+        facts: dict[str, Any] = {"format": _FORMAT, "labels": self.labels, "threshold": self.threshold, "model": self.model._fingerprint}
         if self.model.origin is not None:
             facts["origin"] = asdict(self.model.origin)
         tensors = {name: value.contiguous().cpu() for name, value in self.own.items()}
         with atomic_file(Path(path)) as temporary:
-            safetensors.torch.save_file(tensors, temporary, metadata={"metatrain": json.dumps(facts, ensure_ascii=False)})
+            safetensors.torch.save_file(tensors, temporary, metadata={**(metadata or {}), "metatrain": json.dumps(facts, ensure_ascii=False)})
 
 
 class Tasks(Mapping[str, Task]):

@@ -30,8 +30,9 @@ from metatrain.errors import UserError
 from metatrain.estimator_input import check_labels_beside_none, classes_of, names_of, rows_of, seed_of, training_texts
 from metatrain.inputs import read_text
 from metatrain.meta.progress import Progress, Silent
-from metatrain.models.export import NONE, is_none
+from metatrain.models.export import is_none
 from metatrain.models.finetuned import load_finetuned
+from metatrain.models.finetuned_folder import NONE
 from metatrain.models.folders import is_model
 from metatrain.run import hardware
 from metatrain.run.atomic import atomic_directory, write_json

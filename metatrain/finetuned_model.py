@@ -11,7 +11,8 @@ import torch
 
 from metatrain.errors import UserError
 from metatrain.inputs import listed_images, listed_texts
-from metatrain.models.finetuned import decisions, load_finetuned
+from metatrain.models.decisions import decisions
+from metatrain.models.finetuned import load_finetuned
 
 
 class FinetunedModel:

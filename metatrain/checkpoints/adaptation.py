@@ -9,7 +9,8 @@ from metatrain.gradient.parameters import Parameters
 from metatrain.meta.head_fit import Fit
 from metatrain.meta.learner import Learner
 from metatrain.meta.progress import Progress
-from metatrain.models.export import NONE, ExportedHead
+from metatrain.models.export import ExportedHead
+from metatrain.models.finetuned_folder import NONE
 from metatrain.models.heads import head_facts
 from metatrain.tasks.encoded_episode import EncodedEpisode
 from metatrain.tasks.labels import folded

@@ -16,7 +16,8 @@ from metatrain.errors import UserError
 from metatrain.meta.learner import Learner
 from metatrain.models import bases
 from metatrain.models.config import BUILT_IN
-from metatrain.models.export import read_facts, read_recipe
+from metatrain.models.export import read_recipe
+from metatrain.models.finetuned_folder import read_facts
 from metatrain.models.folders import is_model
 from metatrain.models.heads import head_facts
 from metatrain.models.sentence_pipeline import read_pipeline

@@ -27,7 +27,19 @@ examples:
   metatrain explain oos_false_rejection_rate
   metatrain explain inner
 """
-_COMMANDS = ("train", "sweep", "finetune", "evaluate", "predict", "score", "push", "tasks")  # plan, doctor and resume have the settings of train
+# plan, doctor and resume have the settings of train.
+_COMMANDS = (
+    "train",
+    "sweep",
+    "finetune",
+    "evaluate",
+    "predict",
+    "score",
+    "export",
+    "serve",
+    "push",
+    "tasks",
+)  # plan, doctor and resume have the settings of train
 _MISSING = "???"  # OmegaConf's mark of a value that must be given
 
 

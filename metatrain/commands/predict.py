@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from io import BufferedReader
 
     from metatrain.commands.prediction_files import Predicted
+    from metatrain.models.decisions import Decision
     from metatrain.models.export import Classifier
-    from metatrain.models.finetuned import Decision
     from metatrain.models.generation import TextGenerator
+    from metatrain.models.onnx_classifier import OnnxClassifier
     from metatrain.tasks.files import Columns
     from metatrain.tasks.unlabelled import Unlabelled
 
@@ -63,15 +64,11 @@ def main(arguments: list[str]) -> None:
 
 def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
     """Print a line per label for a text, or the answer; a JSON line per text for a file or a pipe."""
-    from metatrain.commands.prediction_files import output_for, write_predictions
+    from metatrain.commands.runtime import check_runtime
     from metatrain.errors import UserError
-    from metatrain.models.export import read_facts
-    from metatrain.models.finetuned import finetuned_folder, load_finetuned
-    from metatrain.run import hardware
+    from metatrain.models.finetuned_folder import finetuned_folder, read_facts
     from metatrain.run.directory import RunDirectory
-    from metatrain.tasks.files import Columns
     from metatrain.tasks.texts import has_lone_surrogate, plain
-    from metatrain.tracking.console import Display
 
     if (config.text is None) == (config.data is None):
         raise UserError('give either text="..." or data=FILE')
@@ -80,20 +77,50 @@ def start(config: PredictConfig, path: Path, overrides: list[str]) -> None:
     if config.text is not None and has_lone_surrogate(config.text):
         raise UserError(f"text={ascii(config.text)} is not valid UTF-8, or has half a character (a lone surrogate)")
     _check_choice(config.top, config.threshold)
+    check_runtime(config.runtime, config.hardware)
     name = config.model.path
     folder = finetuned_folder(RunDirectory.find(name, "finetune").path if name == "latest" else Path(name))
     columns = read_facts(folder).get("columns", {})
     column, pair = config.column or columns.get("text", "text"), config.pair or columns.get("pair")
     if pair is not None and (config.text is not None or config.data == _PIPE):
         raise UserError(f"pair={pair}: this model reads pairs of texts, but a single text was given; put pairs in a file with the columns {column} and {pair}")
+    if config.text is not None:
+        print(_predictor(config, folder).shown(plain(config.text)))
+    else:
+        _predict_rows(config, folder, column, pair)
+
+
+def _predictor(config: PredictConfig, folder: Path) -> Predictor:
+    """Return the opened model of a directory: its exported graph, or the model itself. Print why a graph is not used.
+
+    Raises:
+        UserError: it cannot be opened.
+    """
+    from metatrain.commands.runtime import open_graph
+
+    notes: list[str] = []
+    model: Classifier | OnnxClassifier | TextGenerator | None = open_graph(folder, config.runtime, config.hardware, notes)
+    for note in notes:
+        print(note, file=sys.stderr)
+    if model is None:
+        from metatrain.models.finetuned import load_finetuned
+        from metatrain.run import hardware
+
+        model = load_finetuned(folder, hardware.apply(config.hardware)[0])
+    return Predictor(model, config.top, config.threshold)
+
+
+def _predict_rows(config: PredictConfig, folder: Path, column: str, pair: str | None) -> None:
+    """Print or write the predictions for the rows of a file or a pipe; column, pair: columns of the texts."""
+    from metatrain.commands.prediction_files import output_for, write_predictions
+    from metatrain.tasks.files import Columns
+    from metatrain.tracking.console import Display
+
+    assert config.data is not None  # `start` has taken a single text
     source = _source(config.data, Columns(column, pair=pair), {} if config.column else {"text": "column"})
     read = [*source.files, *(each for each in folder.glob("**/*") if each.is_file())]
     output = None if config.output is None else output_for(config.output, read, source.rows)
-    device, _, _ = hardware.apply(config.hardware)
-    predictor = Predictor(load_finetuned(folder, device), config.top, config.threshold)
-    if config.text is not None:
-        print(predictor.shown(plain(config.text)))
-        return
+    predictor = _predictor(config, folder)
     unread = Unread()
     with Display(quiet=config.data == _PIPE or (output is None and sys.stdout.isatty()), stderr=True) as display:
         display.start("predicting", source.rows, brief=True)
@@ -130,7 +157,7 @@ class Source:
     rows: int = 0  # of all; 0: nobody knows
 
 
-def _source(data: str | None, columns: Columns, guessed: Mapping[str, str]) -> Source:
+def _source(data: str, columns: Columns, guessed: Mapping[str, str]) -> Source:
     """Return the rows to predict; guessed: as of `found_columns`.
 
     Raises:
@@ -144,8 +171,6 @@ def _source(data: str | None, columns: Columns, guessed: Mapping[str, str]) -> S
     from metatrain.tasks.texts import path_of
     from metatrain.tasks.unlabelled import Unlabelled, file_rows, folder_rows, piped_rows, survey
 
-    if data is None:
-        return Source()
     if data == _PIPE:
         descriptors = []
         with suppress(UnsupportedOperation):  # of a program that has put something else in its place
@@ -200,7 +225,7 @@ def _parts(rows: Iterable[Unlabelled]) -> Iterator[list[Unlabelled]]:
 class Predictor:
     """A finetuned model, and how its predictions are presented."""
 
-    def __init__(self, model: Classifier | TextGenerator, top: int | None = None, threshold: float | None = None):
+    def __init__(self, model: Classifier | OnnxClassifier | TextGenerator, top: int | None = None, threshold: float | None = None):
         """top: number of labels per row, None: one, and all for a single text; threshold: below this probability, a text has no label.
 
         Raises:
@@ -216,7 +241,7 @@ class Predictor:
 
     def shown(self, text: str) -> str:
         """The labels of a text, the most probable first, or the answer to it."""
-        from metatrain.models.finetuned import decisions
+        from metatrain.models.decisions import decisions
 
         if self.model.labels is None:
             return self.model.answers([text])[0]
@@ -276,7 +301,7 @@ class Predictor:
         Raises:
             UserError: it cannot read one of them.
         """
-        from metatrain.models.finetuned import decisions
+        from metatrain.models.decisions import decisions
 
         if self.model.labels is None:
             return [({"answer": answer}, None) for answer in self.model.answers(texts)]

@@ -55,8 +55,8 @@ def main(arguments: list[str]) -> None:
 def start(config: ScoreConfig, path: Path, overrides: list[str]) -> None:
     """Predict the texts of the file, and write and print the scores."""
     from metatrain.errors import UserError
-    from metatrain.models.export import read_facts
-    from metatrain.models.finetuned import finetuned_folder, load_finetuned
+    from metatrain.models.finetuned import load_finetuned
+    from metatrain.models.finetuned_folder import finetuned_folder, read_facts
     from metatrain.report.page import write_report
     from metatrain.run import hardware
     from metatrain.run.atomic import write_json
@@ -106,8 +106,8 @@ def _predicted(model: Classifier | TextGenerator, table: Table, display: Display
     """Return the predictions, as `metatrain predict` makes them."""
     import numpy as np
 
-    from metatrain.models.export import NONE
-    from metatrain.models.finetuned import decisions
+    from metatrain.models.decisions import decisions
+    from metatrain.models.finetuned_folder import NONE
 
     assert model.labels is not None  # `start` has refused a model that writes texts
     names = [*model.labels, *([] if model.threshold is None else [NONE])]

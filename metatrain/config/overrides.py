@@ -15,6 +15,7 @@ OPTIONAL_GROUPS = ("experiment", "debug")  # config groups of training in no def
 SHORTHANDS = {
     "predict": {"model": "model.path"},
     "score": {"model": "model.path"},
+    "export": {"model": "model.path"},
     "push": {"model": "model.path"},
     "finetune": {"algorithm": "algorithm.name"},
     "evaluate": {"algorithm": "algorithm.name"},

@@ -216,6 +216,9 @@ class PredictConfig:
     # A text whose highest probability is below this value gets no label, and the most likely one is named in `reason`; from 0 to 1; null: every
     # text gets a label.
     threshold: float | None = None
+    # What computes the predictions: torch | onnx (the graph of `metatrain export`, without torch, on the CPU) | onnx_int8 (its graph of
+    # quantize=int8) | auto (onnx if the model has a graph and hardware.device and hardware.precision allow it, else torch).
+    runtime: str = "auto"
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
 
 
@@ -232,6 +235,35 @@ class ScoreConfig:
     pair: str | None = None  # column of `data` with the second text, for a model of text pairs; null: as in finetune
     label: str = "label"  # column of `data` with the label; if there is no column `label`, it is found by names and values
     report: bool = True  # write report.html
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+
+
+@dataclass
+class ExportConfig:
+    """Settings of `metatrain export`: write a finetuned classifier in a format that runs without torch."""
+
+    name: str = field(default="export", metadata=when(NO_RUN))  # unused: export creates no run directory
+    model: FinetunedModelConfig = field(default_factory=FinetunedModelConfig)  # model=DIR is short for model.path=DIR
+    format: str = "onnx"  # format of the file: onnx (the extra `onnx`)
+    quantize: str | None = None  # int8: weights of 8 bits, a quarter of the size, whose probabilities differ; null: float32
+
+
+@dataclass
+class ServeConfig:
+    """Settings of `metatrain serve`: many few-shot tasks on one model, over HTTP."""
+
+    name: str = field(default="serve", metadata=when(NO_RUN))  # unused: serve creates no run directory
+    checkpoint: str = "everyday"  # model that all tasks share: a run directory | latest | a directory or hub id of a Hugging Face model
+    # What adapts to a task: head (a few kilobytes per task; texts of all tasks are encoded together); null: as in the checkpoint, which may be
+    # megabytes per task.
+    adapt: str | None = "head"
+    folder: str = "served_tasks"  # directory of the tasks, one file each; created if it does not exist
+    host: str = "127.0.0.1"  # address to listen on; one that other machines reach needs a token, in the environment variable METATRAIN_TOKEN
+    port: int = 8000  # port to listen on; 0: any free one
+    max_tasks: int = 10_000  # maximum number of tasks
+    max_texts: int = 1000  # maximum number of texts of a request
+    max_examples: int = 1000  # maximum number of examples of a task
+    max_body_mb: float = 4.0  # maximum size of a request's body in MB
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
 
 
@@ -277,6 +309,8 @@ SCHEMAS = {
     "finetune": FinetuneConfig,
     "predict": PredictConfig,
     "score": ScoreConfig,
+    "export": ExportConfig,
+    "serve": ServeConfig,
     "push": PushConfig,
     "tasks": TasksCommandConfig,
     "plan": TrainConfig,

@@ -158,18 +158,20 @@ class Encoder(nn.Module):
         return weights @ hidden
 
     def _padded(self, batch: Padded) -> Tensor:
-        parts = []
-        for group in batch.groups:
-            outputs = self.backbone(input_ids=group.input_ids, attention_mask=group.attention_mask, **self._options)
-            hidden, mask = outputs.last_hidden_state, group.attention_mask  # [B, L, H], [B, L]
-            if self.pooling == "mean":
-                weights = mask.to(hidden.dtype)[:, :, None]
-                parts.append((hidden * weights).sum(1) / weights.sum(1))
-            elif self.pooling == "last":
-                parts.append(hidden[torch.arange(len(mask), device=mask.device), mask.sum(1) - 1])
-            else:
-                parts.append(outputs.pooler_output if self.uses_pooler else hidden[:, 0])
+        parts = [self.encode_padded(group.input_ids, group.attention_mask) for group in batch.groups]
         return torch.cat(parts).index_select(0, batch.order)
+
+    def encode_padded(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Return the encodings of texts, not normalised, [texts, H], by the backbone's own `forward`; both inputs are [texts, L]."""
+        outputs = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **self._options)
+        hidden = outputs.last_hidden_state  # [texts, L, H]
+        if self.pooling == "mean":
+            weights = attention_mask.to(hidden.dtype)[:, :, None]
+            return (hidden * weights).sum(1) / weights.sum(1)
+        if self.pooling == "last":
+            last = (attention_mask.sum(1) - 1)[:, None, None].expand(-1, 1, hidden.shape[2])
+            return hidden.gather(1, last).squeeze(1)
+        return outputs.pooler_output if self.uses_pooler else hidden[:, 0]
 
 
 def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = torch.float32) -> tuple[Encoder, list[str]]:

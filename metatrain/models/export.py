@@ -28,6 +28,7 @@ from metatrain.models.adapters import folded, lost_by_folding
 from metatrain.models.batches import chunks, pad
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder, load_encoder
+from metatrain.models.finetuned_folder import FINETUNED, read_facts, read_object
 from metatrain.models.folders import folder_of_transformer, is_model
 from metatrain.models.generation import save_language_model
 from metatrain.models.head_rule import Head, HeadRule, LogitHead
@@ -39,8 +40,7 @@ from metatrain.models.sentence_pipeline import TRANSFORMER, read_linear, read_pi
 from metatrain.tasks.tokens import Tokens
 
 RECIPE, _LEARNED = "adaptation.json", "adaptation.safetensors"
-FINETUNED, _HEAD = "finetuned.json", "head.safetensors"
-NONE = "none_of_these"
+_HEAD = "head.safetensors"
 _SEQUENCE_CLASSIFIERS = {"bert": "classifier"}  # architectures whose classifier is pooler, then one linear layer
 
 
@@ -74,7 +74,7 @@ def read_recipe(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None
         return None
     path = folder / _LEARNED
     try:
-        return _read_object(folder / RECIPE), safetensors.torch.load_file(path) if path.is_file() else {}
+        return read_object(folder / RECIPE), safetensors.torch.load_file(path) if path.is_file() else {}
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
 
@@ -170,28 +170,14 @@ def save_finetuned(
     return kind
 
 
-def read_facts(folder: Path) -> dict[str, Any]:
-    """Return what `save_finetuned` wrote besides the weights: `none_of_these`, `columns`, `labels`, `encoder` and `head`, those that it has.
-
-    Raises: UserError: it cannot be read.
-    """
-    path = folder / FINETUNED
-    return _read_object(path) if path.is_file() else {}
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    """Raises: UserError: the file cannot be read, or holds no JSON object."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError("no object of settings")
-        return found
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-
-
 class Classifier:
-    """A finetuned model directory, loaded for prediction."""
+    """A finetuned model directory, loaded for prediction.
+
+    model: an encoder, or a sequence classifier of transformers; linear: weight [labels, H] and bias [labels] of the head on an encoder, None:
+    the head is not linear, or part of the model.
+    """
+
+    linear: tuple[Tensor, Tensor] | None = None
 
     def __init__(self, folder: Path, device: torch.device):
         """Raises: UserError: the directory is not a finetuned model, or cannot be read."""
@@ -203,33 +189,35 @@ class Classifier:
             facts = read_facts(folder)
             if "encoder" in facts:
                 model = ModelConfig(name=str(folder), **facts["encoder"])
-                self._model: Any = (load_image_encoder if is_image_model(model) else load_encoder)(model, second_order=False)[0]
+                self.model: Any = (load_image_encoder if is_image_model(model) else load_encoder)(model, second_order=False)[0]
                 head = {name: value.to(device) for name, value in safetensors.torch.load_file(folder / _HEAD).items()}
                 own = facts.get("head")
-                logits = _linear(head["weight"], head["bias"]) if own is None else _own_logits(make_head(own["name"], own["scale"]), head)
+                if own is None:
+                    self.linear = (head["weight"], head["bias"])
+                logits = partial(F.linear, weight=head["weight"], bias=head["bias"]) if own is None else _own_logits(make_head(own["name"], own["scale"]), head)
                 self._scores: Callable[[list[np.ndarray]], Tensor] = partial(self._encoded, logits)
-                self._tokens = self._model.tokens()
+                self.tokens = self.model.tokens()
             elif (pipeline := read_pipeline(str(folder))) is not None:
                 linear = read_linear(folder, pipeline)
                 if linear is None:
                     raise UserError(no_head)
-                weight, bias = linear
-                self._model = load_encoder(ModelConfig(name=str(folder), **pipeline.encoding), second_order=False)[0]
-                self._tokens = self._model.tokens()
-                self._scores = partial(self._encoded, _linear(weight.to(device), bias.to(device)))
+                weight, bias = self.linear = (linear[0].to(device), linear[1].to(device))
+                self.model = load_encoder(ModelConfig(name=str(folder), **pipeline.encoding), second_order=False)[0]
+                self.tokens = self.model.tokens()
+                self._scores = partial(self._encoded, partial(F.linear, weight=weight, bias=bias))
             else:
                 tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-                self._tokens = Tokens(tokenizer, min(tokenizer.model_max_length, config.max_position_embeddings))
+                self.tokens = Tokens(tokenizer, min(tokenizer.model_max_length, config.max_position_embeddings))
                 options: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
-                self._model, found = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True, **options)
+                self.model, found = AutoModelForSequenceClassification.from_pretrained(folder, output_loading_info=True, **options)
                 if lost_weights(found):
                     raise UserError(no_head)
                 self._scores = self._classified
         except (OSError, ValueError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
             raise UserError(f"model={folder} cannot be read: {str(error).strip().splitlines()[0]}") from error
-        self._model.to(device).eval()
+        self.model.to(device).eval()
         self._device = device
-        self.of_images = isinstance(self._model, ImageEncoder)
+        self.of_images = isinstance(self.model, ImageEncoder)
         self.labels: list[str] = facts.get("labels") or [config.id2label[number] for number in sorted(config.id2label)]
         self.threshold: float | None = facts.get("none_of_these", {}).get("highest_score_below")
 
@@ -238,27 +226,22 @@ class Classifier:
 
         With a `threshold`, an input whose highest score is below it is out of scope.
         """
-        ids = self._tokens.encode(texts)
+        ids = self.tokens.encode(texts)
         with torch.no_grad():
             parts = [self._scores(ids[part]).cpu() for part in chunks(ids)]
         return torch.cat(parts) if parts else torch.zeros(0, len(self.labels))
 
     def _encoded(self, logits: Callable[[Tensor], Tensor], ids: list[np.ndarray]) -> Tensor:
-        return logits(self._model(self._model.batch(ids)))
+        return logits(self.model(self.model.batch(ids)))
 
     def _classified(self, ids: list[np.ndarray]) -> Tensor:
-        batch = pad(ids, self._tokens.tokenizer.pad_token_id or 0, self._device)
-        parts = [self._model(input_ids=group.input_ids, attention_mask=group.attention_mask).logits for group in batch.groups]
+        batch = pad(ids, self.tokens.tokenizer.pad_token_id or 0, self._device)
+        parts = [self.model(input_ids=group.input_ids, attention_mask=group.attention_mask).logits for group in batch.groups]
         return torch.cat(parts).index_select(0, batch.order)
 
 
-def _linear(weight: Tensor, bias: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return the function from encodings [texts, H] to logits [texts, labels] of a linear head."""
-    return lambda features: F.linear(features, weight, bias)
-
-
 def _own_logits(rule: HeadRule, head: Head) -> Callable[[Tensor], Tensor]:
-    """Return the same of a head that is not linear."""
+    """Return the function from encodings [texts, H] to logits [texts, labels] of a head that is not linear."""
     return lambda features: cast(LogitHead, rule).logits(head, features)
 
 

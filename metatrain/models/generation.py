@@ -15,12 +15,12 @@ from metatrain.models.adapters import folded
 from metatrain.models.batches import chunks
 from metatrain.models.choices import losses_of_choices
 from metatrain.models.config import ModelConfig
+from metatrain.models.finetuned_folder import TASK
 from metatrain.models.language_loading import load_language_model
 from metatrain.models.language_model import LanguageModel
 from metatrain.models.pretrained import save_tokenizer
 from metatrain.tasks.task import plain_name
 
-TASK = "task.json"  # labels, lengths and context that prediction needs in addition to the model
 _PART_TOKENS = 4096
 
 

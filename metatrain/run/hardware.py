@@ -17,6 +17,7 @@ import torch
 
 from metatrain.errors import UserError
 from metatrain.run.config import HardwareConfig
+from metatrain.run.threads import threads_of
 
 if TYPE_CHECKING:
     from metatrain.run.ranks import Ranks
@@ -46,9 +47,7 @@ def apply(config: HardwareConfig, ranks: Ranks | None = None) -> tuple[torch.dev
     if ranks is None and config.processes != 1:
         raise UserError(f"hardware.processes={config.processes}: this command runs in a single process; remove the setting")
     local_rank, local_size = (0, 1) if ranks is None else (ranks.local_rank, ranks.local_size)
-    threads = max(1, _available_threads(local_size) // local_size) if config.threads is None else config.threads
-    if threads < 1:
-        raise UserError(f"hardware.threads={threads} must be 1 or more")
+    threads = threads_of(config, local_size)
     torch.set_num_threads(threads)
     device = _device(config.device, local_rank, local_size)
     each = f" for each of {local_size} processes" if local_size > 1 else ""
@@ -62,17 +61,6 @@ def apply(config: HardwareConfig, ranks: Ranks | None = None) -> tuple[torch.dev
     if device.type == "cpu" and config.precision == "bf16" and not {"avx512_bf16", "amx_bf16"} & set(_cpu_flags().split()):
         notes.append("warning: this CPU has no bf16 instructions, so hardware.precision=bf16 is probably slower than float32")
     return device, precisions[config.precision], notes
-
-
-def _available_threads(local_size: int) -> int:
-    """Return OMP_NUM_THREADS, or the number of cores that this process may use.
-
-    With several processes, OMP_NUM_THREADS is ignored, because torchrun always sets it to 1.
-    """
-    requested = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    if local_size == 1 and requested.isdecimal() and int(requested) > 0:
-        return int(requested)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def wait(device: torch.device) -> None:

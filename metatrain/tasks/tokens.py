@@ -73,14 +73,14 @@ def encoded(tokenizer: Any, texts: Sequence[str], max_length: int, prefix: str =
         yield np.fromiter(itertools.chain.from_iterable(ids), dtype=np.int32), list(map(len, ids))
 
 
-def _nothing(tokenizer: Any) -> int | None:
+def empty_text_token(tokenizer: Any) -> int | None:
     """Return the special token that replaces an empty text; None: there is none."""
     special = (tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id)
     return next((token for token in special if token is not None), None)
 
 
 def _some(tokenizer: Any) -> list[int]:
-    if (token := _nothing(tokenizer)) is None:
+    if (token := empty_text_token(tokenizer)) is None:
         raise UserError("a text has no tokens, and the model's tokenizer has no special token that can stand for it; leave the text out")
     return [token]
 
@@ -224,7 +224,7 @@ class _Cache:
         folder = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metatrain"
         described = json.loads(tokenizer.backend_tokenizer.to_str())
         described.update(
-            truncation=[max_length, tokenizer.truncation_side], padding=None, mask=tokenizer.mask_token, nothing=_nothing(tokenizer)
+            truncation=[max_length, tokenizer.truncation_side], padding=None, mask=tokenizer.mask_token, nothing=empty_text_token(tokenizer)
         )  # truncation and padding are otherwise those of its last call
         if prefix:
             described["prefix"] = prefix
