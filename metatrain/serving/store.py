@@ -45,7 +45,7 @@ class TaskStore(Mapping[str, Stored]):
             UserError: another process serves the folder, or a file in it is not a task of this model.
         """
         self._model, self._folder, self._max = model, folder, max_tasks
-        self._lock = FileLock(folder / _LOCK, timeout=0)
+        self._lock = FileLock(folder / _LOCK, timeout=0, thread_local=False)
         try:
             self._lock.acquire()
         except Timeout as error:

@@ -1,15 +1,18 @@
 """`metatrain serve`: tasks over HTTP. Every bad body is answered with a 4xx and a reason; what was answered is on the disk."""
 
+import asyncio
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from html.parser import HTMLParser
 from importlib.resources import files
 
+import httpx2
 import pytest
 import torch
 from fastapi.testclient import TestClient
@@ -133,7 +136,7 @@ def test_the_number_of_tasks_is_limited(client):
 
 
 def test_a_token_is_asked_for(model, tmp_path):
-    with serving(model, tmp_path, token="päss") as client:
+    with serving(model, tmp_path, token="secret") as client:
         for headers in ({"Authorization": ""}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic abc"}):
             found = client.get("/tasks", headers=headers)
             assert found.status_code == 401 and "Authorization: Bearer TOKEN" in found.json()["detail"]
@@ -165,18 +168,17 @@ bodies = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 @given(body=bodies, path=st.sampled_from(["/tasks/t", "/tasks/t/examples", "/tasks/t/predict"]))
 def test_no_body_breaks_the_server(client, body, path):
-    client.put("/tasks/t", json={"examples": EXAMPLES})
+    if client.get("/tasks/t").status_code == 404:
+        client.put("/tasks/t", json={"examples": EXAMPLES})
     method = "PUT" if path == "/tasks/t" else "POST"
     found = client.request(method, path, content=json.dumps(body).encode(), headers={"Content-Type": "application/json"})
     assert found.status_code == 200 or (400 <= found.status_code < 500 and isinstance(found.json()["detail"], str)), (body, found.text)
 
 
 def test_texts_of_requests_that_come_together_are_computed_together(model, tmp_path, monkeypatch):
-    import asyncio
-
     batches, scores_of = [], type(model).scores
     monkeypatch.setattr(type(model), "scores", lambda self, requests: batches.append(len(requests)) or scores_of(self, requests))
     tasks = [model.adapt(LABELLED[:count]) for count in (3, 4)]
@@ -232,18 +234,15 @@ def test_settings_that_cannot_be_are_refused(cli, monkeypatch):
 @pytest.mark.slow
 def test_kill_loses_no_task_and_a_stop_is_graceful(tmp_path):
     """Tasks are created until the server is killed; those that were answered are there after a restart, which is then stopped by SIGTERM."""
-    import threading
-
-    httpx = pytest.importorskip("httpx")
     answered = []
 
     def create(address):
-        with httpx.Client(base_url=address, timeout=30) as client:
+        with httpx2.Client(base_url=address, timeout=30) as client:
             for number in range(10_000):
                 try:
                     if client.put(f"/tasks/t{number}", json={"examples": EXAMPLES}).status_code == 200:
                         answered.append(f"t{number}")
-                except httpx.HTTPError:
+                except httpx2.HTTPError:
                     return
 
     server, address = started(tmp_path)
@@ -254,7 +253,7 @@ def test_kill_loses_no_task_and_a_stop_is_graceful(tmp_path):
     server.wait()
     thread.join()
     server, address = started(tmp_path)
-    with httpx.Client(base_url=address, timeout=30) as client:
+    with httpx2.Client(base_url=address, timeout=30) as client:
         names = {each["name"] for each in client.get("/tasks").json()}
         assert set(answered) <= names and len(names) <= len(answered) + 1
         assert client.post(f"/tasks/{answered[-1]}/predict", json={"texts": ["it broke"]}).status_code == 200
