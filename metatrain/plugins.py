@@ -6,6 +6,7 @@ A setting names an entry point of an installed package, never a module.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from typing import Any
@@ -15,15 +16,34 @@ from metatrain.errors import UserError
 # Groups of entry points.
 HEADS, INNER_RULES, INNER_LOSSES, SOURCES = "metatrain.heads", "metatrain.inner_rules", "metatrain.inner_losses", "metatrain.sources"
 ADAPTED, MODES, ARMS, SELF_SUPERVISED = "metatrain.adapted", "metatrain.meta_gradients", "metatrain.arms", "metatrain.self_supervised"
+OUTER_LOSSES, OUTER_OPTIMIZERS, SCHEDULES = "metatrain.outer_losses", "metatrain.outer_optimizers", "metatrain.schedules"
+SAMPLERS, METRICS = "metatrain.samplers", "metatrain.metrics"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of plug-in."""
+
+    name: str
+    setting: str  # that chooses a plug-in of this kind by its name
+    template: str  # module of `metatrain.templates` that shows one
+    example: str  # object of that module that the entry point names
+
+
 KINDS = {
-    HEADS: "head",
-    INNER_RULES: "inner rule",
-    INNER_LOSSES: "inner loss",
-    ADAPTED: "adapted parameters",
-    MODES: "meta-gradient",
-    ARMS: "arm",
-    SOURCES: "task source",
-    SELF_SUPERVISED: "self-supervised task",
+    HEADS: Kind("head", "algorithm.head", "head", "ShrunkenPrototypes"),
+    INNER_RULES: Kind("inner rule", "inner.rule", "inner_rule", "DecayingSGD"),
+    INNER_LOSSES: Kind("inner loss", "inner.loss", "inner_loss", "SmoothedLosses"),
+    ADAPTED: Kind("adapted parameters", "algorithm.adapt", "adapted", "biases"),
+    MODES: Kind("meta-gradient", "algorithm.meta_gradient", "meta_gradient", "no_curvature"),
+    OUTER_LOSSES: Kind("outer loss", "algorithm.contrastive", "outer_loss", "prototype_nce"),
+    OUTER_OPTIMIZERS: Kind("outer optimizer", "outer.optimizer", "outer_optimizer", "nesterov"),
+    SCHEDULES: Kind("schedule", "outer.schedule", "schedule", "square_root"),
+    SAMPLERS: Kind("sampler", "tasks.sampling.by", "sampler", "intermediate"),
+    METRICS: Kind("metric", "evaluation.metrics", "metric", "worst_class"),
+    ARMS: Kind("arm", "evaluation.arms", "arm", "nearest_length"),
+    SOURCES: Kind("task source", "tasks.path", "source", "Numbered"),
+    SELF_SUPERVISED: Kind("self-supervised task", "tasks.self_supervised", "self_supervised", "lengths"),
 }
 
 
@@ -42,7 +62,17 @@ def installed() -> Iterator[tuple[str, str, str]]:
     """Yield (kind, name, package) of every plug-in."""
     for group, kind in KINDS.items():
         for entry in sorted(entry_points(group=group), key=lambda entry: entry.name):
-            yield kind, entry.name, _package(entry)
+            yield kind.name, entry.name, _package(entry)
+
+
+def of_setting(setting: str) -> list[str]:
+    """Return the names of the plug-ins that a setting can choose."""
+    return [name for group, kind in KINDS.items() if kind.setting == setting for name in names(group)]
+
+
+def groups_with(name: str) -> list[str]:
+    """Return the groups in which a package announces this name."""
+    return [group for group in KINDS if name in names(group)]
 
 
 def load(group: str, name: str) -> Any | None:

@@ -150,7 +150,7 @@ class Run:
         if parts is None:
             raise UserError(f"{shown(self.directory)} is a run of {self.record.get('command')}, which compares no arms; see results")
         rows = [
-            {"shots": int(shots) if shots.isdecimal() else shots, "arm": name, **{key: value for key, value in arm.items() if key != "per_task"}}
+            {"shots": int(shots) if shots.isdecimal() else shots, "arm": name, **_numbers(arm)}
             for shots, part in parts.items()
             for name, arm in sorted(part["arms"].items(), key=lambda item: -item[1]["mean"])
         ]
@@ -170,6 +170,12 @@ class Run:
         if self.record.get("command") == "evaluate":
             raise UserError(f"{shown(self.directory)} is an evaluation, which writes no model; load its checkpoint: {self.settings['checkpoint']}")
         return load(self.directory, **options)
+
+
+def _numbers(arm: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the numbers of an arm, its further metrics among them, without those of each task."""
+    own = {key: value for key, value in arm.items() if key not in ("per_task", "metrics")}
+    return {**own, **{metric: values["mean"] for metric, values in arm.get("metrics", {}).items()}}
 
 
 def _run(

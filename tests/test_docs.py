@@ -18,6 +18,11 @@ def test_the_page_of_methods_is_up_to_date():
     assert (ROOT / "docs" / "methods.md").read_text(encoding="utf-8") == page(), "run: python scripts/docs/methods_page.py"
 
 
+def test_the_page_of_plug_ins_is_up_to_date():
+    page = runpy.run_path(str(ROOT / "scripts" / "docs" / "plugins_page.py"))["page"]
+    assert (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8") == page(), "run: python scripts/docs/plugins_page.py"
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "conf" / "algorithm").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_check_that_a_method_names_exists(path):
     (check,) = re.findall(r"^# Check: (\S+)$", path.read_text(), re.MULTILINE)

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from metatrain.commands import check_plugin
 from metatrain.commands.effects import effects_of
 from metatrain.config.compose import run_under_hydra
 from metatrain.config.schema import TrainConfig
 
 USAGE = """\
 usage: metatrain doctor [SETTING=VALUE ...]
+       metatrain doctor plugin=NAME [SETTING=VALUE ...]
 
 Check this machine and its installed packages. Then compare the meta-gradient modes on your model, method and tasks in float64, and check the
-exact meta-gradient against finite differences.
+exact meta-gradient against finite differences. With plugin=NAME, check a plug-in instead: shapes, its exact gradient against central differences,
+export and reload, and that a stopped and resumed run has the same bits.
 
 examples:
   metatrain doctor
   metatrain doctor model=minilm algorithm=metasgd
+  metatrain doctor plugin=my_head
 """
 SHOWN = (
     "algorithm.head",
@@ -31,8 +35,16 @@ SHOWN = (
 
 
 def main(arguments: list[str]) -> None:
-    """Entry point; `arguments` are Hydra's."""
+    """Entry point; `arguments` are Hydra's, or those of the checks of a plug-in."""
+    if any(item.startswith("plugin=") for item in arguments):
+        check_plugin.main(arguments)
+        return
     run_under_hydra("doctor", arguments, TrainConfig, start, effects=effects_of)
+
+
+def completions(before: list[str]) -> list[str]:
+    """Return the completions that are no settings: the plug-ins to check."""
+    return check_plugin.completions(before)
 
 
 def start(config: TrainConfig, path: Path, overrides: list[str]) -> None:

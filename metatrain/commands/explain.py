@@ -7,6 +7,7 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from metatrain import plugins
 from metatrain.config.renamed import current_key, said_of
 from metatrain.errors import UserError
 
@@ -138,6 +139,8 @@ def _explain(command: str, setting: Setting, overrides: list[str]) -> None:
         print(f"  value    {_plain(value)}, set by {_set_by(setting.key, given, chosen)}")
         if unread is not None:
             print(f"  effect   none here: {unread.because}")
+        if own := plugins.of_setting(setting.key):
+            print(f"  plug-ins {', '.join(own)}")
         for kind in ("algorithm", "experiment"):
             if uses := _uses(setting.key, kind):
                 print(f"  {kind:<10} {', '.join(f'{name} ({value})' for name, value in uses)}")

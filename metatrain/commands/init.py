@@ -12,14 +12,18 @@ from metatrain.errors import UserError
 FOLDER = Path("conf")
 USAGE = """\
 usage: metatrain init EXPERIMENT [NAME]
+       metatrain init plugin KIND NAME
 
 Copy an experiment to conf/experiment/NAME.yaml in this directory for editing; NAME defaults to that of the experiment. Config groups can be
-extended in the same way: conf/algorithm/x.yaml is selected with --config-dir conf algorithm=x.
+extended in the same way: conf/algorithm/x.yaml is selected with --config-dir conf algorithm=x. With plugin, write a package with a plug-in of a kind
+(head, inner_rule, inner_loss, adapted, meta_gradient, outer_loss, outer_optimizer, schedule, sampler, metric, arm, source, self_supervised) and its test.
 
 examples:
   metatrain init sentiment_fewshot tickets
   metatrain train --config-dir conf +experiment=tickets
+  metatrain init plugin head my_head
 """
+SUBCOMMANDS = {"plugin": "metatrain.commands.new_plugin"}
 
 
 def main(arguments: list[str]) -> None:

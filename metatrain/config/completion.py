@@ -9,6 +9,7 @@ from collections.abc import Callable, Container, Iterable
 from contextlib import redirect_stdout, suppress
 
 SHELLS = ("bash", "zsh", "fish")
+_ALSO_OWN = ("doctor",)  # commands that take settings and more
 Completer = Callable[[list[str]], list[str]]  # from the preceding words to candidates for the next word
 
 
@@ -50,7 +51,9 @@ def _next(command: str, before: list[str], current: str, shell: str, own: Callab
     given, flags = split_flags(normalise(command, before))
     os.environ["COMP_LINE"] = " ".join(["metatrain", *given, *([current] if current else []), *flags]) + ("" if current else " ")
     os.environ["COMP_POINT"] = str(len(os.environ["COMP_LINE"]))
-    return [word for word in _from_hydra(schema_of, f"query={shell}").split() if _is_taken(word, groups, settings)]
+    found = [word for word in _from_hydra(schema_of, f"query={shell}").split() if _is_taken(word, groups, settings)]
+    completer = own(command) if command in _ALSO_OWN else None
+    return [*found, *([] if completer is None else [word for word in completer(before) if word.startswith(current)])]
 
 
 def _is_taken(word: str, groups: Container[str], settings: Container[str]) -> bool:

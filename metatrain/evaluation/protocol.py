@@ -13,6 +13,7 @@ from metatrain.evaluation import statistics
 from metatrain.evaluation.chosen_arms import check_settings, chosen_arms
 from metatrain.evaluation.config import EvaluationConfig
 from metatrain.evaluation.full_finetune import VALIDATION_EPISODES, VALIDATION_TASKS, FullFinetuned
+from metatrain.evaluation.metrics import Metric, check_metrics, metric_of
 from metatrain.evaluation.prediction import Arm, Prediction
 from metatrain.evaluation.sharing import Alone, Workers
 from metatrain.evaluation.text_scores import SCORES, check_score
@@ -48,6 +49,7 @@ class Scores:
     predicted: dict[str, list[list[int]]] = field(default_factory=dict)  # predicted labels as positions in the classes of the episode, if it has labels
     loss: dict[str, list[float]] = field(default_factory=dict)  # log loss, or for generated texts the target loss
     seconds: list[float] = field(default_factory=list)  # adaptation time
+    metrics: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # by metric: its values, as those of accuracy
     diverged: int = 0  # number of episodes in which adaptation gave non-finite values
 
     def add(
@@ -61,8 +63,11 @@ class Scores:
         correct: list[bool] | None,
         predicted: list[int] | None,
         diverged: bool = False,
+        metrics: Mapping[str, float] | None = None,
     ) -> None:
         """Add the scores of one episode."""
+        for name, value in (metrics or {}).items():
+            self.metrics.setdefault(name, {}).setdefault(task, []).append(value)
         self.diverged += diverged
         self.accuracy.setdefault(task, []).append(accuracy)
         self.balanced.setdefault(task, []).append(balanced)
@@ -101,9 +106,13 @@ class EpisodeSet:
 
 
 def run_arms(
-    arms: Mapping[str, Arm], episodes: EpisodeSet, on_progress: Callable[[int], None] = lambda done: None, workers: Workers | None = None
+    arms: Mapping[str, Arm],
+    episodes: EpisodeSet,
+    on_progress: Callable[[int], None] = lambda done: None,
+    workers: Workers | None = None,
+    metrics: Mapping[str, Metric] | None = None,
 ) -> dict[str, Scores]:
-    """Return the scores of every arm on the same episodes.
+    """Return the scores of every arm on the same episodes, with further `metrics`.
 
     on_progress: called with the number of episodes that all workers have done since its last call; it may raise.
     workers: processes that share the episodes; each receives all scores.
@@ -111,7 +120,7 @@ def run_arms(
 
     def outcomes(episode: Episode) -> dict[str, dict[str, Any]]:
         texts = replace(encode_episode(episode, episodes.tokens), raw=raw_texts(episode))
-        return {name: _outcome(episode, texts, arm.predict(texts)) for name, arm in arms.items()}
+        return {name: _outcome(episode, texts, arm.predict(texts), metrics or {}) for name, arm in arms.items()}
 
     scores = {name: Scores() for name in arms}
     for task, found in each_episode(episodes, outcomes, on_progress, workers):
@@ -135,13 +144,16 @@ def each_episode(episodes: EpisodeSet, evaluate: Callable[[Episode], T], on_prog
     return [(task, found[place % workers.size][place // workers.size]) for place, (task, _) in enumerate(places)]
 
 
-def _outcome(episode: Episode, texts: EncodedEpisode, prediction: Prediction) -> dict[str, Any]:
+def _outcome(episode: Episode, texts: EncodedEpisode, prediction: Prediction, metrics: Mapping[str, Metric]) -> dict[str, Any]:
     """Return the arguments of `Scores.add` as JSON-serialisable values."""
     accuracy, balanced = scored(episode, prediction.predicted, texts.query_labels)
     found: dict[str, Any] = {"accuracy": accuracy, "balanced": balanced, "loss": prediction.target_loss, "seconds": prediction.seconds}
     found |= {"confidence": None, "correct": None, "predicted": None}
     if episode.task.targets is None:
         found["predicted"] = [int(label) for label in prediction.predicted]
+        found["metrics"] = {
+            name: float(metric.of_episode(np.asarray(prediction.predicted), texts.query_labels, prediction.probabilities)) for name, metric in metrics.items()
+        }
     if prediction.probabilities is not None:
         # If the probabilities are not finite, the first class is predicted, with confidence 0.
         found["diverged"] = not bool(np.isfinite(prediction.probabilities).all())
@@ -183,6 +195,7 @@ def check_evaluation(
     if not names:
         return
     check_settings(names, config, tasks)
+    check_metrics(config.metrics, tasks)
     check_answers(tasks, algorithm)
     if file is not None:
         if head_facts(algorithm.head).fixed_way and file.ways != {episode.way}:
@@ -273,10 +286,10 @@ def evaluate(
     results.json has `arms` and `comparisons` for the first number of shots, and those of all numbers in `by_shots`. `on_progress` and `workers`
     as in `run_arms`.
     """
-    config = setup.config
+    config, metrics = setup.config, {name: metric_of(name) for name in setup.config.metrics}
     scores, by_shots = {}, {}
     for shots in config.shots:
-        scores[str(shots)] = run_arms(arms, setup.episodes(shots, config.episodes), on_progress, workers)
+        scores[str(shots)] = run_arms(arms, setup.episodes(shots, config.episodes), on_progress, workers, metrics)
         by_shots[str(shots)] = summarise(scores[str(shots)])
     protocol: dict[str, Any] = {
         "split": "meta_test",
@@ -311,7 +324,7 @@ def summarise(scores: Mapping[str, Scores]) -> dict[str, Any]:
 
     Each comparison is of accuracy and has, under `balanced`, the same comparison of balanced accuracy.
     """
-    arms = {}
+    arms: dict[str, dict[str, Any]] = {}
     for name, mine in scores.items():
         found = statistics.estimate([np.array(task) for task in mine.accuracy.values()])
         arms[name] = {
@@ -334,6 +347,8 @@ def summarise(scores: Mapping[str, Scores]) -> dict[str, Any]:
             "adapt_seconds_per_episode": float(np.mean(mine.seconds)),
             "diverged_episodes": mine.diverged,
         }
+        if mine.metrics:
+            arms[name]["metrics"] = {metric: _of_metric(values) for metric, values in mine.metrics.items()}
     others = [other for other in scores if SUBJECT in scores and other != SUBJECT]
     of_accuracy = compared([paired_difference(scores[SUBJECT].accuracy, scores[other].accuracy) for other in others])
     of_balanced = compared([paired_difference(scores[SUBJECT].balanced, scores[other].balanced) for other in others])
@@ -341,6 +356,13 @@ def summarise(scores: Mapping[str, Scores]) -> dict[str, Any]:
         {"arm": SUBJECT, "against": other, **found, "balanced": balanced} for other, found, balanced in zip(others, of_accuracy, of_balanced, strict=True)
     ]
     return {"arms": arms, "comparisons": comparisons}
+
+
+def _of_metric(values: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Return the mean of a metric with its interval, and the mean of each task."""
+    found = statistics.estimate([np.array(of_task) for of_task in values.values()])
+    half_width = found.half_width if np.isfinite(found.half_width) else 0.0
+    return {"mean": found.mean, "ci95": half_width, "per_task": {task: float(np.mean(of_task)) for task, of_task in values.items()}}
 
 
 def paired_difference(ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]]) -> statistics.Estimate:

@@ -86,7 +86,7 @@ class AlgorithmConfig:
     # Use first-order meta-gradients before this meta-update (MAML++'s derivative-order annealing); 0: never.
     first_order_until: int = field(default=0, metadata=when(TRAINING_STEPS, META_GRADIENT))
     # Contrastive term of the outer loss over all texts of a meta-batch: supervised (texts with the same label name attract) | unsupervised
-    # (a text and itself under different dropout; needs algorithm.dropout) | null (none).
+    # (a text and itself under different dropout; needs algorithm.dropout) | the name of a plug-in | null (none).
     contrastive: str | None = field(default=None, metadata=when(ENCODINGS))
     contrastive_weight: float = field(default=0.1, metadata=when(CONTRASTIVE))  # weight of the contrastive term relative to the query loss
     contrastive_temperature: float = field(default=0.05, metadata=when(CONTRASTIVE))  # temperature that divides the cosine similarities

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -62,21 +62,26 @@ RESUME_RUNS = 3  # number of runs that `resumes_exactly` starts
 
 def resumes_exactly(on_progress: Callable[[], None] = lambda: None) -> Finding:
     """Check on this machine, with the installed packages, that a stopped and resumed run ends with the same bytes as an uninterrupted one."""
-    settings = ["debug=fast", "outer.steps=4", "checkpoint.every=1", "evaluation.arms=[]", "hardware.threads=1", "hardware.device=cpu", "report=false"]
     with tempfile.TemporaryDirectory(prefix="metatrain-") as folder:
-        for arguments, failpoint in (
-            (["train", *settings, "hydra.run.dir=whole"], ""),
-            (["train", *settings, "hydra.run.dir=stopped"], "update=term@2"),
-            (["resume", "stopped"], ""),
-        ):
-            environment = {**os.environ, "METATRAIN_FAILPOINTS": failpoint, "WANDB_MODE": "disabled"}
-            done = subprocess.run([sys.executable, "-m", "metatrain", *arguments], cwd=folder, env=environment, capture_output=True, text=True)
-            on_progress()
-            if done.returncode != (143 if failpoint else 0):
-                said = (done.stderr.strip().splitlines() or ["no error message"])[-1]
-                return Finding("resume", False, f"metatrain {arguments[0]} ended with {done.returncode}: {said}", "report this line as a bug")
-        whole, stopped = (Path(folder) / name for name in ("whole", "stopped"))
-        same = all((whole / name).read_bytes() == (stopped / name).read_bytes() for name in ("metrics.jsonl", "model/model.safetensors"))
+        return resumes_in(Path(folder), [], on_progress)
+
+
+def resumes_in(folder: Path, more: Sequence[str], on_progress: Callable[[], None] = lambda: None) -> Finding:
+    """Check it in a folder, with more settings; the uninterrupted run is `whole` there afterwards."""
+    settings = ["debug=fast", "outer.steps=4", "checkpoint.every=1", "evaluation.arms=[]", "hardware.threads=1", "hardware.device=cpu", "report=false", *more]
+    for arguments, failpoint in (
+        (["train", *settings, "hydra.run.dir=whole"], ""),
+        (["train", *settings, "hydra.run.dir=stopped"], "update=term@2"),
+        (["resume", "stopped"], ""),
+    ):
+        environment = {**os.environ, "METATRAIN_FAILPOINTS": failpoint, "WANDB_MODE": "disabled"}
+        done = subprocess.run([sys.executable, "-m", "metatrain", *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+        on_progress()
+        if done.returncode != (143 if failpoint else 0):
+            said = (done.stderr.strip().splitlines() or ["no error message"])[-1]
+            return Finding("resume", False, f"metatrain {arguments[0]} ended with {done.returncode}: {said}", "report this line as a bug")
+    whole, stopped = (folder / name for name in ("whole", "stopped"))
+    same = all((whole / name).read_bytes() == (stopped / name).read_bytes() for name in ("metrics.jsonl", "model/model.safetensors"))
     said = "a resumed run is bit-identical" if same else "a resumed run differs from an uninterrupted one"
     return Finding("resume", same, said, "results are correct, but not bit-reproducible on this machine; report it as a bug")
 

@@ -111,7 +111,8 @@ class SelfSupervisedConfig:
 class SamplingConfig:
     """Sampling weights of training tasks as a function of their query losses (config node `tasks.sampling`)."""
 
-    # fixed | curriculum (from easy to hard tasks) | hardness (favours hard tasks) | bandit (favours tasks whose loss decreases).
+    # fixed | curriculum (from easy to hard tasks) | hardness (favours hard tasks) | bandit (favours tasks whose loss decreases) | the name of a
+    # plug-in.
     by: str = "fixed"
     # Strength s: with hardness, a task with a loss one standard deviation above the mean is e^s times as likely; 0 to 10.
     strength: float = field(default=1.0, metadata=when(SAMPLED_BY_LOSS))

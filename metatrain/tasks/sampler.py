@@ -7,12 +7,12 @@ resumed run draws the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
+from metatrain import plugins
 from metatrain.errors import UserError
 from metatrain.tasks.config import SamplingConfig
 from metatrain.tasks.task import TaskDistribution
@@ -22,8 +22,7 @@ _REWARDS = 500  # number of latest loss decreases that set the scale of a bandit
 
 def check_sampling(config: SamplingConfig) -> None:
     """Raises: UserError: the rule is unknown or a value is out of range."""
-    if config.by not in RULES:
-        raise UserError(f"tasks.sampling.by={config.by} is unknown; choose one of {', '.join(RULES)}")
+    preference_of(config.by)
     if not 0 <= config.exploration <= 1 or not 0 <= config.decay < 1:
         raise UserError("tasks.sampling.exploration must be between 0 and 1, tasks.sampling.decay at least 0 and below 1")
     if not 0 <= config.strength <= 10:
@@ -44,7 +43,7 @@ class Sampler:
 
     def tasks(self, step: int) -> TaskDistribution:
         """The distribution that meta-update `step` draws from."""
-        preference = RULES[self.config.by](self, step)
+        preference = preference_of(self.config.by)(self, step)
         if preference is None:
             return self._tasks
         drawn = self._base > 0  # what is never drawn stays so
@@ -59,14 +58,13 @@ class Sampler:
         """
         if self.config.by == "fixed":
             return
-        weights = self.tasks(step).weights
-        assert weights is not None  # all but the fixed sampler have some
+        weights = self.tasks(step).weights if self.config.by == "bandit" else None
         for name, loss in zip(names, losses):
             place = self._place.get(name)
             if place is None:
                 continue
             before = self.state.loss[place]
-            if self.config.by == "bandit" and before is not None:
+            if weights is not None and before is not None:
                 self._reward(place, before - loss, weights[place])
             self.state.loss[place] = loss if before is None else self.config.decay * before + (1 - self.config.decay) * loss
 
@@ -108,10 +106,21 @@ def _curriculum(sampler: Sampler, step: int) -> np.ndarray:
     return sampler.config.strength * (2 * min(1.0, step / max(1, sampler.steps - 1)) - 1) * sampler.hardness()
 
 
-# From (sampler, step) to the logarithm of the factor on the fixed weight of each task; None: the fixed weights.
-RULES: dict[str, Any] = {
+# From (sampler, step) to the logarithm of the factor on the fixed weight of each task, [tasks]; None: the fixed weights.
+Preference = Callable[[Sampler, int], np.ndarray | None]
+RULES: dict[str, Preference] = {
     "fixed": lambda sampler, step: None,
     "curriculum": _curriculum,
     "hardness": lambda sampler, step: sampler.config.strength * sampler.hardness(),
     "bandit": lambda sampler, step: np.array(sampler.state.preference),
 }
+
+
+def preference_of(name: str) -> Preference:
+    """Return a sampling rule, from this package or a plug-in.
+
+    Raises:
+        UserError: there is no such rule.
+    """
+    found: Preference = plugins.find(plugins.SAMPLERS, name, RULES, f"tasks.sampling.by={name} is unknown; choose one of")
+    return found

@@ -230,7 +230,8 @@ def result_rows(results: Mapping[str, Any], shots: str) -> tuple[str, list[str],
     tasks = f"{len(protocol['tasks'])} meta-test task{'s' if len(protocol['tasks']) > 1 else ''}"
     title = f"{way_name(protocol)} {shots}-shot, {tasks}, {episodes} episode{'s' if episodes > 1 else ''} each; scores in %, ± and [ ]: 95% intervals"
     balanced = _is_unbalanced(part)
-    columns = ["arm", score_name(protocol), *(["balanced"] if balanced else []), "ECE", "adaptation s", "meta_trained minus arm"]
+    metrics = list(dict.fromkeys(metric for arm in part["arms"].values() for metric in arm.get("metrics", ())))
+    columns = ["arm", score_name(protocol), *(["balanced"] if balanced else []), "ECE", *metrics, "adaptation s", "meta_trained minus arm"]
     against = {item["against"]: item for item in part["comparisons"]}
     rows = []
     for name, arm in sorted(part["arms"].items(), key=lambda item: -item[1]["mean"]):
@@ -240,6 +241,7 @@ def result_rows(results: Mapping[str, Any], shots: str) -> tuple[str, list[str],
             mean_of(arm),
             *([f"{100 * arm['balanced']:.1f}"] if balanced else []),
             "" if arm.get("calibration_error") is None else f"{100 * arm['calibration_error']:.1f}",
+            *(f"{arm['metrics'][metric]['mean']:.3f}" for metric in metrics),
             f"{arm['adapt_seconds_per_episode']:.3f}",
             f"{100 * paired['difference']:+.1f} {_interval(paired)}" if paired else "",
         ]

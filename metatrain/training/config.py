@@ -31,7 +31,8 @@ VALIDATION = needs("validation.every", bool, "is above 0", "set validation.every
 class OuterConfig:
     """The outer loop (config group `outer`)."""
 
-    lr: float = 4e-5  # peak learning rate of AdamW after warm-up, typically 1e-5 to 1e-3
+    optimizer: str = "adamw"  # outer optimiser: adamw | the name of a plug-in
+    lr: float = 4e-5  # peak learning rate of the outer optimiser after warm-up, typically 1e-5 to 1e-3
     # Peak learning rate of the head's meta-parameters; null: the same as outer.lr.
     head_lr: float | None = field(default=None, metadata=when(Condition(_no_parameters_of_head, lambda place: "the head has meta-parameters")))
     # Peak learning rate of the inner rule's meta-parameters (learned rates, matrices); null: the same as outer.lr.
@@ -40,7 +41,8 @@ class OuterConfig:
     )
     steps: int = 100  # number of meta-updates (outer steps)
     meta_batch: int = 4  # number of episodes per meta-update
-    schedule: str = "cosine"  # learning-rate schedule after warm-up: constant | linear | cosine (the last two decay to 0)
+    # Learning-rate schedule after warm-up: constant | linear | cosine (the last two decay to 0) | the name of a plug-in.
+    schedule: str = "cosine"
     warmup: int = 10  # number of meta-updates of linear warm-up; 0: none
     clip: float | None = 1.0  # clip the mean meta-gradient to this norm; null: no clipping
     # What to do with a non-finite meta-gradient, which is never applied: stop (the run) | skip (the meta-update; three in a row stop the run).
@@ -51,7 +53,7 @@ class OuterConfig:
     weight_interpolation: float = field(
         default=1.0, metadata=when(Condition(_encoder_is_frozen, lambda place: "the outer loop trains parameters of the model"))
     )
-    weight_decay: float = 0.01  # AdamW's weight decay of matrices; biases, layer norms and the inner rule's meta-parameters have none
+    weight_decay: float = 0.01  # weight decay of matrices; biases, layer norms and the inner rule's meta-parameters have none
 
 
 @dataclass

@@ -42,7 +42,12 @@ def verdicts() -> list[str]:
 MODES = ("exact", "first_order")
 # The page, and what of it is computed again.
 FIGURES: list[tuple[str, Callable[[], list[str]]]] = [("correctness.md", sinusoid), ("correctness.md", second_order), ("correctness.md", verdicts)]
-PAGES = {"docs/methods_page.py": "methods.md", "docs/settings_page.py": "settings_reference.md", "docs/mistakes_page.py": "mistakes.md"}
+PAGES = {
+    "docs/methods_page.py": "methods.md",
+    "docs/settings_page.py": "settings_reference.md",
+    "docs/mistakes_page.py": "mistakes.md",
+    "docs/plugins_page.py": "plugins.md",
+}
 
 
 def _script(name: str) -> dict[str, Any]:

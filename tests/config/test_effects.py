@@ -74,6 +74,7 @@ OTHERS: dict[str, list[Any]] = {
 # Settings that change no result of a short run that goes well, each with the reason.
 UNMEASURED = {
     "algorithm.name": "a name",
+    "outer.optimizer": "AdamW is the only one that is not a plug-in",
     "outer.nonfinite": "concerns meta-gradients that are not finite",
     "outer.spike": "concerns meta-gradients far from the usual norm",
 }

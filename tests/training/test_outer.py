@@ -53,7 +53,7 @@ def test_clipping_bounds_the_norm_and_reports_it_as_it_was():
     optimizer = OuterOptimizer(ours, OuterConfig(clip=0.01, schedule="constant", warmup=0))
     norm = optimizer.step(gradient(0), 0)
     assert norm == pytest.approx(math.sqrt(sum(float(value.square().sum()) for value in gradient(0).values())), rel=1e-5)
-    scaled = optimizer.adamw.state[ours["encoder.b"]]["exp_avg"]
+    scaled = optimizer.optimizer.state[ours["encoder.b"]]["exp_avg"]
     torch.testing.assert_close(scaled, 0.1 * gradient(0)["encoder.b"] * 0.01 / norm, rtol=1e-4, atol=1e-9)
 
 

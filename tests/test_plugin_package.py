@@ -1,0 +1,137 @@
+"""Six plug-ins of a separate package in one run, their checks, and the packages that `metatrain init plugin` writes."""
+
+import importlib
+import itertools
+import json
+import os
+import runpy
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from metatrain import plugins
+from metatrain.commands import check_plugin, new_plugin
+from metatrain.commands.doctor import completions
+from metatrain.errors import UserError
+from metatrain.evaluation.metrics import METRICS, check_metrics
+
+PACKAGE = ROOT / "tests" / "plugin_package"
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """Register packages as if they were installed, in this process and those that it starts."""
+
+    def install(*folders: Path) -> None:
+        for number, folder in enumerate(folders):
+            project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+            about = tmp_path / "site" / f"package{number}-1.0.dist-info"
+            about.mkdir(parents=True)
+            (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: 1.0\n")
+            points = [f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in each.items()) for group, each in project["entry-points"].items()]
+            (about / "entry_points.txt").write_text("\n".join(points))
+            monkeypatch.syspath_prepend(str(folder.resolve()))
+        monkeypatch.syspath_prepend(str(tmp_path / "site"))
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), *(str(folder.resolve()) for folder in folders), str(ROOT)]))
+        importlib.invalidate_caches()
+
+    return install
+
+
+SIX = (
+    *("inner.rule=warped", "algorithm.head=transductive_cosine", "algorithm.contrastive=lifted", "tasks.sampling.by=easy_first"),
+    *("evaluation.metrics=[worst_class,macro_f1]", "evaluation.arms=[meta_trained,nearest_support_text]"),
+)
+
+
+@pytest.mark.slow
+def test_six_plug_ins_in_one_run(installed, cli):
+    installed(PACKAGE)
+    found = cli("train", "debug=fast", *SIX, "hardware.threads=1", "hydra.run.dir=run")
+    assert found.code == 0, found.err
+    arms = json.loads(Path("run/results.json").read_text())["arms"]
+    assert list(arms) == ["meta_trained", "nearest_support_text"]
+    for arm in arms.values():
+        assert 0 <= arm["metrics"]["worst_class"]["mean"] <= arm["balanced"] and arm["metrics"]["macro_f1"]["per_task"].keys() == arm["per_task"].keys()
+    assert "worst_class" in found.out
+    records = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    assert all(record["contrastive_loss"] > 0 for record in records if record["split"] == "meta_train")
+    assert "plug-ins warped" in cli("explain", "inner.rule").out
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "passed"),
+    [
+        (plugins.INNER_RULES, "warped", ["import", "shapes", "gradient", "vectorised"]),
+        (plugins.HEADS, "transductive_cosine", ["import", "shapes", "gradient", "vectorised"]),
+        (plugins.OUTER_LOSSES, "lifted", ["import", "shapes", "gradient"]),
+    ],
+)
+def test_gradients_of_plug_ins_are_exact(installed, group, name, passed, one_thread):
+    installed(PACKAGE)
+    subject = check_plugin._Subject(group, name, check_plugin._SETTINGS[group](name))
+    found = list(itertools.islice(check_plugin.checks(subject), len(passed)))
+    assert [finding.what for finding in found if finding.is_well] == passed, [finding.line for finding in found]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["easy_first", "worst_class", "nearest_support_text"])
+def test_the_checks_of_a_plug_in(installed, cli, name):
+    installed(PACKAGE)
+    found = cli("doctor", f"plugin={name}")
+    assert found.code == 0 and "!!" not in found.out, found.out + found.err
+
+
+def test_what_is_wrong_with_a_plug_in_is_said(installed, cli, tmp_path):
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    (folder / "bad.py").write_text("def rising(done):\n    return done - 1\n")
+    (folder / "pyproject.toml").write_text('[project]\nname = "bad"\n[project.entry-points."metatrain.schedules"]\nrising = "bad:rising"\n')
+    installed(folder)
+    subject = check_plugin._Subject(plugins.SCHEDULES, "rising", [])
+    (wrong,) = (finding for finding in itertools.islice(check_plugin.checks(subject), 2) if not finding.is_well)
+    assert wrong.what == "factors" and "zero or more" in wrong.line
+    found = cli("doctor", "plugin=risin")
+    assert found.code == 2 and "plugin=risin: no installed package announces it; installed are rising" in found.err
+    assert completions([]) == ["plugin=rising"]
+
+
+def test_a_package_is_written_for_each_kind(cli):
+    for kind in plugins.KINDS.values():
+        found = cli("init", "plugin", kind.template, f"my_{kind.template}")
+        assert found.code == 0, found.err
+        folder = Path(f"my_{kind.template}")
+        ((name, value),) = tomllib.loads((folder / "pyproject.toml").read_text())["project"]["entry-points"].popitem()[1].items()
+        module, _, attribute = value.partition(":")
+        assert name == module == folder.name and attribute in runpy.run_path(str(folder / f"{module}.py"))
+        compile((folder / f"test_{name}.py").read_text(), "test", "exec")
+    for arguments, words in (
+        (["plugin", "hed", "x"], "did you mean 'head'?"),
+        (["plugin"], "takes a kind and a name"),
+        (["plugin", "head", "a-b"], "'a-b' is not a valid name"),
+        (["plugin", "head", "my_head"], "my_head already exists"),
+    ):
+        found = cli("init", *arguments)
+        assert found.code == 2 and words in found.err, found.err
+    assert new_plugin.completions([])[0] == "head" and new_plugin.completions(["head"]) == []
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("kind", plugins.KINDS.values(), ids=lambda kind: kind.template)
+def test_a_written_package_passes_the_checks(installed, cli, kind):
+    assert cli("init", "plugin", kind.template, "mine").code == 0
+    installed(Path("mine"))
+    found = cli("doctor", "plugin=mine")
+    assert found.code == 0 and "!!" not in found.out, found.out + found.err
+
+
+def test_metrics():
+    predicted, labels = np.array([0, 0, 1, 2]), np.array([0, 1, 1, 1])
+    f1 = METRICS["macro_f1"].of_episode(predicted, labels, None)
+    assert f1 == pytest.approx((2 * 1 / 3 + 2 * 1 / 4) / 2)  # classes 0 (one correct of 2 predicted and 1 there) and 1 (of 1 and 3)
+    for names, words in ((["f2"], "no metric 'f2'; choose from macro_f1"), (["macro_f1", "macro_f1"], "names a metric twice")):
+        with pytest.raises(UserError, match=words):
+            check_metrics(names, [])
