@@ -100,6 +100,18 @@ def three_files(tmp_path) -> tuple[Path, list[str]]:
     return data, ["tasks=files", "tasks.path=data", "tasks.meta_test.tasks=[c]", "tasks.meta_train.tasks=[a,b]"]
 
 
+@pytest.fixture(scope="module")
+def encoder():
+    """A small BERT in float64, with encodings of unit length, whose attention can be differentiated twice."""
+    import torch
+
+    from metatrain.models.config import ModelConfig
+    from metatrain.models.encoder import load_encoder
+
+    torch.manual_seed(0)
+    return load_encoder(ModelConfig(name="tiny", normalize=True, max_length=16), second_order=True, dtype=torch.float64)[0]
+
+
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory) -> Path:
     """A finished run of `metatrain train debug=fast validation.every=2`; not to be changed by tests."""

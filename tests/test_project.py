@@ -89,11 +89,11 @@ def test_dependencies_between_rooms_point_one_way():
 
 def test_meta_is_ordered_by_level():
     levels = [
-        ["config", "cuda_graphs", "plan", "progress", "name_choice", "noise", "schedule"],
+        ["config", "cuda_graphs", "plan", "progress", "prototypes", "name_choice", "noise", "schedule"],
         ["functional"],
         ["text_losses", "leave_one_out", "inner_losses", "language_losses", "vectorised"],
         ["head_fit", "encoder_fit", "contrastive", "strategies"],
-        ["learner", "encoder_learner", "language_learner"],
+        ["learner", "support_fit", "encoder_learner", "language_learner"],
         ["algorithm", "memory", "probe"],
     ]
     level = {name: number for number, names in enumerate(levels) for name in names}

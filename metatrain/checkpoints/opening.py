@@ -99,7 +99,7 @@ def _open_base(name: str, settings: Overrides, device: torch.device, dtype: torc
     facts, difference = bases.read_base(name)
     learned = {key: torch.tensor(value) for key, value in facts.pop("learned").items()}
     saved = saved_recipe(bases.FOLDER / name, facts)
-    own = replace(saved.model, name=saved.base or "minilm")
+    own = replace(saved.model, name=facts["base"])
     recipe = overridden(Recipe(own, saved.algorithm, saved.inner, saved.episode, saved.seed), settings, plain=False)
     learner = build_learner(recipe, device, dtype, say)
     module = {learner.prefix + key: value for key, value in learner.model.named_parameters()}
@@ -131,7 +131,7 @@ def open_joint(reference: str | None, trained: TrainConfig | None, device: torch
 
 
 def _encoding(reference: str, overrides: ModelOverrides, say: Callable[[str], None]) -> dict[str, Any]:
-    """Return pooling, normalization and maximum length of a plain model, as far as its directory states them.
+    """Return pooling, normalisation and maximum length of a plain model, as far as its directory states them.
 
     Raises:
         UserError: it is a sentence-transformers pipeline with unsupported modules, and the settings do not replace them.

@@ -21,6 +21,7 @@ class RuleFacts:
 
     reads: tuple[str, ...] | None  # settings of `inner` that it reads; None: all
     learns: bool  # has meta-parameters
+    observes: tuple[str, ...] = ()  # the support loss or the encodings, which cannot be vectorised over episodes
 
 
 def rule_facts(name: str) -> RuleFacts:
@@ -31,10 +32,10 @@ def rule_facts(name: str) -> RuleFacts:
     """
     import torch
 
-    from metatrain.gradient.inner_rules import make_inner_rule, reads
+    from metatrain.gradient.inner_rules import make_inner_rule, observes, reads
 
     rule = make_inner_rule(InnerConfig(rule=name))
-    return RuleFacts(reads(rule), bool(rule.learned({"layer.weight": torch.zeros(1, 1), "layer.bias": torch.zeros(1)})))
+    return RuleFacts(reads(rule), bool(rule.learned({"layer.weight": torch.zeros(1, 1), "layer.bias": torch.zeros(1)})), observes(rule))
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,15 @@ from torch import Tensor, nn
 
 from metatrain.errors import UserError
 from metatrain.gradient.config import InnerConfig
-from metatrain.gradient.inner_rules import InnerRule, make_inner_rule
-from metatrain.gradient.meta_gradient import LEARNED, MetaGradient, Method, adapt, check_method, meta_gradient, mode_of
+from metatrain.gradient.inner_rules import InnerRule, check_observes, make_inner_rule
+from metatrain.gradient.meta_gradient import LEARNED, MetaGradient, Method, adapt, check_method, meta_gradient, missing_observations, mode_of
 from metatrain.gradient.module_losses import LossFunction, ModuleLosses
 
 __all__ = ["InnerLoop", "InnerRule", "LossFunction", "MetaGradient", "Method"]
 
 Model = TypeVar("Model", bound=nn.Module)
 Selection = str | Iterable[str] | Callable[[str], bool]
+_NO_FEATURES = {"features": "the loss functions of InnerLoop return no encodings; observe the loss only"}
 
 
 class InnerLoop(nn.Module, Generic[Model]):
@@ -67,6 +68,7 @@ class InnerLoop(nn.Module, Generic[Model]):
         self.steps = steps
         self.method = Method(mode) if isinstance(mode, str) else mode
         check_method(self.method, steps)
+        check_observes(self.rule, f"rule={type(self.rule).__name__}", {**_NO_FEATURES, **missing_observations(self.method.mode)})
         if self.method.weights is not None and len(self.method.weights) != steps:
             raise UserError(f"Method(weights=...) needs a weight for each of the {steps} inner steps; it has {len(self.method.weights)}")
         self.adapted = _selected(model, adapt)  # names of the parameters that adapt

@@ -1,13 +1,15 @@
 """Inner rules: updates of the adapted parameters from a support-set gradient.
 
 A rule may have meta-parameters (learned rates) and a state that it carries from step to step (moments). Both are dictionaries of
-tensors, so that the meta-gradient flows through them too.
+tensors, so that the meta-gradient flows through them too. A rule may also observe the support loss or the encodings of the support texts
+(`ObservingRule`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 import torch
@@ -22,10 +24,18 @@ HEAD = "head."  # name prefix of the head parameters
 RATES: tuple[str, ...] = ("lr", "head_lr")  # settings of a rule with two learning rates
 
 
+@dataclass(frozen=True)
+class Observed:
+    """What an inner rule observes at phi_k besides the gradient; None: it does not declare it in `observes`."""
+
+    loss: Tensor | None = None  # support loss S, a scalar
+    features: Tensor | None = None  # encodings of the support texts, in the order of the support set, [support, H]
+
+
 class InnerRule(Protocol):
     """Update rule of the inner loop (`inner.rule`). `update` must be differentiable in all its tensors."""
 
-    is_linear: bool  # True: phi_{k+1} = phi_k - rate(name) * gradient, with fixed rates
+    is_sgd: bool  # True: phi_{k+1} = phi_k - rate(name) * gradient, with fixed rates. Undeclared: False.
     # True: phi_{k+1} - phi_k and the new state depend on phi_k only through the gradient; not so with weight decay. Undeclared: False.
     adds: bool
     # A rule may also declare `reads`, the settings of `inner` that it reads beside `steps`: lr, head_lr, rank. Undeclared: all.
@@ -49,14 +59,57 @@ class InnerRule(Protocol):
         """Return (phi_{k+1}, state) from phi_k, the gradient of the support loss at phi_k, and the step k, which starts at 0."""
 
 
-def is_linear(rule: InnerRule) -> bool:
-    """Return True if a rule declares its `update` as linear."""
-    return _says(rule, "is_linear") and rule.is_linear
+class ObservingRule(InnerRule, Protocol):
+    """Inner rule whose update also depends on the support loss or on the encodings of the support texts.
+
+    `update` must be differentiable in them, too. Such a rule is neither `is_sgd` nor `adds`, whatever it declares, and its episodes are not
+    vectorised.
+    """
+
+    observes: tuple[str, ...]  # fields of `Observed` that `update` gets: loss, features
+
+    def update(
+        self,
+        adapted: Parameters,
+        gradients: Mapping[str, Tensor],
+        step: int,
+        learned: Mapping[str, Tensor],
+        state: Mapping[str, Tensor],
+        observed: Observed | None = None,
+    ) -> tuple[Parameters, Parameters]:
+        """Return (phi_{k+1}, state) as `InnerRule.update`; observed: never None in an inner loop."""
+
+
+def observes(rule: InnerRule) -> tuple[str, ...]:
+    """Return the fields of `Observed` that a rule declares to read; a rule that declares none reads none."""
+    declared: tuple[str, ...] = getattr(rule, "observes", ())
+    return declared if _says(rule, "observes") else ()
+
+
+def check_observes(rule: InnerRule, name: str, missing: Mapping[str, str]) -> None:
+    """Refuse a rule that observes what there is not.
+
+    name: the rule as the user chose it, "inner.rule=NAME"; missing: why a field of `Observed` is not available, with the remedy.
+
+    Raises:
+        UserError: the rule observes an unknown or a missing field.
+    """
+    known = [field.name for field in fields(Observed)]
+    for each in observes(rule):
+        if each not in known:
+            raise UserError(f"{name}: its attribute `observes` names {each!r}; a rule can observe {' and '.join(known)}")
+        if each in missing:
+            raise UserError(f"{name} observes the {each} of the support set: {missing[each]}")
+
+
+def is_sgd(rule: InnerRule) -> bool:
+    """Return True if a rule declares that its `update` is plain gradient descent."""
+    return _says(rule, "is_sgd") and rule.is_sgd and not observes(rule)
 
 
 def adds(rule: InnerRule) -> bool:
     """Return True if a rule declares that its `update` adds a function of the gradient."""
-    return _says(rule, "adds") and rule.adds
+    return _says(rule, "adds") and rule.adds and not observes(rule)
 
 
 def reads(rule: InnerRule) -> tuple[str, ...] | None:
@@ -108,7 +161,7 @@ class _Rates:
 class SGD(_Rates):
     """phi_{k+1} = phi_k - lr * gradient."""
 
-    is_linear = adds = True
+    is_sgd = adds = True
     reads = RATES
 
     def update(
@@ -120,7 +173,7 @@ class SGD(_Rates):
 class MetaSGD(_Rates):
     """phi_{k+1} = phi_k - alpha * gradient, elementwise, alpha meta-learned (Meta-SGD, Li et al. 2017, eq. 2) and possibly negative."""
 
-    is_linear, adds, learns_rates = False, True, "per parameter"
+    is_sgd, adds, learns_rates = False, True, "per parameter"
     reads = RATES
 
     def learned(self, adapted: Mapping[str, Tensor]) -> Parameters:
@@ -138,7 +191,7 @@ class LSLR(_Rates):
     With more steps at test time than in meta-training, the additional steps use the rate of the last one.
     """
 
-    is_linear, adds, learns_rates = False, True, "per step"
+    is_sgd, adds, learns_rates = False, True, "per step"
     reads = RATES
 
     def learned(self, adapted: Mapping[str, Tensor]) -> Parameters:
@@ -153,11 +206,11 @@ class LSLR(_Rates):
 class Curvature(_Rates):
     """Inner gradients transformed by meta-learned matrices: a low-rank form of Meta-Curvature (Park and Oliva 2019).
 
-    The gradient G of a weight matrix becomes G (I + U V'), with U, V [inputs, rank]; the gradient g of a vector becomes (1 + d) g,
+    The gradient G of a weight matrix becomes G (I + U V^T), with U, V [inputs, rank]; the gradient g of a vector becomes (1 + d) g,
     elementwise. V and d are initialised at zero, so meta-training starts from SGD.
     """
 
-    is_linear, adds = False, True
+    is_sgd, adds = False, True
     reads = (*RATES, "rank")
 
     def learned(self, adapted: Mapping[str, Tensor]) -> Parameters:
@@ -192,7 +245,7 @@ class Adam(_Rates):
     zero are common (those of the encoder in the first step of a zero-initialised head).
     """
 
-    is_linear, adds = False, True
+    is_sgd, adds = False, True
     reads = RATES
     first, second, constant = 0.9, 0.999, 1e-8
 
@@ -218,7 +271,7 @@ class Adam(_Rates):
 class AdamLSLR(Adam):
     """Adam with a meta-learned learning rate per parameter tensor and inner step, as LSLR; learned are logarithms, so that rates stay positive."""
 
-    is_linear, adds, learns_rates, learns_logarithms = False, True, "per step", True
+    is_sgd, adds, learns_rates, learns_logarithms = False, True, "per step", True
 
     def learned(self, adapted: Mapping[str, Tensor]) -> Parameters:
         return {name: value.new_full((max(1, self.steps),), math.log(self.rate(name))) for name, value in adapted.items()}

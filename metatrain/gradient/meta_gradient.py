@@ -17,21 +17,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
 from metatrain import plugins
 from metatrain.errors import UserError
-from metatrain.gradient.inner_rules import InnerRule, adds, is_linear
+from metatrain.gradient.inner_rules import InnerRule, Observed, ObservingRule, adds, is_sgd, observes
 from metatrain.gradient.parameters import Parameters, add_to, detached, dot, leaves, scaled, vjp
 from metatrain.gradient.second_order import GradientGraph, Loss, finite_difference, forward_over_reverse, reverse_over_reverse
 
 LEARNED = "rule."  # what names of the inner rule's meta-parameters begin with
 _STATE = "state "  # what names of the rule's state begin with; a blank occurs in no name of a parameter
+_GRADIENT, _OBSERVED = "gradient ", "observed "  # the same of the other inputs of an update
 
 # Conjugate gradients: the relative residual above which the result is not used (v = 0 leaves 1), and how much stronger the damping then is.
 _WORST, _STRONGER = 0.5, 4.0
@@ -119,6 +120,13 @@ class EpisodeLosses(Protocol):
 
     def query_parts(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Iterator[Tensor]:
         """Yield scalars that sum to Q; called at phi_0, then once for each point at which the gradient of Q is taken, phi_K first."""
+
+
+class FeatureLosses(EpisodeLosses, Protocol):
+    """Losses of an episode whose support texts have encodings, for rules that observe them."""
+
+    def support_features(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor], step: int) -> Iterator[Tensor]:
+        """Yield the encodings [texts, H] of the support set in inner step `step`, in parts; each has a graph of its own."""
 
 
 @dataclass(frozen=True)
@@ -222,6 +230,14 @@ def has_recursion(method: Method, rule: InnerRule, learns_rates: bool) -> bool:
     return mode.has_recursion
 
 
+def missing_observations(mode: str) -> dict[str, str]:
+    """Return why a rule cannot observe the fields of `Observed` under a meta-gradient, by field; empty: it can."""
+    if not mode_of(mode).solves_implicitly:
+        return {}
+    why = f"the inner objective of algorithm.meta_gradient={mode} has a proximal term, which a rule cannot observe; choose algorithm.meta_gradient=exact"
+    return {field.name: why for field in fields(Observed)}
+
+
 def check_method(method: Method, steps: int) -> None:
     """Refuse an impossible meta-gradient.
 
@@ -245,6 +261,7 @@ class _StoredStep:
 
     before: Parameters  # phi_k and the rule's state
     gradients: Parameters  # of S at phi_k, where the update's derivatives depend on them
+    observed: Parameters  # values of the fields of `Observed` that the rule reads
     graphs: list[GradientGraph]  # of the parts of S; none: they are rebuilt
 
 
@@ -253,7 +270,7 @@ class _Tape:
 
     def __init__(self, episode: EpisodeLosses, phi: Parameters, fixed: Parameters, rule: InnerRule, proximal: float):
         self.episode, self.fixed, self.rule = episode, fixed, rule
-        self._is_linear = is_linear(rule)
+        self._is_sgd, self._observes = is_sgd(rule), observes(rule)
         self._start = phi if proximal else None
         self._proximal = proximal
         self._learned = {name[len(LEARNED) :]: value for name, value in fixed.items() if name.startswith(LEARNED)}
@@ -283,26 +300,29 @@ class _Tape:
             del found  # a copy of phi, which would be there while the next part is made
         if self._start is not None:
             gradients = {name: value + self._proximal * (self._point[name] - self._start[name]) for name, value in gradients.items()}
-        if keep:
-            self._stored.append(_StoredStep(self._point, {} if self._is_linear else gradients, graphs))
+        loss = torch.stack(losses).sum()
         with torch.no_grad():
-            self._point = self._update(self._point, gradients, k)
+            observed = self._observed(loss, k)
+            if keep:
+                self._stored.append(_StoredStep(self._point, {} if self._is_sgd else gradients, observed, graphs))
+            self._point = self._update(self._point, gradients, observed, k)
         self._steps += 1
-        return self.phi, torch.stack(losses).sum()
+        return self.phi, loss
 
     def back(self, cotangent: Parameters, products: Products) -> Parameters:
         """Undo the last stored step: turn the gradient in (phi_{k+1}, state, w) into that in (phi_k, state, w).
 
-        First through the update, with its gradient as an input; then through that gradient, if second derivatives
-        count. The given dictionary is consumed.
+        First through the update, with its gradient as an input; then through what the rule observed, and through that gradient if
+        second derivatives count. The given dictionary is consumed.
         """
         self._steps -= 1
         stored = self._stored.pop()
         self._point = stored.before
-        if self._is_linear:
+        if self._is_sgd:
             direction = scaled({name: cotangent[name] for name in self._names}, lambda name: -self.rule.rate(name))
         else:
-            cotangent, direction = self._through_update(stored, cotangent)
+            cotangent, direction, observed = self._through_update(stored, cotangent)
+            self._through_observed(observed, cotangent)
         if products is not None and stored.graphs:
             for graph in stored.graphs:
                 add_to(cotangent, graph.products(direction))
@@ -317,28 +337,55 @@ class _Tape:
         if state:
             add_to(cotangent, vjp(list(state.values()), [cotangent[_STATE + name] for name in state], start))
 
-    def _through_update(self, stored: _StoredStep, cotangent: Parameters) -> tuple[Parameters, Parameters]:
-        """Return the gradient in (phi_k, state, w), and that in the gradient of S, through the update only."""
-        before, gradients = leaves(stored.before), leaves(stored.gradients)
-        after = self._update(before, gradients, self._steps)
+    def _through_update(self, stored: _StoredStep, cotangent: Parameters) -> tuple[Parameters, Parameters, Parameters]:
+        """Return the gradient in (phi_k, state, w), that in the gradient of S, and that in what the rule observed, through the update only."""
+        before, gradients, observed = leaves(stored.before), leaves(stored.gradients), leaves(stored.observed)
+        after = self._update(before, gradients, observed, self._steps)
         outputs = {name: value for name, value in after.items() if name in cotangent}
         rates = {LEARNED + name: value for name, value in self._learned.items()}
-        inputs = {**before, **{f"gradient {name}": value for name, value in gradients.items()}, **rates}
+        inputs = {**before, **_prefixed(_GRADIENT, gradients), **_prefixed(_OBSERVED, observed), **rates}
         found = vjp(list(outputs.values()), [cotangent[name] for name in outputs], inputs)
-        direction = {name: found.pop(f"gradient {name}") for name in self._names if f"gradient {name}" in found}
+        direction = {name: found.pop(_GRADIENT + name) for name in self._names if _GRADIENT + name in found}
+        of_observed = {name: found.pop(_OBSERVED + name) for name in observed if _OBSERVED + name in found}
         result = {name: value for name, value in cotangent.items() if name not in outputs}
         add_to(result, found)
-        return _filled(result, before), _filled(direction, {name: before[name] for name in self._names})
+        return _filled(result, before), _filled(direction, {name: before[name] for name in self._names}), of_observed
+
+    def _observed(self, loss: Tensor, k: int) -> Parameters:
+        """Return what the rule observes at phi_k, by name."""
+        found = {"loss": loss} if "loss" in self._observes else {}
+        if "features" in self._observes:
+            found["features"] = torch.cat(list(self._features(k)(self.phi, self.fixed)))
+        return found
+
+    def _through_observed(self, observed: Parameters, cotangent: Parameters) -> None:
+        """Add the gradient through what the rule observed at phi_k to that in (phi_k, w), in place; `observed`: the gradient in it."""
+        phi, fixed = leaves(self.phi), leaves(self.fixed)
+        if "loss" in observed:
+            for part in self._support(self._steps)(phi, fixed):
+                add_to(cotangent, vjp([part], [observed["loss"]], {**phi, **fixed}))
+        if "features" in observed:
+            begin = 0
+            for part in self._features(self._steps)(phi, fixed):
+                if part.requires_grad:  # not if the encoder neither adapts nor is trained
+                    add_to(cotangent, vjp([part], [observed["features"][begin : begin + len(part)]], {**phi, **fixed}))
+                begin += len(part)
 
     def _support(self, k: int) -> Loss:
         # A proximal objective is minimised, so it has to be the same in every step.
         return partial(self.episode.support_parts, step=k if self._start is None else 0)
 
-    def _update(self, point: Parameters, gradients: Parameters, k: int) -> Parameters:
+    def _features(self, k: int) -> Loss:
+        return partial(cast(FeatureLosses, self.episode).support_features, step=k)
+
+    def _update(self, point: Parameters, gradients: Parameters, observed: Parameters, k: int) -> Parameters:
         phi = {name: point[name] for name in self._names}
         state = {name[len(_STATE) :]: value for name, value in point.items() if name.startswith(_STATE)}
-        moved, after = self.rule.update(phi, gradients, k, self._learned, state)
-        return {**moved, **{_STATE + name: value for name, value in after.items()}}
+        if self._observes:
+            moved, after = cast(ObservingRule, self.rule).update(phi, gradients, k, self._learned, state, Observed(**observed))
+        else:
+            moved, after = self.rule.update(phi, gradients, k, self._learned, state)
+        return {**moved, **_prefixed(_STATE, after)}
 
 
 def _solve(episode: EpisodeLosses, phi: Parameters, fixed: Parameters, gradient: Parameters, method: Method) -> tuple[Parameters, float, float]:
@@ -398,6 +445,10 @@ def conjugate_gradients(times: Callable[[Parameters], Parameters], right: Parame
         size, before = dot(rest, rest), size
         direction = {name: rest[name] + size / before * direction[name] for name in v}
     return v, (size / first) ** 0.5 if first else 0.0, lowest
+
+
+def _prefixed(prefix: str, values: Mapping[str, Tensor]) -> Parameters:
+    return {prefix + name: value for name, value in values.items()}
 
 
 def _filled(found: Parameters, like: Parameters) -> Parameters:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from metatrain.errors import UserError
 from metatrain.gradient.config import InnerConfig
-from metatrain.gradient.inner_rules import make_inner_rule
-from metatrain.gradient.meta_gradient import check_method, mode_of
+from metatrain.gradient.inner_rules import check_observes, make_inner_rule
+from metatrain.gradient.meta_gradient import check_method, missing_observations, mode_of
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.contrastive import check_contrastive
 from metatrain.meta.inner_losses import inner_loss
@@ -29,7 +29,7 @@ def check_algorithm(algorithm: AlgorithmConfig, inner: InnerConfig, model: Model
         make_head(algorithm.head, algorithm.head_scale)
     check_choice(algorithm.adapt, algorithm.pattern)
     adapted = row_of(algorithm.adapt)
-    make_inner_rule(inner)
+    rule = make_inner_rule(inner)
     for key in ("rank", "context_size", "label_names_weight"):
         if getattr(algorithm, key) < 1:
             raise UserError(f"algorithm.{key}={getattr(algorithm, key)} must be 1 or more")
@@ -39,6 +39,9 @@ def check_algorithm(algorithm: AlgorithmConfig, inner: InnerConfig, model: Model
         if not 0 <= getattr(algorithm, key) < float("inf"):
             raise UserError(f"algorithm.{key}={getattr(algorithm, key)} must be a finite number, zero or more")
     check_method(method_at(algorithm, inner.steps, 0), inner.steps)
+    no_features = {"features": f"a language model (algorithm.head={algorithm.head}) has no encodings; choose another inner.rule"}
+    missing = {**(no_features if head.is_language_model else {}), **missing_observations(algorithm.meta_gradient)}
+    check_observes(rule, f"inner.rule={inner.rule}", missing)
     check_noise(algorithm)
     check_contrastive(algorithm)
     if head.is_language_model:

@@ -113,7 +113,7 @@ class _Check:
     updates: int
     temperature: float  # the best
     loss: float  # at it
-    logits: Tensor  # [left out, way]
+    logits: Tensor  # [held out, way]
 
 
 def fit_encoder(start: Start, episode: EncodedEpisode, fit: Fit, progress: Progress) -> tuple[Parameters, Fit] | None:

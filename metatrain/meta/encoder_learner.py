@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,16 +18,15 @@ from metatrain.gradient.parameters import Parameters
 from metatrain.meta import noise
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.contrastive import AuxiliaryGradient, contrastive_gradient
-from metatrain.meta.encoder_fit import Start, fit_encoder
 from metatrain.meta.functional import FunctionalClassifier
-from metatrain.meta.head_fit import FITS, Fit, fit_head
+from metatrain.meta.head_fit import Fit
 from metatrain.meta.inner_losses import inner_loss
 from metatrain.meta.learner import Learner
-from metatrain.meta.leave_one_out import MOST_TOKENS
-from metatrain.meta.name_choice import NameChoice, choose_names
+from metatrain.meta.name_choice import NameChoice
 from metatrain.meta.progress import Progress, Silent
 from metatrain.meta.strategies import OuterGradient, grouped, shared_encoding, shares_encoding, vectorised, vectorises
-from metatrain.meta.text_losses import ENCODINGS, TextLosses
+from metatrain.meta.support_fit import choice_of_names, fit_support
+from metatrain.meta.text_losses import TextLosses
 from metatrain.models.batches import on_device
 from metatrain.models.encoder import Encoder
 from metatrain.models.head_rule import Head, HeadRule
@@ -119,13 +117,6 @@ class EncoderLearner(Learner):
         """Return whether the inner loop has steps to make: `leave_one_out` needs a class with two examples, label names not counted."""
         return not self.functional.head_after or bool((np.bincount(episode.support_labels) > 1).any())
 
-    def _no_steps(self, episode: EncodedEpisode) -> str | None:
-        """Return why no inner steps are made before a fit; None: they are."""
-        if not self.makes_steps(episode):
-            return "no class has two examples"
-        tokens = sum(map(len, episode.support))
-        return None if tokens <= MOST_TOKENS else f"the examples have {tokens:,} tokens, more than {MOST_TOKENS:,}"
-
     def fit(self, episode: EncodedEpisode, progress: Progress | None = None) -> tuple[Parameters, float, Fit | None]:
         if not self.inner.fit_head:
             return *self.adapt(episode), None
@@ -133,67 +124,13 @@ class EncoderLearner(Learner):
         return adapted, fit.loss, fit
 
     def fit_support(self, episode: EncodedEpisode, progress: Progress | None = None) -> tuple[Parameters, Fit]:
-        """Fit the head (`inner.fit_head`), and then the whole encoder (`inner.fit_encoder`) if that helps; return all parameters and the choices made."""
-        progress = progress or Silent()
-        support = self.functional.read(episode.without_queries())
-        progress.start("encoding examples", len(support.support), brief=True)
-        features, choice = self.features(support.support, lambda texts: progress.advance(by=texts)), None
-        progress.stop()
-        encodings = features[: len(episode.support)].cpu()
-        if len(support.support) > len(episode.support):
-            choice = _choice(support, len(episode.support), features)
-            if not choice.read:
-                support, features = episode.without_queries(), features[: len(episode.support)]
-        names = self.functional.texts_of(support)[2:]  # the label names, if the head reads their encodings
-        named = [self.features(texts) for texts in names]
-        adapts = self.functional.head_after and self.steps(evaluation=True) > 0
-        if adapts and (why := self._no_steps(episode)):
-            progress.say(f"{why}: no inner steps are made, and the encoder stays as it is")
-            adapts = False
-        labels = torch.from_numpy(np.asarray(support.support_labels, dtype=np.int64))
-        is_name = np.arange(len(labels)) >= len(episode.support)
-
-        def part_of(rows: Sequence[int] | np.ndarray) -> EncodedEpisode:
-            """Return some of the examples, label names among them, as a support set."""
-            chosen = np.asarray(rows, dtype=np.int64)
-            return replace(support, support=[support.support[row] for row in chosen], support_labels=support.support_labels[chosen], reads_names=False)
-
-        whole: Parameters = {}  # after inner steps on all examples
-
-        @cache
-        def encoded(rows: tuple[int, ...]) -> tuple[Tensor, ...]:
-            """Return the encodings of all examples after inner steps on some of them, and of the label names if the head reads them."""
-            if not adapts:
-                return features, *named
-            after, _ = Learner.adapt(self, part_of(rows))
-            if len(rows) == len(labels):
-                whole.update(after)
-            progress.advance()
-            return tuple(self.functional.features(after, texts) for texts in (support.support, *names))
-
-        def start(rows: np.ndarray) -> Head:
-            """Return the meta-learned head of some of the examples."""
-            encodings, *of_names = encoded(tuple(rows.tolist()))
-            theta = {**self.parameters, **dict(zip(ENCODINGS, (encodings[torch.from_numpy(rows)], encodings[:0], *of_names)))}
-            losses = self._losses.of(self.functional, part_of(rows), None, encoded=True)
-            head, _ = self.adapted_from(theta, losses, 0 if self.functional.head_after else None)
-            return {name: head[HEAD + name].cpu() for name in ("weight", "bias")}
-
-        # On the CPU: thousands of small operations take less time there than a GPU takes to launch them.
-        everything = tuple(range(len(labels)))
-        progress.start("fitting the head", FITS, brief=True)
-        encode = (lambda rows: encoded(tuple(rows.tolist()))[0].cpu()) if adapts else None
-        found = fit_head(start, encoded(everything)[0].cpu(), labels, is_name, episode.seed, progress.advance, encode)
-        fit = replace(found, names=choice, encodings=encodings, steps=self.steps(evaluation=True) if adapts else 0)
-        progress.stop()
-        if self.inner.fit_encoder and (trained := fit_encoder(Start(self.functional, self.parameters), support, fit, progress)) is not None:
-            return trained
-        return {**self.parameters, **whole, **{HEAD + name: value.to(features.device) for name, value in fit.head.items()}}, fit
+        """Fit the head, and then the whole encoder if that helps, as `support_fit.fit_support`; return all parameters and the choices made."""
+        return fit_support(self, self.functional, self._losses, episode, progress or Silent())
 
     def choose_names(self, episode: EncodedEpisode) -> NameChoice | None:
         """Choose whether label names are examples in evaluation and finetuning, from the support set; None: there are none to read."""
         support = self.functional.read(episode.without_queries())
-        return _choice(support, len(episode.support), self.features(support.support)) if len(support.support) > len(episode.support) else None
+        return choice_of_names(support, len(episode.support), self.features(support.support)) if len(support.support) > len(episode.support) else None
 
     def rows(self, episodes: Sequence[EncodedEpisode]) -> Tensor | None:
         if not self.functional.sparse:
@@ -202,14 +139,14 @@ class EncoderLearner(Learner):
         return on_device(self.functional.distinct(texts), self.model.device)
 
     def groups(self, episodes: Sequence[EncodedEpisode]) -> list[list[EncodedEpisode]]:
-        return grouped(self.functional, episodes)
+        return grouped(self.functional, self.rule, episodes)
 
     def outer_gradients(self, episodes: Sequence[EncodedEpisode], step: int = 0) -> list[OuterGradient]:
         """Return the meta-gradients of a group of episodes whose sum is needed, in order.
 
         Shares of the sum that belong to no single episode are in the last one.
         """
-        if vectorises(self.functional, episodes):
+        if vectorises(self.functional, self.rule, episodes):
             return vectorised(self.functional, self.adaptation, episodes, step)
         if shares_encoding(self.functional, episodes):
             return shared_encoding(self.functional, self.adaptation, episodes, step)
@@ -217,10 +154,3 @@ class EncoderLearner(Learner):
 
     def auxiliary_gradient(self, episodes: Sequence[EncodedEpisode]) -> AuxiliaryGradient | None:
         return contrastive_gradient(self.functional, self.parameters, episodes) if self.algorithm.contrastive else None
-
-
-def _choice(support: EncodedEpisode, examples: int, features: Tensor) -> NameChoice:
-    """Choose whether to read label names, from the encodings of a support set whose names come after this number of examples."""
-    labels = torch.from_numpy(np.asarray(support.support_labels, dtype=np.int64))
-    features = features.cpu()
-    return choose_names(features[:examples], labels[:examples], features[examples:], labels[examples:], len(support.names))

@@ -6,7 +6,7 @@ With h_i the encodings of the support texts at unit length (label names among th
     S(phi) = - mean over i of log softmax_c(s cos(h_i, m_c^(-i)))_{y_i}
 
 where i runs over the distinct texts whose class has another text. These are the episodes of Prototypical Networks (Snell et al. 2017), made of the
-support set alone: unlike the cross-entropy of a head that already fits the support set, the loss measures how well encodings generalise from
+support set only: unlike the cross-entropy of a head that already fits the support set, the loss measures how well encodings generalise from
 the other examples. It does not depend on the head. The head is made from the encodings after the last inner step, so the meta-gradient
 flows into the adapted parameters through the support encodings, too.
 """
@@ -23,10 +23,10 @@ from torch import Tensor
 
 from metatrain.gradient.parameters import Parameters
 from metatrain.meta.functional import FunctionalClassifier
+from metatrain.meta.prototypes import held_out_logits
 from metatrain.meta.text_losses import TextLosses
 from metatrain.tasks.encoded_episode import EncodedEpisode
 
-SCALE = 10.0  # s: of the cosines, as logits
 MOST_TOKENS = 16_384  # of support texts before a fit: all are in one graph, and a fit adapts once for each fold
 
 
@@ -41,11 +41,10 @@ def leave_one_out_loss(features: Tensor, labels: Tensor, texts: Tensor, way: int
     copies = ((texts[:, None] == texts) & (labels[:, None] == labels)).to(unit.dtype)  # [texts, texts]
     judged = classes.sum(0)[labels] > copies.sum(1)
     sums = classes.T @ unit  # [way, H]
-    others = F.normalize((sums[labels] - copies @ unit)[judged], dim=1)
-    of_all = (unit @ F.normalize(sums, dim=1).T)[judged]
-    scores = torch.where(classes[judged].bool(), (unit[judged] * others).sum(1, keepdim=True), of_all)
+    others = (sums[labels] - copies @ unit)[judged]
+    scores = (unit @ F.normalize(sums, dim=1).T)[judged]
     share = 1 / copies.sum(1)[judged]
-    losses = F.cross_entropy(SCALE * scores, labels[judged], reduction="none")
+    losses = F.cross_entropy(held_out_logits(unit[judged], others, scores, labels[judged]), labels[judged], reduction="none")
     return (losses * share).sum() / share.sum().clamp(min=1)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metatrain.gradient.inner_rules import is_linear
+from metatrain.gradient.inner_rules import is_sgd
 from metatrain.gradient.meta_gradient import LEARNED, WALKED, Method, has_recursion, mode_of
 from metatrain.gradient.parameters import leaves
 from metatrain.meta import encoder_fit, head_fit
@@ -86,10 +86,10 @@ class Footprint:
         # The mode of most of the run; the multi-step loss applies only at the beginning, but must fit too.
         method = Method(mode, weights=[1.0] if learner.algorithm.multi_step_until else None)
         recursion = has_recursion(method, learner.rule, any(name.startswith(LEARNED) for name in learner.parameters))
-        linear = is_linear(learner.rule)
-        point = copy * (1 if linear else 2 + self.state)  # a rule that is not linear needs the gradients again
+        plain = is_sgd(learner.rule)
+        point = copy * (1 if plain else 2 + self.state)  # other rules than plain gradient descent need the gradients again
         trajectory = steps * point if recursion else copy * (1 + self.state)
-        copies = row.copies + (0 if linear else _COPIES_THROUGH_UPDATE + self.state)
+        copies = row.copies + (0 if plain else _COPIES_THROUGH_UPDATE + self.state)
         most = math.inf if learner.functional.is_transductive else max(plan.part_tokens, largest.text)
         support, query = (min(most, tokens) for tokens in (largest.support, largest.query))
         if learner.functional.head_after:  # the inner loss compares all support texts with each other, and so does the head of the query loss

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_SCALE = 10.0  # scale of cosine similarities as logits
+from metatrain.meta.prototypes import held_out_logits
+
 _CLEAR = 4  # minimum distance of a perfect score from guessing, in standard deviations of the score of guessing, for the score to decide
 
 
@@ -49,7 +50,9 @@ def choose_names(features: Tensor, labels: Tensor, names: Tensor, named: Tensor,
 
 
 def _held_out_loss(features: Tensor, labels: Tensor, sums: Tensor, judged: Tensor) -> float:
-    """Mean log loss of the judged examples [examples] under the mean of each class without the example; sums: [way, H]."""
-    scores = features @ F.normalize(sums, dim=1).T
-    scores[torch.arange(len(labels)), labels] = (features * F.normalize(sums[labels] - features, dim=1)).sum(1)
-    return float(F.cross_entropy(_SCALE * scores[judged], labels[judged]))
+    """Return the mean log loss of examples under the class means without the example itself.
+
+    judged: whether an example counts, [examples]; sums: of the encodings of each class, [way, H].
+    """
+    logits = held_out_logits(features, sums[labels] - features, features @ F.normalize(sums, dim=1).T, labels)
+    return float(F.cross_entropy(logits[judged], labels[judged]))

@@ -16,7 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from metatrain.gradient.inner_rules import InnerRule
+from metatrain.gradient.inner_rules import InnerRule, observes
 from metatrain.gradient.meta_gradient import EpisodeLosses, meta_gradient, mode_of
 from metatrain.gradient.parameters import Gradient, Parameters, leaves, vjp
 from metatrain.meta.functional import FunctionalClassifier, FunctionalModel
@@ -99,10 +99,10 @@ def shared_encoding(classifier: FunctionalClassifier, adaptation: Adaptation, ep
     encoder = leaves({name: value for name, value in view.items() if name.startswith(classifier.prefix)})
     others = {name: value for name, value in view.items() if not name.startswith(classifier.prefix)}
     encoded = classifier.encode(encoder, classifier.model.batch(texts))
-    pieces = iter(torch.split(encoded.detach(), [len(part) for each in parts for part in each]))
+    split = iter(torch.split(encoded.detach(), [len(part) for each in parts for part in each]))
     found, cotangents = [], []
     for episode, each in zip(episodes, parts):
-        encodings = [next(pieces) for _ in each]
+        encodings = [next(split) for _ in each]
         losses = TextLosses.of(classifier, episode, episode.seed, encoded=True)
         part = episode_gradient(classifier, adaptation, losses, {**others, **dict(zip(ENCODINGS, encodings))}, rows, step)
         cotangents += [part.gradient.pop(name, torch.zeros_like(value)) for name, value in zip(ENCODINGS, encodings)]
@@ -112,12 +112,12 @@ def shared_encoding(classifier: FunctionalClassifier, adaptation: Adaptation, ep
     return found
 
 
-def vectorises(classifier: FunctionalClassifier, episodes: Sequence[EncodedEpisode]) -> bool:
+def vectorises(classifier: FunctionalClassifier, rule: InnerRule, episodes: Sequence[EncodedEpisode]) -> bool:
     """Return whether the meta-gradients of these episodes are taken in one pass."""
     algorithm, plan, facts = classifier.algorithm, classifier.plan, classifier.head_facts
     random = algorithm.dropout or algorithm.meta_dropout or algorithm.information_penalty
     able = classifier.packs and not random and not classifier.head_after and not facts.reads_names and not facts.reads_label_encodings
-    able = able and mode_of(algorithm.meta_gradient).separates_episodes
+    able = able and mode_of(algorithm.meta_gradient).separates_episodes and not observes(rule)
     if (plan.vectorised == 1 and plan.cuda_graphs is None) or not able or len({shape_of(classifier.read(each)) for each in episodes}) > 1:
         return False
     return all(len(texts) * max(map(len, texts)) <= plan.part_tokens for each in episodes for texts in (each.support, each.query))
@@ -152,13 +152,13 @@ def vectorised(classifier: FunctionalClassifier, adaptation: Adaptation, episode
     return found
 
 
-def grouped(classifier: FunctionalClassifier, episodes: Sequence[EncodedEpisode]) -> list[list[EncodedEpisode]]:
+def grouped(classifier: FunctionalClassifier, rule: InnerRule, episodes: Sequence[EncodedEpisode]) -> list[list[EncodedEpisode]]:
     """Split episodes, in order, into groups that are executed together: of one shape as many as the plan says, else as many as share an encoding."""
     groups: list[list[EncodedEpisode]] = []
     for episode in episodes:
         last = groups[-1] if groups else []
-        if vectorises(classifier, [episode]):
-            fits = len(last) < classifier.plan.vectorised and vectorises(classifier, [*last, episode])
+        if vectorises(classifier, rule, [episode]):
+            fits = len(last) < classifier.plan.vectorised and vectorises(classifier, rule, [*last, episode])
         else:
             fits = shares_encoding(classifier, [*last, episode])
         if last and fits:

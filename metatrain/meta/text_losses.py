@@ -125,6 +125,11 @@ class TextLosses:
         for features, labels, _ in self._wholes(self._support_encodings(phi, fixed, step)):
             yield F.cross_entropy(self._logits(phi, fixed, features), labels, reduction="sum") / self.support_size
 
+    def support_features(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor], step: int) -> Iterator[Tensor]:
+        """Yield the encodings of the support texts, [texts, H], as the support loss reads them in inner step `step`."""
+        for features, _, _ in self._support_encodings(phi, fixed, step):
+            yield features
+
     def query_parts(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Iterator[Tensor]:
         correct = []
         for features, labels, penalty in self._wholes(self._query_encodings(phi, fixed)):

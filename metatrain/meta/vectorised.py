@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metatrain.gradient.inner_rules import InnerRule, adds, is_linear
+from metatrain.gradient.inner_rules import InnerRule, adds, is_sgd
 from metatrain.gradient.parameters import Parameters
 from metatrain.meta.functional import FunctionalClassifier
 from metatrain.meta.noise import Noise
@@ -125,7 +125,7 @@ class VectorisedRule:
 
     def __init__(self, rule: InnerRule):
         self._rule = rule
-        self.is_linear, self.adds = is_linear(rule), adds(rule)
+        self.is_sgd, self.adds = is_sgd(rule), adds(rule)
 
     def rate(self, name: str) -> float:
         return self._rule.rate(name)
@@ -139,7 +139,7 @@ class VectorisedRule:
     def update(
         self, adapted: Parameters, gradients: Mapping[str, Tensor], step: int, learned: Mapping[str, Tensor], state: Mapping[str, Tensor]
     ) -> tuple[Parameters, Parameters]:
-        if self.is_linear:  # elementwise, so the episode does not matter
+        if self.is_sgd:  # elementwise, so the episode does not matter
             return self._rule.update(adapted, gradients, step, learned, state)
 
         def one(adapted: Parameters, gradients: Parameters, learned: Parameters, state: Parameters) -> tuple[Parameters, Parameters]:

@@ -19,6 +19,8 @@ def _episodes_are_taken_alone(place: Place) -> Unread | None:
         return Unread(f"{place.given('algorithm.head')}: the episodes of a language model are not vectorised", "choose another head")
     if place.facts("algorithm.head").reads_names:
         return Unread(f"{place.given('algorithm.head')} depends on the label names of each episode", "choose another head")
+    if place.facts("inner.rule").observes:
+        return Unread(f"{place.given('inner.rule')} observes the support set of each episode", "choose another inner.rule")
     if not place.facts("algorithm.meta_gradient").separates_episodes:
         return Unread(f"{place.given('algorithm.meta_gradient')} takes one episode at a time", "choose algorithm.meta_gradient=exact")
     random = next((key for key in ("dropout", "meta_dropout", "information_penalty") if place.value(f"algorithm.{key}")), None)

@@ -257,7 +257,7 @@ def test_a_trained_encoder_answers_and_not_what_is_known_of_the_frozen_one(monke
 
 
 def test_a_learner_with_names_has_them_as_examples(monkeypatch):
-    monkeypatch.setattr("metatrain.meta.encoder_learner.choose_names", lambda *given: NameChoice(True, "by this test"))
+    monkeypatch.setattr("metatrain.meta.support_fit.choose_names", lambda *given: NameChoice(True, "by this test"))
     learner, plain = tiny_learner(label_names=True), tiny_learner()
     episode = tiny_episode(learner)
     mine, _ = learner.adapt(episode)
@@ -280,7 +280,7 @@ def test_setfit_begins_every_episode_with_the_encoder_before_meta_training():
     assert first.probabilities.shape == (2, 2)
 
 
-def test_queries_of_a_learner_whose_head_alone_adapts_are_encoded_once(monkeypatch):
+def test_queries_of_a_learner_that_adapts_only_the_head_are_encoded_once(monkeypatch):
     learner = tiny_learner()
     episode, arm, encoded = tiny_episode(learner), Adapted(learner), []
     before = EncoderLearner.features

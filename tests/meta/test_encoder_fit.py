@@ -120,7 +120,7 @@ def test_examples_are_judged_by_an_encoder_that_has_not_seen_them(looks, monkeyp
             return super().logits(rows)
 
     monkeypatch.setattr(encoder_fit, "Training", Watched)
-    monkeypatch.setattr("metatrain.meta.encoder_learner.choose_names", lambda *given: NameChoice(True, "by this test"))
+    monkeypatch.setattr("metatrain.meta.support_fit.choose_names", lambda *given: NameChoice(True, "by this test"))
     looks(20)
     subject = learner(names=True)
     _, fit = subject.fit_support(episode(subject, 7))

@@ -40,12 +40,6 @@ METHODS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def encoder() -> Encoder:
-    torch.manual_seed(0)
-    return load_encoder(ModelConfig(name="tiny", normalize=True, max_length=16), second_order=True, dtype=torch.float64)[0]
-
-
 def learner(encoder: Encoder, head: str, adapt: str, meta_gradient: str = "exact", rule: str = "sgd", **more) -> EncoderLearner:
     torch.manual_seed(1)
     pattern = r"attention.*query" if adapt == "pattern" else None
@@ -259,7 +253,7 @@ def test_adaptation_for_use_has_no_noise(encoder, episode):
     assert torch.equal(noisy.logits(found, episode.query), noisy.logits(expected, episode.query))
 
 
-def test_dropout_leaves_the_random_state_alone(encoder, episode):
+def test_dropout_does_not_change_the_random_state(encoder, episode):
     before = torch.get_rng_state()
     learner(encoder, "prototype", "all", dropout=0.3)
     torch.set_rng_state(before)
@@ -271,7 +265,7 @@ def test_dropout_leaves_the_random_state_alone(encoder, episode):
 
 
 @pytest.mark.parametrize("adapt", ["lora", "ia3", "context", "layer_norm", "last_layers"])
-def test_what_the_outer_loop_trains_may_be_what_adapts_alone(encoder, episode, adapt):
+def test_the_outer_loop_may_train_only_the_adapted_parameters(encoder, episode, adapt):
     everything, some = learner(encoder, "prototype", adapt), learner(encoder, "prototype", adapt, train="adapted")
     trained = {name for name in some.parameters if name.startswith("encoder.")}
     adapted = {name for name in some.functional.adapted if name not in some.functional.reset}
@@ -436,7 +430,7 @@ def test_products_in_bf16_leave_parameters_and_direction(episode, mode):
     ("head", "more"), [("prototype", {}), ("shared", {}), ("ridge", {}), ("zero", {"meta_dropout": True, "information_penalty": 0.1})], ids=str
 )
 @pytest.mark.parametrize("mode", ["exact", "first_order"])
-def test_episodes_encoded_together_give_the_same(encoder, episode, head, more, mode):
+def test_episodes_encoded_in_one_batch_give_the_same(encoder, episode, head, more, mode):
     if mode == "first_order" and "meta_dropout" in more:
         more = {"information_penalty": 0.1}
     subject = learner(encoder, head, "head", mode, **more)
@@ -455,7 +449,7 @@ def test_episodes_encoded_together_give_the_same(encoder, episode, head, more, m
         assert (one.accuracy_before, one.accuracy_after) == (other.accuracy_before, other.accuracy_after)
 
 
-def test_so_many_episodes_are_encoded_together_that_ranks_have_something_to_share(encoder, episode):
+def test_episodes_are_encoded_in_batches_that_leave_every_rank_some(encoder, episode):
     subject = learner(encoder, "prototype", "head")
     tokens = sum(map(len, (*episode.support, *episode.query)))
     fitting = SHARED_TOKENS // tokens

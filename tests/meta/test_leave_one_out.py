@@ -11,20 +11,15 @@ from metatrain.gradient.config import InnerConfig
 from metatrain.meta.algorithm import check_algorithm
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
-from metatrain.meta.leave_one_out import SCALE, leave_one_out_loss
+from metatrain.meta.leave_one_out import leave_one_out_loss
+from metatrain.meta.prototypes import SCALE
 from metatrain.models.config import ModelConfig
-from metatrain.models.encoder import Encoder, load_encoder
+from metatrain.models.encoder import Encoder
 from metatrain.tasks.encoded_episode import EncodedEpisode
 
 STEPS, LR = 3, 0.05
 TEXTS = ["a dull film", "a wonderful plot", "the brakes fail", "fast", "a long wait", "we came back", "cold soup", "twice"]
 NAMES = ["bad", "good"]
-
-
-@pytest.fixture(scope="module")
-def encoder() -> Encoder:
-    torch.manual_seed(0)
-    return load_encoder(ModelConfig(name="tiny", normalize=True, max_length=16), second_order=True, dtype=torch.float64)[0]
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +166,6 @@ def test_a_name_with_weight_two_counts_as_two_examples(encoder, episode):
         ({"adapt": "all", "head": "lm"}, {}, "inner.loss=leave_one_out"),
     ],
 )
-def test_what_does_not_go_together_is_refused(algorithm, inner, message):
+def test_incompatible_settings_are_refused(algorithm, inner, message):
     with pytest.raises(UserError, match=message):
         check_algorithm(AlgorithmConfig(**algorithm), InnerConfig(**{"loss": "leave_one_out", **inner}), ModelConfig())

@@ -122,7 +122,7 @@ def test_names_that_disagree_with_the_examples_are_not_read_in_use(fit_head, mon
     texts = episode(learner, ("good", "bad"))
     plain = without.adapt(texts)[0]["head.weight"]
     for read in (True, False):
-        monkeypatch.setattr("metatrain.meta.encoder_learner.choose_names", lambda *given, read=read: replace(choose_names(*given), read=read))
+        monkeypatch.setattr("metatrain.meta.support_fit.choose_names", lambda *given, read=read: replace(choose_names(*given), read=read))
         assert torch.equal(learner.adapt(texts)[0]["head.weight"], plain) != read
         assert learner.choose_names(texts).read == read
     assert without.choose_names(texts) is None

@@ -17,8 +17,7 @@ from metatrain.meta.vectorised import Inputs
 from metatrain.models.adapted import attach
 from metatrain.models.adapters import ROWS as ADAPTERS
 from metatrain.models.adapters import AdapterSettings
-from metatrain.models.config import ModelConfig
-from metatrain.models.encoder import Encoder, load_encoder
+from metatrain.models.encoder import Encoder
 from metatrain.models.heads import RULES as HEAD_RULES
 from metatrain.models.heads import head_facts
 from metatrain.tasks.encoded_episode import EncodedEpisode
@@ -39,7 +38,7 @@ METHODS = [
 ]
 
 
-def test_every_head_that_may_go_together_is_tried():
+def test_every_head_that_can_be_vectorised_is_tried():
     assert set(HEADS) == {name for name in HEAD_RULES if not head_facts(name).reads_names}
 
 
@@ -47,12 +46,6 @@ def test_every_head_that_may_go_together_is_tried():
 def rules_of_a_plug_in(monkeypatch):
     monkeypatch.setitem(RULES, "decaying", Decaying)
     monkeypatch.setitem(RULES, "anchored", Anchored)
-
-
-@pytest.fixture(scope="module")
-def encoder() -> Encoder:
-    torch.manual_seed(0)
-    return load_encoder(ModelConfig(name="tiny", normalize=True, max_length=16), second_order=True, dtype=torch.float64)[0]
 
 
 def made(encoder: Encoder, rule: str = "sgd", **algorithm) -> EncoderLearner:
@@ -91,7 +84,7 @@ def total(learner: EncoderLearner, parts: list[Gradient]) -> dict[str, torch.Ten
 
 
 @pytest.mark.parametrize(("settings", "rule"), METHODS, ids=str)
-def test_together_is_one_after_the_other(encoder, settings, rule):
+def test_vectorised_equals_sequential(encoder, settings, rule):
     learner = made(encoder, rule, **settings)
     episodes = drawn(len(encoder.tokenizer))
     one_by_one = [learner.outer_gradient(episode) for episode in episodes]
@@ -118,7 +111,7 @@ def test_graphs_that_are_rebuilt_give_the_same_bits(encoder):
         assert torch.equal(value, kept[name]), name
 
 
-def test_only_episodes_of_one_shape_go_together(encoder):
+def test_only_episodes_of_one_shape_are_vectorised(encoder):
     learner = made(encoder)
     learner = learner.with_plan(ExecutionPlan(vectorised=2))
     size = len(encoder.tokenizer)

@@ -54,12 +54,6 @@ def _transductive(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def encoder() -> Encoder:
-    torch.manual_seed(0)
-    return load_encoder(ModelConfig(name="tiny", normalize=True, max_length=16), second_order=True, dtype=torch.float64)[0]
-
-
-@pytest.fixture(scope="module")
 def episode(encoder) -> EncodedEpisode:
     ids = [np.array(encoder.tokenizer(text)["input_ids"]) for text in (*TEXTS, *NAMES)]
     return EncodedEpisode(ids[:4], np.array([0, 1, 1, 1]), ids[4:6], np.array([1, 0]), NAMES, name_tokens=ids[6:])
@@ -396,7 +390,7 @@ def test_an_encoder_without_texts_has_no_label_encodings(encoder, episode):
         ({"head": "feat_names", "label_names": True}, {}, "already reads the label names"),
     ],
 )
-def test_choices_that_do_not_go_together(algorithm, inner, words):
+def test_incompatible_choices_are_refused(algorithm, inner, words):
     with pytest.raises(UserError, match=words):
         check_algorithm(AlgorithmConfig(adapt="head", **algorithm), InnerConfig(**inner), ModelConfig(name="tiny"))
 

@@ -29,9 +29,12 @@ def test_the_factors_are_the_best_approximation():
 
 
 def test_a_file_that_is_not_the_original_one_is_refused(tmp_path):
-    write_base(tmp_path / "mine", {"format": 1}, {"w": torch.ones(2)}, rank=1)
+    write_base(tmp_path / "mine", {"base": "tiny"}, {"w": torch.ones(2)}, rank=1)
     settings, difference = read_base("mine", tmp_path)
-    assert settings == {"format": 1} and torch.equal(difference["w"], torch.ones(2))
+    assert settings == {"base": "tiny"} and torch.equal(difference["w"], torch.ones(2))
+    write_base(tmp_path / "nameless", {"format": 1}, {"w": torch.ones(2)}, rank=1)
+    with pytest.raises(UserError, match="names no public model"):
+        read_base("nameless", tmp_path)
     path = tmp_path / "mine" / DIFFERENCE
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(UserError, match="not the original file"):

@@ -26,10 +26,12 @@ _LEFT, _RIGHT = ".left", ".right"
 
 
 def read_base(name: str, folder: Path = FOLDER) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return (settings, difference to the public model by parameter name) of a base; `settings["learned"]` are the other meta-parameters.
+    """Return (settings, difference to the public model by parameter name) of a base.
+
+    `settings["base"]` is the name of that model, `settings["learned"]` are the other meta-parameters.
 
     Raises:
-        UserError: its files are missing or are not the original ones.
+        UserError: its files are missing or are not the original ones, or name no public model.
     """
     path = folder / name
     try:
@@ -38,6 +40,8 @@ def read_base(name: str, folder: Path = FOLDER) -> tuple[dict[str, Any], dict[st
         raise UserError(f"checkpoint={name}: {path} cannot be read ({error}); reinstall metatrain-nlp") from error
     if hashlib.sha256(tensors).hexdigest() != settings.pop("sha256", None):
         raise UserError(f"checkpoint={name}: {path / DIFFERENCE} is not the original file; reinstall metatrain-nlp")
+    if not settings.get("base"):
+        raise UserError(f"checkpoint={name}: {path / SETTINGS} names no public model; reinstall metatrain-nlp")
     return settings, expanded(safetensors.torch.load(tensors))
 
 

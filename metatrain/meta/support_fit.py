@@ -1,0 +1,118 @@
+"""Fit a head to the support set of an episode, after inner steps of the encoder if the inner loss makes them, and then the whole encoder if that helps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metatrain.gradient.inner_rules import HEAD
+from metatrain.gradient.parameters import Parameters
+from metatrain.meta.encoder_fit import Start, fit_encoder
+from metatrain.meta.functional import FunctionalClassifier
+from metatrain.meta.head_fit import FITS, Fit, fit_head
+from metatrain.meta.learner import Learner
+from metatrain.meta.leave_one_out import MOST_TOKENS
+from metatrain.meta.name_choice import NameChoice, choose_names
+from metatrain.meta.progress import Progress
+from metatrain.meta.text_losses import ENCODINGS, TextLosses
+from metatrain.models.head_rule import Head
+from metatrain.tasks.encoded_episode import EncodedEpisode
+
+
+def fit_support(
+    learner: Learner, classifier: FunctionalClassifier, losses: type[TextLosses], episode: EncodedEpisode, progress: Progress
+) -> tuple[Parameters, Fit]:
+    """Fit the head (`inner.fit_head`), and then the whole encoder (`inner.fit_encoder`) if that helps; return all parameters and the choices made.
+
+    classifier: the model of the learner; losses: its inner loss.
+    """
+    support = classifier.read(episode.without_queries())
+    progress.start("encoding examples", len(support.support), brief=True)
+    features, choice = classifier.features(learner.initial, support.support, lambda texts: progress.advance(by=texts)), None
+    progress.stop()
+    encodings = features[: len(episode.support)].cpu()
+    if len(support.support) > len(episode.support):
+        choice = choice_of_names(support, len(episode.support), features)
+        if not choice.read:
+            support, features = episode.without_queries(), features[: len(episode.support)]
+    examples = _Examples(learner, classifier, losses, support, features, progress)
+    if examples.adapts and (why := _why_no_steps(learner, episode)):
+        progress.say(f"{why}: no inner steps are made, and the encoder stays as it is")
+        examples.adapts = False
+    is_name = np.arange(len(examples.labels)) >= len(episode.support)
+    # On the CPU: thousands of small operations take less time there than a GPU takes to launch them.
+    progress.start("fitting the head", FITS, brief=True)
+    encode = (lambda rows: examples.encodings(rows)[0].cpu()) if examples.adapts else None
+    of_all = examples.encodings(np.arange(len(examples.labels)))[0].cpu()
+    found = fit_head(examples.head, of_all, examples.labels, is_name, episode.seed, progress.advance, encode)
+    fit = replace(found, names=choice, encodings=encodings, steps=learner.steps(evaluation=True) if examples.adapts else 0)
+    progress.stop()
+    if learner.inner.fit_encoder and (trained := fit_encoder(Start(classifier, learner.parameters), support, fit, progress)) is not None:
+        return trained
+    return {**learner.parameters, **examples.adapted, **{HEAD + name: value.to(features.device) for name, value in fit.head.items()}}, fit
+
+
+class _Examples:
+    """The examples of a support set, label names among them, under an encoder that has adapted to only some of them."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        classifier: FunctionalClassifier,
+        losses: type[TextLosses],
+        support: EncodedEpisode,
+        features: Tensor,
+        progress: Progress,
+    ):
+        """features: the encodings of all examples before adaptation, [examples, H]."""
+        self.learner, self.classifier, self.losses, self.support, self.progress = learner, classifier, losses, support, progress
+        self.labels = torch.from_numpy(np.asarray(support.support_labels, dtype=np.int64))
+        self.adapts = classifier.head_after and learner.steps(evaluation=True) > 0  # whether inner steps precede the fit
+        self.adapted: Parameters = {}  # all parameters after inner steps on all examples
+        self._names = classifier.texts_of(support)[2:]  # the label names, if the head reads their encodings
+        self._initial = (features, *(classifier.features(learner.initial, texts) for texts in self._names))
+        self._known: dict[tuple[int, ...], tuple[Tensor, ...]] = {}
+
+    def encodings(self, rows: np.ndarray) -> tuple[Tensor, ...]:
+        """Return the encodings of all examples after inner steps on those of `rows`, and of the label names if the head reads them."""
+        if not self.adapts:
+            return self._initial
+        key = tuple(rows.tolist())
+        if key not in self._known:
+            after, _ = self.learner.adapt(self._part(rows), self.learner.steps(evaluation=True))
+            if len(rows) == len(self.labels):
+                self.adapted = after
+            self.progress.advance()
+            self._known[key] = tuple(self.classifier.features(after, texts) for texts in (self.support.support, *self._names))
+        return self._known[key]
+
+    def head(self, rows: np.ndarray) -> Head:
+        """Return the meta-learned head of the examples of `rows`, on the CPU."""
+        encodings, *of_names = self.encodings(rows)
+        theta = {**self.learner.parameters, **dict(zip(ENCODINGS, (encodings[torch.from_numpy(rows)], encodings[:0], *of_names)))}
+        losses = self.losses.of(self.classifier, self._part(rows), None, encoded=True)
+        head, _ = self.learner.adapted_from(theta, losses, 0 if self.classifier.head_after else None)
+        return {name: head[HEAD + name].cpu() for name in ("weight", "bias")}
+
+    def _part(self, rows: np.ndarray) -> EncodedEpisode:
+        """Return some of the examples, label names among them, as a support set."""
+        support = self.support
+        return replace(support, support=[support.support[row] for row in rows], support_labels=support.support_labels[rows], reads_names=False)
+
+
+def choice_of_names(support: EncodedEpisode, examples: int, features: Tensor) -> NameChoice:
+    """Choose whether to read label names, from the encodings of a support set whose names come after this number of examples."""
+    labels = torch.from_numpy(np.asarray(support.support_labels, dtype=np.int64))
+    features = features.cpu()
+    return choose_names(features[:examples], labels[:examples], features[examples:], labels[examples:], len(support.names))
+
+
+def _why_no_steps(learner: Learner, episode: EncodedEpisode) -> str | None:
+    """Return why no inner steps precede a fit; None: they do."""
+    if not learner.makes_steps(episode):
+        return "no class has two examples"
+    tokens = sum(map(len, episode.support))
+    return None if tokens <= MOST_TOKENS else f"the examples have {tokens:,} tokens, more than {MOST_TOKENS:,}"
