@@ -15,7 +15,7 @@ COMMANDS = {
     "train": ("metatrain.commands.train", "meta-train a model on a distribution of tasks"),
     "resume": ("metatrain.commands.resume", "resume a stopped run: metatrain resume [RUN|latest]"),
     "sweep": ("metatrain.commands.sweep", "hyperparameter search for train, scored on meta-validation tasks"),
-    "study": ("metatrain.commands.study", "make the missing runs of a study (a YAML file) and write its tables: metatrain study FILE"),
+    "study": ("metatrain.commands.study", "start the missing runs of a study (a YAML file) and write its tables: metatrain study FILE"),
     "finetune": ("metatrain.commands.finetune", "adapt a model to a new task from a few labelled examples"),
     "predict": ("metatrain.commands.predict", "predict labels with a finetuned model"),
     "score": ("metatrain.commands.score", "score a finetuned model on labelled data: F1 by class, confusion matrix, calibration, errors"),

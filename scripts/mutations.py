@@ -132,7 +132,7 @@ MUTATIONS = [
         "prototype",
     ),
     Mutation(
-        "cosines to means that are not normalized", "models/heads.py", 'F.normalize(means, dim=1), "bias"', 'means, "bias"', "models/test_heads.py", "cosine"
+        "cosines to means that are not normalised", "models/heads.py", 'F.normalize(means, dim=1), "bias"', 'means, "bias"', "models/test_heads.py", "cosine"
     ),
     Mutation(
         "ridge: lambda",
@@ -277,7 +277,7 @@ MUTATIONS = [
         "training/outer.py",
         "torch.lerp(initial[name], value, share)",
         "torch.lerp(value, initial[name], share)",
-        "training/test_blend.py",
+        "training/test_weight_interpolation.py",
         "share_of_the_way",
     ),
     Mutation(

@@ -75,7 +75,7 @@ def test_half_a_character_is_refused(run):
         model.adapt(EXAMPLES).predict(["a", "\udfff"])
 
 
-def test_two_texts_that_belong_together(run):
+def test_text_pairs_are_read_as_one_input(run):
     model = metatrain.load(run)
     task = model.adapt([((text, "a question"), label) for text, label in EXAMPLES])
     pairs = [("good film", "is it"), ("good film is it", "")]

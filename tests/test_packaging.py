@@ -22,7 +22,7 @@ def test_the_wheel_holds_every_config_and_the_corpus(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_works_from_the_wheel_alone(tmp_path):
+def test_the_command_works_from_the_wheel_only(tmp_path):
     pytest.importorskip("hatchling")
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)], cwd=ROOT, capture_output=True, check=True)
     (wheel,) = tmp_path.glob("*.whl")

@@ -190,7 +190,7 @@ def _scores(compared: Sequence[Compared]) -> Iterator[Rows]:
         return
     for shots in compared[0].trainings.results[0]["by_shots"]:
         if all(each.trainings.has(shots, each.arm) for each in compared):
-            yield Rows(f"{shots}-shot", ["run", "arm", "score", "sd of seeds", "minus A", "p", "which is"], list(_rows(compared, shots)))
+            yield Rows(f"{shots}-shot", ["run", "arm", "score", "sd of seeds", "minus A", "p", "verdict"], list(_rows(compared, shots)))
 
 
 def _rows(compared: Sequence[Compared], shots: str) -> Iterator[list[str]]:

@@ -63,7 +63,7 @@ def seed_tables(trainings: Trainings) -> Iterator[Rows]:
 
     first = trainings.results[0]
     seeds, tasks = ", ".join(map(str, trainings.seeds)), len(first["protocol"]["tasks"])
-    columns = ["arm", "score", "sd of seeds", "sd of tasks", "meta_trained minus it", "p", "which is"]
+    columns = ["arm", "score", "sd of seeds", "sd of tasks", "meta_trained minus arm", "p", "verdict"]
     for shots in first["by_shots"]:
         if all(shots in results["by_shots"] for results in trainings.results):
             title = f"{shots}-shot; training seeds {seeds}; {tasks} meta-test task{'s' if tasks > 1 else ''}"
@@ -75,7 +75,7 @@ def reading(trainings: Trainings) -> list[str]:
     tasks, seeds = len(trainings.results[0]["protocol"]["tasks"]), len(trainings.seeds)
     over = f"{tasks} tasks ({tasks - 1} degrees of freedom)" if tasks > 2 else "the episodes of these tasks"
     lines = [f"95% intervals are over {over} and {seeds} training seeds ({seeds - 1}); p is corrected for the comparisons of its table (Holm)"]
-    lines.append("sd of seeds, sd of tasks: standard deviations due to each alone, without sampling noise of episodes; 0.0: not distinguishable from noise")
+    lines.append("sd of seeds, sd of tasks: standard deviations due to each, without sampling noise of episodes; 0.0: not distinguishable from noise")
     if len({results["protocol"].get("seed") for results in trainings.results}) > 1:
         lines.append("each run has its own test episodes, which adds to the variation over seeds; evaluation.seed=0 gives all runs the same episodes")
     return lines

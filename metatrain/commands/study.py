@@ -1,4 +1,4 @@
-"""`metatrain study FILE`: make the missing runs of a study and write its tables."""
+"""`metatrain study FILE`: start the missing runs of a study and write its tables."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 USAGE = """\
 usage: metatrain study FILE [plan] [page=PAGE.md] [SETTING=VALUE ...] [--config-dir DIR]
 
-Make the runs of a study that are missing, and write its tables. FILE is a YAML file with runs, seeds and tables. Runs are named by a hash of
-their settings, below outputs/studies/; running the same command again keeps finished runs and resumes a stopped one. The tables are printed as
-Markdown and written to outputs/studies/NAME/tables.md. Settings are added to every run of train, and hardware.* to those of evaluate too.
+Start the missing runs of a study, one after the other, and write its tables. FILE is a YAML file that names runs, seeds and tables. Each run
+has a directory below outputs/studies/, named by a hash of its settings: the same command again keeps finished runs and resumes a stopped one.
+The tables are printed as Markdown and written to outputs/studies/NAME/tables.md. A SETTING=VALUE applies to every run of train; hardware.*
+also applies to runs of evaluate.
 
-  plan        list the runs and which of them are there; run nothing
-  page=PAGE   also put each table into this Markdown page, between the lines <!-- study NAME: TABLE --> and <!-- end of study table -->
+  plan        list the runs and whether each is done, stopped or missing; start nothing
+  page=PAGE   also replace the tables of this Markdown page, between the lines <!-- study NAME: TABLE --> and <!-- end of study table -->
 
 examples:
   metatrain study studies/example.yaml plan
@@ -112,7 +113,7 @@ def _show_plan(runs: Sequence[PlannedRun], display: Display) -> None:
 
 
 def _make(run: PlannedRun) -> None:
-    """Make a run, or resume it.
+    """Start a run, or resume it.
 
     Raises:
         UserError, RestartableError, Stopped: as the run raises them, with its name.
@@ -199,7 +200,7 @@ def _text(config: TableConfig, tables: Sequence[MarkdownTable]) -> str:
 
 
 def _put(path: Path, tables: dict[str, tuple[TableConfig, list[MarkdownTable]]], page: Path, display: Display) -> None:
-    """Put the tables between their markers in a page.
+    """Replace the tables of a page, between their markers.
 
     Raises:
         UserError: the page has no marker of any table.

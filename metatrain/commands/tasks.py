@@ -163,8 +163,8 @@ def _compare(config: TasksCommandConfig, tasks: TaskDistribution, drawing: Path 
     display.stop()
 
     table = Table(title="Training tasks, by similarity" + (f" to {found.names[target]}" if target is not None else ""), title_justify="left")
-    for column in ("task", *(["to the target"] if target is not None else []), "most similar", "similarity"):
-        table.add_column(column, justify="right" if column in ("to the target", "similarity") else "left")
+    for column in ("task", *(["similarity to target"] if target is not None else []), "most similar task", "similarity"):
+        table.add_column(column, justify="right" if column in ("similarity to target", "similarity") else "left")
     for row in sorted(training, key=lambda row: -found.matrix[row, target] if target is not None else row):
         near = found.nearest(row, training) if len(training) > 1 else row
         to_target = [f"{found.matrix[row, target]:.3f}"] if target is not None else []

@@ -286,8 +286,8 @@ class TasksCommandConfig:
     seed: int = 0  # random seed of the run: episodes, held-out tasks, random weights
     tasks: TasksConfig = field(default_factory=TasksConfig)
     episode: EpisodeConfig = field(default_factory=EpisodeConfig, metadata=when(never("metatrain tasks draws episodes only to export them", "add export=FILE")))
-    # How to measure task similarity: embedding (of the texts) | task2vec (Fisher information of the encoder's parameters); null: embedding, if
-    # target, select or map is given.
+    # How to measure task similarity: embedding (mean encoding of the texts) | task2vec (Fisher information of the encoder's parameters); null:
+    # embedding, if target, select or map is given.
     compare: str | None = None
     target: str | None = None  # rank training tasks by similarity to this one: a task of the distribution, or a labelled file; null: no ranking
     select: int | None = None  # number of training tasks to suggest; null: no suggestion

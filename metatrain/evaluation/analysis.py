@@ -66,38 +66,38 @@ def accuracy_by_steps(
 
 def mistakes(scores: Scores, setup: Setup, shots: int) -> list[dict[str, Any]]:
     """Return the errors (`mistakes_in`) of the tasks with the lowest scores; `shots`: the number of shots of `scores`."""
-    answered = [task for task in setup.tasks if task.name in scores.predicted]
+    classified = [task for task in setup.tasks if task.name in scores.predicted]
     found = []
-    for task in sorted(answered, key=lambda task: np.mean(scores.accuracy[task.name]))[:_WORST]:
-        answers = scores.predicted[task.name]
-        episodes = [setup.episodes(shots, len(answers)).episode(task, index) for index in range(len(answers))]
-        found.append(mistakes_in(episodes, answers, scores.confidence.get(task.name)))
+    for task in sorted(classified, key=lambda task: np.mean(scores.accuracy[task.name]))[:_WORST]:
+        predictions = scores.predicted[task.name]
+        episodes = [setup.episodes(shots, len(predictions)).episode(task, index) for index in range(len(predictions))]
+        found.append(mistakes_in(episodes, predictions, scores.confidence.get(task.name)))
     return found
 
 
-def mistakes_in(episodes: Sequence[Episode], answers: Sequence[Sequence[int] | np.ndarray], confidence: Sequence[np.ndarray] | None) -> dict[str, Any]:
+def mistakes_in(episodes: Sequence[Episode], predictions: Sequence[Sequence[int] | np.ndarray], confidence: Sequence[np.ndarray] | None) -> dict[str, Any]:
     """Return the confusion counts and the most confident errors in episodes of one task.
 
-    answers: the predicted class of each query, as a position in the classes of its episode; confidence: the predicted probabilities, if any.
+    predictions: the predicted class of each query, as a position in the classes of its episode; confidence: the predicted probabilities, if any.
     """
     task = episodes[0].task
     pairs: Counter[tuple[str, str]] = Counter()
     wrong: dict[int, tuple[float, str, str]] = {}  # most confident error of each row of the task
     for index, episode in enumerate(episodes):
-        sure = np.zeros(len(episode.query)) if confidence is None else confidence[index]
-        for row, label, answer, probability in zip(episode.query.tolist(), episode.query_labels, answers[index], sure.tolist()):
-            names = [task.label_names[episode.classes[each]] for each in (label, answer)]
+        probabilities = np.zeros(len(episode.query)) if confidence is None else confidence[index]
+        for row, label, predicted, probability in zip(episode.query.tolist(), episode.query_labels, predictions[index], probabilities.tolist()):
+            names = [task.label_names[episode.classes[each]] for each in (label, predicted)]
             pairs[names[0], names[1]] += 1
-            if label != answer:
+            if label != predicted:
                 wrong[row] = max((probability, *names), wrong.get(row, (-1.0, "", "")))
-    surest = sorted(wrong.items(), key=lambda item: (-item[1][0], item[0]))[:_EXAMPLES]
+    most_confident = sorted(wrong.items(), key=lambda item: (-item[1][0], item[0]))[:_EXAMPLES]
     return {
         "task": task.name,
         "labels": list(task.label_names),
-        "pairs": [[label, answer, count] for (label, answer), count in pairs.most_common(_PAIRS)],
+        "pairs": [[label, predicted, count] for (label, predicted), count in pairs.most_common(_PAIRS)],
         "examples": [
-            {"text": _beginning(task.texts[row]), "label": label, "answer": answer, "probability": None if confidence is None else probability}
-            for row, (probability, label, answer) in surest
+            {"text": _beginning(task.texts[row]), "label": label, "answer": predicted, "probability": None if confidence is None else probability}
+            for row, (probability, label, predicted) in most_confident
         ],
     }
 

@@ -1,4 +1,4 @@
-"""Arms: methods compared on the same episodes, each with a row that states what it needs and where it is a default.
+"""Arms: models and baselines that are compared on the same episodes, each with a row that states what it needs and where it is a default.
 
 To add an arm, add a class with `predict` and its row in `ROWS`; another package announces a row (`ArmRow`) in the entry-point group
 `metatrain.arms`.
@@ -229,7 +229,7 @@ class ArmRow:
     needs_label_names: bool = False  # whether it needs a method that reads label names
     needs_joint: bool = False  # whether it needs a run of joint training (evaluation.joint)
     reads_pairs: bool = True  # whether it reads text pairs
-    is_diagnostic: bool = False  # whether it shows what the meta-trained model uses, rather than another way to a model
+    is_diagnostic: bool = False  # whether it shows what the meta-trained model uses, and is no baseline
     package: tuple[str, str] | None = None  # a module that it needs, and the extra that installs it
     check_config: Callable[[EvaluationConfig], None] | None = None  # raises UserError if its settings make no sense
     check_model: Callable[[Any], None] | None = None  # raises UserError if it cannot use this model
@@ -369,6 +369,6 @@ def make_arms(names: Sequence[str], learners: Learners) -> dict[str, Arm]:
 
 
 def is_diagnostic(name: str) -> bool:
-    """Return True if an arm is a diagnostic of what the meta-trained model uses, and no method of its own."""
+    """Return True if an arm is a diagnostic of what the meta-trained model uses, and no baseline."""
     row: ArmRow | None = ROWS.get(name) or plugins.load(plugins.ARMS, name)  # results of an earlier run may have an arm that is not installed
     return row is not None and row.is_diagnostic

@@ -40,7 +40,7 @@ class FullFinetuneConfig(InnerConfig):
 
 @dataclass
 class EvaluationConfig:
-    """Comparison of arms (methods compared on the same meta-test episodes; config node `evaluation`)."""
+    """Comparison of arms (models and baselines, on the same meta-test episodes; config node `evaluation`)."""
 
     # Seed of the test episodes and of the choice of held-out tasks (tasks.holdout); null: the run's own seed. Fix it to compare seeds, so that
     # only training varies: metatrain train evaluation.seed=0 -m seed=0,1,2

@@ -22,7 +22,7 @@ class Prediction:
 
 
 class Arm(Protocol):
-    """A method for a new task."""
+    """A model or baseline that learns a new task from its support set."""
 
     def predict(self, episode: EncodedEpisode) -> Prediction:
         """Learn from the support set, then predict the queries."""

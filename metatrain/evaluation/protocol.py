@@ -15,7 +15,7 @@ from metatrain.evaluation.config import EvaluationConfig
 from metatrain.evaluation.full_finetune import VALIDATION_EPISODES, VALIDATION_TASKS, FullFinetuned
 from metatrain.evaluation.metrics import Metric, check_metrics, metric_of
 from metatrain.evaluation.prediction import Arm, Prediction
-from metatrain.evaluation.sharing import Alone, Workers
+from metatrain.evaluation.sharing import SingleProcess, Workers
 from metatrain.evaluation.text_scores import SCORES, check_score
 from metatrain.meta.algorithm import reads_label_names
 from metatrain.meta.config import AlgorithmConfig
@@ -131,7 +131,7 @@ def run_arms(
 
 def each_episode(episodes: EpisodeSet, evaluate: Callable[[Episode], T], on_progress: Callable[[int], None], workers: Workers | None) -> list[tuple[Task, T]]:
     """Return the task and the result of `evaluate` for every episode, in order; `on_progress` and `workers` as in `run_arms`."""
-    workers = workers or Alone()
+    workers = workers or SingleProcess()
     places = [(task, index) for task in episodes.tasks for index in range(episodes.per_task)]
     mine = []
     for begin in range(0, len(places), workers.size):

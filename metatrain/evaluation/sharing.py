@@ -20,8 +20,8 @@ class Workers(Protocol):
         """Return the values of all processes in the order of their ranks; each value must be JSON-serialisable."""
 
 
-class Alone:
-    """One process."""
+class SingleProcess:
+    """A single process, which shares nothing."""
 
     rank, size = 0, 1
 

@@ -1,4 +1,4 @@
-"""Similarity of tasks (embeddings of their texts, or task2vec), and selection of training tasks.
+"""Similarity of tasks (mean encodings of their texts, or task2vec), and selection of training tasks.
 
 Both measures represent a task by a vector, computed from a sample of its texts, and compare vectors by cosine similarity.
 """

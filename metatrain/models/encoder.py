@@ -128,7 +128,7 @@ class Encoder(nn.Module):
         set_dropout(self.backbone, rate)
 
     def tokens(self) -> Tokens:
-        """Return the tokenization of its texts."""
+        """Return the tokenisation of its texts."""
         return Tokens(self.tokenizer, self.max_length, longest=self.longest, prefix=self.prefix)
 
     def _packed(self, batch: Packed, hidden: Tensor | None, start: int, stop: int | None, fused: bool) -> Tensor:
@@ -220,7 +220,7 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
         raise UserError(f"model.pooling={config.pooling}: in {config.name} the first token attends to no other, so encodings are equal; choose last or mean")
     encoder.half_products = half_products
     size = sum(parameter.numel() for parameter in encoder.parameters())
-    notes.append(f"model: {source}, {size / 1e6:.1f}M parameters, {config.pooling} pooling{', normalized' if config.normalize else ''}")
+    notes.append(f"model: {source}, {size / 1e6:.1f}M parameters, {config.pooling} pooling{', normalised' if config.normalize else ''}")
     if encoder.architecture is not None:
         notes.append("attention: packed sequences without padding, twice differentiable")
     else:

@@ -26,7 +26,7 @@ class HeadFacts:
     needs_support: bool = False  # `start` reads the support encodings
     reads_names: bool = True  # `start` depends on the label names; False: episodes may be vectorised (torch.vmap)
     reads_label_encodings: bool = False  # `start` reads the encodings of the label names; episodes are then never vectorised
-    is_linear: bool = True  # False: a `LogitHead`, which is exported for metatrain only and cannot be fitted by `inner.fit_head`
+    is_linear: bool = True  # a linear layer; False: a `LogitHead`, which is exported for metatrain only and cannot be fitted by `inner.fit_head`
     reads_queries: bool = False  # a `LogitHead` whose logits of a text depend on the other texts (transductive); it is not exported
     constants: tuple[str, ...] = ()  # tensors of the head that no inner step changes
     fixed_way: bool = False  # for one number of classes only

@@ -123,8 +123,8 @@ class CosineHead(_Scaled):
 class RidgeHead(_Scaled):
     """Closed-form ridge regression on one-hot labels, as in R2D2 (Bertinetto et al. 2019, eq. 5 to 7).
 
-    W = X'(XX' + lambda I)^-1 Y for support encodings X [n, H] and one-hot labels Y [n, way]; logits of an encoding x are s x W, with
-    learned lambda, s > 0.
+    W = X^T (X X^T + rho I)^-1 Y for support encodings X [n, H] and one-hot labels Y [n, way]; logits of an encoding x are s x W, with
+    learned rho, s > 0.
     """
 
     def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
@@ -158,9 +158,9 @@ class GeneratedHead:
 
 
 class FeatHead(_Scaled):
-    """Prototypes adapted to each other by self-attention, as in FEAT (Ye et al. 2020): the class prototypes are a set, P [way, H].
+    """Prototypes adapted to each other by self-attention, as in FEAT (Ye et al. 2020): the class prototypes are a set, P [way, d].
 
-    P' = P + softmax(P W_q (P W_k)' / sqrt(H)) P W_v W_o; then W = 2sp', b = -s|p'|^2, as for `prototype`. W_o is initialised at zero, so
+    P' = P + softmax(P W_q (P W_k)^T / sqrt(d)) P W_v W_o; then W = 2sp', b = -s|p'|^2, as for `prototype`. W_o is initialised at zero, so
     meta-training starts from ProtoNet.
     """
 
@@ -217,7 +217,7 @@ class MatchingHead(_Scaled):
 class RelationHead:
     """Relation Network (Sung et al. 2018): a learned two-layer perceptron (ReLU) compares an encoding with each class prototype.
 
-    The logit of class c is v' ReLU(A mean_c + B h(x) + a), in place of the paper's sigmoid and squared error.
+    The logit of class c is u^T ReLU(A mean_c + B h(x) + a), in place of the paper's sigmoid and squared error.
     """
 
     needs_support, reads_names, is_linear, reads = True, False, False, ()

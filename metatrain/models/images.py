@@ -74,7 +74,7 @@ class ImageEncoder(nn.Module):
         return next(self.backbone.parameters()).device
 
     def tokens(self) -> Tokens:
-        """Return the preprocessing of its images and the tokenization of its texts."""
+        """Return the preprocessing of its images and the tokenisation of its texts."""
         return Tokens(self.tokenizer, self.max_length, read_image=self.reader)
 
     def probe(self, tokens: int) -> np.ndarray:
@@ -171,7 +171,7 @@ def load_image_encoder(
     size = sum(parameter.numel() for parameter in encoder.parameters())
     what = "images" if tokenizer is None else "images and texts"
     return encoder, [
-        f"model: {name_in_log(config)}, of {what}, {size / 1e6:.1f}M parameters{', normalized' if config.normalize else ''}",
+        f"model: {name_in_log(config)}, of {what}, {size / 1e6:.1f}M parameters{', normalised' if config.normalize else ''}",
         attention_in_log(encoder.backbone, second_order),
     ]
 

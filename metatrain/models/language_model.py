@@ -128,7 +128,7 @@ class LanguageModel(nn.Module):
         return self.positions - len(self.separator) - self.max_target_length
 
     def tokens(self) -> Tokens:
-        """Return the tokenization of its texts and targets."""
+        """Return the tokenisation of its texts and targets."""
         return Tokens(self.tokenizer, self.max_length, TargetEncoding(self.tokenizer, self.max_target_length, self.decoder_only), longest=self.longest)
 
     def probe(self, tokens: int) -> np.ndarray:

@@ -57,9 +57,9 @@ class Pipeline:
 
     @property
     def described(self) -> str:
-        """Describe its pooling and normalization."""
+        """Describe its pooling and normalisation."""
         prefix = f", with {self.prefix!r} before every text" if self.prefix else ""
-        return self.unknown or f"with {self.pooling} pooling{', normalized' if self.normalize else ''}{prefix}"
+        return self.unknown or f"with {self.pooling} pooling{', normalised' if self.normalize else ''}{prefix}"
 
 
 def read_pipeline(name: str, revision: str | None = None) -> Pipeline | None:

@@ -19,7 +19,7 @@ _SHOWN = 3  # maximum number of tokens named in a note
 def fit_vocabulary(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, backbone: Backbone) -> tuple[PreTrainedTokenizerBase, list[str]]:
     """Return the tokenizer without added tokens for which the model has no embedding, and a note that names them.
 
-    Texts with such a token are then tokenized as ordinary text.
+    Texts with such a token are then tokenised as ordinary text.
 
     Raises:
         UserError: the model has no embedding table, or one that is smaller than the tokenizer's own vocabulary.
@@ -42,7 +42,7 @@ def fit_vocabulary(config: ModelConfig, tokenizer: PreTrainedTokenizerBase, back
     fitted = _without(tokenizer, set(lost))
     if fitted.pad_token is None:
         fitted.pad_token = fitted.eos_token or fitted.unk_token
-    return fitted, [f"{len(lost)} tokens of the tokenizer have no embedding in the model and are tokenized as ordinary text: {named}"]
+    return fitted, [f"{len(lost)} tokens of the tokenizer have no embedding in the model and are tokenised as ordinary text: {named}"]
 
 
 def num_embeddings(backbone: Backbone) -> int | None:

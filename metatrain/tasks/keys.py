@@ -1,4 +1,4 @@
-"""Duplicate and near-duplicate texts: two normalized forms of a text, and their hashes.
+"""Duplicate and near-duplicate texts: two normalised forms of a text, and their hashes.
 
 Duplicates differ at most in case, whitespace and Unicode form (NFC). Every letter, mark, symbol and punctuation character counts: "C",
 "C++" and "C#" are three texts, and so are ":)" and ":(". Near-duplicates are texts with the same words.

@@ -1,4 +1,4 @@
-"""Names of labels and tasks: normalization of spellings that look the same, and warnings about similar ones."""
+"""Names of labels and tasks: normalisation of spellings that look the same, and warnings about similar ones."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def label_notes(source: str, labels: Iterable[str]) -> list[str]:
 
 
 def folded(label: str) -> str:
-    """Return a normalized form that is equal for labels which look alike: case-folded, in NFKC, with single spaces; numbers by their value."""
+    """Return a normalised form that is equal for labels which look alike: case-folded, in NFKC, with single spaces; numbers by their value."""
     plain = unicodedata.normalize("NFKC", _HARDLY_VISIBLE.sub("", label)).casefold()
     if _DECIMAL.fullmatch(plain):  # 1.0, as programs write a 1 in a column with missing values
         plain = plain.rstrip("0").rstrip(".")

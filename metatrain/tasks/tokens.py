@@ -93,7 +93,7 @@ def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
 
 @dataclass(frozen=True)
 class TargetEncoding:
-    """Tokenization of a language model's targets, which end with the end-of-text token."""
+    """Tokenisation of a language model's targets, which end with the end-of-text token."""
 
     tokenizer: Any
     max_length: int

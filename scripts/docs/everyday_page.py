@@ -3,7 +3,7 @@
     python scripts/docs/everyday_page.py     (about a minute on two cores)
 
 Accuracies are of 5-fold cross-validation over all texts of a task: logistic regression on word counts, and on the encodings of the frozen
-all-MiniLM-L6-v2 (mean pooling, normalized, C=10).
+all-MiniLM-L6-v2 (mean pooling, normalised, C=10).
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "everyday.md"
 HEAD = """\
 # The `everyday` task collection
 
-The package carries {tasks} small tasks in {families} families, {texts:,} texts in all, written for this project (`tasks.path=metatrain:everyday`).
-The tasks are of different kinds, and many cannot be solved from label names alone: labels such as "box 2" or "shelf a" stand for a rule that only the
+The package carries {tasks} small tasks in {families} task families, {texts:,} texts in all, written for this project (`tasks.path=metatrain:everyday`).
+The families ask different questions, and many tasks cannot be solved from the label names: labels such as "box 2" or "shelf a" stand for a rule that only the
 support examples reveal.
 
 ```bash

@@ -27,11 +27,30 @@ A method is a combination of four choices: head, adapted parameters, inner rule 
 """
 
 NOTATION = """\
-Notation: S is the support loss, Q the query loss, phi_k the adapted parameters after k of K inner steps, theta the meta-parameters, H_k
-the Hessian of S at phi_k, h(x) an encoding, mean_c the prototype of class c (mean of its support encodings), s the scale of the logits, X
-and Y the support encodings and one-hot labels. "theta gets" precedes the meta-gradient of one episode; the outer loop passes its mean over
-the meta-batch to AdamW. `tests/commands/test_train.py` trains every preset, checks that its training loss falls, exports the model and
-evaluates the export.\
+## Notation of the equations
+
+| symbol | meaning |
+|---|---|
+| S, Q | support loss and query loss of an episode |
+| theta, phi_k | meta-parameters; adapted parameters after k of K inner steps |
+| g, g_x | meta-gradient of one episode, in theta or in the single meta-parameter x; AdamW gets its mean over the meta-batch |
+| v_k | gradient of Q in phi_k, which the recursion computes from the last inner step to the first |
+| H_k | Hessian of S at phi_k |
+| lr, alpha | fixed and learned inner learning rate |
+| lambda | strength of the proximal term of iMAML (`algorithm.proximal`) |
+| rho | learned strength of ridge regression |
+| beta_k | weight of the query loss after inner step k (multi-step loss) |
+| h(x) | encoding of the text x; h_i: of support text i, with label y_i |
+| mean_c | prototype of class c: mean encoding of its support texts |
+| w_c, b_c | row of class c in the head, and its bias |
+| s | learned scale of the logits, above 0 |
+| X, Y | encodings of the support texts, and their one-hot labels |
+| d | size of an encoding (the hidden size) |
+| ^T | transpose |
+
+## Presets
+
+`tests/commands/test_train.py` trains every preset, checks that its training loss falls, exports the model and evaluates the export.\
 """
 
 NOISE = """\

@@ -136,7 +136,7 @@ def test_predict_a_file_in_order(cli, finetuned, tmp_path):
     assert cli("predict", f"model={finetuned}", "data=texts.jsonl").out == (tmp_path / "predicted.jsonl").read_text()
 
 
-def test_predictions_go_where_they_are_wanted_or_the_place_is_refused_before(cli, finetuned, tmp_path):
+def test_predictions_are_written_to_output_or_the_place_is_refused_before(cli, finetuned, tmp_path):
     (tmp_path / "texts.jsonl").write_text('{"text": "good"}\n')
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "target.jsonl").write_text("old")
@@ -293,7 +293,7 @@ def test_an_exported_model_answers_as_the_adapted_one_did(cli, examples, tmp_pat
 
 
 @pytest.mark.slow
-def test_learned_rates_go_on_with_more_steps_and_cannot_be_set(cli, examples):
+def test_learned_rates_are_repeated_for_more_steps_and_cannot_be_set(cli, examples):
     assert cli("train", "algorithm=mamlpp", "debug=fast", "hydra.run.dir=run").code == 0
     found = cli("finetune", "checkpoint=run", f"data.train={examples}", "inner.steps=7")
     assert found.code == 0, found.err
@@ -430,7 +430,7 @@ def test_a_directory_with_files_of_the_users_own_is_refused_and_left_as_it_is(cl
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["examples.csv", "model", "weights"]
 
 
-def test_data_as_it_lies_about(cli, tiny_run, tmp_path):
+def test_data_as_users_have_it(cli, tiny_run, tmp_path):
     """A folder of text files, and a semicolon-separated csv file of Windows with columns of other names; predict and score read the same."""
     rows = [(f"{'bon' if number % 2 else 'mauvais'} café numéro {number}", "good" if number % 2 else "bad") for number in range(8)]
     for number, (text, label) in enumerate(rows):

@@ -41,7 +41,7 @@ def wait_for_training(run: Path, process) -> None:
 
 
 @pytest.mark.parametrize("by", [pytest.param("curriculum", marks=pytest.mark.nightly), pytest.param("hardness", marks=pytest.mark.nightly), "bandit"])
-def test_a_sampler_goes_on_where_it_was(cli, by):
+def test_a_sampler_resumes_where_it_was(cli, by):
     changed = [*SHORT, f"tasks.sampling.by={by}", "tasks.sampling.strength=3", "outer.schedule=constant", "outer.lr=1e-3"]
     assert cli("train", *changed, "hydra.run.dir=whole").code == 0
     # The curriculum is over as many meta-updates in both, of which validation stops the second early.
@@ -62,7 +62,7 @@ def test_a_sampler_goes_on_where_it_was(cli, by):
 
 
 @pytest.mark.slow
-def test_ranges_of_ways_and_shots_go_on_with_the_same_episodes(cli):
+def test_ranges_of_ways_and_shots_resume_with_the_same_episodes(cli):
     """A run that stopped, a resumed run and several processes take the same episodes, whose sizes differ."""
     changed = [
         *SHORT,
@@ -121,7 +121,7 @@ def test_kills_change_nothing(uninterrupted, tmp_path):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)])
-def test_a_signal_saves_and_the_run_goes_on(uninterrupted, tmp_path, number, code):
+def test_a_signal_saves_and_the_run_resumes(uninterrupted, tmp_path, number, code):
     run = tmp_path / "run"
     process = spawn("train", *SHORT, f"hydra.run.dir={run}", cwd=tmp_path)
     wait_for_training(run, process)

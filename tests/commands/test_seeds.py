@@ -76,7 +76,7 @@ def test_compare_takes_runs_that_differ_in_their_seed_only_as_one(cli, tmp_path,
     assert row[:6] == ["B", "meta_trained", "70.0", "±", "11.1", "2.0"] and row[6] == "+10.0" and row[-1] == "better"
 
 
-def test_compare_of_seeds_alone_shows_every_arm_over_seeds(cli, tmp_path, monkeypatch):
+def test_compare_of_seeds_only_shows_every_arm_over_seeds(cli, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     found = cli("compare", *(run(tmp_path / f"r{seed}", seed, 0.1, scores_of(seed)) for seed in (2, 0)))
     assert found.code == 0 and "5-shot; training seeds 0, 2; 3 meta-test tasks" in found.out
@@ -95,7 +95,7 @@ def test_evaluations_of_runs_that_differ_in_their_seed_only_are_one(cli, tmp_pat
     assert "B = e1" in cli("compare", "e0", "e1").out  # nobody knows how that was trained
 
 
-def test_seeds_that_were_tested_on_other_tasks_are_not_taken_together(cli, tmp_path):
+def test_seeds_that_were_tested_on_other_tasks_are_not_averaged(cli, tmp_path):
     runs = [run(tmp_path / "r0", 0, 0.1, scores_of(0)), run(tmp_path / "r1", 1, 0.1, scores_of(1), tasks=("x", "y", "w"))]
     assert "cannot be combined: different tasks" in cli("compare", *runs).out
 

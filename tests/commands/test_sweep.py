@@ -29,7 +29,7 @@ def trials(folder: Path) -> list[dict]:
 
 
 @pytest.mark.nightly
-def test_a_search_that_is_killed_goes_on_and_its_best_can_be_trained(tmp_path, cli):
+def test_a_search_that_is_killed_resumes_and_its_best_can_be_trained(tmp_path, cli):
     def search(name: str):
         return spawn("sweep", *SEARCH, "search.trials=4", f"hydra.run.dir={name}", cwd=tmp_path)
 

@@ -151,7 +151,7 @@ def test_examples_that_are_read_in_context_are_read_by_predict_too(cli):
         (["hardware.precision=bf16"], "hardware.precision=bf16 is not supported"),
     ],
 )
-def test_what_does_not_go_together_is_refused(cli, sources, changes, expected):
+def test_incompatible_settings_are_refused(cli, sources, changes, expected):
     found = cli("train", *MODEL, *SHORT, *sources, *changes, "hydra.run.dir=run")
     assert found.code == 2 and expected in found.err
     assert not Path("run/config.yaml").exists()

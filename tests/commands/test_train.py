@@ -166,7 +166,7 @@ def test_every_experiment_runs_in_debug_fast(cli, monkeypatch, tmp_path, name):
 
 
 @pytest.mark.slow
-def test_a_grid_makes_a_run_for_each_point_and_goes_on_after_one_that_fails(cli, tmp_path):
+def test_a_grid_makes_a_run_for_each_point_and_continues_after_one_that_fails(cli, tmp_path):
     grid = tmp_path / "outputs" / "train" / "grid"
     found = cli("train", "debug=fast", "outer.steps=1", "inner.lr=0.01,-1,0.02", "-m")
     assert found.code == 2

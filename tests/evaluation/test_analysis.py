@@ -57,7 +57,7 @@ def test_a_method_without_inner_steps_has_no_such_curve():
     assert analysed_steps(learner(steps=0)) == []
 
 
-def test_mistakes_are_counted_by_label_and_answer_and_the_surest_come_first():
+def test_errors_are_counted_by_label_and_prediction_and_the_most_confident_come_first():
     texts = ["s1", "s2", "s3", "q1", "q2", "q3", "q4" + "x" * 400]
     episode = given_episode(texts, ["a", "b", "c", "a", "b", "b", "c"], 3)
     found = mistakes_in([episode], [[0, 0, 2, 1]], [np.array([0.9, 0.6, 0.8, 0.7])])
@@ -74,7 +74,7 @@ def test_mistakes_of_answers_without_probabilities():
     assert mistakes_in([episode], [[1]], None)["examples"] == [{"text": "q", "label": "a", "answer": "b", "probability": None}]
 
 
-def test_pairs_pictures_and_masked_words_can_be_read():
+def test_pairs_images_and_masked_words_can_be_read():
     texts = ["s1", "s2", f"a{PAIR}b", f"{IMAGE}folder/x.png", f"a {MASK} word"]
     found = mistakes_in([given_episode(texts, ["a", "b", "a", "a", "a"], 2)], [[1, 1, 1]], None)
     assert [example["text"] for example in found["examples"]] == ["a | b", "folder/x.png", "a [masked] word"]

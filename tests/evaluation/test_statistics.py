@@ -36,7 +36,7 @@ def test_balanced_accuracy_agrees_with_scikit_learn():
     assert balanced_accuracy(predicted, labels) == pytest.approx(balanced_accuracy_score(labels, predicted))
 
 
-def test_tasks_count_alike_however_many_episodes_they_have():
+def test_tasks_count_equally_however_many_episodes_they_have():
     assert mean_over_tasks([np.array([1.0]), np.zeros(99)]) == 0.5
 
 
@@ -49,7 +49,7 @@ def test_from_three_tasks_on_the_interval_is_students_over_tasks():
     assert found.p == pytest.approx(ttest_1samp([0.1, 0.2, 0.6], 0).pvalue)
 
 
-def test_one_task_is_judged_by_its_episodes_and_says_nothing_about_others():
+def test_the_interval_of_one_task_is_over_its_episodes_and_says_nothing_about_others():
     scores = np.array([0.1, -0.05, 0.2, 0.1])
     found = estimate([scores])
     assert found.about == THESE_TASKS

@@ -27,7 +27,7 @@ def halves():
     return [task.subset(rows % 2 == half) for task in tasks for half in (0, 1)]
 
 
-def test_halves_of_one_domain_are_more_alike_than_two_domains(encoder, halves):
+def test_halves_of_one_domain_are_more_similar_than_two_domains(encoder, halves):
     found = similarity(halves, encoder, "embedding")
     assert np.allclose(np.diag(found.matrix), 1) and np.allclose(found.matrix, found.matrix.T)
     assert [found.nearest(row, range(4)) for row in range(4)] == [1, 0, 3, 2]
@@ -58,7 +58,7 @@ def _similarity() -> Similarity:
     return Similarity(list("abcdt"), matrix, matrix)
 
 
-def test_a_selection_weighs_likeness_against_repetition():
+def test_a_selection_weighs_similarity_against_diversity():
     found = _similarity()
     assert select(found, [0, 1, 2, 3], 4, 2, similarity_weight=1.0) == [0, 1]
     assert select(found, [0, 1, 2, 3], 4, 2, similarity_weight=0.5) == [0, 3]  # 0.5 * 0.1 - 0 > 0.5 * 0.5 - 0.5 * 0.5 = 0
@@ -67,7 +67,7 @@ def test_a_selection_weighs_likeness_against_repetition():
     assert select(found, [0, 1], 4, 9, similarity_weight=1.0) == [0, 1]
 
 
-def test_a_map_is_a_picture_of_every_task(tmp_path):
+def test_a_map_shows_every_task(tmp_path):
     draw_map(_similarity(), ["meta_train"] * 4 + ["meta_test"], tmp_path / "map.svg")
     assert "<svg" in (tmp_path / "map.svg").read_text()
 

@@ -133,8 +133,8 @@ def updates_done(run: Path) -> list[int]:
     return [json.loads(line)["step"] for line in lines if line.endswith(b"\n")]
 
 
-def go_on(run: Path) -> list[str]:
-    """The command that goes on with a run, or starts it if it had not come so far."""
+def resuming(run: Path) -> list[str]:
+    """The command that resumes a run, or starts it if it has no configuration yet."""
     return ["resume", "run"] if (run / "config.yaml").exists() else [*TRAIN, "hydra.run.dir=run"]
 
 

@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from faults.injection import TRAIN, contents, go_on, report
+from faults.injection import TRAIN, contents, report, resuming
 
 from metatrain.run import checkpoint
 
@@ -20,6 +20,6 @@ def test_a_full_disk_at_each_write_of_a_save(zygote, whole, fresh, tmp_path, wri
     assert len([line for line in output.splitlines() if "error" in line]) == 1
     saved, warnings = checkpoint.load_newest(shutil.copytree(run, tmp_path / "copy") / "checkpoints")
     assert saved is not None and warnings == []
-    assert zygote.run(go_on(run), tmp_path)[0] == 0
+    assert zygote.run(resuming(run), tmp_path)[0] == 0
     assert contents(run) == contents(whole.path)
     report("disk_full", write=write, exit=75, identical=True)

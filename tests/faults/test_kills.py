@@ -4,7 +4,7 @@ import signal
 import time
 
 import pytest
-from faults.injection import EVERY, TRAIN, contents, count, go_on, most_lost, report, updates_done
+from faults.injection import EVERY, TRAIN, contents, count, most_lost, report, resuming, updates_done
 
 pytestmark = pytest.mark.slow
 # Each place of run/failpoints.py that a run without faults passes, and what is done there.
@@ -22,7 +22,7 @@ def test_random_kills(zygote, whole, fresh, tmp_path, rng):
         run = fresh()
         here = 0
         while True:
-            process = zygote.start(go_on(run), tmp_path)
+            process = zygote.start(resuming(run), tmp_path)
             if kills < count(4, 200) and here < 6:
                 time.sleep(rng.uniform(0, 1.1 * whole.seconds))
                 process.send(signal.SIGKILL)
@@ -52,7 +52,7 @@ def test_kills_inside_a_save(zygote, whole, fresh, tmp_path, rng, fault):
             number = 1
         code, output = zygote.run([*TRAIN, "hydra.run.dir=run"], tmp_path, f"{fault}@{number}")
         assert code == -signal.SIGKILL, output
-        assert zygote.run(go_on(run), tmp_path)[0] == 0
+        assert zygote.run(resuming(run), tmp_path)[0] == 0
         assert contents(run) == contents(whole.path)
         assert most_lost(updates_done(run)) <= EVERY
     report("kills_inside_a_save", fault=fault, kills=len(passings), identical=len(passings))
@@ -63,7 +63,7 @@ def test_a_kill_while_a_checkpoint_of_the_same_step_is_replaced(zygote, whole, f
     code, output = zygote.run([*TRAIN, "hydra.run.dir=run"], tmp_path, f"update=term@{EVERY},place.aside=kill")  # saved, and saved again for the stop
     assert code == -signal.SIGKILL, output
     assert not (run / "checkpoints" / f"step-{EVERY:08d}").exists()  # moved aside, and the new one not yet in its place
-    assert zygote.run(go_on(run), tmp_path)[0] == 0
+    assert zygote.run(resuming(run), tmp_path)[0] == 0
     assert contents(run) == contents(whole.path)
     report("kills_inside_a_save", fault="place.aside=kill", kills=1, identical=1)
 
@@ -73,6 +73,6 @@ def test_a_naive_saver_does_not_survive_them(zygote, whole, fresh, tmp_path, fau
     """The negative control: were this to pass, the tests above would prove nothing."""
     run = fresh()
     assert zygote.run([*TRAIN, "hydra.run.dir=run"], tmp_path, fault, naive=True)[0] == -signal.SIGKILL
-    code, _ = zygote.run(go_on(run), tmp_path, naive=True)
+    code, _ = zygote.run(resuming(run), tmp_path, naive=True)
     assert code != 0
     report("naive_saver", fault=fault, survived=False)

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from faults.injection import TRAIN, contents, count, go_on, outcome, report, updates_done
+from faults.injection import TRAIN, contents, count, outcome, report, resuming, updates_done
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes by /proc")]
 TIMEOUT = 6  # seconds; a rank that hangs is noticed after it
@@ -72,7 +72,7 @@ def test_a_plain_sum_is_the_same_to_rounding(zygote, whole, fresh, tmp_path):
 def test_one_then_two_then_four_then_one_with_kills_between(zygote, long, fresh, tmp_path):
     run = fresh()
     for processes, fault in ((1, "update=kill@7"), (2, "update=kill@8"), (4, "update=kill@8"), (1, "")):
-        arguments = go_on(run) if (run / "config.yaml").exists() else LONG
+        arguments = resuming(run) if (run / "config.yaml").exists() else LONG
         code, output = zygote.run([*arguments, f"hardware.processes={processes}"], tmp_path, fault)
         assert code == ((75 if processes > 1 else -signal.SIGKILL) if fault else 0), output
     assert contents(run) == contents(long)
@@ -95,7 +95,7 @@ def test_a_rank_that_is_lost_ends_the_others(zygote, whole, fresh, tmp_path, rng
         said = "was killed by signal 9" if number == signal.SIGKILL else "did not respond and was terminated"
         assert output.splitlines()[-1] == f"metatrain: error: process {rank} of 2 {said}; resume with: metatrain resume run" and "Traceback" not in output
         assert seconds < TIMEOUT + 5 and not any(Path(f"/proc/{pid}").exists() for pid in ranks)
-        assert zygote.run(go_on(run), tmp_path)[0] == 0
+        assert zygote.run(resuming(run), tmp_path)[0] == 0
         assert outcome(run) == outcome(whole.path)
         report("lost_rank", rank=rank, how=number.name, seconds=round(seconds, 1), timeout=TIMEOUT, identical=1)
 
@@ -113,7 +113,7 @@ def test_a_signal_stops_all_ranks_at_the_same_meta_update(zygote, whole, fresh, 
     assert output.count("metatrain resume") == 1 and "Traceback" not in output
     assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
     assert json.loads((run / "run.json").read_text())["state"] == "stopped"
-    assert zygote.run([*go_on(run), "hardware.processes=1"], tmp_path)[0] == 0
+    assert zygote.run([*resuming(run), "hardware.processes=1"], tmp_path)[0] == 0
     assert outcome(run) == outcome(whole.path)
 
 
@@ -129,7 +129,7 @@ def test_ranks_end_when_the_process_that_started_them_is_killed(zygote, whole, f
         assert time.monotonic() - begin < 30
         time.sleep(0.05)
     assert json.loads((run / "run.json").read_text())["state"] == "stopped"
-    assert zygote.run([*go_on(run), "hardware.processes=1"], tmp_path)[0] == 0
+    assert zygote.run([*resuming(run), "hardware.processes=1"], tmp_path)[0] == 0
     assert outcome(run) == outcome(whole.path)
 
 

@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from faults.injection import TRAIN, count, go_on, outcome, report
+from faults.injection import TRAIN, count, outcome, report, resuming
 
 pytestmark = pytest.mark.slow
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 75}
@@ -35,7 +35,7 @@ def test_stops_at_random_times(zygote, whole, fresh, tmp_path, rng):
             assert "Traceback" not in output
             slowest = max(slowest, time.monotonic() - begin)
             stops += 1
-            arguments = go_on(run)
+            arguments = resuming(run)
         assert outcome(run) == outcome(whole.path)
     report("stops", stops=stops, with_a_second_signal=seconds, slowest_seconds=round(slowest, 2), identical=stops)
 
@@ -51,5 +51,5 @@ def test_stops_at_each_stage(zygote, whole, fresh, tmp_path, place):
     if code:
         assert json.loads((run / "run.json").read_text())["state"] == "stopped"
         assert "metatrain resume" in output
-        assert zygote.run(go_on(run), tmp_path)[0] == 0
+        assert zygote.run(resuming(run), tmp_path)[0] == 0
     assert outcome(run) == outcome(whole.path)

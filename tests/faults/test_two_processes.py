@@ -11,7 +11,7 @@ from faults.injection import TRAIN, contents, report
 
 
 @pytest.mark.slow
-def test_a_second_process_is_told_who_has_the_run(zygote, whole, fresh, tmp_path):
+def test_a_second_process_learns_who_has_the_run(zygote, whole, fresh, tmp_path):
     run = fresh()
     process = zygote.start([*TRAIN, "hydra.run.dir=run", "outer.steps=100000", "outer.schedule=constant"], tmp_path)
     while not (run / "timings.jsonl").exists():

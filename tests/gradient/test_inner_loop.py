@@ -389,7 +389,7 @@ def test_a_parameter_is_not_taken_for_state_of_the_rule():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_on_a_gpu_masks_are_the_same_when_recomputed_and_the_generator_goes_on():
+def test_on_a_gpu_masks_are_the_same_when_recomputed_and_the_generator_continues():
     model = network(nn.BatchNorm1d(5), nn.Dropout(0.4)).cuda()
 
     def loss(net):

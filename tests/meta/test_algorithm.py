@@ -16,7 +16,7 @@ def test_weights_of_the_losses_along_the_way_add_up_to_one_and_end_at_the_last()
     assert weights == pytest.approx([0.006] * 4 + [0.976])
 
 
-def test_what_changes_as_meta_training_goes_on():
+def test_what_changes_during_meta_training():
     algorithm = AlgorithmConfig(first_order_until=10, multi_step_until=100)
     assert [method_at(algorithm, 5, step).mode for step in (0, 9, 10)] == ["first_order", "first_order", "exact"]
     assert method_at(algorithm, 5, 50).weights == pytest.approx([0.1] * 4 + [0.6])
@@ -53,6 +53,6 @@ def test_what_changes_as_meta_training_goes_on():
         ({"meta_dropout": True, "meta_gradient": "first_order"}, {}, "meta_gradient=exact"),
     ],
 )
-def test_choices_that_do_not_go_together(algorithm, inner, words):
+def test_incompatible_choices_are_refused(algorithm, inner, words):
     with pytest.raises(UserError, match=words):
         check_algorithm(AlgorithmConfig(**algorithm), InnerConfig(**inner), ModelConfig())

@@ -55,7 +55,7 @@ def inputs(model, folder: Path) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("name", ["scratch:vit", "scratch:clip"])
-def test_an_input_is_encoded_as_if_it_were_alone(folder, name):
+def test_an_encoding_does_not_depend_on_the_batch(folder, name):
     model = encoder(name)
     given = inputs(model, folder)
     together = model(model.batch(given))
@@ -101,7 +101,7 @@ def _unrolled(learner, episode):
     return unrolled(Whole(), learner.functional.view(learner.parameters, None), learner.rule, 2)
 
 
-def test_folders_are_tasks_and_the_same_picture_is_found_under_any_name(folder):
+def test_folders_are_tasks_and_the_same_image_is_found_under_any_name(folder):
     config = TasksConfig(path=str(folder), images=True, meta_train=SplitConfig(tasks=["red", "green"]), meta_test=SplitConfig(tasks=["blue"]))
     tasks = load_tasks(config, 0)
     assert [(task.name, task.label_names, len(task.texts)) for task in tasks.meta_train] == [("green", ("bar", "disc"), 16), ("red", ("bar", "disc"), 16)]
@@ -187,7 +187,7 @@ def test_finetuning_refuses_images_that_do_not_fit(cli, folder, tmp_path):
     assert not any(path.is_file() for path in (tmp_path / "outputs").rglob("*"))
 
 
-def test_models_and_tasks_that_do_not_go_together(cli, folder):
+def test_incompatible_models_and_tasks_are_refused(cli, folder):
     images = ["tasks=files", f"tasks.path={folder}", "tasks.images=true"]
     for settings, words in (
         (["model=tiny", *images], "has images, but the model reads texts"),

@@ -84,7 +84,7 @@ def test_the_loss_is_the_mean_over_target_tokens_whatever_the_parts(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_adaptation_learns_the_support_set_and_leaves_the_meta_parameters_alone(name):
+def test_adaptation_learns_the_support_set_and_does_not_change_the_meta_parameters(name):
     learner = made(name)
     episode = episode_of(learner)
     before = {key: value.clone() for key, value in learner.parameters.items()}

@@ -90,7 +90,7 @@ def poolings(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", [*PACKED, *PADDED])
-def test_texts_together_give_what_each_gives_alone(tmp_path, name):
+def test_a_packed_batch_gives_what_each_text_gives(tmp_path, name):
     kind, settings = {**PACKED, **PADDED}[name]
     for pooling in poolings(name):
         encoder, notes = loaded(tmp_path, kind, settings, pooling)
@@ -125,7 +125,7 @@ def test_running_in_two_parts_equals_running_at_once(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", PACKED)
-def test_every_parameter_that_has_a_gradient_alone_has_it_packed(tmp_path, name):
+def test_every_parameter_that_has_a_gradient_for_one_text_has_it_packed(tmp_path, name):
     """Positions shared between layers and groups, and heads shared between queries, get theirs from all of them."""
     encoder, _ = loaded(tmp_path, *PACKED[name])
     parameters = {key: value.detach().requires_grad_() for key, value in encoder.named_parameters()}

@@ -21,7 +21,7 @@ def apart(model: LanguageModel, texts: list[np.ndarray], choices: list[np.ndarra
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("context", ["", "read before each of them, and long enough"])
 @pytest.mark.parametrize("way", WAYS)
-def test_choices_are_as_likely_as_each_pair_alone(family, context, way):
+def test_choices_are_as_likely_as_each_pair_in_a_batch_of_its_own(family, context, way):
     model = language_model(family)
     tokens = model.tokens()
     texts = tokens.encode([f"{context} {text}"[-60:].strip() for text in TEXTS])

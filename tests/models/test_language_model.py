@@ -108,7 +108,7 @@ def test_what_is_written_does_not_depend_on_the_batch(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_losses_and_gradients_are_the_same_where_what_is_alike_is_read_once(family):
+def test_losses_and_gradients_are_the_same_where_a_common_prefix_is_read_once(family):
     model = language_model(family)
     (context, texts), targets = after_a_context(model), model.tokens().encode_targets(TARGETS)
     found = []

@@ -82,7 +82,7 @@ def test_tokens_that_the_model_has_no_embedding_for_are_read_as_ordinary_text(tm
     model = GPT2LMHeadModel(GPT2Config(**size)) if writes else BertModel(BertConfig(**{**SIZE, "vocab_size": len(own)}))
     config = ModelConfig(name=with_added_tokens(tmp_path, model, pad_token="<new pad>"), max_length=32)
     made, notes = load_language_model(config, True, torch.float32, ()) if writes else load_encoder(config, second_order=True)
-    assert any("3 tokens of the tokenizer have no embedding in the model and are tokenized as ordinary text: <NUM>, <URL>, <new pad>" in note for note in notes)
+    assert any("3 tokens of the tokenizer have no embedding in the model and are tokenised as ordinary text: <NUM>, <URL>, <new pad>" in note for note in notes)
     (found,) = made.tokens().encode([text])
     assert found.tolist() == own(text)["input_ids"] and made.tokenizer.pad_token_id < len(own)
 

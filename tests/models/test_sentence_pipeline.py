@@ -137,7 +137,7 @@ def test_classes_of_somebody_else_may_do_anything(tmp_path):
 def test_training_says_where_its_settings_differ_from_the_pipeline(tmp_path):
     name = pipeline(tmp_path, ("Pooling", CLS), ("Normalize", {}), transformer="0_Transformer")
     _, notes = load_encoder(ModelConfig(name=name, max_length=20), second_order=True)
-    said = f"warning: {name} is a sentence-transformers pipeline with cls pooling, normalized, and is used with model.pooling=mean and model.normalize=false"
+    said = f"warning: {name} is a sentence-transformers pipeline with cls pooling, normalised, and is used with model.pooling=mean and model.normalize=false"
     assert said in notes
     _, notes = load_encoder(ModelConfig(name=name, pooling="first", normalize=True, max_length=20), second_order=True)
     assert not any("warning" in note for note in notes)

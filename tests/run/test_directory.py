@@ -71,7 +71,7 @@ def test_a_saved_configuration_is_checked_when_it_is_read():
         run.load_config(Config)
 
 
-def test_only_training_has_what_training_goes_on_with():
+def test_only_training_has_what_resuming_needs():
     with pytest.raises(UserError, match="outputs/finetune/a is a run of metatrain finetune; a run of metatrain train is required"):
         create("a", "finetune").load_config(Config)
     run = create("b", "finetune")

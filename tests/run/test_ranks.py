@@ -34,7 +34,7 @@ def test_processes_of_another_launcher_find_each_other_and_agree_on_the_run(tmp_
         assert (run / name).read_bytes() == (tiny_run / name).read_bytes()
 
 
-def test_a_process_alone_has_no_ranks(monkeypatch):
+def test_a_single_process_has_no_ranks(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert join(HardwareConfig()) == Ranks()
 

@@ -63,7 +63,7 @@ hand_over(Stopped(signal.SIGTERM, "stopped at step 3"))
         process.kill()
 
 
-def test_submitit_is_told_the_signal_at_which_a_run_saves(monkeypatch):
+def test_submitit_gets_the_signal_at_which_a_run_saves(monkeypatch):
     monkeypatch.delenv("SUBMITIT_PREEMPT_SIGNAL", raising=False)
     announce_ends_by_preemption_signal()
     script = "from submitit.slurm.slurm import SlurmJobEnvironment as job; print(job._usr_sig())"

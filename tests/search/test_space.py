@@ -36,7 +36,7 @@ def test_an_empty_space_is_refused():
         distributions({})
 
 
-def test_sweeps_are_told_from_settings_and_flags():
+def test_sweeps_are_distinguished_from_settings_and_flags():
     arguments = ["+experiment=x", "outer.lr=tag(log,interval(1e-5,1e-3))", "--cfg", "job", "seed=3", "algorithm=maml,anil", "text='a,b'"]
     sweeps, others = split_sweeps(arguments)
     assert sweeps == {"outer.lr": "tag(log,interval(1e-5,1e-3))", "algorithm": "maml,anil"}

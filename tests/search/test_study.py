@@ -105,7 +105,7 @@ def test_hyperband_ends_trials_that_are_behind(tmp_path):
     assert study.best()[1].value > 0.9
 
 
-def test_with_halving_the_best_at_each_rung_go_on_from_where_they_are(tmp_path):
+def test_with_halving_the_best_at_each_rung_resume_from_their_checkpoints(tmp_path):
     study = opened(tmp_path, trials=18)
     assert study.rungs == [2, 6] and study.turns() == (0, 18 + 6 + 2)
     spent = run(study)
@@ -137,7 +137,7 @@ def test_a_kill_between_two_words_to_the_study_loses_no_trial(tmp_path, monkeypa
     assert sorted(run(again).values()) == [9] and again.best() is not None and again.take() is None
 
 
-def test_weights_are_kept_of_the_best_and_of_those_that_may_go_on(tmp_path):
+def test_weights_are_kept_of_the_best_and_of_those_that_may_be_resumed(tmp_path):
     study = opened(tmp_path, trials=6)
     kept = []
     while (taken := study.take()) is not None:
@@ -169,7 +169,7 @@ def test_a_kill_changes_nothing_of_halving(tmp_path):
     assert params(study) == params(whole) and study.best()[0] == whole.best()[0]
 
 
-def test_a_failed_trial_says_why_and_the_search_goes_on(tmp_path):
+def test_a_failed_trial_says_why_and_the_search_continues(tmp_path):
     study = opened(tmp_path, trials=2)
     study.failed(study.take(), "inner.lr is too large")
     finish(study, study.take())

@@ -86,7 +86,7 @@ def test_texts_that_name_their_label():
     assert own == pytest.approx(4 / 6) and others == pytest.approx(1 / 6)
 
 
-def test_names_of_labels_in_texts_are_told_apart_by_their_symbols():
+def test_names_of_labels_in_texts_are_distinguished_by_their_symbols():
     texts = ("I write C++ at work", "C# it is", "no name here", "nor here")
     pool = np.ones(len(texts), dtype=bool)
     own, others = named_labels(Task("t", texts, np.array([0, 1, 0, 1]), ("C++", "C#"), pool, pool))

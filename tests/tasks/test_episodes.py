@@ -31,7 +31,7 @@ def same(one, other) -> bool:
     )
 
 
-def test_an_episode_depends_on_seed_split_and_index_alone():
+def test_an_episode_depends_only_on_seed_split_and_index():
     far = training_episode(ALL, SETTINGS, seed=3, index=1000)
     for index in range(5):
         training_episode(ALL, SETTINGS, seed=3, index=index)
@@ -66,7 +66,7 @@ def test_a_class_with_fewer_rows_gives_the_queries_it_has():
     assert Counter(episode.query_labels.tolist()) == dict.fromkeys(range(5), 2)
 
 
-def test_class_order_is_drawn_anew_unless_it_is_not_to_be():
+def test_class_order_is_permuted_unless_it_is_fixed():
     orders = {training_episode(TaskDistribution("one", tuple(TASKS[:1])), EpisodeConfig(shots=1, queries=1), 0, index).classes for index in range(30)}
     assert len(orders) > 10
     fixed = EpisodeConfig(shots=1, queries=1, permute_labels=False)
@@ -125,7 +125,7 @@ def test_a_share_of_training_episodes_mixes_the_classes_of_all_tasks():
     assert whole == 5
 
 
-def test_without_a_mix_the_episodes_are_as_ever():
+def test_without_cross_task_episodes_nothing_changes():
     assert same(training_episode(ALL, SETTINGS, 0, 3), training_episode(ALL, EpisodeConfig(way=3, shots=4, queries=5, cross_task_fraction=0.0), 0, 3))
 
 

@@ -67,7 +67,7 @@ def test_frequent_and_rare_words_are_taken_evenly():
     assert Counter(name[:4] for name in task.label_names) == {"ofte": 4, "rare": 4}
 
 
-def test_it_depends_on_texts_settings_and_seed_alone():
+def test_it_depends_only_on_texts_settings_and_seed():
     one, again, other = (masked_words(corpus(), SMALL, seed) for seed in (0, 0, 1))
     assert one.texts == again.texts and np.array_equal(one.labels, again.labels)
     assert one.texts != other.texts

@@ -69,7 +69,7 @@ def test_a_bandit_draws_the_task_on_which_there_is_progress():
 
 
 @pytest.mark.parametrize("by", [by for by in RULES if by != "fixed"])
-def test_a_sampler_goes_on_from_its_state_in_json(by):
+def test_a_sampler_continues_from_its_state_in_json(by):
     def loss(task: int, times: int) -> float:
         return 2.0 + np.sin(task * 7.1)
 

@@ -23,7 +23,7 @@ def topic(text: str) -> str:
     return next(name for name, words in TOPICS.items() if any(word in text.split() for word in words.split()))
 
 
-def test_clusters_are_groups_of_texts_that_are_alike(texts):
+def test_clusters_are_groups_of_similar_texts(texts):
     found = clusters(texts, ClustersConfig(way=3, clusters=3, partitions=8), 0)
     assert len(found) >= 2 and found[0].name.startswith("clusters ")
     purity = []

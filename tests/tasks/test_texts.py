@@ -59,7 +59,7 @@ def test_a_file_that_is_bad_near_its_end_leaves_nothing_behind(tmp_path, monkeyp
     assert not list((tmp_path / "store").iterdir())
 
 
-def test_marks_are_ours_alone(tmp_path):
+def test_marks_are_ours_only(tmp_path):
     write_jsonl(tmp_path / "a.jsonl", [{"text": f"a{MASK}b", "label": "x", "more": f"e{PAIR}f"}])
     assert list(read_file(tmp_path / "a.jsonl", Columns("text", "label", pair="more")).texts) == [f"a b{PAIR}e f"]
 

@@ -89,7 +89,7 @@ def test_other_texts_lengths_and_tokenizers_are_not_taken_for_these(cache):
 
 @pytest.mark.parametrize("kind", ["ids", "npy"])
 @pytest.mark.parametrize("content", [b"", b"half a file", None])
-def test_a_broken_file_is_made_anew(cache, content, kind):
+def test_a_broken_file_is_written_again(cache, content, kind):
     Tokens(tokenizer(), 6).of(task(*TEXTS), [0])
     (path,) = cache.glob(f"*.{kind}")
     whole = path.read_bytes()

@@ -3,7 +3,7 @@ import pytest
 from metatrain.tracking.metrics import MetricsLog, read_metrics
 
 
-def test_a_resumed_log_goes_on_where_the_checkpoint_was_taken(tmp_path):
+def test_a_resumed_log_continues_where_the_checkpoint_was_taken(tmp_path):
     path = tmp_path / "metrics.jsonl"
     log = MetricsLog(path)
     log.write(step=1, split="meta_train", loss=0.5)

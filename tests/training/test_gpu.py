@@ -111,7 +111,7 @@ def test_faster_products_give_nearly_the_same(precision):
     assert 0 < (one - other).norm() / one.norm() < 0.05
 
 
-def test_a_run_goes_on_with_the_same_bits(cli, tmp_path):
+def test_a_run_resumes_with_the_same_bits(cli, tmp_path):
     short = [*FAST, "outer.schedule=constant", "evaluation.arms=[]"]
     assert cli("train", *short, "outer.steps=6", "hydra.run.dir=whole").code == 0
     assert cli("train", *short, "outer.steps=2", "hydra.run.dir=parts").code == 0
@@ -135,7 +135,7 @@ def test_a_model_from_a_gpu_is_of_use_on_a_cpu(cli, tmp_path):
     assert found[0] == found[1]
 
 
-def test_memory_decides_how_many_episodes_go_together():
+def test_memory_decides_how_many_episodes_are_vectorised():
     from metatrain.meta.memory import Largest
     from metatrain.training.memory_limit import fit_training
 

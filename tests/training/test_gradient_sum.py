@@ -49,7 +49,7 @@ def test_costly_episodes_come_first_and_the_order_is_the_same_for_any_number_of_
     assert [unit for of_round in found for unit in of_round] == [unit for of_round in expected for unit in of_round]
 
 
-def test_what_is_encoded_together_is_one_unit_unless_bits_do_not_matter():
+def test_a_shared_batch_is_one_unit_unless_bits_do_not_matter():
     assert rounds(Stub(together=5), COSTS, Ranks(0, 2), "ordered") == [[[0, 1, 2, 3, 4]]]
     assert rounds(Stub(together=5), COSTS, Ranks(0, 2), "fast") == [[[1, 0, 2], [3, 4]]]  # 13 and 12
     assert rounds(Stub(together=2), COSTS, Ranks(0, 2), "fast") == [[[1, 0], [3, 4]], [[2], []]]

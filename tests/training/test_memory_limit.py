@@ -51,7 +51,7 @@ def test_where_no_one_knows_what_is_free_nothing_is_given_up(learner, monkeypatc
     assert memory.fit_training(HardwareConfig(), learner, LARGEST, CPU)[0] == ExecutionPlan()
 
 
-def test_as_many_episodes_in_one_pass_as_are_wanted_and_fit(learner, monkeypatch):
+def test_as_many_episodes_in_one_pass_as_requested_and_fit(learner, monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda device: 100e9)
     for wanted, meta_batch, together in ((None, 5, 1), (3, 5, 3), (3, 2, 2)):
         plan, line = memory.fit_training(HardwareConfig(vectorized_episodes=wanted), learner, LARGEST, CPU, meta_batch=meta_batch)

@@ -68,7 +68,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing():
     assert optimizer.state() == {}
 
 
-def test_a_restored_optimizer_goes_on_with_the_same_bits():
+def test_a_restored_optimizer_continues_with_the_same_bits():
     whole, halves = parameters(), parameters()
     optimizer = OuterOptimizer(whole, OuterConfig(steps=6))
     first = OuterOptimizer(halves, OuterConfig(steps=6))

@@ -1,4 +1,4 @@
-"""The model that is kept: a share of the way from the initial encoder to the trained one."""
+"""Weight interpolation between the initial and the trained encoder (`outer.weight_interpolation`)."""
 
 import json
 
@@ -10,7 +10,7 @@ from metatrain.run import checkpoint
 from metatrain.training.outer import interpolated
 
 
-def test_a_share_of_the_way_of_those_that_have_a_start():
+def test_parameters_with_an_initial_value_are_interpolated():
     start = {"encoder.a": torch.tensor([0.0, 2.0])}
     trained = {"encoder.a": torch.tensor([1.0, 4.0]), "head.log_scale": torch.tensor(3.0)}
     found = interpolated(start, trained, 0.25)
@@ -18,7 +18,7 @@ def test_a_share_of_the_way_of_those_that_have_a_start():
     assert interpolated({}, trained, 1.0) == trained
 
 
-def test_run_export_and_evaluation_have_the_blended_model(cli, tmp_path):
+def test_run_export_and_evaluation_have_the_interpolated_model(cli, tmp_path):
     settings = ["debug=fast", "algorithm=protonet_cosine", "algorithm.label_names=true", "tracking=none", "hardware.threads=1", "outer.lr=0.01"]
     for share in (1.0, 0.5, 0.25):
         assert cli("train", *settings, f"outer.weight_interpolation={share}", f"hydra.run.dir=run{share}").code == 0
@@ -26,7 +26,7 @@ def test_run_export_and_evaluation_have_the_blended_model(cli, tmp_path):
     assert any(not torch.equal(whole, half) for whole, half in zip(exported[0].values(), exported[1].values()))
     for whole, half, quarter in zip(*(each.values() for each in exported)):
         torch.testing.assert_close(half - quarter, 0.25 * whole - 0.25 * (2 * half - whole), atol=1e-6, rtol=1e-4)
-    # Training goes on from the trained parameters, whatever is kept.
+    # Training continues from the trained parameters, whatever is saved.
     newest = [checkpoint.load(checkpoint.steps(tmp_path / f"run{share}" / "checkpoints")[-1]).tensors["model"] for share in (1.0, 0.5)]
     assert all(torch.equal(value, newest[1][name]) for name, value in newest[0].items())
     # A checkpoint is the same model to `evaluate` as the export.
