@@ -26,7 +26,7 @@ RATES: tuple[str, ...] = ("lr", "head_lr")  # settings of a rule with two learni
 
 @dataclass(frozen=True)
 class Observed:
-    """What an inner rule observes at phi_k besides the gradient; None: it does not declare it in `observes`."""
+    """Values at phi_k that an inner rule observes besides the gradient; None: it does not declare the value in `observes`."""
 
     loss: Tensor | None = None  # support loss S, a scalar
     features: Tensor | None = None  # encodings of the support texts, in the order of the support set, [support, H]

@@ -1,4 +1,4 @@
-"""What charts are made of: Vega-Lite encodings and layers, with the colours of the report."""
+"""Parts of charts: Vega-Lite encodings and layers, with the colours of the report."""
 
 from __future__ import annotations
 
