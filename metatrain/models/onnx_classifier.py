@@ -41,8 +41,10 @@ def stale_file(model: Path, name: str) -> str | None:
 
 def sources_of(folder: Path) -> dict[str, str]:
     """Return the sha256 of each file of a model directory that a graph is made from, by relative path: weights, settings and tokenizer."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".json") and path.relative_to(folder).parts[0] not in FOLDERS.values())
-    return {path.relative_to(folder).as_posix(): sha256(path) for path in files}
+    files = {path.relative_to(folder): path for path in folder.rglob("*") if path.suffix in (".safetensors", ".json")}
+    # Hidden directories are those of an export in progress.
+    own = {name: path for name, path in files.items() if name.parts[0] not in FOLDERS.values() and not name.parts[0].startswith(".")}
+    return {name.as_posix(): sha256(path) for name, path in sorted(own.items())}
 
 
 def sha256(path: Path) -> str:

@@ -160,6 +160,7 @@ def test_every_pooling(cli, tmp_path, pooling, normalize):
     classifier(tmp_path / "m", pooling, normalize)
     found = cli("export", "model=m")
     assert found.code == 0 and "same label for 100.0% of the texts" in found.out, found.err
+    assert cli("predict", "model=m", "text=it broke").err == ""  # the graph is not stale
 
 
 @pytest.mark.slow
