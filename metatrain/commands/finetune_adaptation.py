@@ -14,8 +14,10 @@ from metatrain.commands.finetune_results import (
     cross_validation,
     logistic_regression,
     majority_class,
+    more_labels,
     of_baseline,
     rejected_share,
+    support_encodings,
     test_results,
     warn_of_loss,
 )
@@ -90,10 +92,12 @@ def _on_encodings(learner: Learner, fit: Fit | None, texts: EncodedEpisode, disp
     results: dict[str, Any] = {}
     encodings = learner.encodings
     assert encodings is not None
-    beside = logistic_regression(encodings, fit, texts, display)
+    support = support_encodings(encodings, fit, texts, display)
+    beside = logistic_regression(encodings, support, texts, display)
     if beside.cross_validated is not None:
         display.say(f"logistic regression on {of_baseline(learner)}, cross-validated accuracy: {beside.cross_validated:.3f}")
         results["logistic_regression"] = {"cross_validation": beside.cross_validated}
+    results.update(more_labels(support, np.asarray(texts.support_labels), texts.seed, display))
     names = fit.names if fit is not None else encodings.choose_names(texts)
     if names is not None:
         weight = learner.algorithm.label_names_weight

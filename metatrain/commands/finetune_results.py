@@ -13,6 +13,7 @@ from torch import Tensor
 from metatrain.evaluation import statistics
 from metatrain.evaluation.analysis import mistakes_in
 from metatrain.evaluation.held_out import Baseline, baseline, baseline_fits, by_class, interval, reliability
+from metatrain.evaluation.learning_curve import learning_curve, num_fits, why_not
 from metatrain.evaluation.protocol import scored
 from metatrain.gradient.parameters import Parameters
 from metatrain.meta.head_fit import Fit
@@ -85,22 +86,44 @@ def majority_class(episode: Episode, labels: np.ndarray, say: Callable[[str], No
     return {"label": name, "share": share}
 
 
-def logistic_regression(learner: EncodingLearner, fit: Fit | None, texts: EncodedEpisode, display: Display) -> Baseline:
-    """Fit logistic regression to the encodings before adaptation, cross-validate it, and predict the queries."""
-    support = _encoded(learner, texts.support, display) if fit is None or fit.encodings is None else fit.encodings
+def support_encodings(learner: EncodingLearner, fit: Fit | None, texts: EncodedEpisode, display: Display) -> np.ndarray:
+    """Return the encodings of the examples before adaptation, [examples, H]."""
+    return _encoded(learner, texts.support, display) if fit is None or fit.encodings is None else fit.encodings.double().numpy()
+
+
+def logistic_regression(learner: EncodingLearner, support: np.ndarray, texts: EncodedEpisode, display: Display) -> Baseline:
+    """Fit logistic regression to the encodings before adaptation, `support`, cross-validate it, and predict the queries."""
     queries = _encoded(learner, texts.query, display) if len(texts.query) else support[:0]
     labels = np.asarray(texts.support_labels)
     display.start("logistic regression, cross-validated", baseline_fits(labels), brief=True)
-    found = baseline(support.double().numpy(), labels, queries.double().numpy(), display.advance)
+    found = baseline(support, labels, queries, display.advance)
     display.stop()
     return found
 
 
-def _encoded(learner: EncodingLearner, texts: Sequence[np.ndarray], display: Display) -> Tensor:
+def _encoded(learner: EncodingLearner, texts: Sequence[np.ndarray], display: Display) -> np.ndarray:
     display.start("encoding texts", len(texts), brief=True)
-    found = learner.features(texts, lambda number: display.advance(by=number)).cpu()
+    found = learner.features(texts, lambda number: display.advance(by=number)).double().cpu().numpy()
     display.stop()
     return found
+
+
+def more_labels(support: np.ndarray, labels: np.ndarray, seed: int, display: Display) -> dict[str, Any]:
+    """Report the learning curve of the examples; return contents of results.json.
+
+    support: encodings, [examples, H]; labels: [examples].
+    """
+    if (why := why_not(labels)) is not None:
+        display.say(f"no learning curve: {why}")
+        return {}
+    display.start("learning curve", num_fits(labels), brief=True)
+    found = learning_curve(support, labels, seed, display.advance)
+    display.stop()
+    points = ", ".join(f"{size} examples {mean:.3f}" for size, mean in zip(found.sizes, found.accuracy))
+    gain, (low, high) = found.last_gain
+    display.say(f"learning curve of logistic regression, cross-validated accuracy: {points}")
+    display.say(f"the last doubling of examples added {100 * gain:+.1f} points, 95% interval [{100 * low:+.1f}, {100 * high:+.1f}]; expect less of the next")
+    return {"learning_curve": found.results()}
 
 
 def test_results(adapted: Adapted, beside: Baseline | None, display: Display) -> tuple[dict[str, Any], dict[str, Any]]:

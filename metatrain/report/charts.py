@@ -364,6 +364,28 @@ def of_reliability(record: Record) -> Chart | None:
     return Chart("reliability", "Calibration", text, spec, ("mean confidence, %", "accuracy, %", "test examples"), rows)
 
 
+def of_learning_curve(record: Record) -> Chart | None:
+    """Return the learning curve of the examples of `finetune`."""
+    curve = record.results.get("learning_curve")
+    if not curve:
+        return None
+    rows = [(each["examples"], *(_one(100 * value) for value in (each["accuracy"], *each["ci95"]))) for each in curve["points"]]
+    values = [{"examples": examples, "score": score, "low": low, "high": high} for examples, score, low, high in rows]
+    both = {"x": _count("examples", "training examples")}
+    tooltip = [_tooltip("examples"), _tooltip("score", "accuracy"), _tooltip("low", "interval, low"), _tooltip("high", "interval, high")]
+    layers = [
+        {"mark": {"type": "rule", "opacity": 0.6}, "encoding": {**both, "y": _number("low", "accuracy, %"), "y2": {"field": "high"}}},
+        {"mark": {"type": "line", "point": True}, "encoding": {**both, "y": _number("score", "accuracy, %"), "tooltip": tooltip}},
+    ]
+    low, high = (100 * value for value in curve["last_doubling"]["ci95"])
+    text = (
+        "Cross-validated accuracy of logistic regression on the encodings before adaptation, with 95% Wilson intervals. "
+        f"The last doubling of examples added {100 * curve['last_doubling']['gain']:+.1f} points, 95% interval [{low:+.1f}, {high:+.1f}]."
+    )
+    columns = ("training examples", "accuracy, %", "interval, low", "interval, high")
+    return Chart("learning_curve", "Learning curve", text, {"data": {"values": values}, "layer": layers}, columns, rows)
+
+
 def of_speed(record: Record) -> Chart | None:
     """Return the chart of seconds and memory by meta-update."""
     updates = [each for each in record.timings if "seconds" in each]
@@ -388,7 +410,7 @@ def of_speed(record: Record) -> Chart | None:
 
 # In page order.
 _CHARTS: tuple[Callable[[Record], Chart | None], ...] = (
-    *(of_arms, by_shots, by_steps, by_task, of_classes, of_class_scores, of_reliability, of_confusion),
+    *(of_arms, by_shots, by_steps, by_task, of_classes, of_class_scores, of_learning_curve, of_reliability, of_confusion),
     *(of_validation, of_losses, of_accuracies, of_rates, of_task_map, of_speed),
 )
 
