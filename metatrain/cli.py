@@ -21,6 +21,8 @@ COMMANDS = {
     "score": ("metatrain.commands.score", "score a finetuned model on labelled data: F1 by class, confusion matrix, calibration, errors"),
     "export": ("metatrain.commands.export", "write a finetuned classifier as an ONNX graph, which runs without torch"),
     "serve": ("metatrain.commands.serve", "serve many few-shot tasks on one model over HTTP"),
+    "check": ("metatrain.commands.check", "find labels that look wrong in labelled data"),
+    "suggest": ("metatrain.commands.suggest", "rank unlabelled texts by what to label next"),
     "push": ("metatrain.commands.push", "upload a model to the Hugging Face hub"),
     "evaluate": ("metatrain.commands.evaluate", "compare a model with baselines on few-shot test episodes"),
     "tasks": ("metatrain.commands.tasks", "show a task distribution and check its splits"),

@@ -110,9 +110,14 @@ def _write_rows(path: Path, rows: Iterator[Mapping[str, Any]]) -> int:
     """Write a workbook; numbers stay numbers, so that a spreadsheet sorts by them."""
     first = next(rows, None)
     everything = rows if first is None else itertools.chain([first], rows)
-    values = (tuple(value if isinstance(value, float) else _text_or_none(value) for value in row.values()) for row in everything)
+    values = (tuple(value if _is_number(value) else _text_or_none(value) for value in row.values()) for row in everything)
     with atomic_file(path) as temporary:
         return write_workbook(temporary, path, list(first or ()), values)
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether a value is a number that a spreadsheet holds exactly."""
+    return isinstance(value, float) or (type(value) is int and abs(value) < 2**53)
 
 
 def _write_parquet(path: Path, fields: Sequence[str], source: Path | None, predictions: Iterable[Predicted]) -> int:
@@ -149,7 +154,8 @@ def _batches(fields: Sequence[str], source: Path | None, predictions: Iterator[P
 def _with_predictions(batch: pyarrow.RecordBatch, given: Sequence[str], part: Sequence[Predicted]) -> pyarrow.RecordBatch:
     added = [_named({**each.answer, REASON: each.reason}, given) for each in part]
     for name in added[0]:
-        kind = pyarrow.float64() if name.removeprefix("predicted_").startswith("probability") else pyarrow.string()
+        is_whole = any(isinstance(row[name], int) for row in added)
+        kind = pyarrow.float64() if name.removeprefix("predicted_").startswith("probability") else pyarrow.int64() if is_whole else pyarrow.string()
         batch = batch.append_column(name, pyarrow.array([row[name] for row in added], kind))
     return batch
 

@@ -16,6 +16,8 @@ SHORTHANDS = {
     "predict": {"model": "model.path"},
     "score": {"model": "model.path"},
     "export": {"model": "model.path"},
+    "check": {"model": "checkpoint"},
+    "suggest": {"model": "model.path"},
     "push": {"model": "model.path"},
     "finetune": {"algorithm": "algorithm.name"},
     "evaluate": {"algorithm": "algorithm.name"},

@@ -27,15 +27,21 @@ def _no_columns(place: Place) -> Unread | None:
     return Unread(f"{place.given('data.train')} is a folder, which has no columns", "give a file")
 
 
+def _no_table(place: Place) -> Unread | None:
+    return Unread(f"{place.given('data')} is a folder, which has no columns", "give a file") if local_path(str(place.value("data"))).is_dir() else None
+
+
 def _no_comparison(place: Place) -> Unread | None:
     if any(place.value(key) is not None for key in ("compare", "target", "select", "map")):
         return None
     return Unread("no tasks are compared", "set compare, target, select or map")
 
 
+TABLE = Condition(_no_table, lambda place: "data is a file")
 COLUMNS = Condition(_no_columns, lambda place: "data.train is a file")
 COMPARED = Condition(_no_comparison, lambda place: "compare, target, select or map is set")
 DATA = needs("data", lambda data: data is not None, "is set", "give data=FILE")
+LABELLED = needs("labelled", lambda labelled: labelled is not None, "is set", "give labelled=FILE")
 NO_RUN = never("this command creates no run directory")
 
 
@@ -268,6 +274,53 @@ class ServeConfig:
 
 
 @dataclass
+class CheckConfig:
+    """Settings of `metatrain check`: labels that look wrong in labelled data."""
+
+    name: str = field(default="check", metadata=when(NO_RUN))  # unused: check creates no run directory
+    seed: int = 0  # random seed of the folds of cross-validation
+    # Labelled examples: csv, tsv, jsonl, parquet or xlsx file, or a folder of text files (LABEL/FILE.txt).
+    data: str = MISSING
+    # Encoder of the texts: a run directory | latest | a directory or hub id of a Hugging Face model; model=DIR is short for checkpoint=DIR.
+    checkpoint: str = "minilm"
+    # Column of `data` with the text; if the file has no column `text`, it is found by names and values, and printed.
+    column: str = field(default="text", metadata=when(TABLE))
+    pair: str | None = field(default=None, metadata=when(TABLE))  # column of `data` with the second text of a text pair; null: single texts
+    # Column of `data` with the label; if the file has no column `label`, it is found by names and values, and printed.
+    label: str = field(default="label", metadata=when(TABLE))
+    # File for the checked rows: .csv, .tsv, .xlsx (extra xlsx) or .parquet, other names are JSON lines. null: checked.csv, which must not exist yet.
+    output: str | None = None
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+
+
+@dataclass
+class OptionalModelConfig:
+    """A finetuned model to use, if any."""
+
+    path: str | None = None  # finetuned model: the run directory of `metatrain finetune`, or its model/ | latest; null: none
+
+
+@dataclass
+class SuggestConfig:
+    """Settings of `metatrain suggest`: which texts to label next."""
+
+    name: str = field(default="suggest", metadata=when(NO_RUN))  # unused: suggest creates no run directory
+    seed: int = 0  # random seed of the choice
+    data: str = MISSING  # texts without labels: csv, tsv, jsonl, parquet or xlsx file, or a folder of text files (.txt)
+    model: OptionalModelConfig = field(default_factory=OptionalModelConfig)  # model=DIR is short for model.path=DIR; either this or `labelled`
+    labelled: str | None = None  # the examples labelled so far, to which a head is fitted, in the format of `data`; either this or `model`
+    # Encoder for `labelled`: a run directory | latest | a directory or hub id of a Hugging Face model; a finetuned model has its own.
+    checkpoint: str = field(default="minilm", metadata=when(LABELLED))
+    n: int = 10  # number of texts to label next, chosen together so that they differ
+    column: str | None = None  # column with the text; null: that of the finetuned model, else found by names and values
+    pair: str | None = None  # column with the second text of a text pair; null: that of the finetuned model, else single texts
+    label: str = field(default="label", metadata=when(LABELLED))  # column of `labelled` with the label; found as by `metatrain finetune`
+    # File for the ranked rows: .csv, .tsv, .xlsx (extra xlsx) or .parquet, other names are JSON lines. null: suggested.csv, which must not exist yet.
+    output: str | None = None
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+
+
+@dataclass
 class PushConfig:
     """Settings of `metatrain push`: upload a model directory to the Hugging Face hub."""
 
@@ -309,6 +362,8 @@ SCHEMAS = {
     "finetune": FinetuneConfig,
     "predict": PredictConfig,
     "score": ScoreConfig,
+    "check": CheckConfig,
+    "suggest": SuggestConfig,
     "export": ExportConfig,
     "serve": ServeConfig,
     "push": PushConfig,

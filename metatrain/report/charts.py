@@ -369,13 +369,13 @@ def of_learning_curve(record: Record) -> Chart | None:
     curve = record.results.get("learning_curve")
     if not curve:
         return None
-    rows = [(each["examples"], *(_one(100 * value) for value in (each["accuracy"], *each["ci95"]))) for each in curve["points"]]
+    rows = [(each["examples"], *(one_digit(100 * value) for value in (each["accuracy"], *each["ci95"]))) for each in curve["points"]]
     values = [{"examples": examples, "score": score, "low": low, "high": high} for examples, score, low, high in rows]
-    both = {"x": _count("examples", "training examples")}
-    tooltip = [_tooltip("examples"), _tooltip("score", "accuracy"), _tooltip("low", "interval, low"), _tooltip("high", "interval, high")]
+    both = {"x": count("examples", "training examples")}
+    tooltip = [tip("examples"), tip("score", "accuracy"), tip("low", "interval, low"), tip("high", "interval, high")]
     layers = [
-        {"mark": {"type": "rule", "opacity": 0.6}, "encoding": {**both, "y": _number("low", "accuracy, %"), "y2": {"field": "high"}}},
-        {"mark": {"type": "line", "point": True}, "encoding": {**both, "y": _number("score", "accuracy, %"), "tooltip": tooltip}},
+        {"mark": {"type": "rule", "opacity": 0.6}, "encoding": {**both, "y": quantity("low", "accuracy, %"), "y2": {"field": "high"}}},
+        {"mark": {"type": "line", "point": True}, "encoding": {**both, "y": quantity("score", "accuracy, %"), "tooltip": tooltip}},
     ]
     low, high = (100 * value for value in curve["last_doubling"]["ci95"])
     text = (
