@@ -61,13 +61,13 @@ class Validation:
         name, arm, display = self._config.validation.score, Adapted(self.as_saved(learner)), self._context.display
         values = self._scores(arm, self._config.validation.episodes)
         shuffled = mean_over_tasks(self._scores(ShuffledLabels(arm), 1).values())
+        by_step = self._by_step(arm)
         score = mean_over_tasks(values.values())
-        state.validated = state.step
+        state.validated = state.step  # only now: a stop request ends what is above, and the resumed run validates again
         if state.best_score is None or score > state.best_score:
             state.best_step, state.best_score, state.without_new_best = state.step, score, 0
         else:
             state.without_new_best += 1
-        by_step = self._by_step(arm)
         found = {name: score, f"{name}_with_shuffled_labels": shuffled}
         per_task = {task: sum(episodes) / len(episodes) for task, episodes in values.items()}
         metrics.write(step=state.step, split="meta_validation", **found, best_step=state.best_step, per_task=per_task, **by_step)
