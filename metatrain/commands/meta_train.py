@@ -15,6 +15,7 @@ from metatrain.checkpoints.recipe import Recipe
 from metatrain.checkpoints.saving import save_model
 from metatrain.commands.job import Job
 from metatrain.commands.meta_test import MetaTest
+from metatrain.config.compose import NOT_HASHED, hash_of
 from metatrain.config.schema import TrainConfig
 from metatrain.evaluation.arms import Learners, is_diagnostic, make_arms
 from metatrain.evaluation.chosen_arms import check_learner, chosen_arms
@@ -41,7 +42,8 @@ from metatrain.tasks.tokens import Tokens
 from metatrain.tracking.console import Display, gain_line
 from metatrain.tracking.metrics import read_metrics
 from metatrain.tracking.model_card import DataSet, meta_trained_card
-from metatrain.tracking.weights_and_biases import WandbRun, check_tracking
+from metatrain.tracking.tensorboard import TensorBoardRun
+from metatrain.tracking.weights_and_biases import TENSORBOARD, Tracker, WandbRun, check_tracking
 from metatrain.training.check import check_needs, check_training
 from metatrain.training.context import RunContext
 from metatrain.training.memory_limit import fit_memory
@@ -96,19 +98,19 @@ def meta_train(job: Job) -> None:
                     run.record_resumption(job.config, job.overrides, job.changes, display.say)
             if ranks.first:
                 run.update(hardware={"device": str(prepared.device), "processes": ranks.size, **hardware.describe()})
-            wandb = _tracked(config, context, trainer.last_logged())
-            work.callback(wandb.close)
-            trainer.train(wandb)
+            tracker = _tracked(config, context, trainer)
+            work.callback(tracker.close)
+            trainer.train(tracker)
             recipe = Recipe.of_run(run.with_tokenizer(config), tasks.meta_train)
             if ranks.first:
                 save_model(run.model, learner, recipe)
             failpoint("exported")
             if prepared.arms:
-                _meta_test(prepared, recipe, trainer, context, wandb)
+                _meta_test(prepared, recipe, trainer, context, tracker)
                 return
             if ranks.first:
                 write_text(run.model / "README.md", _card(prepared, None, trainer, context))
-                _report(config, run, wandb, {})
+                _report(config, run, tracker, {})
             display.say("meta-test skipped: evaluation.arms is empty")
 
 
@@ -177,17 +179,26 @@ def _opened(job: Job, config: TrainConfig, ranks: Ranks, display: Display, work:
     return run
 
 
-def _tracked(config: TrainConfig, context: RunContext, last_logged: int) -> WandbRun:
-    """Open the Weights & Biases run, or a disabled one in ranks that do not write."""
+def _tracked(config: TrainConfig, context: RunContext, trainer: Trainer) -> Tracker:
+    """Open the Weights & Biases run or the TensorBoard files, or a disabled run in ranks that do not write."""
     run, is_first = context.run, context.ranks.first
-    tracking = config.tracking if is_first else replace(config.tracking, mode="none")
-    wandb = WandbRun(tracking, config.name, run.path, config, context.display.say, run.read_record().get("wandb_id"), last_logged)
+    if config.tracking.mode == TENSORBOARD:
+        return TensorBoardRun(run.path / "tensorboard" if is_first else None, trainer.state.step)
+    tracking = replace(config.tracking, group=config.tracking.group or group_of(config), **({} if is_first else {"mode": "none"}))
+    name, wandb_id = f"{config.name}-seed{config.seed}", run.read_record().get("wandb_id")
+    wandb = WandbRun(tracking, name, run.path, config, context.display.say, wandb_id, trainer.last_logged())
     if wandb.run_id:
         run.update(wandb_id=wandb.run_id)
     return wandb
 
 
-def _meta_test(prepared: Prepared, recipe: Recipe, trainer: Trainer, context: RunContext, wandb: WandbRun) -> None:
+def group_of(config: TrainConfig) -> str:
+    """Return the name that runs share whose settings differ only in the seed, and in what changes no results."""
+    settings = {key: value for key, value in asdict(config).items() if key not in (*NOT_HASHED, "seed")}
+    return f"{config.name}-{hash_of(settings)}"
+
+
+def _meta_test(prepared: Prepared, recipe: Recipe, trainer: Trainer, context: RunContext, tracker: Tracker) -> None:
     """Compare the arms on the meta-test tasks; write results, model card and report."""
     config, tasks, run, display = prepared.config, prepared.evaluated, context.run, context.display
     if config.hardware.max_memory is not None:
@@ -208,7 +219,7 @@ def _meta_test(prepared: Prepared, recipe: Recipe, trainer: Trainer, context: Ru
     if not context.ranks.first:
         return
     write_text(run.model / "README.md", _card(prepared, results, trainer, context))
-    _report(config, run, wandb, {f"meta_test/{name}": arm["mean"] for name, arm in results["arms"].items()})
+    _report(config, run, tracker, {f"meta_test/{name}": arm["mean"] for name, arm in results["arms"].items()})
     display.say(f"peak memory: {hardware.peak_memory(prepared.device) / 1e9:.2f} GB")
     if gained := gain_line(results, is_diagnostic):
         display.say(gained)
@@ -230,16 +241,16 @@ def _examples(tasks: Sequence[Task]) -> str:
     return "data.train=YOUR_EXAMPLES.csv" + "".join(setting for setting, is_needed in columns.items() if is_needed)
 
 
-def _report(config: TrainConfig, run: RunDirectory, wandb: WandbRun, summary: dict[str, float]) -> None:
-    """Write report.html, and send the summary with the run's files to Weights & Biases."""
-    if not config.report and not wandb.is_on:
+def _report(config: TrainConfig, run: RunDirectory, tracker: Tracker, summary: dict[str, float]) -> None:
+    """Write report.html, and send the summary with the run's files to Weights & Biases or TensorBoard."""
+    if not config.report and not tracker.is_on:
         return
     from metatrain.report.page import attached, write_report  # loads the renderer of charts
 
     if config.report:
         write_report(run.path, run.report, at_end=True)
-    if wandb.is_on:
-        wandb.finish(summary, attached(run.path, run.report if config.report else None, run.model if config.tracking.log_model else None))
+    if tracker.is_on:
+        tracker.finish(summary, attached(run.path, run.report if config.report else None, run.model if config.tracking.log_model else None))
 
 
 def _card(prepared: Prepared, results: dict[str, Any] | None, trainer: Trainer, context: RunContext) -> str:

@@ -121,6 +121,17 @@ def learned_rates(learner: Learner) -> list[dict[str, Any]]:
     return found
 
 
+def mean_rates(learner: Learner) -> dict[str, float]:
+    """Return the mean of the learned inner rates of each parameter tensor, with LSLR of each inner step (`PARAMETER/step K`); empty if none are learned."""
+    found = {}
+    of_steps = learns_rates(learner.rule) == "per step"
+    for name, value in learner.parameters.items() if learns_rates(learner.rule) else ():
+        if name.startswith(LEARNED):
+            parameter, values = name.removeprefix(LEARNED), as_rates(learner.rule, value.detach())
+            found |= {f"{parameter}/step {step}": rate for step, rate in enumerate(values.tolist())} if of_steps else {parameter: float(values.mean())}
+    return found
+
+
 def task_map(encoder: Encoder, tasks: TaskDistribution, on_progress: Callable[[], None] = lambda: None) -> list[dict[str, Any]]:
     """Return the coordinates of the tasks on the first two principal components of their mean encodings, and their most similar training task."""
     shown = mapped_tasks(tasks)

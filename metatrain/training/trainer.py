@@ -12,6 +12,7 @@ import torch
 
 from metatrain.config.schema import TrainConfig
 from metatrain.errors import UserError
+from metatrain.evaluation.analysis import mean_rates
 from metatrain.meta.learner import Learner
 from metatrain.meta.strategies import FIGURES
 from metatrain.run import checkpoint
@@ -25,11 +26,11 @@ from metatrain.tasks.task import TaskDistribution
 from metatrain.tasks.tokens import Tokens
 from metatrain.tracking.inner_steps import query_figures
 from metatrain.tracking.metrics import MetricsLog, read_metrics
-from metatrain.tracking.weights_and_biases import WandbRun
+from metatrain.tracking.weights_and_biases import Tracker
 from metatrain.training.check import check_changes
 from metatrain.training.context import RunContext, StopNow
 from metatrain.training.meta_batch import MetaBatchGradient
-from metatrain.training.outer import OuterOptimizer
+from metatrain.training.outer import OuterOptimizer, rate
 from metatrain.training.state import TrainState
 from metatrain.training.update_policy import UpdatePolicy
 from metatrain.training.validation import CHANGES_SCORES, Validation
@@ -109,7 +110,7 @@ class Trainer:
         """Return the last meta-update that any process of this run has done, whether or not a checkpoint contains it."""
         return max((record["step"] for record in read_metrics(self.run.path / "timings.jsonl")), default=0)
 
-    def train(self, wandb: WandbRun) -> None:
+    def train(self, tracker: Tracker) -> None:
         """Run the outer loop to its end, leaving the best parameters in the learner.
 
         Raises:
@@ -127,14 +128,14 @@ class Trainer:
                 self._save(metrics)  # the best checkpoint has another score
             while True:
                 if self.validation.is_due(self.state):
-                    self.validation.validate(self.learner, self.state, metrics, wandb)
+                    self.validation.validate(self.learner, self.state, metrics, tracker)
                     self._saved_step = None
                     failpoint("validated")
                 if self._checkpoint_due():
                     self._save(metrics)
                 if self.finished():
                     break
-                self._meta_update(metrics, wandb)
+                self._meta_update(metrics, tracker)
                 failpoint("update")
         except StopNow:
             self._save(metrics)
@@ -161,7 +162,7 @@ class Trainer:
         if self.context.stop_requested():
             raise self.context.stopped(self.state.step)
 
-    def _meta_update(self, metrics: MetricsLog, wandb: WandbRun) -> None:
+    def _meta_update(self, metrics: MetricsLog, tracker: Tracker) -> None:
         """Sample a meta-batch, compute its mean meta-gradient, and apply it."""
         begin, outer, step = time.monotonic(), self.config.outer, self.state.step
         if self.config.hardware.max_memory is not None:
@@ -184,14 +185,17 @@ class Trainer:
             record["skipped"] = skipped
         record |= self._gradient.solver_figures(figures, self.state.step)
         metrics.write(step=self.state.step, split="meta_train", **record, tasks=names)
-        self._log(record, time.monotonic() - begin, wandb)
+        self._log(record, time.monotonic() - begin, tracker)
 
-    def _log(self, record: dict[str, Any], seconds: float, wandb: WandbRun) -> None:
-        """Log a meta-update to timings.jsonl, Weights & Biases and the display."""
+    def _log(self, record: dict[str, Any], seconds: float, tracker: Tracker) -> None:
+        """Log a meta-update to timings.jsonl, the tracker and the display."""
         memory = peak_memory(self.learner.model.device)
         waited = {"with_other_ranks": round(self._ranks.waited, 4)} if self._ranks.size > 1 else {}
         self._timings.write(step=self.state.step, split="meta_train", seconds=round(seconds, 4), **waited, peak_memory_mb=round(memory / 1e6))
-        wandb.log(self.state.step, {f"train/{key}": value for key, value in record.items()} | {"time/seconds_per_step": seconds})
+        if tracker.is_on:
+            rates = {"outer_rate": self.config.outer.lr * rate(self.config.outer, self.state.step - 1), **mean_rates(self.learner)}
+            values = {f"train/{key}": value for key, value in record.items()} | {f"rates/{key}": value for key, value in rates.items()}
+            tracker.log(self.state.step, values | {"time/seconds_per_step": seconds})
         self.display.advance(
             {
                 **query_figures(record, self._adapts),

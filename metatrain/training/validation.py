@@ -17,7 +17,7 @@ from metatrain.tasks.task import TaskDistribution
 from metatrain.tasks.tokens import Tokens
 from metatrain.tracking.inner_steps import adaptation_line
 from metatrain.tracking.metrics import MetricsLog, read_metrics, validation_scores
-from metatrain.tracking.weights_and_biases import WandbRun
+from metatrain.tracking.weights_and_biases import Tracker
 from metatrain.training.check import validation_settings
 from metatrain.training.context import RunContext, StopNow
 from metatrain.training.outer import interpolated
@@ -56,7 +56,7 @@ class Validation:
         is_last = state.step >= self._config.outer.steps
         return every > 0 and state.validated < state.step and (state.step % every == 0 or is_last)
 
-    def validate(self, learner: Learner, state: TrainState, metrics: MetricsLog, wandb: WandbRun) -> None:
+    def validate(self, learner: Learner, state: TrainState, metrics: MetricsLog, tracker: Tracker) -> None:
         """Score the learner, update the best step, and log the scores."""
         name, arm, display = self._config.validation.score, Adapted(self.as_saved(learner)), self._context.display
         values = self._scores(arm, self._config.validation.episodes)
@@ -71,7 +71,7 @@ class Validation:
         found = {name: score, f"{name}_with_shuffled_labels": shuffled}
         per_task = {task: sum(episodes) / len(episodes) for task, episodes in values.items()}
         metrics.write(step=state.step, split="meta_validation", **found, best_step=state.best_step, per_task=per_task, **by_step)
-        wandb.log(state.step, {f"validation/{key}": value for key, value in found.items()})
+        tracker.log(state.step, {f"validation/{key}": value for key, value in found.items()})
         self._curve.append(score)
         display.validated(self._curve, per_task)
         display.show({"validation": f"{score:.3f} (best {state.best_score:.3f} at {state.best_step})"})

@@ -67,8 +67,10 @@ def setup(settings):
 Image = Html = lambda path: ["file", path]
 Table = lambda columns, data: ["table", columns, data]
 class Artifact:
-    def __init__(self, name, type, metadata): self.facts = {"name": name, "type": type, "metadata": metadata}
+    def __init__(self, name, type, metadata=None): self.facts = {"name": name, "type": type, "metadata": metadata}
     def add_dir(self, path): self.facts["folder"] = path
+    def add_file(self, path, name): self.facts[name] = path
+    def add(self, table, name): self.facts[name] = table
 class Run:
     url, summary, id = None, {}, "abc"
     def log(self, record, step=None): note("log", record=record, step=step)
@@ -113,10 +115,12 @@ def test_charts_tables_the_report_and_the_model_are_sent_before_the_end(tmp_path
     asked = stub("well")
     run = start("offline", tmp_path, lines.append)
     table = {"columns": ["arm"], "rows": [["meta_trained"]]}
-    run.finish({"b": 1}, Attached("report.html", {"arms": "arms.png"}, {"5-shot": table}, "model", {"base_model": "minilm"}))
-    _, logged, artifact, finished = asked()
+    run.finish({"b": 1}, Attached("report.html", {"results.json": "r.json"}, {"arms": "arms.png"}, {"5-shot": table}, "model", {"base_model": "minilm"}))
+    _, logged, results, artifact, finished = asked()
     files = {"charts/arms": ["file", "arms.png"], "report": ["file", "report.html"], "tables/5-shot": ["table", ["arm"], [["meta_trained"]]]}
     assert logged == ["log", {"record": files, "step": None}]
+    kept = {"results.json": "r.json", "tables/5-shot": ["table", ["arm"], [["meta_trained"]]]}
+    assert results == ["artifact", {"name": "results-abc", "type": "results", "metadata": None, **kept}]
     assert artifact == ["artifact", {"name": "model-abc", "type": "model", "metadata": {"base_model": "minilm"}, "folder": "model"}]
     assert finished == ["finish", {"exit_code": 0, "summary": {"b": 1}}]
 
