@@ -27,8 +27,9 @@ usage: metatrain study FILE [plan] [page=PAGE.md] [SETTING=VALUE ...] [--config-
 
 Start the missing runs of a study, one after the other, and write its tables. FILE is a YAML file that names runs, seeds and tables. Each run
 has a directory below outputs/studies/, named by a hash of its settings: the same command again keeps finished runs and resumes a stopped one.
-The tables are printed as Markdown and written to outputs/studies/NAME/tables.md. A SETTING=VALUE applies to every run of train; hardware.*
-also applies to runs of evaluate.
+The tables are printed as Markdown and written to outputs/studies/NAME/tables.md; the folder tables/ beside it has each of
+them as LaTeX (booktabs) and csv, and a chart of scores by shots. A SETTING=VALUE applies to every run of train; hardware.* also applies to runs of
+evaluate.
 
   plan        list the runs and whether each is done, stopped or missing; start nothing
   page=PAGE   also replace the tables of this Markdown page, between the lines <!-- study NAME: TABLE --> and <!-- end of study table -->
@@ -77,8 +78,10 @@ def main(arguments: list[str]) -> None:
             if run.state != "done":
                 display.say(f"run {number} of {len(runs)}: {run.name}, seed {run.seed}{' (resumed)' if run.state == 'stopped' else ''}")
                 _make(run)
-        tables = _tables(study, path, runs)
+        results = _results(study, runs)
+        tables = _tables(study, path, results)
         _write(path, tables, display)
+        _write_files(path, tables, results, display)
         for page in pages:
             _put(path, tables, page, display)
 
@@ -142,10 +145,9 @@ def _make(run: PlannedRun) -> None:
         raise Stopped(stop.signal_number, f"stopped in {run.name}, seed {run.seed}; run the same command to continue the study") from None
 
 
-def _tables(study: StudyConfig, path: Path, runs: Sequence[PlannedRun]) -> dict[str, tuple[TableConfig, list[MarkdownTable]]]:
+def _tables(study: StudyConfig, path: Path, results: Results) -> dict[str, tuple[TableConfig, list[MarkdownTable]]]:
     """Return the tables by name."""
     found = {}
-    results = _results(study, runs)
     for name, table in study.tables.items():
         try:
             found[name] = table, list(results.tables(table, study.runs_of(table)))
@@ -188,6 +190,29 @@ def _write(path: Path, tables: dict[str, tuple[TableConfig, list[MarkdownTable]]
     target.parent.mkdir(parents=True, exist_ok=True)
     write_text(target, "\n\n".join(parts) + "\n")
     display.say(f"tables: {shown(target)}")
+
+
+def _write_files(path: Path, tables: dict[str, tuple[TableConfig, list[MarkdownTable]]], results: Results, display: Display) -> None:
+    """Write each table as LaTeX and csv, and the chart of scores by shots as SVG, to the folder of the study."""
+    from metatrain.report.page import svg
+    from metatrain.report.study_charts import against_shots
+    from metatrain.run.atomic import write_text
+    from metatrain.run.hints import shown
+    from metatrain.study.formats import csv_text, latex
+    from metatrain.study.plan import FOLDER
+
+    folder = FOLDER / path.stem / "tables"
+    folder.mkdir(exist_ok=True)
+    for name, (config, found) in tables.items():
+        for table in found:
+            stem = f"{name}-{table.title}" if len(found) > 1 else name
+            caption = " ".join(filter(None, (config.text or f"Study {path.stem}: {name}.", f"{table.title}." if table.title else "")))
+            write_text(folder / f"{stem}.tex", latex(table, caption, f"{path.stem}-{stem}"))
+            write_text(folder / f"{stem}.csv", csv_text(table))
+    if chart := against_shots(results.by_shots()):
+        write_text(folder / "shots.svg", svg(chart))
+        display.say(f"chart: {shown(folder / 'shots.svg')}")
+    display.say(f"LaTeX and csv: {shown(folder)}")
 
 
 def _text(config: TableConfig, tables: Sequence[MarkdownTable]) -> str:

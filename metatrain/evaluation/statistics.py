@@ -132,6 +132,45 @@ def _source(sample: np.ndarray, weight: float = 1.0) -> Source:
     return Source(float(weight**2 * np.var(sample, ddof=1) / len(sample)), len(sample) - 1)
 
 
+@dataclass(frozen=True)
+class Components:
+    """Variance components of the scores of one method; None: there is a single seed or task, so it cannot be estimated."""
+
+    seeds: float | None
+    tasks: float | None
+    episodes: float  # with a single seed, including the residual
+
+
+def variance_components(values: Sequence[np.ndarray]) -> Components:
+    """Return the ANOVA estimates of the variances due to training seed, task, and episode, negative ones as 0; values[t]: [seeds, episodes] of task t.
+
+    The model is  y_ste = mean + seed_s + task_t + (seed x task)_st + episode_e(t) + residual_ste : seeds are crossed with tasks, and episodes are
+    nested in tasks and the same for all seeds (Searle, Casella and McCulloch 1992, section 4.7: equate mean squares with their expectations).
+
+    Raises:
+        ValueError: the tasks have different numbers of episodes, or a single one.
+    """
+    y = np.stack([np.atleast_2d(scores) for scores in values], axis=1)  # [seeds, tasks, episodes]
+    number, tasks, episodes = y.shape
+    if episodes < 2:
+        raise ValueError("variance components need two or more episodes for each task")
+    of_seed, of_task, of_cell, of_episode = y.mean((1, 2)), y.mean((0, 2)), y.mean(2), y.mean(0)
+    nested = number * np.square(of_episode - of_task[:, None]).sum() / (tasks * (episodes - 1))  # S episode + residual
+    between = number * episodes * of_task.var(ddof=1) if tasks > 1 else None
+    if number == 1:
+        return Components(None, None if between is None else max(0.0, float(between - nested) / episodes), float(nested))
+    inside = y - of_cell[..., None] - of_episode + of_task[:, None]
+    residual = np.square(inside).sum() / (tasks * (number - 1) * (episodes - 1))
+    episode = max(0.0, float(nested - residual) / number)
+    over = tasks * episodes * of_seed.var(ddof=1)
+    if between is None:  # the seed and its interaction with the only task are one
+        return Components(max(0.0, float(over - residual) / episodes), None, episode)
+    interaction = of_cell - of_seed[:, None] - of_task + y.mean()
+    crossed = episodes * np.square(interaction).sum() / ((number - 1) * (tasks - 1))  # E seed x task + residual
+    task = max(0.0, float(between - crossed - nested + residual) / (number * episodes))
+    return Components(max(0.0, float(over - crossed) / (tasks * episodes)), task, episode)
+
+
 def half_widths(variances: np.ndarray, df: np.ndarray, level: float | np.ndarray = LEVEL) -> np.ndarray:
     """Return half-widths of intervals of means with several variance components: the squared t half-widths of the components add up.
 

@@ -67,6 +67,11 @@ def images(found: Sequence[Chart], folder: Path) -> list[Path]:
     return made
 
 
+def svg(chart: Chart) -> str:
+    """Return a chart as SVG."""
+    return vl_convert.vegalite_to_svg(_of_fixed_width(chart.spec), config=_config())
+
+
 def attached(run: Path, page: Path | None, model: Path | None) -> Attached:
     """Return the files for W&B: the report with its charts as PNG (written to `charts/` of the run) and tables, if page is not None; the model
     directory, if model is not None."""

@@ -28,6 +28,7 @@ STATISTICS = {
     "adaptation_time": "adaptation time (s)",
     "sd_of_seeds": "sd of seeds",
     "sd_of_tasks": "sd of tasks",
+    "variance_components": "sd of seed / task / episode",
     "gain": "gain",
     "difference": "difference",
     "p": "p",

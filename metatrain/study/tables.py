@@ -11,7 +11,7 @@ import numpy as np
 from metatrain.errors import UserError
 from metatrain.evaluation.over_seeds import Trainings, difference, spread
 from metatrain.evaluation.protocol import SUBJECT, compared
-from metatrain.evaluation.statistics import Estimate, estimate
+from metatrain.evaluation.statistics import Estimate, estimate, variance_components
 from metatrain.study.config import COMPARED, STATISTICS, TableConfig
 
 _SINGULAR = {"runs": "run", "arms": "arm", "tasks": "task", "seeds": "training seed", "shots": "shots"}
@@ -70,6 +70,18 @@ class Results:
             raise UserError(f"{', '.join(without)}: no results; a run with evaluation.arms=[] has none")
         for shots in [None] if "shots" in (config.rows, config.columns) else self._shots(config, runs):
             yield self._table(config, runs, shots)
+
+    def by_shots(self) -> list[tuple[str, int, float, float]]:
+        """Return (name, shots, score, half-width of its interval), in points, of the meta-trained model of every run; of a single run, of every arm."""
+        found = []
+        for run, trainings in self.runs.items():
+            for shots, part in trainings.results[0]["by_shots"].items():
+                for arm in part["arms"] if len(self.runs) == 1 else [SUBJECT]:
+                    if shots.isdecimal() and trainings.has(shots, arm) and trainings.problem() is None:
+                        mean = estimate(trainings.scores(shots, arm))
+                        half = mean.half_width if np.isfinite(mean.half_width) else 0.0
+                        found.append((arm if len(self.runs) == 1 else self.settings.get(run) or run, int(shots), 100 * mean.mean, 100 * half))
+        return found
 
     def _shots(self, config: TableConfig, runs: Sequence[str]) -> list[str]:
         known = [shots for shots in self.runs[runs[0]].results[0]["by_shots"] if all(self._has(run, shots) for run in runs)]
@@ -170,7 +182,17 @@ class Results:
         if statistic in ("sd_of_seeds", "sd_of_tasks"):
             sd = spread(values)[0 if statistic == "sd_of_seeds" else 1]
             return "" if sd is None else f"{100 * sd:.1f}"
+        if statistic == "variance_components":
+            return _standard_deviations(values)
         return _stored(chosen, cell, statistic)
+
+
+def _standard_deviations(values: Sequence[np.ndarray]) -> str:
+    """Return the standard deviations due to seed, task and episode, in points; "-" for one that cannot be estimated, "" without several episodes."""
+    if len({scores.shape for scores in values}) > 1 or values[0].shape[-1] < 2:
+        return ""
+    found = variance_components(values)
+    return " / ".join("-" if variance is None else f"{100 * variance**0.5:.1f}" for variance in (found.seeds, found.tasks, found.episodes))
 
 
 def _of_task(results: Mapping[str, Any], cell: Cell) -> Mapping[str, Any]:

@@ -65,6 +65,9 @@ def test_two_runs_with_two_seeds_become_tables(made):
     ours, theirs = ((results[f"{name}-seed0"] + results[f"{name}-seed1"]) / 2 for name in ("two", "one"))
     assert f"| {100 * ours:.1f} ±" in line and f"| {100 * (ours - theirs):+.1f} [" in line
     assert "| arm | score | balanced accuracy | gain |" in text
+    files = {path.name for path in (made / "outputs/studies/rates/tables").iterdir()}
+    assert files == {"candidates.tex", "candidates.csv", "arms.tex", "arms.csv"}
+    assert r"\toprule" in (made / "outputs/studies/rates/tables/arms.tex").read_text()
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from metatrain.evaluation.statistics import (
     log_loss,
     mean_over_tasks,
     p_values,
+    variance_components,
     verdict,
 )
 
@@ -131,3 +132,32 @@ def test_log_loss_by_hand_and_of_what_no_probability_is():
     assert log_loss(np.array([[1.0, 0.0]]), np.array([0])) == 0
     never = -np.log(np.finfo(np.float64).eps)
     assert log_loss(np.array([[1.0, 0.0]]), np.array([1])) == log_loss(np.array([[np.nan, np.nan]]), np.array([1])) == pytest.approx(never)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_variance_components_are_unbiased(seeds):
+    """In simulations of the model, the mean estimate is the true variance; with these numbers, hardly any estimate is negative."""
+    rng, true = np.random.default_rng(0), {"seeds": 4.0, "tasks": 9.0, "both": 0.25, "episodes": 16.0, "residual": 1.0}
+    found = []
+    for _ in range(2000):
+        draws = {
+            name: rng.normal(0, variance**0.5, size)
+            for (name, variance), size in zip(true.items(), ((seeds, 1, 1), (1, 12, 1), (seeds, 12, 1), (1, 12, 10), (seeds, 12, 10)))
+        }
+        scores = sum(draws.values())
+        each = variance_components([scores[:, task] for task in range(12)])
+        found.append([np.nan if value is None else value for value in (each.seeds, each.tasks, each.episodes)])
+    # A single seed is confounded with the mean, its interaction from the task, its residual from the episode.
+    expected = (4.0, 9.0, 16.0) if seeds > 1 else (np.nan, 9.25, 17.0)
+    assert np.mean(found, axis=0) == pytest.approx(expected, rel=0.05, nan_ok=True)
+
+
+def test_variance_components_of_a_design_without_noise():
+    seed, task, episode = np.array([-1.0, 0, 1]), np.array([-2.0, 2]), np.array([-3.0, 3])
+    scores = [seed[:, None] + each + episode for each in task]
+    found = variance_components(scores)
+    # An estimate is the variance of the effects, less what the mean of the episodes of a task varies by.
+    assert (found.seeds, found.tasks, found.episodes) == (pytest.approx(1.0), 0.0, pytest.approx(18.0))
+    assert variance_components(scores[:1]).tasks is None
+    with pytest.raises(ValueError, match="two or more episodes"):
+        variance_components([each[:, :1] for each in scores])
