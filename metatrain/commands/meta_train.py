@@ -184,7 +184,7 @@ def _tracked(config: TrainConfig, context: RunContext, trainer: Trainer) -> Trac
     run, is_first = context.run, context.ranks.first
     if config.tracking.mode == TENSORBOARD:
         return TensorBoardRun(run.path / "tensorboard" if is_first else None, trainer.state.step)
-    tracking = replace(config.tracking, group=config.tracking.group or group_of(config), **({} if is_first else {"mode": "none"}))
+    tracking = replace(config.tracking, group=config.tracking.group or group_of(config), mode=config.tracking.mode if is_first else "none")
     name, wandb_id = f"{config.name}-seed{config.seed}", run.read_record().get("wandb_id")
     wandb = WandbRun(tracking, name, run.path, config, context.display.say, wandb_id, trainer.last_logged())
     if wandb.run_id:

@@ -123,7 +123,7 @@ def learned_rates(learner: Learner) -> list[dict[str, Any]]:
 
 def mean_rates(learner: Learner) -> dict[str, float]:
     """Return the mean of the learned inner rates of each parameter tensor, with LSLR of each inner step (`PARAMETER/step K`); empty if none are learned."""
-    found = {}
+    found: dict[str, float] = {}
     of_steps = learns_rates(learner.rule) == "per step"
     for name, value in learner.parameters.items() if learns_rates(learner.rule) else ():
         if name.startswith(LEARNED):
