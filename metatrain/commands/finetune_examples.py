@@ -15,7 +15,10 @@ from metatrain.paths import local_path
 from metatrain.tasks.audit import seen_rows
 from metatrain.tasks.episodes import Episode, given_episode
 from metatrain.tasks.files import Columns, Table
+from metatrain.tasks.label_names import check_label_text, label_texts
 from metatrain.tasks.labelled import read_labelled
+from metatrain.tasks.labels import as_text, clean_label
+from metatrain.tasks.splits import few
 
 
 @dataclass(frozen=True)
@@ -54,14 +57,28 @@ def read_examples(data: DataConfig, rejects: bool, say: Callable[[str], None], s
         rows, is_seen = _test_rows(train, _table(data, "data.test", data.test, say)[0], None if rejects else labels, say)
     in_scope = [(text, answer) for text, answer in rows if labels is None or answer in labels]
     texts, answers = [*train.texts, *(text for text, _ in in_scope)], [*train.labels, *(answer for _, answer in in_scope)]
+    episode = given_episode(texts, answers, len(train.texts), data.score if data.target else None, seed)
     return Examples(
-        episode=given_episode(texts, answers, len(train.texts), data.score if data.target else None, seed),
+        episode=replace(episode, task=replace(episode.task, label_texts=_label_texts(data, episode.task.label_names))),
         is_tested=bool(in_scope),
         out_of_scope=[text for text, answer in rows if labels is not None and answer not in labels],
         num_seen=int(is_seen.sum()),
         is_held_out=not is_seen.all() or not len(is_seen),
         columns=columns,
     )
+
+
+def _label_texts(data: DataConfig, names: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the texts of the labels for methods that read label names; None: the names.
+
+    Raises:
+        UserError: a label that is defined has no example, or `data.label_text` is unknown.
+    """
+    check_label_text("data.label_text", data.label_text)
+    definitions = {clean_label(as_text(label)): text for label, text in data.label_definitions.items()}
+    if unknown := definitions.keys() - set(names):
+        raise UserError(f"data.label_definitions: no example has the label {min(unknown)!r}; there are {few(names)}")
+    return label_texts(names, definitions, data.label_text)
 
 
 def _table(data: DataConfig, setting: str, name: str, say: Callable[[str], None]) -> tuple[Table, Columns]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
@@ -171,6 +172,12 @@ class DataConfig:
     pair: str | None = field(default=None, metadata=when(COLUMNS))  # column with the second text of a text pair; null: single texts
     # Column with the label; if the file has no column `label`, it is found by names and values, and printed.
     label: str = field(default="label", metadata=when(COLUMNS, needs("data.target", lambda target: target is None, "is null", "leave data.target out")))
+    # One-sentence definitions of labels, {refund: The customer wants money back.}, for methods that read label names.
+    label_definitions: dict[Any, str] = field(
+        default_factory=dict, metadata=when(needs("data.target", lambda target: target is None, "is null", "leave data.target out"))
+    )
+    # Text of a label for these methods: name | definition | name_and_definition ("name: definition").
+    label_text: str = field(default="name_and_definition", metadata=when(needs("data.label_definitions", bool, "is set", "define labels")))
     # Text-to-text: column with the target text, instead of `label`; null: classification.
     target: str | None = field(default=None, metadata=when(COLUMNS))
     # Score of a text-to-text task: chrf | bleu | rouge1 | rouge2 | rougeL | exact_match.

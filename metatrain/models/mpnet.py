@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from pathlib import Path
@@ -42,6 +43,7 @@ def resolve() -> tuple[str, str]:
     return HUB_ID, "all-mpnet-base-v2 (from the hub)"
 
 
+@functools.cache  # a run loads the model more than once
 def verify(weights: Path) -> None:
     """Raises: UserError: the file is not that of the original model."""
     if not weights.is_file():

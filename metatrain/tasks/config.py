@@ -16,7 +16,6 @@ LABELS = needs(".target", lambda target: target is None, "is null", "set tasks.t
 TARGETS = needs(".target", lambda target: target is not None, "is set")
 NAMED_TASKS = needs(".task", lambda task: task is not None, "names a column", "name the column of tasks")
 SAMPLE_BY = ("tasks", "sources")
-LABEL_TEXTS = ("name", "definition", "name_and_definition")
 DEFINED = needs("tasks.label_text", lambda text: text != "name", "is not name", "choose definition or name_and_definition")
 HUB = needs(".path", lambda path: str(path).startswith("hub:"), "is hub:ORG/NAME", "give a data set of the hub")
 

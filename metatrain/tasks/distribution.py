@@ -12,10 +12,11 @@ import numpy as np
 from metatrain.errors import UserError
 from metatrain.paths import local_path
 from metatrain.tasks.audit import check_overlap, check_policy
-from metatrain.tasks.config import LABEL_TEXTS, SAMPLE_BY, SplitConfig, TasksConfig
+from metatrain.tasks.config import SAMPLE_BY, SplitConfig, TasksConfig
 from metatrain.tasks.files import Columns, Table, read_file, read_texts
 from metatrain.tasks.folds import chosen_by_fold
 from metatrain.tasks.keys import near_key
+from metatrain.tasks.label_names import check_label_text, label_texts
 from metatrain.tasks.labels import as_text, clean_label
 from metatrain.tasks.masked_words import check_masked_words
 from metatrain.tasks.names import named
@@ -24,7 +25,7 @@ from metatrain.tasks.rows import stem
 from metatrain.tasks.self_supervised import generator_of, settings_of
 from metatrain.tasks.sources import make_source
 from metatrain.tasks.splits import CLAIM_ORDER, Part, claim, few, hold_out, rows_of_tasks, with_labels
-from metatrain.tasks.task import Task, TaskDistribution, plain_name
+from metatrain.tasks.task import Task, TaskDistribution
 from metatrain.tasks.texts import Chained, sample, subset
 
 _MOST_NOTES = 5  # maximum number of tasks with repeated texts that are reported by name
@@ -45,8 +46,9 @@ def load_tasks(config: TasksConfig, seed: int, splits: Sequence[str] = CLAIM_ORD
         raise UserError(f"tasks.holdout={config.holdout} must be at least 0 and below 0.5")
     if not -10 <= config.size_power <= 10:
         raise UserError(f"tasks.size_power={config.size_power} must be between -10 and 10; 0 draws all tasks as often, 1 in proportion to their size")
-    if config.label_text not in LABEL_TEXTS:
-        raise UserError(f"tasks.label_text={config.label_text} is unknown; choose one of {', '.join(LABEL_TEXTS)}")
+    if config.trains_on_all_folds and "meta_train" not in splits:
+        raise UserError("tasks.fold=null: no fold is held out, so there is no meta-test task; set tasks.fold=K")
+    check_label_text("tasks.label_text", config.label_text)
     if config.sample_by not in SAMPLE_BY:
         raise UserError(f"tasks.sample_by={config.sample_by} is unknown; choose one of {', '.join(SAMPLE_BY)}")
     if config.max_rows is not None and config.max_rows < 1:
@@ -188,8 +190,8 @@ def _task(name: str, parts: list[Part], repeats: dict[str, tuple[int, int]], lab
     names = (name,) if score else tuple(sorted(set(answers)))
     numbers = {label: number for number, label in enumerate(names)}
     labels = np.zeros(len(texts), dtype=np.int64) if score else np.fromiter(map(numbers.__getitem__, answers), dtype=np.int64, count=len(texts))
-    defined = {} if label_text == "name" else {label: text for part in parts for label, text in part.table.definitions.items()}
-    read = tuple(_label_text(label, defined.get(label), label_text) for label in names) if defined and not score else None
+    defined = {label: text for part in parts for label, text in part.table.definitions.items()}
+    read = None if score else label_texts(names, defined, label_text)
     task = Task(name, texts, labels, names, support, query, None, answers if score else None, score, parts[0].table.source_name, read)
     # Keep the support row of a text that is both a support row and a query row: fixed support sets are small.
     order = np.argsort(~support, kind="stable")
@@ -202,13 +204,6 @@ def _task(name: str, parts: list[Part], repeats: dict[str, tuple[int, int]], lab
     there = np.unique(kept.labels)  # a label may occur only on repeated texts
     read = None if read is None else tuple(read[label] for label in there)
     return replace(kept, labels=np.searchsorted(there, kept.labels), label_names=tuple(names[label] for label in there), label_texts=read)
-
-
-def _label_text(name: str, definition: str | None, label_text: str) -> str:
-    """Return the text of a label for methods that read label names."""
-    if definition is None:
-        return name
-    return definition if label_text == "definition" else f"{plain_name(name)}: {definition}"
 
 
 def capped(task: Task, max_rows: int) -> Task:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import functools
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from metatrain.errors import UserError
+from metatrain.tasks.task import plain_name
 
 _BORDER = re.compile(r"(?<=[^\W\d_])(?=\d)|(?<=\d)(?=[^\W\d_])|(?<=[a-z])(?=[A-Z])")  # between letters and digits, and in camelCase
 _ROMAN = re.compile("[IVX]+")
+LABEL_TEXTS = ("name", "definition", "name_and_definition")
 _SHORTEST = 2  # minimum number of letters of a word, in alphabetic scripts
 
 
@@ -50,3 +54,17 @@ def unread_note(names_of: Sequence[tuple[str, Sequence[str]]]) -> str | None:
     labels = ", ".join(repr(name) for _, name in found[:3]) + (", ..." if len(found) > 3 else "")
     where = tasks[0] if len(tasks) == 1 else f"{tasks[0]} and {len(tasks) - 1} more task{'s' * (len(tasks) > 2)}"
     return f"label names without meaning are not used as examples: {labels} in {where}; descriptive label names help if examples are few"
+
+
+def check_label_text(setting: str, form: str) -> None:
+    """Raises: UserError: `form`, the value of a setting, is none of `LABEL_TEXTS`."""
+    if form not in LABEL_TEXTS:
+        raise UserError(f"{setting}={form} is unknown; choose one of {', '.join(LABEL_TEXTS)}")
+
+
+def label_texts(names: Sequence[str], definitions: Mapping[str, str], form: str) -> tuple[str, ...] | None:
+    """Return the texts of labels for methods that read label names, in one of the forms of `LABEL_TEXTS`; None: the names."""
+    if form == "name" or not definitions:
+        return None
+    of_name = "{definition}" if form == "definition" else "{name}: {definition}"
+    return tuple(of_name.format(name=plain_name(name), definition=definitions[name]) if name in definitions else name for name in names)

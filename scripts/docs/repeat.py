@@ -47,6 +47,7 @@ PAGES = {
     "docs/settings_page.py": "settings_reference.md",
     "docs/mistakes_page.py": "mistakes.md",
     "docs/plugins_page.py": "plugins.md",
+    "docs/universal_page.py": "universal.md",
 }
 
 

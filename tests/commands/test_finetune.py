@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,10 @@ import pytest
 import torch
 from conftest import write_jsonl
 
+from metatrain.commands.finetune_examples import read_examples
 from metatrain.commands.finetune_results import majority_class
+from metatrain.config.schema import DataConfig
+from metatrain.errors import UserError
 from metatrain.tasks.episodes import given_episode
 
 
@@ -457,3 +461,16 @@ def test_data_as_users_have_it(cli, tiny_run, tmp_path):
     (tmp_path / "texts" / "odd" / "9.txt").write_text("what")
     found = cli("score", "model=folder", "data=texts")
     assert found.code == 2 and "texts/odd/9.txt: label 'odd' is not a label of the model; its labels are bad, good" in found.err
+
+
+def test_label_definitions_are_read_with_the_names(tmp_path):
+    rows = [{"text": f"text {n}", "label": ("late", 2)[n % 2]} for n in range(8)]
+    data = DataConfig(train=str(write_jsonl(tmp_path / "few.jsonl", rows)), label_definitions={2: "All is well."})
+    task = read_examples(data, False, lambda line: None).episode.task
+    assert (task.label_names, task.read_names) == (("2", "late"), ("2: All is well.", "late"))
+    assert read_examples(replace(data, label_text="definition"), False, lambda line: None).episode.task.read_names == ("All is well.", "late")
+    assert read_examples(replace(data, label_definitions={}), False, lambda line: None).episode.task.read_names == ("2", "late")
+    with pytest.raises(UserError, match="data.label_definitions: no example has the label 'early'; there are 2, late"):
+        read_examples(replace(data, label_definitions={"early": "Too soon."}), False, lambda line: None)
+    with pytest.raises(UserError, match="data.label_text=words is unknown"):
+        read_examples(replace(data, label_text="words"), False, lambda line: None)

@@ -171,6 +171,11 @@ def test_settings_that_contradict_are_refused(universal, change, message):
         load_tasks(replace(universal, **change), 0)
 
 
+def test_a_test_alone_needs_a_fold(universal):
+    with pytest.raises(UserError, match="tasks.fold=null: no fold is held out.*set tasks.fold=K"):
+        load_tasks(universal, 0, splits=("meta_test",))
+
+
 def test_labels_and_tasks_that_no_row_has_are_named(tmp_path):
     path = write_jsonl(tmp_path / "few.jsonl", [{"text": f"text {n}", "label": "ab"[n % 2], "task": "one"} for n in range(8)])
     settings = {"path": str(path), "task": "task", "holdout": 0}
@@ -214,7 +219,7 @@ def test_training_without_a_fold_skips_the_meta_test(cli, tmp_path):
     sources = ", ".join(
         f"{name}: {{path: {write_jsonl(tmp_path / f'{name}.jsonl', rows)}, in_fold: 1, licence: MIT, origin: here}}" for name in ("one", "two", "three")
     )
-    settings = ["debug=fast", "algorithm=protonet_cosine", "outer.steps=1", "hydra.run.dir=out", "hardware.threads=1"]
+    settings = ["debug=fast", "algorithm=protonet_cosine", "outer.steps=1", "validation.every=0", "hydra.run.dir=out", "hardware.threads=1"]
     found = cli("train", "tasks=files", "tasks.path=''", f"+tasks.sources={{{sources}}}", *settings)
     assert found.code == 0, found.err
     assert "there is no meta-test; tasks.fold=K holds out fold K" in found.out + found.err
