@@ -71,6 +71,7 @@ class OnnxClassifier:
             self.labels: list[str] = list(facts["labels"])
             self.threshold: float | None = facts["out_of_scope_below"]
             self._padding: int = facts["padding_token"]
+            self._prefix: str = facts.get("prefix", "")  # before every text; earlier versions write none
             self._empty: int = facts["empty_text_token"]  # null if no text is empty, because the tokenizer adds special tokens
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
@@ -97,7 +98,7 @@ class OnnxClassifier:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text, special tokens included."""
-        return [each.ids or [self._empty] for each in self._tokenizer.encode_batch([_input(text) for text in texts])]
+        return [each.ids or [self._empty] for each in self._tokenizer.encode_batch([_input(self._prefix + text) for text in texts])]
 
 
 def _input(text: str) -> str | tuple[str, str]:

@@ -99,6 +99,7 @@ def export_graph(model: Path, folder: Path, quantize: str | None, texts: Sequenc
     shutil.copyfile(source, folder / TOKENIZER)
     facts = {
         **{"format": 1, "labels": classifier.labels, "pair": "pair" in read_facts(model).get("columns", {}), "max_length": max_length},
+        "prefix": classifier.tokens.prefix,
         **{"truncation_side": tokenizer.truncation_side, "padding_token": tokenizer.pad_token_id or 0, "empty_text_token": empty_text_token(tokenizer)},
         **{"out_of_scope_below": classifier.threshold, "quantize": quantize, "opset": OPSET, "tokenizer": sha256(source), "made_from": sources_of(model)},
     }

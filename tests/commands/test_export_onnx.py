@@ -19,10 +19,10 @@ from metatrain.models.finetuned_folder import NONE
 TEXTS = ["it broke", "works, well " * 60, "5,000 £ 你好", "!"]
 
 
-def classifier(folder, pooling="mean", normalize=False, columns=None, threshold=None):
+def classifier(folder, pooling="mean", normalize=False, columns=None, threshold=None, prefix=""):
     """Write a classifier that was not trained."""
     torch.manual_seed(0)
-    encoder, _ = load_encoder(ModelConfig(name="tiny", max_length=32, pooling=pooling, normalize=normalize), second_order=False)
+    encoder, _ = load_encoder(ModelConfig(name="tiny", max_length=32, pooling=pooling, normalize=normalize, prefix=prefix), second_order=False)
     head = {"head.weight": torch.randn(3, encoder.hidden_size), "head.bias": torch.zeros(3)}
     folder.mkdir()
     save_finetuned(folder, encoder, head, ["bad", "fair", "good"], threshold, columns or {"text": "text"})
@@ -35,7 +35,7 @@ def exported(tmp_path_factory):
     from metatrain.commands.export import real_texts
     from metatrain.models.onnx_export import export_graph
 
-    model = classifier(tmp_path_factory.mktemp("exported") / "m", normalize=True)
+    model = classifier(tmp_path_factory.mktemp("exported") / "m", normalize=True, prefix="a text: ")
     (model / "onnx").mkdir()
     check = export_graph(model, model / "onnx", None, real_texts(pairs=False))
     assert check.texts > 150 and check.difference <= 1e-4 and check.agreement == 1
