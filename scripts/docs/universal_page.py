@@ -43,7 +43,7 @@ A row has the fields `text` and `label`, text pairs also `text_pair`, sets of se
 - At most 2,000 rows per task are read for support sets and for queries (`tasks.max_rows`), the same in every run.
 - Texts that are also in a test or validation task are removed from training (`tasks.overlap=drop`).
 - Each set is sampled equally often (`tasks.sample_by=sources`), so that twelve domains of reviews count as one kind.
-- Each label has a one-sentence definition in `conf/tasks/universal/SET.yaml`. Methods that read label names read it with
+- Each label has a one-sentence definition in its file in `conf/tasks/universal/`. Methods that read label names read it with
   `tasks.label_text=name_and_definition` or `tasks.label_text=definition`.
 
 To read a set from the Hub, name it and its columns: `tasks.sources.trec.path=hub:SetFit/TREC-QC tasks.sources.trec.label=label_coarse`, and name the
