@@ -173,6 +173,17 @@ class FrozenPrototypes(_Frozen):
         return lambda queries: softmax(-((queries[:, None] - means) ** 2).sum(-1), axis=1)
 
 
+class FrozenNearestNeighbour(_Frozen):
+    """Label of the nearest support text in Euclidean distance, on frozen encodings (Cover and Hart 1967); the first of several at the same distance."""
+
+    def predict(self, episode: EncodedEpisode) -> Prediction:
+        begin = time.perf_counter()
+        support = self.features.new(episode.support)
+        seconds = time.perf_counter() - begin
+        nearest = np.square(self.features.known(episode.query)[:, None] - support).sum(-1).argmin(1)
+        return Prediction(np.asarray(episode.support_labels)[nearest], None, seconds)
+
+
 @dataclass(frozen=True)
 class Learners:
     """Learners and settings that arms are built from."""
@@ -274,6 +285,9 @@ ROWS: dict[str, ArmRow] = {
     ),
     "prototypes": ArmRow(
         "nearest class mean of the encodings before meta-training", lambda learners: FrozenPrototypes(learners.features), (ENCODERS,), reads=()
+    ),
+    "nearest_neighbour": ArmRow(
+        "label of the nearest support text, by the encodings before meta-training", lambda learners: FrozenNearestNeighbour(learners.features), reads=()
     ),
     "logistic_regression_with_names": ArmRow(
         "logistic regression, with label names as further examples",

@@ -52,12 +52,12 @@ class EvaluationConfig:
     way: int | str | None = field(default=None, metadata=when(EVALUATION, SAMPLED))
     # Query examples per class, fewer if a class has fewer; null: every row that is not in the support set.
     queries: int | None = field(default=50, metadata=when(EVALUATION, SAMPLED))
-    # Arms to compare, such as [meta_trained,logistic_regression]. The meta-trained model: meta_trained, full_finetune_of_trained (full
-    # finetuning of its encoder). The same encoder before meta-training: no_meta_training (the same method; fits the head if that does),
-    # logistic_regression (L2 strength chosen on the support set), prototypes, full_finetune (200 updates, many seconds per episode), setfit
-    # (extra `compare`). Joint training: joint (its own head), joint_logistic_regression. With label names as extra examples:
-    # logistic_regression_with_names, setfit_with_names. Diagnostics of what the model uses: shuffled_labels, names_only, without_adaptation.
-    # null: all that apply and need no training of their own. []: no meta-test.
+    # Arms to compare, such as [meta_trained,logistic_regression]. The meta-trained model: meta_trained, full_finetune_of_trained (full finetuning
+    # of its encoder). The same encoder before meta-training: no_meta_training (the same method; fits the head if that does), logistic_regression
+    # (L2 strength chosen on the support set), prototypes, nearest_neighbour, full_finetune (200 updates, many seconds per episode), setfit (extra
+    # `compare`). Joint training: joint (its own head), joint_logistic_regression. With label names as extra examples:
+    # logistic_regression_with_names, setfit_with_names. Diagnostics of what the model uses: shuffled_labels, names_only, without_adaptation. null:
+    # all that apply and need no training of their own. []: no meta-test.
     arms: list[str] | None = None
     # Further metrics of each arm, beside accuracy and balanced accuracy: macro_f1, or the names of plug-ins.
     metrics: list[str] = field(default_factory=list, metadata=when(EVALUATION))

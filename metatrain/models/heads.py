@@ -11,6 +11,7 @@ from torch import Tensor
 from metatrain import plugins
 from metatrain.errors import UserError
 from metatrain.models.head_rule import Head, HeadFacts, HeadRule, facts_of
+from metatrain.models.transductive import SoftKMeansHead
 from metatrain.tasks.label_names import meaningful_names
 
 ROW = "label."  # what names of a joint head's rows begin with; the label follows
@@ -284,6 +285,7 @@ RULES: dict[str, Callable[[float, Sequence[str]], HeadRule]] = {
     "feat_names": lambda scale, labels: FeatNamesHead(scale),
     "matching": lambda scale, labels: MatchingHead(scale),
     "relation": lambda scale, labels: RelationHead(),
+    "soft_k_means": lambda scale, labels: SoftKMeansHead(),
 }
 LANGUAGE_MODELS = {
     "lm": HeadFacts(is_language_model=True, learns=False, reads=()),

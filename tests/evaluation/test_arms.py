@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 
 from metatrain.errors import UserError
 from metatrain.evaluation.arms import (
     Adapted,
     FrozenFeatures,
     FrozenLogisticRegression,
+    FrozenNearestNeighbour,
     FrozenPrototypes,
     Learners,
     NamesOnly,
@@ -73,6 +75,14 @@ def test_logistic_regression_is_scikit_learns():
     assert found.predicted.tolist() == expected.predict(np.stack(texts.query)).tolist()
     np.testing.assert_allclose(found.probabilities, expected.predict_proba(np.stack(texts.query)))
     assert found.seconds > 0
+
+
+def test_the_nearest_neighbour_is_scikit_learns():
+    for seed in range(5):
+        texts = episode(np.random.default_rng(seed))
+        found = FrozenNearestNeighbour(FrozenFeatures(Fixed())).predict(texts)
+        expected = KNeighborsClassifier(1, algorithm="brute").fit(np.stack(texts.support), texts.support_labels).predict(np.stack(texts.query))
+        assert found.predicted.tolist() == expected.tolist() and found.probabilities is None
 
 
 def test_prototypes_answer_with_the_nearest_class_mean():

@@ -26,31 +26,7 @@ TEXTS = ["a dull film", "a wonderful plot that never lets go", "the brakes are u
 NAMES = ["not good at all", "very good"]
 
 
-class SoftKMeans:
-    """Transductive prototypes: one step of soft k-means on the texts that are predicted together (Ren et al. 2018)."""
-
-    needs_support, reads_names, is_linear, reads_queries, learns, constants = True, False, False, True, False, ("classes",)
-
-    def learned(self, hidden, way):
-        return {}
-
-    def start(self, learned, empty, features, labels, names):
-        one_hot = F.one_hot(labels, len(empty["bias"])).to(features.dtype)
-        return {"sums": one_hot.T @ features, "classes": one_hot.sum(0)}
-
-    def logits(self, head, features):
-        means = head["sums"] / head["classes"][:, None]
-        shares = (-(features[:, None] - means).square().sum(2)).softmax(1)
-        means = (head["sums"] + shares.T @ features) / (head["classes"] + shares.sum(0))[:, None]
-        return -(features[:, None] - means).square().sum(2)  # `torch.cdist` has no second derivative
-
-
 HEADS = ("matching", "feat", "feat_names", "relation", "soft_k_means")
-
-
-@pytest.fixture(autouse=True)
-def _transductive(monkeypatch):
-    monkeypatch.setitem(heads.RULES, "soft_k_means", lambda scale, labels: SoftKMeans())
 
 
 @pytest.fixture(scope="module")
@@ -335,6 +311,18 @@ def test_only_a_transductive_head_sees_the_other_queries(encoder, episode):
         parameters, _ = subject.adapt(episode)
         alone = np.concatenate([subject.probabilities(parameters, replace(episode, query=[text])) for text in episode.query])
         assert np.allclose(alone, subject.probabilities(parameters, episode), rtol=1e-9) == (head != "soft_k_means")
+
+
+def test_soft_k_means_learns_from_the_queries():
+    """The support texts are at one end of their classes, so that prototypes misclassify half of the queries."""
+    support, query = torch.tensor([[-1.0], [2.0]]), torch.tensor([[0.6]] * 10 + [[3.0]] * 10)
+    empty, labels = {"weight": torch.zeros(2, 1), "bias": torch.zeros(2)}, torch.arange(2)
+    prototypes, refined = heads.make_head("prototype", 1.0), heads.make_head("soft_k_means", 1.0)
+    linear = prototypes.start(prototypes.learned(1, None), empty, support, labels, ["a", "b"])
+    assert (query @ linear["weight"].T + linear["bias"]).argmax(1).tolist() == [1] * 20
+    assert refined.logits(refined.start({}, empty, support, labels, ["a", "b"]), query).argmax(1).tolist() == [0] * 10 + [1] * 10
+    alone = refined.logits(refined.start({}, empty, support, labels, ["a", "b"]), query[:1])
+    assert alone.argmax(1).tolist() == [1]
 
 
 @pytest.mark.slow
