@@ -29,6 +29,7 @@ COMMANDS = {
     "plan": ("metatrain.commands.plan", "estimate time, memory and disk of a training run, and cheaper alternatives"),
     "report": ("metatrain.commands.report", "write an HTML report of a run: metatrain report [RUN]"),
     "compare": ("metatrain.commands.compare", "compare settings and scores of runs, paired by episode: metatrain compare RUN RUN"),
+    "cite": ("metatrain.commands.cite", "print BibTeX of the method, the model and the data of a run, and of this software: metatrain cite [RUN]"),
     "ls": ("metatrain.commands.ls", "list experiments with their results, methods, models, tasks and your runs"),
     "init": ("metatrain.commands.init", "copy an experiment to your own configuration folder: metatrain init EXPERIMENT [NAME]"),
     "explain": ("metatrain.commands.explain", "explain a setting, its value, and which file or override set it: metatrain explain SETTING"),

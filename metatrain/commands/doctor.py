@@ -20,7 +20,6 @@ export and reload, and that a stopped and resumed run has the same bits.
 examples:
   metatrain doctor
   metatrain doctor model=minilm algorithm=metasgd
-  metatrain doctor plugin=my_head
 """
 SHOWN = (
     "algorithm.head",

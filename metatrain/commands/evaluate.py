@@ -23,13 +23,12 @@ USAGE = """\
 usage: metatrain evaluate checkpoint=RUN|latest|MODEL [tasks=NAME] [SETTING=VALUE ...]
 
 Compare a meta-trained model, or any Hugging Face encoder, with baselines on few-shot episodes of meta-test tasks: those of the run, or of
-another task distribution, without the texts that the model was trained on.
+another task distribution, without the texts that the model was trained on, or exactly the episodes of a file (episode.file).
 
 examples:
   metatrain evaluate checkpoint=latest evaluation.shots=[1,5,10]
   metatrain evaluate checkpoint=latest evaluation.arms=[meta_trained,shuffled_labels,without_adaptation]
   metatrain evaluate checkpoint=minilm tasks=reviews evaluation.episodes=10
-  metatrain evaluate checkpoint=minilm episode.file=episodes.jsonl
 """
 SHOWN = (
     "checkpoint",

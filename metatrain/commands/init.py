@@ -16,7 +16,8 @@ usage: metatrain init EXPERIMENT [NAME]
 
 Copy an experiment to conf/experiment/NAME.yaml in this directory for editing; NAME defaults to that of the experiment. Config groups can be
 extended in the same way: conf/algorithm/x.yaml is selected with --config-dir conf algorithm=x. With plugin, write a package with a plug-in of a kind
-(head, inner_rule, inner_loss, adapted, meta_gradient, outer_loss, outer_optimizer, schedule, sampler, metric, arm, source, self_supervised) and its test.
+(head, inner_rule, inner_loss, adapted, meta_gradient, outer_loss, outer_optimizer, schedule, sampler, metric, arm, source,
+self_supervised) and its test.
 
 examples:
   metatrain init sentiment_fewshot tickets
