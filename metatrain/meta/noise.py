@@ -66,9 +66,9 @@ class Noise:
         self._penalty = algorithm.information_penalty if seed is not None else 0.0
         self._dropped = _DROPOUT_IN[algorithm.dropout_in] if algorithm.dropout and seed is not None else ()
 
-    def dropout_seed(self, role: int, part: int, step: int, piece: int = 0) -> int | None:
-        """Return the seed of dropout masks at a place; None: no dropout there."""
-        return _mixed(self._seed, role, part, step, piece) if self._seed is not None and role in self._dropped else None
+    def dropout_seed(self, role: int, part: int, step: int, draw: int = 0) -> int | None:
+        """Return the seed of the dropout masks of a pass; None: it has no dropout. draw: a number for each of several passes over one part in a step."""
+        return _mixed(self._seed, role, part, step, draw) if self._seed is not None and role in self._dropped else None
 
     def perturbed(self, features: Tensor, values: Mapping[str, Tensor], part: int, step: int) -> Tensor:
         """Multiply the support encodings h by softplus(W h + b + e), e ~ N(0, I): Meta Dropout (Lee et al. 2020) on the encodings only.

@@ -10,7 +10,7 @@ from metatrain.gradient.parameters import Parameters
 
 
 class DecayingSGD:
-    is_linear = False  # whether phi_{k+1} = phi_k - rate(name) * gradient, with fixed rates
+    is_sgd = False  # whether phi_{k+1} = phi_k - rate(name) * gradient, with fixed rates
     adds = True  # whether phi_{k+1} - phi_k and the state depend on phi_k only through the gradient (false with weight decay)
     reads = ("lr", "head_lr")
 

@@ -19,7 +19,7 @@ _MOST_LABELS = 10  # maximum number of labels listed
 HEAD = """\
 # The `universal` task distribution
 
-`tasks=universal` trains one base on many kinds of tasks: {kinds} kinds in five folds, and {validation} sets for meta-validation, which are never trained or
+`tasks=universal` trains one base on many task families: {kinds} families in five folds, and {validation} sets for meta-validation, which are never trained or
 tested on. Related questions stand in the same fold.
 
 ```bash
@@ -42,7 +42,7 @@ A row has the fields `text` and `label`, text pairs also `text_pair`, sets of se
 
 - At most 2,000 rows per task are read for support sets and for queries (`tasks.max_rows`), the same in every run.
 - Texts that are also in a test or validation task are removed from training (`tasks.overlap=drop`).
-- Each set is sampled equally often (`tasks.sample_by=sources`), so that twelve domains of reviews count as one kind.
+- Each set is sampled equally often (`tasks.sample_by=sources`), so that twelve domains of reviews count as one family.
 - Each label has a one-sentence definition in its file in `conf/tasks/universal/`. Methods that read label names read it with
   `tasks.label_text=name_and_definition` or `tasks.label_text=definition`.
 
