@@ -224,12 +224,25 @@ def composed(command: str, overrides: list[str], schema: type) -> Any:
     Raises:
         UserError: it cannot be composed.
     """
+    return typed(_composed(command, overrides), schema)
+
+
+def composed_for(seeds: Sequence[int], command: str, overrides: list[str], schema: type) -> list[Any]:
+    """Return the same for each seed; composing takes most of the time, and is done once."""
+    config, found = _composed(command, overrides), []
+    for seed in seeds:
+        config.seed = seed
+        found.append(typed(config, schema))
+    return found
+
+
+def _composed(command: str, overrides: list[str]) -> DictConfig:
     try:
         if GlobalHydra.instance().is_initialized():
-            return typed(hydra.compose(command, overrides), schema)
+            return hydra.compose(command, overrides)
         register()
         with hydra.initialize_config_dir(str(conf_dir().resolve()), version_base="1.3"):
-            return typed(hydra.compose(command, overrides), schema)
+            return hydra.compose(command, overrides)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise UserError(explain(error, command, [conf_dir()])) from error
 

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from metatrain.config.compose import NOT_HASHED, composed, hash_of
+from metatrain.config.compose import NOT_HASHED, composed_for, hash_of
 from metatrain.config.overrides import normalise
 from metatrain.config.schema import EvaluateConfig, TrainConfig
 from metatrain.errors import UserError
 from metatrain.run.directory import RunDirectory, is_run
-from metatrain.study.config import REFERENCE, RunConfig, StudyConfig
+from metatrain.study.config import REFERENCE, StudyConfig
 
 FOLDER = Path("outputs/studies")
 _SCHEMAS = {"train": TrainConfig, "evaluate": EvaluateConfig}
@@ -48,26 +48,34 @@ def planned(study: StudyConfig, name: str, more: Sequence[str]) -> list[PlannedR
     """
     found: dict[str, list[PlannedRun]] = {}
     for run_name, run in study.runs.items():
+        seeds = study.seeds if run.seeds is None else run.seeds
         for full, settings in study.variants_of(run_name).items():
-            found[full] = [_planned(study, name, full, run, settings, seed, more, found) for seed in (study.seeds if run.seeds is None else run.seeds)]
+            try:
+                found[full] = _planned(name, full, run.command, [study.base.get(run.command, ""), run.settings, settings], seeds, more, found)
+            except (UserError, ValueError) as error:  # ValueError: of shlex, a quotation mark that is not closed
+                raise UserError(f"runs.{full}: {error}") from error
     return [run for runs in found.values() for run in runs]
 
 
 def _planned(
-    study: StudyConfig, study_name: str, name: str, run: RunConfig, variant: str, seed: int, more: Sequence[str], earlier: dict[str, list[PlannedRun]]
-) -> PlannedRun:
-    try:
-        words = shlex.split(" ".join([study.base.get(run.command, ""), run.settings, variant]))
-        words = [REFERENCE.sub(lambda found: str(_at_seed(found[1], earlier[found[1]], seed).path), word) for word in words]
+    study: str, name: str, command: str, settings: Sequence[str], seeds: Sequence[int], more: Sequence[str], earlier: dict[str, list[PlannedRun]]
+) -> list[PlannedRun]:
+    """Return one run of a study with each seed. Settings that name earlier runs differ between seeds; otherwise they are composed once."""
+    added = [item for item in more if command == "train" or item.lstrip("+").startswith("hardware")]
+    of_words: dict[tuple[str, ...], list[int]] = {}
+    for seed in seeds:
+        words = shlex.split(" ".join(settings))
+        words = [REFERENCE.sub(lambda found, seed=seed: str(_at_seed(found[1], earlier[found[1]], seed).path), word) for word in words]  # type: ignore[misc]
         _check(words)
-        added = [item for item in more if run.command == "train" or item.lstrip("+").startswith("hardware")]
-        overrides = [*words, f"seed={seed}", *added]
-        config = composed(run.command, normalise(run.command, overrides), _SCHEMAS[run.command])
-    except (UserError, ValueError) as error:  # ValueError: of shlex, a quotation mark that is not closed
-        raise UserError(f"runs.{name}: {error}") from error
-    settings = {key: value for key, value in asdict(config).items() if key not in NOT_HASHED}
-    path = FOLDER / study_name / f"{name}-seed{seed}-{hash_of({'command': run.command, **settings})}"
-    return PlannedRun(name, seed, run.command, overrides, config, path)
+        of_words.setdefault(tuple(words), []).append(seed)
+    found = {}
+    for words, same in of_words.items():
+        configs = composed_for(same, command, normalise(command, [*words, f"seed={same[0]}", *added]), _SCHEMAS[command])
+        for seed, config in zip(same, configs):
+            hashed = {key: value for key, value in asdict(config).items() if key not in NOT_HASHED}
+            path = FOLDER / study / f"{name}-seed{seed}-{hash_of({'command': command, **hashed})}"
+            found[seed] = PlannedRun(name, seed, command, [*words, f"seed={seed}", *added], config, path)
+    return [found[seed] for seed in seeds]
 
 
 def _at_seed(name: str, runs: Sequence[PlannedRun], seed: int) -> PlannedRun:
