@@ -17,8 +17,8 @@ stamp="$VIRTUAL_ENV/.metatrain-$1"
 wanted="$(pwd) $(cat pyproject.toml constraints.txt | sha256sum | cut -d' ' -f1)"
 if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
   echo "installing metatrain[$1] into $VIRTUAL_ENV (a few minutes the first time)"
-  # torch first and pinned: an unpinned one would bring gigabytes of CUDA libraries to a machine without a GPU.
-  python -m pip install --quiet --disable-pip-version-check "$(grep '^torch==' constraints.txt)"
-  python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[$1]"
+  # Not compiled: Python compiles what it imports, a fifth of the files. torch first and pinned: an unpinned one would bring gigabytes of CUDA libraries to a machine without a GPU.
+  python -m pip install --quiet --no-compile --disable-pip-version-check "$(grep '^torch==' constraints.txt)"
+  python -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable ".[$1]"
   echo "$wanted" > "$stamp"
 fi

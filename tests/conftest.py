@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import os
 import subprocess
@@ -30,6 +32,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--nightly"):
         items[:] = [item for item in items if item.get_closest_marker("nightly") is None]
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what has been imported lives as long as the tests, so no garbage collection needs to look at it
 
 
 @dataclass
@@ -63,6 +69,15 @@ def cli(tmp_path, monkeypatch, capfd) -> Callable[..., Outcome]:
 def spawn(*arguments: str, cwd: Path, **options) -> subprocess.Popen:
     """Start `metatrain ARGUMENTS` as a process of its own."""
     return subprocess.Popen([sys.executable, "-m", "metatrain", *arguments], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def run_once(folder: Path, *arguments: str) -> Path:
+    """Run `metatrain ARGUMENTS` in this process, in a folder; return its run directory."""
+    from metatrain.cli import run
+
+    with contextlib.chdir(folder):
+        assert run([*arguments, f"hydra.run.dir={folder / 'run'}"]) == 0
+    return folder / "run"
 
 
 def write_jsonl(path: Path, rows: list[dict]) -> Path:
@@ -115,8 +130,4 @@ def encoder():
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory) -> Path:
     """A finished run of `metatrain train debug=fast validation.every=2`; not to be changed by tests."""
-    folder = tmp_path_factory.mktemp("tiny")
-    process = spawn("train", "debug=fast", "validation.every=2", "hardware.threads=1", f"hydra.run.dir={folder / 'run'}", cwd=folder)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    return folder / "run"
+    return run_once(tmp_path_factory.mktemp("tiny"), "train", "debug=fast", "validation.every=2", "hardware.threads=1")

@@ -11,7 +11,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 import metatrain
 from metatrain.estimator import FewShotClassifier
@@ -212,6 +212,7 @@ class OfNumbers(FewShotClassifier):
 NOT_FOR_TEXTS = {
     "check_classifiers_train": "asks for an accuracy of 0.83 on numbers; the text of a number does not hold its size",
 }
+LONGEST = ("check_classifiers_train", "check_estimators_dtypes")  # 14 seconds each
 
 
 @pytest.mark.slow
@@ -220,7 +221,16 @@ def test_the_checks_of_scikit_learn_for_columns_of_texts(estimator, check):
     check(estimator)
 
 
-@pytest.mark.slow
-@parametrize_with_checks([OfNumbers("tiny", device="cpu", inner_steps=1)], expected_failed_checks=lambda estimator: NOT_FOR_TEXTS)
+def of_tables():
+    for estimator, check in estimator_checks_generator(OfNumbers("tiny", device="cpu", inner_steps=1)):
+        name = check.func.__name__
+        marks = [
+            pytest.mark.nightly if name in LONGEST else pytest.mark.slow,
+            *([pytest.mark.xfail(reason=NOT_FOR_TEXTS[name])] if name in NOT_FOR_TEXTS else []),
+        ]
+        yield pytest.param(estimator, check, marks=marks, id="-".join([name, *(f"{key}={value}" for key, value in check.keywords.items())]))
+
+
+@pytest.mark.parametrize(("estimator", "check"), of_tables())
 def test_the_checks_of_scikit_learn_for_tables(estimator, check):
     check(estimator)

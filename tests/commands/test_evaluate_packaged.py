@@ -17,6 +17,7 @@ TEXT_TO_TEXT = ("multi30k", "text_to_text")
 SMALL = [
     "debug=fast", "outer.steps=1", "evaluation.arms=[]", "hardware.threads=1", "model.max_length=32",
 ]  # fmt: skip
+MARKS = {"fdu_mtl": pytest.mark.slow, "news_to_reviews": pytest.mark.slow, "arsc": pytest.mark.nightly}  # reading their tasks takes 5 to 20 seconds
 SCRATCH = ["model.scratch.layers=1", "model.scratch.hidden=16", "model.scratch.heads=2", "model.scratch.vocabulary=300"]
 
 
@@ -85,7 +86,7 @@ def config(name: str) -> str:
     return text + "".join(config(base) for base in re.findall(r"^  - (\w+)$", text, re.M))
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] if name in ("fdu_mtl", "news_to_reviews") else []) for name in PACKAGED])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in PACKAGED])
 def test_a_checkpoint_of_other_tasks_is_evaluated(trained, cli, tmp_path, monkeypatch, name):
     monkeypatch.setenv("METATRAIN_DATA", str(data_of(name, tmp_path)))
     checkpoint = trained(of_images if name == "alphabets" else of_targets if name in TEXT_TO_TEXT else of_texts)

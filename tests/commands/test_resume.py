@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import spawn
+from conftest import run_once, spawn
 
 from metatrain.config.overrides import quoted
 
@@ -26,11 +26,7 @@ def contents(run: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("whole")
-    process = spawn("train", *SHORT, f"hydra.run.dir={folder / 'run'}", cwd=folder)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    return folder / "run"
+    return run_once(tmp_path_factory.mktemp("whole"), "train", *SHORT)
 
 
 def wait_for_training(run: Path, process) -> None:
@@ -120,7 +116,7 @@ def test_kills_change_nothing(uninterrupted, tmp_path):
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.nightly)])
 def test_a_signal_saves_and_the_run_resumes(uninterrupted, tmp_path, number, code):
     run = tmp_path / "run"
     process = spawn("train", *SHORT, f"hydra.run.dir={run}", cwd=tmp_path)

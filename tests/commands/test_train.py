@@ -21,7 +21,7 @@ from metatrain.tracking.metrics import read_metrics
 
 METHODS = sorted(path.stem for path in (ROOT / "conf" / "algorithm").glob("*.yaml"))
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
-SLOWEST = ("arsc_linear", "mr_subj_trec_transfer", "smlmt", "universal")  # making their tasks takes half a minute
+SLOWEST = ("arsc", "arsc_linear", "mr_subj_trec_transfer", "smlmt", "universal")  # making their tasks takes half a minute
 MODELS = {"alphabets": "scratch_vit", "pictures_and_texts": "scratch_clip"}  # in place of debug=fast's, which reads no pictures
 
 
@@ -127,7 +127,7 @@ def training_loss(learner, config) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.nightly) if name == "imaml" else name for name in METHODS])
 def test_every_method_lowers_its_training_loss_is_exported_and_evaluated_from_its_export(cli, tmp_path, name):
     longer = ["outer.steps=24", "outer.lr=1e-3", "validation.every=0", "evaluation.arms=[meta_trained]"]
     found = cli("train", f"algorithm={name}", "debug=fast", *longer, "hydra.run.dir=run", "hardware.threads=1")
@@ -203,8 +203,8 @@ def test_every_failing_job_of_a_grid_is_named(cli):
     assert lines[-1].startswith("metatrain: error: 2 jobs failed: inner.lr=-1: ") and "; inner.lr=-2: " in lines[-1]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("launcher", [pytest.param("joblib", marks=pytest.mark.nightly), "submitit_local"])
+@pytest.mark.nightly
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_launchers_run_a_grid_at_once(tmp_path, launcher):
     pytest.importorskip(f"hydra_plugins.hydra_{launcher.removesuffix('_local')}_launcher")
     arguments = ["debug=fast", "outer.steps=1", "hardware.threads=1", "inner.lr=0.01,0.02", f"hydra/launcher={launcher}", "-m"]

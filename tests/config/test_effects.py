@@ -104,6 +104,7 @@ def variants() -> Iterator[tuple[str, list[str]]]:
 TYPES = {setting.key: setting.type for setting in settings_of(TrainConfig) if setting.type != "group" and setting.key.startswith(GROUPS)}
 VARIANTS = dict(variants())
 FAST = ("anil", "protonet")
+OF_EACH_KIND = ("in_context", "leave_one_out", "multitask", "recommended", "reptile")  # methods of which nothing of the inner loop is alike
 
 
 @functools.cache
@@ -189,8 +190,8 @@ def mistakes(config: TrainConfig, keys: Iterable[str]) -> list[str]:
 
 
 def mark(name: str) -> Any:
-    """The presets take 4 seconds each, and the choices on the axes as much."""
-    return () if name in FAST else pytest.mark.nightly if "=" in name else pytest.mark.slow
+    """Each takes 4 to 20 seconds."""
+    return () if name in FAST else pytest.mark.slow if name in OF_EACH_KIND else pytest.mark.nightly
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=mark(name)) for name in VARIANTS])

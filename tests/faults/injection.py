@@ -18,8 +18,8 @@ FULL = os.environ.get("METATRAIN_FAULTS") == "full"
 EVERY = 3  # meta-updates between checkpoints
 STEPS = 14
 TRAIN = [
-    "train", "debug=fast", "hardware.threads=1", f"outer.steps={STEPS}", "validation.every=4", f"checkpoint.every={EVERY}", "algorithm.head=prototype",
-    "evaluation.episodes=1", "evaluation.arms=[meta_trained,prototypes]", "tracking=none",
+    "train", "debug=fast", "hardware.threads=1", "inner.steps=2", f"outer.steps={STEPS}", "validation.every=4", f"checkpoint.every={EVERY}",
+    "algorithm.head=prototype", "evaluation.episodes=1", "evaluation.arms=[meta_trained,prototypes]", "tracking=none",
 ]  # fmt: skip
 
 

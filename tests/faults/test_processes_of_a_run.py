@@ -100,9 +100,18 @@ def test_a_rank_that_is_lost_ends_the_others(zygote, whole, fresh, tmp_path, rng
         report("lost_rank", rank=rank, how=number.name, seconds=round(seconds, 1), timeout=TIMEOUT, identical=1)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-@pytest.mark.parametrize("whom", ["the first process", "one rank"])
-def test_a_signal_stops_all_ranks_at_the_same_meta_update(zygote, whole, fresh, tmp_path, rng, number, whom):
+@pytest.mark.parametrize(
+    ("whom", "number"),
+    [
+        ("the first process", signal.SIGTERM),
+        ("one rank", signal.SIGINT),
+        ("one rank", signal.SIGUSR1),
+        pytest.param("the first process", signal.SIGINT, marks=pytest.mark.nightly),
+        pytest.param("the first process", signal.SIGUSR1, marks=pytest.mark.nightly),
+        pytest.param("one rank", signal.SIGTERM, marks=pytest.mark.nightly),
+    ],
+)
+def test_a_signal_stops_all_ranks_at_the_same_meta_update(zygote, whole, fresh, tmp_path, rng, whom, number):
     run = fresh()
     process = zygote.start([*TRAIN, "hydra.run.dir=run", "hardware.processes=2"], tmp_path)
     after_updates(run, rng.randint(1, 8))

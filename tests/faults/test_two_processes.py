@@ -6,12 +6,11 @@ import socket
 import time
 
 import pytest
-from conftest import spawn
 from faults.injection import TRAIN, contents, report
 
 
 @pytest.mark.slow
-def test_a_second_process_learns_who_has_the_run(zygote, whole, fresh, tmp_path):
+def test_a_second_process_learns_who_has_the_run(zygote, cli, fresh, tmp_path):
     run = fresh()
     process = zygote.start([*TRAIN, "hydra.run.dir=run", "outer.steps=100000", "outer.schedule=constant"], tmp_path)
     while not (run / "timings.jsonl").exists():
@@ -19,10 +18,9 @@ def test_a_second_process_learns_who_has_the_run(zygote, whole, fresh, tmp_path)
     process.send(signal.SIGSTOP)  # it holds the run all the same, and leaves the processor to the others
     for arguments in (["resume", "run"], ["resume", "run", "outer.steps=1"], [*TRAIN, "hydra.run.dir=run"]):
         before = (run / "config.yaml").read_bytes()
-        other = spawn(*arguments, cwd=tmp_path)
-        out, err = other.communicate(timeout=120)
-        assert other.returncode == 2, out + err
-        assert f"is in use by another process {process.pid} on {socket.gethostname()}" in err and len(err.splitlines()) == 1
+        found = cli(*arguments)
+        assert found.code == 2, found.out + found.err
+        assert f"is in use by another process {process.pid} on {socket.gethostname()}" in found.err and len(found.err.splitlines()) == 1
         assert (run / "config.yaml").read_bytes() == before
     process.send(signal.SIGCONT)
     process.send(signal.SIGTERM)

@@ -34,28 +34,31 @@ LABELS = ["angry", "happy", "neither"]
 WITHOUT_METATRAIN = """
 import json, sys
 sys.modules["metatrain"] = None  # any import of it fails from here on
-texts = json.loads(sys.argv[2])
-if sys.argv[3] == "transformers":
-    import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(sys.argv[1]), AutoTokenizer.from_pretrained(sys.argv[1])
-    with torch.no_grad():
-        scores = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits.tolist()
-    labels = [model.config.id2label[i] for i in range(len(scores[0]))]
-else:
-    from sentence_transformers import SentenceTransformer
-    model = SentenceTransformer(sys.argv[1], device="cpu")
-    scores = model.encode(texts).tolist()
-    labels = list(model[0].auto_model.config.id2label.values())
-print(json.dumps([labels, scores]))
+import torch
+from sentence_transformers import SentenceTransformer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+texts, found = json.loads(sys.argv[1]), []
+for folder, kind in json.loads(sys.argv[2]):
+    if kind == "transformers":
+        model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+        with torch.no_grad():
+            scores = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits.tolist()
+        labels = [model.config.id2label[i] for i in range(len(scores[0]))]
+    else:
+        model = SentenceTransformer(folder, device="cpu")
+        scores = model.encode(texts).tolist()
+        labels = list(model[0].auto_model.config.id2label.values())
+    found.append([labels, scores])
+print(json.dumps(found))
 """
-
-
-def load_elsewhere(folder, kind: str):
-    command = [sys.executable, "-c", WITHOUT_METATRAIN, str(folder), json.dumps(TEXTS), kind]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+MODELS = [  # model, pooling, normalize, who loads it
+    ("tiny", "first", False, "transformers"),
+    ("tiny", "mean", False, "sentence-transformers"),
+    ("tiny", "first", True, "sentence-transformers"),
+    ("distilbert", "mean", True, "sentence-transformers"),
+    ("gpt2", "last", False, "sentence-transformers"),
+    ("t5", "mean", False, "sentence-transformers"),
+]
 
 
 def other_model(folder, architecture: str) -> str:
@@ -73,34 +76,36 @@ def other_model(folder, architecture: str) -> str:
     return str(folder)
 
 
-@pytest.mark.parametrize(
-    ("model", "pooling", "normalize", "kind"),
-    [
-        ("tiny", "first", False, "transformers"),
-        ("tiny", "mean", False, "sentence-transformers"),
-        ("tiny", "first", True, "sentence-transformers"),
-        ("distilbert", "mean", True, "sentence-transformers"),
-        ("gpt2", "last", False, "sentence-transformers"),
-        ("t5", "mean", False, "sentence-transformers"),
-    ],
-)
-def test_a_finetuned_directory_loads_without_metatrain(tmp_path, model, pooling, normalize, kind):
-    if kind == "sentence-transformers":
-        pytest.importorskip("sentence_transformers")
+@pytest.fixture(scope="module")
+def finetuned(tmp_path_factory):
+    """Finetuned directories of `MODELS`: for each its path, the expected scores, and (labels, scores) of a process without metatrain."""
+    pytest.importorskip("sentence_transformers")
     torch.manual_seed(2)
-    name = model if model == "tiny" else other_model(tmp_path / "base", model)
-    encoder, _ = load_encoder(ModelConfig(name=name, pooling=pooling, normalize=normalize, max_length=64), second_order=True)
-    weight, bias = torch.randn(3, encoder.hidden_size), torch.randn(3)
-    with torch.no_grad():
-        ids = [np.array(encoder.tokenizer(text)["input_ids"]) for text in TEXTS]
-        expected = encoder(encoder.batch(ids)) @ weight.T + bias
-    assert save_classifier(tmp_path / "model", encoder, weight, bias, LABELS) == kind
+    made = []
+    for model, pooling, normalize, kind in MODELS:
+        folder = tmp_path_factory.mktemp("finetuned")
+        name = model if model == "tiny" else other_model(folder / "base", model)
+        encoder, _ = load_encoder(ModelConfig(name=name, pooling=pooling, normalize=normalize, max_length=64), second_order=True)
+        weight, bias = torch.randn(3, encoder.hidden_size), torch.randn(3)
+        with torch.no_grad():
+            ids = [np.array(encoder.tokenizer(text)["input_ids"]) for text in TEXTS]
+            expected = encoder(encoder.batch(ids)) @ weight.T + bias
+        assert save_classifier(folder / "model", encoder, weight, bias, LABELS) == kind
+        made.append((folder / "model", expected))
+    folders = [(str(folder), kind) for (folder, _), (*_, kind) in zip(made, MODELS)]
+    command = [sys.executable, "-c", WITHOUT_METATRAIN, json.dumps(TEXTS), json.dumps(folders)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path_factory.mktemp("elsewhere"))
+    assert done.returncode == 0, done.stderr
+    return [(*each, *loaded) for each, loaded in zip(made, json.loads(done.stdout.splitlines()[-1]), strict=True)]
 
-    labels, scores = load_elsewhere(tmp_path / "model", kind)
+
+@pytest.mark.parametrize("number", range(len(MODELS)), ids=["-".join(map(str, each)) for each in MODELS])
+def test_a_finetuned_directory_loads_without_metatrain(finetuned, number):
+    folder, expected, labels, scores = finetuned[number]
     assert labels == LABELS
     torch.testing.assert_close(torch.tensor(scores), expected, rtol=0, atol=1e-4)
 
-    ours = Classifier(tmp_path / "model", torch.device("cpu"))
+    ours = Classifier(folder, torch.device("cpu"))
     assert ours.labels == LABELS
     torch.testing.assert_close(ours.scores(TEXTS).softmax(1), expected.softmax(1), rtol=0, atol=1e-5)
 

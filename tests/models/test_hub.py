@@ -14,10 +14,21 @@ import threading
 from pathlib import Path
 
 import pytest
+from conftest import Outcome
 
 from metatrain.models import tiny
 
 COMMIT = "c0ffee" * 6 + "abcd"
+SEVERAL = """
+import contextlib, io, json, sys
+from metatrain.cli import run
+found = []
+for arguments in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        code = run(arguments)
+    found.append([code, out.getvalue(), err.getvalue()])
+print(json.dumps(found))
+"""
 ROWS = "text,label\nquick and kind,good\na joy to use,good\nlate again,bad\nit broke at once,bad\n"
 
 
@@ -85,14 +96,21 @@ def hub(tmp_path):
 
 @pytest.fixture
 def metatrain(hub, tmp_path):
-    """The command in a process of its own, whose hub is this one and whose cache is new."""
+    """The command in a process of its own, whose hub is this one and whose cache is new; `several` runs some in the same process."""
     (tmp_path / "rows.csv").write_text(ROWS)
 
-    def call(*arguments: str, offline: bool = False) -> subprocess.CompletedProcess:
-        own = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": str(int(offline)), "HF_HUB_DISABLE_XET": "1"}
-        command = [sys.executable, "-m", "metatrain", *arguments, "report=false", "hardware.threads=1"]
-        return subprocess.run(command, cwd=tmp_path, env={**os.environ, **own}, capture_output=True, text=True, check=False)
+    def call(*arguments: str, offline: bool = False) -> Outcome:
+        return several([*arguments], offline=offline)[0]
 
+    def several(*commands: list[str], offline: bool = False) -> list[Outcome]:
+        own = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": str(int(offline)), "HF_HUB_DISABLE_XET": "1"}
+        lines = [[*arguments, "report=false", "hardware.threads=1"] for arguments in commands]
+        done = subprocess.run(
+            [sys.executable, "-c", SEVERAL, json.dumps(lines)], cwd=tmp_path, env={**os.environ, **own}, capture_output=True, text=True, check=True
+        )
+        return [Outcome(*found) for found in json.loads(done.stdout.splitlines()[-1])]
+
+    call.several = several
     return call
 
 
@@ -100,15 +118,15 @@ def metatrain(hub, tmp_path):
 def test_a_model_of_the_hub_is_fetched_once(metatrain, hub, tmp_path):
     finetune = ["finetune", "checkpoint=org/whole", "data.train=rows.csv"]
     found = metatrain(*finetune, "hydra.run.dir=online")
-    assert found.returncode == 0, found.stderr
-    assert "model: loading org/whole from the hub or its local cache" in found.stdout and f"model: org/whole at {COMMIT}, " in found.stdout
+    assert found.code == 0, found.err
+    assert "model: loading org/whole from the hub or its local cache" in found.out and f"model: org/whole at {COMMIT}, " in found.out
     shutil.rmtree(hub.folder)  # nothing is to be had any more
-    again = metatrain(*finetune, "hydra.run.dir=offline", offline=True)
-    assert again.returncode == 0, again.stderr
+    pickled = ["finetune", "checkpoint=org/pickled", "data.train=rows.csv"]
+    again, other = metatrain.several([*finetune, "hydra.run.dir=offline"], pickled, offline=True)
+    assert again.code == 0, again.err
     files = [tmp_path / folder / "model" / "0_Transformer" / "model.safetensors" for folder in ("online", "offline")]
     assert files[0].read_bytes() == files[1].read_bytes()
-    other = metatrain("finetune", "checkpoint=org/pickled", "data.train=rows.csv", offline=True)
-    assert other.returncode == 2 and "no such model in the local hub cache" in other.stderr
+    assert other.code == 2 and "no such model in the local hub cache" in other.err
 
 
 @pytest.mark.slow
@@ -131,19 +149,16 @@ def test_a_terminal_shows_how_far_a_download_is(hub, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["finetune", "checkpoint=org/nothing", "data.train=rows.csv"], "model.name=org/nothing: no such folder, and no such model on the hub"),
-        (["finetune", "checkpoint=org/pickled", "data.train=rows.csv"], "model.name=org/pickled has no safetensors weights"),
-        (["finetune", "checkpoint=org/whole", "data.train=rows.csv", "model.revision=v2"], "model.revision=v2: org/whole has no such revision"),
-        (["train", "model=hub", "model.name=org/whole", "model.revision=v2"], "model.revision=v2: org/whole has no such revision"),
-    ],
-)
-def test_what_the_hub_has_not_is_said_in_a_line(metatrain, tmp_path, arguments, words):
-    found = metatrain(*arguments)
-    assert found.returncode == 2, found.stdout + found.stderr
-    assert found.stderr.startswith(f"metatrain: error: {words}") and found.stderr.count("\n") == 1
+def test_what_the_hub_has_not_is_said_in_a_line(metatrain, tmp_path):
+    expected = {
+        ("finetune", "checkpoint=org/nothing", "data.train=rows.csv"): "model.name=org/nothing: no such folder, and no such model on the hub",
+        ("finetune", "checkpoint=org/pickled", "data.train=rows.csv"): "model.name=org/pickled has no safetensors weights",
+        ("finetune", "checkpoint=org/whole", "data.train=rows.csv", "model.revision=v2"): "model.revision=v2: org/whole has no such revision",
+        ("train", "model=hub", "model.name=org/whole", "model.revision=v2"): "model.revision=v2: org/whole has no such revision",
+    }
+    for words, found in zip(expected.values(), metatrain.several(*map(list, expected)), strict=True):
+        assert found.code == 2, found.out + found.err
+        assert found.err.startswith(f"metatrain: error: {words}") and found.err.count("\n") == 1
     assert not list(tmp_path.glob("outputs/*/*/*"))  # and nothing is left
 
 
@@ -153,8 +168,8 @@ def test_weights_that_break_off_can_be_fetched_again(metatrain, hub):
     finetune = ["finetune", "checkpoint=org/whole", "data.train=rows.csv"]
     found = metatrain(*finetune)
     hub.cut = ()
-    assert found.returncode == 75, found.stdout + found.stderr
-    last = found.stderr.splitlines()[-1]  # before it, the hub's client says that it tries again
+    assert found.code == 75, found.out + found.err
+    last = found.err.splitlines()[-1]  # before it, the hub's client says that it tries again
     assert last.startswith("metatrain: error: model.name=org/whole: the hub cannot be reached, or the download stopped") and "try again" in last
     again = metatrain(*finetune)
-    assert again.returncode == 0, again.stderr
+    assert again.code == 0, again.err
