@@ -52,7 +52,7 @@ def test_a_sampler_resumes_where_it_was(cli, by):
     assert cli("resume", "early", "validation.patience=null", "validation.every=4").code == 0
     again = [record["tasks"] for line in Path("early/metrics.jsonl").read_text().splitlines() if "tasks" in (record := json.loads(line))]
     assert again == drawn[0]
-    fixed = cli("train", *changed, "tasks.sampling.by=fixed", "hydra.run.dir=fixed")
+    fixed = cli("train", *(each for each in changed if "sampling" not in each), "hydra.run.dir=fixed")
     assert fixed.code == 0
     assert drawn[0] != [record["tasks"] for line in Path("fixed/metrics.jsonl").read_text().splitlines() if "tasks" in (record := json.loads(line))]
 
