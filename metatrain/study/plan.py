@@ -69,12 +69,12 @@ def _planned(
         _check(words)
         of_words.setdefault(tuple(words), []).append(seed)
     found = {}
-    for words, same in of_words.items():
-        configs = composed_for(same, command, normalise(command, [*words, f"seed={same[0]}", *added]), _SCHEMAS[command])
+    for given, same in of_words.items():
+        configs = composed_for(same, command, normalise(command, [*given, f"seed={same[0]}", *added]), _SCHEMAS[command])
         for seed, config in zip(same, configs):
             hashed = {key: value for key, value in asdict(config).items() if key not in NOT_HASHED}
             path = FOLDER / study / f"{name}-seed{seed}-{hash_of({'command': command, **hashed})}"
-            found[seed] = PlannedRun(name, seed, command, [*words, f"seed={seed}", *added], config, path)
+            found[seed] = PlannedRun(name, seed, command, [*given, f"seed={seed}", *added], config, path)
     return [found[seed] for seed in seeds]
 
 
