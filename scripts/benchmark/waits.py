@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from metatrain.models import minilm
@@ -56,7 +56,6 @@ class Row:
     takes_minutes: bool = False
 
 
-FIGURES = ("seconds", "processor_seconds", "megabytes")
 PORT = 8421
 IMPORTS = "import torch and the class of the model"
 ROWS = {
@@ -93,7 +92,7 @@ class Measured:
     """One measurement."""
 
     seconds: float
-    processor_seconds: float  # of the process and its children
+    cpu: float  # processor seconds of the process and its children
     megabytes: float  # peak
 
 
@@ -175,7 +174,7 @@ def table(found: dict[str, list[tuple[Measured, Measured]]]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, pairs in found.items():
-        ours, theirs = ([statistics.median(getattr(pair[side], each) for pair in pairs) for each in FIGURES] for side in (0, 1))
+        ours, theirs = (list(map(statistics.median, zip(*(astuple(pair[side]) for pair in pairs)))) for side in (0, 1))
         cells = [f"{seconds:.2f} | {processor:.2f} | {megabytes:,.0f}" for seconds, processor, megabytes in (ours, theirs)]
         lines.append(f"| {ROWS[name].what} | {' | '.join(cells)} | {ours[0] / theirs[0]:.2f} | {ROWS[name].of_floor} |")
     return "\n".join(lines)
