@@ -24,6 +24,7 @@ from metatrain.tasks.encoded_episode import EncodedEpisode, encode_episode
 from metatrain.tasks.episodes import Episode
 from metatrain.tasks.label_names import unread_note
 from metatrain.tasks.task import Task
+from metatrain.tasks.tokens_per_word import language_note
 from metatrain.training.memory_limit import fit_adaptation
 
 
@@ -41,6 +42,8 @@ def open_for(config: FinetuneConfig, task: Task, is_tested: bool, say: Callable[
     tokens.check([task])
     for note in tokens.notes([task]):
         say(note)
+    if not task.of_images and (hint := language_note(tokens.tokenizer, task.texts)) is not None:
+        say(hint)
     check_answers([task], learner.algorithm, scored=is_tested)
     check_none_of_these(config.oos_false_rejection_rate, learner)
     exported_head(learner)

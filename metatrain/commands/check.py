@@ -65,7 +65,7 @@ def start(config: CheckConfig, path: Path, overrides: list[str]) -> None:
 
 
 class _Checked:
-    """What was found about the rows of a table."""
+    """Findings about the rows of a table."""
 
     def __init__(self, table: Table, found: HeldOut):
         import numpy as np

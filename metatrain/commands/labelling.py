@@ -1,4 +1,4 @@
-"""What `metatrain check` and `metatrain suggest` share: rows with all their columns, a head on frozen encodings, the output file."""
+"""Parts that `metatrain check` and `metatrain suggest` share: rows with all their columns, a head on frozen encodings, the output file."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class HeldOut:
 
     @property
     def is_judged(self) -> np.ndarray:
-        """Whether a text was held out, boolean, [texts]; the only example of a class never is."""
+        """Texts that were held out, as a boolean array, [texts]; the only example of a class never is."""
         return ~np.isnan(self.probabilities).any(1)
 
 

@@ -1,9 +1,10 @@
-"""Measure `metatrain check` and `metatrain suggest`: python scripts/benchmark/labelling.py check|suggest SET ... [--draws 3]
+"""Measure `metatrain check` and `metatrain suggest`: python scripts/benchmark/labelling.py check|suggest|language SET ... [--draws 3]
 
 Each SET is a folder of METATRAIN_DATA with train.jsonl and test.jsonl, or one file (fields text, text_pair, label), of which 500 and 400 rows are
 read. Texts are encoded by MiniLM (`checkpoint=minilm`), one thread.
 
 check: 300 training rows, 10% of their labels changed to another class at random, 5% of the texts replaced by ones of another set (of no class).
+language: tokens per word, from which `finetune` tells that texts are in another language.
 suggest: 500 unlabelled training rows; from 10 labels at random, five rounds of 10, chosen by `metatrain suggest` or at random from the same start.
 
 Prints the tables of docs/labelling.md.
@@ -32,6 +33,7 @@ from metatrain.meta.progress import Silent
 from metatrain.run.config import HardwareConfig
 from metatrain.tasks.files import Table
 from metatrain.tasks.texts import PAIR
+from metatrain.tasks.tokens_per_word import tokens_per_word
 
 ROWS, FLIPPED, FOREIGN = 300, 0.1, 0.05  # of `check`
 POOL, TEST, ROUNDS, PER_ROUND = 500, 400, 5, 10  # of `suggest`
@@ -165,7 +167,14 @@ def _accuracy(learner: Any, examples: Rows, asked: Rows) -> float:
     return float(np.mean(np.array(sorted(set(examples.labels)))[probabilities.argmax(1)] == np.array(asked.labels)))
 
 
-MEASURES = {"check": check, "suggest": suggest}
+def language(learner: Any, sets: dict[str, tuple[Rows, Rows]], draws: int) -> None:
+    """Print tokens per word and the share of unknown tokens."""
+    for name, (train, _) in sets.items():
+        per_word, unknown = tokens_per_word(learner.model.tokens().tokenizer, train.texts)
+        print(f"{name}: {per_word:.2f} tokens per word, {unknown:.1%} unknown")
+
+
+MEASURES = {"check": check, "suggest": suggest, "language": language}
 
 
 def main() -> None:

@@ -257,6 +257,7 @@ def test_the_head_of_a_plain_encoder_is_fitted_and_stands_beside_logistic_regres
     # The encoder stays as it is where that is asked for, and where there is nothing to leave out.
     found = cli("finetune", *settings, "algorithm=recommended", "report=false", "hydra.run.dir=frozen")
     assert "fitted to 48 examples of 12 classes" in found.out and "logistic regression on the same encodings" in found.out
+    assert "no learning curve: 48 examples of 12 classes are too few for a learning curve, which needs 60" in found.out
     topics(tmp_path / "one.jsonl", 12, 1)
     found = cli("finetune", "checkpoint=tiny", "data.train=one.jsonl", "report=false", "hydra.run.dir=one")
     assert found.code == 0 and "no class has two examples: no inner steps are made, and the encoder stays as it is" in found.out
@@ -272,10 +273,14 @@ def test_the_default_checkpoint_is_minilm_and_named(cli, examples, monkeypatch):
 
 
 def test_many_examples_leave_the_encoder_as_it_is(cli, tmp_path, monkeypatch):
-    monkeypatch.setattr("metatrain.meta.encoder_learner.MOST_TOKENS", 100)
-    topics(tmp_path / "many.jsonl", 3, 8)
-    found = cli("finetune", "checkpoint=tiny", "data.train=many.jsonl", "report=false")
-    assert found.code == 0 and "more than 100: no inner steps are made" in found.out and "fitted to 24 examples of 3 classes" in found.out
+    monkeypatch.setattr("metatrain.meta.support_fit.MOST_TOKENS", 100)
+    topics(tmp_path / "many.jsonl", 3, 16)
+    found = cli("finetune", "checkpoint=tiny", "data.train=many.jsonl", "hydra.run.dir=many")
+    assert found.code == 0 and "more than 100: no inner steps are made" in found.out and "fitted to 48 examples of 3 classes" in found.out
+    assert "learning curve of logistic regression, cross-validated accuracy: 10 examples" in found.out and "the last doubling of examples added" in found.out
+    points = json.loads((tmp_path / "many" / "results.json").read_text())["learning_curve"]["points"]
+    assert [point["examples"] for point in points] == [10, 20, 38]
+    assert "Learning curve" in (tmp_path / "many" / "report.html").read_text()
 
 
 @pytest.mark.slow
