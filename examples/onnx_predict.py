@@ -37,12 +37,18 @@ class Classifier:
 
     def probabilities(self, texts: Sequence[str | tuple[str, str]]) -> tuple[np.ndarray, np.ndarray]:
         """Return the label probabilities, [texts, labels], and whether each text is out of scope, [texts]."""
-        encoded = self.tokenizer.encode_batch([text[0] if text[1:] == ("",) else text for text in texts])  # no second text: a single one
+        encoded = self.tokenizer.encode_batch([self._input(text) for text in texts])
         ids = np.array([each.ids for each in encoded], dtype=np.int64)  # [texts, tokens]
         mask = np.array([each.attention_mask for each in encoded], dtype=np.int64)
         probabilities, logits = self.session.run(["probabilities", "logits"], {"input_ids": ids, "attention_mask": mask})
         below = self.facts["out_of_scope_below"]
         return probabilities, logits.max(1) < (-np.inf if below is None else below)
+
+    def _input(self, text: str | tuple[str, str]) -> str | tuple[str, str]:
+        """Return a text or a pair as the model reads it; a pair with an empty second text is a single text."""
+        first, second = (text, "") if isinstance(text, str) else text
+        first = self.facts.get("prefix", "") + first
+        return (first, second) if second else first
 
 
 def main() -> None:

@@ -135,4 +135,10 @@ def _write_graph(classifier: Classifier, path: Path, quantize: str | None) -> No
         part.ClearField("metadata_props")
     onnx.save(found, path)
     if quantize == QUANTIZED:
-        quantize_dynamic(path, path, weight_type=QuantType.QInt8)
+        root = logging.getLogger()
+        level = root.level
+        root.setLevel(logging.ERROR)  # else it recommends a step for graphs of convolutions
+        try:
+            quantize_dynamic(path, path, weight_type=QuantType.QInt8, per_channel=True)
+        finally:
+            root.setLevel(level)

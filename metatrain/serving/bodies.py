@@ -15,7 +15,7 @@ class Example(_Body):
     """A labelled text."""
 
     text: Text
-    label: str
+    label: str = Field(min_length=1)
 
 
 class Examples(_Body):

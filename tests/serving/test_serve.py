@@ -98,6 +98,7 @@ def test_out_of_scope_and_thresholds(model, tmp_path):
         ("put", "/tasks/t", {"examples": EXAMPLES[:2]}, 422, "at least two labels"),
         ("put", "/tasks/t", {"examples": []}, 422, "body.examples"),
         ("put", "/tasks/t", {"examples": [{"text": "a"}]}, 422, "body.examples.0.label: Field required"),
+        ("put", "/tasks/t", {"examples": [*EXAMPLES, {"text": "a", "label": ""}]}, 422, "body.examples.4.label: String should have at least 1 character"),
         ("put", "/tasks/t", {"examples": EXAMPLES, "more": 1}, 422, "body.more: Extra inputs are not permitted"),
         ("put", "/tasks/t", {"examples": EXAMPLES, "none_of_these": 2}, 422, "less than 1"),
         ("put", "/tasks/t", {"examples": EXAMPLES * 4}, 422, "at most 12 examples (max_examples)"),
