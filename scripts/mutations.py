@@ -154,15 +154,15 @@ MUTATIONS = [
     Mutation(
         "dropout: the same masks in every step",
         "meta/noise.py",
-        "_mixed(self._seed, role, part, step, piece)",
-        "_mixed(self._seed, role, part, 0, piece)",
+        "_mixed(self._seed, role, part, step, draw)",
+        "_mixed(self._seed, role, part, 0, draw)",
         "meta/test_learner.py",
         "of_the_episode_and_the_step",
     ),
     Mutation(
         "dropout: other masks in every pass",
         "meta/noise.py",
-        "_mixed(self._seed, role, part, step, piece)",
+        "_mixed(self._seed, role, part, step, draw)",
         "int(torch.randint(2**40, (1,)))",
         "meta/test_learner.py",
         "agree_with_noise and lora",
