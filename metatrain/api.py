@@ -33,6 +33,7 @@ from metatrain.finetuned_model import FinetunedModel
 from metatrain.gradient.inner_rules import HEAD
 from metatrain.gradient.parameters import Parameters
 from metatrain.inputs import Text, is_table, is_text, labelled_of_table, listed_texts, read_text
+from metatrain.meta.language_learner import LanguageLearner
 from metatrain.meta.learner import Learner
 from metatrain.models.export import is_none
 from metatrain.models.finetuned_folder import NONE, is_finetuned
@@ -117,7 +118,7 @@ def open_model(origin: Origin, config: HardwareConfig) -> FewShotModel:
     """Open a model that adapts to tasks.
 
     Raises:
-        UserError: there is no such model, or it is no encoder of texts.
+        UserError: there is no such model, or it reads no texts.
     """
     where, dtype, _ = hardware.apply(config)
     checkpoint = pinned(origin.checkpoint)
@@ -125,8 +126,8 @@ def open_model(origin: Origin, config: HardwareConfig) -> FewShotModel:
         AlgorithmOverrides(name=origin.algorithm, adapt=origin.adapt), InnerOverrides(fit_head=origin.fit_head, fit_encoder=origin.fit_encoder)
     )
     learner = open_checkpoint(origin.checkpoint, settings, where, dtype, lambda line: None).learner
-    if learner.encodings is None or learner.model.tokenizer is None:
-        raise UserError(f"checkpoint={checkpoint}: metatrain.load supports text classifiers only; use `metatrain finetune` and `predict` for other models")
+    if learner.model.tokenizer is None:
+        raise UserError(f"checkpoint={checkpoint}: metatrain.load supports models of texts only; use `metatrain finetune` and `predict` for other models")
     path = local_path(checkpoint)
     return FewShotModel(learner, replace(origin, checkpoint=str(path.resolve()) if path.exists() else checkpoint))
 
@@ -175,13 +176,12 @@ def _read_task(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 class FewShotModel:
-    """A meta-trained encoder that adapts to tasks."""
+    """A meta-trained model that adapts to tasks: an encoder, or a language model, which chooses among the label names."""
 
     def __init__(self, learner: Learner, origin: Origin | None = None):
         """origin: from where it was opened; None: its tasks do not say so."""
-        assert learner.encodings is not None  # `load` refuses other learners
         self.origin = origin
-        self._learner, self._encodings = learner, learner.encodings
+        self._learner = learner
         self._tokens = learner.model.tokens()
 
     def adapt(self, examples: Iterable[tuple[Text, str]], none_of_these: float | None = None) -> Task:
@@ -211,7 +211,8 @@ class FewShotModel:
             assert fit is not None  # `check_none_of_these` has refused it where no head is fitted
             threshold = fit.threshold(none_of_these)
         own = {name: value for name, value in adapted.items() if value is not self._learner.parameters.get(name)}
-        return Task(self, list(episode.task.label_names), own, threshold)
+        reading = self._learner.reading(texts)
+        return Task(self, list(episode.task.label_names), own, threshold, None if reading is None else reading.context)
 
     def load_task(self, path: str | Path) -> Task:
         """Load a task written by `Task.save`, for a model with the same weights.
@@ -224,7 +225,9 @@ class FewShotModel:
             raise UserError(f"{path} is not a task saved by metatrain")
         if facts["model"] != self._fingerprint:
             raise UserError(f"{path} was adapted from a model with different weights; load that model, or adapt again")
-        return Task(self, facts["labels"], {name: value.to(self._learner.model.device) for name, value in tensors.items()}, facts["threshold"])
+        context = None if facts.get("context") is None else np.array(facts["context"], dtype=np.int64)
+        own = {name: value.to(self._learner.model.device) for name, value in tensors.items()}
+        return Task(self, facts["labels"], own, facts["threshold"], context)
 
     @functools.cached_property
     def _fingerprint(self) -> str:
@@ -240,23 +243,30 @@ class FewShotModel:
 
         Texts of tasks that adapt only the head are encoded together.
         """
-        together = [place for place, (task, _) in enumerate(requests) if all(name.startswith(HEAD) for name in task.own)]
+        encodings = self._learner.encodings
+        together = [place for place, (task, _) in enumerate(requests) if encodings is not None and all(name.startswith(HEAD) for name in task.own)]
         features: dict[int, Tensor] = {}
-        if together:
+        if together and encodings is not None:
             ids = self._tokens.encode([text for place in together for text in requests[place][1]])
-            features = dict(zip(together, self._encodings.features(ids).split([len(requests[place][1]) for place in together])))
+            features = dict(zip(together, encodings.features(ids).split([len(requests[place][1]) for place in together])))
         found = []
         for place, (task, texts) in enumerate(requests):
-            if place not in features:
-                found.append(self._logits(task.own, texts))
+            if place not in features or encodings is None:
+                found.append(self._logits(task, texts))
                 continue
             with torch.no_grad():
-                found.append(self._encodings.functional.logits_of({**self._learner.initial, **task.own}, features[place]).cpu())
+                found.append(encodings.functional.logits_of({**self._learner.initial, **task.own}, features[place]).cpu())
         return [each.numpy() for each in found]
 
-    def _logits(self, own: Mapping[str, Tensor], texts: Sequence[str]) -> Tensor:
-        parameters: Parameters = {**self._learner.initial, **own}
-        return self._encodings.logits(parameters, self._tokens.encode(texts)).cpu()
+    def _logits(self, task: Task, texts: Sequence[str]) -> Tensor:
+        parameters: Parameters = {**self._learner.initial, **task.own}
+        read = self._tokens.encode(texts)
+        if isinstance(self._learner, LanguageLearner):
+            assert task.context is not None  # a task of a language model has one
+            return self._learner.scores(parameters, read, task.labels, task.context).cpu()
+        encodings = self._learner.encodings
+        assert encodings is not None  # the learner is one of the two
+        return encodings.logits(parameters, read).cpu()
 
 
 @dataclass(frozen=True)
@@ -267,6 +277,7 @@ class Task:
     labels: list[str]
     own: Parameters  # what adaptation changed, the head among it
     threshold: float | None  # a text whose highest logit is below it is of none of the labels
+    context: np.ndarray | None = None  # token ids that a language model reads before each text; None: it is an encoder
 
     def predict(self, texts: Iterable[Text]) -> list[str]:
         """A label for each text, which is read as `metatrain predict` reads it; `none_of_these` where the task allows it.
@@ -276,18 +287,20 @@ class Task:
         """
         if not (read := listed_texts(texts)):
             return []
-        logits = self.model._logits(self.own, read)
+        logits = self.model._logits(self, read)
         none = is_none(logits, self.threshold).tolist()
         return [NONE if unlike else self.labels[label] for unlike, label in zip(none, logits.argmax(1).tolist())]
 
     def probabilities(self, texts: Iterable[Text]) -> np.ndarray:
         """Return the label probabilities, [texts, labels]; raises what `predict` raises."""
         read = listed_texts(texts)
-        return self.model._logits(self.own, read).softmax(1).numpy() if read else np.zeros((0, len(self.labels)))
+        return self.model._logits(self, read).softmax(1).numpy() if read else np.zeros((0, len(self.labels)))
 
     def save(self, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
         """Write the task beside the model: nothing but tensors and the names of the labels; metadata: further entries of the file's header."""
         facts: dict[str, Any] = {"format": _FORMAT, "labels": self.labels, "threshold": self.threshold, "model": self.model._fingerprint}
+        if self.context is not None:
+            facts["context"] = self.context.tolist()
         if self.model.origin is not None:
             facts["origin"] = asdict(self.model.origin)
         tensors = {name: value.contiguous().cpu() for name, value in self.own.items()}

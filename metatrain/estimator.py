@@ -282,7 +282,7 @@ def _finetune(config: FinetuneConfig, episode: Episode, progress: Progress) -> d
     threshold = found.threshold(config.oos_false_rejection_rate)
     with TemporaryDirectory(prefix="metatrain-") as name:
         folder = Path(name)
-        write_finetuned(folder, learner, episode.task, found.parameters, threshold, found.context, {"text": "text"})
+        write_finetuned(folder, learner, episode.task, found.parameters, threshold, found.reading, {"text": "text"})
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 

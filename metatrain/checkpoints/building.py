@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from metatrain.checkpoints.recipe import Recipe, leave_one_out_recipe, within_layers
+from metatrain.checkpoints.recipe import Recipe, leave_one_out_recipe, lora_recipe, within_layers
 from metatrain.errors import UserError
+from metatrain.evaluation.config import LoraConfig
 from metatrain.gradient.meta_gradient import mode_of
 from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.language_learner import LanguageLearner
@@ -55,7 +56,7 @@ def build_learner(
         say(f"model: loading {recipe.model.name} from the hub or its local cache")  # may take minutes
     facts = head_facts(recipe.algorithm.head)
     if facts.is_language_model:
-        model, notes = load_language_model(recipe.model, second_order, dtype, texts, facts.reads_support)
+        model, notes = load_language_model(recipe.model, second_order, dtype, texts, facts.reads_support, recipe.prompt)
     elif is_image_model(recipe.model):
         model, notes = load_image_encoder(recipe.model, second_order, dtype, texts)
     else:
@@ -102,6 +103,11 @@ def build_leave_one_out(recipe: Recipe, device: torch.device, dtype: torch.dtype
         return within_layers(recipe, layers)[0]
 
     return as_read(build_learner(leave_one_out_recipe(recipe), device, dtype, texts=texts, fitting=fitting))
+
+
+def build_lora(recipe: Recipe, config: LoraConfig, device: torch.device, dtype: torch.dtype, texts: Iterable[str] = ()) -> Learner:
+    """Return a learner of the same language model with initial weights, finetuned by LoRA; texts as in `build_learner`."""
+    return build_learner(lora_recipe(recipe, config), device, dtype, texts=texts)
 
 
 def as_read(learner: Learner) -> Learner:

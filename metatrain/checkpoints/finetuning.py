@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from metatrain.checkpoints.adaptation import adapted_to, check_none_of_these, exported_head
 from metatrain.checkpoints.opening import open_checkpoint
 from metatrain.config.schema import FinetuneConfig, Overrides
@@ -19,6 +17,7 @@ from metatrain.meta.head_fit import Fit
 from metatrain.meta.learner import Learner
 from metatrain.meta.progress import Progress
 from metatrain.models.export import save_finetuned
+from metatrain.models.reading import Reading
 from metatrain.run import hardware
 from metatrain.tasks.encoded_episode import EncodedEpisode, encode_episode
 from metatrain.tasks.episodes import Episode
@@ -37,7 +36,8 @@ def open_for(config: FinetuneConfig, task: Task, is_tested: bool, say: Callable[
     device, dtype, notes = hardware.apply(config.hardware)
     for note in notes:
         say(note)
-    learner = open_checkpoint(config.checkpoint, Overrides(config.algorithm, config.inner, config.model), device, dtype, say).learner
+    settings = Overrides(config.algorithm, config.inner, config.model, config.prompt)
+    learner = open_checkpoint(config.checkpoint, settings, device, dtype, say, generates=True if task.targets is not None else None).learner
     tokens = learner.model.tokens()
     tokens.check([task])
     for note in tokens.notes([task]):
@@ -60,7 +60,7 @@ class Finetuned:
     parameters: Parameters
     loss: float  # of the support set, at the end
     fit: Fit | None  # of the head; None: the head was not fitted
-    context: np.ndarray | None  # token ids that a language model reads before every text
+    reading: Reading | None  # what a language model reads around every text; None: it is an encoder
     seconds: float  # adaptation time
 
     def threshold(self, rejection_rate: float | None) -> float | None:
@@ -75,10 +75,10 @@ def finetuned(learner: Learner, episode: Episode, progress: Progress) -> Finetun
         UserError: adaptation diverges, or the examples exceed the positions of a language model.
     """
     texts = encode_episode(episode, learner.model.tokens())
-    context = learner.context(texts)
+    reading = learner.reading(texts)
     begin = time.perf_counter()
     parameters, loss, fit = adapted_to(learner, texts, progress)
-    return Finetuned(texts, parameters, loss, fit, context, time.perf_counter() - begin)
+    return Finetuned(texts, parameters, loss, fit, reading, time.perf_counter() - begin)
 
 
 def write_finetuned(
@@ -87,7 +87,7 @@ def write_finetuned(
     task: Task,
     parameters: Parameters,
     threshold: float | None,
-    context: np.ndarray | None,
+    reading: Reading | None,
     columns: Mapping[str, str],
 ) -> str:
     """Write the model directory of an adapted learner; return which library loads it.
@@ -96,4 +96,4 @@ def write_finetuned(
     """
     labels = None if task.targets is not None else list(task.label_names)
     model = learner.functional.write_to_model(parameters)
-    return save_finetuned(folder, model, parameters, labels, threshold, None if task.of_images else columns, context, exported_head(learner))
+    return save_finetuned(folder, model, parameters, labels, threshold, None if task.of_images else columns, reading, exported_head(learner))

@@ -9,17 +9,32 @@ from typing import Any
 
 import torch
 
-from metatrain.checkpoints.building import as_read, build_learner, build_leave_one_out
-from metatrain.checkpoints.recipe import Recipe, adapts_layers, joint_labels, overridden, plain_recipe, saved_recipe, within_layers
+from metatrain.checkpoints.building import as_read, build_learner, build_leave_one_out, build_lora
+from metatrain.checkpoints.recipe import (
+    Recipe,
+    SavedRecipe,
+    adapts_layers,
+    joint_labels,
+    language_recipe,
+    names_no_method,
+    overridden,
+    plain_model,
+    plain_recipe,
+    saved_recipe,
+    within_layers,
+)
 from metatrain.config.schema import AlgorithmOverrides, ModelOverrides, Overrides, TrainConfig
 from metatrain.errors import UserError
+from metatrain.evaluation.config import LoraConfig
 from metatrain.meta.learner import Learner
 from metatrain.models import bases
-from metatrain.models.config import BUILT_IN
+from metatrain.models.config import BUILT_IN, ModelConfig
 from metatrain.models.export import read_recipe
 from metatrain.models.finetuned_folder import read_facts
 from metatrain.models.folders import is_model
 from metatrain.models.heads import head_facts
+from metatrain.models.language_loading import DECODER_ONLY, language_model_kind
+from metatrain.models.peft_export import read_adapter
 from metatrain.models.sentence_pipeline import read_pipeline
 from metatrain.paths import local_path
 from metatrain.run import checkpoint
@@ -36,13 +51,20 @@ class Opened:
     learner: Learner
     untrained: Callable[[], Learner]  # builds the same learner with the weights before meta-training
     leave_one_out: Callable[[], Learner]  # builds a learner with these weights that adapts by the method `leave_one_out`
+    lora: Callable[[LoraConfig], Learner]  # builds a language model with these weights that adapts by LoRA
     episode: EpisodeConfig  # episode settings of meta-training
     config: TrainConfig | None  # of the run; None: the checkpoint is a model directory or a plain model
     name: str
+    is_plain: bool = False  # whether it is a model that was not meta-trained
 
 
-def open_checkpoint(reference: str, settings: Overrides, device: torch.device, dtype: torch.dtype, say: Callable[[str], None]) -> Opened:
+def open_checkpoint(
+    reference: str, settings: Overrides, device: torch.device, dtype: torch.dtype, say: Callable[[str], None], generates: bool | None = None
+) -> Opened:
     """Open a run (its directory, one of its checkpoints, or `latest`) or a Hugging Face model as a learner.
+
+    generates: whether a plain language model for which the settings name no method is finetuned to generate texts; False: it is used as it is, with
+    the support set in its prompt; None: it is an encoder.
 
     Raises:
         UserError: it does not exist, it cannot be read, or the settings do not fit it.
@@ -59,16 +81,24 @@ def open_checkpoint(reference: str, settings: Overrides, device: torch.device, d
     if path.is_dir() and not is_model(path):
         raise UserError(f"checkpoint={reference}: the directory has neither a run of metatrain train (config.yaml) nor a model (config.json)")
     found = read_recipe(path)
-    encoding = {} if found is not None else _encoding(reference, settings.model, say)
+    plain = plain_model(reference) if found is None else None
+    encoding = {} if plain is None else _encoding(plain.name, settings.model, say)
     if found is None and settings.algorithm.name is None and settings.model.normalize is None:
         # If the directory does not say, the method decides about normalization; pooling=first is that of transformers' classifiers, which do not normalize.
         own_choice = encoding.get("normalize", False if settings.model.pooling == "first" else None)
         settings = replace(settings, model=replace(settings.model, normalize=own_choice))
-    saved, learned = (plain_recipe(reference, settings), {}) if found is None else (saved_recipe(path, found[0]), found[1])
+    if found is not None:
+        saved, learned = saved_recipe(path, found[0]), found[1]
+    else:
+        saved, learned = _untrained(reference, plain, settings, generates if names_no_method(settings) and not encoding else None), {}
     if saved.model.normalize:  # the method compares directions of encodings
         encoding["normalize"] = True
-    own = replace(saved.model, name=reference, **encoding)
-    recipe = overridden(Recipe(own, saved.algorithm, saved.inner, saved.episode, saved.seed, joint_labels(learned)), settings, plain=found is None)
+    adapter = read_adapter(path) if found is not None else {}
+    name = (saved.base or reference) if adapter else reference if plain is None else plain.name
+    own = replace(saved.model, name=name, **encoding)
+    recipe = overridden(
+        Recipe(own, saved.algorithm, saved.inner, saved.episode, saved.seed, joint_labels(learned), saved.prompt), settings, plain=found is None
+    )
 
     def fitting(recipe: Recipe, layers: int) -> Recipe:
         if found is not None or not adapts_layers(settings) or {settings.algorithm.adapt, settings.algorithm.last_layers} != {None}:
@@ -83,15 +113,30 @@ def open_checkpoint(reference: str, settings: Overrides, device: torch.device, d
         learner = as_read(learner)
     if found is not None:
         _check_learned(reference, settings.algorithm, {name for name in learner.parameters if not name.startswith(learner.prefix)}, learned)
-    learner.load(learned)
+    learner.load({**learned, **{f"{learner.prefix}backbone.{key}": value.to(device, dtype) for key, value in adapter.items()}})
     model = replace(recipe.model, name=saved.base or reference, tokenizer=reference)
     base = replace(recipe, model=model, algorithm=learner.algorithm, inner=learner.inner)
-    return Opened(learner, *_builders(base, device, dtype), recipe.episode, None, reference)
+    return Opened(learner, *_builders(base, device, dtype), recipe.episode, None, reference, is_plain=found is None)
 
 
-def _builders(recipe: Recipe, device: torch.device, dtype: torch.dtype) -> tuple[Callable[[], Learner], Callable[[], Learner]]:
-    """Return what builds a learner with the weights before meta-training: by the method of the recipe, and by `leave_one_out`."""
-    return lambda: build_learner(recipe, device, dtype), lambda: build_leave_one_out(recipe, device, dtype)
+def _untrained(reference: str, plain: ModelConfig | None, settings: Overrides, generates: bool | None) -> SavedRecipe:
+    """Return the recipe of a plain model; generates: as of `open_checkpoint`, None also for a model with an encoding of its own."""
+    kind = None if generates is None or plain is None else language_model_kind(plain)
+    if kind is None or plain is None:
+        return plain_recipe(reference, settings)
+    return language_recipe(plain, kind == DECODER_ONLY, bool(generates))
+
+
+Builders = tuple[Callable[[], Learner], Callable[[], Learner], Callable[[LoraConfig], Learner]]
+
+
+def _builders(recipe: Recipe, device: torch.device, dtype: torch.dtype) -> Builders:
+    """Return what builds a learner with the weights before meta-training: by the method of the recipe, by `leave_one_out`, and by LoRA."""
+    return (
+        lambda: build_learner(recipe, device, dtype),
+        lambda: build_leave_one_out(recipe, device, dtype),
+        lambda settings: build_lora(recipe, settings, device, dtype),
+    )
 
 
 def _open_base(name: str, settings: Overrides, device: torch.device, dtype: torch.dtype, say: Callable[[str], None]) -> Opened:

@@ -10,23 +10,26 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from metatrain.config.compose import composed, escaped
+from metatrain.config.compose import composed, escaped, groups_of
 from metatrain.config.explain import explain
 from metatrain.config.overrides import quoted
 from metatrain.config.renamed import current
 from metatrain.config.schema import InnerOverrides, Overrides, TrainConfig
 from metatrain.errors import UserError
+from metatrain.evaluation.config import LoraConfig
 from metatrain.gradient.config import InnerConfig
 from metatrain.gradient.inner_rules import HEAD, learns_rates, make_inner_rule
 from metatrain.meta.algorithm import check_algorithm
 from metatrain.meta.config import AlgorithmConfig
-from metatrain.models.config import ModelConfig
+from metatrain.models.config import ModelConfig, PromptConfig
 from metatrain.models.export import RECIPE
 from metatrain.models.heads import ROW
+from metatrain.paths import local_path
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.task import Task
 
 FORMAT = 1
+_NO_PRESETS = ("minilm", "mpnet", "tiny", "hub")  # presets that a checkpoint is not opened by: three are names of models, one needs a name
 LEAVE_ONE_OUT, _FROZEN = "leave_one_out", "recommended"  # methods of a plain model: the last layers adapt, or only a head is fitted
 
 
@@ -40,12 +43,13 @@ class Recipe:
     episode: EpisodeConfig
     seed: int
     labels: tuple[str, ...] = ()  # label names of the training tasks, for algorithm.head=joint
+    prompt: PromptConfig = field(default_factory=PromptConfig)
 
     @classmethod
     def of_run(cls, config: TrainConfig, tasks: Iterable[Task] = ()) -> Recipe:
         """Return the recipe of a run. Without the training tasks, `labels` is empty until a checkpoint gives them."""
         labels = tuple(sorted({label for task in tasks for label in task.label_names}))
-        return cls(config.model, config.algorithm, config.inner, replace(config.episode, file=None), config.seed, labels)
+        return cls(config.model, config.algorithm, config.inner, replace(config.episode, file=None), config.seed, labels, config.prompt)
 
 
 @dataclass
@@ -59,6 +63,7 @@ class SavedRecipe:
     inner: InnerConfig = field(default_factory=lambda: InnerConfig(lr=0.02, head_lr=1.0, steps=3))  # as in conf/inner/sgd.yaml
     episode: EpisodeConfig = field(default_factory=EpisodeConfig)
     seed: int = 0
+    prompt: PromptConfig = field(default_factory=PromptConfig)
 
 
 def plain_recipe(reference: str, settings: Overrides) -> SavedRecipe:
@@ -110,9 +115,44 @@ def leave_one_out_recipe(recipe: Recipe) -> Recipe:
     return replace(recipe, model=replace(recipe.model, normalize=True), algorithm=found.algorithm, inner=found.inner)
 
 
+def lora_recipe(recipe: Recipe, config: LoraConfig) -> Recipe:
+    """Return the recipe by which the same language model is finetuned by LoRA."""
+    algorithm = AlgorithmConfig(
+        name="lora", head="lm", adapt="lora", train="adapted", rank=config.rank, targets=recipe.algorithm.targets, meta_gradient="first_order"
+    )
+    return replace(recipe, algorithm=algorithm, inner=InnerConfig(rule="adam", lr=config.lr, steps=config.steps))
+
+
+def language_recipe(model: ModelConfig, decoder_only: bool, is_finetuned: bool) -> SavedRecipe:
+    """Return the recipe of a plain language model: finetuned by LoRA, or with its own parameters, which reads the support set if it is decoder-only."""
+    if is_finetuned:
+        found = lora_recipe(Recipe(model, AlgorithmConfig(), InnerConfig(), EpisodeConfig(), 0), LoraConfig())
+        return SavedRecipe(model=model, algorithm=found.algorithm, inner=found.inner)
+    head = "in_context" if decoder_only else "lm"
+    return SavedRecipe(model=model, algorithm=AlgorithmConfig(name=head, head=head, adapt="head", meta_gradient="first_order"), inner=InnerConfig(steps=0))
+
+
+def names_no_method(settings: Overrides) -> bool:
+    """Return whether no setting chooses how a plain model adapts."""
+    return all(value is None for group in (settings.algorithm, settings.inner) for value in asdict(group).values())
+
+
+def plain_model(reference: str) -> ModelConfig:
+    """Return the settings of a model preset of conf/model, or of a hub id or directory."""
+    found: TrainConfig = composed("train", _named(reference), TrainConfig)
+    return found.model
+
+
+def _named(reference: str) -> list[str]:
+    """Return the overrides that choose a model: a preset of conf/model, or a hub id or directory."""
+    if reference not in _NO_PRESETS and reference in groups_of("train")["model"] and not local_path(reference).exists():
+        return [f"model={reference}"]
+    return ["model=hub", f"model.name={quoted(reference)}"]
+
+
 def _preset(method: str, reference: str) -> TrainConfig:
     """Return the settings with which `metatrain train` would start for a method. Raises: UserError: there is no such method."""
-    found: TrainConfig = composed("train", [f"algorithm={method}", "model=hub", f"model.name={quoted(reference)}"], TrainConfig)
+    found: TrainConfig = composed("train", [f"algorithm={method}", *_named(reference)], TrainConfig)
     return found
 
 
@@ -163,7 +203,8 @@ def overridden(recipe: Recipe, settings: Overrides, plain: bool) -> Recipe:
             f"algorithm={recipe.algorithm.name}; remove it"
         )
     algorithm, model = _with(recipe.algorithm, settings.algorithm), _with(recipe.model, settings.model)
-    found = replace(recipe, algorithm=algorithm, inner=_inner(recipe.inner, settings.inner, plain), model=model)
+    prompt = _with(recipe.prompt, settings.prompt)
+    found = replace(recipe, algorithm=algorithm, inner=_inner(recipe.inner, settings.inner, plain), model=model, prompt=prompt)
     check_algorithm(found.algorithm, found.inner, found.model)
     return found
 

@@ -45,6 +45,9 @@ class ModelFacts:
     is_packed: bool  # known to run on texts end to end, without padding
 
 
+_PACKED = ("minilm", "tiny")
+
+
 def _heads() -> Kind:
     from metatrain.models.heads import LANGUAGE_MODELS, RULES, head_facts
 
@@ -64,7 +67,7 @@ def _modes() -> Kind:
 
 
 def _models() -> Kind:
-    return lambda name: ModelFacts(name in BUILT_IN), BUILT_IN
+    return lambda name: ModelFacts(name in _PACKED), BUILT_IN
 
 
 def _inner_rules() -> Kind:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from metatrain.meta.learner import Learner
 
-_OF_CHECKPOINT = ("algorithm", "inner", "model")  # groups of settings that replace those of a checkpoint
+_OF_CHECKPOINT = ("algorithm", "inner", "model", "prompt")  # groups of settings that replace those of a checkpoint
 
 
 def effects_of(config: Any) -> Effects:

@@ -21,14 +21,18 @@ if TYPE_CHECKING:
 _UNREADABLE = "texts seen in training cannot be found, because the tasks of the run cannot be read"
 USAGE = """\
 usage: metatrain evaluate checkpoint=RUN|latest|MODEL [tasks=NAME] [SETTING=VALUE ...]
+       metatrain evaluate model=MODEL tasks=NAME [prompt=NAME] [SETTING=VALUE ...]
 
 Compare a meta-trained model, or any Hugging Face encoder, with baselines on few-shot episodes of meta-test tasks: those of the run, or of
-another task distribution, without the texts that the model was trained on, or exactly the episodes of a file (episode.file).
+another task distribution, without the texts that the model was trained on, or exactly the episodes of a file (episode.file). An untrained language
+model is evaluated without examples, with the support set in its prompt, both with calibrated probabilities too, and by logistic regression on its
+hidden states.
 
 examples:
   metatrain evaluate checkpoint=latest evaluation.shots=[1,5,10]
   metatrain evaluate checkpoint=latest evaluation.arms=[meta_trained,shuffled_labels,without_adaptation]
   metatrain evaluate checkpoint=minilm tasks=reviews evaluation.episodes=10
+  metatrain evaluate model=smollm2 tasks=reviews prompt=chat evaluation.episodes=5 evaluation.queries=10
 """
 SHOWN = (
     "checkpoint",
@@ -58,9 +62,10 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str], of_study: bo
     from metatrain.commands.meta_test import MetaTest
     from metatrain.errors import Stopped
     from metatrain.evaluation.arms import Learners, make_arms
-    from metatrain.evaluation.chosen_arms import check_arms, check_learner, chosen_arms
+    from metatrain.evaluation.chosen_arms import check_arms, check_learner, chosen_arms, untrained_arms
     from metatrain.evaluation.protocol import Setup, check_evaluation, names_notes, of_file
     from metatrain.evaluation.text_scores import check_scores
+    from metatrain.models.heads import head_facts
     from metatrain.report.page import write_report
     from metatrain.run import hardware
     from metatrain.run.directory import RunDirectory, recorded
@@ -79,8 +84,8 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str], of_study: bo
         if config.tasks is not None:
             check_scores(config.tasks, computed=True)
         device, dtype, notes = hardware.apply(config.hardware)
-        settings = Overrides(config.algorithm, config.inner, config.model)
-        opened = open_checkpoint(config.checkpoint, settings, device, dtype, display.say)
+        settings = Overrides(config.algorithm, config.inner, config.model, config.prompt)
+        opened = open_checkpoint(config.checkpoint, settings, device, dtype, display.say, generates=False)
         for note in check_adaptation(config, overrides, opened.learner, refuse=not (of_study or is_of_grid())):
             display.say(note)
         joint = open_joint(config.evaluation.joint, opened.config, device, dtype, display.say)
@@ -89,8 +94,10 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str], of_study: bo
         tasks, task_notes = _test_tasks(config, opened.config) if file is None else _tasks_of_file(file, opened.config)
         chosen = {key: value for key, value in asdict(config.episode).items() if value is not None}
         episode, evaluation = replace(opened.episode, **chosen), of_file(config.evaluation, file)
+        if evaluation.arms is None and opened.is_plain and head_facts(opened.learner.algorithm.head).is_language_model:
+            evaluation = replace(evaluation, arms=untrained_arms(opened.learner, tasks))
         check_evaluation(evaluation, tasks, episode, opened.learner.algorithm, file)
-        names = chosen_arms(config.evaluation, opened.learner.algorithm)
+        names = chosen_arms(evaluation, opened.learner.algorithm)
         check_learner(names, opened.learner)
         tokens = opened.learner.model.tokens()
         tokens.check(tasks)
@@ -100,7 +107,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str], of_study: bo
         run = RunDirectory.create(path, config, overrides, "evaluate", is_latest=False)
         display.log_to(run.log)
         with recorded(run), StopRequest() as stop:
-            arms = make_arms(names, Learners(opened.learner, opened.untrained(), evaluation, joint, opened.leave_one_out))
+            arms = make_arms(names, Learners(opened.learner, opened.untrained(), evaluation, joint, opened.leave_one_out, opened.lora))
 
             def give_way() -> None:
                 if stop:

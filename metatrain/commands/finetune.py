@@ -96,7 +96,7 @@ def _write(run: RunDirectory, config: FinetuneConfig, learner: Learner, examples
     results = {"format": 1, "labels": labels, **found.results}
     with atomic_directory(run.model) as folder:
         columns = {"text": examples.columns.text, **({"pair": examples.columns.pair} if examples.columns.pair else {})}
-        kind = write_finetuned(folder, learner, task, found.parameters, found.threshold, found.context, columns)
+        kind = write_finetuned(folder, learner, task, found.parameters, found.threshold, found.reading, columns)
         (folder / "README.md").write_text(finetuned_card(config.checkpoint, results, kind, config.seed, __version__, task.of_images), encoding="utf-8")
     write_json(run.results, results)
     if config.report:

@@ -25,6 +25,7 @@ from metatrain.evaluation.held_out import Baseline
 from metatrain.gradient.parameters import Parameters
 from metatrain.meta.head_fit import Fit
 from metatrain.meta.learner import Learner
+from metatrain.models.reading import Reading
 from metatrain.tasks.encoded_episode import EncodedEpisode
 from metatrain.tracking.console import Display
 
@@ -38,7 +39,7 @@ class Adaptation:
     parameters: Parameters
     results: dict[str, Any]  # contents of results.json
     threshold: float | None  # threshold of the highest logit; below it, a text is out of scope
-    context: np.ndarray | None  # token ids that a language model reads before every text
+    reading: Reading | None  # what a language model reads around every text; None: it is an encoder
     analysis: dict[str, Any]  # contents of analysis.json; empty without a test of labels
 
 
@@ -46,11 +47,13 @@ def adapt_and_test(learner: Learner, examples: Examples, rejection_rate: float |
     """Adapt to the training examples, and test on the test examples, if there are any."""
     episode = examples.episode
     adaptation = finetuned(learner, episode, display)
-    texts, context, fit, loss, seconds = adaptation.texts, adaptation.context, adaptation.fit, adaptation.loss, adaptation.seconds
+    texts, reading, fit, loss, seconds = adaptation.texts, adaptation.reading, adaptation.fit, adaptation.loss, adaptation.seconds
     steps = learner.steps(evaluation=True)
     described = f"{len(episode.support)} examples" + (f" of {episode.way} classes" if episode.task.targets is None else "")
-    if context is not None and len(context):
-        display.say(f"{described}, {len(context)} tokens, form the context of every text; no parameter adapts")
+    if reading is not None and learner.functional.reads_support:
+        display.say(f"{described}, {len(reading.context)} tokens, form the context of every text; no parameter adapts")
+        if reading.left_out:
+            display.say(f"warning: {reading.left_out} of them are left out of the context, balanced over the classes: the model has no positions for them")
     elif fit is not None and fit.steps:
         display.say(f"adapted to {described} in {seconds:.1f} s: {inner_steps(learner)}, then a head fitted (training loss {loss:.3f})")
     elif fit is not None:
@@ -76,7 +79,7 @@ def adapt_and_test(learner: Learner, examples: Examples, rejection_rate: float |
     test, analysis = _tested(adapted, examples, beside, display)
     if test:
         results["test"] = test
-    return Adaptation(adaptation.parameters, results, threshold, context, analysis)
+    return Adaptation(adaptation.parameters, results, threshold, reading, analysis)
 
 
 def inner_steps(learner: Learner) -> str:

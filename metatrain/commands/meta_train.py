@@ -9,17 +9,17 @@ from typing import Any
 
 import torch
 
-from metatrain.checkpoints.building import build_learner, build_leave_one_out
+from metatrain.checkpoints.building import build_learner, build_leave_one_out, build_lora
 from metatrain.checkpoints.opening import open_joint
 from metatrain.checkpoints.recipe import Recipe
-from metatrain.checkpoints.saving import save_model
+from metatrain.checkpoints.saving import check_export, save_model
 from metatrain.commands.job import Job
 from metatrain.commands.meta_test import MetaTest
 from metatrain.config.compose import NOT_HASHED, hash_of
 from metatrain.config.schema import TrainConfig
 from metatrain.evaluation.arms import Learners, is_diagnostic, make_arms
 from metatrain.evaluation.chosen_arms import check_learner, chosen_arms
-from metatrain.evaluation.config import EvaluationConfig
+from metatrain.evaluation.config import EvaluationConfig, LoraConfig
 from metatrain.evaluation.protocol import Setup, check_evaluation, names_notes, of_file
 from metatrain.meta.algorithm import check_algorithm
 from metatrain.meta.learner import Learner
@@ -103,7 +103,7 @@ def meta_train(job: Job) -> None:
             trainer.train(tracker)
             recipe = Recipe.of_run(run.with_tokenizer(config), tasks.meta_train)
             if ranks.first:
-                save_model(run.model, learner, recipe)
+                save_model(run.model, learner, recipe, config.checkpoint.export)
             failpoint("exported")
             if prepared.arms:
                 _meta_test(prepared, recipe, trainer, context, tracker)
@@ -131,6 +131,7 @@ def _prepare(config: TrainConfig, ranks: Ranks, display: Display) -> Prepared:
     """Check the settings, load the tasks, build the learner, fit it into memory, and tokenise."""
     check_algorithm(config.algorithm, config.inner, config.model)
     check_needs(config)
+    check_export(config.checkpoint.export, config.algorithm, config.model)
     check_tracking(config.tracking)
     if config.tasks.trains_on_all_folds and config.episode.file is None:
         display.say("tasks.fold=null: the tasks of all folds are meta-train, so there is no meta-test; tasks.fold=K holds out fold K")
@@ -208,7 +209,10 @@ def _meta_test(prepared: Prepared, recipe: Recipe, trainer: Trainer, context: Ru
     def leave_one_out() -> Learner:
         return build_leave_one_out(recipe, prepared.device, prepared.dtype)
 
-    arms = make_arms(prepared.arms, Learners(trainer.learner, untrained, prepared.evaluation, prepared.joint, leave_one_out))
+    def lora(settings: LoraConfig) -> Learner:
+        return build_lora(recipe, settings, prepared.device, prepared.dtype)
+
+    arms = make_arms(prepared.arms, Learners(trainer.learner, untrained, prepared.evaluation, prepared.joint, leave_one_out, lora))
     seed = config.evaluation.seed_of(config.seed)
     setup = Setup(tasks.meta_test, prepared.tokens, config.episode, prepared.evaluation, seed, tasks.meta_validation, prepared.file)
     test = MetaTest(arms, setup, run, display, trainer.stop_evaluation, context.ranks)

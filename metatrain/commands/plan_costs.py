@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 
-from metatrain.checkpoints.building import build_learner, build_leave_one_out, make_learner
+from metatrain.checkpoints.building import build_learner, build_leave_one_out, build_lora, make_learner
 from metatrain.checkpoints.recipe import Recipe
 from metatrain.config.schema import TrainConfig
 from metatrain.errors import UserError
 from metatrain.evaluation.arms import Learners, make_arms
 from metatrain.evaluation.chosen_arms import chosen_arms
+from metatrain.evaluation.config import LoraConfig
 from metatrain.evaluation.protocol import EpisodeSet, check_evaluation, episode_settings, of_file, run_arms
 from metatrain.meta.algorithm import check_algorithm
 from metatrain.meta.cuda_graphs import CudaGraphs
@@ -161,7 +162,10 @@ def _seconds_of_episode(run: PreparedRun, names: list[str], settings: EpisodeCon
     def leave_one_out() -> Learner:
         return build_leave_one_out(run.recipe, run.device, dtype, run.tasks.training_texts())
 
-    arms = make_arms(names, Learners(run.learner, run.learner, evaluation, run.learner, leave_one_out))
+    def lora(settings: LoraConfig) -> Learner:
+        return build_lora(run.recipe, settings, run.device, dtype, run.tasks.training_texts())
+
+    arms = make_arms(names, Learners(run.learner, run.learner, evaluation, run.learner, leave_one_out, lora))
     begin = time.perf_counter()
     run_arms(arms, EpisodeSet(run.tasks.split(split)[:1], run.tokens, settings, 1, evaluation.seed_of(run.config.seed), split, given))
     return time.perf_counter() - begin

@@ -31,13 +31,15 @@ usage: metatrain tasks [tasks=NAME] [SETTING=VALUE ...]
 
 Show the tasks of a distribution and check its splits for shared texts. With target, select, compare or map, measure task similarity and
 suggest training tasks. With export, write the meta-test episodes that `metatrain train` draws with the same settings (split=meta_validation or
-split=meta_train: those of validation or training), for other programs and for episode.file. Trains nothing.
+split=meta_train: those of validation or training), for other programs and for episode.file. With show, print prompts as a language model reads
+them. Trains nothing.
 
 examples:
   metatrain tasks tasks=reviews
   metatrain tasks tasks=files tasks.path=my_tasks/
   metatrain tasks tasks=reviews target=examples.csv select=4 map=tasks.png
   metatrain tasks tasks=reviews export=episodes.jsonl evaluation.shots=[1,5]
+  metatrain tasks tasks=reviews model=smollm2 prompt=chat episode.shots=1 show=2
 """
 SHOWN = (
     "tasks.path",
@@ -52,6 +54,8 @@ SHOWN = (
     "map",
     "export",
     "split",
+    "show",
+    "prompt.instruction",
     "model.name",
 )
 
@@ -66,6 +70,7 @@ def main(arguments: list[str]) -> None:
 
 def start(config: TasksCommandConfig, path: Path, overrides: list[str]) -> None:
     """Print a row per task, the findings of the audit and, if requested, task similarities."""
+    from metatrain.commands.shown_prompts import show_prompts
     from metatrain.tasks.distribution import load_tasks
     from metatrain.tracking.console import Display
 
@@ -76,6 +81,8 @@ def start(config: TasksCommandConfig, path: Path, overrides: list[str]) -> None:
         for note in tasks.notes:
             display.say(note)
         _audit(tasks, display)
+        if config.show is not None:
+            show_prompts(config, tasks, display)
         if config.compare or config.target or config.select or config.map:
             _compare(config, tasks, drawing, display)
 

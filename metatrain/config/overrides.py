@@ -19,8 +19,8 @@ SHORTHANDS = {
     "check": {"model": "checkpoint"},
     "suggest": {"model": "model.path"},
     "push": {"model": "model.path"},
-    "finetune": {"algorithm": "algorithm.name"},
-    "evaluate": {"algorithm": "algorithm.name"},
+    "finetune": {"algorithm": "algorithm.name", "model": "checkpoint"},
+    "evaluate": {"algorithm": "algorithm.name", "model": "checkpoint"},
 }
 _VERBATIM = {"predict": ("text",)}  # plain text, in which commas and brackets have no special meaning
 _FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--info", "-i")

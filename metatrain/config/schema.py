@@ -13,7 +13,7 @@ from metatrain.conditions import Condition, Place, Unread, needs, never, when
 from metatrain.evaluation.config import EvaluationConfig
 from metatrain.gradient.config import ENCODER_ADAPTS, FIT_HEAD, HEAD_ADAPTS, INNER_STEPS, InnerConfig
 from metatrain.meta.config import ADAPT, ADAPTS, ENCODINGS, AlgorithmConfig
-from metatrain.models.config import ENCODES, OF_HUB, ModelConfig
+from metatrain.models.config import ENCODES, GENERATES, OF_HUB, ModelConfig, PromptConfig
 from metatrain.paths import local_path
 from metatrain.run.config import CheckpointConfig, HardwareConfig
 from metatrain.search.config import SearchConfig
@@ -33,14 +33,15 @@ def _no_table(place: Place) -> Unread | None:
 
 
 def _no_comparison(place: Place) -> Unread | None:
-    if any(place.value(key) is not None for key in ("compare", "target", "select", "map")):
+    if any(place.value(key) is not None for key in ("compare", "target", "select", "map", "show")):
         return None
-    return Unread("no tasks are compared", "set compare, target, select or map")
+    return Unread("no tasks are compared and no prompts shown", "set compare, target, select, map or show")
 
 
 TABLE = Condition(_no_table, lambda place: "data is a file")
 COLUMNS = Condition(_no_columns, lambda place: "data.train is a file")
-COMPARED = Condition(_no_comparison, lambda place: "compare, target, select or map is set")
+COMPARED = Condition(_no_comparison, lambda place: "compare, target, select, map or show is set")
+SHOW = needs("show", lambda number: number is not None, "is set", "set show=3, or export=FILE for the episodes of metatrain train")
 DATA = needs("data", lambda data: data is not None, "is set", "give data=FILE")
 LABELLED = needs("labelled", lambda labelled: labelled is not None, "is set", "give labelled=FILE")
 NO_RUN = never("this command creates no run directory")
@@ -54,6 +55,7 @@ class TrainConfig:
     seed: int = 0  # random seed of the run: episodes, held-out tasks, random weights
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    prompt: PromptConfig = field(default_factory=PromptConfig, metadata=when(GENERATES))
     tasks: TasksConfig = field(default_factory=TasksConfig)
     inner: InnerConfig = field(default_factory=InnerConfig)
     outer: OuterConfig = field(default_factory=OuterConfig)
@@ -105,6 +107,21 @@ class ModelOverrides:
 
 
 @dataclass
+class PromptOverrides:
+    """Settings of prompts that replace those of a checkpoint; null: as in the checkpoint, and prompt=plain for a plain model."""
+
+    chat: bool | None = None  # turns of the model's own chat template
+    instruction: str | None = None  # text before the first example or query, with {labels} for the label names
+    text: str | None = None  # wording of a text, with {text}; may have {labels}
+    pair: str | None = None  # what stands between the two texts of a pair
+    label: str | None = None  # wording of a label or target, with {label}
+    separator: str | None = None  # what stands between a text and its label
+    end: str | None = None  # what stands after a label, before the next example
+    words: dict[str, str] | None = None  # words for labels, {LABEL: WORDS}
+    scoring: str | None = None  # score of a label: sum | mean | pmi | calibrated | channel
+
+
+@dataclass
 class AlgorithmOverrides:
     """Adaptation of a checkpoint: the method of a plain Hugging Face model, or single settings that replace those of the checkpoint."""
 
@@ -141,6 +158,7 @@ class Overrides:
     algorithm: AlgorithmOverrides = field(default_factory=AlgorithmOverrides)
     inner: InnerOverrides = field(default_factory=InnerOverrides)
     model: ModelOverrides = field(default_factory=ModelOverrides)
+    prompt: PromptOverrides = field(default_factory=PromptOverrides)
 
 
 @dataclass
@@ -155,6 +173,7 @@ class EvaluateConfig:
     algorithm: AlgorithmOverrides = field(default_factory=AlgorithmOverrides)
     inner: InnerOverrides = field(default_factory=InnerOverrides)
     model: ModelOverrides = field(default_factory=ModelOverrides)
+    prompt: PromptOverrides = field(default_factory=PromptOverrides, metadata=when(GENERATES))
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     report: bool = True  # analyse the meta-test (accuracy by inner steps, errors, task map) and write report.html
@@ -198,6 +217,7 @@ class FinetuneConfig:
     algorithm: AlgorithmOverrides = field(default_factory=AlgorithmOverrides)
     inner: InnerOverrides = field(default_factory=InnerOverrides)
     model: ModelOverrides = field(default_factory=ModelOverrides)
+    prompt: PromptOverrides = field(default_factory=PromptOverrides, metadata=when(GENERATES))
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     report: bool = True  # write report.html
 
@@ -345,7 +365,7 @@ class TasksCommandConfig:
     name: str = field(default="tasks", metadata=when(NO_RUN))  # unused: tasks creates no run directory
     seed: int = 0  # random seed of the run: episodes, held-out tasks, random weights
     tasks: TasksConfig = field(default_factory=TasksConfig)
-    episode: EpisodeConfig = field(default_factory=EpisodeConfig, metadata=when(never("metatrain tasks draws episodes only to export them", "add export=FILE")))
+    episode: EpisodeConfig = field(default_factory=EpisodeConfig, metadata=when(SHOW))
     # How to measure task similarity: embedding (mean encoding of the texts) | task2vec (Fisher information of the encoder's parameters); null:
     # embedding, if target, select or map is given.
     compare: str | None = None
@@ -358,7 +378,10 @@ class TasksCommandConfig:
     export: str | None = None
     # Episodes to export: meta_test | meta_validation | meta_train.
     split: str = field(default="meta_test", metadata=when(needs("export", bool, "is set", "add export=FILE")))
-    model: ModelConfig = field(default_factory=ModelConfig, metadata=when(COMPARED))  # encoder used to compare tasks
+    # Print this number of prompts of test tasks, as a language model reads them (model=smollm2, prompt=chat, episode.shots=2); null: none.
+    show: int | None = None
+    prompt: PromptConfig = field(default_factory=PromptConfig, metadata=when(SHOW))
+    model: ModelConfig = field(default_factory=ModelConfig, metadata=when(COMPARED))  # encoder used to compare tasks; language model that reads prompts
     hardware: HardwareConfig = field(default_factory=HardwareConfig, metadata=when(COMPARED))
 
 

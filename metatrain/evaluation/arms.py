@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,22 +19,31 @@ from scipy.special import softmax
 
 from metatrain import plugins
 from metatrain.errors import UserError
-from metatrain.evaluation.config import EvaluationConfig
+from metatrain.evaluation.config import EvaluationConfig, LoraConfig, check_lora
 from metatrain.evaluation.full_finetune import FullFinetuned, check_full_finetune
+from metatrain.evaluation.language_arms import CALIBRATED, Prompted, check_calibrated, check_calibrated_examples, check_reads_examples
 from metatrain.evaluation.logistic_regression import logistic_regression
 from metatrain.evaluation.prediction import Arm, Prediction
 from metatrain.evaluation.setfit_arm import SetFit, check_setfit
 from metatrain.gradient.inner_rules import HEAD
 from metatrain.gradient.parameters import Parameters
 from metatrain.meta.functional import FunctionalClassifier
+from metatrain.meta.language_learner import LanguageLearner
 from metatrain.meta.learner import EncodingLearner, Learner
 from metatrain.tasks.encoded_episode import EncodedEpisode
+
+
+class Features(Protocol):
+    """A learner that gives encodings of texts."""
+
+    def features(self, texts: Sequence[np.ndarray]) -> torch.Tensor:
+        """Return encodings [texts, H] under the meta-parameters."""
 
 
 class FrozenFeatures:
     """Encodings of a frozen encoder, cached: a query that occurs in several episodes or arms is encoded once."""
 
-    def __init__(self, learner: EncodingLearner):
+    def __init__(self, learner: Features):
         self.learner = learner
         self._known: dict[bytes, np.ndarray] = {}
 
@@ -66,6 +75,7 @@ class Adapted:
     def __init__(self, learner: Learner, steps: int | None = None, features: FrozenFeatures | None = None):
         self.learner, self.steps = learner, steps
         encodings = learner.encodings if learner.functional.first_adapted_layer is None else None
+        self._encodings = encodings
         self._features = None if encodings is None else features or FrozenFeatures(encodings)
 
     def after(self, steps: int) -> Adapted:
@@ -79,7 +89,7 @@ class Adapted:
 
     def prediction(self, parameters: Parameters, episode: EncodedEpisode, seconds: float = 0.0) -> Prediction:
         """Return the prediction of adapted parameters for the queries of an episode; seconds: adaptation time."""
-        if self._features is None or not self._features.learner.keeps_encoder(parameters):
+        if self._features is None or self._encodings is None or not self._encodings.keeps_encoder(parameters):
             probabilities = self.learner.probabilities(parameters, episode)
         else:
             probabilities = _of_features(self.learner, self._features.known(episode.query), parameters)
@@ -193,11 +203,12 @@ class Learners:
     config: EvaluationConfig
     joint: Learner | None = None  # the learner of joint training that `evaluation.joint` names
     leave_one_out: Callable[[], Learner] | None = None  # builds the learner before meta-training that adapts by the method `leave_one_out`
+    lora: Callable[[LoraConfig], Learner] | None = None  # builds the language model before meta-training that adapts by LoRA
 
     @cached_property
     def features(self) -> FrozenFeatures:
         """Encodings before meta-training, shared by all arms that use them."""
-        return FrozenFeatures(_encodings(self.untrained))
+        return FrozenFeatures(self.untrained if isinstance(self.untrained, LanguageLearner) else _encodings(self.untrained))
 
     @cached_property
     def meta_trained(self) -> Adapted:
@@ -215,6 +226,12 @@ class Learners:
         assert self.leave_one_out is not None  # every command brings it
         return Adapted(self.leave_one_out().with_plan(self.untrained.plan))
 
+    @property
+    def adapted_by_lora(self) -> Adapted:
+        """LoRA finetuning of the language model before meta-training."""
+        assert self.lora is not None  # every command brings it
+        return Adapted(self.lora(self.config.lora).with_plan(self.untrained.plan))
+
     def full_finetuned(self, start: Learner) -> FullFinetuned:
         return FullFinetuned(_encodings(start), self.config.full_finetune)
 
@@ -225,8 +242,9 @@ def _encodings(learner: Learner) -> EncodingLearner:
 
 
 # Comparisons in which an arm is a default (`evaluation.arms=null`): of encoders; of encoders whose method reads label names; with a run of joint
-# training; of language models; of language models with an inner loop.
+# training; of language models; of language models with an inner loop; of a language model without meta-training.
 ENCODERS, LABEL_NAMES, JOINT, LANGUAGE_MODELS, INNER_LOOP = "encoders", "label names", "joint training", "language models", "inner loop"
+UNTRAINED_LANGUAGE_MODEL = "language model without meta-training"
 
 
 @dataclass(frozen=True)
@@ -237,6 +255,8 @@ class ArmRow:
     make: Callable[[Learners], Arm]
     default_in: tuple[str, ...] = ()  # comparisons in which it is a default
     needs_encodings: bool = True  # whether it needs encodings, which language models do not have
+    needs_language_model: bool = False  # whether it needs a language model
+    needs_labels: bool = False  # whether it cannot predict the targets of a text-to-text task
     needs_label_names: bool = False  # whether it needs a method that reads label names
     needs_joint: bool = False  # whether it needs a run of joint training (evaluation.joint)
     reads_pairs: bool = True  # whether it reads text pairs
@@ -281,10 +301,20 @@ ROWS: dict[str, ArmRow] = {
         "the encoder before meta-training, adapted by algorithm=leave_one_out", lambda learners: learners.adapted_by_leave_one_out, reads=()
     ),
     "logistic_regression": ArmRow(
-        "logistic regression on the encodings before meta-training", lambda learners: FrozenLogisticRegression(learners.features), (ENCODERS,), reads=()
+        "logistic regression on the encodings before meta-training, or the mean hidden states of a language model",
+        lambda learners: FrozenLogisticRegression(learners.features),
+        (ENCODERS, UNTRAINED_LANGUAGE_MODEL),
+        needs_encodings=False,
+        needs_labels=True,
+        reads=(),
     ),
     "prototypes": ArmRow(
-        "nearest class mean of the encodings before meta-training", lambda learners: FrozenPrototypes(learners.features), (ENCODERS,), reads=()
+        "nearest class mean of the encodings before meta-training, or the mean hidden states of a language model",
+        lambda learners: FrozenPrototypes(learners.features),
+        (ENCODERS,),
+        needs_encodings=False,
+        needs_labels=True,
+        reads=(),
     ),
     "nearest_neighbour": ArmRow(
         "label of the nearest support text, by the encodings before meta-training", lambda learners: FrozenNearestNeighbour(learners.features), reads=()
@@ -330,6 +360,52 @@ ROWS: dict[str, ArmRow] = {
         package=("setfit", "compare"),
         check_model=check_setfit,
         reads=(),
+    ),
+    "zero_shot": ArmRow(
+        "the language model before meta-training, without examples",
+        lambda learners: Prompted(learners.untrained, reads_support=False),
+        (UNTRAINED_LANGUAGE_MODEL,),
+        needs_encodings=False,
+        needs_language_model=True,
+        reads=(),
+    ),
+    "zero_shot_calibrated": ArmRow(
+        "the same with contextual calibration (Zhao et al. 2021)",
+        lambda learners: Prompted(learners.untrained, reads_support=False, scoring=CALIBRATED),
+        (UNTRAINED_LANGUAGE_MODEL,),
+        needs_encodings=False,
+        needs_labels=True,
+        needs_language_model=True,
+        check_model=check_calibrated,
+        reads=(),
+    ),
+    "in_context": ArmRow(
+        "the language model before meta-training, with the support set in its prompt",
+        lambda learners: Prompted(learners.untrained, reads_support=True),
+        (UNTRAINED_LANGUAGE_MODEL,),
+        needs_encodings=False,
+        needs_language_model=True,
+        check_model=check_reads_examples,
+        reads=(),
+    ),
+    "in_context_calibrated": ArmRow(
+        "the same with contextual calibration (Zhao et al. 2021)",
+        lambda learners: Prompted(learners.untrained, reads_support=True, scoring=CALIBRATED),
+        (UNTRAINED_LANGUAGE_MODEL,),
+        needs_encodings=False,
+        needs_labels=True,
+        needs_language_model=True,
+        check_model=check_calibrated_examples,
+        reads=(),
+    ),
+    "lora": ArmRow(
+        "LoRA finetuning of the language model before meta-training (Hu et al. 2022)",
+        lambda learners: learners.adapted_by_lora,
+        needs_encodings=False,
+        needs_language_model=True,
+        package=("peft", "peft"),
+        check_config=check_lora,
+        reads=("lora",),
     ),
     "joint": ArmRow("joint training, with its own head", lambda learners: Adapted(learners.jointly_trained), (JOINT,), needs_joint=True, reads=("joint",)),
     "joint_logistic_regression": ArmRow(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from metatrain.errors import UserError
-from metatrain.evaluation.arms import ENCODERS, INNER_LOOP, JOINT, LABEL_NAMES, LANGUAGE_MODELS, ROWS, names_of_arms, row_of
+from metatrain.evaluation.arms import ENCODERS, INNER_LOOP, JOINT, LABEL_NAMES, LANGUAGE_MODELS, ROWS, UNTRAINED_LANGUAGE_MODEL, names_of_arms, row_of
 from metatrain.evaluation.config import EvaluationConfig
 from metatrain.meta.algorithm import reads_label_names
 from metatrain.meta.config import AlgorithmConfig
@@ -31,6 +32,8 @@ def chosen_arms(config: EvaluationConfig, algorithm: AlgorithmConfig) -> list[st
         row = row_of(name)
         if row.needs_encodings and head_facts(algorithm.head).is_language_model:
             raise UserError(f"evaluation.arms: {name} needs encodings, and algorithm.head={algorithm.head} has none; remove it")
+        if row.needs_language_model and not head_facts(algorithm.head).is_language_model:
+            raise UserError(f"evaluation.arms: {name} needs a language model, and algorithm.head={algorithm.head} is of an encoder; remove it")
         if row.needs_joint and config.joint is None:
             raise UserError(f"evaluation.arms: {name} needs a run of joint training: metatrain train algorithm=multitask ..., then evaluation.joint=RUN")
         if row.needs_label_names and not reads_label_names(algorithm):
@@ -44,6 +47,17 @@ def _comparisons(config: EvaluationConfig, algorithm: AlgorithmConfig) -> set[st
     if head.is_language_model:
         return {LANGUAGE_MODELS} if head.reads_support else {LANGUAGE_MODELS, INNER_LOOP}
     return {ENCODERS} | ({LABEL_NAMES} if reads_label_names(algorithm) else set()) | ({JOINT} if config.joint else set())
+
+
+def untrained_arms(learner: Learner, tasks: Sequence[Task]) -> list[str]:
+    """Return the default arms of a language model without meta-training: those that can use the model and predict the tasks."""
+    has_targets, found = any(task.targets is not None for task in tasks), []
+    for name, row in ROWS.items():
+        if UNTRAINED_LANGUAGE_MODEL in row.default_in and not (row.needs_labels and has_targets):
+            with suppress(UserError):
+                check_learner([name], learner)
+                found.append(name)
+    return found
 
 
 def check_arms(names: Sequence[str]) -> None:
@@ -72,5 +86,8 @@ def check_settings(names: Sequence[str], config: EvaluationConfig, tasks: Sequen
         row = row_of(name)
         if not row.reads_pairs and any(PAIR in task.texts[0] for task in tasks):
             raise UserError(f"evaluation.arms: {name} reads single texts, but the tasks have text pairs; remove it")
+        texts = next((task.name for task in tasks if task.targets is not None), None)
+        if row.needs_labels and texts is not None:
+            raise UserError(f"evaluation.arms: {name} predicts labels, and task '{texts}' has target texts; remove it")
         if row.check_config is not None:
             row.check_config(config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from metatrain.conditions import Condition, Place, Unread, either, never, when
+from metatrain.errors import UserError
 from metatrain.gradient.config import InnerConfig
 from metatrain.tasks.config import SAMPLED
 
@@ -39,6 +40,15 @@ class FullFinetuneConfig(InnerConfig):
 
 
 @dataclass
+class LoraConfig:
+    """LoRA finetuning of a language model on a support set with Adam (config node `evaluation.lora`)."""
+
+    rank: int = 8  # rank of the LoRA matrices
+    lr: float = 1e-3  # learning rate
+    steps: int = 20  # number of updates, each on the whole support set
+
+
+@dataclass
 class EvaluationConfig:
     """Comparison of arms (models and baselines, on the same meta-test episodes; config node `evaluation`)."""
 
@@ -55,9 +65,10 @@ class EvaluationConfig:
     # Arms to compare, such as [meta_trained,logistic_regression]. The meta-trained model: meta_trained, full_finetune_of_trained (full finetuning
     # of its encoder). The same encoder before meta-training: no_meta_training (the same method; fits the head if that does), logistic_regression
     # (L2 strength chosen on the support set), prototypes, nearest_neighbour, full_finetune (200 updates, many seconds per episode), setfit (extra
-    # `compare`). Joint training: joint (its own head), joint_logistic_regression. With label names as extra examples:
-    # logistic_regression_with_names, setfit_with_names. Diagnostics of what the model uses: shuffled_labels, names_only, without_adaptation. null:
-    # all that apply and need no training of their own. []: no meta-test.
+    # `compare`). A language model before meta-training: zero_shot, in_context (the support set in its prompt), each also with _calibrated
+    # probabilities, lora (finetuning, evaluation.lora). Joint training: joint (its own head), joint_logistic_regression. With label names as extra
+    # examples: logistic_regression_with_names, setfit_with_names. Diagnostics of what the model uses: shuffled_labels, names_only,
+    # without_adaptation. null: all that apply and need no training of their own. []: no meta-test.
     arms: list[str] | None = None
     # Further metrics of each arm, beside accuracy and balanced accuracy: macro_f1, or the names of plug-ins.
     metrics: list[str] = field(default_factory=list, metadata=when(EVALUATION))
@@ -65,9 +76,20 @@ class EvaluationConfig:
     joint: str | None = field(default=None, metadata=when(EVALUATION, READ_BY_ARM))
     # Settings of the arms full_finetune and full_finetune_of_trained.
     full_finetune: FullFinetuneConfig = field(default_factory=FullFinetuneConfig, metadata=when(EVALUATION, READ_BY_ARM))
+    # Settings of the arm lora.
+    lora: LoraConfig = field(default_factory=LoraConfig, metadata=when(EVALUATION, READ_BY_ARM))
     # Unused: intervals are computed in closed form; still accepted in configurations of earlier versions.
     resamples: int | None = field(default=None, metadata=when(never("intervals are computed in closed form")))
 
     def seed_of(self, seed: int) -> int:
         """The seed of the test episodes of a run with this seed."""
         return seed if self.seed is None else self.seed
+
+
+def check_lora(config: EvaluationConfig) -> None:
+    """Raises: UserError: a value of `evaluation.lora` makes no sense."""
+    for key in ("rank", "steps"):
+        if getattr(config.lora, key) < 1:
+            raise UserError(f"evaluation.lora.{key}={getattr(config.lora, key)} must be 1 or more")
+    if not 0 < config.lora.lr < float("inf"):
+        raise UserError(f"evaluation.lora.lr={config.lora.lr}: a learning rate must be a finite number above zero")

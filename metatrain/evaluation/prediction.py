@@ -19,6 +19,7 @@ class Prediction:
     probabilities: np.ndarray | None  # class probabilities, [queries, way]; None for generated texts
     seconds: float  # adaptation time
     target_loss: float | None = None  # for generated texts: mean cross-entropy of the target tokens, in nats
+    left_out: int = 0  # number of support examples that a language model has no positions for
 
 
 class Arm(Protocol):

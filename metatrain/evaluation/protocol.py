@@ -51,6 +51,7 @@ class Scores:
     seconds: list[float] = field(default_factory=list)  # adaptation time
     metrics: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # by metric: its values, as those of accuracy
     diverged: int = 0  # number of episodes in which adaptation gave non-finite values
+    left_out: int = 0  # number of support examples, over all episodes, that a language model has no positions for
 
     def add(
         self,
@@ -64,11 +65,13 @@ class Scores:
         predicted: list[int] | None,
         diverged: bool = False,
         metrics: Mapping[str, float] | None = None,
+        left_out: int = 0,
     ) -> None:
         """Add the scores of one episode."""
         for name, value in (metrics or {}).items():
             self.metrics.setdefault(name, {}).setdefault(task, []).append(value)
         self.diverged += diverged
+        self.left_out += left_out
         self.accuracy.setdefault(task, []).append(accuracy)
         self.balanced.setdefault(task, []).append(balanced)
         self.seconds.append(seconds)
@@ -149,6 +152,7 @@ def _outcome(episode: Episode, texts: EncodedEpisode, prediction: Prediction, me
     accuracy, balanced = scored(episode, prediction.predicted, texts.query_labels)
     found: dict[str, Any] = {"accuracy": accuracy, "balanced": balanced, "loss": prediction.target_loss, "seconds": prediction.seconds}
     found |= {"confidence": None, "correct": None, "predicted": None}
+    found["left_out"] = prediction.left_out
     if episode.task.targets is None:
         found["predicted"] = [int(label) for label in prediction.predicted]
         found["metrics"] = {
@@ -346,6 +350,7 @@ def summarise(scores: Mapping[str, Scores]) -> dict[str, Any]:
             "calibration_error": mine.calibration_error(),
             "adapt_seconds_per_episode": float(np.mean(mine.seconds)),
             "diverged_episodes": mine.diverged,
+            **({"left_out_examples": mine.left_out} if mine.left_out else {}),
         }
         if mine.metrics:
             arms[name]["metrics"] = {metric: _of_metric(values) for metric, values in mine.metrics.items()}

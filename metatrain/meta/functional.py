@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self, cast
 
 import numpy as np
@@ -22,12 +23,13 @@ from metatrain.models.adapted import lowest_adapted_layer, row_of, select
 from metatrain.models.adapters import is_adapter
 from metatrain.models.batches import Batch, chunks, on_device
 from metatrain.models.encoder import Encoder
-from metatrain.models.generation import after_context
 from metatrain.models.head_rule import HeadRule, LogitHead, facts_of
 from metatrain.models.heads import head_facts
 from metatrain.models.images import ImageEncoder
 from metatrain.models.language_model import LanguageModel
-from metatrain.tasks.encoded_episode import EncodedEpisode, targets_of
+from metatrain.models.reading import Reading, reading_of
+from metatrain.models.scoring import with_stop
+from metatrain.tasks.encoded_episode import EncodedEpisode, TargetTokens, targets_of
 
 
 class FunctionalModel:
@@ -241,26 +243,64 @@ class FunctionalLanguageModel(FunctionalModel):
 
     prefix = "language_model."
     model: LanguageModel
+    scoring: str | None = None  # score of a label; None: `prompt.scoring`
 
     def __init__(self, model: LanguageModel, algorithm: AlgorithmConfig):
         """Raises: UserError: the support set has to be read before a query, and the model is not decoder-only."""
         self.reads_support = head_facts(algorithm.head).reads_support
-        if self.reads_support and not model.decoder_only:
-            raise UserError("algorithm.head=in_context needs a decoder-only model (GPT-2, Llama); for an encoder-decoder choose algorithm.head=lm")
+        check_reads_support(model, self.reads_support)
         super().__init__(model, algorithm)
+
+    def read(self, episode: EncodedEpisode) -> EncodedEpisode:
+        """Return the episode as its losses read it: with `prompt.scoring=channel`, labels are the inputs and texts the targets.
+
+        Raises:
+            UserError: it has no labels, which the channel needs.
+        """
+        if self.model.prompt is None or not self.model.prompt.is_channel:
+            return episode
+        targets = targets_of(episode)
+        if targets.choices is None:
+            raise UserError("prompt.scoring=channel scores labels, and a task has target texts; set prompt.scoring=sum")
+        labels = [choice[:-1] for choice in targets.choices]
+        support, query = ([with_stop(self.model, text) for text in texts] for texts in (episode.support, episode.query))
+        return replace(
+            episode,
+            support=[labels[label] for label in episode.support_labels],
+            query=[labels[label] for label in episode.query_labels],
+            targets=TargetTokens(support, query, labels),
+        )
+
+    def reading(self, episode: EncodedEpisode) -> Reading:
+        """Return what is read around each query: the support set before it, if the model reads that."""
+        names = () if targets_of(episode).choices is None else episode.names
+        read = self.read(episode)
+        targets, texts = targets_of(read), [*read.support, *read.query]
+        longest = max(map(len, texts), default=0)
+        if read is not episode:
+            longest += max(map(len, (*targets.support, *targets.query)), default=0)
+        if not self.reads_support:
+            return reading_of(self.model, names, (), (), longest)
+        # In an order of the episode's own, else the last class would always be the nearest. An example ends as its target does.
+        order = np.random.default_rng(episode.seed).permutation(len(episode.support))
+        return reading_of(self.model, names, [(read.support[row], targets.support[row]) for row in order], episode.support_labels[order].tolist(), longest)
 
     def prompts(self, episode: EncodedEpisode) -> Sequence[np.ndarray]:
         """Return the token ids that are read before generation: the queries, each after the support set if the model reads it."""
-        return after_context(self.model, self.context(episode), episode.query)
+        return self.reading(episode).of(self.model, episode.query)
 
-    def context(self, episode: EncodedEpisode) -> np.ndarray:
-        """Return the token ids of the support set as it is read before each query; none if the model adapts instead."""
-        if not self.reads_support:
-            return np.zeros(0, dtype=np.int64)
-        # In an order of the episode's own, else the last class would always be the nearest. An example ends as its target does.
-        order = np.random.default_rng(episode.seed).permutation(len(episode.support))
-        return np.concatenate([ids for row in order for ids in (episode.support[row], self.model.separator, targets_of(episode).support[row])])
+    def prompted(self, reads_support: bool, scoring: str | None) -> Self:
+        """Return the same model, which reads the support set before each query or does not, with another score of labels; None: `prompt.scoring`."""
+        other = copy.copy(self)
+        other.reads_support, other.scoring = reads_support, scoring
+        return other
 
     def probe(self, parameters: Parameters) -> Tensor:
         text = np.array(self.model.tokenizer("a")["input_ids"])
         return functional_call(self.model, parameters, (self.model.batch([text, text], [text, text]),)).loss.sum()
+
+
+def check_reads_support(model: LanguageModel, reads_support: bool) -> None:
+    """Raises: UserError: the support set has to be read before a query, and the model is not decoder-only."""
+    if reads_support and not model.decoder_only:
+        raise UserError("algorithm.head=in_context needs a decoder-only model (GPT-2, Llama); for an encoder-decoder choose algorithm.head=lm")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
+from typing import Self
 
 import numpy as np
 import torch
@@ -10,13 +12,13 @@ from torch import Tensor
 
 from metatrain.gradient.config import InnerConfig
 from metatrain.meta.config import AlgorithmConfig
-from metatrain.meta.functional import FunctionalLanguageModel
+from metatrain.meta.functional import FunctionalLanguageModel, check_reads_support
 from metatrain.meta.language_losses import LanguageLosses
 from metatrain.meta.learner import Learner
 from metatrain.models.batches import chunks
-from metatrain.models.choices import losses_of_choices
-from metatrain.models.generation import after_context
 from metatrain.models.language_model import LanguageModel
+from metatrain.models.reading import Reading, pieces_of
+from metatrain.models.scoring import label_scores
 from metatrain.tasks.encoded_episode import EncodedEpisode, TargetTokens, targets_of
 
 
@@ -34,22 +36,48 @@ class LanguageLearner(Learner):
         super().__init__(FunctionalLanguageModel(model, algorithm), inner)
         self._learn_rule({})
 
+    def prompted(self, reads_support: bool, scoring: str | None = None) -> Self:
+        """Return this learner, with the same tensors, which reads the support set before each query or does not; scoring: None: `prompt.scoring`.
+
+        Raises: UserError: the support set has to be read before a query, and the model is not decoder-only.
+        """
+        check_reads_support(self.model, reads_support)
+        other = copy.copy(self)
+        other.functional = self.functional.prompted(reads_support, scoring)
+        return other
+
+    def features(self, texts: Sequence[np.ndarray], on_progress: Callable[[int], None] = lambda texts: None) -> Tensor:
+        """Return the mean hidden states of texts under the meta-parameters, [texts, H]; `on_progress` is called with the number of texts just done."""
+        model, found = self.functional.write_to_model(self.initial), []
+        for part in chunks(texts, self.plan.part_tokens):
+            found.append(model.mean_states(texts[part]))
+            on_progress(len(found[-1]))
+        return torch.cat(found)
+
     def losses(self, episode: EncodedEpisode, seed: int | None) -> LanguageLosses:
         return LanguageLosses(self.functional, episode, seed)
 
-    def context(self, episode: EncodedEpisode) -> np.ndarray:
-        found = self.functional.context(episode)
-        after_context(self.functional.model, found, episode.support)  # queries are about as long
+    def reading(self, episode: EncodedEpisode) -> Reading:
+        found = self.functional.reading(episode)
+        found.of(self.model, episode.support)  # queries are about as long
         return found
 
     def query_logits(self, parameters: Mapping[str, Tensor], episode: EncodedEpisode, on_progress: Callable[[int], None] = lambda texts: None) -> Tensor | None:
         choices = targets_of(episode).choices
         if choices is None:
             return None
-        model, prompts = self.functional.write_to_model(parameters), self.functional.prompts(episode)
-        losses = losses_of_choices(model, prompts, choices, self.plan.part_tokens)
-        on_progress(len(prompts))
-        return -losses
+        model, reading = self.functional.write_to_model(parameters), self.functional.reading(episode)
+        scores = label_scores(model, reading, episode.query, choices, self.plan.part_tokens, self.functional.scoring)
+        on_progress(len(episode.query))
+        return scores
+
+    def scores(self, parameters: Mapping[str, Tensor], texts: Sequence[np.ndarray], names: Sequence[str], context: np.ndarray) -> Tensor:
+        """Return the scores of labels with these names, [texts, labels], under adapted parameters; context: of the reading of their examples."""
+        model = self.functional.write_to_model(parameters)
+        pieces, encode = pieces_of(model, names), model.tokens().encode_targets
+        assert encode is not None  # as for every language model
+        reading = Reading(pieces.opening, context, pieces.cue)
+        return label_scores(model, reading, texts, encode.names(names), self.plan.part_tokens, self.functional.scoring)
 
     def probabilities(self, parameters: Mapping[str, Tensor], episode: EncodedEpisode) -> np.ndarray | None:
         logits = self.query_logits(parameters, episode)
@@ -67,4 +95,6 @@ class LanguageLearner(Learner):
             return float(sum(self.losses(episode, seed=None).query_parts(parameters, {})))
 
     def longest_targets(self, texts: int) -> TargetTokens:
-        return TargetTokens([np.ones(self.functional.model.max_target_length, dtype=np.int64)] * texts, (), None)
+        longest = [np.ones(self.model.max_target_length, dtype=np.int64)] * texts
+        is_channel = self.model.prompt is not None and self.model.prompt.is_channel
+        return TargetTokens(longest, (), longest if is_channel else None)

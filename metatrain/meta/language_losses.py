@@ -12,7 +12,6 @@ from metatrain.gradient.parameters import Parameters
 from metatrain.meta.functional import FunctionalLanguageModel
 from metatrain.meta.noise import QUERY, SUPPORT, Noise
 from metatrain.models.batches import chunks
-from metatrain.models.generation import after_context
 from metatrain.models.language_model import TargetBatch
 from metatrain.tasks.encoded_episode import EncodedEpisode, targets_of
 
@@ -25,6 +24,8 @@ class LanguageLosses:
     """
 
     def __init__(self, functional: FunctionalLanguageModel, episode: EncodedEpisode, seed: int | None):
+        reading = functional.reading(episode)
+        episode = functional.read(episode)
         targets = targets_of(episode)
         self.functional = functional
         self.noise = Noise(functional.algorithm, seed)
@@ -32,9 +33,9 @@ class LanguageLosses:
         self.support_tokens = _size(episode.support) + _size(targets.support)
         self.query_accuracies: list[Tensor] = []
         self._expected = {SUPPORT: _size(targets.support), QUERY: _size(targets.query)}
-        self._support = self._batches(episode.support, targets.support)
-        context = functional.context(episode)
-        self._query = self._batches(after_context(functional.model, context, episode.query), targets.query, shared=len(context))
+        model = functional.model
+        self._support = self._batches(reading.of(model, episode.support, examples=False), targets.support, shared=len(reading.opening))
+        self._query = self._batches(reading.of(model, episode.query), targets.query, shared=len(reading.context))
 
     def start(self, theta: Mapping[str, Tensor]) -> tuple[Parameters, Parameters]:
         begin = {**theta, **self.functional.reset}

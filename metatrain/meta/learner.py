@@ -28,6 +28,7 @@ from metatrain.meta.plan import ExecutionPlan
 from metatrain.meta.progress import Progress
 from metatrain.meta.strategies import Adaptation, Losses, OuterGradient, sequential
 from metatrain.models.head_rule import HeadRule
+from metatrain.models.reading import Reading
 from metatrain.tasks.encoded_episode import EncodedEpisode, TargetTokens
 
 
@@ -118,10 +119,10 @@ class Learner:
         """This learner if its model is an encoder; None for a language model, which has no encodings."""
         return None
 
-    def context(self, episode: EncodedEpisode) -> np.ndarray | None:
-        """Return the token ids that the model reads before every query of this episode; None: the model reads queries only.
+    def reading(self, episode: EncodedEpisode) -> Reading | None:
+        """Return what the model reads around every query of this episode; None: it is an encoder.
 
-        Raises: UserError: they exceed the positions of the model, with queries as long as the support texts.
+        Raises: UserError: a prompt exceeds the positions of the model, with queries as long as the support texts.
         """
         return None
 

@@ -9,7 +9,8 @@ from omegaconf import MISSING
 from metatrain.conditions import Condition, Place, Unread, needs, when
 from metatrain.paths import local_path
 
-BUILT_IN = ("minilm", "mpnet", "tiny")  # names of models that are never interpreted as a path or a hub id
+ENCODERS = ("minilm", "mpnet")  # names of encoders that metatrain finds itself
+BUILT_IN = (*ENCODERS, "smollm2", "tiny")  # names of models that are never interpreted as a path or a hub id
 
 
 def _does_not_generate(place: Place) -> Unread | None:
@@ -32,6 +33,7 @@ def _is_not_of_hub(place: Place) -> Unread | None:
 
 
 SCRATCH = needs("model.name", lambda name: str(name).startswith("scratch:"), "is scratch:*", "choose model=scratch_t5 or model=scratch_gpt2")
+FOUND = needs("model.name", lambda name: name == "smollm2", "is smollm2", "choose model=smollm2, or set model.name=DIRECTORY")
 GENERATES = Condition(_does_not_generate, lambda place: "algorithm.head is a language model")
 ENCODES = Condition(_does_not_encode, lambda place: "algorithm.head is not a language model")
 OF_HUB = Condition(_is_not_of_hub, lambda place: "model.name is a hub model")
@@ -51,7 +53,10 @@ class ScratchConfig:
 class ModelConfig:
     """The model to meta-train (config group `model`)."""
 
-    name: str = MISSING  # minilm | mpnet | tiny | scratch:t5 | scratch:gpt2 | a hub id | a directory with a Hugging Face model
+    name: str = MISSING  # minilm | mpnet | smollm2 | tiny | scratch:t5 | scratch:gpt2 | a hub id | a directory with a Hugging Face model
+    # Directory of the model that name=smollm2 stands for; null: the user's cache, where scripts/data/smollm2.py writes it, else the hub's cache, else the
+    # hub. Other models: model.name=DIRECTORY.
+    path: str | None = field(default=None, metadata=when(FOUND))
     # mean over tokens | first token (BERT: through its pooler) | cls (first token, never through a pooler) | last token.
     pooling: str = field(default="mean", metadata=when(ENCODES))
     normalize: bool = field(default=False, metadata=when(ENCODES))  # scale encodings to length 1, so that dot products are cosine similarities
@@ -63,3 +68,24 @@ class ModelConfig:
     revision: str | None = field(default=None, metadata=when(OF_HUB))  # branch, tag or commit of a hub model; null: its default branch
     tokenizer: str | None = field(default=None, metadata=when(SCRATCH))  # directory of a tokenizer; null: train one on the training tasks
     trust_remote_code: bool = False  # run Python code from the model's hub repository; needs model.revision set to a full 40-digit commit
+
+
+@dataclass
+class PromptConfig:
+    """What a language model reads of a task, and how it scores label names (config group `prompt`)."""
+
+    # Write each text as a turn of the user and each label or target as a turn of the assistant, in the model's own chat template.
+    chat: bool = False
+    # Text before the first example or query, in a chat the system message; {labels}: the label names of the task; "": none. A line with {labels} is left
+    # out in text-to-text tasks.
+    instruction: str = ""
+    text: str = "{text}"  # wording of a text, with {text} where the text is; may have {labels}, as prompt.instruction
+    pair: str = ""  # what stands between the two texts of a pair; "": what the tokenizer puts there
+    label: str = "{label}"  # wording of a label or target, with {label} where it is
+    separator: str = "\n"  # what stands between a text and its label; a chat has turns instead
+    end: str = ""  # what stands after a label, before the next example; "": the tokenizer's end-of-text token. A chat has its own
+    words: dict[str, str] = field(default_factory=dict)  # words for labels, {LABEL: WORDS}; other labels are read as they are, with spaces for underscores
+    # Score of a label y for a text x: sum (log p(y|x)) | mean (per token of y) | pmi (log p(y|x) - log p(y), y after the prompt without a text; Holtzman
+    # et al. 2021) | calibrated (probabilities divided by those after texts without content; contextual calibration, Zhao et al. 2021) | channel
+    # (log p(x|y): label first, then text; Min et al. 2022).
+    scoring: str = "sum"

@@ -16,20 +16,19 @@ from transformers import AutoModel, AutoModelForTextEncoding, PretrainedConfig, 
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 
 from metatrain.errors import UserError
-from metatrain.models import minilm, mpnet, tiny
+from metatrain.models import tiny
 from metatrain.models.architectures import architecture_of
 from metatrain.models.backbone import Backbone, longest_input
 from metatrain.models.batches import Packed, Padded, TextBatch, pack, pad
 from metatrain.models.config import ModelConfig
 from metatrain.models.dropout import dropout, set_dropout
-from metatrain.models.folders import folder_of_transformer
+from metatrain.models.located import located
 from metatrain.models.pretrained import attention_for, attention_in_log, load_backbone, load_tokenizer, name_in_log
 from metatrain.models.sentence_pipeline import read_pipeline
 from metatrain.models.trial import check_runs, reads_padding
 from metatrain.models.vocabulary import fit_vocabulary
 from metatrain.tasks.tokens import Tokens
 
-RESOLVED = {"minilm": minilm.resolve, "mpnet": mpnet.resolve}  # from the name of a model to what finds it
 POOLINGS = ("mean", "first", "cls", "last")
 _FIRST_TOKEN = ("first", "cls")
 POOLER_ARCHITECTURES = ("bert",)  # first-token pooling goes through the model's own pooler, as its classifier does
@@ -198,7 +197,7 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
         backbone = backbone.to(dtype)
         source = "a from-scratch 2-layer BERT"
     else:
-        path, source = RESOLVED[config.name]() if config.name in RESOLVED else (folder_of_transformer(config.name), "")
+        path, source = located(config)
         backbone = load_backbone(path, config, partial(_auto, config), attention_for(second_order), dtype)
         tokenizer = load_tokenizer(path, config)
         tokenizer, left_out = fit_vocabulary(config, tokenizer, backbone)

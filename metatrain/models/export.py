@@ -35,7 +35,9 @@ from metatrain.models.head_rule import Head, HeadRule, LogitHead
 from metatrain.models.heads import make_head
 from metatrain.models.images import ImageEncoder, is_image_model, load_image_encoder
 from metatrain.models.language_model import LanguageModel
+from metatrain.models.peft_export import save_adapter
 from metatrain.models.pretrained import lost_weights, read_settings, save_tokenizer, tokenizer_as_read
+from metatrain.models.reading import Reading
 from metatrain.models.sentence_pipeline import TRANSFORMER, read_linear, read_pipeline, write_modules
 from metatrain.tasks.tokens import Tokens
 
@@ -47,8 +49,10 @@ _SEQUENCE_CLASSIFIERS = {"bert": "classifier"}  # architectures whose classifier
 Model = Encoder | ImageEncoder | LanguageModel
 
 
-def save_meta_trained(folder: Path, model: Model, prefix: str, learned: Mapping[str, Tensor], recipe: Mapping[str, Any]) -> None:
+def save_meta_trained(folder: Path, model: Model, prefix: str, learned: Mapping[str, Tensor], recipe: Mapping[str, Any], adapter_of: str | None = None) -> None:
     """Write a meta-trained model as a Hugging Face directory, with the recipe of its adaptation.
+
+    adapter_of: directory or hub id of the model whose weights it has, of which only the LoRA matrices are written; None: the whole model is.
 
     adaptation.json holds the settings of the axes; adaptation.safetensors what has been learned beside the model, if
     anything, under the names of `learned`. Adapters are folded into the model, and what that loses stands there too,
@@ -56,8 +60,12 @@ def save_meta_trained(folder: Path, model: Model, prefix: str, learned: Mapping[
     """
     if not isinstance(model, LanguageModel):
         _set_labels(model.backbone.config, None)
-    _save_model(folder, model)
-    names = lost_by_folding(model)
+    if adapter_of is None:
+        _save_model(folder, model)
+    else:
+        save_adapter(folder, model.backbone, adapter_of, recipe["algorithm"]["rank"])
+        save_tokenizer(model.tokenizer, folder)
+    names = lost_by_folding(model) if adapter_of is None else set()
     lost = {f"{prefix}{name}": value for name, value in model.named_parameters() if name in names}
     learned = {**lost, **learned}
     if learned:
@@ -134,7 +142,7 @@ def save_finetuned(
     labels: Sequence[str] | None,
     threshold: float | None = None,
     columns: Mapping[str, str] | None = None,
-    context: np.ndarray | None = None,
+    reading: Reading | None = None,
     head: ExportedHead | None = None,
 ) -> str:
     """Write a finetuned model of any kind; adapted: its parameters, an encoder's head among them. Returns who loads it.
@@ -142,13 +150,13 @@ def save_finetuned(
     A head that is not linear (`head`; None: it is linear) is no layer that other libraries have, so only metatrain loads that model.
 
     threshold: of a classifier, below which the highest score means none of the labels; columns: of the examples' file, `text`, and `pair` if it
-    has one; context: token ids that a language model reads before every text, if there are any.
+    has one; reading: what a language model reads around every text; None: nothing.
     """
     facts: dict[str, Any] = {} if threshold is None else {"none_of_these": {"highest_score_below": threshold}}
     if columns is not None:
         facts["columns"] = dict(columns)
     if isinstance(model, LanguageModel):
-        kind = save_language_model(folder, model, labels, context)
+        kind = save_language_model(folder, model, labels, reading)
     elif head is not None or isinstance(model, ImageEncoder):
         assert labels is not None
         kind = "metatrain"  # no class of others computes the same of all that are supported

@@ -9,11 +9,12 @@ from metatrain.errors import UserError
 from metatrain.paths import local_path
 
 MODULES = "modules.json"  # list of the modules of a sentence-transformers pipeline
+ADAPTER = "adapter_config.json"  # settings of an adapter of peft
 
 
 def is_model(folder: Path) -> bool:
-    """Return True if a folder contains a transformers model or a sentence-transformers pipeline."""
-    return any((folder / name).is_file() for name in ("config.json", MODULES))
+    """Return True if a folder contains a transformers model, an adapter of one, or a sentence-transformers pipeline."""
+    return any((folder / name).is_file() for name in ("config.json", ADAPTER, MODULES))
 
 
 def model_folder(folder: Path) -> Path:

@@ -11,23 +11,25 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, Pretrained
 
 from metatrain.errors import UserError
 from metatrain.models import scratch
-from metatrain.models.config import BUILT_IN, ModelConfig, ScratchConfig
+from metatrain.models.config import ENCODERS, ModelConfig, PromptConfig, ScratchConfig
 from metatrain.models.language_model import LanguageModel
-from metatrain.models.pretrained import attention_for, attention_in_log, load_backbone, load_tokenizer, name_in_log
+from metatrain.models.located import located
+from metatrain.models.pretrained import attention_for, attention_in_log, load_backbone, load_settings, load_tokenizer, name_in_log
 from metatrain.models.trial import check_runs
 from metatrain.models.vocabulary import fit_vocabulary
 
 _TINY = ScratchConfig(layers=1, hidden=32, heads=2, vocabulary=1000)
+DECODER_ONLY, ENCODER_DECODER = "decoder-only", "encoder-decoder"
 _MAX_POSITIONS = 2048  # number of positions of a randomly initialised decoder
 
 
 def load_language_model(
-    config: ModelConfig, second_order: bool, dtype: torch.dtype, texts: Iterable[str], decoder_only: bool = False
+    config: ModelConfig, second_order: bool, dtype: torch.dtype, texts: Iterable[str], decoder_only: bool = False, prompt: PromptConfig | None = None
 ) -> tuple[LanguageModel, list[str]]:
     """Load `config.name`; return the model and lines for the log.
 
     texts: texts of the training tasks, from which a randomly initialised model learns its tokenizer. decoder_only: whether
-    `model.name=tiny` is decoder-only.
+    `model.name=tiny` is decoder-only. prompt: wording of what the model reads; None: plain.
 
     Raises:
         UserError: the model does not exist, cannot be read, cannot generate text, or the settings do not fit it.
@@ -42,18 +44,20 @@ def load_language_model(
         config = replace(config, name=f"{scratch.PREFIX}{'gpt2' if decoder_only else 't5'}", scratch=_TINY)
     is_new = config.name.startswith(scratch.PREFIX)
     left_out: list[str] = []
+    source = ""
     if is_new:
         tokenizer, backbone = _from_scratch(config, attention, texts)
-    elif config.name in BUILT_IN:
-        raise UserError(f"model.name={config.name} does not generate text; choose a language model (model=t5_small, model=scratch_t5 or model=scratch_gpt2)")
+    elif config.name in ENCODERS:
+        raise UserError(f"model.name={config.name} does not generate text; choose a language model (model=smollm2, model=t5_small or model=scratch_t5)")
     else:
-        backbone, tokenizer = load_backbone(config.name, config, _auto, attention, dtype), load_tokenizer(config.name, config)
+        path, source = located(config)
+        backbone, tokenizer = load_backbone(path, config, _auto, attention, dtype), load_tokenizer(path, config)
         tokenizer, left_out = fit_vocabulary(config, tokenizer, backbone)
     if tokenizer.eos_token_id is None:
         raise UserError(f"model.name={config.name}: its tokenizer has no end-of-text token to mark the end of a target; choose another model")
     backbone = backbone.to(dtype)
     backbone.generation_config.max_length = None  # only model.max_target_length ends generation
-    model = LanguageModel(backbone, tokenizer, config)
+    model = LanguageModel(backbone, tokenizer, config, prompt)
     if not is_new:
         _check_generates(config, model, second_order)
     model.new_tokenizer = is_new and config.tokenizer is None
@@ -69,7 +73,7 @@ def load_language_model(
     size = sum(parameter.numel() for parameter in model.parameters())
     kind = "decoder-only" if model.decoder_only else "an encoder-decoder"
     return model, [
-        f"model: {name_in_log(config)}, {kind}, {size / 1e6:.1f}M parameters, vocabulary of {len(tokenizer):,} tokens",
+        f"model: {source or name_in_log(config)}, {kind}, {size / 1e6:.1f}M parameters, vocabulary of {len(tokenizer):,} tokens",
         attention_in_log(backbone, second_order),
         *left_out,
     ]
@@ -93,3 +97,19 @@ def _from_scratch(config: ModelConfig, attention: str | None, texts: Iterable[st
 
 def _auto(settings: PretrainedConfig) -> tuple[Any, dict[str, Any]]:
     return (AutoModelForSeq2SeqLM if settings.is_encoder_decoder else AutoModelForCausalLM), {}
+
+
+def language_model_kind(config: ModelConfig) -> str | None:
+    """Return whether the weights of `model.name` are those of a decoder-only model or an encoder-decoder that generates text; None: of neither.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    if config.name in ("minilm", "tiny") or config.name.startswith(scratch.PREFIX):
+        return None
+    path, _ = located(config)
+    settings = load_settings(path, config)
+    names = settings.architectures or ()
+    if settings.is_encoder_decoder:
+        return ENCODER_DECODER if any(name.endswith(("ForConditionalGeneration", "WithLMHeadModel")) for name in names) else None
+    return DECODER_ONLY if any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in names) else None

@@ -17,8 +17,9 @@ from transformers import PreTrainedTokenizerBase
 
 from metatrain.models.backbone import Backbone, longest_input
 from metatrain.models.batches import common_prefix, longest_first, on_device, table
-from metatrain.models.config import ModelConfig
+from metatrain.models.config import ModelConfig, PromptConfig
 from metatrain.models.dropout import dropout, set_dropout
+from metatrain.models.prompts import Prompt, check_prompt, is_plain
 from metatrain.models.trial import OF_ARCHITECTURES
 from metatrain.tasks.tokens import TargetEncoding, Tokens
 
@@ -63,15 +64,24 @@ class LanguageModel(nn.Module):
 
     new_tokenizer = False  # True: the tokenizer was trained on the training tasks and is not saved yet
 
-    def __init__(self, backbone: Backbone, tokenizer: PreTrainedTokenizerBase, config: ModelConfig):
+    def __init__(self, backbone: Backbone, tokenizer: PreTrainedTokenizerBase, config: ModelConfig, prompt: PromptConfig | None = None):
+        """`prompt`: wording of what it reads; None: plain.
+
+        Raises: UserError: a setting of the prompt makes no sense, or the tokenizer has no chat template.
+        """
         super().__init__()
         self.backbone: Backbone = backbone.eval()
         self.tokenizer = tokenizer
         self.max_length, self.max_target_length = config.max_length, config.max_target_length
         self.decoder_only = not backbone.config.is_encoder_decoder
         self.arguments = frozenset(inspect.signature(backbone.forward).parameters)
-        # Separator between a text and its target if both are one input (decoder-only).
-        self.separator = np.array(tokenizer("\n", add_special_tokens=False)["input_ids"] or [tokenizer.eos_token_id], dtype=np.int64)
+        self.prompt_config = prompt or PromptConfig()
+        check_prompt(self.prompt_config)
+        worded = not is_plain(self.prompt_config) or self.prompt_config.scoring == "channel"
+        self.prompt = Prompt(self.prompt_config, tokenizer, self.decoder_only) if worded else None  # None: plain
+        # Separator between a text and its target if both are one input (decoder-only); with a prompt, that is in the text.
+        separator = [] if self.prompt is not None else tokenizer("\n", add_special_tokens=False)["input_ids"] or [tokenizer.eos_token_id]
+        self.separator = np.array(separator, dtype=np.int64)
 
     @functools.cached_property
     def has_kv_cache(self) -> bool:
@@ -125,11 +135,16 @@ class LanguageModel(nn.Module):
         """Maximum number of tokens of a text that leaves room for its target; None: no limit."""
         if self.positions is None or not self.decoder_only:
             return self.positions
-        return self.positions - len(self.separator) - self.max_target_length
+        pieces = None if self.prompt is None else self.prompt.pieces(())
+        around = len(self.separator) if pieces is None else len(pieces.opening) + len(pieces.cue)
+        return self.positions - around - self.max_target_length
 
     def tokens(self) -> Tokens:
         """Return the tokenisation of its texts and targets."""
-        return Tokens(self.tokenizer, self.max_length, TargetEncoding(self.tokenizer, self.max_target_length, self.decoder_only), longest=self.longest)
+        prompt, words = self.prompt, self.prompt_config.words
+        lead, stop = ("", None) if prompt is None else (prompt.label_lead, prompt.stop)
+        targets = TargetEncoding(self.tokenizer, self.max_target_length, self.decoder_only, lead, stop, words)
+        return Tokens(self.tokenizer, self.max_length, targets, longest=self.longest, encode_texts=None if prompt is None else prompt.texts)
 
     def probe(self, tokens: int) -> np.ndarray:
         """Return a text of this number of tokens, for measurements."""
@@ -175,6 +190,20 @@ class LanguageModel(nn.Module):
         return output.logits[:, -last:], output
 
     @torch.no_grad()
+    def mean_states(self, texts: Sequence[np.ndarray]) -> Tensor:
+        """Return the mean over the last hidden states of each text, [texts, hidden]: of the decoder, or of the encoder if there is one."""
+        reader = self.backbone.base_model if self.decoder_only else self.backbone.get_encoder()
+        _, order, groups = longest_first(texts)
+        parts = []
+        for group in groups:
+            ids, mask = self.padded([texts[row] for row in order[group]])
+            options = {"use_cache": False} if self.decoder_only and "use_cache" in self.arguments else {}
+            states = reader(input_ids=ids, attention_mask=mask, **options).last_hidden_state  # [B, L, H]
+            weights = mask[:, :, None].to(states.dtype)
+            parts.append((states * weights).sum(1) / weights.sum(1))
+        return torch.cat(parts).index_select(0, on_device(np.argsort(order), self.device))
+
+    @torch.no_grad()
     def generate(self, texts: Sequence[np.ndarray]) -> list[str]:
         """Generate a text for each input by greedy decoding.
 
@@ -199,7 +228,7 @@ class LanguageModel(nn.Module):
                 num_beams=1,
                 max_new_tokens=self.max_target_length,
                 pad_token_id=self._padding_id,
-                eos_token_id=self.tokenizer.eos_token_id,
+                eos_token_id=self.tokenizer.eos_token_id if self.prompt is None else [self.tokenizer.eos_token_id, self.prompt.stop],
                 **past,
             )
             out = out[:, ids.shape[1] :] if self.decoder_only else out

@@ -142,6 +142,16 @@ def model_type(config: ModelConfig) -> str:
         return read_settings(folder_of_transformer(config.name), config).model_type
 
 
+def load_settings(path: str, config: ModelConfig) -> PretrainedConfig:
+    """Return the configuration of a hub id or a directory.
+
+    Raises:
+        UserError: it does not exist, or its architecture is unknown.
+    """
+    with _explained(config):
+        return read_settings(path, config)
+
+
 def load_image_processor(config: ModelConfig) -> Any:
     """Load the image processor of `model.name`.
 

@@ -37,6 +37,9 @@ class CheckpointConfig:
 
     every: int = 50  # number of meta-updates between checkpoints; the last one and each new best are always saved
     keep: int = 2  # number of newest checkpoints to keep; the best one is kept in addition
+    # What model/ holds after training: adapter (only the LoRA matrices, as an adapter of peft; needs algorithm.adapt=lora and algorithm.train=adapted) |
+    # merged (the whole model). null: adapter for a language model of which only LoRA matrices are trained, else merged.
+    export: str | None = None
 
 
 @dataclass

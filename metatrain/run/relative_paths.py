@@ -10,7 +10,7 @@ from typing import Any
 from metatrain.paths import local_path
 
 _PATHS = ("path", "tokenizer", "joint")  # last parts of setting keys that may be a path; model.name may be one too
-_BUILT_IN = ("minilm", "mpnet", "tiny")  # names of models that are never interpreted as a path
+_BUILT_IN = ("minilm", "mpnet", "smollm2", "tiny")  # names of models that are never interpreted as a path
 
 
 def located(config: Any, directory: Path, keep: Collection[str] = (), key: str = "") -> Any:

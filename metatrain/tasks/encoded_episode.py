@@ -102,7 +102,7 @@ def targets_of(episode: EncodedEpisode) -> TargetTokens:
 
 def label_name_targets(encode: TargetEncoding, names: Sequence[str], support: np.ndarray, query: np.ndarray) -> TargetTokens:
     """Return labels, given as positions in `names`, as the token ids of their names."""
-    choices = encode([plain_name(name) for name in names])
+    choices = encode.names(names)
     return TargetTokens([choices[label] for label in support], [choices[label] for label in query], choices)
 
 

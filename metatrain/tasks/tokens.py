@@ -9,9 +9,9 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,6 +29,29 @@ CACHE = "METATRAIN_CACHE"  # environment variable with the folder of the cache; 
 
 
 @dataclass(frozen=True)
+class TextEncoding:
+    """Tokenization of texts inside a prompt: without special tokens."""
+
+    lead: str  # what each text begins with: a space, or nothing
+    pair: str  # what stands between the two texts of a pair; "": what the tokenizer puts there
+
+    def __call__(self, tokenizer: Any, text: str, max_length: int) -> list[int]:
+        """Return the token ids of a text or a pair, of which the longer text is truncated."""
+        options = {"add_special_tokens": False}
+        if PAIR not in text:
+            return tokenizer(self.lead + text, truncation=True, max_length=max_length, **options)["input_ids"]
+        first, second = text.split(PAIR)
+        if not self.pair:
+            return tokenizer(self.lead + first, second, truncation=True, max_length=max_length, **options)["input_ids"]
+        between = tokenizer(self.pair.rstrip(" "), **options)["input_ids"]
+        second = f" {second}" if self.pair.endswith(" ") else second
+        parts = [tokenizer(each, truncation=True, max_length=max_length, **options)["input_ids"] for each in (self.lead + first, second)]
+        room = max(2, max_length - len(between))
+        kept = min(len(parts[0]), max(room - len(parts[1]), -(-room // 2)))
+        return [*parts[0][:kept], *between, *parts[1][: room - kept]]
+
+
+@dataclass(frozen=True)
 class TokenTable:
     """Token ids of many texts: text i is `ids[offsets[i]:offsets[i + 1]]`, special tokens included."""
 
@@ -36,9 +59,9 @@ class TokenTable:
     offsets: np.ndarray  # int64
 
     @classmethod
-    def of(cls, tokenizer: Any, texts: Sequence[str], max_length: int, prefix: str = "") -> TokenTable:
-        """Return the token ids of texts, each after `prefix`, truncated to `max_length` tokens."""
-        parts = list(encoded(tokenizer, texts, max_length, prefix))
+    def of(cls, tokenizer: Any, texts: Sequence[str], max_length: int, prefix: str = "", encode: TextEncoding | None = None) -> TokenTable:
+        """Return the token ids of texts, each after `prefix`, truncated to `max_length` tokens; encode: as in `encoded`."""
+        parts = list(encoded(tokenizer, texts, max_length, prefix, encode))
         lengths = np.array([length for _, part in parts for length in part], dtype=np.int64)
         ids = np.concatenate([np.zeros(0, dtype=np.int32), *(ids for ids, _ in parts)])
         return cls(ids, np.concatenate([[0], np.cumsum(lengths)]))
@@ -48,8 +71,11 @@ class TokenTable:
         return [np.asarray(self.ids[self.offsets[row] : self.offsets[row + 1]]) for row in rows]
 
 
-def encoded(tokenizer: Any, texts: Sequence[str], max_length: int, prefix: str = "") -> Iterator[tuple[np.ndarray, list[int]]]:
-    """Yield (ids, length of each text) for some thousand texts at a time.
+def encoded(
+    tokenizer: Any, texts: Sequence[str], max_length: int, prefix: str = "", encode: TextEncoding | None = None
+) -> Iterator[tuple[np.ndarray, list[int]]]:
+    """Yield (ids, length of each text) for some thousand texts at a time. encode: tokenisation inside a prompt; None: texts stand alone.
+
 
     Before each text, and the first text of a pair, comes `prefix`. Masked words become the tokenizer's mask, or another special token. The longer text
     of a pair that is too long is truncated.
@@ -64,7 +90,9 @@ def encoded(tokenizer: Any, texts: Sequence[str], max_length: int, prefix: str =
             if mask is None:
                 raise UserError("tasks.masked_words: the model's tokenizer has no special token that can stand for a masked word; choose another model")
             part = [text.replace(MASK, mask) for text in part]
-        if any(PAIR in text for text in part):
+        if encode is not None:
+            ids = [encode(tokenizer, text, max_length) for text in part]
+        elif any(PAIR in text for text in part):
             ids = [tokenizer(*text.split(PAIR), truncation=True, max_length=max_length)["input_ids"] for text in part]
         else:
             ids = tokenizer(part, truncation=True, max_length=max_length)["input_ids"]
@@ -98,15 +126,23 @@ class TargetEncoding:
     tokenizer: Any
     max_length: int
     decoder_only: bool  # whether the model is decoder-only: targets have no other special tokens
+    lead: str = ""  # what each target begins with: a space, or nothing
+    stop: int | None = None  # last token of a target of a decoder-only model; None: the end-of-text token
+    words: Mapping[str, str] = field(default_factory=dict)  # words for label names
+
+    def names(self, names: Sequence[str]) -> list[np.ndarray]:
+        """Return the token ids of label names, as words."""
+        return self([self.words.get(name, plain_name(name)) for name in names])
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
         if not texts:
             return []  # tokenizers refuse an empty list
+        texts = [self.lead + text for text in texts]
         if not self.decoder_only:
             encoded = self.tokenizer(text_target=list(texts), truncation=True, max_length=self.max_length)["input_ids"]
         else:
             encoded = self.tokenizer(list(texts), add_special_tokens=False, truncation=True, max_length=self.max_length - 1)["input_ids"]
-            encoded = [[*ids, self.tokenizer.eos_token_id] for ids in encoded]
+            encoded = [[*ids, self.tokenizer.eos_token_id if self.stop is None else self.stop] for ids in encoded]
         return [np.array(ids, dtype=np.int64) for ids in encoded]
 
 
@@ -121,9 +157,12 @@ class Tokens:
         read_image: Callable[[str], np.ndarray] | None = None,
         longest: int | None = None,
         prefix: str = "",
+        encode_texts: TextEncoding | None = None,
     ):
         """`encode_targets`: for a language model; `read_image`: for an image model, from a file to an array [patches, values];
-        `longest`: maximum number of tokens that the model can read; None: no limit. `prefix`: text before every text."""
+        `longest`: maximum number of tokens that the model can read; None: no limit. `prefix`: text before every text. `encode_texts`: tokenisation
+        inside a prompt; None: texts stand alone."""
+        self.encode_texts = encode_texts
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.encode_targets = encode_targets
@@ -172,7 +211,7 @@ class Tokens:
             return self._images(texts)
         if self.tokenizer is None:
             raise UserError("these are texts, but the model reads only images; give images")
-        table = TokenTable.of(self.tokenizer, texts, self.max_length, self.prefix)
+        table = TokenTable.of(self.tokenizer, texts, self.max_length, self.prefix, self.encode_texts)
         return table.rows(range(len(texts)))
 
     def _images(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -190,7 +229,7 @@ class Tokens:
 
     @functools.cached_property
     def _cache(self) -> _Cache | None:
-        return _Cache.of(self.tokenizer, self.max_length, self.prefix)
+        return _Cache.of(self.tokenizer, self.max_length, self.prefix, self.encode_texts)
 
     def _of(self, task: Task) -> TokenTable:
         if id(task) not in self._tables:  # the task is stored with its table, so no other object gets its id
@@ -199,13 +238,13 @@ class Tokens:
 
     def _table(self, texts: Sequence[str]) -> TokenTable:
         if self._cache is None:
-            return TokenTable.of(self.tokenizer, texts, self.max_length, self.prefix)
+            return TokenTable.of(self.tokenizer, texts, self.max_length, self.prefix, self.encode_texts)
         name = self._cache.name(texts)
         found = self._cache.read(name)
         if found is None:
-            self._cache.write(name, encoded(self.tokenizer, texts, self.max_length, self.prefix))
+            self._cache.write(name, encoded(self.tokenizer, texts, self.max_length, self.prefix, self.encode_texts))
             found = self._cache.read(name)
-        return TokenTable.of(self.tokenizer, texts, self.max_length, self.prefix) if found is None else found
+        return TokenTable.of(self.tokenizer, texts, self.max_length, self.prefix, self.encode_texts) if found is None else found
 
 
 @dataclass
@@ -216,7 +255,7 @@ class _Cache:
     tokenizer: bytes  # hash of the tokenizer, the length and the prefix
 
     @classmethod
-    def of(cls, tokenizer: Any, max_length: int, prefix: str = "") -> _Cache | None:
+    def of(cls, tokenizer: Any, max_length: int, prefix: str = "", encode: TextEncoding | None = None) -> _Cache | None:
         """Return the cache; None: it is switched off, or the tokenizer is a slow one, whose code may change unnoticed."""
         base = os.environ.get(CACHE)
         if base == "" or not getattr(tokenizer, "is_fast", False):
@@ -228,6 +267,8 @@ class _Cache:
         )  # truncation and padding are otherwise those of its last call
         if prefix:
             described["prefix"] = prefix
+        if encode is not None:
+            described.update(encode=asdict(encode))
         return cls(folder / "tokens", hashlib.sha256(json.dumps(described, sort_keys=True).encode()).digest())
 
     def read(self, name: str) -> TokenTable | None:

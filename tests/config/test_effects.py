@@ -227,7 +227,9 @@ def test_a_setting_is_refused_if_and_only_if_it_changes_nothing(name, one_thread
         ("evaluate", ["checkpoint=tiny", "tasks=reviews", "algorithm=protonet", "inner.lr=1"], "algorithm=protonet makes no inner steps"),
         ("finetune", ["checkpoint=tiny", "data.train=examples.csv", "data.score=bleu"], "data.target=null"),
         ("finetune", ["checkpoint=tiny", "data.train=examples.csv", "algorithm=recommended", "algorithm.last_layers=2"], "algorithm.last_layers has no effect"),
-        ("tasks", ["episode.way=2"], "metatrain tasks draws episodes only to export them"),
+        ("tasks", ["episode.way=2"], "episode.way has no effect: show=null; set show=3, or export=FILE for the episodes of metatrain train"),
+        ("tasks", ["prompt.chat=true"], "prompt.chat has no effect: show=null; set show=3"),
+        ("train", ["prompt=chat"], "prompt has no effect: algorithm.head=zero generates no text"),
         ("predict", ["model=.", "text=a", "column=b"], "column has no effect: data=null; give data=FILE, or leave column out"),
     ],
 )

@@ -124,11 +124,15 @@ def test_in_context_reads_the_support_set_before_each_query():
     assert all(torch.allclose(found[key], value, rtol=1e-12, atol=1e-15) for key, value in expected.items())
 
 
-def test_a_support_set_that_is_too_long_to_be_read_is_refused():
+def test_examples_without_positions_are_left_out_balanced_over_the_classes():
     learner = made("scratch:gpt2", head="in_context", meta_gradient="first_order", steps=0)
-    learner.model.backbone.config.n_positions = 40
-    with pytest.raises(UserError, match="the model has 40 positions; use fewer examples"):
-        learner.functional.prompts(episode_of(learner))
+    episode = episode_of(learner, choices=True)
+    whole = learner.functional.reading(episode)
+    learner.model.backbone.config.n_positions = len(whole.context) + 10
+    found = learner.functional.reading(episode)
+    assert whole.left_out == 0 and found.left_out in (1, 2)
+    kept = [sentence in learner.model.tokenizer.decode(found.context) for sentence in SENTENCES[:4]]
+    assert sum(kept) == 4 - found.left_out and set(episode.support_labels[kept].tolist()) == {0, 1}
 
 
 def test_an_encoder_decoder_reads_no_support_set():

