@@ -64,7 +64,8 @@ def save_meta_trained(folder: Path, model: Model, prefix: str, learned: Mapping[
         _save_model(folder, model)
     else:
         save_adapter(folder, model.backbone, adapter_of, recipe["algorithm"]["rank"])
-        save_tokenizer(model.tokenizer, folder)
+        if model.tokenizer is not None:
+            save_tokenizer(model.tokenizer, folder)
     names = lost_by_folding(model) if adapter_of is None else set()
     lost = {f"{prefix}{name}": value for name, value in model.named_parameters() if name in names}
     learned = {**lost, **learned}

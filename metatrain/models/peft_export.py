@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 from torch import Tensor
@@ -34,7 +35,7 @@ def save_adapter(folder: Path, backbone: Backbone, base: str, rank: int) -> None
     modules = sorted({name.partition(".lora_")[0].rpartition(".")[2] for name in found})
     kind = "SEQ_2_SEQ_LM" if backbone.config.is_encoder_decoder else "CAUSAL_LM" if hasattr(backbone, "lm_head") else "FEATURE_EXTRACTION"
     folder.mkdir(parents=True, exist_ok=True)
-    settings = {"r": rank, "lora_alpha": rank, "target_modules": modules, "task_type": kind, "inference_mode": True}
+    settings: dict[str, Any] = {"r": rank, "lora_alpha": rank, "target_modules": modules, "task_type": kind, "inference_mode": True}
     peft.LoraConfig(base_model_name_or_path=base, **settings).save_pretrained(str(folder))
     tensors = {_THEIRS + name.replace(_OURS, "."): value.detach().contiguous() for name, value in found.items()}
     safetensors.torch.save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
