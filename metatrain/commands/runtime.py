@@ -1,4 +1,4 @@
-"""What computes predictions: torch, or the graph that `metatrain export` has written."""
+"""Runtimes that compute predictions: torch, or the graph that `metatrain export` has written."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ Name = Annotated[str, Path(pattern=f"^{NAME.pattern}$", description="lower-case 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server accepts."""
+    """Limits on the requests that a server accepts."""
 
     texts: int  # per request to predict
     examples: int  # of a task
