@@ -1,4 +1,4 @@
-"""Presets of encoders: pooling, normalization, prefix and length of each model card, on random weights of the same architecture; where mpnet is found."""
+"""Presets of encoders: pooling, normalisation, prefix and length of each model card, on random weights of the same architecture; where mpnet is found."""
 
 import hashlib
 import io
@@ -27,7 +27,7 @@ IDS = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_
 BERT, MPNET = ("Bert", {"initializer_range": 0.2}), ("MPNet", {"initializer_range": 0.2})
 MODERN = ("ModernBert", IDS)
 DEBERTA = ("DebertaV2", {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False, "type_vocab_size": 0})
-# From a preset to its architecture, pooling, normalization, prefix and maximum length, as on the model card.
+# From a preset to its architecture, pooling, normalisation, prefix and maximum length, as on the model card.
 CARDS = {
     "bge_small": (BERT, "cls", True, "", 512),
     "deberta_v3_small": (DEBERTA, "mean", False, "", 512),
@@ -55,7 +55,7 @@ def test_a_preset_encodes_as_its_model_card_says(tmp_path, name):
     getattr(transformers, f"{kind}Model")(settings).save_pretrained(tmp_path)
     words.save_pretrained(tmp_path)
     encoder, notes = load_encoder(replace(config, name=str(tmp_path), revision=None), second_order=True, dtype=torch.float64)
-    assert any(f"{pooling} pooling{', normalized' * normalize}" in note for note in notes)
+    assert any(f"{pooling} pooling{', normalised' * normalize}" in note for note in notes)
     model = transformers.AutoModel.from_pretrained(tmp_path, dtype=torch.float64, attn_implementation="eager").eval()
     expected = []
     with torch.no_grad():
