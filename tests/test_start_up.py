@@ -17,7 +17,7 @@ ALLOWED = {
     "--version": set(),
     "trian": set(),
     "ls experiments": COMPOSES,
-    "explain inner.lr": {*COMPOSES, "numpy", "torch"},
+    "explain inner.lr": {*READS_DATA, "torch"},  # heads and inner rules say what they read
     "tasks": {*READS_DATA, "sklearn", "scipy", "pandas", "py3langid"},  # near-duplicates and languages
     "predict model=MODEL text=nice": {*READS_DATA, *OF_TRANSFORMERS},
     "plan model=tiny debug=fast hardware.threads=1": {*READS_DATA, *OF_TRANSFORMERS, "sklearn", "pandas"},  # logistic regression is an arm
