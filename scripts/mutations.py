@@ -234,9 +234,9 @@ MUTATIONS = [
     ),
     Mutation(
         "the least likely label is chosen",
-        "meta/language_learner.py",
-        "return -losses",
-        "return losses",
+        "models/scoring.py",
+        "found = -losses_of_choices(",
+        "found = losses_of_choices(",
         "meta/test_language_learner.py",
         "chosen_by_the_likelihood",
     ),

@@ -72,7 +72,7 @@ class ModelConfig:
 
 @dataclass
 class PromptConfig:
-    """What a language model reads of a task, and how it scores label names (config group `prompt`)."""
+    """Wording of the tasks that a language model reads, and scores of label names (config group `prompt`)."""
 
     # Write each text as a turn of the user and each label or target as a turn of the assistant, in the model's own chat template.
     chat: bool = False

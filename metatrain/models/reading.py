@@ -1,4 +1,4 @@
-"""What a language model reads before and after each text: a context of examples, and the cue for its answer."""
+"""Token ids that a language model reads before and after each text: a context of examples, and the cue for its answer."""
 
 from __future__ import annotations
 
