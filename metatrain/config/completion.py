@@ -61,7 +61,7 @@ def _is_taken(word: str, groups: Container[str], settings: Container[str]) -> bo
     from metatrain.config.compose import conf_dir
 
     key, _, value = word.lstrip("+~").partition("=")
-    if (conf_dir() / key).is_dir() and "=" in word:
+    if (conf_dir() / key).is_dir():  # also of a group with subgroups, which is proposed without "="
         return key in groups or (key in settings and not value)
     return not key.startswith("hydra") and word != "task="
 

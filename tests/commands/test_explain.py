@@ -6,7 +6,7 @@ import pytest
 def test_a_setting(cli):
     found = cli("explain", "outer.lr", "+experiment=sentiment_fewshot")
     assert found.code == 0, found.err
-    assert "peak learning rate of AdamW after warm-up" in found.out
+    assert "peak learning rate of the outer optimiser after warm-up" in found.out
     assert "type     float, default 4e-05" in found.out
     assert "value    0.0001, set by conf/experiment/sentiment_fewshot.yaml" in found.out
     assert "recommended (0.0001)" in found.out and "text_to_text (0.002)" in found.out
