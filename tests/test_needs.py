@@ -15,8 +15,10 @@ def without(monkeypatch):
 
     def take(module: str) -> None:
         monkeypatch.setitem(sys.modules, module, None)
-        for work in ("metatrain.tasks.distribution.load_tasks", "metatrain.checkpoints.building.build_learner"):
-            monkeypatch.setattr(work, lambda *_, **__: pytest.fail("work has begun"))
+        for user in ("commands.meta_train", "commands.plan_costs", "checkpoints.opening"):  # first: they keep the functions that they import
+            monkeypatch.setattr(f"metatrain.{user}.build_learner", lambda *_, **__: pytest.fail("work has begun"))
+        for work in ("tasks.distribution.load_tasks", "checkpoints.building.build_learner"):
+            monkeypatch.setattr(f"metatrain.{work}", lambda *_, **__: pytest.fail("work has begun"))
 
     return take
 

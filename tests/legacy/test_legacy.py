@@ -31,7 +31,7 @@ def machine(run: Path) -> tuple[str, ...]:
 
 def predictions(path: Path) -> dict[str, tuple[str, float]]:
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return {row["text"]: (row["label"], pytest.approx(row["probability"], abs=2e-6)) for row in rows}
+    return {row["text"]: (row.get("predicted_label", row["label"]), pytest.approx(row["probability"], abs=2e-6)) for row in rows}
 
 
 @pytest.mark.parametrize("name", ["encoder", "language"])
