@@ -204,7 +204,10 @@ def overridden(recipe: Recipe, settings: Overrides, plain: bool) -> Recipe:
         )
     algorithm, model = _with(recipe.algorithm, settings.algorithm), _with(recipe.model, settings.model)
     prompt = _with(recipe.prompt, settings.prompt)
-    found = replace(recipe, algorithm=algorithm, inner=_inner(recipe.inner, settings.inner, plain), model=model, prompt=prompt)
+    inner = recipe.inner
+    if settings.algorithm.adapt == "head" and inner.loss == LEAVE_ONE_OUT and settings.inner.loss is None:
+        inner = replace(inner, loss="support", steps=0, evaluation_steps=None)  # a loss of the encodings, which stay as they are: its steps are none
+    found = replace(recipe, algorithm=algorithm, inner=_inner(inner, settings.inner, plain), model=model, prompt=prompt)
     check_algorithm(found.algorithm, found.inner, found.model)
     return found
 

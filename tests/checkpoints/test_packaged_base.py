@@ -27,3 +27,9 @@ def test_its_method_may_be_changed_in_single_settings():
     settings = Overrides(algorithm=AlgorithmOverrides(last_layers=1))
     opened = open_checkpoint("everyday", settings, torch.device("cpu"), torch.float32, lambda line: None)
     assert opened.learner.algorithm.last_layers == 1
+
+
+def test_a_head_alone_adapts_without_leave_one_out_steps():
+    settings = Overrides(algorithm=AlgorithmOverrides(adapt="head"))
+    learner = open_checkpoint("everyday", settings, torch.device("cpu"), torch.float32, lambda line: None).learner
+    assert learner.inner.loss == "support" and learner.steps(evaluation=True) == 0 and not learner.functional.head_after
