@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from metatrain.evaluation.adapted_arms import Adapted
 from metatrain.evaluation.analysis import accuracy_by_steps, analysed_steps, learned_rates, mapped_tasks, mistakes, step_episodes, task_map
-from metatrain.evaluation.arms import Adapted
 from metatrain.evaluation.full_finetune import FullFinetuned
 from metatrain.evaluation.prediction import Arm
 from metatrain.evaluation.protocol import SUBJECT, Scores, Setup, evaluate, validation_episodes

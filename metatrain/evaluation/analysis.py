@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from metatrain.evaluation.arms import Adapted
+from metatrain.evaluation.adapted_arms import Adapted
 from metatrain.evaluation.by_step import QUERY_ACCURACY, QUERY_LOSS, SUPPORT_ACCURACY, SUPPORT_LOSS, scores_by_step, step_counts, takes_steps
 from metatrain.evaluation.config import EvaluationConfig
 from metatrain.evaluation.protocol import Scores, Setup

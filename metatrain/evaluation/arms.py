@@ -6,192 +6,21 @@ To add an arm, add a class with `predict` and its row in `ROWS`; another package
 
 from __future__ import annotations
 
-import time
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
-
-import numpy as np
-import torch
-from scipy.special import softmax
+from typing import Any
 
 from metatrain import plugins
-from metatrain.errors import UserError
+from metatrain.evaluation.adapted_arms import Adapted, NamesOnly, ShuffledLabels, WithNames
 from metatrain.evaluation.config import EvaluationConfig, LoraConfig, check_lora
+from metatrain.evaluation.frozen_arms import FrozenFeatures, FrozenLogisticRegression, FrozenNearestNeighbour, FrozenPrototypes
 from metatrain.evaluation.full_finetune import FullFinetuned, check_full_finetune
 from metatrain.evaluation.language_arms import CALIBRATED, Prompted, check_calibrated, check_calibrated_examples, check_reads_examples
-from metatrain.evaluation.logistic_regression import logistic_regression
-from metatrain.evaluation.prediction import Arm, Prediction
+from metatrain.evaluation.prediction import Arm
 from metatrain.evaluation.setfit_arm import SetFit, check_setfit
-from metatrain.gradient.inner_rules import HEAD
-from metatrain.gradient.parameters import Parameters
-from metatrain.meta.functional import FunctionalClassifier
 from metatrain.meta.language_learner import LanguageLearner
 from metatrain.meta.learner import EncodingLearner, Learner
-from metatrain.tasks.encoded_episode import EncodedEpisode
-
-
-class Features(Protocol):
-    """A learner that gives encodings of texts."""
-
-    def features(self, texts: Sequence[np.ndarray]) -> torch.Tensor:
-        """Return encodings [texts, H] under the meta-parameters."""
-
-
-class FrozenFeatures:
-    """Encodings of a frozen encoder, cached: a query that occurs in several episodes or arms is encoded once."""
-
-    def __init__(self, learner: Features):
-        self.learner = learner
-        self._known: dict[bytes, np.ndarray] = {}
-
-    def new(self, texts: Sequence[np.ndarray]) -> np.ndarray:
-        """Return encodings [texts, H], computed without the cache.
-
-        Raises: UserError: they are not finite.
-        """
-        found = self.learner.features(texts).double().cpu().numpy()
-        if not np.isfinite(found).all():
-            raise UserError("the text encodings of the model are not finite; its weights are broken")
-        return found
-
-    def known(self, texts: Sequence[np.ndarray]) -> np.ndarray:
-        """Return encodings [texts, H] from the cache, computed at most once for each text."""
-        missing = list({text.tobytes(): text for text in texts if text.tobytes() not in self._known}.values())
-        if missing:
-            self._known.update({text.tobytes(): vector for text, vector in zip(missing, self.new(missing))})
-        return np.stack([self._known[text.tobytes()] for text in texts])
-
-
-class Adapted:
-    """The inner loop of a learner on the support set, with its own or another number of steps.
-
-    The meta-parameters of the learner must not change: if its encoder does not adapt, query encodings are cached, in `features` if other
-    arms use the same encoder.
-    """
-
-    def __init__(self, learner: Learner, steps: int | None = None, features: FrozenFeatures | None = None):
-        self.learner, self.steps = learner, steps
-        encodings = learner.encodings if learner.functional.first_adapted_layer is None else None
-        self._encodings = encodings
-        self._features = None if encodings is None else features or FrozenFeatures(encodings)
-
-    def after(self, steps: int) -> Adapted:
-        """Return the same arm with another number of inner steps."""
-        return Adapted(self.learner, steps, self._features)
-
-    def predict(self, episode: EncodedEpisode) -> Prediction:
-        begin = time.perf_counter()
-        parameters, _ = self.learner.adapt(episode, self.steps)
-        return self.prediction(parameters, episode, time.perf_counter() - begin)
-
-    def prediction(self, parameters: Parameters, episode: EncodedEpisode, seconds: float = 0.0) -> Prediction:
-        """Return the prediction of adapted parameters for the queries of an episode; seconds: adaptation time."""
-        if self._features is None or self._encodings is None or not self._encodings.keeps_encoder(parameters):
-            probabilities = self.learner.probabilities(parameters, episode)
-        else:
-            probabilities = _of_features(self.learner, self._features.known(episode.query), parameters)
-        if probabilities is None:
-            return Prediction(self.learner.predictions(parameters, episode), None, seconds, self.learner.target_loss(parameters, episode))
-        return Prediction(probabilities.argmax(1), probabilities, seconds)
-
-
-def _of_features(learner: Learner, features: np.ndarray, parameters: Parameters) -> np.ndarray:
-    """Return the probabilities [queries, way] that an adapted head gives for features [queries, H]."""
-    functional = learner.functional
-    assert isinstance(functional, FunctionalClassifier)  # only encoders have features
-    if not functional.head_facts.is_linear:
-        own = next(iter(parameters.values()))
-        with torch.no_grad():
-            return functional.logits_of(parameters, torch.from_numpy(features).to(own.device, own.dtype)).double().softmax(1).cpu().numpy()
-    weight, bias = (parameters[HEAD + name].double().cpu().numpy() for name in ("weight", "bias"))
-    return softmax(features @ weight.T + bias, axis=1)
-
-
-class ShuffledLabels:
-    """An arm with shuffled support labels; label names stay with their classes.
-
-    The accuracy of a model that learns from the support set falls to chance, or to what the label names reveal; that of a model that has
-    memorised the training tasks does not (Yin et al. 2020).
-    """
-
-    def __init__(self, arm: Arm):
-        self.arm = arm
-
-    def predict(self, episode: EncodedEpisode) -> Prediction:
-        seed = zlib.crc32(b"".join(ids.tobytes() for ids in episode.support))  # one reproducible order for each support set
-        order = np.random.default_rng(seed).permutation(len(episode.support_labels))
-        return self.arm.predict(episode.with_permuted_labels(order))
-
-
-class NamesOnly:
-    """An arm whose support set consists of the label names only, even of names without meaning."""
-
-    def __init__(self, arm: Arm):
-        self.arm = arm
-
-    def predict(self, episode: EncodedEpisode) -> Prediction:
-        return self.arm.predict(replace(episode, support=episode.name_tokens, support_labels=np.arange(len(episode.names)), reads_names=False))
-
-
-class WithNames:
-    """An arm with the label names as further support examples."""
-
-    def __init__(self, arm: Arm):
-        self.arm = arm
-
-    def predict(self, episode: EncodedEpisode) -> Prediction:
-        return self.arm.predict(episode.with_names())
-
-
-Probabilities = Callable[[np.ndarray], np.ndarray]  # of the labels, [queries, way], from features [queries, H]
-
-
-class _Frozen:
-    """A classifier on frozen encodings."""
-
-    def __init__(self, features: FrozenFeatures):
-        self.features = features
-
-    def predict(self, episode: EncodedEpisode) -> Prediction:
-        begin = time.perf_counter()
-        classify = self.fit(self.features.new(episode.support), np.asarray(episode.support_labels))
-        seconds = time.perf_counter() - begin
-        probabilities = classify(self.features.known(episode.query))
-        return Prediction(probabilities.argmax(1), probabilities, seconds)
-
-    def fit(self, features: np.ndarray, labels: np.ndarray) -> Probabilities:
-        """Fit to features [support, H] and labels [support], and return the predictor."""
-        raise NotImplementedError
-
-
-class FrozenLogisticRegression(_Frozen):
-    """Logistic regression on frozen encodings, with L2 strength chosen on the support set."""
-
-    def fit(self, features: np.ndarray, labels: np.ndarray) -> Probabilities:
-        return logistic_regression(features, labels).predict_proba
-
-
-class FrozenPrototypes(_Frozen):
-    """Nearest class mean in squared Euclidean distance, on frozen encodings (Snell et al. 2017)."""
-
-    def fit(self, features: np.ndarray, labels: np.ndarray) -> Probabilities:
-        means = np.stack([features[labels == label].mean(0) for label in range(labels.max() + 1)])
-
-        return lambda queries: softmax(-((queries[:, None] - means) ** 2).sum(-1), axis=1)
-
-
-class FrozenNearestNeighbour(_Frozen):
-    """Label of the nearest support text in Euclidean distance, on frozen encodings (Cover and Hart 1967); the first of several at the same distance."""
-
-    def predict(self, episode: EncodedEpisode) -> Prediction:
-        begin = time.perf_counter()
-        support = self.features.new(episode.support)
-        seconds = time.perf_counter() - begin
-        nearest = np.square(self.features.known(episode.query)[:, None] - support).sum(-1).argmin(1)
-        return Prediction(np.asarray(episode.support_labels)[nearest], None, seconds)
 
 
 @dataclass(frozen=True)

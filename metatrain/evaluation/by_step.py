@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from metatrain.evaluation import statistics
-from metatrain.evaluation.arms import Adapted
+from metatrain.evaluation.adapted_arms import Adapted
 from metatrain.evaluation.protocol import EpisodeSet, each_episode, scored
 from metatrain.evaluation.sharing import Workers
 from metatrain.meta.learner import Learner

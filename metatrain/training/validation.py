@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from metatrain.config.schema import TrainConfig
-from metatrain.evaluation.arms import Adapted, ShuffledLabels
+from metatrain.evaluation.adapted_arms import Adapted, ShuffledLabels
 from metatrain.evaluation.by_step import scores_by_step, step_counts, takes_steps
 from metatrain.evaluation.prediction import Arm
 from metatrain.evaluation.protocol import EpisodeSet, run_arms

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from metatrain.evaluation.adapted_arms import Adapted
 from metatrain.evaluation.analysis import accuracy_by_steps, analysed_steps, learned_rates, mistakes, mistakes_in, task_map
-from metatrain.evaluation.arms import Adapted
 from metatrain.evaluation.config import EvaluationConfig
 from metatrain.evaluation.protocol import EpisodeSet, Setup, evaluate, run_arms
 from metatrain.gradient.config import InnerConfig

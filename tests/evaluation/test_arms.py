@@ -8,20 +8,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from metatrain.errors import UserError
-from metatrain.evaluation.arms import (
-    Adapted,
-    FrozenFeatures,
-    FrozenLogisticRegression,
-    FrozenNearestNeighbour,
-    FrozenPrototypes,
-    Learners,
-    NamesOnly,
-    ShuffledLabels,
-    WithNames,
-    make_arms,
-)
+from metatrain.evaluation.adapted_arms import Adapted, NamesOnly, ShuffledLabels, WithNames
+from metatrain.evaluation.arms import Learners, make_arms
 from metatrain.evaluation.chosen_arms import chosen_arms
 from metatrain.evaluation.config import EvaluationConfig, FullFinetuneConfig
+from metatrain.evaluation.frozen_arms import FrozenFeatures, FrozenLogisticRegression, FrozenNearestNeighbour, FrozenPrototypes
 from metatrain.evaluation.full_finetune import FullFinetuned
 from metatrain.evaluation.logistic_regression import STRENGTHS, WITHOUT_FOLDS, choose_strength, logistic_regression
 from metatrain.evaluation.prediction import Prediction

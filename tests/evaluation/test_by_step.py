@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from metatrain.evaluation.arms import Adapted
+from metatrain.evaluation.adapted_arms import Adapted
 from metatrain.evaluation.by_step import scores_by_step, step_counts, takes_steps
 from metatrain.evaluation.protocol import EpisodeSet, run_arms
 from metatrain.evaluation.statistics import accuracy, log_loss, mean_over_tasks

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metatrain.evaluation.arms import ArmRow, FrozenFeatures
+from metatrain.evaluation.arms import ArmRow
+from metatrain.evaluation.frozen_arms import FrozenFeatures
 from metatrain.evaluation.metrics import Metric
 from metatrain.evaluation.prediction import Prediction
 from metatrain.gradient.config import InnerConfig

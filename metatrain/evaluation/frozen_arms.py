@@ -1,0 +1,96 @@
+"""Arms on the encodings of a frozen encoder: logistic regression, prototypes, the nearest neighbour."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from scipy.special import softmax
+
+from metatrain.errors import UserError
+from metatrain.evaluation.logistic_regression import logistic_regression
+from metatrain.evaluation.prediction import Prediction
+from metatrain.tasks.encoded_episode import EncodedEpisode
+
+
+class Features(Protocol):
+    """A learner that gives encodings of texts."""
+
+    def features(self, texts: Sequence[np.ndarray]) -> torch.Tensor:
+        """Return encodings [texts, H] under the meta-parameters."""
+
+
+class FrozenFeatures:
+    """Encodings of a frozen encoder, cached: a query that occurs in several episodes or arms is encoded once."""
+
+    def __init__(self, learner: Features):
+        self.learner = learner
+        self._known: dict[bytes, np.ndarray] = {}
+
+    def new(self, texts: Sequence[np.ndarray]) -> np.ndarray:
+        """Return encodings [texts, H], computed without the cache.
+
+        Raises: UserError: they are not finite.
+        """
+        found = self.learner.features(texts).double().cpu().numpy()
+        if not np.isfinite(found).all():
+            raise UserError("the text encodings of the model are not finite; its weights are broken")
+        return found
+
+    def known(self, texts: Sequence[np.ndarray]) -> np.ndarray:
+        """Return encodings [texts, H] from the cache, computed at most once for each text."""
+        missing = list({text.tobytes(): text for text in texts if text.tobytes() not in self._known}.values())
+        if missing:
+            self._known.update({text.tobytes(): vector for text, vector in zip(missing, self.new(missing))})
+        return np.stack([self._known[text.tobytes()] for text in texts])
+
+
+Probabilities = Callable[[np.ndarray], np.ndarray]  # of the labels, [queries, way], from features [queries, H]
+
+
+class _Frozen:
+    """A classifier on frozen encodings."""
+
+    def __init__(self, features: FrozenFeatures):
+        self.features = features
+
+    def predict(self, episode: EncodedEpisode) -> Prediction:
+        begin = time.perf_counter()
+        classify = self.fit(self.features.new(episode.support), np.asarray(episode.support_labels))
+        seconds = time.perf_counter() - begin
+        probabilities = classify(self.features.known(episode.query))
+        return Prediction(probabilities.argmax(1), probabilities, seconds)
+
+    def fit(self, features: np.ndarray, labels: np.ndarray) -> Probabilities:
+        """Fit to features [support, H] and labels [support], and return the predictor."""
+        raise NotImplementedError
+
+
+class FrozenLogisticRegression(_Frozen):
+    """Logistic regression on frozen encodings, with L2 strength chosen on the support set."""
+
+    def fit(self, features: np.ndarray, labels: np.ndarray) -> Probabilities:
+        return logistic_regression(features, labels).predict_proba
+
+
+class FrozenPrototypes(_Frozen):
+    """Nearest class mean in squared Euclidean distance, on frozen encodings (Snell et al. 2017)."""
+
+    def fit(self, features: np.ndarray, labels: np.ndarray) -> Probabilities:
+        means = np.stack([features[labels == label].mean(0) for label in range(labels.max() + 1)])
+
+        return lambda queries: softmax(-((queries[:, None] - means) ** 2).sum(-1), axis=1)
+
+
+class FrozenNearestNeighbour(_Frozen):
+    """Label of the nearest support text in Euclidean distance, on frozen encodings (Cover and Hart 1967); the first of several at the same distance."""
+
+    def predict(self, episode: EncodedEpisode) -> Prediction:
+        begin = time.perf_counter()
+        support = self.features.new(episode.support)
+        seconds = time.perf_counter() - begin
+        nearest = np.square(self.features.known(episode.query)[:, None] - support).sum(-1).argmin(1)
+        return Prediction(np.asarray(episode.support_labels)[nearest], None, seconds)
