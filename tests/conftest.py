@@ -19,6 +19,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "disabled"
 os.environ.pop("WANDB_API_KEY", None)
 os.environ["METATRAIN_CACHE"] = ""  # no test depends on what another, or the user, has left there
+os.environ["METATRAIN_MODELS"] = str(Path(__file__).parent / "no_models")  # nor on models that scripts/data/ has made
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # one worker a core beats two threads that wait for each other
 
 ROOT = Path(__file__).parents[1]
