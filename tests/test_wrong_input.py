@@ -54,7 +54,7 @@ def nothing_left(folder):
         (["train", "tasks.sources=[a.csv]"], ["write 'tasks.sources={NAME: VALUE}'"]),
         (["finetune", "checkpoint=tiny", "data=rows.csv"], ["data is a group of settings", "data.train, data.test"]),
         (["train", "outer=3"], ["GROUP=OPTION", "GROUP.SETTING=VALUE"]),
-        (["finetune", "model=tiny"], ["metatrain finetune has no setting 'model'"]),
+        (["finetune", "outer=adamw"], ["metatrain finetune has no setting 'outer'"]),
     ],
 )
 def test_configurations_that_cannot_be_composed(cli, tmp_path, arguments, words):
