@@ -132,7 +132,7 @@ def test_every_command_that_an_error_advises_is_there():
         (["finetune", "experiment=arsc"], ["metatrain finetune has no setting 'experiment'", "--help"]),
         (["finetune", "debug=fast"], ["metatrain finetune has no setting 'debug'"]),
         (["finetune", "tasks=reviews"], ["metatrain finetune has no setting 'tasks'"]),
-        (["finetune", "model=tiny"], ["metatrain finetune has no setting 'model'; it has model.pooling"]),
+        (["finetune", "outer=adamw"], ["metatrain finetune has no setting 'outer'"]),
         (["evaluate", "+experiment=arsc"], ["metatrain evaluate has no setting 'experiment'"]),
         (["predict", "tracking=none"], ["metatrain predict has no setting 'tracking'"]),
     ],

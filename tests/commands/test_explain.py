@@ -44,7 +44,7 @@ def test_a_group_and_all_groups(cli, monkeypatch):
     [
         ("oos_false_rejection_rate", ["oos_false_rejection_rate, of metatrain finetune", "value    null, set by its default"]),
         ("data.train", ["data.train, of metatrain finetune", "value    must be given"]),
-        ("model.path", ["model.path, of metatrain predict"]),
+        ("model.path", ["in predict: finetuned model: the run directory of `metatrain finetune`"]),
         ("compare", ["of metatrain tasks", "task2vec"]),
         ("inner.lr", ["set by conf/inner/sgd.yaml", "in finetune: learning rate of the encoder; null: as in the checkpoint (default null)"]),
         ("checkpoint", ["checkpoint.every", "in evaluate: checkpoint to start from: a run directory"]),

@@ -23,7 +23,7 @@ from metatrain.models.heads import head_facts
 from metatrain.tasks.encoded_episode import EncodedEpisode
 
 EPISODES = 3
-HEADS = ("linear", "zero", "shared", "prototype", "cosine", "ridge", "generated", "feat", "matching", "relation")
+HEADS = ("linear", "zero", "shared", "prototype", "cosine", "ridge", "generated", "feat", "matching", "relation", "soft_k_means")
 METHODS = [
     *(({"head": head}, "sgd") for head in HEADS),
     *(({"adapt": adapt}, "sgd") for adapt in ("body", "head", "last_layers", "layer_norm", *ADAPTERS)),

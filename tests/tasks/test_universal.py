@@ -25,6 +25,7 @@ from metatrain.tasks.sources import make_source
 from metatrain.tasks.task import Task, TaskDistribution
 
 SETS = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((ROOT / "conf" / "tasks" / "universal").glob("*.yaml")) if path.stem != "folds"}
+THIRD_PARTY = Path(os.environ.get("METATRAIN_DATA", ROOT.parent / "shared" / "data"))  # read before a fixture changes it
 VALIDATION = sorted(name for name, source in SETS.items() if "in_fold" not in source)
 WHOLE = ("subj", "financial_phrasebank")  # of one file, without a split
 DOMAINS = {"clinc150": {"meta": ["yes", "no", "maybe"]}, "fdu_mtl": {"MR": ["negative", "positive"], "toys_games": ["negative", "positive"]}}
@@ -230,12 +231,11 @@ def test_training_without_a_fold_skips_the_meta_test(cli, tmp_path):
 
 @pytest.mark.slow
 def test_the_data_sets_have_the_labels_that_are_defined(monkeypatch):
-    root = Path(os.environ.get("METATRAIN_DATA", ROOT.parent / "shared" / "data"))
-    for name in SETS:
-        if not (root / name).is_dir():
-            pytest.skip(f"the data set {name} is not on this machine (METATRAIN_DATA)")
-    monkeypatch.setenv("METATRAIN_DATA", str(root))
-    folds = json.loads((root / "universal.json").read_text())["folds"]
+    for name in (*SETS, "universal.json"):
+        if not (THIRD_PARTY / name).exists():
+            pytest.skip(f"{name} is not on this machine (METATRAIN_DATA)")
+    monkeypatch.setenv("METATRAIN_DATA", str(THIRD_PARTY))
+    folds = json.loads((THIRD_PARTY / "universal.json").read_text())["folds"]
     assert {int(fold): sorted(kinds) for fold, kinds in folds.items()} == {
         fold: sorted(name for name, source in SETS.items() if source.get("in_fold") == fold) for fold in range(1, 6)
     }
