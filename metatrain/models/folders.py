@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from metatrain.errors import UserError
@@ -53,3 +54,10 @@ def folder_of_transformer(name: str) -> str:
     path = local_path(name) / MODULES
     places = dict(listed_modules(path)) if path.is_file() else {}
     return str(path.parent / places["Transformer"]) if places.get("Transformer") else name
+
+
+def models_folder() -> Path:
+    """Return the folder of models that scripts/data/ makes: that of METATRAIN_MODELS, or `metatrain/models` in the user's cache."""
+    base = os.environ.get("METATRAIN_MODELS")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metatrain"
+    return Path(base) if base else cache / "models"

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 from pathlib import Path
 
 from huggingface_hub import constants, try_to_load_from_cache
 
 from metatrain.errors import UserError
+from metatrain.models.folders import models_folder
 
 HUB_ID = "sentence-transformers/all-mpnet-base-v2"
 SHA256 = "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"  # of model.safetensors
 
 
 def folder() -> Path:
-    """Return where scripts/data/mpnet.py puts the model: `models/all-mpnet-base-v2` below the folder of METATRAIN_MODELS or ~/.cache/metatrain."""
-    base = os.environ.get("METATRAIN_MODELS")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metatrain"
-    return (Path(base) if base else cache / "models") / "all-mpnet-base-v2"
+    """Return where scripts/data/mpnet.py puts the model: `all-mpnet-base-v2` below the folder of METATRAIN_MODELS or ~/.cache/metatrain/models."""
+    return models_folder() / "all-mpnet-base-v2"
 
 
 def resolve() -> tuple[str, str]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from huggingface_hub import constants, try_to_load_from_cache
 
 from metatrain.errors import UserError
-from metatrain.models.folders import is_model
+from metatrain.models.folders import is_model, models_folder
 from metatrain.paths import local_path
 
 NAME, HUB_ID = "smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -18,9 +17,7 @@ WEIGHTS = "weights_from"  # entry of config.json: the format that the weights we
 
 def folder() -> Path:
     """Return where scripts/data/smollm2.py puts the model: `smollm2-135m-instruct` below the folder of METATRAIN_MODELS or ~/.cache/metatrain/models."""
-    base = os.environ.get("METATRAIN_MODELS")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metatrain"
-    return (Path(base) if base else cache / "models") / "smollm2-135m-instruct"
+    return models_folder() / "smollm2-135m-instruct"
 
 
 def resolve(path: str | None = None) -> tuple[str, str]:

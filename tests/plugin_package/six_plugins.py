@@ -23,7 +23,7 @@ from metatrain.tasks.sampler import Sampler
 class Warped:
     """phi_{k+1} = phi_k - lr * gradient M, with a meta-learned matrix M for each weight matrix (a form of WarpGrad, Flennerhag et al. 2020)."""
 
-    is_linear, adds = False, True
+    is_sgd, adds = False, True
     reads = ("lr", "head_lr")
 
     def __init__(self, config: InnerConfig):
