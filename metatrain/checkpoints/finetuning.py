@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from torch import Tensor
 
 from metatrain.checkpoints.adaptation import adapted_to, check_none_of_these, exported_head
 from metatrain.checkpoints.opening import open_checkpoint
-from metatrain.config.schema import FinetuneConfig, Overrides
+from metatrain.config.schema import AlgorithmOverrides, FinetuneConfig, InnerOverrides, Overrides
+from metatrain.errors import UserError
 from metatrain.evaluation.protocol import check_answers
 from metatrain.gradient.parameters import Parameters
 from metatrain.meta.algorithm import reads_label_names
@@ -18,6 +21,7 @@ from metatrain.meta.learner import Learner
 from metatrain.meta.progress import Progress
 from metatrain.models.export import save_finetuned
 from metatrain.models.reading import Reading
+from metatrain.models.targets import Number, SeveralLabels
 from metatrain.run import hardware
 from metatrain.tasks.encoded_episode import EncodedEpisode, encode_episode
 from metatrain.tasks.episodes import Episode
@@ -97,3 +101,29 @@ def write_finetuned(
     labels = None if task.targets is not None else list(task.label_names)
     model = learner.functional.write_to_model(parameters)
     return save_finetuned(folder, model, parameters, labels, threshold, None if task.of_images else columns, reading, exported_head(learner))
+
+
+def open_frozen(config: FinetuneConfig, task: Task, say: Callable[[str], None]) -> Learner:
+    """Open the checkpoint as a learner whose encoder stays as it is; the label names of the task may be read as examples.
+
+    Raises:
+        UserError: it cannot be opened, or is a language model, which has no encodings.
+    """
+    method = AlgorithmOverrides(name=config.algorithm.name, label_names=config.algorithm.label_names, adapt="head")
+    learner = open_for(replace(config, algorithm=method, inner=InnerOverrides(fit_head=True)), task, False, say)
+    if learner.encodings is None:
+        raise UserError(
+            f"data.kind={config.data.kind} fits a head to encodings, and checkpoint={config.checkpoint} has none; give an encoder, minilm for example"
+        )
+    return learner
+
+
+def write_frozen(
+    folder: Path, learner: Learner, weight: Tensor, bias: Tensor, labels: Sequence[str], target: SeveralLabels | Number, columns: Mapping[str, str]
+) -> str:
+    """Write the model directory of a linear head on the encoder as it is; return which library loads it.
+
+    weight: [labels, H]; bias: [labels]; columns: as of `write_finetuned`.
+    """
+    head = {"head.weight": weight, "head.bias": bias}
+    return save_finetuned(folder, learner.load_model(), head, labels, columns=columns, target=target)

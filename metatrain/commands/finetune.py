@@ -10,9 +10,7 @@ from metatrain.config.compose import is_of_grid, run_under_hydra
 from metatrain.config.schema import FinetuneConfig
 
 if TYPE_CHECKING:
-    from metatrain.commands.finetune_adaptation import Adaptation
-    from metatrain.commands.finetune_examples import Examples
-    from metatrain.meta.learner import Learner
+    from metatrain.commands.finetune_parts import Outcome
     from metatrain.run.directory import RunDirectory
     from metatrain.tracking.console import Display
 
@@ -24,12 +22,15 @@ Adapt a meta-trained model, or any Hugging Face encoder (default: minilm), to th
 jsonl, parquet, xlsx, or .gz; other columns are found as by `metatrain tasks add`), or in a folder of text files, LABEL/FILE.txt, and write a
 model directory that loads without metatrain. A meta-trained model adapts as in meta-training. A plain encoder adapts its last layers by
 leave-one-out steps, then a head is fitted; algorithm=recommended only fits the head. Both are compared with logistic regression. Image
-models read a folder, LABEL/FILE.
+models read a folder, LABEL/FILE. data.kind=labels reads several labels a text, data.kind=number numbers or ordered labels (stars, scores); both
+fit heads to the frozen encoder.
 
 examples:
   metatrain finetune data.train=examples.csv
   metatrain finetune checkpoint=latest data.train=examples.csv data.test=held_out.csv
   metatrain finetune checkpoint=minilm algorithm=recommended data.train=examples.csv
+  metatrain finetune data.train=tagged.csv data.kind=labels data.label=tags "data.label_separator=';'"
+  metatrain finetune data.train=reviews.csv data.kind=number data.label=stars
 """
 SHOWN = (
     "checkpoint",
@@ -37,6 +38,10 @@ SHOWN = (
     "data.test",
     "data.text",
     "data.label",
+    "data.kind",
+    "data.label_separator",
+    "data.label_columns",
+    "data.order",
     "data.pair",
     "data.target",
     "oos_false_rejection_rate",
@@ -57,9 +62,7 @@ def main(arguments: list[str]) -> None:
 
 def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
     """Adapt, test if there is a test file, and write `path/model`."""
-    from metatrain.checkpoints.finetuning import open_for
-    from metatrain.commands.finetune_adaptation import adapt_and_test
-    from metatrain.commands.finetune_examples import read_examples
+    from metatrain.commands.finetune_kinds import kind_of
     from metatrain.run.directory import RunDirectory, recorded
     from metatrain.run.latest import latest, pin
     from metatrain.tracking.console import Display
@@ -71,39 +74,34 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
         if not is_given:
             other = "; checkpoint=latest adapts your newest run of metatrain train" if latest("train").exists() else ""
             display.say(f"checkpoint: {config.checkpoint}, since none is given{other}")
-        examples = read_examples(config.data, config.oos_false_rejection_rate is not None, display.say, config.seed)
-        learner = open_for(config, examples.episode.task, examples.is_tested, display.say)
+        kind = kind_of(config)(config, display.say)
+        learner = kind.open(display.say)
         for note in check_adaptation(config, overrides, learner, refuse=not is_of_grid()):
             display.say(note)
         run = RunDirectory.create(path, config, overrides, "finetune")
         display.log_to(run.log)
         with recorded(run):
-            found = adapt_and_test(learner, examples, config.oos_false_rejection_rate, display)
-            _write(run, config, learner, examples, found, display)
+            _write(run, config, kind.adapt_and_test(learner, display), display)
 
 
-def _write(run: RunDirectory, config: FinetuneConfig, learner: Learner, examples: Examples, found: Adaptation, display: Display) -> None:
+def _write(run: RunDirectory, config: FinetuneConfig, found: Outcome, display: Display) -> None:
     """Write the model directory, results.json and the report, and print where they are."""
-    from metatrain.checkpoints.finetuning import write_finetuned
     from metatrain.report.page import write_report
     from metatrain.run.atomic import atomic_directory, write_json
     from metatrain.run.hints import shown, typed_setting
     from metatrain.tracking.model_card import finetuned_card
     from metatrain.version import __version__
 
-    task = examples.episode.task
-    labels = None if task.targets is not None else list(task.label_names)
-    results = {"format": 1, "labels": labels, **found.results}
+    results = {"format": 1, "labels": found.labels, **found.results}
     with atomic_directory(run.model) as folder:
-        columns = {"text": examples.columns.text, **({"pair": examples.columns.pair} if examples.columns.pair else {})}
-        kind = write_finetuned(folder, learner, task, found.parameters, found.threshold, found.reading, columns)
-        (folder / "README.md").write_text(finetuned_card(config.checkpoint, results, kind, config.seed, __version__, task.of_images), encoding="utf-8")
+        library = found.write(folder)
+        (folder / "README.md").write_text(finetuned_card(config.checkpoint, results, library, config.seed, __version__, found.of_images), encoding="utf-8")
     write_json(run.results, results)
     if config.report:
         write_json(run.analysis, {"format": 1, **found.analysis})
         write_report(run.path, run.report, at_end=True)
-    display.say(f"model: {shown(run.model)} (loads with {kind})")
+    display.say(f"model: {shown(run.model)} (loads with {library})")
     if config.report:
         display.say(f"report: {shown(run.report)}")
-    what = "data=IMAGE" if task.of_images else "data=FILE" if examples.columns.pair else 'text="..."'
+    what = "data=IMAGE" if found.of_images else "data=FILE" if found.of_pairs else 'text="..."'
     display.say(f"next: metatrain predict {typed_setting('model', run.model)} {what}")

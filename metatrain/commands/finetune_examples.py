@@ -8,15 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from metatrain.checkpoints.adaptation import check_no_label_is_none
+from metatrain.commands.finetune_parts import read_table
 from metatrain.config.schema import DataConfig
 from metatrain.errors import UserError
 from metatrain.evaluation.text_scores import check_score
-from metatrain.paths import local_path
 from metatrain.tasks.audit import seen_rows
 from metatrain.tasks.episodes import Episode, given_episode
 from metatrain.tasks.files import Columns, Table
 from metatrain.tasks.label_names import check_label_text, label_texts
-from metatrain.tasks.labelled import read_labelled
 from metatrain.tasks.labels import as_text, clean_label
 from metatrain.tasks.splits import few
 
@@ -43,7 +42,7 @@ def read_examples(data: DataConfig, rejects: bool, say: Callable[[str], None], s
     """
     if data.target:
         check_score(data.score, "data.score", computed=data.test is not None)
-    train, columns = _table(data, "data.train", data.train, say)
+    train, columns = read_table(data, "data.train", data.train, say)
     data = replace(data, text=columns.text, label=columns.label or data.label, pair=columns.pair)
     labels = None if data.target else sorted(set(train.labels))
     if labels is not None:
@@ -54,12 +53,12 @@ def read_examples(data: DataConfig, rejects: bool, say: Callable[[str], None], s
     rows: list[tuple[str, str]] = []
     is_seen = np.zeros(0, dtype=bool)
     if data.test is not None:
-        rows, is_seen = _test_rows(train, _table(data, "data.test", data.test, say)[0], None if rejects else labels, say)
+        rows, is_seen = _test_rows(train, read_table(data, "data.test", data.test, say)[0], None if rejects else labels, say)
     in_scope = [(text, answer) for text, answer in rows if labels is None or answer in labels]
     texts, answers = [*train.texts, *(text for text, _ in in_scope)], [*train.labels, *(answer for _, answer in in_scope)]
     episode = given_episode(texts, answers, len(train.texts), data.score if data.target else None, seed)
     return Examples(
-        episode=replace(episode, task=replace(episode.task, label_texts=_label_texts(data, episode.task.label_names))),
+        episode=replace(episode, task=replace(episode.task, label_texts=label_texts_of(data, episode.task.label_names))),
         is_tested=bool(in_scope),
         out_of_scope=[text for text, answer in rows if labels is not None and answer not in labels],
         num_seen=int(is_seen.sum()),
@@ -68,7 +67,7 @@ def read_examples(data: DataConfig, rejects: bool, say: Callable[[str], None], s
     )
 
 
-def _label_texts(data: DataConfig, names: Sequence[str]) -> tuple[str, ...] | None:
+def label_texts_of(data: DataConfig, names: Sequence[str]) -> tuple[str, ...] | None:
     """Return the texts of the labels for methods that read label names; None: the names.
 
     Raises:
@@ -79,16 +78,6 @@ def _label_texts(data: DataConfig, names: Sequence[str]) -> tuple[str, ...] | No
     if unknown := definitions.keys() - set(names):
         raise UserError(f"data.label_definitions: no example has the label {min(unknown)!r}; there are {few(names)}")
     return label_texts(names, definitions, data.label_text)
-
-
-def _table(data: DataConfig, setting: str, name: str, say: Callable[[str], None]) -> tuple[Table, Columns]:
-    """Read a file, or a folder of images or texts; return its rows and the columns that were read."""
-    wanted = Columns(data.text, data.label, pair=data.pair, target=data.target)
-    guessed = [key for key, value in (("text", data.text), ("label", data.label)) if value == key]  # the defaults
-    table, columns = read_labelled(local_path(name), setting, wanted, {key: f"data.{key}" for key in guessed})
-    for note in table.notes:
-        say(note)
-    return table, columns
 
 
 def _test_rows(train: Table, test: Table, labels: Sequence[str] | None, say: Callable[[str], None]) -> tuple[list[tuple[str, str]], np.ndarray]:

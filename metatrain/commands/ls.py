@@ -229,8 +229,13 @@ def _score(folder: Path) -> str:
             arm = results["arms"].get("meta_trained") or next(iter(results["arms"].values()))
             return f"{mean_of(arm)} ({results['protocol']['shots'][0]}-shot)"
         test, folds = results.get("test", {}), results.get("cross_validation") or {}
-        if "accuracy" in test:
+        if "accuracy" in test and "mean_absolute_error" not in test:
             return f"{100 * test['accuracy']:.1f} on {test['examples']} {'examples' if test.get('held_out', True) else 'training examples'}"
+        for kind, scores in (("", test), ("cross-validated ", folds)):
+            if "micro_f1" in scores:
+                return f"{kind}micro F1 {100 * scores['micro_f1']:.1f} on {scores['examples']} examples"
+            if "mean_absolute_error" in scores:
+                return f"{kind}mean absolute error {scores['mean_absolute_error']:.3f} on {scores['examples']} examples"
         return f"cross-validated {100 * folds['accuracy']:.1f}" if "accuracy" in folds else ""
     scores = validation_scores(read_metrics(folder / "metrics.jsonl"))
     return f"validation {100 * max(scores):.1f}" if scores else ""

@@ -18,11 +18,8 @@ from metatrain.config.schema import PredictConfig
 if TYPE_CHECKING:
     from io import BufferedReader
 
+    from metatrain.commands.answers import FinetunedModel
     from metatrain.commands.prediction_files import Predicted
-    from metatrain.models.decisions import Decision
-    from metatrain.models.export import Classifier
-    from metatrain.models.generation import TextGenerator
-    from metatrain.models.onnx_classifier import OnnxClassifier
     from metatrain.tasks.files import Columns
     from metatrain.tasks.unlabelled import Unlabelled
 
@@ -35,8 +32,8 @@ usage: metatrain predict model=DIR|latest text="..."|data=FILE|data=- [output=FI
 
 Predict labels with a model from `metatrain finetune`, for a text, a file of texts, standard input (one text per line), an image or a folder of
 images. Every row gets a prediction; a row that cannot be read gets an empty one and the reason. output=FILE.csv (.tsv, .xlsx, .parquet, .jsonl)
-has the columns of the input, then label, probability and reason (predicted_label, ... if the input has that column). Files of any length are
-read and written in constant memory.
+has the columns of the input, then label, probability and reason (predicted_label, ... if the input has that column); of a model with several
+labels a text, labels and the probability of each label; of one with numbers, number. Files of any length are read and written in constant memory.
 
 examples:
   metatrain predict model=latest text="The strap broke on the first day."
@@ -99,7 +96,7 @@ def _predictor(config: PredictConfig, folder: Path) -> Predictor:
     from metatrain.commands.runtime import open_graph
 
     notes: list[str] = []
-    model: Classifier | OnnxClassifier | TextGenerator | None = open_graph(folder, config.runtime, config.hardware, notes)
+    model: FinetunedModel | None = open_graph(folder, config.runtime, config.hardware, notes)
     for note in notes:
         print(note, file=sys.stderr)
     if model is None:
@@ -129,7 +126,7 @@ def _predict_rows(config: PredictConfig, folder: Path, column: str, pair: str | 
             for each in predictions:
                 print(each.line(source.fields), end="", flush=config.data == _PIPE)  # whose other end may wait for the answer
         else:
-            number = write_predictions(output, source.fields, source.table, predictions)
+            number = write_predictions(output, source.fields, source.table, predictions, predictor.separator)
     if output is not None:
         print(f"{number} predictions: {output}")
     for note in unread.notes(config.threshold):
@@ -225,33 +222,20 @@ def _parts(rows: Iterable[Unlabelled]) -> Iterator[list[Unlabelled]]:
 class Predictor:
     """A finetuned model, and how its predictions are presented."""
 
-    def __init__(self, model: Classifier | OnnxClassifier | TextGenerator, top: int | None = None, threshold: float | None = None):
-        """top: number of labels per row, None: one, and all for a single text; threshold: below this probability, a text has no label.
+    def __init__(self, model: FinetunedModel, top: int | None = None, threshold: float | None = None):
+        """top, threshold: as of `metatrain predict`.
 
         Raises:
-            UserError: the model has fewer labels than `top`, or none at all.
+            UserError: they are not for this model.
         """
-        from metatrain.errors import UserError
+        from metatrain.commands.answers import answers_of
 
-        if model.labels is None and (top is not None or threshold is not None):
-            raise UserError("this model writes texts, which have no probability; leave out top and threshold, which are for classifiers")
-        if model.labels is not None and top is not None and top > len(model.labels):
-            raise UserError(f"top={top}: the model has {len(model.labels)} labels: {', '.join(model.labels)}")
-        self.model, self.top, self.threshold = model, top, threshold
+        self._presented = answers_of(model, top, threshold)
+        self.separator = self._presented.separator
 
     def shown(self, text: str) -> str:
-        """The labels of a text, the most probable first, or the answer to it."""
-        from metatrain.models.decisions import decisions
-
-        if self.model.labels is None:
-            return self.model.answers([text])[0]
-        (found,) = decisions(self.model, [text], self.top or len(self.model.labels), self.threshold)
-        label, value = found.ranked[0]
-        if found.out_of_scope:  # and no probability of a label, which could be taken for its own
-            return f"{found.label}\n(the most likely label is {label}, with probability {value:.4f} among the labels)"
-        if found.unsure:
-            return f"no label: {self._doubt(found)}"
-        return "\n".join(f"{label}\t{value:.4f}" for label, value in found.ranked)
+        """The prediction for a text, as lines."""
+        return self._presented.shown(text)
 
     def all_predicted(self, parts: Iterable[Sequence[Unlabelled]], on_progress: Callable[[int], None]) -> Iterator[Predicted]:
         """Yield the predictions for rows, in order.
@@ -269,7 +253,7 @@ class Predictor:
         rows, answers = self._answered(rows)
         left = iter(answers)
         for row in rows:
-            yield Predicted(row, self._no_answer()) if row.problem is not None else Predicted(row, *next(left))
+            yield Predicted(row, self._presented.empty()) if row.problem is not None else Predicted(row, *next(left))
 
     def _answered(self, rows: Sequence[Unlabelled]) -> tuple[Sequence[Unlabelled], list[tuple[dict[str, Any], str | None]]]:
         """The rows, those that the model cannot read with their problem (an image file that is none, say), and answers for the others."""
@@ -279,7 +263,7 @@ class Predictor:
         if not texts:
             return rows, []
         try:
-            return rows, self._answers(texts)
+            return rows, self._presented.rows(texts)
         except UserError as error:
             if len(texts) == 1:
                 raise
@@ -287,42 +271,10 @@ class Predictor:
         found, answers = [], []
         for row in rows:
             try:
-                answers += [] if row.problem is not None else self._answers([row.text])
+                answers += [] if row.problem is not None else self._presented.rows([row.text])
             except UserError as error:
                 row = replace(row, problem=str(error))
             found.append(row)
         if not answers:
             raise first
         return found, answers
-
-    def _answers(self, texts: Sequence[str]) -> list[tuple[dict[str, Any], str | None]]:
-        """Return the predictions for texts, as columns of the output, and why there is no label, if there is none.
-
-        Raises:
-            UserError: it cannot read one of them.
-        """
-        from metatrain.models.decisions import decisions
-
-        if self.model.labels is None:
-            return [({"answer": answer}, None) for answer in self.model.answers(texts)]
-        found = decisions(self.model, texts, self.top or 1, self.threshold)
-        return [(self._columns(each), self._doubt(each) if each.unsure else None) for each in found]
-
-    def _columns(self, found: Decision) -> dict[str, Any]:
-        if found.out_of_scope:  # the probabilities are among the labels
-            return {**self._no_answer(), "label": found.label}
-        best, *others = [(label, round(probability, 6)) for label, probability in found.ranked]
-        columns = {"label": found.label, "probability": best[1]}
-        for place, (label, probability) in enumerate(others, start=2):
-            columns |= {f"label_{place}": label, f"probability_{place}": probability}
-        return columns
-
-    def _no_answer(self) -> dict[str, Any]:
-        if self.model.labels is None:
-            return {"answer": None}
-        further = [f"{name}_{place}" for place in range(2, (self.top or 1) + 1) for name in ("label", "probability")]
-        return dict.fromkeys(["label", "probability", *further])
-
-    def _doubt(self, found: Decision) -> str:
-        label, probability = found.ranked[0]
-        return f"below threshold={self.threshold}: the most likely label is {label}, with probability {probability:.4f}"

@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,6 +29,8 @@ from metatrain.tasks.workbooks import MOST_ROWS, WORKBOOK, write_workbook
 _OTHERS = (".xls", ".ods", ".feather", ".arrow", ".avro", ".orc", ".xml", ".html", ".pdf", ".docx", ".zip", ".bz2", ".xz", ".zst", ".npy", ".pkl")
 _ROW_GROUP = 10_000  # rows of a parquet file that are written together
 REASON = "reason"  # why a row has no label
+# Beginnings of the names of columns of a prediction that are no texts.
+_TYPES = {"probability": pyarrow.float64(), "number": pyarrow.float64(), "labels": pyarrow.list_(pyarrow.string())}
 
 
 @dataclass(frozen=True)
@@ -74,16 +76,19 @@ def output_for(name: str, inputs: Iterable[Path | int], rows: int = 0) -> Path:
     return path
 
 
-def write_predictions(path: Path, fields: Sequence[str], source: Path | None, predictions: Iterable[Predicted]) -> int:
+def write_predictions(path: Path, fields: Sequence[str], source: Path | None, predictions: Iterable[Predicted], separator: str | None = None) -> int:
     """Write predictions in the format that the file's ending names (.csv, .tsv, .xlsx, .parquet), JSON lines for any other; returns their number.
 
     All have the columns of the input, `fields`, of the file `source`, and then the prediction's; one that is there already is called predicted_NAME.
+
+    separator: between several labels of a text in formats without lists (.csv, .tsv, .xlsx); None: they are written as a JSON list.
     """
+    joined = (replace(each, answer={name: _joined(value, separator) for name, value in each.answer.items()}) for each in predictions)
     kind = format_of(path)
     if path.suffix.lower() == WORKBOOK:
-        return _write_rows(path, (_columns(each, fields, as_they_are=True) for each in predictions))
+        return _write_rows(path, (_columns(each, fields, as_they_are=True) for each in joined))
     if kind in (".csv", ".tsv"):
-        return _write_delimited(path, fields, predictions, "\t" if kind == ".tsv" else ",")
+        return _write_delimited(path, fields, joined, "\t" if kind == ".tsv" else ",")
     if kind == ".parquet":
         return _write_parquet(path, fields, source, predictions)
     number = 0
@@ -92,6 +97,11 @@ def write_predictions(path: Path, fields: Sequence[str], source: Path | None, pr
             file.write(each.line(fields))
             number += 1
     return number
+
+
+def _joined(value: Any, separator: str | None) -> Any:
+    """Return a list of labels as a text."""
+    return separator.join(value) if separator is not None and isinstance(value, list) else value
 
 
 def _write_delimited(path: Path, fields: Sequence[str], predictions: Iterable[Predicted], separator: str) -> int:
@@ -155,7 +165,8 @@ def _with_predictions(batch: pyarrow.RecordBatch, given: Sequence[str], part: Se
     added = [_named({**each.answer, REASON: each.reason}, given) for each in part]
     for name in added[0]:
         is_whole = any(isinstance(row[name], int) for row in added)
-        kind = pyarrow.float64() if name.removeprefix("predicted_").startswith("probability") else pyarrow.int64() if is_whole else pyarrow.string()
+        kind = next((kind for begin, kind in _TYPES.items() if name.removeprefix("predicted_").startswith(begin)), None)
+        kind = kind or (pyarrow.int64() if is_whole else pyarrow.string())
         batch = batch.append_column(name, pyarrow.array([row[name] for row in added], kind))
     return batch
 

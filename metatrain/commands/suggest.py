@@ -152,10 +152,12 @@ def _of_model(config: SuggestConfig, texts: _Texts, pool: list[int], display: Di
     from metatrain.errors import UserError
     from metatrain.evaluation.held_out_head import encoded
     from metatrain.models.finetuned import load_finetuned
-    from metatrain.models.finetuned_folder import finetuned_folder
+    from metatrain.models.finetuned_folder import finetuned_folder, read_facts
+    from metatrain.models.targets import check_one_label
     from metatrain.run import hardware
 
     folder = finetuned_folder(_run(config))
+    check_one_label(read_facts(folder), "metatrain suggest")
     device, _, notes = hardware.apply(config.hardware)
     for note in notes:
         display.say(note)

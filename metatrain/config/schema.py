@@ -32,6 +32,24 @@ def _no_table(place: Place) -> Unread | None:
     return Unread(f"{place.given('data')} is a folder, which has no columns", "give a file") if local_path(str(place.value("data"))).is_dir() else None
 
 
+def _one_label(place: Place) -> Unread | None:
+    kind = _kind(place)
+    return None if kind == "label" else Unread(f"data.kind={kind} fits a head to the frozen encoder", "leave data.kind out")
+
+
+def _named(place: Place) -> Unread | None:
+    return Unread("data.kind=number has no label names", "leave data.kind out") if _kind(place) == "number" else None
+
+
+def _kind(place: Place) -> str:
+    data = place.values.get("data")  # a group of `finetune` only
+    return data["kind"] if isinstance(data, dict) else "label"
+
+
+def _several_columns(place: Place) -> Unread | None:
+    return Unread("each of data.label_columns is the column of a label", "leave data.label_columns out") if place.value("data.label_columns") else None
+
+
 def _no_comparison(place: Place) -> Unread | None:
     if any(place.value(key) is not None for key in ("compare", "target", "select", "map", "show")):
         return None
@@ -44,6 +62,13 @@ COMPARED = Condition(_no_comparison, lambda place: "compare, target, select, map
 SHOW = needs("show", lambda number: number is not None, "is set", "set show=3, or export=FILE for the episodes of metatrain train")
 DATA = needs("data", lambda data: data is not None, "is set", "give data=FILE")
 LABELLED = needs("labelled", lambda labelled: labelled is not None, "is set", "give labelled=FILE")
+ONE_LABEL = Condition(_one_label, lambda place: "data.kind is label")
+NAMED = Condition(_named, lambda place: "")
+SEVERAL_LABELS = needs("data.kind", lambda kind: kind == "labels", "is labels", "set data.kind=labels")
+NUMBER = needs("data.kind", lambda kind: kind == "number", "is number", "set data.kind=number")
+LABELS = needs("data.kind", lambda kind: kind != "number", "is label or labels", "leave data.kind out")
+ONE_COLUMN = Condition(_several_columns, lambda place: "data.label_columns is empty")
+NO_TARGET = needs("data.target", lambda target: target is None, "is null", "leave data.target out")
 NO_RUN = never("this command creates no run directory")
 
 
@@ -128,15 +153,16 @@ class AlgorithmOverrides:
     # Method of a plain Hugging Face model, from `metatrain ls algorithms`; algorithm=NAME is short for algorithm.name=NAME. null: for a run, its
     # own method; for a plain model, `leave_one_out` and then inner.fit_head=true; `recommended` keeps its encoder as it is.
     name: str | None = None
-    head: str | None = None  # how the head is initialised: zero | prototype | cosine (with model.normalize) | ...; null: as in the method
+    # How the head is initialised: zero | prototype | cosine (with model.normalize) | ...; null: as in the method.
+    head: str | None = field(default=None, metadata=when(ONE_LABEL))
     # Add the label name of each class to its support texts; null: as in the method.
-    label_names: bool | None = field(default=None, metadata=when(ENCODINGS))
+    label_names: bool | None = field(default=None, metadata=when(ENCODINGS, NAMED))
     # Which parameters adapt: all | head | body | last_layers | layer_norm | pattern; null: as in the method.
-    adapt: str | None = field(default=None, metadata=when(ADAPTS))
+    adapt: str | None = field(default=None, metadata=when(ONE_LABEL, ADAPTS))
     # Number of encoder layers that adapt, counted from the last; null: as in the method.
-    last_layers: int | None = field(default=None, metadata=when(ADAPT))
+    last_layers: int | None = field(default=None, metadata=when(ONE_LABEL, ADAPT))
     # Regular expression searched for in parameter names; null: as in the method.
-    pattern: str | None = field(default=None, metadata=when(ADAPT))
+    pattern: str | None = field(default=None, metadata=when(ONE_LABEL, ADAPT))
 
 
 @dataclass
@@ -189,12 +215,19 @@ class DataConfig:
     # Column with the text; if the file has no column `text`, it is found by names and values, and printed.
     text: str = field(default="text", metadata=when(COLUMNS))
     pair: str | None = field(default=None, metadata=when(COLUMNS))  # column with the second text of a text pair; null: single texts
-    # Column with the label; if the file has no column `label`, it is found by names and values, and printed.
-    label: str = field(default="label", metadata=when(COLUMNS, needs("data.target", lambda target: target is None, "is null", "leave data.target out")))
+    # Column with the label; if the file has no column `label`, it is found by names and values, and printed (not with data.kind=labels).
+    label: str = field(default="label", metadata=when(COLUMNS, NO_TARGET, ONE_COLUMN))
+    # What an example has: label (one label) | labels (several, or none) | number (a number, such as stars, or an ordered label). The last two
+    # fit heads to the frozen encoder.
+    kind: str = field(default="label", metadata=when(NO_TARGET))
+    # Characters between the labels of a text, ';' for example, in the column of data.label; null: the column has lists, of jsonl or parquet, or
+    # written as a JSON list (["a", "b"]).
+    label_separator: str | None = field(default=None, metadata=when(SEVERAL_LABELS, ONE_COLUMN))
+    label_columns: list[str] = field(default_factory=list, metadata=when(SEVERAL_LABELS))  # a column for each label, with 1 or 0; []: data.label
+    # Ordered labels, the lowest first, [poor, fair, good]; they become the numbers 1, 2, 3. []: the labels are numbers.
+    order: list[str] = field(default_factory=list, metadata=when(NUMBER))
     # One-sentence definitions of labels, {refund: The customer wants money back.}, for methods that read label names.
-    label_definitions: dict[Any, str] = field(
-        default_factory=dict, metadata=when(needs("data.target", lambda target: target is None, "is null", "leave data.target out"))
-    )
+    label_definitions: dict[Any, str] = field(default_factory=dict, metadata=when(NO_TARGET, LABELS))
     # Text of a label for these methods: name | definition | name_and_definition ("name: definition").
     label_text: str = field(default="name_and_definition", metadata=when(needs("data.label_definitions", bool, "is set", "define labels")))
     # Text-to-text: column with the target text, instead of `label`; null: classification.
@@ -213,9 +246,9 @@ class FinetuneConfig:
     data: DataConfig = field(default_factory=DataConfig)
     # Out-of-scope (OOS) detection: predict none_of_these for texts that fit no class. The value is the fraction of in-scope texts that may be
     # rejected, typically 0.05; test rows whose label is not in the training examples count as out of scope. null: always predict a class.
-    oos_false_rejection_rate: float | None = None
+    oos_false_rejection_rate: float | None = field(default=None, metadata=when(ONE_LABEL))
     algorithm: AlgorithmOverrides = field(default_factory=AlgorithmOverrides)
-    inner: InnerOverrides = field(default_factory=InnerOverrides)
+    inner: InnerOverrides = field(default_factory=InnerOverrides, metadata=when(ONE_LABEL))
     model: ModelOverrides = field(default_factory=ModelOverrides)
     prompt: PromptOverrides = field(default_factory=PromptOverrides, metadata=when(GENERATES))
     hardware: HardwareConfig = field(default_factory=HardwareConfig)

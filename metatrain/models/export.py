@@ -39,6 +39,7 @@ from metatrain.models.peft_export import save_adapter
 from metatrain.models.pretrained import lost_weights, read_settings, save_tokenizer, tokenizer_as_read
 from metatrain.models.reading import Reading
 from metatrain.models.sentence_pipeline import TRANSFORMER, read_linear, read_pipeline, write_modules
+from metatrain.models.targets import ONE_LABEL, TARGET, Number, OneLabel, SeveralLabels, facts_of, target_of
 from metatrain.tasks.tokens import Tokens
 
 RECIPE, _LEARNED = "adaptation.json", "adaptation.safetensors"
@@ -88,10 +89,10 @@ def read_recipe(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]] | None
         raise UserError(f"{path} cannot be read: {error}") from error
 
 
-def save_classifier(folder: Path, encoder: Encoder, weight: Tensor, bias: Tensor, labels: Sequence[str]) -> str:
-    """Write a finetuned classifier; weight [labels, H], bias [labels]. Returns `transformers` or `sentence-transformers`."""
+def save_classifier(folder: Path, encoder: Encoder, weight: Tensor, bias: Tensor, labels: Sequence[str], problem: str = "single_label_classification") -> str:
+    """Write a finetuned classifier; weight [labels, H], bias [labels]; problem: `problem_type`. Returns `transformers` or `sentence-transformers`."""
     config = encoder.backbone.config
-    _set_labels(config, labels)
+    _set_labels(config, labels, problem)
     if encoder.uses_pooler:
         backbone, tokenizer = _with_padding(folded(encoder.backbone), tokenizer_as_read(encoder.tokenizer, encoder.max_length))
         classifier = AutoModelForSequenceClassification.from_config(copy.deepcopy(backbone.config), attn_implementation="eager")  # it sets that there
@@ -109,12 +110,12 @@ def save_classifier(folder: Path, encoder: Encoder, weight: Tensor, bias: Tensor
     return "sentence-transformers"
 
 
-def _set_labels(config: Any, labels: Sequence[str] | None) -> None:
-    """Set the labels of a single-label classifier in a model's configuration; None: no labels."""
+def _set_labels(config: Any, labels: Sequence[str] | None, problem: str | None = None) -> None:
+    """Set the labels of a classifier in a model's configuration, and its `problem_type`; None: no labels."""
     names = ("LABEL_0", "LABEL_1") if labels is None else labels  # transformers' default
     config.id2label = dict(enumerate(names))
     config.label2id = {label: number for number, label in enumerate(names)}
-    config.problem_type = None if labels is None else "single_label_classification"
+    config.problem_type = problem
 
 
 def encoding_of(encoder: Encoder | ImageEncoder) -> dict[str, Any]:
@@ -145,17 +146,20 @@ def save_finetuned(
     columns: Mapping[str, str] | None = None,
     reading: Reading | None = None,
     head: ExportedHead | None = None,
+    target: OneLabel | SeveralLabels | Number = ONE_LABEL,
 ) -> str:
     """Write a finetuned model of any kind; adapted: its parameters, an encoder's head among them. Returns who loads it.
 
     A head that is not linear (`head`; None: it is linear) is no layer that other libraries have, so only metatrain loads that model.
 
     threshold: of a classifier, below which the highest score means none of the labels; columns: of the examples' file, `text`, and `pair` if it
-    has one; reading: what a language model reads around every text; None: nothing.
+    has one; reading: what a language model reads around every text; None: nothing; target: what an encoder's head predicts.
     """
     facts: dict[str, Any] = {} if threshold is None else {"none_of_these": {"highest_score_below": threshold}}
     if columns is not None:
         facts["columns"] = dict(columns)
+    if not isinstance(target, OneLabel):
+        facts[TARGET] = facts_of(target)
     if isinstance(model, LanguageModel):
         kind = save_language_model(folder, model, labels, reading)
     elif head is not None or isinstance(model, ImageEncoder):
@@ -172,7 +176,7 @@ def save_finetuned(
             facts["encoding"] = facts["encoder"]  # read where the directory is a plain encoder
     else:
         assert labels is not None  # an encoder's task has some
-        kind = save_classifier(folder, model, adapted["head.weight"], adapted["head.bias"], labels)
+        kind = save_classifier(folder, model, adapted["head.weight"], adapted["head.bias"], labels, target.problem)
         facts["encoding"] = encoding_of(model)
     if facts:
         _write_json(folder / FINETUNED, {"format": 1, **facts})
@@ -196,6 +200,7 @@ class Classifier:
         try:
             config: Any = read_settings(folder_of_transformer(str(folder)))
             facts = read_facts(folder)
+            target = target_of(facts)
             if "encoder" in facts:
                 model = ModelConfig(name=str(folder), **facts["encoder"])
                 self.model: Any = (load_image_encoder if is_image_model(model) else load_encoder)(model, second_order=False)[0]
@@ -229,6 +234,7 @@ class Classifier:
         self.of_images = isinstance(self.model, ImageEncoder)
         self.labels: list[str] = facts.get("labels") or [config.id2label[number] for number in sorted(config.id2label)]
         self.threshold: float | None = facts.get("none_of_these", {}).get("highest_score_below")
+        self.target = target
 
     def scores(self, texts: Sequence[str]) -> Tensor:
         """Label scores (logits) of shape [texts, labels], of texts or images.

@@ -21,6 +21,7 @@ from metatrain.models.language_model import LanguageModel
 from metatrain.models.pretrained import save_tokenizer
 from metatrain.models.reading import Reading, pieces_of
 from metatrain.models.scoring import label_scores
+from metatrain.models.targets import ONE_LABEL
 
 _PART_TOKENS = 4096
 
@@ -45,6 +46,7 @@ class TextGenerator:
     """A finetuned language model directory, loaded for prediction."""
 
     threshold: float | None = None  # as of a classifier: there is none
+    target = ONE_LABEL
     of_images = False
 
     def __init__(self, folder: Path, device: torch.device):

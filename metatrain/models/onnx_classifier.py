@@ -15,6 +15,7 @@ import numpy as np
 
 from metatrain.errors import UserError
 from metatrain.models.finetuned_folder import read_object
+from metatrain.models.targets import ONE_LABEL
 from metatrain.tasks.texts import PAIR
 
 GRAPH, TOKENIZER, CLASSIFIER = "model.onnx", "tokenizer.json", "classifier.json"
@@ -55,6 +56,8 @@ def sha256(path: Path) -> str:
 
 class OnnxClassifier:
     """An exported classifier, run by onnxruntime on the CPU."""
+
+    target = ONE_LABEL  # `metatrain export` refuses other models
 
     def __init__(self, folder: Path, threads: int):
         """Load the graph of the directory `folder`, to run on a number of threads.

@@ -27,6 +27,7 @@ from metatrain.models.export import Classifier
 from metatrain.models.finetuned_folder import TASK, read_facts
 from metatrain.models.folders import folder_of_transformer
 from metatrain.models.onnx_classifier import CLASSIFIER, GRAPH, TOKENIZER, OnnxClassifier, sha256, sources_of
+from metatrain.models.targets import check_one_label
 from metatrain.tasks.tokens import empty_text_token
 
 OPSET = 18  # of ONNX; onnxruntime 1.14 and newer run it
@@ -72,6 +73,7 @@ def check_exportable(folder: Path) -> None:
     facts = read_facts(folder)
     if (folder / TASK).is_file():
         raise UserError(f"model={folder} is a language model; {_ONLY}")
+    check_one_label(facts, "metatrain export")
     if "head" in facts:
         raise UserError(f"model={folder} has a head that is not linear (algorithm.head={facts['head']['name']}); {_ONLY}")
 

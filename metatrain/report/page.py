@@ -143,7 +143,9 @@ def _of_finetuning(record: Record) -> list[tuple[str, str, str]]:
     """Return the key numbers of a run of `finetune` or `score`, as `_headline`."""
     results, found = record.results, []
     beside = results.get("logistic_regression", {}).get("cross_validation")
-    if folds := results.get("cross_validation"):
+    found += [(number, name, more) for number, name, more in record.analysis.get("key_numbers", [])]
+    folds = results.get("cross_validation") or {}
+    if "accuracy" in folds:
         more = f"; logistic regression {100 * beside:.1f}" if beside is not None else ""
         found.append((f"{100 * folds['accuracy']:.1f}", "cross-validated accuracy", f"{folds['examples']} examples{_interval(folds)}{more}"))
     test: dict[str, Any] = results.get("test", {})
@@ -160,7 +162,7 @@ def _of_finetuning(record: Record) -> list[tuple[str, str, str]]:
         if before:
             lost = f"{100 * test['false_rejection_rate']:.1f}% of the same test examples are rejected"
             found.append((f"{100 * test['accuracy_with_rejection']:.1f}", "accuracy with none_of_these", lost))
-    if "macro_f1" in test:
+    if "weighted_f1" in test:
         found.append((f"{100 * test['macro_f1']:.1f}", "macro F1", f"mean of the classes; weighted by examples {100 * test['weighted_f1']:.1f}"))
     return found
 

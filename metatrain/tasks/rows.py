@@ -291,7 +291,9 @@ def _batch_rows(batch: pyarrow.RecordBatch, classes: dict[str, list[str]]) -> It
 
 
 def _values(column: pyarrow.Array, classes: list[str] | None) -> list[Any]:
-    """Return the values of a column as Python values; values that are neither text nor number nor boolean become `Other`."""
+    """Return the values of a column as Python values; lists of texts stay lists; other values that are neither text nor number nor boolean become `Other`."""
+    if pyarrow.types.is_list(column.type) and pyarrow.types.is_string(column.type.value_type):
+        return column.to_pylist()  # labels of a text with several
     kind = column.type.value_type if pyarrow.types.is_dictionary(column.type) else column.type
     checks = (pyarrow.types.is_string, pyarrow.types.is_large_string, pyarrow.types.is_string_view, pyarrow.types.is_boolean)
     if not any(check(kind) for check in (*checks, pyarrow.types.is_integer, pyarrow.types.is_floating, pyarrow.types.is_null)):

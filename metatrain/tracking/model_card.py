@@ -108,8 +108,8 @@ def finetuned_card(checkpoint: str, results: Mapping[str, Any], library: str, se
         f"| examples | {results['examples']} |",
         f"| inner steps | {results['steps']} |",
         *([f"| encoder updates | {results['updates']} |"] if results.get("updates") else []),
-        *([f"| cross-validated accuracy | {folds['accuracy']:.3f} of {folds['examples']} |"] if folds else []),
-        *(f"| held-out {key.replace('_', ' ')} | {value:.3f} of {test['examples']} |" for key, value in test.items() if isinstance(value, float)),
+        *_scores("cross-validated", folds or {}),
+        *_scores("held-out", test),
         f"| seed | {seed} |",
         "",
         "Not evaluated: no held-out examples were given." if not test and not folds else "",
@@ -119,6 +119,11 @@ def finetuned_card(checkpoint: str, results: Mapping[str, Any], library: str, se
         "",
     ]
     return "\n".join(lines)
+
+
+def _scores(kind: str, scores: Mapping[str, Any]) -> list[str]:
+    """Return a row of a table for each number among the scores."""
+    return [f"| {kind} {key.replace('_', ' ')} | {value:.3f} of {scores['examples']} |" for key, value in scores.items() if isinstance(value, float)]
 
 
 def _front(library: str, base: str | None) -> str:

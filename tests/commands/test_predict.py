@@ -19,6 +19,7 @@ from metatrain.errors import UserError
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 from metatrain.models.export import save_finetuned
+from metatrain.models.targets import ONE_LABEL
 from metatrain.tasks.files import Columns
 from metatrain.tasks.unlabelled import Unlabelled, file_rows
 
@@ -192,7 +193,7 @@ def test_files_are_read_and_written_in_constant_memory(tmp_path, monkeypatch, na
         path.write_text("id,text\n" + "".join(f"{number},a text\n" for number in columns["id"]))
     else:
         pyarrow.parquet.write_table(pyarrow.table(columns), path, row_group_size=1000)
-    model = SimpleNamespace(labels=["a", "b"], threshold=None, scores=lambda texts: torch.zeros(len(texts), 2))
+    model = SimpleNamespace(labels=["a", "b"], threshold=None, target=ONE_LABEL, scores=lambda texts: torch.zeros(len(texts), 2))
     alive, most = weakref.WeakSet(), 0
 
     def watched(rows):

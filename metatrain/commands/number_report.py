@@ -1,0 +1,78 @@
+"""Scores of predicted numbers, as `metatrain finetune` and `metatrain score` print and record them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metatrain.errors import UserError
+from metatrain.models.targets import Number
+from metatrain.tasks.files import Table
+from metatrain.tasks.labels import clean_label
+from metatrain.tasks.texts import beginning
+from metatrain.tracking.console import Display
+
+_ERRORS, _LONGEST = 50, 300  # maximum number of errors recorded, and of characters of a text
+
+
+def numbers_of(table: Table, order: Sequence[str], setting: str) -> np.ndarray:
+    """Return the labels of a table as numbers, [texts]; order: names of ordered labels, the lowest first; empty: the labels are numbers.
+
+    setting: name of the setting for ordered labels, for error messages.
+
+    Raises:
+        UserError: a label is no finite number, or none of the ordered labels; the message says `file:line`.
+    """
+    known = {clean_label(name): float(place) for place, name in enumerate(order, start=1)}
+    found = np.full(len(table.labels), np.nan)
+    for row, label in enumerate(table.labels):
+        if order:
+            found[row] = known.get(label, np.nan)
+        elif "_" not in label:  # which Python allows between digits
+            with suppress(ValueError):
+                found[row] = float(label)
+        if not np.isfinite(found[row]):
+            problem = f"is not one of {', '.join(order)} ({setting})" if order else f"is not a number; for labels in an order, set {setting}"
+            raise UserError(f"{table.places([row])[row]}: label {label!r} {problem}")
+    return found
+
+
+def say_scores(kind: str, scores: dict[str, Any], display: Display) -> None:
+    """Print the scores of `number_scores` as one line; kind: what they measure."""
+    bounds, rank = scores["mean_absolute_error_ci95"], scores["spearman"]
+    interval = "" if bounds is None else f", 95% interval [{bounds[0]:.3f}, {bounds[1]:.3f}]"
+    accuracy = f"; accuracy of the nearest whole number {scores['accuracy']:.3f}" if "accuracy" in scores else ""
+    ranked = "not defined" if rank is None else f"{rank:.3f}"
+    name = f"{kind} mean absolute error".strip()
+    display.say(f"{name}: {scores['mean_absolute_error']:.3f}{interval}, Spearman {ranked}{accuracy} on {scores['examples']} examples")
+
+
+def key_numbers(kind: str, scores: dict[str, Any]) -> list[list[str]]:
+    """Return (number, name, detail) for the top of the report."""
+    rank = "" if scores["spearman"] is None else f"; Spearman {scores['spearman']:.2f}"
+    return [[f"{scores['mean_absolute_error']:.3f}", f"{kind} mean absolute error".strip(), f"{scores['examples']} examples{rank}"]]
+
+
+def analysis_of(
+    kind: str, scores: dict[str, Any], table: Table, rows: np.ndarray, predicted: np.ndarray, numbers: np.ndarray, target: Number
+) -> dict[str, Any]:
+    """Return analysis.json, with the largest errors. rows: of the table; predicted, numbers: [texts]."""
+    worst = np.argsort(-np.abs(predicted - numbers), kind="stable")[:_ERRORS].tolist()
+    places = table.places({int(rows[row]) for row in worst})
+    errors = [
+        {
+            "place": places[int(rows[row])],
+            "text": beginning(table.texts[int(rows[row])], _LONGEST),
+            "label": table.labels[int(rows[row])],
+            "answer": f"{predicted[row]:.2f}" + (f" ({target.nearest_label(predicted[row])})" if target.order else ""),
+            "probability": None,
+        }
+        for row in worst
+        if predicted[row] != numbers[row]
+    ]
+    mistakes = {"task": Path(table.source).name, "labels": list(target.order), "pairs": [], "examples": errors}
+    return {"mistakes": [mistakes], "key_numbers": key_numbers(kind, scores)}
