@@ -126,11 +126,16 @@ class SeveralLabels:
             target = targets.SeveralLabels((DEFAULT_THRESHOLD,) * len(self._names), form.separator, form.columns, form.column)
             return target, {"thresholds": dict(zip(self._names, target.thresholds)), "cross_validation": None}, []
         probabilities = sigmoid(fit.held_out)
-        chosen = choose_thresholds(probabilities, self._targets, DEFAULT_THRESHOLD)
-        rest = len(self._names) - chosen.num_own
-        shared = f", {rest} with too few examples share {chosen.shared:.2f}" if rest else ""
-        display.say(f"thresholds with the highest F1 on held-out examples: {chosen.num_own} labels have their own{shared}")
-        predicted = held_out_sets(probabilities, self._targets, fit.folds, DEFAULT_THRESHOLD)
+        chosen = choose_thresholds(probabilities, self._targets, fit.fold_of, DEFAULT_THRESHOLD)
+        num_own, num_default = int(chosen.is_own.sum()), int(chosen.is_default.sum())
+        num_shared = len(self._names) - num_own - num_default
+        parts = [f"{num_own} labels have their own"]
+        if num_shared:
+            parts.append(f"{num_shared} with few examples share one")
+        if num_default:
+            parts.append(f"{num_default} have {DEFAULT_THRESHOLD}, since no threshold beats predicting the label for every text")
+        display.say(f"thresholds with the highest F1 on held-out examples: {', '.join(parts)}")
+        predicted = held_out_sets(probabilities, self._targets, fit.fold_of, DEFAULT_THRESHOLD)
         scores = set_scores(predicted, self._targets)
         say_scores("cross-validated", scores, display)
         target = targets.SeveralLabels(tuple(chosen.values.tolist()), form.separator, form.columns, form.column)

@@ -18,7 +18,7 @@ from torch import Tensor
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)  # candidates of 1 / l2, in units of 1 / mean squared length of the encodings
 WITHOUT_FOLDS = 100.0  # the value with one example, which cannot be held out
 FOLDS = 5
-_ITERATIONS = 100
+_QUICK, _EXACT = 40, 300  # iterations for each strength on the folds, which begin at the minimum of the one before; for the chosen strength
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class LabelFit:
     strength: float  # of `STRENGTHS`
     names: bool | None  # whether label names are examples; None: there were none to read
     held_out: np.ndarray | None  # logits of every example under heads that have not seen it, [examples, labels]; None: there is one example
-    folds: tuple[np.ndarray, ...]  # the examples that were held out together
+    fold_of: np.ndarray  # the fold in which an example was held out, [examples]
 
 
 def num_fits(reads_names: bool) -> int:
@@ -53,24 +53,28 @@ def fit_labels(
     seen = torch.ones(len(folds), *labels.shape, dtype=torch.double)
     for number, fold in enumerate(folds):
         seen[number, torch.from_numpy(fold)] = 0
+    quick = features.float(), labels.float(), seen.float()
     readable = names is not None and bool(is_name.any())
     tried: list[tuple[float, float, bool, np.ndarray]] = []
     for reads in (False, True) if readable else (False,):
-        rows, answers, counted = _with_names(features, labels, seen, names if reads else None, is_name, weight)
+        rows, answers, counted = _with_names(*quick, names if reads else None, is_name, weight)
         heads: Tensor | None = None
         for strength in STRENGTHS if folds else ():
-            heads = _fitted(heads, rows, answers, counted, 1 / (strength * unit))
+            heads = _fitted(heads, rows, answers, counted, 1 / (strength * unit), _QUICK)
             logits = np.zeros(targets.shape)
             for number, fold in enumerate(folds):
-                logits[fold] = (_extended(features[torch.from_numpy(fold)]) @ heads[number].T).numpy()
+                logits[fold] = (_extended(quick[0][torch.from_numpy(fold)]) @ heads[number].T).numpy()
             loss = float(F.binary_cross_entropy_with_logits(torch.from_numpy(logits), labels))
             tried.append((loss, strength, reads, logits))
             on_progress()
     _, strength, reads, held_out = min(tried, key=lambda each: each[0]) if tried else (0.0, WITHOUT_FOLDS, readable, None)
     rows, answers, counted = _with_names(features, labels, torch.ones_like(labels)[None], names if reads else None, is_name, weight)
-    head = _fitted(None, rows, answers, counted, 1 / (strength * unit))[0].float()
+    head = _fitted(None, rows, answers, counted, 1 / (strength * unit), _EXACT)[0].float()
     on_progress()
-    return LabelFit(head[:, :-1].contiguous(), head[:, -1].contiguous(), strength, reads if readable else None, held_out, tuple(folds))
+    fold_of = np.zeros(len(targets), dtype=np.int64)
+    for number, fold in enumerate(folds):
+        fold_of[fold] = number
+    return LabelFit(head[:, :-1].contiguous(), head[:, -1].contiguous(), strength, reads if readable else None, held_out, fold_of)
 
 
 def folds_of(targets: np.ndarray, seed: int) -> list[np.ndarray]:
@@ -101,9 +105,9 @@ def _with_names(features: Tensor, labels: Tensor, seen: Tensor, names: Tensor | 
     if names is None:
         return _extended(features), labels, seen
     chosen = torch.from_numpy(is_name)
-    own = torch.eye(len(names), dtype=torch.double)[chosen]  # [names, labels]
+    own = torch.eye(len(names), dtype=labels.dtype)[chosen]  # [names, labels]
     counted = torch.cat([seen, (weight * own).expand(len(seen), -1, -1)], dim=1)
-    return _extended(torch.cat([features, names.double()[chosen]])), torch.cat([labels, own]), counted
+    return _extended(torch.cat([features, names.to(features.dtype)[chosen]])), torch.cat([labels, own]), counted
 
 
 def _extended(features: Tensor) -> Tensor:
@@ -111,13 +115,13 @@ def _extended(features: Tensor) -> Tensor:
     return torch.cat([features, features.new_ones(len(features), 1)], dim=1)
 
 
-def _fitted(begin: Tensor | None, features: Tensor, labels: Tensor, counted: Tensor, l2: float) -> Tensor:
+def _fitted(begin: Tensor | None, features: Tensor, labels: Tensor, counted: Tensor, l2: float, iterations: int) -> Tensor:
     """Return the minimum for each fold, [folds, labels, H + 1]; begin: where the search begins, None: heads that predict the frequencies."""
     if begin is None:
         share = ((counted * labels).sum(1) + 0.5) / (counted.sum(1) + 1)  # [folds, labels]
         begin = torch.cat([features.new_zeros(*share.shape, features.shape[1] - 1), share.logit()[..., None]], dim=-1)
     heads = begin.clone().requires_grad_()
-    optimizer = torch.optim.LBFGS([heads], max_iter=_ITERATIONS, tolerance_change=1e-7, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([heads], max_iter=iterations, tolerance_change=1e-7, line_search_fn="strong_wolfe")
     targets = labels.expand(len(counted), -1, -1)
 
     def closure() -> Tensor:
