@@ -6,7 +6,7 @@ import pytest
 from conftest import write_jsonl
 
 from metatrain.errors import UserError
-from metatrain.tasks.files import Columns
+from metatrain.tasks.files import Columns, read_file
 from metatrain.tasks.label_sets import LabelForm, as_matrix, read_label_sets
 
 SETS = [{"food", "service"}, set(), {"place"}]
@@ -66,3 +66,9 @@ def test_a_form_is_checked_and_a_folder_has_none(tmp_path):
         LabelForm("label", columns=("a", "a")).check(names)
     with pytest.raises(UserError, match="is a folder, which gives each text one label"):
         read(tmp_path, LabelForm("tags", ";"))
+
+
+def test_lists_are_refused_where_a_text_has_one_label(tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"text": "a", "label": ["x", "y"]}])
+    with pytest.raises(UserError, match=r"rows.jsonl:1: field 'label' is a list, not a text; only metatrain finetune reads several labels"):
+        read_file(path, Columns("text", "label"))
