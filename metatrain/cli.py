@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import io
 import os
@@ -136,9 +137,9 @@ def _run_command(command: str, arguments: list[str]) -> int:
 
     _quiet_libraries()
     try:
-        module = importlib.import_module(COMMANDS[command][0])
+        module = _imported(COMMANDS[command][0])
         if arguments[:1] and arguments[0] in getattr(module, "SUBCOMMANDS", {}):
-            module = importlib.import_module(module.SUBCOMMANDS[arguments.pop(0)])
+            module = _imported(module.SUBCOMMANDS[arguments.pop(0)])
         if {"-h", "--help"} & set(arguments):
             print(_help(command, module), end="")
         else:
@@ -156,6 +157,19 @@ def _run_command(command: str, arguments: list[str]) -> int:
             raise
         return _complain(str(found), found.exit_code)
     return 0
+
+
+def _imported(name: str) -> ModuleType:
+    """Import a module of a command with garbage collection paused: what it imports is never garbage, and looking for some takes a seventh of the time."""
+    if name in sys.modules:
+        return sys.modules[name]
+    gc.disable()
+    try:
+        module = importlib.import_module(name)
+    finally:
+        gc.enable()
+    gc.freeze()
+    return module
 
 
 def _help(command: str, module: ModuleType) -> str:
