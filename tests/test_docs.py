@@ -108,7 +108,7 @@ def test_the_tutorial_does_what_it_says(tmp_path, cli, capfd):
     assert len((tmp_path / "labels.csv").read_text().splitlines()) == 41
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_notebook_runs(tmp_path):
     """Its cells one after another, in one process, without the notebook around them."""
     notebook = json.loads((ROOT / "docs" / "notebook.ipynb").read_text(encoding="utf-8"))

@@ -46,7 +46,8 @@ def test_settings_that_are_shown_exist_and_have_a_meaning(cli, command):
 # What makes an example short: that of a model that means nothing, and of few episodes.
 _SHORT = ["evaluation.episodes=1", "evaluation.queries=4", "hardware.threads=1"]
 _SHORTER = {
-    "train": ["debug=fast", "outer.steps=1", *_SHORT], "sweep": ["debug=fast", "outer.steps=1", "search.trials=1", "hardware.threads=1"],
+    "train": ["debug=fast", "outer.steps=1", "evaluation.arms=[meta_trained]", *_SHORT],
+    "sweep": ["debug=fast", "outer.steps=1", "search.trials=1", "hardware.threads=1"],
     "plan": ["debug=fast", "model=tiny", "hardware.threads=1"], "doctor": ["debug=fast", "model=tiny", "hardware.threads=1"], "evaluate": _SHORT,
     "resume": ["outer.steps=4", "hardware.threads=1"],
 }  # fmt: skip

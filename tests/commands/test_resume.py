@@ -15,6 +15,7 @@ from metatrain.config.overrides import quoted
 
 SHORT = [
     "debug=fast", "hardware.threads=1", "outer.steps=14", "validation.every=4", "checkpoint.every=3", "algorithm.head=prototype", "evaluation.episodes=1",
+    "evaluation.arms=[meta_trained,prototypes]",
 ]  # fmt: skip
 
 
@@ -38,7 +39,7 @@ def wait_for_training(run: Path, process) -> None:
 
 @pytest.mark.parametrize("by", [pytest.param("curriculum", marks=pytest.mark.nightly), pytest.param("hardness", marks=pytest.mark.nightly), "bandit"])
 def test_a_sampler_resumes_where_it_was(cli, by):
-    changed = [*SHORT, f"tasks.sampling.by={by}", "tasks.sampling.strength=3", "outer.schedule=constant", "outer.lr=1e-3"]
+    changed = [*SHORT, f"tasks.sampling.by={by}", "tasks.sampling.strength=3", "outer.schedule=constant", "outer.lr=1e-3", "evaluation.arms=[]"]
     assert cli("train", *changed, "hydra.run.dir=whole").code == 0
     # The curriculum is over as many meta-updates in both, of which validation stops the second early.
     assert cli("train", *changed, "validation.patience=1", "validation.every=1", "hydra.run.dir=early").code == 0
@@ -57,7 +58,7 @@ def test_a_sampler_resumes_where_it_was(cli, by):
     assert drawn[0] != [record["tasks"] for line in Path("fixed/metrics.jsonl").read_text().splitlines() if "tasks" in (record := json.loads(line))]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_ranges_of_ways_and_shots_resume_with_the_same_episodes(cli):
     """A run that stopped, a resumed run and several processes take the same episodes, whose sizes differ."""
     changed = [

@@ -70,7 +70,7 @@ def test_two_runs_with_two_seeds_become_tables(made):
     assert r"\toprule" in (made / "outputs/studies/rates/tables/arms.tex").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_killed_study_continues_to_the_same_tables(made, tmp_path):
     """Killed in the second run, of which one checkpoint is there: the first is kept, the second resumed."""
     (tmp_path / "studies").mkdir()

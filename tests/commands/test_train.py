@@ -21,7 +21,15 @@ from metatrain.tracking.metrics import read_metrics
 
 METHODS = sorted(path.stem for path in (ROOT / "conf" / "algorithm").glob("*.yaml"))
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
-SLOWEST = ("arsc", "arsc_linear", "mr_subj_trec_transfer", "smlmt", "universal")  # making their tasks takes half a minute
+# Methods of which another, with the same kind of head, inner loop or export, is run in every test run; these run nightly.
+ALIKE = (
+    "anil", "boil", "feat", "fomaml", "imaml", "mamlpp", "meta_curvature", "metasgd", "protoanil", "protomaml", "protonet_cosine", "relation", "unicorn",
+)  # fmt: skip
+# Experiments whose tasks take half a minute to make, or have the form of those of another.
+NIGHTLY = (
+    "arsc", "arsc_linear", "clinc150_all", "clinc150_splits", "fdu_leave_domains_out", "mr_subj_trec_transfer",
+    "reviews_leave_domains_out", "smlmt", "universal",
+)  # fmt: skip
 MODELS = {"alphabets": "scratch_vit", "pictures_and_texts": "scratch_clip"}  # in place of debug=fast's, which reads no pictures
 
 
@@ -127,7 +135,7 @@ def training_loss(learner, config) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.nightly) if name == "imaml" else name for name in METHODS])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.nightly) if name in ALIKE else name for name in METHODS])
 def test_every_method_lowers_its_training_loss_is_exported_and_evaluated_from_its_export(cli, tmp_path, name):
     longer = ["outer.steps=24", "outer.lr=1e-3", "validation.every=0", "evaluation.arms=[meta_trained]"]
     found = cli("train", f"algorithm={name}", "debug=fast", *longer, "hydra.run.dir=run", "hardware.threads=1")
@@ -143,7 +151,7 @@ def test_every_method_lowers_its_training_loss_is_exported_and_evaluated_from_it
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.nightly) if name in SLOWEST else name for name in EXPERIMENTS])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.nightly) if name in NIGHTLY else name for name in EXPERIMENTS])
 def test_every_experiment_runs_in_debug_fast(cli, monkeypatch, tmp_path, name):
     data = Path(os.environ.get("METATRAIN_DATA", ROOT.parent / "shared" / "data"))
     if name in MODELS:

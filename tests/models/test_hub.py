@@ -129,7 +129,7 @@ def test_a_model_of_the_hub_is_fetched_once(metatrain, hub, tmp_path):
     assert other.code == 2 and "no such model in the local hub cache" in other.err
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_terminal_shows_how_far_a_download_is(hub, tmp_path):
     (tmp_path / "rows.csv").write_text(ROWS)
     shown = b""
@@ -162,7 +162,7 @@ def test_what_the_hub_has_not_is_said_in_a_line(metatrain, tmp_path):
     assert not list(tmp_path.glob("outputs/*/*/*"))  # and nothing is left
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_weights_that_break_off_can_be_fetched_again(metatrain, hub):
     hub.cut = ("model.safetensors",)
     finetune = ["finetune", "checkpoint=org/whole", "data.train=rows.csv"]

@@ -19,7 +19,7 @@ def free_port() -> str:
         return str(server.getsockname()[1])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_processes_of_another_launcher_find_each_other_and_agree_on_the_run(tmp_path, tiny_run):
     """Each has the environment that torchrun gives."""
     shared = {**os.environ, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}

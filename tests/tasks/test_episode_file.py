@@ -192,7 +192,7 @@ def test_export_writes_the_episodes_of_validation_and_training(cli):
         assert found.code == 2 and words in found.err, found.err
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_meta_test_of_a_run_is_on_the_episodes_of_a_file(cli):
     short = ["debug=fast", "hardware.threads=1", "episode.query_distribution=natural"]
     assert cli("tasks", *short, "export=e.jsonl").code == 0
