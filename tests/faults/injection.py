@@ -16,7 +16,8 @@ import pytest
 
 FULL = os.environ.get("METATRAIN_FAULTS") == "full"
 EVERY = 3  # meta-updates between checkpoints
-STEPS = 14
+STEPS = 14 if FULL else 8
+SAVES = -(-STEPS // EVERY)
 TRAIN = [
     "train", "debug=fast", "hardware.threads=1", "inner.steps=2", f"outer.steps={STEPS}", "validation.every=4", f"checkpoint.every={EVERY}",
     "algorithm.head=prototype", "evaluation.episodes=1", "evaluation.arms=[meta_trained,prototypes]", "tracking=none",

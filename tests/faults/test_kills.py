@@ -4,7 +4,7 @@ import signal
 import time
 
 import pytest
-from faults.injection import EVERY, TRAIN, contents, count, most_lost, report, resuming, updates_done
+from faults.injection import EVERY, FULL, SAVES, TRAIN, contents, count, most_lost, report, resuming, updates_done
 
 pytestmark = pytest.mark.slow
 # Each place of run/failpoints.py that a run without faults passes, and what is done there.
@@ -41,13 +41,13 @@ def test_random_kills(zygote, whole, fresh, tmp_path, rng):
 
 @pytest.mark.parametrize("fault", PLACES)
 def test_kills_inside_a_save(zygote, whole, fresh, tmp_path, rng, fault):
-    passings = [1, 2, 3, 4, 5] if count(0, 1) else [rng.randint(1, 5)]
+    passings = range(1, SAVES + 1) if FULL else [rng.randint(1, SAVES)]
     each = max(1, PLACES[fault])
     for passing in passings:
         run = fresh()
         number = (passing - 1) * each + rng.randint(1, each)
         if fault.startswith(("validated", "remove")):
-            number = min(number, 3)
+            number = min(number, SAVES - 2)  # a validation comes after every fourth meta-update, and two checkpoints remain
         if fault.startswith(("exported", "results")):
             number = 1
         code, output = zygote.run([*TRAIN, "hydra.run.dir=run"], tmp_path, f"{fault}@{number}")

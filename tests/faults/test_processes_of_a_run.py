@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from faults.injection import TRAIN, contents, count, outcome, report, resuming, updates_done
+from faults.injection import FULL, STEPS, TRAIN, contents, count, outcome, report, resuming, updates_done
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes by /proc")]
 TIMEOUT = 6  # seconds; a rank that hangs is noticed after it
@@ -24,12 +24,13 @@ def after_updates(run: Path, number: int) -> None:
         time.sleep(0.01)
 
 
-LONG = [*TRAIN, "outer.steps=30", "report=true", "hydra.run.dir=run"]
+LONG_STEPS = 30 if FULL else 22
+LONG = [*TRAIN, f"outer.steps={LONG_STEPS}", "report=true", "hydra.run.dir=run"]
 
 
 @pytest.fixture(scope="module")
 def long(zygote, tmp_path_factory) -> Path:
-    """A run of 30 meta-updates in one process."""
+    """A run of `LONG_STEPS` meta-updates in one process."""
     folder = tmp_path_factory.mktemp("long")
     code, output = zygote.run(LONG, folder)
     assert code == 0, output
@@ -41,7 +42,7 @@ def test_the_same_bits_as_one_process(zygote, long, fresh, tmp_path, processes):
     run = fresh()
     code, output = zygote.run([*LONG, f"hardware.processes={processes}"], tmp_path)
     assert code == 0, output
-    assert len(updates_done(run)) == 30 and contents(run) == contents(long)
+    assert len(updates_done(run)) == LONG_STEPS and contents(run) == contents(long)
     assert (run / "analysis.json").read_bytes() == (long / "analysis.json").read_bytes() and (run / "report.html").exists()
     scores = [json.loads((path / "results.json").read_text())["arms"]["meta_trained"]["per_task"] for path in (run, long)]
     assert scores[0] == scores[1]
@@ -85,7 +86,7 @@ def test_a_rank_that_is_lost_ends_the_others(zygote, whole, fresh, tmp_path, rng
     for _ in range(count(1, 10)):
         run = fresh()
         process = zygote.start([*TRAIN, "hydra.run.dir=run", "hardware.processes=2", f"hardware.timeout={TIMEOUT}"], tmp_path)
-        after_updates(run, rng.randint(1, 10))
+        after_updates(run, rng.randint(1, STEPS - 4))
         ranks = ranks_of(process.pid)
         begin = time.monotonic()
         os.kill(ranks[rank], number)
@@ -114,7 +115,7 @@ def test_a_rank_that_is_lost_ends_the_others(zygote, whole, fresh, tmp_path, rng
 def test_a_signal_stops_all_ranks_at_the_same_meta_update(zygote, whole, fresh, tmp_path, rng, whom, number):
     run = fresh()
     process = zygote.start([*TRAIN, "hydra.run.dir=run", "hardware.processes=2"], tmp_path)
-    after_updates(run, rng.randint(1, 8))
+    after_updates(run, rng.randint(1, STEPS - 6))
     ranks = ranks_of(process.pid)
     os.kill(process.pid if whom == "the first process" else ranks[1], number)
     code, output = process.wait()

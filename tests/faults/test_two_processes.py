@@ -42,7 +42,7 @@ def test_the_lock_of_a_process_that_was_killed_holds_nobody_up(zygote, whole, fr
 @pytest.mark.slow
 def test_a_metrics_file_cut_within_a_line(zygote, whole, fresh, tmp_path):
     run = fresh()
-    assert zygote.run([*TRAIN, "hydra.run.dir=run"], tmp_path, "update=kill@8")[0] == -9
+    assert zygote.run([*TRAIN, "hydra.run.dir=run"], tmp_path, "update=kill@7")[0] == -9
     (run / "metrics.jsonl").write_bytes((run / "metrics.jsonl").read_bytes()[:-7])
     assert zygote.run(["resume", "run"], tmp_path)[0] == 0
     assert contents(run) == contents(whole.path)
@@ -51,7 +51,7 @@ def test_a_metrics_file_cut_within_a_line(zygote, whole, fresh, tmp_path):
 @pytest.mark.slow
 def test_a_metrics_file_that_has_lost_records_is_said(zygote, whole, fresh, tmp_path):
     run = fresh()
-    assert zygote.run([*TRAIN, "hydra.run.dir=run"], tmp_path, "update=kill@8")[0] == -9
+    assert zygote.run([*TRAIN, "hydra.run.dir=run"], tmp_path, "update=kill@7")[0] == -9
     (run / "metrics.jsonl").write_bytes(b"")
     code, output = zygote.run(["resume", "run"], tmp_path)
     assert code == 0
