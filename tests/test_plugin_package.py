@@ -78,7 +78,7 @@ def test_gradients_of_plug_ins_are_exact(installed, group, name, passed, one_thr
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["easy_first", "worst_class", "nearest_support_text"])
+@pytest.mark.parametrize("name", [pytest.param("easy_first", marks=pytest.mark.nightly), "worst_class", "nearest_support_text"])
 def test_the_checks_of_a_plug_in(installed, cli, name):
     installed(PACKAGE)
     found = cli("doctor", f"plugin={name}")
