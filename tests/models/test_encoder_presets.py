@@ -16,7 +16,7 @@ import yaml
 from conftest import ROOT
 
 from metatrain.errors import UserError
-from metatrain.models import mpnet
+from metatrain.models import hub_cache, mpnet
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 from metatrain.models.tiny import tokenizer
@@ -137,10 +137,10 @@ def test_missing_parts_and_files_are_named(tmp_path, assemble):
 
 def test_mpnet_is_next_in_the_hub_cache_and_then_on_the_hub(tmp_path, monkeypatch):
     monkeypatch.setenv("METATRAIN_MODELS", str(tmp_path))
-    monkeypatch.setattr(mpnet, "try_to_load_from_cache", lambda *_: str(tmp_path / "model.safetensors"))
+    monkeypatch.setattr(hub_cache, "try_to_load_from_cache", lambda *_: str(tmp_path / "model.safetensors"))
     assert mpnet.resolve() == (str(tmp_path), "all-mpnet-base-v2 (from the local hub cache)")
-    monkeypatch.setattr(mpnet, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(hub_cache, "try_to_load_from_cache", lambda *_: None)
     with pytest.raises(UserError, match="python scripts/data/mpnet.py"):
         mpnet.resolve()
-    monkeypatch.setattr(mpnet.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub_cache.constants, "HF_HUB_OFFLINE", False)
     assert mpnet.resolve()[0] == mpnet.HUB_ID

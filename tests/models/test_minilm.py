@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from metatrain.errors import UserError
-from metatrain.models import minilm
+from metatrain.models import hub_cache, minilm
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -27,15 +27,15 @@ def test_other_weights_in_the_package_are_refused(tmp_path, monkeypatch):
 
 def test_without_the_package_the_hub_cache_is_next(tmp_path, monkeypatch):
     monkeypatch.setattr(minilm.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(minilm, "try_to_load_from_cache", lambda *_: str(tmp_path / "model.safetensors"))
+    monkeypatch.setattr(hub_cache, "try_to_load_from_cache", lambda *_: str(tmp_path / "model.safetensors"))
     assert minilm.resolve() == (str(tmp_path), "all-MiniLM-L6-v2 (from the local hub cache)")
 
 
 def test_nowhere_and_offline_says_what_to_install(monkeypatch):
     monkeypatch.setattr(minilm.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(minilm, "try_to_load_from_cache", lambda *_: None)
-    monkeypatch.setattr(minilm.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(hub_cache, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(hub_cache.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"metatrain-nlp\[offline\]"):
         minilm.resolve()
-    monkeypatch.setattr(minilm.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub_cache.constants, "HF_HUB_OFFLINE", False)
     assert minilm.resolve()[0] == minilm.HUB_ID
