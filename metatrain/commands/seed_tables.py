@@ -75,7 +75,10 @@ def reading(trainings: Trainings) -> list[str]:
     tasks, seeds = len(trainings.results[0]["protocol"]["tasks"]), len(trainings.seeds)
     over = f"{tasks} tasks ({tasks - 1} degrees of freedom)" if tasks > 2 else "the episodes of these tasks"
     lines = [f"95% intervals are over {over} and {seeds} training seeds ({seeds - 1}); p is corrected for the comparisons of its table (Holm)"]
-    lines.append("sd of seeds, sd of tasks: standard deviations due to each, without sampling noise of episodes; 0.0: not distinguishable from noise")
+    lines.append(
+        "sd of seeds, sd of tasks: standard deviations due to each, without their interaction; 0.0: not distinguishable from noise. "
+        "That of tasks includes how difficult the episodes of a task are, which are the same for all seeds"
+    )
     if len({results["protocol"].get("seed") for results in trainings.results}) > 1:
         lines.append("each run has its own test episodes, which adds to the variation over seeds; evaluation.seed=0 gives all runs the same episodes")
     return lines

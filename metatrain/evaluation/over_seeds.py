@@ -54,7 +54,10 @@ def difference(ours: Trainings, our_arm: str, theirs: Trainings, their_arm: str,
 def spread(scores: Sequence[np.ndarray]) -> tuple[float | None, float | None]:
     """Return the standard deviations due to (seeds, tasks), each without the other and their interaction; None for a single seed or task.
 
-    The estimates are those of a two-way analysis of variance, with negative variances set to 0. scores: [seeds, episodes] of each task.
+    The estimates are those of a two-way analysis of variance, with negative variances set to 0. That of tasks
+    includes the difficulty of their episodes, which are the same for all seeds (`statistics.variance_components` takes it apart).
+
+    scores: [seeds, episodes] of each task.
     """
     cells = np.stack([task.mean(1) for task in scores], axis=1)  # [seeds, tasks]
     seeds, tasks = cells.shape
