@@ -38,6 +38,7 @@ def several(cli, tmp_path):
     return found
 
 
+@pytest.mark.slow
 def test_several_labels_from_examples_to_scores(cli, several, tmp_path):
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["labels"] == ["food", "place", "service"] and set(results["thresholds"]) == set(WORDS) and results["test"]["held_out"]
@@ -82,6 +83,7 @@ def test_several_labels_from_examples_to_scores(cli, several, tmp_path):
     assert "micro F1" in cli("ls", "runs").out
 
 
+@pytest.mark.slow
 def test_ordered_labels_from_examples_to_scores(cli, tmp_path):
     rows = [(f"{STARS[place % 5]} thing {place}", STARS[place % 5]) for place in range(40)]
     write(tmp_path / "levels.csv", ("text", "level"), rows[:30])
