@@ -23,6 +23,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
+from metatrain.checkpoints.class_balance import balance_of
 from metatrain.checkpoints.finetuning import finetuned, open_for, write_finetuned
 from metatrain.config.compose import typed
 from metatrain.config.schema import FinetuneConfig
@@ -277,12 +278,13 @@ def _progress(verbose: int) -> Iterator[Progress]:
 
 def _finetune(config: FinetuneConfig, episode: Episode, progress: Progress) -> dict[str, bytes]:
     """Adapt as `metatrain finetune` does; return the files of the model directory. Raises: UserError: see `open_for` and `finetuned`."""
+    balance = balance_of(config.data, episode)
     learner = open_for(config, episode.task, is_tested=False, say=progress.say)
-    found = finetuned(learner, episode, progress)
+    found = finetuned(learner, episode, progress, balance)
     threshold = found.threshold(config.oos_false_rejection_rate)
     with TemporaryDirectory(prefix="metatrain-") as name:
         folder = Path(name)
-        write_finetuned(folder, learner, episode.task, found.parameters, threshold, found.reading, {"text": "text"})
+        write_finetuned(folder, learner, episode.task, found.parameters, threshold, found.reading, {"text": "text"}, found.prediction_sets())
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 

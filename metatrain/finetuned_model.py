@@ -11,9 +11,12 @@ import torch
 
 from metatrain.errors import UserError
 from metatrain.inputs import listed_images, listed_texts
+from metatrain.models.decisions import decisions
 from metatrain.models.finetuned import load_finetuned
+from metatrain.models.finetuned_folder import read_facts
 from metatrain.models.generation import TextGenerator
-from metatrain.models.targets import Number
+from metatrain.models.prediction_sets import limits
+from metatrain.models.targets import Number, OneLabel
 
 
 class FinetunedModel:
@@ -26,6 +29,7 @@ class FinetunedModel:
             UserError: it cannot be read.
         """
         self._model = load_finetuned(folder, device)
+        self._calibration = read_facts(folder).get("prediction_sets")
         self.labels: list[str] | None = None if isinstance(self._model.target, Number) else self._model.labels
 
     def predict(self, texts: Iterable[Any], threshold: float | None = None) -> list[Any]:
@@ -57,6 +61,17 @@ class FinetunedModel:
             raise UserError("this model writes texts, which have no probability of a label; use predict")
         read = self._read(texts)
         return self._model.target.probabilities(self._model, read) if read else np.zeros((0, len(self.labels or [])))
+
+    def prediction_sets(self, texts: Iterable[Any], coverage: float = 0.9) -> list[tuple[str, ...]]:
+        """Return the prediction set of each text: labels among which its own is with the probability `coverage`, the most probable first.
+
+        Raises:
+            UserError: the model predicts no single label, or was finetuned on too few examples for this coverage, or as in `predict`.
+        """
+        if self.labels is None or not isinstance(self._model.target, OneLabel):
+            raise UserError("prediction sets are for models that predict one label a text; use predict")
+        highest, read = limits("the model", self._calibration, self.labels, coverage), self._read(texts)
+        return [found.prediction_set or () for found in decisions(self._model, read, limits=highest)] if read else []
 
     def _read(self, texts: Iterable[Any]) -> list[str]:
         return listed_images(texts) if self._model.of_images else listed_texts(texts)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from metatrain.checkpoints.recipe import Recipe, leave_one_out_recipe, lora_recipe, within_layers
+from metatrain.checkpoints.recipe import Recipe, check_long_texts, leave_one_out_recipe, lora_recipe, within_layers
 from metatrain.errors import UserError
 from metatrain.evaluation.config import LoraConfig
 from metatrain.gradient.meta_gradient import mode_of
@@ -62,6 +62,7 @@ def build_learner(
     else:
         model, notes = load_encoder(recipe.model, second_order, dtype)
     recipe = fitting(recipe, number_of_layers([name for name, _ in model.named_parameters()]))
+    check_long_texts(recipe, isinstance(model, Encoder))
     algorithm = recipe.algorithm
     attach(model.backbone, algorithm.adapt, AdapterSettings(algorithm.rank, algorithm.targets, algorithm.context_size))
     learner = make_learner(model.to(device), recipe)

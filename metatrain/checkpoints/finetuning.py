@@ -6,10 +6,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from metatrain.checkpoints.adaptation import adapted_to, check_none_of_these, exported_head
+from metatrain.checkpoints.class_balance import ClassBalance, check_balance
 from metatrain.checkpoints.opening import open_checkpoint
 from metatrain.config.schema import AlgorithmOverrides, FinetuneConfig, InnerOverrides, Overrides
 from metatrain.errors import UserError
@@ -20,6 +23,7 @@ from metatrain.meta.head_fit import Fit
 from metatrain.meta.learner import Learner
 from metatrain.meta.progress import Progress
 from metatrain.models.export import save_finetuned
+from metatrain.models.prediction_sets import calibration
 from metatrain.models.reading import Reading
 from metatrain.models.targets import Number, SeveralLabels
 from metatrain.run import hardware
@@ -50,6 +54,7 @@ def open_for(config: FinetuneConfig, task: Task, is_tested: bool, say: Callable[
         say(hint)
     check_answers([task], learner.algorithm, scored=is_tested)
     check_none_of_these(config.oos_false_rejection_rate, learner)
+    check_balance(config.data, learner)
     exported_head(learner)
     if reads_label_names(learner.algorithm) and (unread := unread_note([(config.data.train, task.read_names)])):
         say(f"warning: {unread}")
@@ -66,23 +71,34 @@ class Finetuned:
     fit: Fit | None  # of the head; None: the head was not fitted
     reading: Reading | None  # what a language model reads around every text; None: it is an encoder
     seconds: float  # adaptation time
+    balance: ClassBalance
 
     def threshold(self, rejection_rate: float | None) -> float | None:
         """Return the threshold of the highest logit, below which a text is out of scope; None: every text gets a label."""
         return None if self.fit is None or rejection_rate is None else self.fit.threshold(rejection_rate)
 
+    def prediction_sets(self) -> dict[str, Any] | None:
+        """Return the calibration of prediction sets; None: no head was fitted, or none of its examples was held out."""
+        if self.fit is None or self.fit.held_out is None:
+            return None
+        balance, labels = self.balance, np.asarray(self.texts.support_labels)
+        weights = None if balance.priors is None or balance.shares is None else balance.priors / balance.shares
+        return calibration(self.fit.held_out[: len(labels)].double().numpy(), labels, weights)
 
-def finetuned(learner: Learner, episode: Episode, progress: Progress) -> Finetuned:
-    """Adapt to the support set of an episode.
+
+def finetuned(learner: Learner, episode: Episode, progress: Progress, balance: ClassBalance) -> Finetuned:
+    """Adapt to the support set of an episode; balance: its class weights and priors.
 
     Raises:
         UserError: adaptation diverges, or the examples exceed the positions of a language model.
     """
-    texts = encode_episode(episode, learner.model.tokens())
+    texts = replace(encode_episode(episode, learner.model.tokens()), class_weights=balance.weights)
     reading = learner.reading(texts)
     begin = time.perf_counter()
     parameters, loss, fit = adapted_to(learner, texts, progress)
-    return Finetuned(texts, parameters, loss, fit, reading, time.perf_counter() - begin)
+    if fit is not None:  # as priors need, which `check_balance` has checked
+        parameters, fit = balance.applied(parameters, fit)
+    return Finetuned(texts, parameters, loss, fit, reading, time.perf_counter() - begin, balance)
 
 
 def write_finetuned(
@@ -93,14 +109,16 @@ def write_finetuned(
     threshold: float | None,
     reading: Reading | None,
     columns: Mapping[str, str],
+    prediction_sets: Mapping[str, Any] | None = None,
 ) -> str:
     """Write the model directory of an adapted learner; return which library loads it.
 
-    columns: names of the columns of the examples, `text` and perhaps `pair`.
+    columns: names of the columns of the examples, `text` and perhaps `pair`; prediction_sets: their calibration, None: there is none.
     """
     labels = None if task.targets is not None else list(task.label_names)
     model = learner.functional.write_to_model(parameters)
-    return save_finetuned(folder, model, parameters, labels, threshold, None if task.of_images else columns, reading, exported_head(learner))
+    columns_of_texts = None if task.of_images else columns
+    return save_finetuned(folder, model, parameters, labels, threshold, columns_of_texts, reading, exported_head(learner), prediction_sets=prediction_sets)
 
 
 def open_frozen(config: FinetuneConfig, task: Task, say: Callable[[str], None]) -> Learner:

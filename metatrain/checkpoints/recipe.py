@@ -21,9 +21,11 @@ from metatrain.gradient.config import InnerConfig
 from metatrain.gradient.inner_rules import HEAD, learns_rates, make_inner_rule
 from metatrain.meta.algorithm import check_algorithm
 from metatrain.meta.config import AlgorithmConfig
+from metatrain.models.adapted import row_of
 from metatrain.models.config import ModelConfig, PromptConfig
 from metatrain.models.export import RECIPE
 from metatrain.models.heads import ROW
+from metatrain.models.windows import CUT
 from metatrain.paths import local_path
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.task import Task
@@ -107,6 +109,21 @@ def within_layers(recipe: Recipe, layers: int) -> tuple[Recipe, str | None]:
     changed = replace(frozen.algorithm, label_names=algorithm.label_names, **head)
     line = f"adaptation: no layers are known of this model, so the encoder stays as it is and only a head is fitted (algorithm={_FROZEN})"
     return replace(recipe, algorithm=changed, inner=frozen.inner), line
+
+
+def check_long_texts(recipe: Recipe, is_encoder: bool) -> None:
+    """Raises: UserError: long texts are to be read in windows, and the encoder would adapt, or the model is no encoder of texts."""
+    if recipe.model.long_texts == CUT:
+        return
+    if not is_encoder:
+        raise UserError(f"model.long_texts={recipe.model.long_texts} is for encoders of texts; leave it out")
+    inner, row = recipe.inner, row_of(recipe.algorithm.adapt)
+    steps = inner.steps if inner.evaluation_steps is None else inner.evaluation_steps
+    if inner.fit_encoder or row.attach is not None or (row.model_adapts and steps):
+        raise UserError(
+            f"model.long_texts={recipe.model.long_texts} needs an encoder that stays as it is, and here it adapts (algorithm={recipe.algorithm.name}); "
+            "add algorithm=recommended, or algorithm.adapt=head for a meta-trained model, without inner.fit_encoder"
+        )
 
 
 def leave_one_out_recipe(recipe: Recipe) -> Recipe:

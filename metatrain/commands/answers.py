@@ -11,6 +11,8 @@ from metatrain.errors import UserError
 from metatrain.models.decisions import Decision, LabelModel, decisions
 from metatrain.models.targets import Number, SeveralLabels, Target
 
+SET = "prediction_set"  # column of the labels of a prediction set
+
 Row = tuple[dict[str, Any], str | None]  # columns of the output, and why there is no label, if there is none
 
 
@@ -60,41 +62,48 @@ class Written:
 
 
 class OneLabel:
-    """The most probable labels; top: number of labels per row, None: one, and all for a single text; threshold: below this probability, no label."""
+    """The most probable labels; top: number of labels per row, None: one, and all for a single text; threshold: below this probability, no label.
+
+    limits: of prediction sets, [labels]; None: there are no sets.
+    """
 
     separator: str | None = None
 
-    def __init__(self, model: LabelModel, top: int | None, threshold: float | None):
+    def __init__(self, model: LabelModel, top: int | None, threshold: float | None, limits: np.ndarray | None):
         """Raises: UserError: the model has fewer labels than `top`."""
         assert model.labels is not None  # `answers_of` has looked
         _check_top(top, model.labels)
-        self._model, self._labels, self._top, self._threshold = model, model.labels, top, threshold
+        self._model, self._labels, self._top, self._threshold, self._limits = model, model.labels, top, threshold, limits
 
     def shown(self, text: str) -> str:
-        (found,) = decisions(self._model, [text], self._top or len(self._labels), self._threshold)
+        (found,) = decisions(self._model, [text], self._top or len(self._labels), self._threshold, self._limits)
         label, value = found.ranked[0]
+        possible = "" if found.prediction_set is None else f"\nprediction set: {', '.join(found.prediction_set)}"
         if found.out_of_scope:  # and no probability of a label, which could be taken for its own
-            return f"{found.label}\n(the most likely label is {label}, with probability {value:.4f} among the labels)"
+            return f"{found.label}\n(the most likely label is {label}, with probability {value:.4f} among the labels){possible}"
         if found.unsure:
-            return f"no label: {self._doubt(found)}"
-        return "\n".join(f"{label}\t{value:.4f}" for label, value in found.ranked)
+            return f"no label: {self._doubt(found)}{possible}"
+        return "\n".join(f"{label}\t{value:.4f}" for label, value in found.ranked) + possible
 
     def rows(self, texts: Sequence[str]) -> list[Row]:
-        found = decisions(self._model, texts, self._top or 1, self._threshold)
+        found = decisions(self._model, texts, self._top or 1, self._threshold, self._limits)
         return [(self._columns(each), self._doubt(each) if each.unsure else None) for each in found]
 
     def _columns(self, found: Decision) -> dict[str, Any]:
         if found.out_of_scope:  # the probabilities are among the labels
-            return {**self.empty(), "label": found.label}
+            return {**self.empty(), "label": found.label, **self._set(found)}
         best, *others = [(label, round(probability, 6)) for label, probability in found.ranked]
         columns = {"label": found.label, "probability": best[1]}
         for place, (label, probability) in enumerate(others, start=2):
             columns |= {f"label_{place}": label, f"probability_{place}": probability}
-        return columns
+        return {**columns, **self._set(found)}
+
+    def _set(self, found: Decision) -> dict[str, Any]:
+        return {} if found.prediction_set is None else {SET: list(found.prediction_set)}
 
     def empty(self) -> dict[str, Any]:
         further = [f"{name}_{place}" for place in range(2, (self._top or 1) + 1) for name in ("label", "probability")]
-        return dict.fromkeys(["label", "probability", *further])
+        return dict.fromkeys(["label", "probability", *further, *([] if self._limits is None else [SET])])
 
     def _doubt(self, found: Decision) -> str:
         label, probability = found.ranked[0]
@@ -154,15 +163,18 @@ class Numbers:
         return dict.fromkeys(["label", "number"] if self._target.order else ["number"])
 
 
-def answers_of(model: FinetunedModel, top: int | None, threshold: float | None) -> Answers:
-    """Return the predictions of a model. Raises: UserError: `top` or `threshold` is not for this model."""
+def answers_of(model: FinetunedModel, top: int | None, threshold: float | None, limits: np.ndarray | None = None) -> Answers:
+    """Return the predictions of a model. Raises: UserError: `top` or `threshold` is not for this model.
+
+    limits: of prediction sets, [labels]; None: there are no sets, as for models that predict other than one label.
+    """
     if model.labels is None:
         return Written(model, top, threshold)
     if isinstance(model.target, SeveralLabels):
         return LabelSets(model, model.target, top, threshold)
     if isinstance(model.target, Number):
         return Numbers(model, model.target, top, threshold)
-    return OneLabel(model, top, threshold)
+    return OneLabel(model, top, threshold, limits)
 
 
 def _check_top(top: int | None, labels: Sequence[str]) -> None:

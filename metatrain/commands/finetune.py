@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metatrain.commands.effects import check_adaptation, effects_of_use
 from metatrain.config.compose import is_of_grid, run_under_hydra
+from metatrain.config.overrides import override_of_list
 from metatrain.config.schema import FinetuneConfig
 
 if TYPE_CHECKING:
+    from metatrain.commands.finetune_kinds import OneLabel
     from metatrain.commands.finetune_parts import Outcome
     from metatrain.run.directory import RunDirectory
     from metatrain.tracking.console import Display
@@ -21,14 +24,15 @@ usage: metatrain finetune data.train=FILE [data.test=FILE] [checkpoint=RUN|lates
 Adapt a meta-trained model, or any Hugging Face encoder (default: minilm), to the labels in a file with the columns text and label (csv, tsv,
 jsonl, parquet, xlsx, or .gz; other columns are found as by `metatrain tasks add`), or in a folder of text files, LABEL/FILE.txt, and write a
 model directory that loads without metatrain. A meta-trained model adapts as in meta-training. A plain encoder adapts its last layers by
-leave-one-out steps, then a head is fitted; algorithm=recommended only fits the head. Both are compared with logistic regression. Image
-models read a folder, LABEL/FILE. data.kind=labels reads several labels a text, data.kind=number numbers or ordered labels (stars, scores); both
-fit heads to the frozen encoder.
+leave-one-out steps, then a head is fitted; algorithm=recommended only fits the head. Both are compared with logistic regression. Image models
+read a folder, LABEL/FILE. Several bases, checkpoint=[A,B], give one table, and cross-validation chooses one. data.kind=labels reads several
+labels a text, data.kind=number numbers or ordered labels (stars, scores); both fit heads to the frozen encoder.
 
 examples:
   metatrain finetune data.train=examples.csv
   metatrain finetune checkpoint=latest data.train=examples.csv data.test=held_out.csv
   metatrain finetune checkpoint=minilm algorithm=recommended data.train=examples.csv
+  metatrain finetune checkpoint=[everyday,minilm] data.train=examples.csv
   metatrain finetune data.train=tagged.csv data.kind=labels data.label=tags "data.label_separator=';'"
   metatrain finetune data.train=reviews.csv data.kind=number data.label=stars
 """
@@ -44,6 +48,8 @@ SHOWN = (
     "data.order",
     "data.pair",
     "data.target",
+    "data.priors",
+    "data.class_weights",
     "oos_false_rejection_rate",
     "algorithm.name",
     "inner.fit_head",
@@ -62,19 +68,30 @@ def main(arguments: list[str]) -> None:
 
 def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
     """Adapt, test if there is a test file, and write `path/model`."""
-    from metatrain.commands.finetune_kinds import kind_of
+    from metatrain.commands.finetune_bases import bases_of
+    from metatrain.commands.finetune_kinds import OneLabel, kind_of
     from metatrain.run.directory import RunDirectory, recorded
-    from metatrain.run.latest import latest, pin
+    from metatrain.run.latest import latest, pin, pinned
     from metatrain.tracking.console import Display
 
     RunDirectory.check_new(path, "finetune")
     is_given = any(item.lstrip("+").startswith("checkpoint=") for item in overrides)
-    overrides = pin(config, overrides, "checkpoint")
+    bases = bases_of(config)
+    if len(bases) == 1:
+        config = replace(config, checkpoint=bases[0])
+        overrides = pin(config, overrides, "checkpoint")
+    else:
+        bases = [pinned(each) for each in bases]
+        config = replace(config, checkpoint=bases)
+        overrides = [override_of_list("checkpoint", bases) if item.lstrip("+").partition("=")[0] == "checkpoint" else item for item in overrides]
     with Display() as display:
         if not is_given:
             other = "; checkpoint=latest adapts your newest run of metatrain train" if latest("train").exists() else ""
             display.say(f"checkpoint: {config.checkpoint}, since none is given{other}")
         kind = kind_of(config)(config, display.say)
+        if isinstance(kind, OneLabel) and len(bases) > 1:
+            _compare_bases(config, path, overrides, kind, display)
+            return
         learner = kind.open(display.say)
         for note in check_adaptation(config, overrides, learner, refuse=not is_of_grid()):
             display.say(note)
@@ -82,6 +99,21 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
         display.log_to(run.log)
         with recorded(run):
             _write(run, config, kind.adapt_and_test(learner, display), display)
+
+
+def _compare_bases(config: FinetuneConfig, path: Path, overrides: list[str], kind: OneLabel, display: Display) -> None:
+    """Adapt each of several bases, and write the model of the chosen one."""
+    from metatrain.commands.finetune_bases import check_bases, choose_base
+    from metatrain.run.directory import RunDirectory, recorded
+
+    is_single = not is_of_grid()
+    check_bases(config, overrides, kind.examples, is_single)
+    run = RunDirectory.create(path, config, overrides, "finetune")
+    display.log_to(run.log)
+    with recorded(run):
+        chosen = choose_base(config, overrides, kind.examples, kind.balance, display, is_single)
+        found = kind.outcome(chosen.learner, chosen.adaptation, display)
+        _write(run, chosen.config, replace(found, results={**found.results, **chosen.results}), display)
 
 
 def _write(run: RunDirectory, config: FinetuneConfig, found: Outcome, display: Display) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from metatrain.checkpoints.finetuning import finetuned
+from metatrain.checkpoints.class_balance import accuracy_for_priors, described, results_of
+from metatrain.checkpoints.finetuning import Finetuned
 from metatrain.commands.finetune_examples import Examples
 from metatrain.commands.finetune_results import (
     Adapted,
@@ -41,30 +42,34 @@ class Adaptation:
     threshold: float | None  # threshold of the highest logit; below it, a text is out of scope
     reading: Reading | None  # what a language model reads around every text; None: it is an encoder
     analysis: dict[str, Any]  # contents of analysis.json; empty without a test of labels
+    prediction_sets: dict[str, Any] | None  # their calibration; None: no example was held out
 
 
-def adapt_and_test(learner: Learner, examples: Examples, rejection_rate: float | None, display: Display) -> Adaptation:
-    """Adapt to the training examples, and test on the test examples, if there are any."""
-    episode = examples.episode
-    adaptation = finetuned(learner, episode, display)
+def adapt_and_test(learner: Learner, examples: Examples, rejection_rate: float | None, display: Display, adaptation: Finetuned) -> Adaptation:
+    """Report the adaptation to the training examples, and test on the test examples, if there are any."""
+    episode, balance = examples.episode, adaptation.balance
     texts, reading, fit, loss, seconds = adaptation.texts, adaptation.reading, adaptation.fit, adaptation.loss, adaptation.seconds
     steps = learner.steps(evaluation=True)
-    described = f"{len(episode.support)} examples" + (f" of {episode.way} classes" if episode.task.targets is None else "")
+    counted = f"{len(episode.support)} examples" + (f" of {episode.way} classes" if episode.task.targets is None else "")
     if reading is not None and learner.functional.reads_support:
-        display.say(f"{described}, {len(reading.context)} tokens, form the context of every text; no parameter adapts")
+        display.say(f"{counted}, {len(reading.context)} tokens, form the context of every text; no parameter adapts")
         if reading.left_out:
             display.say(f"warning: {reading.left_out} of them are left out of the context, balanced over the classes: the model has no positions for them")
     elif fit is not None and fit.steps:
-        display.say(f"adapted to {described} in {seconds:.1f} s: {inner_steps(learner)}, then a head fitted (training loss {loss:.3f})")
+        display.say(f"adapted to {counted} in {seconds:.1f} s: {inner_steps(learner)}, then a head fitted (training loss {loss:.3f})")
     elif fit is not None:
-        display.say(f"fitted to {described} in {seconds:.1f} s (training loss {loss:.3f})")
+        display.say(f"fitted to {counted} in {seconds:.1f} s (training loss {loss:.3f})")
     else:
-        display.say(f"adapted to {described} in {seconds:.1f} s ({f'{steps} inner steps, last loss {loss:.3f}' if steps else 'no inner steps'})")
+        display.say(f"adapted to {counted} in {seconds:.1f} s ({f'{steps} inner steps, last loss {loss:.3f}' if steps else 'no inner steps'})")
+    for line in described(balance, episode):
+        display.say(line)
     if fit is not None and learner.functional.head_after:
         steps = fit.steps
     results: dict[str, Any] = {"examples": len(episode.support), "steps": steps, "seconds": round(seconds, 3)}
+    results.update(results_of(balance, episode))
     if fit is not None:
         results.update(cross_validation(fit, texts.support_labels, display.say))
+        results.update(accuracy_for_priors(balance, fit, texts.support_labels, display.say))
     if episode.task.targets is None:
         results["majority_class"] = majority_class(episode, texts.support_labels, display.say)
     beside = None
@@ -79,7 +84,7 @@ def adapt_and_test(learner: Learner, examples: Examples, rejection_rate: float |
     test, analysis = _tested(adapted, examples, beside, display)
     if test:
         results["test"] = test
-    return Adaptation(adaptation.parameters, results, threshold, reading, analysis)
+    return Adaptation(adaptation.parameters, results, threshold, reading, analysis, adaptation.prediction_sets())
 
 
 def inner_steps(learner: Learner) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from metatrain.checkpoints.finetuning import open_for, write_finetuned
+from metatrain.checkpoints.class_balance import balance_of
+from metatrain.checkpoints.finetuning import Finetuned, finetuned, open_for, write_finetuned
 from metatrain.commands.finetune_adaptation import adapt_and_test
 from metatrain.commands.finetune_examples import read_examples
 from metatrain.commands.finetune_label_sets import SeveralLabels
@@ -23,17 +24,23 @@ class OneLabel:
     def __init__(self, config: FinetuneConfig, say: Say):
         """Read the examples. Raises: UserError: they cannot be read."""
         self._config = config
-        self._examples = read_examples(config.data, config.oos_false_rejection_rate is not None, say, config.seed)
+        self.examples = read_examples(config.data, config.oos_false_rejection_rate is not None, say, config.seed)
+        self.balance = balance_of(config.data, self.examples.episode)
 
     def open(self, say: Say) -> Learner:
-        return open_for(self._config, self._examples.episode.task, self._examples.is_tested, say)
+        return open_for(self._config, self.examples.episode.task, self.examples.is_tested, say)
 
     def adapt_and_test(self, learner: Learner, display: Display) -> Outcome:
-        examples, task = self._examples, self._examples.episode.task
-        found = adapt_and_test(learner, examples, self._config.oos_false_rejection_rate, display)
+        return self.outcome(learner, finetuned(learner, self.examples.episode, display, self.balance), display)
+
+    def outcome(self, learner: Learner, adaptation: Finetuned, display: Display) -> Outcome:
+        """Report an adaptation to the examples, and test it."""
+        examples, task = self.examples, self.examples.episode.task
+        found = adapt_and_test(learner, examples, self._config.oos_false_rejection_rate, display, adaptation)
 
         def write(folder: Path) -> str:
-            return write_finetuned(folder, learner, task, found.parameters, found.threshold, found.reading, columns_read(examples.columns))
+            columns = columns_read(examples.columns)
+            return write_finetuned(folder, learner, task, found.parameters, found.threshold, found.reading, columns, found.prediction_sets)
 
         labels = None if task.targets is not None else list(task.label_names)
         return Outcome(labels, found.results, found.analysis, write, task.of_images, bool(examples.columns.pair))

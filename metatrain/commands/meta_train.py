@@ -24,6 +24,7 @@ from metatrain.evaluation.protocol import Setup, check_evaluation, names_notes, 
 from metatrain.meta.algorithm import check_algorithm
 from metatrain.meta.learner import Learner
 from metatrain.models.pretrained import save_tokenizer
+from metatrain.models.windows import check_cut
 from metatrain.run import hardware
 from metatrain.run.atomic import atomic_directory, write_text
 from metatrain.run.directory import RunDirectory, recorded
@@ -131,6 +132,7 @@ def _prepare(config: TrainConfig, ranks: Ranks, display: Display) -> Prepared:
     """Check the settings, load the tasks, build the learner, fit it into memory, and tokenise."""
     check_algorithm(config.algorithm, config.inner, config.model)
     check_needs(config)
+    check_cut(config.model.long_texts)
     check_export(config.checkpoint.export, config.algorithm, config.model)
     check_tracking(config.tracking)
     if config.tasks.trains_on_all_folds and config.episode.file is None:

@@ -18,6 +18,8 @@ from metatrain.config.schema import PredictConfig
 if TYPE_CHECKING:
     from io import BufferedReader
 
+    import numpy as np
+
     from metatrain.commands.answers import FinetunedModel
     from metatrain.commands.prediction_files import Predicted
     from metatrain.tasks.files import Columns
@@ -39,6 +41,7 @@ examples:
   metatrain predict model=latest text="The strap broke on the first day."
   metatrain predict model=latest data=texts.csv output=labels.csv
   metatrain predict model=latest data=texts.csv output=labels.jsonl top=2 threshold=0.6
+  metatrain predict model=latest data=texts.csv output=sets.csv coverage=0.9
   metatrain predict model=latest data=- < texts.txt
 """
 SHOWN = (
@@ -50,6 +53,7 @@ SHOWN = (
     "output",
     "top",
     "threshold",
+    "coverage",
     "hardware.device",
 )
 
@@ -104,7 +108,21 @@ def _predictor(config: PredictConfig, folder: Path) -> Predictor:
         from metatrain.run import hardware
 
         model = load_finetuned(folder, hardware.apply(config.hardware)[0])
-    return Predictor(model, config.top, config.threshold)
+    return Predictor(model, config.top, config.threshold, _limits(config, folder, model))
+
+
+def _limits(config: PredictConfig, folder: Path, model: FinetunedModel) -> np.ndarray | None:
+    """Return the limits of the prediction sets; None: there are none. Raises: UserError: the model has no sets of this coverage."""
+    from metatrain.errors import UserError
+    from metatrain.models.finetuned_folder import read_facts
+    from metatrain.models.prediction_sets import limits
+    from metatrain.models.targets import OneLabel
+
+    if config.coverage is None:
+        return None
+    if model.labels is None or not isinstance(model.target, OneLabel):
+        raise UserError(f"coverage={config.coverage}: prediction sets are for models that predict one label a text; leave it out")
+    return limits(f"model={config.model.path}", read_facts(folder).get("prediction_sets"), model.labels, config.coverage)
 
 
 def _predict_rows(config: PredictConfig, folder: Path, column: str, pair: str | None) -> None:
@@ -222,15 +240,15 @@ def _parts(rows: Iterable[Unlabelled]) -> Iterator[list[Unlabelled]]:
 class Predictor:
     """A finetuned model, and how its predictions are presented."""
 
-    def __init__(self, model: FinetunedModel, top: int | None = None, threshold: float | None = None):
-        """top, threshold: as of `metatrain predict`.
+    def __init__(self, model: FinetunedModel, top: int | None = None, threshold: float | None = None, limits: np.ndarray | None = None):
+        """top, threshold: as of `metatrain predict`; limits: of prediction sets, [labels]; None: there are no sets.
 
         Raises:
             UserError: they are not for this model.
         """
         from metatrain.commands.answers import answers_of
 
-        self._presented = answers_of(model, top, threshold)
+        self._presented = answers_of(model, top, threshold, limits)
         self.separator = self._presented.separator
 
     def shown(self, text: str) -> str:

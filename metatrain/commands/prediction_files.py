@@ -30,7 +30,12 @@ _OTHERS = (".xls", ".ods", ".feather", ".arrow", ".avro", ".orc", ".xml", ".html
 _ROW_GROUP = 10_000  # rows of a parquet file that are written together
 REASON = "reason"  # why a row has no label
 # Beginnings of the names of columns of a prediction that are no texts.
-_TYPES = {"probability": pyarrow.float64(), "number": pyarrow.float64(), "labels": pyarrow.list_(pyarrow.string())}
+_TYPES = {
+    "probability": pyarrow.float64(),
+    "number": pyarrow.float64(),
+    "labels": pyarrow.list_(pyarrow.string()),
+    "prediction_set": pyarrow.list_(pyarrow.string()),
+}
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ examples:
   metatrain score model=latest data=labelled.csv
   metatrain score model=latest data=labelled.csv hydra.run.dir=scores
 """
-SHOWN = ("model.path", "data", "column", "pair", "label", "report", "hardware.device")
+SHOWN = ("model.path", "data", "column", "pair", "label", "coverage", "report", "hardware.device")
 
 
 def main(arguments: list[str]) -> None:

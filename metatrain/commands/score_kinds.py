@@ -14,6 +14,7 @@ from metatrain.commands import label_set_scores, number_report
 from metatrain.config.schema import ScoreConfig
 from metatrain.errors import UserError
 from metatrain.evaluation.classification import calibration, class_scores, confident_errors, confused, summary
+from metatrain.evaluation.held_out import interval
 from metatrain.evaluation.label_sets import label_scores, set_scores
 from metatrain.evaluation.number_scores import number_scores
 from metatrain.models import targets
@@ -21,6 +22,7 @@ from metatrain.models.decisions import decisions
 from metatrain.models.export import Classifier
 from metatrain.models.finetuned_folder import NONE
 from metatrain.models.generation import TextGenerator
+from metatrain.models.prediction_sets import limits
 from metatrain.paths import local_path
 from metatrain.tasks.files import Columns, Table
 from metatrain.tasks.label_sets import LabelForm, as_matrix, read_label_sets
@@ -43,6 +45,7 @@ class Scored:
     labels: np.ndarray  # positions in `names`, [texts]
     predicted: np.ndarray  # [texts]
     confidence: np.ndarray  # probability of the predicted label, NaN where that is out of scope, [texts]
+    sets: Sequence[Sequence[str]] | None = None  # prediction set of each text; None: not asked for
 
 
 class Scores(Protocol):
@@ -64,12 +67,25 @@ class OneLabel:
         """Read the texts. Raises: UserError: the file or folder cannot be read."""
         self._table = _read(config, facts.get("columns", {}), display)
         self.source = self._table.source
+        self._config, self._calibration = config, facts.get("prediction_sets")
 
     def of(self, model: Model, display: Display) -> tuple[dict[str, Any], dict[str, Any]]:
-        return _results(_predicted(model, self._table, display))
+        stated, highest = self._config.coverage, None
+        if stated is not None:
+            assert model.labels is not None  # `start` has refused a model that writes texts
+            highest = limits(f"model={self._config.model.path}", self._calibration, model.labels, stated)
+        scored = _predicted(model, self._table, display, highest)
+        results, analysis = _results(scored)
+        return {**results, **_coverage(scored, stated)}, analysis
 
     def say(self, results: dict[str, Any], display: Display) -> None:
         _say(results, display)
+        if (sets := results.get("prediction_sets")) is not None:
+            low, high = sets["ci95"]
+            display.say(
+                f"prediction sets, coverage stated {sets['stated']:g}, measured {sets['coverage']:.3f}, 95% interval [{low:.3f}, {high:.3f}]: "
+                f"{sets['mean_size']:.2f} labels on average, {sets['of_one_label']:.1%} have one"
+            )
 
 
 class SeveralLabels:
@@ -130,8 +146,11 @@ _KINDS: dict[str, Callable[[ScoreConfig, Facts, Display], Scores]] = {"label": O
 
 
 def scores_of(config: ScoreConfig, facts: Facts, display: Display) -> Scores:
-    """Read the labelled texts for a model of any kind. Raises: UserError: they cannot be read."""
-    return _KINDS[targets.target_of(facts).kind](config, facts, display)
+    """Read the labelled texts for a model of any kind. Raises: UserError: they cannot be read, or the model has no prediction sets to score."""
+    kind = targets.target_of(facts).kind
+    if config.coverage is not None and kind != "label":
+        raise UserError(f"coverage={config.coverage}: prediction sets are for models that predict one label a text; leave it out")
+    return _KINDS[kind](config, facts, display)
 
 
 def _in_parts(predict: Callable[[list[str]], Any], table: Table, display: Display) -> list[Any]:
@@ -156,19 +175,33 @@ def _read(config: ScoreConfig, columns: Mapping[str, str], display: Display, lab
     return table
 
 
-def _predicted(model: Classifier | TextGenerator, table: Table, display: Display) -> Scored:
-    """Return the predictions, as `metatrain predict` makes them."""
+def _predicted(model: Classifier | TextGenerator, table: Table, display: Display, limits: np.ndarray | None) -> Scored:
+    """Return the predictions, as `metatrain predict` makes them; limits: of prediction sets, [labels]; None: there are no sets."""
     assert model.labels is not None  # `start` has refused a model that writes texts
     names = [*model.labels, *([] if model.threshold is None else [NONE])]
     labels = _positions(table, model.labels, model.threshold is not None, display)
     predicted, confidence = np.zeros(len(labels), dtype=np.int64), np.full(len(labels), np.nan)
     number = {name: place for place, name in enumerate(names)}
-    found = (each for part in _in_parts(lambda texts: decisions(model, texts), table, display) for each in part)
+    sets = []
+    found = (each for part in _in_parts(lambda texts: decisions(model, texts, limits=limits), table, display) for each in part)
     for row, each in enumerate(found):
         assert each.label is not None  # there is no threshold of the user
         predicted[row] = number[each.label]
         confidence[row] = np.nan if each.out_of_scope else each.ranked[0][1]
-    return Scored(table, names, labels, predicted, confidence)
+        sets.append(each.prediction_set or ())
+    return Scored(table, names, labels, predicted, confidence, None if limits is None else sets)
+
+
+def _coverage(scored: Scored, stated: float | None) -> dict[str, Any]:
+    """Return the share of in-scope texts whose prediction set contains their label, and the sizes of these sets, as contents of results.json."""
+    if scored.sets is None:
+        return {}
+    in_scope = [(scored.names[label], found) for label, found in zip(scored.labels, scored.sets) if label < len(scored.names) and scored.names[label] != NONE]
+    if not in_scope:
+        return {}
+    covered, sizes = sum(label in found for label, found in in_scope), [len(found) for _, found in in_scope]
+    found = {"stated": stated, "examples": len(sizes), "coverage": covered / len(sizes), "ci95": interval(covered, len(sizes))}
+    return {"prediction_sets": {**found, "mean_size": sum(sizes) / len(sizes), "of_one_label": sizes.count(1) / len(sizes)}}
 
 
 def _positions(table: Table, labels: Sequence[str], detects: bool, display: Display) -> np.ndarray:

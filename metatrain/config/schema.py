@@ -128,6 +128,9 @@ class ModelOverrides:
     # Text put before every text, as the model was trained with, such as "query: " for E5; null: the model's own, else none.
     prefix: str | None = field(default=None, metadata=when(ENCODES))
     max_length: int | None = None  # truncate texts to this number of tokens; null: the model's own, else 128
+    # Texts of more than model.max_length tokens: cut | windows (overlapping windows, whose encodings are averaged; needs an encoder that stays as it
+    # is, algorithm=recommended or algorithm.adapt=head); null: cut.
+    long_texts: str | None = field(default=None, metadata=when(ENCODES))
     revision: str | None = field(default=None, metadata=when(OF_HUB))  # branch, tag or commit of a hub model; null: its default branch
 
 
@@ -230,6 +233,12 @@ class DataConfig:
     label_definitions: dict[Any, str] = field(default_factory=dict, metadata=when(NO_TARGET, LABELS))
     # Text of a label for these methods: name | definition | name_and_definition ("name: definition").
     label_text: str = field(default="name_and_definition", metadata=when(needs("data.label_definitions", bool, "is set", "define labels")))
+    # Class shares among the texts to predict, {refund: 0.1, other: 0.9}, where they differ from those of the examples: observed (as in the examples) |
+    # uniform | a share for each label. The bias of the fitted head is corrected by Bayes' rule; null: no correction.
+    priors: Any = field(default=None, metadata=when(NO_TARGET, ONE_LABEL))
+    # Weights of the classes in the fit of the head (and of the encoder, inner.fit_encoder): balanced (each class counts the same) | a weight for each
+    # label; null: each example counts the same. Inner steps before the fit do not read them.
+    class_weights: Any = field(default=None, metadata=when(NO_TARGET, ONE_LABEL))
     # Text-to-text: column with the target text, instead of `label`; null: classification.
     target: str | None = field(default=None, metadata=when(COLUMNS))
     # Score of a text-to-text task: chrf | bleu | rouge1 | rouge2 | rougeL | exact_match.
@@ -242,7 +251,9 @@ class FinetuneConfig:
 
     name: str = "task"  # name of the run; its directory is outputs/finetune/NAME/RUN-ID
     seed: int = 0  # random seed of the run: episodes, held-out tasks, random weights
-    checkpoint: str = "minilm"  # checkpoint to start from: a run directory | latest | a directory or hub id of a Hugging Face model
+    # Checkpoint to start from: a run directory | latest | a directory or hub id of a Hugging Face model | a list of these, [everyday,minilm]: each
+    # adapts to the examples, and with 20 or more held-out examples cross-validation chooses one.
+    checkpoint: Any = "minilm"
     data: DataConfig = field(default_factory=DataConfig)
     # Out-of-scope (OOS) detection: predict none_of_these for texts that fit no class. The value is the fraction of in-scope texts that may be
     # rejected, typically 0.05; test rows whose label is not in the training examples count as out of scope. null: always predict a class.
@@ -282,6 +293,9 @@ class PredictConfig:
     # A text whose highest probability is below this value gets no label, and the most likely one is named in `reason`; from 0 to 1; null: every
     # text gets a label.
     threshold: float | None = None
+    # Add the prediction set of each text: labels among which its own is with this probability, 0.9 for example; needs a model that was finetuned on
+    # 20 or more examples. null: no sets.
+    coverage: float | None = None
     # What computes the predictions: torch | onnx (the graph of `metatrain export`, without torch, on the CPU) | onnx_int8 (its graph of
     # quantize=int8) | auto (onnx if the model has a graph and hardware.device and hardware.precision allow it, else torch).
     runtime: str = "auto"
@@ -300,6 +314,8 @@ class ScoreConfig:
     column: str | None = None  # column of `data` with the text; null: as in finetune, else found by names and values
     pair: str | None = None  # column of `data` with the second text, for a model of text pairs; null: as in finetune
     label: str = "label"  # column of `data` with the label; if there is no column `label`, it is found by names and values
+    # Score prediction sets too (metatrain predict coverage=0.9): the share of rows whose set contains their label, and the size of the sets; null: no.
+    coverage: float | None = None
     report: bool = True  # write report.html
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
 

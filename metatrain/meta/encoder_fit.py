@@ -42,12 +42,20 @@ class Support:
     texts: Sequence[np.ndarray]
     labels: Tensor
     rows: Tensor | None  # of the word embeddings, as `FunctionalClassifier.occurring`
+    weights: Tensor | None = None  # of the classes in the loss, [way]; None: all 1
 
     @classmethod
     def of(cls, classifier: FunctionalClassifier, episode: EncodedEpisode) -> Support:
         """Return the support set of an episode, with labels on the model's device."""
         texts, rows = classifier.occurring(episode.support)
-        return cls(texts, torch.from_numpy(np.asarray(episode.support_labels, dtype=np.int64)).to(classifier.model.device), rows)
+        device, weights = classifier.model.device, class_weights(episode)
+        labels = torch.from_numpy(np.asarray(episode.support_labels, dtype=np.int64)).to(device)
+        return cls(texts, labels, rows, None if weights is None else weights.to(device))
+
+
+def class_weights(episode: EncodedEpisode) -> Tensor | None:
+    """Return the class weights of an episode, [way], float32 on the CPU; None: all 1."""
+    return None if episode.class_weights is None else torch.from_numpy(episode.class_weights).float()
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,7 @@ class Training:
                 texts, labels = [self.support.texts[row] for row in batch], self.support.labels[torch.from_numpy(batch)]
                 for part in chunks(texts, self.classifier.plan.part_tokens):
                     scores = self.classifier.scores(self.parameters, self.classifier.model.batch(texts[part]))
-                    (F.cross_entropy(scores, labels[part], reduction="sum") / len(texts)).backward()
+                    (F.cross_entropy(scores, labels[part], reduction="sum", weight=self.support.weights) / len(texts)).backward()
                 self.optimizer.step()
                 self.schedule.step()
                 self.optimizer.zero_grad()  # here, so that no gradients are held while another fold trains
@@ -122,7 +130,7 @@ def fit_encoder(start: Start, episode: EncodedEpisode, fit: Fit, progress: Progr
     fit: the head that was fitted to this support set.
     """
     support = Support.of(start.classifier, episode)
-    labels = support.labels.cpu()
+    labels, weights = support.labels.cpu(), class_weights(episode)
     everything, folds = np.arange(len(labels)), list(_enough(fit.folds))
     if not folds:
         return None
@@ -136,8 +144,8 @@ def fit_encoder(start: Start, episode: EncodedEpisode, fit: Fit, progress: Progr
             training.train(updates, progress)
         logits = torch.cat([training.logits(fold.held_out) for training, fold in zip(trainings, folds)])
         # If all are correct, the log loss has no minimum in the temperature: smooth labels as if one more were wrong (Platt 1999, section 2.2).
-        temperature = best_temperature(logits, labels[held_out], smoothing=1 / (len(held_out) + 2))
-        loss = float(F.cross_entropy(logits.double() / temperature, labels[held_out]))
+        temperature = best_temperature(logits, labels[held_out], smoothing=1 / (len(held_out) + 2), weights=weights)
+        loss = float(F.cross_entropy(logits.double() / temperature, labels[held_out], weight=None if weights is None else weights.double()))
         checks.append(_Check(updates, temperature, loss, logits))
         correct = int((logits.argmax(1) == labels[held_out]).sum())
         progress.say(f"the whole encoder after {updates} updates: log loss {loss:.3f}, {correct} of {len(held_out)} held-out examples are correct")
@@ -154,7 +162,7 @@ def fit_encoder(start: Start, episode: EncodedEpisode, fit: Fit, progress: Progr
     training.train(best.updates, progress)
     progress.stop()
     judged = of_all(len(labels), held_out, best.logits / best.temperature)
-    loss = float(F.cross_entropy(training.logits(everything) / best.temperature, labels))
+    loss = float(F.cross_entropy(training.logits(everything) / best.temperature, labels, weight=weights))
     return training.result(best.temperature), replace(fit, loss=loss, temperature=best.temperature, held_out=judged, updates=best.updates)
 
 

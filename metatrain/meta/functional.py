@@ -129,7 +129,7 @@ class FunctionalClassifier(FunctionalModel):
         self.head, self.head_facts, self.head_after = head, facts_of(head), head_after
         self.is_transductive = self.head_facts.reads_queries
         self.head_adapts = row_of(algorithm.adapt).head_adapts and not head_after
-        self.packs = isinstance(encoder, Encoder) and encoder.architecture is not None  # texts of any length, end to end
+        self.packs = isinstance(encoder, Encoder) and encoder.architecture is not None and encoder.windows is None  # texts of any length, end to end
         self.first_adapted_layer = min(lowest_adapted_layer(self.adapted), encoder.layers) if self.adapted else None
 
     def use_sparse_rows(self, parameters: Parameters) -> None:

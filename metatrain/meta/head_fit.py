@@ -79,19 +79,20 @@ def fit_head(
     seed: int,
     on_progress: Callable[[], None] = lambda: None,
     encode: Callable[[np.ndarray], Tensor] | None = None,
+    weights: Tensor | None = None,
 ) -> Fit:
     """Choose an L2 strength and fit; `on_progress` is called up to FITS times.
 
     features: [examples, H]; labels: [examples]; kept: examples that are never held out (label names), boolean,
     [examples]. encode: returns the encodings of all examples, [examples, H], under an encoder that has adapted to only some of them; None: the
-    encoder does not adapt. These tensors and the heads of `start` are on the CPU.
+    encoder does not adapt. weights: of the classes in every loss, [way]; None: all 1. These tensors and the heads of `start` are on the CPU.
     """
     everything = np.arange(len(labels))
     extended = _extended(features)
     folds = folds_of(labels.numpy(), kept, seed)
     whole = start(everything)
     if not folds:
-        return Fit(whole, _loss(_joined(whole), extended, labels), math.inf, 1.0, _by_names(start, extended, labels, kept))
+        return Fit(whole, _loss(_joined(whole), extended, labels, weights), math.inf, 1.0, _by_names(start, extended, labels, kept))
     rest = [np.setdiff1d(everything, fold) for fold in folds]
     of_folds = None if encode is None else torch.stack([_extended(encode(others)) for others in rest])  # [folds, examples, H + 1]
     starts = [start(others) for others in rest]
@@ -102,23 +103,26 @@ def fit_head(
     rows = torch.from_numpy(np.concatenate(folds))
     fold_of = torch.from_numpy(np.repeat(np.arange(len(folds)), [len(fold) for fold in folds]))
     held_out_features = extended[rows] if of_folds is None else of_folds[fold_of, rows]
-    weights, tried = first, []
+    if weights is not None:
+        weights = weights.to(features.dtype)
+        seen *= weights[labels]
+    heads_of_folds, tried = first, []
     for l2 in STRENGTHS:
-        weights = weights if math.isinf(l2) else _fitted(weights, first, extended if of_folds is None else of_folds, labels, seen, l2)
-        logits = torch.einsum("nh,nwh->nw", held_out_features, weights[fold_of])
-        loss = float(F.cross_entropy(logits, labels[rows]))
-        tried.append((loss if math.isfinite(loss) else math.inf, l2, logits, weights))
+        heads_of_folds = heads_of_folds if math.isinf(l2) else _fitted(heads_of_folds, first, extended if of_folds is None else of_folds, labels, seen, l2)
+        logits = torch.einsum("nh,nwh->nw", held_out_features, heads_of_folds[fold_of])
+        loss = float(F.cross_entropy(logits, labels[rows], weight=weights))
+        tried.append((loss if math.isfinite(loss) else math.inf, l2, logits, heads_of_folds))
         on_progress()
     _, l2, held_out, chosen = min(tried, key=lambda each: each[0])  # ties go to the larger strength
-    temperature = best_temperature(held_out, labels[rows])
+    temperature = best_temperature(held_out, labels[rows], weights=weights)
     head = _joined(whole)[None]
     if not math.isinf(l2):
-        head = _fitted(head, head, extended, labels, torch.ones_like(seen[:1]), l2)
+        head = _fitted(head, head, extended, labels, torch.ones_like(seen[:1]) if weights is None else weights[labels][None], l2)
     on_progress()
     head = head[0] / temperature
     judged = of_all(len(labels), rows.numpy(), held_out / temperature)
     heads = tuple(Fold(fold, _parted(weight / temperature)) for fold, weight in zip(folds, chosen))
-    return Fit(_parted(head), _loss(head, extended, labels), l2, temperature, judged, heads)
+    return Fit(_parted(head), _loss(head, extended, labels, weights), l2, temperature, judged, heads)
 
 
 def _by_names(start: Start, features: Tensor, labels: Tensor, kept: np.ndarray) -> Tensor | None:
@@ -143,8 +147,8 @@ def _extended(features: Tensor) -> Tensor:
     return torch.cat([features, features.new_ones(len(features), 1)], dim=1)
 
 
-def _loss(head: Tensor, features: Tensor, labels: Tensor) -> float:
-    return float(F.cross_entropy(features @ head.T, labels))
+def _loss(head: Tensor, features: Tensor, labels: Tensor, weights: Tensor | None) -> float:
+    return float(F.cross_entropy(features @ head.T, labels, weight=None if weights is None else weights.to(features.dtype)))
 
 
 def _joined(head: Head) -> Tensor:
@@ -171,7 +175,8 @@ def folds_of(labels: np.ndarray, kept: np.ndarray, seed: int) -> list[np.ndarray
 def _fitted(begin: Tensor, first: Tensor, features: Tensor, labels: Tensor, seen: Tensor, l2: float) -> Tensor:
     """Return the minimum for each fold, [folds, way, H + 1].
 
-    features: [examples, H + 1], or those of each fold, [folds, examples, H + 1]; seen: which examples count in a fold, [folds, examples].
+    features: [examples, H + 1], or those of each fold, [folds, examples, H + 1]; seen: weights of the examples in a fold, 0 for those held
+    out, [folds, examples].
     """
     weights = begin.clone().requires_grad_()
     optimizer = torch.optim.LBFGS([weights], max_iter=_ITERATIONS, tolerance_change=1e-5, line_search_fn="strong_wolfe")
@@ -189,19 +194,20 @@ def _fitted(begin: Tensor, first: Tensor, features: Tensor, labels: Tensor, seen
     return weights.detach()
 
 
-def best_temperature(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> float:
+def best_temperature(logits: Tensor, labels: Tensor, smoothing: float = 0.0, weights: Tensor | None = None) -> float:
     """Return the temperature with the lowest log loss (Guo et al. 2017, section 4.2).
 
     With fewer than `_ENOUGH` examples, it is the maximum a posteriori under a log-normal prior, because heads fitted to few examples are overconfident.
 
-    smoothing: label smoothing.
+    smoothing: label smoothing; weights: of the classes, [way]; None: all 1.
     """
     from scipy.optimize import minimize_scalar
 
     logits, number = logits.double(), len(labels)
+    weights = None if weights is None else weights.double()
 
     def loss(log: float) -> float:
-        found = float(F.cross_entropy(logits / math.exp(log), labels, label_smoothing=smoothing))
+        found = float(F.cross_entropy(logits / math.exp(log), labels, label_smoothing=smoothing, weight=weights))
         return found if number >= _ENOUGH else number * found + ((log - math.log(_USUAL)) / _SPREAD) ** 2 / 2
 
     return math.exp(minimize_scalar(loss, bounds=(math.log(_COOLEST), math.log(_HOTTEST)), method="bounded").x)

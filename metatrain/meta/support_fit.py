@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metatrain.gradient.inner_rules import HEAD
 from metatrain.gradient.parameters import Parameters
-from metatrain.meta.encoder_fit import Start, fit_encoder
+from metatrain.meta.encoder_fit import Start, class_weights, fit_encoder
 from metatrain.meta.functional import FunctionalClassifier
 from metatrain.meta.head_fit import FITS, Fit, fit_head
 from metatrain.meta.learner import Learner
@@ -47,7 +47,7 @@ def fit_support(
     progress.start("fitting the head", FITS, brief=True)
     encode = (lambda rows: examples.encodings(rows)[0].cpu()) if examples.adapts else None
     of_all = examples.encodings(np.arange(len(examples.labels)))[0].cpu()
-    found = fit_head(examples.head, of_all, examples.labels, is_name, episode.seed, progress.advance, encode)
+    found = fit_head(examples.head, of_all, examples.labels, is_name, episode.seed, progress.advance, encode, class_weights(episode))
     fit = replace(found, names=choice, encodings=encodings, steps=learner.steps(evaluation=True) if examples.adapts else 0)
     progress.stop()
     if learner.inner.fit_encoder and (trained := fit_encoder(Start(classifier, learner.parameters), support, fit, progress)) is not None:

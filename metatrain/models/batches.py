@@ -68,6 +68,15 @@ class Mixed:
     order: Tensor  # position of each of the caller's inputs in the texts followed by the images, [inputs]
 
 
+@dataclass(frozen=True)
+class Windowed:
+    """Windows of long texts."""
+
+    windows: Padded | Packed
+    places: Tensor  # place of its text for each window, [windows]
+    texts: int  # number of texts
+
+
 class Cells(NamedTuple):
     """The same number of texts for each of several episodes, padded to one length: the batch of one call vectorised over episodes (`torch.vmap`)."""
 
@@ -76,7 +85,7 @@ class Cells(NamedTuple):
     mask: Tensor  # additive attention mask, [E, B, 1, 1 or L, L]
 
 
-TextBatch = Padded | Packed
+TextBatch = Padded | Packed | Windowed
 Batch = TextBatch | Mixed
 
 

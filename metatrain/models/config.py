@@ -25,6 +25,10 @@ def _does_not_encode(place: Place) -> Unread | None:
     return Unread(f"{place.given('algorithm.head')} is a language model without encodings", "choose another algorithm.head")
 
 
+def _is_trained(place: Place) -> Unread | None:
+    return Unread("meta-training cuts long texts", "set it in metatrain finetune or evaluate") if place.trains else None
+
+
 def _is_not_of_hub(place: Place) -> Unread | None:
     name = str(place.value("model.name"))
     if name != "tiny" and not name.startswith("scratch:") and not local_path(name).is_dir():
@@ -36,6 +40,7 @@ SCRATCH = needs("model.name", lambda name: str(name).startswith("scratch:"), "is
 FOUND = needs("model.name", lambda name: name == "smollm2", "is smollm2", "choose model=smollm2, or set model.name=DIRECTORY")
 GENERATES = Condition(_does_not_generate, lambda place: "algorithm.head is a language model")
 ENCODES = Condition(_does_not_encode, lambda place: "algorithm.head is not a language model")
+USED = Condition(_is_trained, lambda place: "the command does not meta-train")
 OF_HUB = Condition(_is_not_of_hub, lambda place: "model.name is a hub model")
 
 
@@ -63,6 +68,9 @@ class ModelConfig:
     # Text put before every text, as the model was trained with: "query: " for E5. Of a text pair, before the first text.
     prefix: str = field(default="", metadata=when(ENCODES))
     max_length: int = 128  # truncate texts to this number of tokens, those of the prefix included
+    # Texts of more than model.max_length tokens: cut | windows (overlapping windows, whose encodings are averaged; up to 8,192 tokens of a text; in
+    # finetune and evaluate, with an encoder that stays as it is).
+    long_texts: str = field(default="cut", metadata=when(ENCODES, USED))
     max_target_length: int = field(default=48, metadata=when(GENERATES))  # truncate target texts and generated texts to this number of tokens
     scratch: ScratchConfig = field(default_factory=ScratchConfig, metadata=when(SCRATCH))  # size of a model with random weights
     revision: str | None = field(default=None, metadata=when(OF_HUB))  # branch, tag or commit of a hub model; null: its default branch

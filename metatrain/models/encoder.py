@@ -19,7 +19,7 @@ from metatrain.errors import UserError
 from metatrain.models import tiny
 from metatrain.models.architectures import architecture_of
 from metatrain.models.backbone import Backbone, longest_input
-from metatrain.models.batches import Packed, Padded, TextBatch, pack, pad
+from metatrain.models.batches import Packed, Padded, TextBatch, Windowed, on_device, pack, pad
 from metatrain.models.config import ModelConfig
 from metatrain.models.dropout import dropout, set_dropout
 from metatrain.models.located import located
@@ -27,6 +27,7 @@ from metatrain.models.pretrained import attention_for, attention_in_log, load_ba
 from metatrain.models.sentence_pipeline import read_pipeline
 from metatrain.models.trial import check_runs, reads_padding
 from metatrain.models.vocabulary import fit_vocabulary
+from metatrain.models.windows import CUT, MOST_TOKENS, WINDOWS, LongTokens, Windows, averaged
 from metatrain.tasks.tokens import Tokens
 
 POOLINGS = ("mean", "first", "cls", "last")
@@ -50,6 +51,7 @@ class Encoder(nn.Module):
         self.normalize = config.normalize
         self.prefix = config.prefix
         self.max_length = config.max_length
+        self.windows = Windows(tokenizer, config.max_length, config.prefix) if config.long_texts == WINDOWS else None  # None: long texts are cut
         self.longest = longest_input(backbone)
         self.uses_pooler = _uses_pooler(config, backbone.config.model_type)
         self.half_products = False  # matrix products in bf16; parameters keep their dtype
@@ -87,14 +89,20 @@ class Encoder(nn.Module):
 
     def batch(self, texts: Sequence[np.ndarray]) -> TextBatch:
         """Return model inputs for token ids."""
+        if self.windows is None or max(map(len, texts)) <= self.max_length:
+            return self._batch(texts)
+        windows, places = self.windows.split(texts)
+        return Windowed(self._batch(windows), on_device(places, self.device), len(texts))
+
+    def _batch(self, texts: Sequence[np.ndarray]) -> Padded | Packed:
         if self.architecture is None:
             return pad(texts, self._padding_id, self.device, self.reads_padding)
         return pack(texts, self.device, self.architecture.causal)
 
     @property
     def layers(self) -> int:
-        """Number of layers between which `forward` can be split; 0: this architecture cannot be split."""
-        return 0 if self.architecture is None else len(self.architecture.layers)
+        """Number of layers between which `forward` can be split; 0: this architecture cannot be split, or long texts are read in windows."""
+        return 0 if self.architecture is None or self.windows is not None else len(self.architecture.layers)
 
     def forward(
         self, batch: TextBatch, hidden: Tensor | None = None, start: int = 0, stop: int | None = None, seed: int | None = None, fused: bool = False
@@ -109,6 +117,9 @@ class Encoder(nn.Module):
         if seed is not None:
             with dropout(self.backbone, seed, self.device):
                 return self.forward(batch, hidden, start, stop, fused=fused)
+        if isinstance(batch, Windowed):
+            encodings = averaged(self.forward(batch.windows, fused=fused), batch.places, batch.texts)
+            return F.normalize(encodings, dim=-1) if self.normalize else encodings
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half_products):
             encodings = self._padded(batch) if isinstance(batch, Padded) else self._packed(batch, hidden, start, stop, fused)
         if self.half_products:
@@ -128,6 +139,8 @@ class Encoder(nn.Module):
 
     def tokens(self) -> Tokens:
         """Return the tokenisation of its texts."""
+        if self.windows is not None:
+            return LongTokens(self.tokenizer, MOST_TOKENS, prefix=self.prefix)
         return Tokens(self.tokenizer, self.max_length, longest=self.longest, prefix=self.prefix)
 
     def _packed(self, batch: Packed, hidden: Tensor | None, start: int, stop: int | None, fused: bool) -> Tensor:
@@ -184,6 +197,8 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
     """
     if config.pooling not in POOLINGS:
         raise UserError(f"model.pooling={config.pooling} is unknown; choose one of {', '.join(POOLINGS)}")
+    if config.long_texts not in (CUT, WINDOWS):
+        raise UserError(f"model.long_texts={config.long_texts} is unknown; choose {CUT} or {WINDOWS}")
     if config.max_length < 3:
         raise UserError(f"model.max_length={config.max_length} must be 3 or more: two special tokens and one token of text")
     tokenizer: PreTrainedTokenizerBase
@@ -220,6 +235,8 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
     encoder.half_products = half_products
     size = sum(parameter.numel() for parameter in encoder.parameters())
     notes.append(f"model: {source}, {size / 1e6:.1f}M parameters, {config.pooling} pooling{', normalised' if config.normalize else ''}")
+    if encoder.windows is not None:
+        notes.append(f"long texts: overlapping windows of {config.max_length} tokens, encodings averaged")
     if encoder.architecture is not None:
         notes.append("attention: packed sequences without padding, twice differentiable")
     else:

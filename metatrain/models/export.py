@@ -40,6 +40,7 @@ from metatrain.models.pretrained import lost_weights, read_settings, save_tokeni
 from metatrain.models.reading import Reading
 from metatrain.models.sentence_pipeline import TRANSFORMER, read_linear, read_pipeline, write_modules
 from metatrain.models.targets import ONE_LABEL, TARGET, Number, OneLabel, SeveralLabels, facts_of, target_of
+from metatrain.models.windows import WINDOWS
 from metatrain.tasks.tokens import Tokens
 
 RECIPE, _LEARNED = "adaptation.json", "adaptation.safetensors"
@@ -121,7 +122,13 @@ def _set_labels(config: Any, labels: Sequence[str] | None, problem: str | None =
 def encoding_of(encoder: Encoder | ImageEncoder) -> dict[str, Any]:
     """The settings of `ModelConfig` that say how an encoder makes one vector of an input."""
     prefix = {"prefix": encoder.prefix} if isinstance(encoder, Encoder) and encoder.prefix else {}
-    return {"pooling": encoder.pooling, "normalize": encoder.normalize, "max_length": encoder.max_length, **prefix}
+    windows = {"long_texts": WINDOWS} if _reads_windows(encoder) else {}
+    return {"pooling": encoder.pooling, "normalize": encoder.normalize, "max_length": encoder.max_length, **prefix, **windows}
+
+
+def _reads_windows(model: Model) -> bool:
+    """Return whether a model reads long texts in windows, which is no layer that other libraries have."""
+    return isinstance(model, Encoder) and model.windows is not None
 
 
 def is_none(logits: Tensor, threshold: float | None) -> Tensor:
@@ -147,22 +154,26 @@ def save_finetuned(
     reading: Reading | None = None,
     head: ExportedHead | None = None,
     target: OneLabel | SeveralLabels | Number = ONE_LABEL,
+    prediction_sets: Mapping[str, Any] | None = None,
 ) -> str:
     """Write a finetuned model of any kind; adapted: its parameters, an encoder's head among them. Returns who loads it.
 
     A head that is not linear (`head`; None: it is linear) is no layer that other libraries have, so only metatrain loads that model.
 
     threshold: of a classifier, below which the highest score means none of the labels; columns: of the examples' file, `text`, and `pair` if it
-    has one; reading: what a language model reads around every text; None: nothing; target: what an encoder's head predicts.
+    has one; reading: what a language model reads around every text; None: nothing; target: what an encoder's head predicts;
+    prediction_sets: their calibration; None: there is none.
     """
     facts: dict[str, Any] = {} if threshold is None else {"none_of_these": {"highest_score_below": threshold}}
     if columns is not None:
         facts["columns"] = dict(columns)
+    if prediction_sets is not None:
+        facts["prediction_sets"] = dict(prediction_sets)
     if not isinstance(target, OneLabel):
         facts[TARGET] = facts_of(target)
     if isinstance(model, LanguageModel):
         kind = save_language_model(folder, model, labels, reading)
-    elif head is not None or isinstance(model, ImageEncoder):
+    elif head is not None or isinstance(model, ImageEncoder) or _reads_windows(model):
         assert labels is not None
         kind = "metatrain"  # no class of others computes the same of all that are supported
         _set_labels(model.backbone.config, None)

@@ -33,7 +33,8 @@ def is_finetuned(folder: Path) -> bool:
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """Return what `metatrain.models.export.save_finetuned` wrote besides the weights: `none_of_these`, `columns`, `labels`, `encoder` and `head`, if present.
+    """Return what `metatrain.models.export.save_finetuned` wrote besides the weights: `none_of_these`, `columns`, `prediction_sets`, `labels`, `encoder`
+    and `head`, if present.
 
     Raises:
         UserError: it cannot be read.

@@ -74,6 +74,8 @@ def check_exportable(folder: Path) -> None:
     if (folder / TASK).is_file():
         raise UserError(f"model={folder} is a language model; {_ONLY}")
     check_one_label(facts, "metatrain export")
+    if "long_texts" in facts.get("encoder", {}):
+        raise UserError(f"model={folder} reads long texts in windows (model.long_texts), which are no graph of one text; predict with torch")
     if "head" in facts:
         raise UserError(f"model={folder} has a head that is not linear (algorithm.head={facts['head']['name']}); {_ONLY}")
 

@@ -47,6 +47,7 @@ class EncodedEpisode:
     name_tokens: Sequence[np.ndarray] = ()  # token ids of these texts, for a model that reads texts
     reads_names: bool = True  # False: label names are not used as examples here, even by a method that reads them (algorithm.label_names)
     raw: RawTexts | None = None  # in evaluation, for methods with their own tokenizer
+    class_weights: np.ndarray | None = None  # of the losses when a head or the whole encoder is fitted, [way]; None: all 1
 
     def without_queries(self) -> EncodedEpisode:
         """Return the support set only."""

@@ -53,15 +53,16 @@ class Rows:
         return Rows([self.texts[row] for row in rows], [self.labels[row] for row in rows])
 
 
-def read(name: str) -> tuple[Rows, Rows]:
-    """Return `POOL` training rows and `TEST` test rows, drawn at random; those of a set without a test file come from all rows."""
+def read(name: str, pool: int = POOL, test: int = TEST) -> tuple[Rows, Rows]:
+    """Return `pool` training rows and `test` test rows, or as many as there are, drawn at random; those of a set without a test file come from all rows."""
     folder = Path(os.environ.get("METATRAIN_DATA", "data")) / name
     rng, files = np.random.default_rng(0), sorted(folder.glob("*.jsonl*"))
     of_part = {part: path for path in files for part in ("train", "test") if path.name.startswith(part)}
     if len(of_part) == 2:
-        return _rows(of_part["train"]).drawn(rng, POOL), _rows(of_part["test"]).drawn(rng, TEST)
-    rows = _rows(files[0]).drawn(rng, POOL + TEST)
-    return rows.at(range(POOL)), rows.at(range(POOL, POOL + TEST))
+        return _rows(of_part["train"]).drawn(rng, pool), _rows(of_part["test"]).drawn(rng, test)
+    rows = _rows(files[0]).drawn(rng, pool + test)
+    pool = min(pool, len(rows.texts) // 2)
+    return rows.at(range(pool)), rows.at(range(pool, min(len(rows.texts), pool + test)))
 
 
 def _rows(path: Path) -> Rows:

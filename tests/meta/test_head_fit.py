@@ -38,7 +38,7 @@ def none_kept(labels):
 
 def test_it_is_the_minimum(monkeypatch):
     monkeypatch.setattr(head_fit, "STRENGTHS", (0.3,))
-    monkeypatch.setattr(head_fit, "best_temperature", lambda logits, labels: 1.0)
+    monkeypatch.setattr(head_fit, "best_temperature", lambda logits, labels, **_: 1.0)
     monkeypatch.setattr(head_fit, "_ITERATIONS", 200)
     features, labels = blobs(8)
     start = means_of(features, labels)
@@ -55,7 +55,7 @@ def test_it_is_the_minimum(monkeypatch):
 
 def test_a_head_has_not_seen_the_examples_that_it_is_judged_on(monkeypatch):
     monkeypatch.setattr(head_fit, "STRENGTHS", (0.3,))
-    monkeypatch.setattr(head_fit, "best_temperature", lambda logits, labels: 1.0)
+    monkeypatch.setattr(head_fit, "best_temperature", lambda logits, labels, **_: 1.0)
     features, labels = blobs(5)
     before = fit_head(means_of(features, labels), features, labels, none_kept(labels), 0)
     changed = features.clone()

@@ -1,0 +1,179 @@
+"""Bases side by side in `metatrain finetune checkpoint=[A,B]`: each adapts to the examples, and cross-validation chooses one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.table import Table
+from scipy.stats import binomtest
+
+from metatrain.checkpoints.class_balance import ClassBalance
+from metatrain.checkpoints.finetuning import Finetuned, finetuned, open_for
+from metatrain.commands.effects import check_adaptation
+from metatrain.commands.finetune_examples import Examples
+from metatrain.config.schema import FinetuneConfig
+from metatrain.errors import UserError
+from metatrain.evaluation.held_out import interval
+from metatrain.meta.learner import Learner
+from metatrain.models.prediction_sets import FEWEST as ENOUGH  # held-out examples below which cross-validation chooses nothing
+from metatrain.tracking.console import Display
+
+_SIGNIFICANT = 0.05  # p value below which a difference is called significant
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A base that has adapted to the examples."""
+
+    checkpoint: str
+    correct: np.ndarray  # whether each held-out example is predicted correctly by a head that has not seen it, boolean, [held out]
+    log_loss: float  # of the held-out examples
+    tested: float | None  # accuracy on the test examples; None: there are none
+    seconds: float  # adaptation time
+
+    @property
+    def accuracy(self) -> float | None:
+        """Cross-validated accuracy; None: no example was held out."""
+        return float(self.correct.mean()) if len(self.correct) else None
+
+    def results(self) -> dict[str, Any]:
+        """Return contents of results.json."""
+        held_out: dict[str, Any] = {"examples": len(self.correct), "accuracy": self.accuracy, "log_loss": self.log_loss}
+        if len(self.correct):
+            held_out["ci95"] = interval(int(self.correct.sum()), len(self.correct))
+        return {"checkpoint": self.checkpoint, "cross_validation": held_out, "test": self.tested, "seconds": round(self.seconds, 3)}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The chosen base, adapted."""
+
+    config: FinetuneConfig  # with this base as its checkpoint
+    learner: Learner
+    adaptation: Finetuned
+    results: dict[str, Any]  # contents of results.json
+
+
+def bases_of(config: FinetuneConfig) -> list[str]:
+    """Return the bases that `checkpoint=` names.
+
+    Raises:
+        UserError: the list is empty, a base occurs twice, or there are several for examples of another kind than one label.
+    """
+    checkpoint = config.checkpoint
+    names = [str(each) for each in checkpoint] if isinstance(checkpoint, list | tuple) else [str(checkpoint)]
+    if not names:
+        raise UserError("checkpoint=[] names no base; give one, or a list of them: checkpoint=[everyday,minilm]")
+    if twice := next((name for place, name in enumerate(names) if name in names[:place]), None):
+        raise UserError(f"checkpoint: {twice} is named twice; a base is compared with others")
+    if len(names) > 1 and config.data.kind != "label":
+        raise UserError(f"checkpoint: several bases are compared for examples with one label; data.kind={config.data.kind} takes one base")
+    return names
+
+
+def check_bases(config: FinetuneConfig, overrides: Sequence[str], examples: Examples, is_single: bool) -> None:
+    """Open each base once, before the run begins.
+
+    Raises:
+        UserError: one cannot be opened, cannot adapt to the examples, or fits no head, so that it has no cross-validation.
+    """
+    for name in config.checkpoint:
+        learner = _opened(config, name, overrides, examples, is_single, lambda line: None)
+        if not learner.inner.fit_head:
+            remedy = "set inner.fit_head=true" if learner.functional.head_after else "set inner.fit_head=true algorithm.adapt=head"
+            raise UserError(f"checkpoint: {name} fits no head, so it cannot be compared with other bases by cross-validation; {remedy}")
+
+
+def choose_base(config: FinetuneConfig, overrides: Sequence[str], examples: Examples, balance: ClassBalance, display: Display, is_single: bool) -> Choice:
+    """Adapt each base to the examples, print one table, and return the one with the highest cross-validated accuracy; the first if the examples are too few."""
+    candidates: list[Candidate] = []
+    kept: tuple[Learner, Finetuned] | None = None
+    for name in config.checkpoint:
+        display.say(f"base: {name}")
+        learner = _opened(config, name, overrides, examples, is_single, display.say)
+        adaptation = finetuned(learner, examples.episode, display, balance)
+        candidates.append(_candidate(name, learner, adaptation, examples, display))
+        if kept is None or best_of(candidates) is candidates[-1]:
+            kept = learner, adaptation
+    assert kept is not None  # `bases_of` gives one or more
+    best = best_of(candidates)
+    _show(candidates, best, display)
+    why = reason(candidates, best)
+    display.say(why)
+    results = {"bases": [each.results() for each in candidates], "base": {"checkpoint": best.checkpoint, "why": why}}
+    return Choice(replace(config, checkpoint=best.checkpoint), *kept, results)
+
+
+def best_of(candidates: Sequence[Candidate]) -> Candidate:
+    """Return the candidate with the highest cross-validated accuracy, of equal ones that with the lowest log loss; the first if too few are held out."""
+    if min(len(each.correct) for each in candidates) < ENOUGH:
+        return candidates[0]
+    return max(candidates, key=lambda each: (each.accuracy, -each.log_loss))
+
+
+def reason(candidates: Sequence[Candidate], best: Candidate) -> str:
+    """Return why this candidate is used, as a line for the console."""
+    held_out = min(len(each.correct) for each in candidates)
+    if held_out < ENOUGH:
+        return (
+            f"{held_out} held-out examples are too few to choose a base by cross-validation, which needs {ENOUGH}: {best.checkpoint} is used, the first; "
+            "name another one with checkpoint="
+        )
+    others = [each for each in candidates if each is not best]
+    near = max(others, key=lambda each: (each.accuracy, -each.log_loss))
+    found = f"{best.checkpoint} is used: it has the highest cross-validated accuracy"
+    wins, losses = int((best.correct & ~near.correct).sum()), int((near.correct & ~best.correct).sum())
+    chance = float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
+    verdict = "significant" if chance < _SIGNIFICANT else "not significant"
+    return (
+        f"{found}; its difference to {near.checkpoint} on the same {len(best.correct)} examples is {verdict} (McNemar's exact test, p = {chance:.2f}), "
+        "and the accuracy of the best of several bases is optimistic"
+    )
+
+
+def _opened(config: FinetuneConfig, name: str, overrides: Sequence[str], examples: Examples, is_single: bool, say: Any) -> Learner:
+    config = replace(config, checkpoint=name)
+    learner = open_for(config, examples.episode.task, examples.is_tested, say)
+    for note in check_adaptation(config, overrides, learner, refuse=is_single):
+        say(note)
+    return learner
+
+
+def _candidate(name: str, learner: Learner, adaptation: Finetuned, examples: Examples, display: Display) -> Candidate:
+    assert adaptation.fit is not None  # `check_bases` has refused others
+    labels = torch.from_numpy(np.asarray(adaptation.texts.support_labels, dtype=np.int64))
+    logits = adaptation.fit.held_out
+    correct, log_loss = np.zeros(0, dtype=bool), float("nan")
+    if logits is not None:
+        logits = logits[: len(labels)].double()
+        is_judged = ~logits.isnan().any(1)
+        correct = (logits[is_judged].argmax(1) == labels[is_judged]).numpy()
+        log_loss = float(F.cross_entropy(logits[is_judged], labels[is_judged])) if len(correct) else log_loss
+    tested = None
+    if examples.is_tested:
+        display.start("testing", len(adaptation.texts.query), brief=True)
+        found = learner.query_logits(adaptation.parameters, adaptation.texts, lambda number: display.advance(by=number))
+        display.stop()
+        assert found is not None  # a fitted head has labels
+        tested = float((found.argmax(1).cpu().numpy() == adaptation.texts.query_labels).mean())
+    return Candidate(name, correct, log_loss, tested, adaptation.seconds)
+
+
+def _show(candidates: Sequence[Candidate], best: Candidate, display: Display) -> None:
+    table = Table(title="Bases", title_justify="left")
+    is_tested = any(each.tested is not None for each in candidates)
+    for column in ("base", "cross-validated accuracy", "95% interval", "log loss", *(["test accuracy"] if is_tested else []), "seconds"):
+        table.add_column(column, justify="left" if column == "base" else "right")
+    for each in candidates:
+        cells = ["-", "-", "-"]
+        if each.accuracy is not None:
+            low, high = interval(int(each.correct.sum()), len(each.correct))
+            cells = [f"{each.accuracy:.3f}", f"[{low:.3f}, {high:.3f}]", f"{each.log_loss:.3f}"]
+        tested = [] if not is_tested else ["-" if each.tested is None else f"{each.tested:.3f}"]
+        table.add_row(f"{each.checkpoint}{' (used)' if each is best else ''}", *cells, *tested, f"{each.seconds:.1f}")
+    display.table(table)

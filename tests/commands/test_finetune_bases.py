@@ -1,0 +1,66 @@
+"""Bases side by side: which one is used, why, and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+
+from metatrain.commands.finetune_bases import Candidate, bases_of, best_of, reason
+from metatrain.config.schema import DataConfig, FinetuneConfig
+from metatrain.errors import UserError
+
+
+def candidate(name: str, correct: str, log_loss: float = 0.5) -> Candidate:
+    return Candidate(name, np.array([each == "1" for each in correct], dtype=bool), log_loss, None, 1.0)
+
+
+def test_the_most_accurate_base_is_used_then_the_one_with_the_lowest_log_loss():
+    few, many = candidate("few", "1" * 12 + "0" * 8), candidate("many", "1" * 18 + "0" * 2)
+    assert best_of([few, many]).checkpoint == "many"
+    assert "many is used" in reason([few, many], many) and "difference to few on the same 20 examples is significant" in reason([few, many], many)
+    equal = candidate("equal", "0" * 2 + "1" * 18, 0.4)
+    assert best_of([many, equal]).checkpoint == "equal"
+    assert "is not significant (McNemar's exact test, p = 1.00)" in reason([many, equal], equal)
+
+
+def test_few_examples_choose_nothing():
+    first, second = candidate("first", "0" * 19), candidate("second", "1" * 19)
+    assert best_of([first, second]).checkpoint == "first"
+    assert reason([first, second], first).startswith("19 held-out examples are too few to choose a base by cross-validation, which needs 20: first is used")
+
+
+@pytest.mark.parametrize(("given", "said"), [([], "checkpoint=[] names no base"), (["a", "b", "a"], "checkpoint: a is named twice")])
+def test_lists_that_cannot_be(given, said):
+    with pytest.raises(UserError) as error:
+        bases_of(FinetuneConfig(checkpoint=given))
+    assert said in str(error.value)
+    assert [bases_of(FinetuneConfig(checkpoint=each)) for each in ("minilm", ["a", 2])] == [["minilm"], ["a", "2"]]
+
+
+def test_several_bases_are_for_one_label():
+    with pytest.raises(UserError, match="data.kind=labels takes one base"):
+        bases_of(FinetuneConfig(checkpoint=["a", "b"], data=DataConfig(kind="labels")))
+
+
+def test_a_base_that_fits_no_head_is_refused_before_the_run(cli, tiny_run, examples, tmp_path):
+    found = cli("finetune", f"checkpoint=[tiny,{tiny_run}]", f"data.train={examples}", "hydra.run.dir=run")
+    assert found.code == 2 and not (tmp_path / "run" / "run.json").exists()
+    assert "fits no head, so it cannot be compared with other bases by cross-validation; set inner.fit_head=true algorithm.adapt=head" in found.err
+
+
+@pytest.mark.slow
+def test_the_model_is_that_of_the_chosen_base(cli, tiny_run, tmp_path):
+    rows = "".join(f"text {number} {label},{label}\n" for number in range(12) for label in ("bad", "good"))
+    (tmp_path / "examples.csv").write_text(f"text,label\n{rows}")
+    settings = ["data.train=examples.csv", "data.test=examples.csv", "report=false", "inner.fit_head=true", "algorithm.adapt=head"]
+    found = cli("finetune", f"checkpoint=[tiny,{tiny_run}]", "hydra.run.dir=both", *settings)
+    assert found.code == 0, found.err
+    results = json.loads((tmp_path / "both" / "results.json").read_text())
+    assert [each["checkpoint"] for each in results["bases"]] == ["tiny", str(tiny_run)] and all(each["test"] is not None for each in results["bases"])
+    chosen = results["base"]["checkpoint"]
+    alone = cli("finetune", f"checkpoint={chosen}", "hydra.run.dir=alone", *settings)
+    assert alone.code == 0
+    said = [cli("predict", f"model={name}", "text=text 3 good").out for name in ("both", "alone")]
+    assert said[0] == said[1]
+    assert json.loads((tmp_path / "alone" / "results.json").read_text())["cross_validation"] == results["cross_validation"]
+    assert "(used)" in (tmp_path / "both" / "run.log").read_text()
