@@ -1,4 +1,4 @@
-"""Bases side by side in `metatrain finetune checkpoint=[A,B]`: each adapts to the examples, and cross-validation chooses one."""
+"""Several bases of `metatrain finetune checkpoint=[A,B]`: each adapts to the examples, and cross-validation chooses one."""
 
 from __future__ import annotations
 
