@@ -1,4 +1,4 @@
-"""How `metatrain predict` presents predictions: one class for each kind of model. Needs no torch."""
+"""Presentation of the predictions of `metatrain predict`: one class for each kind of model. Needs no torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class FinetunedModel(LabelModel, Protocol):
 
     @property
     def target(self) -> Target:
-        """What it predicts."""
+        """Kind of prediction of the model."""
 
 
 class Answers(Protocol):

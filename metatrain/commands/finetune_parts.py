@@ -66,7 +66,7 @@ class Tested:
 
     @property
     def kind(self) -> str:
-        """What the scores measure."""
+        """Kind of prediction that the scores measure."""
         return "held-out" if self.is_held_out else "training"
 
 

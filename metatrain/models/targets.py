@@ -1,4 +1,4 @@
-"""What a finetuned model predicts for a text: one label, several labels, or a number. One class each, with all that prediction needs to know.
+"""Kinds of prediction of a finetuned model: one label, several labels, or a number. One class each, with all that prediction needs to know.
 
 finetuned.json holds the facts of the last two under `target`; a model without them predicts one label.
 """
@@ -19,7 +19,7 @@ DEFAULT_THRESHOLD = 0.5  # of the probability of a label, where there are too fe
 
 
 class Target(Protocol):
-    """What a model predicts; the scores of a model are its outputs (logits, or the number), [texts, outputs]."""
+    """Kind of prediction of a model; the scores of a model are its outputs (logits, or the number), [texts, outputs]."""
 
     kind: ClassVar[str]  # data.kind
     problem: ClassVar[str]  # `problem_type` in the configuration of a model of transformers
