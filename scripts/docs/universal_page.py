@@ -50,6 +50,20 @@ To read a set from the Hub, name it and its columns: `tasks.sources.trec.path=hu
 splits in `tasks.meta_train.files` and `tasks.meta_test.files` (`trec/train`, `trec/test`). The Hub names below were not tried; labels there may be spelled
 differently, so `label_descriptions` may have to change.
 
+## Label definitions help where examples are few
+
+On the eight validation sets (`tasks=universal_validation`), with the base `everyday`, the definitions raise accuracy at one example per class by 5.0 points
+(95% t interval over the sets [1.3, 8.7]); at five, by 1.5 [-0.6, 3.7], which is not significant:
+
+| label text | label names only | 1-shot | 5-shot |
+|---|---|---|---|
+| `name` | 40.7 | 42.2 | 51.4 |
+| `name_and_definition` | 48.1 | 47.2 | 52.9 |
+
+Each row: `metatrain evaluate checkpoint=everyday tasks=universal_validation tasks.label_text=TEXT inner.fit_head=false evaluation.shots=[1,5] evaluation.way=..20
+evaluation.queries=20 evaluation.episodes=3 evaluation.arms=[meta_trained,no_meta_training,names_only] report=false`. The label names only are those of the 1-shot episodes.
+Meta-training with definitions was not measured.
+
 ## The sets
 
 `python scripts/docs/universal_page.py` writes this table from the files in `conf/tasks/universal/`.
