@@ -60,8 +60,9 @@ On the eight validation sets (`tasks=universal_validation`), with the base `ever
 | `name` | 40.7 | 42.2 | 51.4 |
 | `name_and_definition` | 48.1 | 47.2 | 52.9 |
 
-Each row: `metatrain evaluate checkpoint=everyday tasks=universal_validation tasks.label_text=TEXT inner.fit_head=false evaluation.shots=[1,5] evaluation.way=..20
-evaluation.queries=20 evaluation.episodes=3 evaluation.arms=[meta_trained,no_meta_training,names_only] report=false`. The label names only are those of the 1-shot episodes.
+Each row: `metatrain evaluate checkpoint=everyday tasks=universal_validation tasks.label_text=TEXT inner.fit_head=false evaluation.shots=[1,5]
+evaluation.way=..20 evaluation.queries=20 evaluation.episodes=3 evaluation.arms=[meta_trained,no_meta_training,names_only] report=false`. The column of label
+names only is of the 1-shot episodes.
 Meta-training with definitions was not measured.
 
 ## The sets
