@@ -19,11 +19,6 @@ SMALL = [
 ]  # fmt: skip
 # Reading their tasks takes 5 to 20 seconds.
 MARKS = {**dict.fromkeys(("fdu_mtl", "news_to_reviews", "six_sets"), pytest.mark.slow), "arsc": pytest.mark.nightly}
-    "fdu_mtl": pytest.mark.slow,
-    "news_to_reviews": pytest.mark.slow,
-    "six_sets": pytest.mark.slow,
-    "arsc": pytest.mark.nightly,
-}  # reading their tasks takes 5 to 20 seconds
 SCRATCH = ["model.scratch.layers=1", "model.scratch.hidden=16", "model.scratch.heads=2", "model.scratch.vocabulary=300"]
 
 
