@@ -31,6 +31,11 @@ def check_none_of_these(share: float | None, learner: Learner) -> None:
         )
 
 
+def settings_that_fit_a_head(learner: Learner) -> str:
+    """Return the settings with which a learner fits a head to the examples."""
+    return "inner.fit_head=true" if learner.functional.head_after else "inner.fit_head=true algorithm.adapt=head"
+
+
 def check_no_label_is_none(labels: Iterable[str], source: str) -> None:
     """Raises: UserError: with `oos_false_rejection_rate`, a label of the examples is spelled like the prediction for out-of-scope texts."""
     if (found := next((label for label in labels if folded(label) == folded(NONE)), None)) is not None:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from rich.table import Table
 from scipy.stats import binomtest
 
+from metatrain.checkpoints.adaptation import settings_that_fit_a_head
 from metatrain.checkpoints.class_balance import ClassBalance
 from metatrain.checkpoints.finetuning import Finetuned, finetuned, open_for
 from metatrain.commands.effects import check_adaptation
@@ -85,8 +86,8 @@ def check_bases(config: FinetuneConfig, overrides: Sequence[str], examples: Exam
     for name in config.checkpoint:
         learner = _opened(config, name, overrides, examples, is_single, lambda line: None)
         if not learner.inner.fit_head:
-            remedy = "set inner.fit_head=true" if learner.functional.head_after else "set inner.fit_head=true algorithm.adapt=head"
-            raise UserError(f"checkpoint: {name} fits no head, so it cannot be compared with other bases by cross-validation; {remedy}")
+            remedy = settings_that_fit_a_head(learner)
+            raise UserError(f"checkpoint: {name} fits no head, so it cannot be compared with other bases by cross-validation; set {remedy}")
 
 
 def choose_base(config: FinetuneConfig, overrides: Sequence[str], examples: Examples, balance: ClassBalance, display: Display, is_single: bool) -> Choice:

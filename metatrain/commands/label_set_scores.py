@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from metatrain.commands.error_rows import MOST_ERRORS, error_rows
 from metatrain.evaluation.label_sets import label_scores
 from metatrain.tasks.files import Table
-from metatrain.tasks.texts import beginning
 from metatrain.tracking.console import Display
 
-_ERRORS, _LONGEST = 50, 300  # maximum number of errors recorded, and of characters of a text
 _NONE = "(none)"
 
 
@@ -34,18 +33,8 @@ def analysis_of(
 ) -> dict[str, Any]:
     """Return analysis.json. rows: of the table, [texts]; predicted, labels: boolean, [texts, labels]."""
     wrong = np.flatnonzero((predicted != labels).any(1))
-    worst = wrong[np.argsort(-(predicted != labels)[wrong].sum(1), kind="stable")][:_ERRORS].tolist()
-    places = table.places({int(rows[row]) for row in worst})
-    errors = [
-        {
-            "place": places[int(rows[row])],
-            "text": beginning(table.texts[int(rows[row])], _LONGEST),
-            "label": joined(labels[row], names),
-            "answer": joined(predicted[row], names),
-            "probability": None,
-        }
-        for row in worst
-    ]
+    worst = wrong[np.argsort(-(predicted != labels)[wrong].sum(1), kind="stable")][:MOST_ERRORS].tolist()
+    errors = error_rows(table, rows[worst].tolist(), [joined(labels[row], names) for row in worst], [joined(predicted[row], names) for row in worst])
     return {
         "class_scores": label_scores(predicted, labels, names),
         "mistakes": [{"task": Path(table.source).name, "labels": list(names), "pairs": [], "examples": errors}],

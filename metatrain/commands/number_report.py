@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from metatrain.commands.error_rows import MOST_ERRORS, error_rows
 from metatrain.errors import UserError
 from metatrain.models.targets import Number
 from metatrain.tasks.files import Table
 from metatrain.tasks.labels import clean_label
-from metatrain.tasks.texts import beginning
 from metatrain.tracking.console import Display
-
-_ERRORS, _LONGEST = 50, 300  # maximum number of errors recorded, and of characters of a text
 
 
 def numbers_of(table: Table, order: Sequence[str], setting: str) -> np.ndarray:
@@ -61,18 +59,9 @@ def analysis_of(
     kind: str, scores: dict[str, Any], table: Table, rows: np.ndarray, predicted: np.ndarray, numbers: np.ndarray, target: Number
 ) -> dict[str, Any]:
     """Return analysis.json, with the largest errors. rows: of the table; predicted, numbers: [texts]."""
-    worst = np.argsort(-np.abs(predicted - numbers), kind="stable")[:_ERRORS].tolist()
-    places = table.places({int(rows[row]) for row in worst})
-    errors = [
-        {
-            "place": places[int(rows[row])],
-            "text": beginning(table.texts[int(rows[row])], _LONGEST),
-            "label": table.labels[int(rows[row])],
-            "answer": f"{predicted[row]:.2f}" + (f" ({target.nearest_label(predicted[row])})" if target.order else ""),
-            "probability": None,
-        }
-        for row in worst
-        if predicted[row] != numbers[row]
-    ]
+    worst = [row for row in np.argsort(-np.abs(predicted - numbers), kind="stable")[:MOST_ERRORS].tolist() if predicted[row] != numbers[row]]
+    chosen = rows[worst].tolist()
+    answers = [f"{predicted[row]:.2f}" + (f" ({target.nearest_label(predicted[row])})" if target.order else "") for row in worst]
+    errors = error_rows(table, chosen, [table.labels[row] for row in chosen], answers)
     mistakes = {"task": Path(table.source).name, "labels": list(target.order), "pairs": [], "examples": errors}
     return {"mistakes": [mistakes], "key_numbers": key_numbers(kind, scores)}

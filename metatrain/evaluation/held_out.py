@@ -13,7 +13,7 @@ from metatrain.meta.head_fit import folds_of
 
 _ENOUGH = 500  # cross-validation stops after the fold that reaches this number of held-out examples
 _BINS = 10  # number of confidence bins
-_QUANTILE = 1.959964  # 97.5% quantile of the normal distribution, for a 95% interval
+QUANTILE = 1.959964  # 97.5% quantile of the normal distribution, for a 95% interval
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ def _folds(labels: np.ndarray) -> list[np.ndarray]:
 
 def interval(correct: int, examples: int) -> list[float]:
     """Return the Wilson 95% interval [low, high] of the accuracy."""
-    share, squared = correct / examples, _QUANTILE**2
+    share, squared = correct / examples, QUANTILE**2
     middle = (share + squared / (2 * examples)) / (1 + squared / examples)
-    half = _QUANTILE / (1 + squared / examples) * (share * (1 - share) / examples + squared / (4 * examples**2)) ** 0.5
+    half = QUANTILE / (1 + squared / examples) * (share * (1 - share) / examples + squared / (4 * examples**2)) ** 0.5
     return [max(0.0, middle - half), min(1.0, middle + half)]
 
 

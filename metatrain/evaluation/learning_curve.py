@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from metatrain.evaluation.held_out import interval
+from metatrain.evaluation.held_out import QUANTILE, interval
 from metatrain.evaluation.logistic_regression import choose_strength, fitted
 from metatrain.meta.head_fit import folds_of
 
 PARTS = (0.25, 0.5, 1.0)  # of the training folds; each but the first doubles the one before
 _DRAWS, _MUCH = 3, 20_000  # random parts of each fold; one where examples times classes are more than this
 _FEWEST, _PER_CLASS, _MOST = 40, 5, 2000  # examples in all and per class (mean) from which the curve is computed, and examples beyond which it is not
-_QUANTILE = 1.959964  # 97.5% quantile of the normal distribution
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class LearningCurve:
     def last_gain(self) -> tuple[float, list[float]]:
         """(gain of the last doubling, its 95% interval, paired by held-out example)."""
         gain = self.correct[-1] - self.correct[-2]
-        mean, half = float(gain.mean()), _QUANTILE * float(gain.std(ddof=1)) / len(gain) ** 0.5
+        mean, half = float(gain.mean()), QUANTILE * float(gain.std(ddof=1)) / len(gain) ** 0.5
         return mean, [mean - half, mean + half]
 
     def results(self) -> dict[str, Any]:

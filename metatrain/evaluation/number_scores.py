@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from metatrain.evaluation.held_out import interval
-
-_QUANTILE = 1.959964  # 97.5% quantile of the normal distribution, for a 95% interval
+from metatrain.evaluation.held_out import QUANTILE, interval
 
 
 def number_scores(predicted: np.ndarray, numbers: np.ndarray, is_whole: bool) -> dict[str, Any]:
@@ -18,7 +16,7 @@ def number_scores(predicted: np.ndarray, numbers: np.ndarray, is_whole: bool) ->
     is_whole: whether the numbers are whole, so that accuracy, that of the predictions rounded to whole numbers, means something.
     """
     errors = np.abs(predicted - numbers)
-    half = _QUANTILE * float(errors.std(ddof=1)) / len(errors) ** 0.5 if len(errors) > 1 else float("nan")
+    half = QUANTILE * float(errors.std(ddof=1)) / len(errors) ** 0.5 if len(errors) > 1 else float("nan")
     mean = float(errors.mean())
     varies = len(numbers) > 1 and np.ptp(predicted) > 0 and np.ptp(numbers) > 0
     found: dict[str, Any] = {

@@ -88,13 +88,13 @@ def fit_head(
     encoder does not adapt. weights: of the classes in every loss, [way]; None: all 1. These tensors and the heads of `start` are on the CPU.
     """
     everything = np.arange(len(labels))
-    extended = _extended(features)
+    extended = with_bias_column(features)
     folds = folds_of(labels.numpy(), kept, seed)
     whole = start(everything)
     if not folds:
         return Fit(whole, _loss(_joined(whole), extended, labels, weights), math.inf, 1.0, _by_names(start, extended, labels, kept))
     rest = [np.setdiff1d(everything, fold) for fold in folds]
-    of_folds = None if encode is None else torch.stack([_extended(encode(others)) for others in rest])  # [folds, examples, H + 1]
+    of_folds = None if encode is None else torch.stack([with_bias_column(encode(others)) for others in rest])  # [folds, examples, H + 1]
     starts = [start(others) for others in rest]
     first = torch.stack([_joined(head) for head in starts])  # [folds, way, H + 1]
     seen = torch.ones(len(folds), len(labels), dtype=features.dtype)
@@ -142,7 +142,7 @@ def of_all(examples: int, rows: np.ndarray, logits: Tensor) -> Tensor:
     return found
 
 
-def _extended(features: Tensor) -> Tensor:
+def with_bias_column(features: Tensor) -> Tensor:
     """Append a column of ones, for the bias."""
     return torch.cat([features, features.new_ones(len(features), 1)], dim=1)
 

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from metatrain.meta.head_fit import with_bias_column
+
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)  # candidates of 1 / l2, in units of 1 / mean squared length of the encodings
 WITHOUT_FOLDS = 100.0  # the value with one example, which cannot be held out
 FOLDS = 5
@@ -63,7 +65,7 @@ def fit_labels(
             heads = _fitted(heads, rows, answers, counted, 1 / (strength * unit), _QUICK)
             logits = np.zeros(targets.shape)
             for number, fold in enumerate(folds):
-                logits[fold] = (_extended(quick[0][torch.from_numpy(fold)]) @ heads[number].T).numpy()
+                logits[fold] = (with_bias_column(quick[0][torch.from_numpy(fold)]) @ heads[number].T).numpy()
             loss = float(F.binary_cross_entropy_with_logits(torch.from_numpy(logits), labels))
             tried.append((loss, strength, reads, logits))
             on_progress()
@@ -103,16 +105,11 @@ def _with_names(features: Tensor, labels: Tensor, seen: Tensor, names: Tensor | 
     seen: which labels of which examples count in a fold, [folds, examples, labels].
     """
     if names is None:
-        return _extended(features), labels, seen
+        return with_bias_column(features), labels, seen
     chosen = torch.from_numpy(is_name)
     own = torch.eye(len(names), dtype=labels.dtype)[chosen]  # [names, labels]
     counted = torch.cat([seen, (weight * own).expand(len(seen), -1, -1)], dim=1)
-    return _extended(torch.cat([features, names.to(features.dtype)[chosen]])), torch.cat([labels, own]), counted
-
-
-def _extended(features: Tensor) -> Tensor:
-    """Append a column of ones, for the bias."""
-    return torch.cat([features, features.new_ones(len(features), 1)], dim=1)
+    return with_bias_column(torch.cat([features, names.to(features.dtype)[chosen]])), torch.cat([labels, own]), counted
 
 
 def _fitted(begin: Tensor | None, features: Tensor, labels: Tensor, counted: Tensor, l2: float, iterations: int) -> Tensor:

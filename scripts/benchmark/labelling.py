@@ -16,7 +16,7 @@ import argparse
 import gzip
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,9 +142,14 @@ def suggest(learner: Any, sets: dict[str, tuple[Rows, Rows]], draws: int) -> Non
     print(f"| mean of {len(sets)} data sets | | | | | {_interval(np.mean(differences, axis=0))} |")
 
 
+def half_width(values: np.ndarray) -> float:
+    """Return half the width of the 95% t interval of a mean over draws."""
+    return float(student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
+
+
 def _interval(values: np.ndarray) -> str:
     """Return mean and 95% t interval over draws, as text, in percentage points."""
-    half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    half = half_width(values)
     return f"{100 * values.mean():+.1f} [{100 * (values.mean() - half):+.1f}, {100 * (values.mean() + half):+.1f}]"
 
 
@@ -178,14 +183,18 @@ def language(learner: Any, sets: dict[str, tuple[Rows, Rows]], draws: int) -> No
 MEASURES = {"check": check, "suggest": suggest, "language": language}
 
 
-def main() -> None:
+Measure = Callable[[Any, dict[str, tuple[Rows, Rows]], int], None]  # of a learner, sets by name, and a number of draws
+
+
+def run(measures: Mapping[str, Measure], read_set: Callable[[str], tuple[Rows, Rows]], draws: int) -> None:
+    """Run one of the measures on the sets that the command line names; draws: the default of --draws."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("measure", choices=MEASURES)
+    parser.add_argument("measure", choices=measures)
     parser.add_argument("sets", nargs="+")
-    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--draws", type=int, default=draws)
     arguments = parser.parse_args()
-    MEASURES[arguments.measure](remembering_learner(), {name: read(name) for name in arguments.sets}, arguments.draws)
+    measures[arguments.measure](remembering_learner(), {name: read_set(name) for name in arguments.sets}, arguments.draws)
 
 
 if __name__ == "__main__":
-    main()
+    run(MEASURES, read, draws=3)

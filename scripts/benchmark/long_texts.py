@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from labelling import Rows
-from scipy.stats import t as student
+from labelling import Rows, half_width
 
 from metatrain.checkpoints.opening import open_checkpoint
 from metatrain.config.schema import AlgorithmOverrides, InnerOverrides, ModelOverrides, Overrides
@@ -88,7 +87,7 @@ def main() -> None:
         train, test = read(name)
         found = [accuracies(settings, train, test, arguments.draws) for settings in ARMS.values()]
         gain = 100 * (found[2][0] - found[0][0])
-        half = student.ppf(0.975, len(gain) - 1) * gain.std(ddof=1) / len(gain) ** 0.5
+        half = half_width(gain)
         cells = [f"{100 * accuracy.mean():.1f}" for accuracy, _, _ in found]
         times = " / ".join(f"{1000 * seconds:.0f}" for _, seconds, _ in found)
         shown = f"{gain.mean():+.1f} [{gain.mean() - half:+.1f}, {gain.mean() + half:+.1f}]"

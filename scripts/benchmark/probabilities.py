@@ -14,15 +14,13 @@ Prints the tables of docs/probabilities.md.
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from labelling import Rows, read, remembering_learner
-from scipy.stats import t as student
+from labelling import Rows, half_width, read, run
 
 from metatrain.checkpoints.class_balance import balance_of
 from metatrain.checkpoints.finetuning import finetuned
@@ -127,7 +125,7 @@ def _covered(learner: Any, train: Rows, test: Rows, number: int, draw: int) -> t
 
 
 def _share(values: np.ndarray) -> str:
-    half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    half = half_width(values)
     return f"{100 * values.mean():.1f}% [{100 * (values.mean() - half):.1f}, {100 * (values.mean() + half):.1f}]"
 
 
@@ -140,21 +138,12 @@ def _drawn(rows: Rows, names: list[str], shares: np.ndarray, number: int, fewest
 
 
 def _interval(values: np.ndarray) -> str:
-    half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    half = half_width(values)
     return f"{values.mean():+.1f} [{values.mean() - half:+.1f}, {values.mean() + half:+.1f}]"
 
 
 MEASURES = {"priors": priors, "coverage": coverage}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("measure", choices=MEASURES)
-    parser.add_argument("sets", nargs="+")
-    parser.add_argument("--draws", type=int, default=10)
-    arguments = parser.parse_args()
-    MEASURES[arguments.measure](remembering_learner(), {name: read(name, POOL, POOL) for name in arguments.sets}, arguments.draws)
-
-
 if __name__ == "__main__":
-    main()
+    run(MEASURES, lambda name: read(name, POOL, POOL), draws=10)
