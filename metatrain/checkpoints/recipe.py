@@ -18,7 +18,7 @@ from metatrain.config.schema import InnerOverrides, Overrides, TrainConfig
 from metatrain.errors import UserError
 from metatrain.evaluation.config import LoraConfig
 from metatrain.gradient.config import InnerConfig
-from metatrain.gradient.inner_rules import HEAD, learns_rates, make_inner_rule
+from metatrain.gradient.inner_rules import HEAD, has_fixed_rates, make_inner_rule
 from metatrain.meta.algorithm import check_algorithm
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.models.adapted import row_of
@@ -238,7 +238,7 @@ def _inner(inner: InnerConfig, overrides: InnerOverrides, plain: bool) -> InnerC
     if overrides.steps is not None and overrides.steps < 0:  # inner.steps is what the user typed; below, it sets evaluation_steps
         raise UserError(f"inner.steps={overrides.steps} must be zero or more")
     for key in ("lr", "head_lr"):
-        if getattr(overrides, key) is not None and not plain and learns_rates(make_inner_rule(inner)):
+        if getattr(overrides, key) is not None and not plain and not has_fixed_rates(make_inner_rule(inner)):
             raise UserError(f"inner.{key}: the learning rates of this model are learned (inner.rule={inner.rule}) and cannot be set; remove it")
     # inner.steps of training stays, because parameters may have been learned for each step.
     steps = inner.evaluation_steps if overrides.steps is None else overrides.steps

@@ -218,7 +218,7 @@ def _meta_test(prepared: Prepared, recipe: Recipe, trainer: Trainer, context: Ru
     seed = config.evaluation.seed_of(config.seed)
     setup = Setup(tasks.meta_test, prepared.tokens, config.episode, prepared.evaluation, seed, tasks.meta_validation, prepared.file)
     test = MetaTest(arms, setup, run, display, trainer.stop_evaluation, context.ranks)
-    results, scores = test.results()
+    results, scores = test.results(training_tasks=len(tasks.meta_train))
     failpoint("results")
     if config.report:
         test.analyse(scores, every=tasks)

@@ -17,6 +17,8 @@ from metatrain.config.effects import typed_keys
 from metatrain.errors import RestartableError, Stopped, UserError
 
 if TYPE_CHECKING:
+    from metatrain.report.chart_parts import Chart
+    from metatrain.report.record import Record
     from metatrain.study.config import StudyConfig, TableConfig
     from metatrain.study.plan import PlannedRun
     from metatrain.study.tables import MarkdownTable, Results
@@ -28,8 +30,8 @@ usage: metatrain study FILE [plan] [page=PAGE.md] [SETTING=VALUE ...] [--config-
 Start the missing runs of a study, one after the other, and write its tables. FILE is a YAML file that names runs, seeds and tables. Each run
 has a directory below outputs/studies/, named by a hash of its settings: the same command again keeps finished runs and resumes a stopped one.
 The tables are printed as Markdown and written to outputs/studies/NAME/tables.md; the folder tables/ beside it has each of
-them as LaTeX (booktabs) and csv, and a chart of scores by shots. A SETTING=VALUE applies to every run of train; hardware.* also applies to runs of
-evaluate.
+them as LaTeX (booktabs) and csv, and charts of the scores by shots, inner steps, number of meta-training tasks, training time and adaptation time
+(those that differ among the runs). A SETTING=VALUE applies to every run of train; hardware.* also applies to runs of evaluate.
 
   plan        list the runs and whether each is done, stopped or missing; start nothing
   page=PAGE   also replace the tables of this Markdown page, between the lines <!-- study NAME: TABLE --> and <!-- end of study table -->
@@ -81,7 +83,7 @@ def main(arguments: list[str]) -> None:
         results = _results(study, runs)
         tables = _tables(study, path, results)
         _write(path, tables, display)
-        _write_files(path, tables, results, display)
+        _write_files(path, tables, _charts(results, runs), display)
         for page in pages:
             _put(path, tables, page, display)
 
@@ -192,10 +194,44 @@ def _write(path: Path, tables: dict[str, tuple[TableConfig, list[MarkdownTable]]
     display.say(f"tables: {shown(target)}")
 
 
-def _write_files(path: Path, tables: dict[str, tuple[TableConfig, list[MarkdownTable]]], results: Results, display: Display) -> None:
-    """Write each table as LaTeX and csv, and the chart of scores by shots as SVG, to the folder of the study."""
+def _charts(results: Results, runs: Sequence[PlannedRun]) -> list[Chart]:
+    """Return the charts of scores by shots, inner steps, number of meta-training tasks, training time and adaptation time, those of which differ."""
+    from metatrain.report.record import read
+    from metatrain.report.study_charts import Step, against_shots, against_steps, against_value
+
+    records: dict[str, list[Record]] = {}
+    for run in runs:
+        if run.name in results.runs and run.state == "done":
+            records.setdefault(run.name, []).append(read(run.path))
+    tasks: dict[str, float] = {}
+    seconds: dict[str, float] = {}
+    steps: list[Step] = []
+    for name, of_seeds in records.items():
+        counts = [record.results.get("training_tasks") for record in of_seeds]
+        if counts[0] is not None and len(set(counts)) == 1:
+            tasks[name] = counts[0]
+        times = [sum({each["step"]: each["seconds"] for each in record.timings}.values()) for record in of_seeds]
+        if all(times):
+            seconds[name] = sum(times) / len(times)
+        curves = [record.analysis.get("by_steps", {}).get("by_shots", {}) for record in of_seeds]
+        for shots, part in curves[0].items():
+            for count in part.get("steps", {}):
+                scores = [curve.get(shots, {}).get("steps", {}).get(count) for curve in curves]
+                if None not in scores:
+                    steps.append((results.name(name), int(shots), int(count), 100 * sum(scores) / len(scores)))
+    found = [
+        against_shots(results.by_shots()),
+        against_steps(steps),
+        against_value(results.by_value(tasks), "training_tasks", "meta-training tasks"),
+        against_value(results.by_value(seconds), "training_time", "seconds of meta-training", is_time=True),
+        against_value(results.by_adaptation_time(), "adaptation_time", "seconds of adaptation to a support set", is_time=True),
+    ]
+    return [chart for chart in found if chart is not None]
+
+
+def _write_files(path: Path, tables: dict[str, tuple[TableConfig, list[MarkdownTable]]], charts: Sequence[Chart], display: Display) -> None:
+    """Write each table as LaTeX and csv, and the charts as SVG, to the folder of the study."""
     from metatrain.report.page import svg
-    from metatrain.report.study_charts import against_shots
     from metatrain.run.atomic import write_text
     from metatrain.run.hints import shown
     from metatrain.study.formats import csv_text, latex
@@ -209,9 +245,9 @@ def _write_files(path: Path, tables: dict[str, tuple[TableConfig, list[MarkdownT
             caption = " ".join(filter(None, (config.text or f"Study {path.stem}: {name}.", f"{table.title}." if table.title else "")))
             write_text(folder / f"{stem}.tex", latex(table, caption, f"{path.stem}-{stem}"))
             write_text(folder / f"{stem}.csv", csv_text(table))
-    if chart := against_shots(results.by_shots()):
-        write_text(folder / "shots.svg", svg(chart))
-        display.say(f"chart: {shown(folder / 'shots.svg')}")
+    for chart in charts:
+        write_text(folder / f"{chart.key}.svg", svg(chart))
+        display.say(f"chart: {shown(folder / f'{chart.key}.svg')}")
     display.say(f"LaTeX and csv: {shown(folder)}")
 
 

@@ -55,8 +55,8 @@ HEAD_ADAPTS = Condition(_no_head, lambda place: "a head adapts", ("algorithm.ada
 class InnerConfig:
     """The inner loop (config group `inner`)."""
 
-    # Update rule: sgd | meta_sgd | lslr | curvature | adam | adam_lslr. meta_sgd learns a rate per parameter, lslr and adam_lslr a rate per tensor
-    # and step, curvature (Meta-Curvature) a preconditioner.
+    # Update rule: sgd | meta_sgd | lslr | curvature | adam | adam_lslr | alfa. meta_sgd learns a rate per parameter, lslr and adam_lslr a rate per
+    # tensor and step, curvature (Meta-Curvature) a preconditioner, alfa a network that generates rate and weight decay per tensor and step.
     rule: str = field(default="sgd", metadata=when(INNER_STEPS))
     # Inner loss: support (cross-entropy of the head on the support set) | leave_one_out (each support text is classified by the prototypes of the
     # others; the head is made from the encodings after the inner steps).

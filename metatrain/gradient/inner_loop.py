@@ -41,7 +41,7 @@ class InnerLoop(nn.Module, Generic[Model]):
 
     Args:
         model: Any module. Parameters with `requires_grad=False` neither adapt nor get a gradient.
-        rule: Inner rule: sgd, meta_sgd, lslr, curvature or adam; or an object with the methods of `InnerRule`.
+        rule: Inner rule: sgd, meta_sgd, lslr, curvature, adam, adam_lslr or alfa; or an object with the methods of `InnerRule`.
         lr: Learning rate of a rule given by name (default 0.01); the initial value if rates are learned.
         steps: Number of inner steps.
         adapt: Parameters that adapt: names or patterns ("head.*"), or a function that maps a name to True or False. None: all. The other

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from metatrain import plugins
@@ -39,6 +40,8 @@ class InnerRule(Protocol):
     # True: phi_{k+1} - phi_k and the new state depend on phi_k only through the gradient; not so with weight decay. Undeclared: False.
     adds: bool
     # A rule may also declare `reads`, the settings of `inner` that it reads beside `steps`: lr, head_lr, rank. Undeclared: all.
+    # A rule whose update needs the whole of a tensor (its mean, say) declares `reads_whole_tensors`. Undeclared: False, and an episode gets only the
+    # rows of the word embeddings that occur in it, some of them twice where episodes are vectorised.
 
     def rate(self, name: str) -> float:
         """Return the learning rate of a parameter; only linear rules need it."""
@@ -123,6 +126,16 @@ def learns_rates(rule: InnerRule) -> str | None:
     return getattr(rule, "learns_rates", None)
 
 
+def has_fixed_rates(rule: InnerRule) -> bool:
+    """Return False if the rule's learning rates are learned or generated, so that inner.lr and inner.head_lr are only their initial values."""
+    return not (learns_rates(rule) or getattr(rule, "generates_rates", False))
+
+
+def reads_whole_tensors(rule: InnerRule) -> bool:
+    """Return True if the update of an element depends on the other elements of its tensor, so that no rows of a tensor may be left out."""
+    return bool(getattr(rule, "reads_whole_tensors", False))
+
+
 def as_rates(rule: InnerRule, learned: Tensor) -> Tensor:
     """Return the learning rates that a learned tensor of a rule with `learns_rates` stands for."""
     return learned.exp() if getattr(rule, "learns_logarithms", False) else learned
@@ -186,7 +199,7 @@ class MetaSGD(_Rates):
 
 
 class LSLR(_Rates):
-    """Meta-learned learning rate per parameter tensor and inner step, as in MAML++ (Antoniou et al. 2019, section 4).
+    """Meta-learned learning rate per parameter tensor and inner step: LSLR of MAML++ (Antoniou et al. 2019, section 4), which has one per layer and step.
 
     With more steps at test time than in meta-training, the additional steps use the rate of the last one.
     """
@@ -280,6 +293,45 @@ class AdamLSLR(Adam):
         return learned[name][min(step, len(learned[name]) - 1)].exp()
 
 
+class ALFA(_Rates):
+    """Rate and weight decay of each tensor and inner step, generated from the means of its values and gradients (ALFA, Baik et al. 2020, section 3).
+
+    phi_{k+1} = (1 - d_k b_{t,k}) phi_k - a_k alpha_{t,k} gradient for tensor t. The factors (a_k, d_k), two for each of the N adapted tensors, are
+    the output of a perceptron with one hidden layer (ReLU), which reads the 2N means of phi_k and of the gradient and has 2N hidden units, as in the
+    authors' code. alpha and b are learned for each tensor and step; additional steps at test time use those of the last one. Initially a = d = 1,
+    alpha is inner.lr (inner.head_lr for the head) and b is 0, so meta-training starts from SGD.
+    """
+
+    is_sgd, adds, generates_rates, reads_whole_tensors = False, False, True, True
+    reads = RATES
+
+    def learned(self, adapted: Mapping[str, Tensor]) -> Parameters:
+        made: Parameters = {}
+        for name, value in adapted.items():
+            made[f"{name}.alpha"] = value.new_full((max(1, self.steps),), self.rate(name))
+            made[f"{name}.decay"] = value.new_zeros(max(1, self.steps))
+        some, size = next(iter(adapted.values())), 2 * len(adapted)
+        made["generator.in.weight"] = torch.randn(size, size, dtype=some.dtype, device=some.device) / size**0.5
+        made["generator.in.bias"] = some.new_zeros(size)
+        made["generator.out.weight"] = some.new_zeros(size, size)
+        made["generator.out.bias"] = some.new_ones(size)
+        return made
+
+    def update(
+        self, adapted: Parameters, gradients: Mapping[str, Tensor], step: int, learned: Mapping[str, Tensor], state: Mapping[str, Tensor]
+    ) -> tuple[Parameters, Parameters]:
+        names = sorted(adapted)  # an input of the network belongs to a tensor, in whatever order the tensors come
+        means = torch.stack([*(adapted[name].mean() for name in names), *(gradients[name].mean() for name in names)])
+        hidden = F.linear(means, learned["generator.in.weight"], learned["generator.in.bias"]).relu()
+        factors = F.linear(hidden, learned["generator.out.weight"], learned["generator.out.bias"]).unbind()
+        moved = {}
+        for place, name in enumerate(names):
+            alpha, decay = (learned[f"{name}.{kind}"][min(step, len(learned[f"{name}.{kind}"]) - 1)] for kind in ("alpha", "decay"))
+            kept, rate = 1 - factors[len(names) + place] * decay, factors[place] * alpha
+            moved[name] = kept * adapted[name] - rate * gradients[name]
+        return {name: moved[name] for name in adapted}, {}
+
+
 RULES: dict[str, Callable[[InnerConfig], InnerRule]] = {
     "sgd": SGD,
     "meta_sgd": MetaSGD,
@@ -287,6 +339,7 @@ RULES: dict[str, Callable[[InnerConfig], InnerRule]] = {
     "curvature": Curvature,
     "adam": Adam,
     "adam_lslr": AdamLSLR,
+    "alfa": ALFA,
 }
 
 

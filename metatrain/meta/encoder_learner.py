@@ -13,7 +13,7 @@ from torch import Tensor
 
 from metatrain.errors import UserError
 from metatrain.gradient.config import InnerConfig
-from metatrain.gradient.inner_rules import HEAD
+from metatrain.gradient.inner_rules import HEAD, reads_whole_tensors
 from metatrain.gradient.parameters import Parameters
 from metatrain.meta import noise
 from metatrain.meta.config import AlgorithmConfig
@@ -54,7 +54,8 @@ class EncoderLearner(Learner):
         moving = row if functional.head_facts.is_linear else self._head_of_one(row)
         constants = functional.head_facts.constants
         self._learn_rule({HEAD + name: value for name, value in moving.items() if functional.head_adapts and name not in constants})
-        functional.use_sparse_rows(self.parameters)
+        if not reads_whole_tensors(self.rule):
+            functional.use_sparse_rows(self.parameters)
 
     def _head_of_one(self, row: Head) -> Head:
         """Return the head of an episode of one class with one support text, whose shapes learned rates have; row: a linear head of zeros."""

@@ -73,15 +73,37 @@ class Results:
 
     def by_shots(self) -> list[tuple[str, int, float, float]]:
         """Return (name, shots, score, half-width of its interval), in points, of the meta-trained model of every run; of a single run, of every arm."""
+        return [(self._name(cell), int(cell.shots), *_points(self._chosen(cell), cell)) for cell in self._charted()]
+
+    def by_adaptation_time(self) -> list[tuple[str, int, float, float, float]]:
+        """Return (name, shots, seconds to adapt to a support set, score, half-width of its interval) of what `by_shots` returns."""
         found = []
+        for cell in self._charted():
+            trainings = self._chosen(cell)
+            seconds = [results["by_shots"][cell.shots]["arms"][cell.arm].get("adapt_seconds_per_episode") for results in trainings.results]
+            if all(seconds):  # without 0, which a logarithmic axis does not have
+                found.append((self._name(cell), int(cell.shots), float(np.mean(seconds)), *_points(trainings, cell)))
+        return found
+
+    def by_value(self, values: Mapping[str, float]) -> list[tuple[str, int, float, float, float]]:
+        """Return (name, shots, value, score, half-width of its interval) of the meta-trained model of each run that has a value."""
+        cells = [cell for cell in self._charted() if cell.arm == SUBJECT and cell.run in values]
+        return [(self.name(cell.run), int(cell.shots), values[cell.run], *_points(self._chosen(cell), cell)) for cell in cells]
+
+    def name(self, run: str) -> str:
+        """Return the name of a run on charts."""
+        return self.settings.get(run) or run
+
+    def _name(self, cell: Cell) -> str:
+        return cell.arm if len(self.runs) == 1 else self.name(cell.run)
+
+    def _charted(self) -> Iterator[Cell]:
+        """Yield the cells of charts: the meta-trained model of every run, or every arm of a single run, at each number of shots."""
         for run, trainings in self.runs.items():
             for shots, part in trainings.results[0]["by_shots"].items():
                 for arm in part["arms"] if len(self.runs) == 1 else [SUBJECT]:
                     if shots.isdecimal() and trainings.has(shots, arm) and trainings.problem() is None:
-                        mean = estimate(trainings.scores(shots, arm))
-                        half = mean.half_width if np.isfinite(mean.half_width) else 0.0
-                        found.append((arm if len(self.runs) == 1 else self.settings.get(run) or run, int(shots), 100 * mean.mean, 100 * half))
-        return found
+                        yield Cell(run, arm, shots)
 
     def _shots(self, config: TableConfig, runs: Sequence[str]) -> list[str]:
         known = [shots for shots in self.runs[runs[0]].results[0]["by_shots"] if all(self._has(run, shots) for run in runs)]
@@ -185,6 +207,12 @@ class Results:
         if statistic == "variance_components":
             return _standard_deviations(values)
         return _stored(chosen, cell, statistic)
+
+
+def _points(trainings: Trainings, cell: Cell) -> tuple[float, float]:
+    """Return the score and the half-width of its interval, in points; 0 where there is no interval."""
+    mean = estimate(trainings.scores(cell.shots, cell.arm))
+    return 100 * mean.mean, 100 * (mean.half_width if np.isfinite(mean.half_width) else 0.0)
 
 
 def _standard_deviations(values: Sequence[np.ndarray]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import run_once, spawn
+from safetensors.torch import load_file
 
 from metatrain.config.overrides import quoted
 
@@ -77,6 +78,20 @@ def test_ranges_of_ways_and_shots_resume_with_the_same_episodes(cli):
     assert contents(Path("whole"))["model/model.safetensors"] == contents(Path("early"))["model/model.safetensors"]
     assert cli("train", *changed, "hydra.run.dir=shared", "hardware.processes=2").code == 0
     assert contents(Path("whole"))["model/model.safetensors"] == contents(Path("shared"))["model/model.safetensors"]
+
+
+@pytest.mark.nightly
+def test_what_an_inner_rule_generates_resumes_to_the_same_bits(cli):
+    changed = [*SHORT, "inner.rule=alfa", "outer.schedule=constant", "outer.steps=4", "outer.lr=1e-3", "evaluation.arms=[]", "validation.every=0"]
+    assert cli("train", *changed, "hydra.run.dir=whole").code == 0
+    assert cli("train", *changed, "hydra.run.dir=early", "outer.steps=2").code == 0
+    assert cli("resume", "early", "outer.steps=4").code == 0
+    assert cli("train", *changed, "hydra.run.dir=shared", "hardware.processes=2").code == 0
+    learned = "model/adaptation.safetensors"
+    for other in ("early", "shared"):
+        for file in ("model/model.safetensors", learned):
+            assert contents(Path("whole"))[file] == contents(Path(other))[file], (other, file)
+    assert any("generator" in name for name in load_file(Path("whole") / learned))
 
 
 @pytest.mark.nightly

@@ -66,7 +66,8 @@ def test_two_runs_with_two_seeds_become_tables(made):
     assert f"| {100 * ours:.1f} ±" in line and f"| {100 * (ours - theirs):+.1f} [" in line
     assert "| arm | score | balanced accuracy | gain |" in text
     files = {path.name for path in (made / "outputs/studies/rates/tables").iterdir()}
-    assert files == {"candidates.tex", "candidates.csv", "arms.tex", "arms.csv"}
+    assert files == {"candidates.tex", "candidates.csv", "arms.tex", "arms.csv", "training_time.svg", "adaptation_time.svg"}
+    assert all(json.loads((path / "results.json").read_text())["training_tasks"] > 2 for path in runs_of(made))
     assert r"\toprule" in (made / "outputs/studies/rates/tables/arms.tex").read_text()
 
 

@@ -23,7 +23,8 @@ METHODS = sorted(path.stem for path in (ROOT / "conf" / "algorithm").glob("*.yam
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
 # Methods of which another, with the same kind of head, inner loop or export, is run in every test run; these run nightly.
 ALIKE = (
-    "anil", "boil", "feat", "fomaml", "imaml", "mamlpp", "meta_curvature", "metasgd", "protoanil", "protomaml", "protonet_cosine", "relation", "unicorn",
+    "alfa", "anil", "boil", "feat", "fomaml", "imaml", "mamlpp", "meta_curvature", "metasgd", "protoanil", "protomaml", "protonet_cosine", "relation",
+    "unicorn",
 )  # fmt: skip
 # Experiments whose tasks take half a minute to make, or have the form of those of another.
 NIGHTLY = (

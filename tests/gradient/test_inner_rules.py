@@ -2,15 +2,17 @@ import pytest
 import torch
 
 from metatrain.errors import UserError
+from metatrain.gradient import InnerLoop
 from metatrain.gradient.config import InnerConfig
 from metatrain.gradient.inner_rules import RULES, as_rates, make_inner_rule
+from metatrain.gradient.meta_gradient import LEARNED
 
 PARAMETERS = {"encoder.w": torch.ones(2, 3), "encoder.b": torch.ones(3), "head.weight": torch.ones(4, 3), "head.bias": torch.ones(4)}
 PER_CLASS = {**PARAMETERS, "head.weight": torch.ones(1, 3), "head.bias": torch.ones(1)}  # as `learned` sees it
 GRADIENTS = {name: torch.full_like(value, 2.0) for name, value in PARAMETERS.items()}
 
 
-@pytest.mark.parametrize("name", ["sgd", "meta_sgd", "lslr", "curvature"])
+@pytest.mark.parametrize("name", ["sgd", "meta_sgd", "lslr", "curvature", "alfa"])
 def test_every_rule_begins_at_sgd_with_a_rate_of_its_own_for_the_head_and_fits_any_number_of_classes(name):
     rule = make_inner_rule(InnerConfig(rule=name, lr=0.1, head_lr=0.25, steps=2, rank=2))
     moved, _ = rule.update(PARAMETERS, GRADIENTS, 1, rule.learned(PER_CLASS), rule.state(PARAMETERS))
@@ -65,12 +67,84 @@ def test_curvature_mixes_the_inputs_of_a_matrix():
     torch.testing.assert_close(moved["b"], -(1 + d) * gradients["b"])
 
 
+def test_alfa_generates_rate_and_decay_from_means_in_any_order_of_the_tensors():
+    rule = make_inner_rule(InnerConfig(rule="alfa", lr=0.1, steps=2))
+    values = {"b": torch.tensor([1.0, 3.0]), "a": torch.tensor([[2.0]])}
+    gradients = {"b": torch.tensor([0.5, 1.5]), "a": torch.tensor([[-1.0]])}
+    learned = rule.learned(values)
+    assert learned["generator.in.weight"].shape == learned["generator.out.weight"].shape == (4, 4)
+    learned["b.decay"] = torch.tensor([0.0, 0.01])
+    learned["generator.in.weight"] = torch.eye(4)  # the hidden units are the means of the values of a and b, then of their gradients, above 0
+    learned["generator.out.weight"] = torch.eye(4).flip(0)  # factors of the rates: means of the gradients; of the decay: means of the values
+    for step, decay in ((0, 0.0), (1, 0.01), (7, 0.01)):
+        found, state = rule.update(values, gradients, step, learned, {})
+        assert list(found) == ["b", "a"] and not state
+        torch.testing.assert_close(found["b"], (1 - (1 + 2.0) * decay) * values["b"] - 0.1 * (1 + 0.0) * gradients["b"])
+        torch.testing.assert_close(found["a"], values["a"] - 0.1 * (1 + 1.0) * gradients["a"])
+
+
+def test_alfa_gradient_agrees_with_central_differences():
+    torch.manual_seed(0)
+    x, y = torch.randn(6, 3, dtype=torch.float64), torch.randn(6, 1, dtype=torch.float64)
+    loop = InnerLoop(torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1)).double(), "alfa", lr=0.05, steps=2)
+    values = [*loop.model.parameters(), *loop.learned.values()]
+    names = [*dict(loop.model.named_parameters()), *(LEARNED + name.replace("/", ".") for name in loop.learned)]
+    directions = [torch.randn_like(value) for value in values]
+
+    def found(distance: float):
+        with torch.no_grad():
+            for value, direction in zip(values, directions):
+                value.add_(distance * direction)
+        return loop.meta_gradient(lambda net: (net(x[:3]) - y[:3]).square().mean(), lambda net: (net(x[3:]) - y[3:]).square().mean())
+
+    with torch.no_grad():  # zeros would hide what they multiply
+        for value in loop.learned.values():
+            value.add_(0.02 * torch.randn_like(value))
+    gradient = found(0.0).gradient
+    slope = sum((gradient[name] * direction).sum() for name, direction in zip(names, directions))
+    high, low = found(1e-6).query_loss, found(-2e-6).query_loss
+    assert float(slope) == pytest.approx(float(high - low) / 2e-6, rel=1e-6)
+
+
+class _Curved(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+
+
+def _curved(target: float, curvature: float):
+    return lambda net: curvature * (net.w - target).square().sum() / 2
+
+
+def _trained_loss(rule: str) -> float:
+    """Mean query loss (w - a)^2 / 2 after one inner step on c (w - a)^2 / 2, for four tasks: a = +-1, curvature c = 1 or 10; after meta-training."""
+    torch.manual_seed(0)
+    tasks = [(a, c) for a in (-1.0, 1.0) for c in (1.0, 10.0)]
+    loop = InnerLoop(_Curved(), rule, lr=0.1, steps=1)
+    optimizer = torch.optim.Adam(loop.parameters(), lr=0.03)
+    for _ in range(120):
+        optimizer.zero_grad()
+        losses = [loop.backward(_curved(a, c), _curved(a, 1.0), 0.25) for a, c in tasks]
+        optimizer.step()
+    return float(sum(each.query_loss for each in losses)) / len(losses)
+
+
+def test_alfa_learns_what_no_fixed_rate_can():
+    """One step reaches the target of a task only at the rate 1 / c, which the size of the gradient tells and no rate shared by the tasks can be.
+
+    With any start and any rate r, the mean loss is at least min_r mean_c (1 - r c)^2 / 2 = (1 - (1 + 10)^2 / (2 (1 + 100))) / 2.
+    """
+    best_fixed = (1 - 11**2 / 202) / 2
+    assert _trained_loss("meta_sgd") == pytest.approx(best_fixed, rel=1e-4)
+    assert _trained_loss("alfa") < 0.01 * best_fixed
+
+
 def test_without_a_head_rate_both_are_the_same():
     assert make_inner_rule(InnerConfig(lr=0.1)).rate("head.bias") == 0.1
 
 
 def test_all_rules_are_listed():
-    assert set(RULES) == {"sgd", "meta_sgd", "lslr", "curvature", "adam", "adam_lslr"}
+    assert set(RULES) == {"sgd", "meta_sgd", "lslr", "curvature", "adam", "adam_lslr", "alfa"}
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ METHODS = [
     *((head, adapt, "sgd") for head in ("prototype", "linear") for adapt in ADAPT),
     *((head, "all", "sgd") for head in ("zero", "shared", "joint", "cosine", "ridge", "generated")),
     *((head, adapt, "sgd") for head in ("prototype", "linear") for adapt in ADAPTERS),
-    *(("prototype", "all", rule) for rule in ("meta_sgd", "lslr", "curvature")),  # Adam divides rounding errors by rounding errors
+    *(("prototype", "all", rule) for rule in ("meta_sgd", "lslr", "curvature", "alfa")),  # Adam divides rounding errors by rounding errors
 ]
 
 
@@ -51,6 +51,8 @@ def learner(encoder: Encoder, head: str, adapt: str, meta_gradient: str = "exact
     for name, value in made.parameters.items():
         if "lora_B" in name:
             value.normal_(std=0.1)  # a fresh one is zero and would hide what is multiplied by it
+        if "generator.out.weight" in name or name.endswith(".decay"):
+            value.add_(0.02 * torch.randn_like(value))  # zeros would hide what they multiply
         if "context_map" in name:
             value *= 30  # so that three short steps of a context matter
     return made

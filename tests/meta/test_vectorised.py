@@ -28,7 +28,7 @@ METHODS = [
     *(({"head": head}, "sgd") for head in HEADS),
     *(({"adapt": adapt}, "sgd") for adapt in ("body", "head", "last_layers", "layer_norm", *ADAPTERS)),
     *(({"meta_gradient": mode}, "sgd") for mode in ("exact_recomputed", "first_order", "reptile")),
-    *(({}, rule) for rule in ("meta_sgd", "lslr", "curvature", "adam")),
+    *(({}, rule) for rule in ("meta_sgd", "lslr", "curvature", "adam", "alfa")),
     ({"meta_gradient": "first_order"}, "lslr"),
     *(({"meta_gradient": mode}, rule) for mode in ("exact", "first_order") for rule in ("decaying", "anchored")),
     ({"multi_step_until": 10}, "sgd"),

@@ -225,7 +225,7 @@ def test_implicit_is_the_dense_solution(encoder, episode, head):
 
 
 @pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("rule", ["meta_sgd", *(pytest.param(rule, marks=pytest.mark.slow) for rule in ("lslr", "curvature", "adam"))])
+@pytest.mark.parametrize("rule", ["meta_sgd", *(pytest.param(rule, marks=pytest.mark.slow) for rule in ("lslr", "curvature", "adam", "alfa"))])
 def test_learned_rates_fit_the_tensors_of_any_head(encoder, episode, head, rule):
     subject = learner(encoder, head, "all", "exact", rule)
     gradient = subject.mean_gradient([episode])

@@ -4,7 +4,7 @@ import csv
 import io
 
 from metatrain.report.page import svg
-from metatrain.report.study_charts import against_shots
+from metatrain.report.study_charts import against_shots, against_steps, against_value
 from metatrain.study.formats import csv_text, latex
 from metatrain.study.tables import MarkdownTable
 
@@ -39,3 +39,19 @@ def test_the_chart_of_scores_by_shots():
     chart = against_shots(rows)
     assert chart.rows == rows and svg(chart).startswith("<svg") and "two" in svg(chart)
     assert against_shots(rows[::2]) is None
+
+
+def test_the_chart_of_scores_by_inner_steps():
+    rows = [("one", 5, 0, 50.0), ("one", 5, 3, 70.0), ("two", 5, 0, 55.0), ("two", 5, 3, 60.0)]
+    chart = against_steps(rows)
+    assert chart.key == "steps" and chart.rows == rows and "inner steps" in svg(chart)
+    assert against_steps([]) is None
+
+
+def test_the_chart_of_scores_by_a_value_of_each_run():
+    points = [("few", 1, 3.0, 60.0, 2.0), ("many", 1, 30.0, 71.0, 1.5)]
+    chart = against_value(points, "training_tasks", "meta-training tasks")
+    assert chart.rows == [("few", 1, "3", 60.0, 2.0), ("many", 1, "30", 71.0, 1.5)] and "meta-training tasks" in svg(chart)
+    assert against_value(points[:1], "training_tasks", "meta-training tasks") is None
+    timed = against_value(points, "training_time", "seconds", is_time=True)
+    assert timed.spec["layer"][0]["encoding"]["x"]["scale"] == {"type": "log"} and svg(timed).startswith("<svg")
