@@ -98,7 +98,9 @@ def meta_train(job: Job) -> None:
                     work.enter_context(recorded(run))
                     run.record_resumption(job.config, job.overrides, job.changes, display.say)
             if ranks.first:
-                run.update(hardware={"device": str(prepared.device), "processes": ranks.size, **hardware.describe()})
+                speed = round(hardware.product_speed(prepared.device))
+                run.update(hardware={"device": str(prepared.device), "processes": ranks.size, "float32_gflops": speed, **hardware.describe()})
+                display.say(f"matrix products: {speed} GFLOP/s in float32")
             tracker = _tracked(config, context, trainer)
             work.callback(tracker.close)
             trainer.train(tracker)

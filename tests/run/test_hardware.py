@@ -66,3 +66,9 @@ def test_measuring_a_part_does_not_make_the_peak_forgotten():
         held = torch.ones(50_000_000)
     assert 150e6 < used() < 350e6 and len(held)
     assert hardware.peak_memory(cpu) > 0.99 * before  # the kernel counts some pages late
+
+
+def test_speed_of_products_counts_two_operations_for_each_of_the_cube_and_takes_the_fastest(monkeypatch):
+    ticks = iter([0.0, 1.0] + [value for number in range(9) for value in (10.0 * number, 10.0 * number + 2.0)])
+    monkeypatch.setattr(hardware.time, "perf_counter", lambda: next(ticks))
+    assert hardware.product_speed(torch.device("cpu")) == 2 * 512**3 / 1e9
