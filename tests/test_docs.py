@@ -40,6 +40,8 @@ def test_the_tests_that_pages_name_exist():
 def test_mutations_still_fit_the_code():
     for mutation in runpy.run_path(str(ROOT / "scripts" / "mutations.py"))["MUTATIONS"]:
         assert mutation.piece in (ROOT / "metatrain" / mutation.file).read_text(encoding="utf-8"), mutation.what
+        tests = re.findall(r"def (test_\w+)\(", (ROOT / "tests" / mutation.tests).read_text(encoding="utf-8"))
+        assert any(mutation.chosen.split()[0] in test for test in tests), f"{mutation.what}: no test is called {mutation.chosen}"
 
 
 OF_DOCS = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md") if path.name != "mistakes.md")
