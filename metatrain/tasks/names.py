@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from fnmatch import fnmatchcase
 
 from metatrain.tasks.labels import clean_label
@@ -16,9 +17,9 @@ class ExactName(str):
 
 def named(pattern: str, names: Iterable[str]) -> set[str]:
     """Return the names that a pattern selects: the equal one or, if there is none, those that match it. `*` selects all."""
-    names = set(names)
+    names = names if isinstance(names, AbstractSet) else set(names)  # not copied: there may be ten thousand names, and as many patterns
     if isinstance(pattern, ExactName):
-        return names & {pattern}
+        return {pattern} if pattern in names else set()
     spellings = (pattern, clean_label(pattern))  # they may differ in their Unicode form, for example
     for spelling in spellings:
         if spelling in names and spelling != "*":

@@ -81,11 +81,12 @@ def _chosen_tasks(split: str, config: SplitConfig, files: set[str], rows_of: dic
         for pattern in patterns:
             if check and there and pattern != "*" and not named(pattern, there):
                 raise UserError(f"tasks.{split}.{setting}: no task {pattern!r}; there are {few(sorted(there))}")
+    chosen = named_by_any(config.tasks, there)
+    only = [(named(pattern, rows_of.keys()), named_by_any(tasks, there)) for pattern, tasks in config.only.items()]
     for file in rows_of:
         if file in files:
-            of_file = next((config.only[pattern] for pattern in config.only if file in named(pattern, rows_of)), config.tasks)
-            chosen = named_by_any(of_file, there)
-            yield from ((file, task) for task in rows_of[file] if task in chosen)
+            of_file = next((tasks for files_of_pattern, tasks in only if file in files_of_pattern), chosen)
+            yield from ((file, task) for task in rows_of[file] if task in of_file)
 
 
 def with_labels(split: SplitConfig, path: str, name: str) -> SplitConfig:
