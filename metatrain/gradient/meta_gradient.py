@@ -139,6 +139,9 @@ class Method:
     cg_tolerance: float = 1e-6  # implicit: residual, as a share of the right-hand side, at which they stop
     weights: Sequence[float] | None = None  # multi-step loss: of Q at phi_1 to phi_K; None: Q at phi_K alone
     graphs: int | None = None  # exact: maximum number of inner steps with stored activations; those of the others are recomputed; None: all
+    # Inner steps from one stored point of the trajectory to the next; the backward pass takes the steps between again (checkpointing, Chen et al. 2016).
+    # None: all points are stored.
+    segment: int | None = None
 
 
 @dataclass(frozen=True)
@@ -170,7 +173,8 @@ def meta_gradient(episode: EpisodeLosses, theta: Mapping[str, Tensor], rule: Inn
     - `exact` stores the activations of the last inner steps, as many as fit in memory, and recomputes those of earlier steps in the
       backward pass; the result is bit-identical for any number of stored steps. `exact_recomputed` recomputes all of them, so peak
       memory is that of one micro-batch of the support loss. `forward_over_reverse` computes the Hessian-vector products in forward
-      mode, without double backward.
+      mode, without double backward. With `Method.segment` of about sqrt(steps), they hold 2 sqrt(steps) points of the trajectory instead of
+      `steps`, and take most inner steps twice; the result is bit-identical.
     - `finite_difference` approximates Hessian-vector products by finite differences of gradients.
     - `first_order` (FOMAML, Finn et al. 2017) omits second derivatives of S.
     - `implicit` (iMAML, Rajeswaran et al. 2019) treats phi_K as the minimum of S + lambda/2 |phi - phi_0|^2 and solves
@@ -186,7 +190,14 @@ def meta_gradient(episode: EpisodeLosses, theta: Mapping[str, Tensor], rule: Inn
     mode = mode_of(method.mode)
     recursion = has_recursion(method, rule, any(name.startswith(LEARNED) for name in fixed))
     graphs = (steps if method.graphs is None else method.graphs) if mode.stores_graphs else 0
-    support_losses = tuple(tape.step(recursion, with_graph=k >= steps - graphs)[1] for k in range(steps))
+    segment = method.segment or max(steps, 1)
+    last = max(steps - 1, 0) // segment * segment  # first step of the last segment, the only one whose steps are stored now
+    support_losses = []
+    for k in range(steps):
+        is_stored = recursion and k >= last
+        if recursion and not is_stored and k % segment == 0:
+            tape.mark()
+        support_losses.append(tape.step(is_stored, with_graph=is_stored and k >= steps - graphs)[1])
 
     residual = damping = None
     if not mode.uses_query_gradient:
@@ -209,7 +220,7 @@ def meta_gradient(episode: EpisodeLosses, theta: Mapping[str, Tensor], rule: Inn
     reached = [name for name, value in outputs.items() if value.requires_grad and name in cotangent]
     found = torch.autograd.grad([outputs[name] for name in reached], list(theta.values()), [cotangent[name] for name in reached], allow_unused=True)
     gradient = {name: value for name, value in zip(theta, found) if value is not None}
-    return MetaGradient(gradient, before, query_loss, support_losses, residual, damping)
+    return MetaGradient(gradient, before, query_loss, tuple(support_losses), residual, damping)
 
 
 def _query_gradient(episode: EpisodeLosses, phi: Parameters, fixed: Parameters, weight: float) -> tuple[Tensor, Parameters]:
@@ -251,6 +262,8 @@ def check_method(method: Method, steps: int) -> None:
         raise UserError(f"algorithm.cg_steps={method.cg_steps} must be 1 or more with algorithm.meta_gradient={method.mode}")
     if mode.needs_steps and steps < 1:
         raise UserError(f"algorithm.meta_gradient={method.mode} {mode.needs_steps}; set inner.steps to 1 or more")
+    if method.segment is not None and method.segment < 1:
+        raise UserError(f"Method(segment={method.segment}) must be 1 or more")
     if method.weights is not None and not mode.has_recursion:
         raise UserError(f"algorithm.multi_step_until needs the loss after each inner step, which algorithm.meta_gradient={method.mode} ignores; set it to 0")
 
@@ -278,11 +291,16 @@ class _Tape:
         self._point = {**phi, **{_STATE + name: value for name, value in rule.state(phi).items()}}
         self._steps = 0
         self._stored: list[_StoredStep] = []
+        self._marked: list[tuple[int, Parameters]] = []  # number, and phi and the rule's state, of the step that begins a segment
 
     @property
     def phi(self) -> Parameters:
         """The newest adapted parameters, without a graph."""
         return {name: self._point[name] for name in self._names}
+
+    def mark(self) -> None:
+        """Store the point before the next step, from which `back` takes again the steps that are not stored."""
+        self._marked.append((self._steps, self._point))
 
     def step(self, keep: bool = False, with_graph: bool = False) -> tuple[Parameters, Tensor]:
         """Take one inner step and return (phi_{k+1}, S at phi_k). `keep`: store what `back` needs; `with_graph`: also the gradient's graph."""
@@ -310,11 +328,13 @@ class _Tape:
         return self.phi, loss
 
     def back(self, cotangent: Parameters, products: Products) -> Parameters:
-        """Undo the last stored step: turn the gradient in (phi_{k+1}, state, w) into that in (phi_k, state, w).
+        """Undo the last step: turn the gradient in (phi_{k+1}, state, w) into that in (phi_k, state, w).
 
         First through the update, with its gradient as an input; then through what the rule observed, and through that gradient if
         second derivatives count. The given dictionary is consumed.
         """
+        if not self._stored:
+            self._take_again()
         self._steps -= 1
         stored = self._stored.pop()
         self._point = stored.before
@@ -329,6 +349,13 @@ class _Tape:
         elif products is not None:
             products(self._support(self._steps), self.phi, self.fixed, direction, cotangent)
         return cotangent
+
+    def _take_again(self) -> None:
+        """Take the steps of the newest marked segment again, and store them."""
+        end = self._steps
+        self._steps, self._point = self._marked.pop()
+        for _ in range(end - self._steps):
+            self.step(keep=True)
 
     def back_through_state(self, cotangent: Parameters) -> None:
         """Add the gradient through the rule's initial state, if that is computed from phi_0, to the gradient in phi_0, in place."""

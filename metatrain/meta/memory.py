@@ -1,7 +1,8 @@
 """Memory that the meta-gradient and adaptation need, measured on the learner's own graphs, and execution plans that fit in it.
 
-A plan saves memory in two ways: activations of inner steps are recomputed in the backward pass instead of stored, which changes no bit
-of the meta-gradient, and fewer texts are encoded at a time, which changes rounding.
+A plan saves memory in three ways: activations of inner steps are recomputed in the backward pass instead of stored, which changes no bit
+of the meta-gradient; fewer texts are encoded at a time, which changes rounding; and most points of the inner loop's trajectory are computed again
+instead of stored, which changes no bit either.
 """
 
 from __future__ import annotations
@@ -88,7 +89,9 @@ class Footprint:
         recursion = has_recursion(method, learner.rule, any(name.startswith(LEARNED) for name in learner.parameters))
         plain = is_sgd(learner.rule)
         point = copy * (1 if plain else 2 + self.state)  # other rules than plain gradient descent need the gradients again
-        trajectory = steps * point if recursion else copy * (1 + self.state)
+        segment = plan.segment(steps)
+        stored = steps if segment is None else math.ceil(steps / segment) - 1 + segment  # the beginnings of earlier segments, and one segment
+        trajectory = min(steps, stored) * point if recursion else copy * (1 + self.state)
         copies = row.copies + (0 if plain else _COPIES_THROUGH_UPDATE + self.state)
         most = math.inf if learner.functional.is_transductive else max(plan.part_tokens, largest.text)
         support, query = (min(most, tokens) for tokens in (largest.support, largest.query))
@@ -126,6 +129,8 @@ def fit(footprint: Footprint, largest: Largest, room: float, plans: Iterable[Exe
     """Return the first plan that needs at most `room` bytes in addition to the learner, with activations stored for as many steps as fit."""
     for plan in plans:
         rest = room - footprint.meta_gradient(largest, plan)
+        if rest >= 0 and plan.segments:
+            return plan
         if rest >= 0:
             tokens = rest / footprint.stored if footprint.stored else math.inf
             every = footprint.learner.inner.steps * largest.support
@@ -142,8 +147,9 @@ def with_episodes(footprint: Footprint, largest: Largest, room: float, plan: Exe
 
 
 def halvings(smallest: int) -> list[ExecutionPlan]:
-    """Return plans that store no activations, from the default number of tokens at a time down to `smallest`, by halves."""
-    return [ExecutionPlan(MAX_TOKENS >> number, 0.0) for number in range(max(1, 1 + int(math.log2(MAX_TOKENS / smallest))))]
+    """Return plans that store no activations, from the default number of tokens at a time down to `smallest`, by halves; then one with segments."""
+    plans = [ExecutionPlan(MAX_TOKENS >> number, 0.0) for number in range(max(1, 1 + int(math.log2(MAX_TOKENS / smallest))))]
+    return [*plans, replace(plans[-1], segments=True)]
 
 
 @contextmanager

@@ -18,6 +18,7 @@ class ExecutionPlan:
 
     part_tokens: int = MAX_TOKENS  # maximum number of tokens encoded at a time
     graph_tokens: float = math.inf  # exact: support tokens, summed over inner steps, whose activations are stored rather than recomputed
+    segments: bool = False  # store only about sqrt(steps) points of the inner loop's trajectory at a time, and take most inner steps twice
     vectorised: int = 1  # episodes whose meta-gradients are taken in one pass
     cuda_graphs: CudaGraphs | None = field(default=None, compare=False)  # captures vectorised passes; None: no capture, kernels are launched individually
 
@@ -30,11 +31,17 @@ class ExecutionPlan:
         """Return the number of inner steps whose activations are stored; None: all."""
         return None if self.graph_tokens == math.inf else int(self.graph_tokens // support_tokens)
 
+    def segment(self, steps: int) -> int | None:
+        """Return the number of inner steps from one stored point of the trajectory to the next; None: all are stored."""
+        return math.isqrt(max(steps - 1, 0)) + 1 if self.segments else None  # the square root, rounded up
+
     def smaller(self, text: int) -> ExecutionPlan | None:
         """Return the next plan that needs less memory, down to one text of `text` tokens at a time; None: there is none.
 
-        First no activations are stored, then half the texts are encoded at a time.
+        First no activations are stored, then half the texts are encoded at a time, then most inner steps are taken twice.
         """
         if self.graph_tokens > 0:
             return replace(self, graph_tokens=0.0)
-        return replace(self, part_tokens=self.part_tokens // 2) if self.part_tokens // 2 >= text else None
+        if self.part_tokens // 2 >= text:
+            return replace(self, part_tokens=self.part_tokens // 2)
+        return None if self.segments else replace(self, segments=True)

@@ -67,7 +67,8 @@ def episode_gradient(
     functional: FunctionalModel, adaptation: Adaptation, losses: Losses, theta: Mapping[str, Tensor], rows: Tensor | None, step: int
 ) -> OuterGradient:
     """Return the meta-gradient of one episode at theta in meta-update `step`."""
-    method = replace(method_at(functional.algorithm, adaptation.steps, step), graphs=functional.plan.graphs(losses.support_tokens))
+    plan, steps = functional.plan, adaptation.steps
+    method = replace(method_at(functional.algorithm, steps, step), graphs=plan.graphs(losses.support_tokens), segment=plan.segment(steps))
     found = meta_gradient(losses, theta, adaptation.rule, adaptation.steps, method)
     before, after = losses.query_accuracies[:2]
     return OuterGradient(found.gradient, rows, found.query_loss_before, found.query_loss, before, after, found.residual, found.damping)
@@ -131,8 +132,8 @@ def vectorised(classifier: FunctionalClassifier, adaptation: Adaptation, episode
 
     def gradients(arguments: Sequence[Tensor]) -> Parameters:
         losses = VectorisedLosses(classifier, adaptation.parameters, read[0].names, Inputs(*arguments))
-        with_graphs = replace(method, graphs=plan.graphs(losses.support_tokens))
-        gradient = meta_gradient(losses, losses.view(), VectorisedRule(adaptation.rule), adaptation.steps, with_graphs).gradient
+        by_plan = replace(method, graphs=plan.graphs(losses.support_tokens), segment=plan.segment(adaptation.steps))
+        gradient = meta_gradient(losses, losses.view(), VectorisedRule(adaptation.rule), adaptation.steps, by_plan).gradient
         figures = dict(zip(FIGURES, (*losses.query_losses[:2], *losses.query_accuracies[:2])))
         return figures | {name: value if name in classifier.sparse else value.sum(0) for name, value in gradient.items()}
 

@@ -182,4 +182,6 @@ def _line(footprint: Footprint, largest: Largest, plan: ExecutionPlan) -> str:
         said += f"; up to {plan.vectorised} episodes vectorised in one pass"
     if plan.part_tokens < ExecutionPlan().part_tokens:
         said += f"; texts are encoded {plan.part_tokens} tokens at a time"
+    if plan.segments:
+        said += f"; the adapted parameters are stored before every {plan.segment(steps)}th inner step, and the steps between are taken twice"
     return said

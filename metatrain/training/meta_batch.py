@@ -98,7 +98,8 @@ class MetaBatchGradient:
                 self._context.display.say(f"warning: {at}; CUDA graphs are disabled from here on, which is slower")
                 return
             state.part_tokens = plan.part_tokens
-            self._context.display.say(f"warning: {at}; from here on {plan.part_tokens} tokens are encoded at a time, and activations are recomputed")
+            steps = ", and most inner steps are taken twice" if plan.segments else ""
+            self._context.display.say(f"warning: {at}; from here on {plan.part_tokens} tokens are encoded at a time, and activations are recomputed{steps}")
 
         return gradients_within_memory(self.learner, group, state.step, on_smaller)
 

@@ -14,7 +14,7 @@ from metatrain.errors import UserError
 from metatrain.gradient import second_order
 from metatrain.gradient.config import InnerConfig
 from metatrain.gradient.inner_rules import RULES, SGD, make_inner_rule
-from metatrain.gradient.meta_gradient import LEARNED, MODES, Method, adapt, check_method, conjugate_gradients, has_recursion, meta_gradient
+from metatrain.gradient.meta_gradient import LEARNED, MODES, Method, _Tape, adapt, check_method, conjugate_gradients, has_recursion, meta_gradient
 from metatrain.meta.vectorised import VectorisedRule
 
 D, STEPS, LR = 6, 4, 0.07
@@ -128,6 +128,29 @@ def test_the_numbers_do_not_depend_on_which_graphs_are_kept(name, graphs):
         kept, rebuilt = (meta_gradient(Curved(), theta, chosen, STEPS, Method("exact", weights=weights, graphs=n)).gradient for n in (None, graphs))
         assert kept.keys() == rebuilt.keys()
         assert all(torch.equal(kept[key], rebuilt[key]) for key in kept)
+
+
+@pytest.mark.parametrize("name", list(RULES))
+@pytest.mark.parametrize("mode", EXACT)
+@pytest.mark.parametrize(("steps", "segment"), [(7, 3), (6, 3), (5, 5), (3, 8), (1, 2), (0, 2)])
+def test_segments_of_the_trajectory_change_no_bit(name, mode, steps, segment):
+    chosen = rule(name, steps=steps)
+    theta = curved_theta(chosen)
+    for weights in (None, [0.1 * k for k in range(1, steps + 1)]) if steps else (None,):
+        whole, found = (meta_gradient(Curved(), theta, chosen, steps, Method(mode, weights=weights, segment=each)) for each in (None, segment))
+        assert found.gradient.keys() == whole.gradient.keys()
+        assert all(torch.equal(found.gradient[key], value) for key, value in whole.gradient.items())
+        assert list(map(float, found.support_losses)) == list(map(float, whole.support_losses))
+
+
+def test_segments_hold_twice_the_root_of_the_steps_at_most(monkeypatch):
+    held = []
+    back = _Tape.back
+    monkeypatch.setattr(_Tape, "back", lambda self, *given: (held.append(len(self._stored) + len(self._marked)), back(self, *given))[1])
+    for segment, most in ((None, 100), (10, 19)):
+        held.clear()
+        meta_gradient(Quadratic(), {"w": w}, rule(steps=100), 100, Method("exact_recomputed", segment=segment))
+        assert len(held) == 100 and max(held) == most
 
 
 def test_only_the_graphs_that_are_asked_for_are_alive_before_the_backward_pass(monkeypatch):

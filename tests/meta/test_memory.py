@@ -2,6 +2,7 @@
 
 import gc
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,7 +84,8 @@ def test_graphs_are_given_up_before_parts():
     everything = footprint.meta_gradient(LARGEST, ExecutionPlan()) + 4 * footprint.stored * LARGEST.support
     least = footprint.meta_gradient(LARGEST, ExecutionPlan())
     uses = halvings(64)
-    assert [use.part_tokens for use in uses] == [8192, 4096, 2048, 1024, 512, 256, 128, 64]
+    assert [use.part_tokens for use in uses] == [8192, 4096, 2048, 1024, 512, 256, 128, 64, 64]
+    assert [use.segments for use in uses] == [False] * 8 + [True]
     assert fit(footprint, LARGEST, everything + 1, uses) == ExecutionPlan()
     some = fit(footprint, LARGEST, (everything + least) / 2, uses)
     assert some.part_tokens == 8192
@@ -93,6 +95,17 @@ def test_graphs_are_given_up_before_parts():
     assert fewer.part_tokens < 640
     assert fit(footprint, LARGEST, least - 1, uses[:1]) is None
     assert fit(footprint, LARGEST, footprint.meta_gradient(LARGEST, uses[-1]) - 1, uses) is None
+
+
+def test_segments_come_last_and_need_the_root_of_the_trajectory():
+    footprint = Footprint.of(learner("exact_recomputed"), 64)
+    footprint.learner.inner = replace(footprint.learner.inner, steps=100)
+    *_, whole, segments = halvings(64)
+    saved = footprint.meta_gradient(LARGEST, whole) - footprint.meta_gradient(LARGEST, segments)
+    assert segments.segment(100) == 10 and saved == (100 - 19) * footprint.copy(LARGEST.support + LARGEST.query)
+    assert fit(footprint, LARGEST, footprint.meta_gradient(LARGEST, whole) - 1, halvings(64)) == segments
+    assert [segments.segment(steps) for steps in (0, 1, 2, 4, 5, 9, 10)] == [1, 1, 2, 2, 3, 3, 4]
+    assert whole.smaller(64) == segments and segments.smaller(64) is None
 
 
 def test_only_the_exact_mode_keeps_graphs():
