@@ -103,9 +103,9 @@ def described(balance: ClassBalance, episode: Episode) -> list[str]:
     names = [episode.task.label_names[label] for label in episode.classes]
     said = []
     if balance.weights is not None:
-        said.append(f"class weights: {_listed(names, balance.weights)} (mean 1 over the examples)")
+        said.append(f"class weights: {listed(names, balance.weights)} (mean 1 over the examples)")
     if balance.priors is not None and balance.shares is not None:
-        said.append(f"class priors: {_listed(names, balance.priors)}; among the examples: {_listed(names, balance.shares)}")
+        said.append(f"class priors: {listed(names, balance.priors)}; among the examples: {listed(names, balance.shares)}")
     return said
 
 
@@ -151,6 +151,7 @@ def _by_label(key: str, setting: Any, names: Sequence[str], words: str, what: st
     return np.array([float(given[name]) for name in names])
 
 
-def _listed(names: Sequence[str], values: np.ndarray) -> str:
+def listed(names: Sequence[str], values: np.ndarray) -> str:
+    """Return the names with their values, [names], the first five if there are more."""
     shown = [f"{name} {value:.3g}" for name, value in zip(names, values)]
     return ", ".join(shown) if len(shown) <= 5 else f"{', '.join(shown[:5])}, ... ({len(shown)} labels)"

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from metatrain.checkpoints.adaptation import adapted_to, check_none_of_these, exported_head
+from metatrain.checkpoints.adaptation import adapted_to, check_none_of_these, exported_head, settings_that_fit_a_head
 from metatrain.checkpoints.class_balance import ClassBalance, check_balance
 from metatrain.checkpoints.opening import open_checkpoint
-from metatrain.config.schema import AlgorithmOverrides, FinetuneConfig, InnerOverrides, Overrides
+from metatrain.config.schema import AlgorithmOverrides, DataConfig, FinetuneConfig, InnerOverrides, Overrides
 from metatrain.errors import UserError
 from metatrain.evaluation.protocol import check_answers
 from metatrain.gradient.parameters import Parameters
@@ -55,10 +55,21 @@ def open_for(config: FinetuneConfig, task: Task, is_tested: bool, say: Callable[
     check_answers([task], learner.algorithm, scored=is_tested)
     check_none_of_these(config.oos_false_rejection_rate, learner)
     check_balance(config.data, learner)
+    check_unlabelled(config.data, learner)
     exported_head(learner)
     if reads_label_names(learner.algorithm) and (unread := unread_note([(config.data.train, task.read_names)])):
         say(f"warning: {unread}")
     return learner.with_plan(fit_adaptation(config.hardware, learner, device))
+
+
+def check_unlabelled(data: DataConfig, learner: Learner) -> None:
+    """Raises: UserError: there are texts without labels, and the learner fits no head to encodings, or trains the whole encoder after it."""
+    if data.unlabelled is None:
+        return
+    if not learner.inner.fit_head:
+        raise UserError(f"data.unlabelled needs a head fitted to the examples, and no other adapted parameters: set {settings_that_fit_a_head(learner)}")
+    if learner.inner.fit_encoder:
+        raise UserError("data.unlabelled changes the fitted head, which inner.fit_encoder=true trains further; set inner.fit_encoder=false")
 
 
 @dataclass(frozen=True)
@@ -86,13 +97,16 @@ class Finetuned:
         return calibration(self.fit.held_out[: len(labels)].double().numpy(), labels, weights)
 
 
-def finetuned(learner: Learner, episode: Episode, progress: Progress, balance: ClassBalance) -> Finetuned:
-    """Adapt to the support set of an episode; balance: its class weights and priors.
+def finetuned(learner: Learner, episode: Episode, progress: Progress, balance: ClassBalance, unlabelled: Sequence[str] = ()) -> Finetuned:
+    """Adapt to the support set of an episode; balance: its class weights and priors; unlabelled: texts without labels, of which the head learns too.
 
     Raises:
         UserError: adaptation diverges, or the examples exceed the positions of a language model.
     """
-    texts = replace(encode_episode(episode, learner.model.tokens()), class_weights=balance.weights)
+    tokens = learner.model.tokens()
+    texts = replace(encode_episode(episode, tokens), class_weights=balance.weights)
+    if unlabelled:
+        texts = replace(texts, unlabelled=tokens.encode(unlabelled), reads_unlabelled=True)
     reading = learner.reading(texts)
     begin = time.perf_counter()
     parameters, loss, fit = adapted_to(learner, texts, progress)

@@ -26,7 +26,8 @@ jsonl, parquet, xlsx, or .gz; other columns are found as by `metatrain tasks add
 model directory that loads without metatrain. A meta-trained model adapts as in meta-training. A plain encoder adapts its last layers by
 leave-one-out steps, then a head is fitted; algorithm=recommended only fits the head. Both are compared with logistic regression. Image models
 read a folder, LABEL/FILE. Several bases, checkpoint=[A,B], give one table, and cross-validation chooses one. data.kind=labels reads several
-labels a text, data.kind=number numbers or ordered labels (stars, scores); both fit heads to the frozen encoder.
+labels a text, data.kind=number numbers or ordered labels (stars, scores); both fit heads to the frozen encoder. From data.unlabelled=FILE, texts
+without labels, the head learns too where that helps.
 
 examples:
   metatrain finetune data.train=examples.csv
@@ -34,12 +35,14 @@ examples:
   metatrain finetune checkpoint=minilm algorithm=recommended data.train=examples.csv
   metatrain finetune checkpoint=[everyday,minilm] data.train=examples.csv
   metatrain finetune data.train=tagged.csv data.kind=labels data.label=tags "data.label_separator=';'"
+  metatrain finetune data.train=examples.csv data.unlabelled=texts.csv
   metatrain finetune data.train=reviews.csv data.kind=number data.label=stars
 """
 SHOWN = (
     "checkpoint",
     "data.train",
     "data.test",
+    "data.unlabelled",
     "data.text",
     "data.label",
     "data.kind",

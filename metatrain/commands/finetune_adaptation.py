@@ -20,6 +20,7 @@ from metatrain.commands.finetune_results import (
     rejected_share,
     support_encodings,
     test_results,
+    unlabelled_results,
     warn_of_loss,
 )
 from metatrain.evaluation.held_out import Baseline
@@ -67,6 +68,8 @@ def adapt_and_test(learner: Learner, examples: Examples, rejection_rate: float |
         steps = fit.steps
     results: dict[str, Any] = {"examples": len(episode.support), "steps": steps, "seconds": round(seconds, 3)}
     results.update(results_of(balance, episode))
+    if fit is not None and fit.unlabelled is not None:
+        results["unlabelled"] = unlabelled_results(fit.unlabelled, episode, display.say)
     if fit is not None:
         results.update(cross_validation(fit, texts.support_labels, display.say))
         results.update(accuracy_for_priors(balance, fit, texts.support_labels, display.say))

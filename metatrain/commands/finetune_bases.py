@@ -97,7 +97,7 @@ def choose_base(config: FinetuneConfig, overrides: Sequence[str], examples: Exam
     for name in config.checkpoint:
         display.say(f"base: {name}")
         learner = _opened(config, name, overrides, examples, is_single, display.say)
-        adaptation = finetuned(learner, examples.episode, display, balance)
+        adaptation = finetuned(learner, examples.episode, display, balance, examples.unlabelled)
         candidates.append(_candidate(name, learner, adaptation, examples, display))
         if kept is None or best_of(candidates) is candidates[-1]:
             kept = learner, adaptation

@@ -9,15 +9,20 @@ import numpy as np
 
 from metatrain.checkpoints.adaptation import check_no_label_is_none
 from metatrain.commands.finetune_parts import read_table
+from metatrain.commands.labelling import read_unlabelled
 from metatrain.config.schema import DataConfig
 from metatrain.errors import UserError
 from metatrain.evaluation.text_scores import check_score
 from metatrain.tasks.audit import seen_rows
 from metatrain.tasks.episodes import Episode, given_episode
 from metatrain.tasks.files import Columns, Table
+from metatrain.tasks.keys import text_key
 from metatrain.tasks.label_names import check_label_text, label_texts
 from metatrain.tasks.labels import as_text, clean_label
 from metatrain.tasks.splits import few
+from metatrain.tasks.task import Task
+
+_MOST_UNLABELLED = 500  # texts without labels: each is encoded up to six times, once for each fold of cross-validation
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,7 @@ class Examples:
     num_seen: int  # number of test texts that also occur in training
     is_held_out: bool  # True: these are excluded from the test; False: training has all test texts
     columns: Columns  # of the training file
+    unlabelled: Sequence[str] = ()  # texts without labels, none of which is in the other files
 
 
 def read_examples(data: DataConfig, rejects: bool, say: Callable[[str], None], seed: int = 0) -> Examples:
@@ -64,7 +70,29 @@ def read_examples(data: DataConfig, rejects: bool, say: Callable[[str], None], s
         num_seen=int(is_seen.sum()),
         is_held_out=not is_seen.all() or not len(is_seen),
         columns=columns,
+        unlabelled=() if data.unlabelled is None else _unlabelled(data.unlabelled, columns, episode.task, seed, say),
     )
+
+
+def _unlabelled(name: str, columns: Columns, examples: Task, seed: int, say: Callable[[str], None]) -> list[str]:
+    """Return different texts without labels that are not among the examples, in random order and at most `_MOST_UNLABELLED`.
+
+    Raises:
+        UserError: the file cannot be read, no text is left, or the examples are images.
+    """
+    if examples.of_images:
+        raise UserError(f"data.unlabelled={name}: images without labels are not supported; leave it out")
+    rows = read_unlabelled(name, Columns(columns.text, pair=columns.pair), {"text": "data.text"}, say, "data.unlabelled")
+    known = {text_key(text) for text in examples.texts}
+    texts = {text_key(row.text): row.text for row in rows if row.problem is None}
+    found = [text for key, text in texts.items() if key not in known]
+    if shared := len(texts) - len(found):
+        say(f"{shared} of {len(texts)} texts without labels are also training or test examples, and are left out")
+    if not found:
+        raise UserError(f"data.unlabelled={name}: every text is also a training or test example; give other texts")
+    if len(found) > _MOST_UNLABELLED:
+        say(f"{_MOST_UNLABELLED} of {len(found)} texts without labels are used, drawn at random")
+    return [found[place] for place in np.random.default_rng(seed).permutation(len(found))[:_MOST_UNLABELLED]]
 
 
 def label_texts_of(data: DataConfig, names: Sequence[str]) -> tuple[str, ...] | None:

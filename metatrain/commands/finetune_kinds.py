@@ -31,7 +31,7 @@ class OneLabel:
         return open_for(self._config, self.examples.episode.task, self.examples.is_tested, say)
 
     def adapt_and_test(self, learner: Learner, display: Display) -> Outcome:
-        return self.outcome(learner, finetuned(learner, self.examples.episode, display, self.balance), display)
+        return self.outcome(learner, finetuned(learner, self.examples.episode, display, self.balance, self.examples.unlabelled), display)
 
     def outcome(self, learner: Learner, adaptation: Finetuned, display: Display) -> Outcome:
         """Report an adaptation to the examples, and test it."""

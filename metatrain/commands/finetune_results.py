@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from metatrain.checkpoints.class_balance import listed
 from metatrain.evaluation import statistics
 from metatrain.evaluation.analysis import mistakes_in
 from metatrain.evaluation.held_out import Baseline, baseline, baseline_fits, by_class, interval, reliability
 from metatrain.evaluation.learning_curve import learning_curve, num_fits, why_not
 from metatrain.evaluation.protocol import scored
 from metatrain.gradient.parameters import Parameters
-from metatrain.meta.head_fit import Fit
+from metatrain.meta.head_fit import Fit, UnlabelledUse
 from metatrain.meta.learner import EncodingLearner, Learner
 from metatrain.models.export import is_none
 from metatrain.tasks.encoded_episode import EncodedEpisode
@@ -76,6 +77,17 @@ def cross_validation(fit: Fit, labels: np.ndarray, say: Callable[[str], None]) -
         **{"l2_strength": l2, "updates": fit.updates, "temperature": fit.temperature},
         "cross_validation": {"examples": len(correct), "accuracy": float(correct.mean()), "ci95": bounds},
     }
+
+
+def unlabelled_results(use: UnlabelledUse, episode: Episode, say: Callable[[str], None]) -> dict[str, Any]:
+    """Report whether texts without labels are used, and return it with the estimated shares of the classes among them."""
+    names = [episode.task.label_names[label] for label in episode.classes]
+    found: dict[str, Any] = {"texts": use.texts, "read": use.read, "why": use.why}
+    if use.shares is None:
+        say(f"{use.texts} texts without labels are not used: {use.why}")
+        return found
+    say(f"{use.texts} texts without labels are used: {use.why}; estimated class shares among them: {listed(names, use.shares)}")
+    return {**found, "shares": dict(zip(names, use.shares.tolist()))}
 
 
 def majority_class(episode: Episode, labels: np.ndarray, say: Callable[[str], None]) -> dict[str, Any]:

@@ -51,8 +51,8 @@ def rows_of_table(table: Table, columns: Columns) -> list[Unlabelled]:
     return list(file_rows(path, Columns(columns.text, pair=columns.pair), []))
 
 
-def read_unlabelled(name: str, columns: Columns, guessed: Mapping[str, str], say: Callable[[str], None]) -> list[Unlabelled]:
-    """Read texts without labels; a row that cannot be read has its problem. guessed: as of `found_columns`.
+def read_unlabelled(name: str, columns: Columns, guessed: Mapping[str, str], say: Callable[[str], None], setting: str = "data") -> list[Unlabelled]:
+    """Read texts without labels, which `setting` names; a row that cannot be read has its problem. guessed: as of `found_columns`.
 
     Raises:
         UserError: the file or folder cannot be read, or has no text.
@@ -61,7 +61,7 @@ def read_unlabelled(name: str, columns: Columns, guessed: Mapping[str, str], say
     if path.is_dir():
         rows = list(folder_rows(path))
         if not rows:
-            raise UserError(f"data={name}: no text files ({TEXT_FILE}) in this folder; hidden files do not count")
+            raise UserError(f"{setting}={name}: no text files ({TEXT_FILE}) in this folder; hidden files do not count")
     else:
         columns, notes = found_columns(path, columns, guessed)
         for note in (*notes, *survey(path, columns).notes):

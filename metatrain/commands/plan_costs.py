@@ -16,7 +16,7 @@ from metatrain.errors import UserError
 from metatrain.evaluation.arms import Learners, make_arms
 from metatrain.evaluation.chosen_arms import chosen_arms
 from metatrain.evaluation.config import LoraConfig
-from metatrain.evaluation.protocol import EpisodeSet, check_evaluation, episode_settings, of_file, run_arms
+from metatrain.evaluation.protocol import EpisodeSet, check_evaluation, episode_settings, num_unlabelled, of_file, run_arms
 from metatrain.meta.algorithm import check_algorithm
 from metatrain.meta.cuda_graphs import CudaGraphs
 from metatrain.meta.learner import Learner
@@ -167,7 +167,8 @@ def _seconds_of_episode(run: PreparedRun, names: list[str], settings: EpisodeCon
 
     arms = make_arms(names, Learners(run.learner, run.learner, evaluation, run.learner, leave_one_out, lora))
     begin = time.perf_counter()
-    run_arms(arms, EpisodeSet(run.tasks.split(split)[:1], run.tokens, settings, 1, evaluation.seed_of(run.config.seed), split, given))
+    seed, unlabelled = evaluation.seed_of(run.config.seed), num_unlabelled(evaluation)
+    run_arms(arms, EpisodeSet(run.tasks.split(split)[:1], run.tokens, settings, 1, seed, split, given, unlabelled))
     return time.perf_counter() - begin
 
 

@@ -215,6 +215,9 @@ class DataConfig:
     # Training examples: a csv, tsv, jsonl, parquet or xlsx file, or a folder of images (LABEL/FILE) or of text files (LABEL/FILE.txt).
     train: str = MISSING
     test: str | None = None  # held-out examples to score the model on, in the same format; null: no test
+    # Texts without labels, from which the fitted head learns too: a csv, tsv, jsonl, parquet or xlsx file with the same columns of texts, a folder
+    # of text files or images, as of `metatrain predict data=`. They are not used where that does not help. null: none.
+    unlabelled: str | None = field(default=None, metadata=when(NO_TARGET, ONE_LABEL))
     # Column with the text; if the file has no column `text`, it is found by names and values, and printed.
     text: str = field(default="text", metadata=when(COLUMNS))
     pair: str | None = field(default=None, metadata=when(COLUMNS))  # column with the second text of a text pair; null: single texts

@@ -98,3 +98,13 @@ class WithNames:
 
     def predict(self, episode: EncodedEpisode) -> Prediction:
         return self.arm.predict(episode.with_names())
+
+
+class WithUnlabelled:
+    """An arm that also learns from the episode's texts without labels."""
+
+    def __init__(self, arm: Arm):
+        self.arm = arm
+
+    def predict(self, episode: EncodedEpisode) -> Prediction:
+        return self.arm.predict(replace(episode, reads_unlabelled=True))

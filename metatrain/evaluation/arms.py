@@ -12,8 +12,8 @@ from functools import cached_property
 from typing import Any
 
 from metatrain import plugins
-from metatrain.evaluation.adapted_arms import Adapted, NamesOnly, ShuffledLabels, WithNames
-from metatrain.evaluation.config import EvaluationConfig, LoraConfig, check_lora
+from metatrain.evaluation.adapted_arms import Adapted, NamesOnly, ShuffledLabels, WithNames, WithUnlabelled
+from metatrain.evaluation.config import EvaluationConfig, LoraConfig, check_lora, check_unlabelled
 from metatrain.evaluation.frozen_arms import FrozenFeatures, FrozenLogisticRegression, FrozenNearestNeighbour, FrozenPrototypes
 from metatrain.evaluation.full_finetune import FullFinetuned, check_full_finetune
 from metatrain.evaluation.language_arms import CALIBRATED, Prompted, check_calibrated, check_calibrated_examples, check_reads_examples
@@ -87,6 +87,7 @@ class ArmRow:
     needs_language_model: bool = False  # whether it needs a language model
     needs_labels: bool = False  # whether it cannot predict the targets of a text-to-text task
     needs_label_names: bool = False  # whether it needs a method that reads label names
+    needs_unlabelled: bool = False  # whether it reads texts without labels, and so needs a method that fits a head
     needs_joint: bool = False  # whether it needs a run of joint training (evaluation.joint)
     reads_pairs: bool = True  # whether it reads text pairs
     is_diagnostic: bool = False  # whether it shows what the meta-trained model uses, and is no baseline
@@ -103,6 +104,14 @@ ROWS: dict[str, ArmRow] = {
         (ENCODERS, LANGUAGE_MODELS),
         needs_encodings=False,
         reads=(),
+    ),
+    "meta_trained_with_unlabelled": ArmRow(
+        "the meta-trained model, adapted to the support set and to texts without labels",
+        lambda learners: WithUnlabelled(learners.meta_trained),
+        needs_labels=True,
+        needs_unlabelled=True,
+        check_config=check_unlabelled,
+        reads=("unlabelled",),
     ),
     "no_meta_training": ArmRow(
         "the same method before meta-training",

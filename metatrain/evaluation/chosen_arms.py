@@ -76,8 +76,11 @@ def check_learner(names: Sequence[str], learner: Learner) -> None:
         UserError: there is one.
     """
     for name in names:
-        if check := row_of(name).check_model:
-            check(learner.model)
+        row = row_of(name)
+        if row.needs_unlabelled and not learner.inner.fit_head:
+            raise UserError(f"evaluation.arms: {name} needs a head fitted to the support set: set inner.fit_head=true, or remove it")
+        if row.check_model is not None:
+            row.check_model(learner.model)
 
 
 def check_settings(names: Sequence[str], config: EvaluationConfig, tasks: Sequence[Task]) -> None:

@@ -67,8 +67,9 @@ class EvaluationConfig:
     # (L2 strength chosen on the support set), prototypes, nearest_neighbour, full_finetune (200 updates, many seconds per episode), setfit (extra
     # `compare`). A language model before meta-training: zero_shot, in_context (the support set in its prompt), each also with _calibrated
     # probabilities, lora (finetuning, evaluation.lora). Joint training: joint (its own head), joint_logistic_regression. With label names as extra
-    # examples: logistic_regression_with_names, setfit_with_names. Diagnostics of what the model uses: shuffled_labels, names_only,
-    # without_adaptation. null: all that apply and need no training of their own. []: no meta-test.
+    # examples: logistic_regression_with_names, setfit_with_names. With texts without labels (evaluation.unlabelled): meta_trained_with_unlabelled.
+    # Diagnostics of what the model uses: shuffled_labels, names_only, without_adaptation. null: all that apply and need no training of their own.
+    # []: no meta-test.
     arms: list[str] | None = None
     # Further metrics of each arm, beside accuracy and balanced accuracy: macro_f1, or the names of plug-ins.
     metrics: list[str] = field(default_factory=list, metadata=when(EVALUATION))
@@ -76,6 +77,9 @@ class EvaluationConfig:
     joint: str | None = field(default=None, metadata=when(EVALUATION, READ_BY_ARM))
     # Settings of the arms full_finetune and full_finetune_of_trained.
     full_finetune: FullFinetuneConfig = field(default_factory=FullFinetuneConfig, metadata=when(EVALUATION, READ_BY_ARM))
+    # Texts without labels per episode, for the arm meta_trained_with_unlabelled: at most this number of rows of the episode's classes that are in
+    # neither the support set nor the queries, as they occur in the task.
+    unlabelled: int = field(default=200, metadata=when(EVALUATION, READ_BY_ARM))
     # Settings of the arm lora.
     lora: LoraConfig = field(default_factory=LoraConfig, metadata=when(EVALUATION, READ_BY_ARM))
     # Unused: intervals are computed in closed form; still accepted in configurations of earlier versions.
@@ -84,6 +88,14 @@ class EvaluationConfig:
     def seed_of(self, seed: int) -> int:
         """The seed of the test episodes of a run with this seed."""
         return seed if self.seed is None else self.seed
+
+
+def check_unlabelled(config: EvaluationConfig) -> None:
+    """Raises: UserError: no rows can be drawn as texts without labels."""
+    if config.unlabelled < 1:
+        raise UserError(f"evaluation.unlabelled={config.unlabelled} must be 1 or more")
+    if config.queries is None:
+        raise UserError("evaluation.queries=null makes every row a query and leaves no texts without labels (evaluation.unlabelled); give a number")
 
 
 def check_lora(config: EvaluationConfig) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from metatrain.errors import UserError
 from metatrain.evaluation import statistics
+from metatrain.evaluation.arms import row_of
 from metatrain.evaluation.chosen_arms import check_settings, chosen_arms
 from metatrain.evaluation.config import EvaluationConfig
 from metatrain.evaluation.full_finetune import VALIDATION_EPISODES, VALIDATION_TASKS, FullFinetuned
@@ -23,7 +24,7 @@ from metatrain.models.heads import head_facts
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.encoded_episode import EncodedEpisode, encode_episode, raw_texts
 from metatrain.tasks.episode_file import EpisodeFile
-from metatrain.tasks.episodes import Episode, check_tasks, task_episode
+from metatrain.tasks.episodes import Episode, check_tasks, task_episode, unlabelled_rows
 from metatrain.tasks.label_names import unread_note
 from metatrain.tasks.ranges import read_range
 from metatrain.tasks.task import Task
@@ -100,6 +101,7 @@ class EpisodeSet:
     seed: int
     split: str
     given: Mapping[str, Sequence[Episode]] | None = None  # episodes of each task from a file; None: they are drawn
+    unlabelled: int = 0  # texts without labels of each episode, at most
 
     def episode(self, task: Task, index: int) -> Episode:
         """Return episode `index` of a task."""
@@ -123,6 +125,8 @@ def run_arms(
 
     def outcomes(episode: Episode) -> dict[str, dict[str, Any]]:
         texts = replace(encode_episode(episode, episodes.tokens), raw=raw_texts(episode))
+        if episodes.unlabelled:
+            texts = replace(texts, unlabelled=episodes.tokens.of(episode.task, unlabelled_rows(episode, episodes.unlabelled)))
         return {name: _outcome(episode, texts, arm.predict(texts), metrics or {}) for name, arm in arms.items()}
 
     scores = {name: Scores() for name in arms}
@@ -180,6 +184,11 @@ def scored(episode: Episode, predicted: Sequence[Any] | np.ndarray, labels: np.n
 def episode_settings(episode: EpisodeConfig, config: EvaluationConfig, shots: int) -> EpisodeConfig:
     """Return the episode settings of training with the way, shots and queries of evaluation."""
     return replace(episode, way=config.way or episode.way, shots=shots, queries=config.queries)
+
+
+def num_unlabelled(config: EvaluationConfig) -> int:
+    """Return the number of texts without labels in an episode, at most; 0 if no arm reads them."""
+    return config.unlabelled if any(row_of(name).needs_unlabelled for name in config.arms or ()) else 0
 
 
 def of_file(config: EvaluationConfig, file: EpisodeFile | None) -> EvaluationConfig:
@@ -263,7 +272,7 @@ class Setup:
     def episodes(self, shots: int, per_task: int) -> EpisodeSet:
         """Return the meta-test episodes for this number of shots."""
         given = None if self.file is None else self.file.episodes[shots]
-        return EpisodeSet(self.tasks, self.tokens, self.settings(shots), per_task, self.seed, "meta_test", given)
+        return EpisodeSet(self.tasks, self.tokens, self.settings(shots), per_task, self.seed, "meta_test", given, num_unlabelled(self.config))
 
 
 def validation_episodes(setup: Setup) -> list[EncodedEpisode]:
@@ -311,6 +320,8 @@ def evaluate(
     if (file := setup.file) is not None:
         way = next(iter(file.ways)) if len(file.ways) == 1 else f"{min(file.ways)}..{max(file.ways)}"
         protocol |= {"way": way, "queries_per_class": None, "seed": None, "episode_file": {"name": file.name, "sha256": file.sha256}}
+    if unlabelled := num_unlabelled(config):
+        protocol["unlabelled"] = unlabelled
     if rates := {name: arm.lr for name, arm in arms.items() if isinstance(arm, FullFinetuned)}:
         protocol["full_finetune"] = {"updates": config.full_finetune.steps, "learning_rates": rates}
     return {"format": FORMAT, "protocol": protocol, **by_shots[str(config.shots[0])], "by_shots": by_shots}, scores

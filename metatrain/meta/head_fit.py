@@ -45,6 +45,16 @@ class Fold:
 
 
 @dataclass(frozen=True)
+class UnlabelledUse:
+    """Decision whether a fitted head has also learned from texts without labels, with the reason."""
+
+    texts: int
+    read: bool
+    why: str
+    shares: np.ndarray | None  # of the classes among these texts, estimated: mean probabilities, [way]; None: they are not read
+
+
+@dataclass(frozen=True)
 class Fit:
     """A fitted head, and the choices made for it."""
 
@@ -57,6 +67,7 @@ class Fit:
     steps: int = 0  # inner steps of the encoder before the fit (`inner.loss=leave_one_out`)
     updates: int = 0  # of the whole encoder, starting from such a head (`encoder_fit`)
     names: NameChoice | None = None  # whether label names are examples; None: there are none to read
+    unlabelled: UnlabelledUse | None = None  # whether texts without labels are used; None: there are none
     encodings: Tensor | None = None  # of the examples without label names, [examples, H], on the CPU, under the initial encoder
 
     def threshold(self, share: float) -> float:
@@ -92,11 +103,11 @@ def fit_head(
     folds = folds_of(labels.numpy(), kept, seed)
     whole = start(everything)
     if not folds:
-        return Fit(whole, _loss(_joined(whole), extended, labels, weights), math.inf, 1.0, _by_names(start, extended, labels, kept))
+        return Fit(whole, _loss(joined(whole), extended, labels, weights), math.inf, 1.0, _by_names(start, extended, labels, kept))
     rest = [np.setdiff1d(everything, fold) for fold in folds]
     of_folds = None if encode is None else torch.stack([with_bias_column(encode(others)) for others in rest])  # [folds, examples, H + 1]
     starts = [start(others) for others in rest]
-    first = torch.stack([_joined(head) for head in starts])  # [folds, way, H + 1]
+    first = torch.stack([joined(head) for head in starts])  # [folds, way, H + 1]
     seen = torch.ones(len(folds), len(labels), dtype=features.dtype)
     for number, fold in enumerate(folds):
         seen[number, torch.from_numpy(fold)] = 0
@@ -115,14 +126,14 @@ def fit_head(
         on_progress()
     _, l2, held_out, chosen = min(tried, key=lambda each: each[0])  # ties go to the larger strength
     temperature = best_temperature(held_out, labels[rows], weights=weights)
-    head = _joined(whole)[None]
+    head = joined(whole)[None]
     if not math.isinf(l2):
         head = _fitted(head, head, extended, labels, torch.ones_like(seen[:1]) if weights is None else weights[labels][None], l2)
     on_progress()
     head = head[0] / temperature
     judged = of_all(len(labels), rows.numpy(), held_out / temperature)
-    heads = tuple(Fold(fold, _parted(weight / temperature)) for fold, weight in zip(folds, chosen))
-    return Fit(_parted(head), _loss(head, extended, labels, weights), l2, temperature, judged, heads)
+    heads = tuple(Fold(fold, parted(weight / temperature)) for fold, weight in zip(folds, chosen))
+    return Fit(parted(head), _loss(head, extended, labels, weights), l2, temperature, judged, heads)
 
 
 def _by_names(start: Start, features: Tensor, labels: Tensor, kept: np.ndarray) -> Tensor | None:
@@ -131,7 +142,7 @@ def _by_names(start: Start, features: Tensor, labels: Tensor, kept: np.ndarray) 
     rows = np.flatnonzero(named & ~kept)
     if not len(rows):
         return None
-    logits = [_joined(start(np.delete(np.arange(len(labels)), row))) @ features[row] for row in rows]
+    logits = [joined(start(np.delete(np.arange(len(labels)), row))) @ features[row] for row in rows]
     return of_all(len(labels), rows, torch.stack(logits))
 
 
@@ -151,12 +162,12 @@ def _loss(head: Tensor, features: Tensor, labels: Tensor, weights: Tensor | None
     return float(F.cross_entropy(features @ head.T, labels, weight=None if weights is None else weights.to(features.dtype)))
 
 
-def _joined(head: Head) -> Tensor:
+def joined(head: Head) -> Tensor:
     """Return weight and bias as one matrix [way, H + 1]."""
     return torch.cat([head["weight"], head["bias"][:, None]], dim=1)
 
 
-def _parted(head: Tensor) -> Head:
+def parted(head: Tensor) -> Head:
     return {"weight": head[:, :-1].contiguous(), "bias": head[:, -1].contiguous()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from metatrain.meta.leave_one_out import MOST_TOKENS
 from metatrain.meta.name_choice import NameChoice, choose_names
 from metatrain.meta.progress import Progress
 from metatrain.meta.text_losses import ENCODINGS, TextLosses
+from metatrain.meta.unlabelled_fit import Encode, fit_unlabelled
 from metatrain.models.head_rule import Head
 from metatrain.tasks.encoded_episode import EncodedEpisode
 
@@ -48,6 +50,9 @@ def fit_support(
     encode = (lambda rows: examples.encodings(rows)[0].cpu()) if examples.adapts else None
     of_all = examples.encodings(np.arange(len(examples.labels)))[0].cpu()
     found = fit_head(examples.head, of_all, examples.labels, is_name, episode.seed, progress.advance, encode, class_weights(episode))
+    if episode.reads_unlabelled and len(episode.unlabelled):
+        pool = episode.unlabelled
+        found = fit_unlabelled(examples.head, found, examples.with_pool(pool), len(pool), examples.labels, is_name, class_weights(episode))
     fit = replace(found, names=choice, encodings=encodings, steps=learner.steps(evaluation=True) if examples.adapts else 0)
     progress.stop()
     if learner.inner.fit_encoder and (trained := fit_encoder(Start(classifier, learner.parameters), support, fit, progress)) is not None:
@@ -75,6 +80,7 @@ class _Examples:
         self._names = classifier.texts_of(support)[2:]  # the label names, if the head reads their encodings
         self._initial = (features, *(classifier.features(learner.initial, texts) for texts in self._names))
         self._known: dict[tuple[int, ...], tuple[Tensor, ...]] = {}
+        self._after: dict[tuple[int, ...], Parameters] = {}  # parameters after inner steps on some of the examples
 
     def encodings(self, rows: np.ndarray) -> tuple[Tensor, ...]:
         """Return the encodings of all examples after inner steps on those of `rows`, and of the label names if the head reads them."""
@@ -86,8 +92,30 @@ class _Examples:
             if len(rows) == len(self.labels):
                 self.adapted = after
             self.progress.advance()
+            self._after[key] = after
             self._known[key] = tuple(self.classifier.features(after, texts) for texts in (self.support.support, *self._names))
         return self._known[key]
+
+    def with_pool(self, texts: Sequence[np.ndarray]) -> Encode:
+        """Return a function that encodes all examples, and further texts, after inner steps on some of the examples; on the CPU."""
+        initial: Tensor | None = None
+
+        def encode(rows: np.ndarray) -> tuple[Tensor, Tensor]:
+            nonlocal initial
+            encodings = self.encodings(rows)[0].cpu()
+            if self.adapts:
+                return encodings, self._pool(self._after[tuple(rows.tolist())], texts)
+            if initial is None:
+                initial = self._pool(self.learner.initial, texts)
+            return encodings, initial
+
+        return encode
+
+    def _pool(self, parameters: Parameters, texts: Sequence[np.ndarray]) -> Tensor:
+        self.progress.start("encoding texts without labels", len(texts), brief=True)
+        found = self.classifier.features(parameters, texts, lambda number: self.progress.advance(by=number)).cpu()
+        self.progress.stop()
+        return found
 
     def head(self, rows: np.ndarray) -> Head:
         """Return the meta-learned head of the examples of `rows`, on the CPU."""

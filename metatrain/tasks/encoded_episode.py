@@ -48,11 +48,13 @@ class EncodedEpisode:
     reads_names: bool = True  # False: label names are not used as examples here, even by a method that reads them (algorithm.label_names)
     raw: RawTexts | None = None  # in evaluation, for methods with their own tokenizer
     class_weights: np.ndarray | None = None  # of the losses when a head or the whole encoder is fitted, [way]; None: all 1
+    unlabelled: Sequence[np.ndarray] = ()  # texts without labels
+    reads_unlabelled: bool = False  # True: the fit of a head uses them
 
     def without_queries(self) -> EncodedEpisode:
         """Return the support set only."""
         targets = None if self.targets is None else replace(self.targets, query=())
-        return replace(self, query=(), query_labels=np.zeros(0, np.int64), targets=targets)
+        return replace(self, query=(), query_labels=np.zeros(0, np.int64), targets=targets, unlabelled=())
 
     def with_names(self, weight: int = 1) -> EncodedEpisode:
         """Add each meaningful label name to the support texts, as this number of examples of its class.

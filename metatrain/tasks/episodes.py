@@ -20,6 +20,7 @@ from metatrain.tasks.task import Task, TaskDistribution
 
 SPLITS = ("meta_train", "meta_validation", "meta_test")
 DISTRIBUTIONS = ("balanced", "natural")
+_UNLABELLED = 1  # of the seeds of one episode: that of its texts without labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +113,23 @@ def _others(rows: np.ndarray, chosen: np.ndarray, queries: int | None, rng: np.r
     drawn = np.arange(rest) if queries is None else rng.choice(rest, min(queries, rest), replace=False)
     # The n-th row that is not chosen comes after as many chosen ones as have n or fewer others before them.
     return rows[drawn + np.searchsorted(places - np.arange(len(places)), drawn, side="right")]
+
+
+def unlabelled_rows(episode: Episode, number: int) -> np.ndarray:
+    """Draw rows of an episode's classes that are in neither its support set nor its queries, as texts without labels: at most `number`, as they occur.
+
+    They depend on the episode's seed only, and drawing them changes nothing else in the episode.
+
+    Raises:
+        UserError: there are none.
+    """
+    task = episode.task
+    is_free = np.isin(task.labels, episode.classes) & (task.support_pool | task.query_pool)
+    is_free[episode.support] = is_free[episode.query] = False
+    rows = np.flatnonzero(is_free)
+    if not len(rows):
+        raise UserError(f"task '{task.name}' has no rows left for texts without labels (evaluation.unlabelled); lower evaluation.queries or the shots")
+    return np.random.default_rng([episode.seed, _UNLABELLED]).permutation(rows)[:number]
 
 
 def most_way(task: Task, settings: EpisodeConfig) -> int:

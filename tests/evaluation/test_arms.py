@@ -8,14 +8,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from metatrain.errors import UserError
-from metatrain.evaluation.adapted_arms import Adapted, NamesOnly, ShuffledLabels, WithNames
+from metatrain.evaluation.adapted_arms import Adapted, NamesOnly, ShuffledLabels, WithNames, WithUnlabelled
 from metatrain.evaluation.arms import Learners, make_arms
-from metatrain.evaluation.chosen_arms import chosen_arms
-from metatrain.evaluation.config import EvaluationConfig, FullFinetuneConfig
+from metatrain.evaluation.chosen_arms import check_learner, chosen_arms
+from metatrain.evaluation.config import EvaluationConfig, FullFinetuneConfig, check_unlabelled
 from metatrain.evaluation.frozen_arms import FrozenFeatures, FrozenLogisticRegression, FrozenNearestNeighbour, FrozenPrototypes
 from metatrain.evaluation.full_finetune import FullFinetuned
 from metatrain.evaluation.logistic_regression import STRENGTHS, WITHOUT_FOLDS, choose_strength, logistic_regression
 from metatrain.evaluation.prediction import Prediction
+from metatrain.evaluation.protocol import num_unlabelled
 from metatrain.evaluation.setfit_arm import SetFit
 from metatrain.evaluation.statistics import log_loss
 from metatrain.gradient.config import InnerConfig
@@ -309,3 +310,30 @@ def test_setfit_is_refused_before_training_where_it_cannot_be(cli, tmp_path):
 def test_another_way_is_refused_with_a_row_for_each_class(cli):
     found = cli("train", "debug=fast", "tracking=none", "algorithm.head=linear", "episode.way=2", "evaluation.way=3")
     assert found.code == 2 and "set evaluation.way=null" in found.err
+
+
+def test_texts_without_labels_are_read_by_their_arm_only():
+    class Seen:
+        def predict(self, episode):
+            seen.append((episode.reads_unlabelled, len(episode.unlabelled)))
+            return Prediction(episode.query_labels, None, 0.0)
+
+    seen: list = []
+    texts = replace(episode(np.random.default_rng(4)), unlabelled=[np.zeros(5)] * 3)
+    for arm in (Seen(), WithUnlabelled(Seen())):
+        arm.predict(texts)
+    assert seen == [(False, 3), (True, 3)]
+
+
+@pytest.mark.parametrize(("settings", "said"), [({"unlabelled": 0}, "must be 1 or more"), ({"queries": None}, "makes every row a query")])
+def test_episodes_without_rows_for_texts_without_labels_are_refused(settings, said):
+    with pytest.raises(UserError, match=said):
+        check_unlabelled(EvaluationConfig(arms=["meta_trained_with_unlabelled"], **settings))
+    assert num_unlabelled(EvaluationConfig(arms=["meta_trained"])) == 0
+    assert num_unlabelled(EvaluationConfig(arms=["meta_trained_with_unlabelled"], unlabelled=7)) == 7
+
+
+def test_an_arm_with_texts_without_labels_needs_a_fitted_head():
+    learner = SimpleNamespace(inner=InnerConfig(fit_head=False), model=None)
+    with pytest.raises(UserError, match="set inner.fit_head=true"):
+        check_learner(["meta_trained_with_unlabelled"], learner)

@@ -7,7 +7,7 @@ import pytest
 
 from metatrain.errors import UserError
 from metatrain.tasks.config import EpisodeConfig
-from metatrain.tasks.episodes import check_tasks, draw, task_episode, training_episode
+from metatrain.tasks.episodes import check_tasks, draw, task_episode, training_episode, unlabelled_rows
 from metatrain.tasks.task import Task, TaskDistribution
 
 
@@ -132,3 +132,15 @@ def test_without_cross_task_episodes_nothing_changes():
 def test_a_share_that_is_none():
     with pytest.raises(UserError, match="episode.cross_task_fraction=2.0"):
         check_tasks(TASKS, EpisodeConfig(way=3, shots=4, cross_task_fraction=2.0), "meta_train")
+
+
+def test_texts_without_labels_are_of_the_classes_of_an_episode_and_in_neither_of_its_sets():
+    one = task("x", classes=5, each=12)
+    episode = task_episode(one, SETTINGS, 0, "meta_test", 0)
+    found = unlabelled_rows(episode, 100)
+    free = {row for row in range(60) if one.labels[row] in episode.classes} - {*episode.support.tolist(), *episode.query.tolist()}
+    assert set(found.tolist()) == free and len(found) == 3 * (12 - 4 - 5)
+    assert unlabelled_rows(episode, 4).tolist() == found[:4].tolist()
+    full = task_episode(one, EpisodeConfig(way=3, shots=4, queries=None), 0, "meta_test", 0)
+    with pytest.raises(UserError, match="task 'x' has no rows left for texts without labels"):
+        unlabelled_rows(full, 4)
