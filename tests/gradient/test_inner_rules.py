@@ -4,7 +4,7 @@ import torch
 from metatrain.errors import UserError
 from metatrain.gradient import InnerLoop
 from metatrain.gradient.config import InnerConfig
-from metatrain.gradient.inner_rules import RULES, as_rates, make_inner_rule
+from metatrain.gradient.inner_rules import RULES, as_rates, has_fixed_rates, make_inner_rule, reads_whole_tensors
 from metatrain.gradient.meta_gradient import LEARNED
 
 PARAMETERS = {"encoder.w": torch.ones(2, 3), "encoder.b": torch.ones(3), "head.weight": torch.ones(4, 3), "head.bias": torch.ones(4)}
@@ -72,6 +72,7 @@ def test_alfa_generates_rate_and_decay_from_means_in_any_order_of_the_tensors():
     values = {"b": torch.tensor([1.0, 3.0]), "a": torch.tensor([[2.0]])}
     gradients = {"b": torch.tensor([0.5, 1.5]), "a": torch.tensor([[-1.0]])}
     learned = rule.learned(values)
+    assert not has_fixed_rates(rule) and reads_whole_tensors(rule)
     assert learned["generator.in.weight"].shape == learned["generator.out.weight"].shape == (4, 4)
     learned["b.decay"] = torch.tensor([0.0, 0.01])
     learned["generator.in.weight"] = torch.eye(4)  # the hidden units are the means of the values of a and b, then of their gradients, above 0
