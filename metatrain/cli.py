@@ -32,9 +32,9 @@ COMMANDS = {
     "compare": ("metatrain.commands.compare", "compare settings and scores of runs, paired by episode: metatrain compare RUN RUN"),
     "cite": ("metatrain.commands.cite", "print BibTeX of the method, the model and the data of a run, and of this software: metatrain cite [RUN]"),
     "ls": ("metatrain.commands.ls", "list experiments with their results, methods, models, tasks and your runs"),
-    "init": ("metatrain.commands.init", "copy an experiment to your own configuration folder: metatrain init EXPERIMENT [NAME]"),
+    "init": ("metatrain.commands.init", "copy an experiment to your own folder, or start a plug-in: metatrain init EXPERIMENT [NAME]"),
     "explain": ("metatrain.commands.explain", "explain a setting, its value, and which file or override set it: metatrain explain SETTING"),
-    "doctor": ("metatrain.commands.doctor", "check this installation, and compare meta-gradient modes on your model and tasks"),
+    "doctor": ("metatrain.commands.doctor", "check this installation or a plug-in, and compare meta-gradient modes on your model and tasks"),
 }
 
 HELP = """\

@@ -69,7 +69,7 @@ class FinetunedModel:
             UserError: the model predicts no single label, or was finetuned on too few examples for this coverage, or as in `predict`.
         """
         if self.labels is None or not isinstance(self._model.target, OneLabel):
-            raise UserError("prediction sets are for models that predict one label a text; use predict")
+            raise UserError("prediction sets are for models that predict one label per text; use predict")
         highest, read = limits("the model", self._calibration, self.labels, coverage), self._read(texts)
         return [found.prediction_set or () for found in decisions(self._model, read, limits=highest)] if read else []
 

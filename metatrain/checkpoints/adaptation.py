@@ -26,7 +26,7 @@ def check_none_of_these(share: float | None, learner: Learner) -> None:
         raise UserError(
             "oos_false_rejection_rate needs a head fitted to the examples: set inner.fit_head=true (Python: fit_head=True)"
             if learner.functional.head_after
-            else "oos_false_rejection_rate needs a head fitted to the examples, and no other adapted parameters: set inner.fit_head=true "
+            else "oos_false_rejection_rate needs a head fitted to the examples: set inner.fit_head=true "
             'algorithm.adapt=head (Python: fit_head=True, adapt="head")'
         )
 

@@ -95,7 +95,7 @@ def check_balance(data: DataConfig, learner: Learner) -> None:
     """Raises: UserError: class weights or priors are given, and the learner fits no head."""
     given = [key for key, value in (("data.priors", data.priors), ("data.class_weights", data.class_weights)) if value is not None]
     if given and not learner.inner.fit_head:
-        raise UserError(f"{given[0]} needs a head fitted to the examples, and no other adapted parameters: set {settings_that_fit_a_head(learner)}")
+        raise UserError(f"{given[0]} needs a head fitted to the examples: set {settings_that_fit_a_head(learner)}")
 
 
 def described(balance: ClassBalance, episode: Episode) -> list[str]:

@@ -33,7 +33,7 @@ def save_model(folder: Path, learner: Learner, recipe: Recipe, export: str | Non
 
 
 def check_export(export: str | None, algorithm: AlgorithmConfig, model: ModelConfig) -> None:
-    """Raises: UserError: there is no such export, or the run trains more than LoRA matrices of a model that others can load."""
+    """Raises: UserError: there is no such export; or `adapter`, and not only LoRA matrices are trained, or the base model cannot be loaded elsewhere."""
     if export not in (None, "adapter", "merged"):
         raise UserError(f"checkpoint.export={export} is unknown; choose adapter or merged")
     if export == "adapter" and not _is_adapter(algorithm, model):

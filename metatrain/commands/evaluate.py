@@ -23,10 +23,10 @@ USAGE = """\
 usage: metatrain evaluate checkpoint=RUN|latest|MODEL [tasks=NAME] [SETTING=VALUE ...]
        metatrain evaluate model=MODEL tasks=NAME [prompt=NAME] [SETTING=VALUE ...]
 
-Compare a meta-trained model, or any Hugging Face encoder, with baselines on few-shot episodes of meta-test tasks: those of the run, or of
-another task distribution, without the texts that the model was trained on, or exactly the episodes of a file (episode.file). An untrained language
-model is evaluated without examples, with the support set in its prompt, both with calibrated probabilities too, and by logistic regression on its
-hidden states.
+Compare a meta-trained model, or any Hugging Face encoder, with baselines on few-shot episodes. The episodes are of meta-test tasks (those of the
+run, or of another task distribution, without the texts that the model was trained on), or exactly those of a file (episode.file). An untrained
+language model is evaluated zero-shot and with the support set in its prompt (each also with calibrated probabilities), and by logistic regression
+on its hidden states.
 
 examples:
   metatrain evaluate checkpoint=latest evaluation.shots=[1,5,10]

@@ -1,4 +1,4 @@
-"""`metatrain finetune data.kind=labels`: several labels a text, by sigmoid heads on the frozen encoder."""
+"""`metatrain finetune data.kind=labels`: several labels per text, by sigmoid heads on the frozen encoder."""
 
 from __future__ import annotations
 
@@ -87,12 +87,12 @@ class SeveralLabels:
         seconds = time.perf_counter() - begin
         number, none = len(features), int((~self._targets.any(1)).sum())
         display.say(
-            f"fitted sigmoid heads to {number} examples with {len(self._names)} labels ({self._targets.sum() / number:.2f} a text, "
-            f"{none} texts with none) in {seconds:.1f} s (strength {fit.strength:g})"
+            f"fitted sigmoid heads to {number} examples with {len(self._names)} labels ({self._targets.sum() / number:.2f} per text, "
+            f"{none} texts with none) in {seconds:.1f} s (inverse L2 strength {fit.strength:g})"
         )
         if fit.names is not None:
             display.say(f"label names are {'used' if fit.names else 'not used'} as examples: the lower log loss on held-out examples")
-        results: dict[str, Any] = {"examples": number, "steps": 0, "seconds": round(seconds, 3), "strength": fit.strength, "names": fit.names}
+        results: dict[str, Any] = {"examples": number, "steps": 0, "seconds": round(seconds, 3), "inverse_l2_strength": fit.strength, "names": fit.names}
         target, found, by_label = self._judged(fit, display)
         results.update(found)
         analysis: dict[str, Any] = {"class_scores": by_label, "key_numbers": []}

@@ -1,4 +1,4 @@
-"""Scores of several labels a text, as `metatrain finetune` and `metatrain score` print and record them."""
+"""Scores of several labels per text, as `metatrain finetune` and `metatrain score` print and record them."""
 
 from __future__ import annotations
 

@@ -34,8 +34,8 @@ usage: metatrain predict model=DIR|latest text="..."|data=FILE|data=- [output=FI
 
 Predict labels with a model from `metatrain finetune`, for a text, a file of texts, standard input (one text per line), an image or a folder of
 images. Every row gets a prediction; a row that cannot be read gets an empty one and the reason. output=FILE.csv (.tsv, .xlsx, .parquet, .jsonl)
-has the columns of the input, then label, probability and reason (predicted_label, ... if the input has that column); of a model with several
-labels a text, labels and the probability of each label; of one with numbers, number. Files of any length are read and written in constant memory.
+has the columns of the input, then label, probability and reason (predicted_label, ... if the input has that column). A model with several labels
+per text writes labels and the probability of each label instead; a model with numbers writes number. Memory does not grow with the file.
 
 examples:
   metatrain predict model=latest text="The strap broke on the first day."
@@ -121,7 +121,7 @@ def _limits(config: PredictConfig, folder: Path, model: FinetunedModel) -> np.nd
     if config.coverage is None:
         return None
     if model.labels is None or not isinstance(model.target, OneLabel):
-        raise UserError(f"coverage={config.coverage}: prediction sets are for models that predict one label a text; leave it out")
+        raise UserError(f"coverage={config.coverage}: prediction sets are for models that predict one label per text; leave it out")
     return limits(f"model={config.model.path}", read_facts(folder).get("prediction_sets"), model.labels, config.coverage)
 
 

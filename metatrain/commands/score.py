@@ -14,7 +14,7 @@ usage: metatrain score model=DIR|latest data=LABELLED_FILE [SETTING=VALUE ...]
 Compare the predictions of a model from `metatrain finetune` with the labels of a file that it was not trained on: accuracy with a 95% interval,
 precision, recall and F1 by class, the confusion matrix, calibration, and the most confident errors with their lines. Writes results.json and
 report.html to a run directory. A model that detects out-of-scope texts is also scored on those: rows with labels that it does not know. Several
-labels a text: micro and macro F1 and subset accuracy; numbers: mean absolute error and Spearman's correlation.
+labels per text: micro and macro F1 and subset accuracy; numbers: mean absolute error and Spearman's correlation.
 
 examples:
   metatrain score model=latest data=labelled.csv

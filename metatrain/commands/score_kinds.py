@@ -149,7 +149,7 @@ def scores_of(config: ScoreConfig, facts: Facts, display: Display) -> Scores:
     """Read the labelled texts for a model of any kind. Raises: UserError: they cannot be read, or the model has no prediction sets to score."""
     kind = targets.target_of(facts).kind
     if config.coverage is not None and kind != "label":
-        raise UserError(f"coverage={config.coverage}: prediction sets are for models that predict one label a text; leave it out")
+        raise UserError(f"coverage={config.coverage}: prediction sets are for models that predict one label per text; leave it out")
     return _KINDS[kind](config, facts, display)
 
 

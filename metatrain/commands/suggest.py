@@ -147,7 +147,7 @@ def _of_examples(config: SuggestConfig, texts: _Texts, pool: list[int], display:
 
 
 def _of_model(config: SuggestConfig, texts: _Texts, pool: list[int], display: Display) -> _Found:
-    """Return the predictions of a finetuned model. Raises: UserError: it cannot be read, or has no labels or encodings."""
+    """Return the predictions of a finetuned model. Raises: UserError: the model cannot be read, or has no labels or encodings."""
     from metatrain.commands.labelling import open_encoder
     from metatrain.errors import UserError
     from metatrain.evaluation.held_out_head import encoded

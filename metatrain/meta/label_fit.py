@@ -29,7 +29,7 @@ class LabelFit:
 
     weight: Tensor  # [labels, H]
     bias: Tensor  # [labels]
-    strength: float  # of `STRENGTHS`
+    strength: float  # of `STRENGTHS`: inverse, so a larger one regularises less
     names: bool | None  # whether label names are examples; None: there were none to read
     held_out: np.ndarray | None  # logits of every example under heads that have not seen it, [examples, labels]; None: there is one example
     fold_of: np.ndarray  # the fold in which an example was held out, [examples]

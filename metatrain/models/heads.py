@@ -25,7 +25,8 @@ class LinearHead:
     def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
         if way is None:
             raise UserError(
-                "algorithm.head=linear learns one row per class: choose algorithm.head=zero or prototype, or set episode.way to one number in metatrain train"
+                "algorithm.head=linear has one learned row per class, so all episodes need the same number of classes: set episode.way to one number "
+                "in metatrain train, or choose algorithm.head=zero or prototype"
             )
         return {"weight": torch.randn(way, hidden) * 0.02, "bias": torch.zeros(way)}
 

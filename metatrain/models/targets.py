@@ -139,4 +139,4 @@ def facts_of(target: SeveralLabels | Number) -> dict[str, Any]:
 def check_one_label(facts: Mapping[str, Any], what: str) -> None:
     """Raises: UserError: a model predicts several labels or numbers. what: the command that needs one label, and reads one label."""
     if (kind := facts.get(TARGET, {}).get("kind")) is not None:
-        raise UserError(f"{what} needs a model with one label a text, and this one has data.kind={kind}")
+        raise UserError(f"{what} needs a model with one label per text, and this one has data.kind={kind}")

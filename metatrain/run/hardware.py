@@ -52,7 +52,7 @@ def apply(config: HardwareConfig, ranks: Ranks | None = None) -> tuple[torch.dev
     torch.set_num_threads(threads)
     device = _device(config.device, local_rank, local_size)
     each = f" for each of {local_size} processes" if local_size > 1 else ""
-    notes = [f"hardware: {device}, {threads} threads{each}, {config.precision}"]
+    notes = [f"hardware: {device}, {threads} thread{'' if threads == 1 else 's'}{each}, {config.precision}"]
     if config.precision == "tf32":
         if device.type != "cuda":
             raise UserError(f"hardware.precision=tf32 needs an NVIDIA GPU, but the device is {device}; choose float32 or bf16")

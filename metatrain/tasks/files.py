@@ -232,7 +232,7 @@ def problem_of(row: dict[str, Any], names: dict[str, str]) -> str | None:
             return f"no field {name!r}"
         value = row[key]
         if isinstance(value, list):
-            return f"field {name!r} is a list, not a text; only metatrain finetune reads several labels a text (data.kind=labels)"
+            return f"field {name!r} is a list, not a text; only metatrain finetune reads several labels per text (data.kind=labels)"
         if not is_plain(value):
             return f"field {name!r} is a {value.kind if isinstance(value, Other) else type(value).__name__}, not a text"
         text = "" if _is_missing(value) else as_text(value)

@@ -1,4 +1,4 @@
-"""A meta-gradient: first order, with the direct gradient of the query loss."""
+"""A meta-gradient: first order, the gradient of the query loss without second derivatives (as in FOMAML)."""
 
 from metatrain.gradient.meta_gradient import Mode
 

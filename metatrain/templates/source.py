@@ -1,4 +1,4 @@
-"""A task source: tasks.path=NAME:N has N tasks of made-up texts."""
+"""A task source: made-up texts; tasks.path=NAME:N reads N tasks."""
 
 from metatrain.tasks.files import Columns, Table
 

@@ -64,7 +64,10 @@ class GradientSum:
             )  # ordered: this rank's slice of the sum; fast: the sum of its own episodes
 
     def add(self, parts: Sequence[Gradient], units: int) -> None:
-        """Add the meta-gradients of this rank's unit in a round with this number of units; empty if it has none. A collective call: all ranks must make it."""
+        """Add the meta-gradients of one round: `parts` of this rank's unit of work, empty if it has none; `units`: number of units in the round.
+
+        A collective call: all ranks must make it.
+        """
         if self._ranks.size == 1:
             self._learner.add_gradient(self._sum, _joined(self._learner, parts), 1.0)
             return

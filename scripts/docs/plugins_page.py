@@ -53,8 +53,9 @@ The `pyproject.toml` of the package registers the plug-in as an entry point; `te
 exit code 2. `metatrain ls plugins` lists what is installed, and `metatrain explain SETTING` the plug-ins that a setting can choose. An unknown name is
 answered with all names, those of plug-ins included. Settings that a plug-in needs are added to the checks: `metatrain doctor plugin=mine inner.steps=3`.
 
-A head, an inner rule, a row of adapted parameters or an arm may declare `reads`, the settings that it reads; others are then refused on the command line as
-settings without effect. Without `reads`, nothing is refused. What else a head may read (queries, label encodings): [howto.md](howto.md).
+A head, an inner rule, adapted parameters (`AdaptedRow`) or an arm may declare `reads`, the settings that it reads. Other settings are then refused on the
+command line, because they have no effect. Without `reads`, nothing is refused. What else a head may read (queries, label
+encodings): [howto.md](howto.md#write-a-plug-in-inner-rule-head-or-task-source).
 
 | kind | setting | entry-point group | the entry point | protocol |
 |---|---|---|---|---|

@@ -1,4 +1,4 @@
-"""Several labels a text, and numbers: from examples to a model, its predictions and its scores."""
+"""Several labels per text, and numbers: from examples to a model, its predictions and its scores."""
 
 import csv
 import json
@@ -79,7 +79,7 @@ def test_several_labels_from_examples_to_scores(cli, several, tmp_path):
     assert refused.code == 2 and "odd.csv:2: label 'odd' is not a label of the model; its labels are food, place, service" in refused.err
     for command in (("export", "model=run"), ("suggest", "model=run", "data=held_out.csv")):
         refused = cli(*command)
-        assert refused.code == 2 and f"metatrain {command[0]} needs a model with one label a text, and this one has data.kind=labels" in refused.err
+        assert refused.code == 2 and f"metatrain {command[0]} needs a model with one label per text, and this one has data.kind=labels" in refused.err
     assert "micro F1" in cli("ls", "runs").out
 
 

@@ -1,4 +1,4 @@
-"""Several labels a text: the forms of a file, and the line that is named for bad input."""
+"""Several labels per text: the forms of a file, and the line that is named for bad input."""
 
 import pyarrow
 import pyarrow.parquet
