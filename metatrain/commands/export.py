@@ -12,10 +12,10 @@ from metatrain.config.schema import ExportConfig
 USAGE = """\
 usage: metatrain export model=DIR|latest [format=onnx] [quantize=int8]
 
-Write a classifier of texts from `metatrain finetune` as one ONNX graph (encoder, pooling, normalisation, head, temperature) from token ids to
-probabilities, to onnx/ (quantize=int8: onnx_int8/) in its model directory, with its tokenizer.json and classifier.json. The graph is compared with
-the model on real texts. It runs with onnxruntime and tokenizers, without torch, and `metatrain predict` uses it where it is present. Needs the extra
-`onnx`.
+Write a model of texts from `metatrain finetune` as one ONNX graph (encoder, pooling, normalisation, head, temperature) from token ids to
+probabilities, also of several labels a text, or to numbers, to onnx/ (quantize=int8: onnx_int8/) in its model directory, with its tokenizer.json and
+classifier.json. The graph is compared with the model on real texts. It runs with onnxruntime and tokenizers, without torch, and `metatrain predict`
+uses it where it is present. Needs the extra `onnx`.
 
 examples:
   metatrain export model=latest
@@ -55,10 +55,7 @@ def start(config: ExportConfig, path: Path, overrides: list[str]) -> None:
     with atomic_directory(folder) as temporary:
         check = export_graph(model, temporary, config.quantize, real_texts("pair" in read_facts(model).get("columns", {})))
     size = sum(each.stat().st_size for each in folder.iterdir()) / 1e6
-    print(
-        f"compared with the model on {check.texts} texts: largest difference of a probability {check.difference:.1e}, "
-        f"same label for {check.agreement:.1%} of the texts"
-    )
+    print(f"compared with the model on {check.texts} texts: {check}")
     print(f"graph: {shown(folder)} ({size:.1f} MB; metatrain predict uses it{'' if config.quantize is None else ' with runtime=onnx_int8'})")
 
 

@@ -77,6 +77,12 @@ class Windowed:
     texts: int  # number of texts
 
 
+def averaged(encodings: Tensor, places: Tensor, texts: int) -> Tensor:
+    """Return the mean encoding of the windows of each text, [texts, H]; encodings: [windows, H]; places: of its text for each window."""
+    sums = encodings.new_zeros(texts, encodings.shape[1]).index_add(0, places, encodings)
+    return sums / torch.bincount(places, minlength=texts).to(encodings.dtype)[:, None]
+
+
 class Cells(NamedTuple):
     """The same number of texts for each of several episodes, padded to one length: the batch of one call vectorised over episodes (`torch.vmap`)."""
 

@@ -19,7 +19,7 @@ from metatrain.errors import UserError
 from metatrain.models import tiny
 from metatrain.models.architectures import architecture_of
 from metatrain.models.backbone import Backbone, longest_input
-from metatrain.models.batches import Packed, Padded, TextBatch, Windowed, on_device, pack, pad
+from metatrain.models.batches import Packed, Padded, TextBatch, Windowed, averaged, on_device, pack, pad
 from metatrain.models.config import ModelConfig
 from metatrain.models.dropout import dropout, set_dropout
 from metatrain.models.located import located
@@ -27,7 +27,7 @@ from metatrain.models.pretrained import attention_for, attention_in_log, load_ba
 from metatrain.models.sentence_pipeline import read_pipeline
 from metatrain.models.trial import check_runs, reads_padding
 from metatrain.models.vocabulary import fit_vocabulary
-from metatrain.models.windows import CUT, MOST_TOKENS, WINDOWS, LongTokens, Windows, averaged
+from metatrain.models.windows import CUT, MOST_TOKENS, WINDOWS, LongTokens, Windows
 from metatrain.tasks.tokens import Tokens
 
 POOLINGS = ("mean", "first", "cls", "last")
@@ -51,7 +51,7 @@ class Encoder(nn.Module):
         self.normalize = config.normalize
         self.prefix = config.prefix
         self.max_length = config.max_length
-        self.windows = Windows(tokenizer, config.max_length, config.prefix) if config.long_texts == WINDOWS else None  # None: long texts are cut
+        self.windows = Windows.of(tokenizer, config.max_length, config.prefix) if config.long_texts == WINDOWS else None  # None: long texts are cut
         self.longest = longest_input(backbone)
         self.uses_pooler = _uses_pooler(config, backbone.config.model_type)
         self.half_products = False  # matrix products in bf16; parameters keep their dtype

@@ -15,7 +15,8 @@ import numpy as np
 
 from metatrain.errors import UserError
 from metatrain.models.finetuned_folder import read_object
-from metatrain.models.targets import ONE_LABEL
+from metatrain.models.targets import target_of
+from metatrain.models.windows import Windows, check_single
 from metatrain.tasks.texts import PAIR
 
 GRAPH, TOKENIZER, CLASSIFIER = "model.onnx", "tokenizer.json", "classifier.json"
@@ -55,9 +56,7 @@ def sha256(path: Path) -> str:
 
 
 class OnnxClassifier:
-    """An exported classifier, run by onnxruntime on the CPU."""
-
-    target = ONE_LABEL  # `metatrain export` refuses other models
+    """An exported model of texts, run by onnxruntime on the CPU."""
 
     def __init__(self, folder: Path, threads: int):
         """Load the graph of the directory `folder`, to run on a number of threads.
@@ -72,6 +71,8 @@ class OnnxClassifier:
         facts = read_object(folder / CLASSIFIER)
         try:
             self.labels: list[str] = list(facts["labels"])
+            self.target = target_of(facts, CLASSIFIER)
+            self._windows = Windows(**facts["windows"]) if "windows" in facts else None  # None: long texts are cut
             self.threshold: float | None = facts["out_of_scope_below"]
             self._padding: int = facts["padding_token"]
             self._prefix: str = facts.get("prefix", "")  # before every text; earlier versions write none
@@ -91,16 +92,30 @@ class OnnxClassifier:
             raise UserError(f"{folder / GRAPH} cannot be read: {str(error).splitlines()[0]}; run metatrain export again") from error
 
     def scores(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the label scores (logits), [texts, labels]."""
+        """Return the label scores (logits), [texts, labels]; of a model of numbers, the number before it is limited to its range, [texts, 1].
+
+        Raises:
+            UserError: a text is a pair, and the model reads long texts in windows.
+        """
         ids = self.encode(texts)
         found = np.zeros((len(ids), len(self.labels)), dtype=np.float32)
         for rows in _batches([len(each) for each in ids]):
-            tokens, mask = padded([ids[row] for row in rows], self._padding)
-            (found[rows],) = self._session.run(["logits"], {"input_ids": tokens, "attention_mask": mask})
+            (found[rows],) = self._session.run(["logits"], self._inputs([ids[row] for row in rows]))
         return found
 
+    def _inputs(self, ids: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
+        """Return the inputs of the graph for token ids of texts."""
+        if self._windows is None:
+            tokens, mask = padded(ids, self._padding)
+            return {"input_ids": tokens, "attention_mask": mask}
+        windows, places = self._windows.split([np.array(each, dtype=np.int64) for each in ids])
+        tokens, mask = padded(windows, self._padding)
+        return {"input_ids": tokens, "attention_mask": mask, "window_weights": window_weights(places, len(ids))}
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of each text, special tokens included."""
+        """Return the token ids of each text, special tokens included. Raises: UserError: as of `scores`."""
+        if self._windows is not None:
+            check_single(texts)
         return [each.ids or [self._empty] for each in self._tokenizer.encode_batch([_input(self._prefix + text) for text in texts])]
 
 
@@ -110,7 +125,13 @@ def _input(text: str) -> str | tuple[str, str]:
     return (first, second) if second else first
 
 
-def padded(ids: Sequence[Sequence[int]], padding: int) -> tuple[np.ndarray, np.ndarray]:
+def window_weights(places: np.ndarray, texts: int) -> np.ndarray:
+    """Return the matrix that averages the windows of each text, float32, [texts, windows]; places: of its text for each window."""
+    is_own = places[None] == np.arange(texts)[:, None]
+    return (is_own / is_own.sum(1, keepdims=True)).astype(np.float32)
+
+
+def padded(ids: Sequence[Sequence[int] | np.ndarray], padding: int) -> tuple[np.ndarray, np.ndarray]:
     """Return token ids, padded on the right, and the attention mask, both [texts, longest]."""
     lengths = np.array([len(each) for each in ids])
     mask = np.arange(lengths.max())[None] < lengths[:, None]

@@ -117,18 +117,18 @@ ONE_LABEL = OneLabel()
 _KINDS: dict[str, type[SeveralLabels] | type[Number]] = {SeveralLabels.kind: SeveralLabels, Number.kind: Number}
 
 
-def target_of(facts: Mapping[str, Any]) -> OneLabel | SeveralLabels | Number:
-    """Return what a model predicts, from the contents of its finetuned.json. Raises: UserError: they are damaged."""
+def target_of(facts: Mapping[str, Any], file: str = "finetuned.json") -> OneLabel | SeveralLabels | Number:
+    """Return what a model predicts, from the contents of its finetuned.json, or of another file. Raises: UserError: they are damaged."""
     found = facts.get(TARGET)
     if found is None:
         return ONE_LABEL
     if not isinstance(found, dict) or found.get("kind") not in _KINDS:
-        raise UserError(f"finetuned.json of the model: {TARGET} names no kind of this version of metatrain: {found}")
+        raise UserError(f"{file} of the model: {TARGET} names no kind of this version of metatrain: {found}")
     values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items() if name != "kind"}
     try:
         return _KINDS[found["kind"]](**values)
     except TypeError as error:
-        raise UserError(f"finetuned.json of the model: {TARGET} cannot be read: {error}") from error
+        raise UserError(f"{file} of the model: {TARGET} cannot be read: {error}") from error
 
 
 def facts_of(target: SeveralLabels | Number) -> dict[str, Any]:

@@ -1,14 +1,13 @@
-"""Long texts in overlapping windows, whose encodings are averaged (`model.long_texts=windows`), instead of a cut."""
+"""Long texts in overlapping windows, whose encodings are averaged (`model.long_texts=windows`), instead of a cut. Needs no torch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from metatrain.errors import UserError
 from metatrain.tasks.task import Task
@@ -27,19 +26,31 @@ def check_cut(long_texts: str) -> None:
         raise UserError(f"model.long_texts={long_texts} is for metatrain finetune and evaluate; meta-training cuts long texts, so leave it out")
 
 
+@dataclass(frozen=True)
 class Windows:
     """Splits token ids into windows, each with the special tokens and the prefix of a whole text."""
 
-    def __init__(self, tokenizer: Any, max_length: int, prefix: str):
-        """max_length: of a window, special tokens and prefix included."""
+    first: int  # special tokens and tokens of the prefix at the beginning
+    last: int  # special tokens at the end
+    max_length: int  # tokens of a window, special tokens and prefix included
+
+    @classmethod
+    def of(cls, tokenizer: Any, max_length: int, prefix: str) -> Windows:
+        """Return the windows for a tokenizer. Raises: UserError: there is no room in them."""
         special = set(tokenizer.all_special_ids)
         ids = tokenizer(f"{prefix}a")["input_ids"]
-        self.last = next((number for number, each in enumerate(reversed(ids)) if each not in special), 0)  # special tokens at the end
+        last = next((number for number, each in enumerate(reversed(ids)) if each not in special), 0)
         without = tokenizer(prefix)["input_ids"] if prefix else ids
-        self.first = len(without) - self.last if prefix else next((number for number, each in enumerate(ids) if each not in special), 0)
-        self.max_length, self.room = max_length, max_length - self.first - self.last
-        if self.room < 2:
-            raise UserError(f"model.max_length={max_length} leaves no room for windows beside {self.first + self.last} tokens of prefix and special tokens")
+        first = len(without) - last if prefix else next((number for number, each in enumerate(ids) if each not in special), 0)
+        found = cls(first, last, max_length)
+        if found.room < 2:
+            raise UserError(f"model.max_length={max_length} leaves no room for windows beside {first + last} tokens of prefix and special tokens")
+        return found
+
+    @property
+    def room(self) -> int:
+        """Tokens of a window without the prefix and special tokens."""
+        return self.max_length - self.first - self.last
 
     def split(self, texts: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
         """Return the windows of all texts, and the place of its text for each, [windows]; a text that is not too long is one window.
@@ -62,10 +73,10 @@ class Windows:
         return [np.concatenate([begin, content[start : start + self.room], end]) for start in starts]
 
 
-def averaged(encodings: Tensor, places: Tensor, texts: int) -> Tensor:
-    """Return the mean encoding of the windows of each text, [texts, H]; encodings: [windows, H]; places: of its text for each window."""
-    sums = encodings.new_zeros(texts, encodings.shape[1]).index_add(0, places, encodings)
-    return sums / torch.bincount(places, minlength=texts).to(encodings.dtype)[:, None]
+def check_single(texts: Iterable[str]) -> None:
+    """Raises: UserError: one of the texts is a pair, which is not read in windows."""
+    if any(PAIR in text for text in texts):
+        raise UserError(_PAIR)
 
 
 class LongTokens(Tokens):
@@ -75,11 +86,9 @@ class LongTokens(Tokens):
         """Raises: UserError: as for texts that are cut, or a task is of pairs."""
         tasks = list(tasks)
         super().check(tasks)
-        if any(PAIR in text for task in tasks for text in task.texts):
-            raise UserError(_PAIR)
+        check_single(text for task in tasks for text in task.texts)
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Return the token ids of texts. Raises: UserError: one is a pair."""
-        if any(PAIR in text for text in texts):
-            raise UserError(_PAIR)
+        check_single(texts)
         return super().encode(texts)

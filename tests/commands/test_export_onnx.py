@@ -7,25 +7,34 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
+import onnxruntime
 import pytest
 import torch
 from conftest import ROOT
 
+from metatrain.errors import UserError
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 from metatrain.models.export import Classifier, ExportedHead, save_finetuned
 from metatrain.models.finetuned_folder import NONE
+from metatrain.models.onnx_classifier import OnnxClassifier
+from metatrain.models.targets import ONE_LABEL, Number, SeveralLabels
+from metatrain.tasks.texts import PAIR
 
 TEXTS = ["it broke", "works, well " * 60, "5,000 £ 你好", "!"]
+LONG = " ".join(f"word{number} is good" for number in range(40))
 
 
-def classifier(folder, pooling="mean", normalize=False, columns=None, threshold=None, prefix=""):
-    """Write a classifier that was not trained."""
+def classifier(folder, pooling="mean", normalize=False, columns=None, threshold=None, prefix="", target=ONE_LABEL, long_texts="cut"):
+    """Write a model that was not trained."""
     torch.manual_seed(0)
-    encoder, _ = load_encoder(ModelConfig(name="tiny", max_length=32, pooling=pooling, normalize=normalize, prefix=prefix), second_order=False)
-    head = {"head.weight": torch.randn(3, encoder.hidden_size), "head.bias": torch.zeros(3)}
+    settings = ModelConfig(name="tiny", max_length=32, pooling=pooling, normalize=normalize, prefix=prefix, long_texts=long_texts)
+    encoder, _ = load_encoder(settings, second_order=False)
+    labels = ["number"] if isinstance(target, Number) else ["bad", "fair", "good"]
+    head = {"head.weight": torch.randn(len(labels), encoder.hidden_size), "head.bias": torch.zeros(len(labels))}
     folder.mkdir()
-    save_finetuned(folder, encoder, head, ["bad", "fair", "good"], threshold, columns or {"text": "text"})
+    save_finetuned(folder, encoder, head, labels, threshold, columns or {"text": "text"}, target=target)
     return folder
 
 
@@ -38,7 +47,7 @@ def exported(tmp_path_factory):
     model = classifier(tmp_path_factory.mktemp("exported") / "m", normalize=True, prefix="a text: ")
     (model / "onnx").mkdir()
     check = export_graph(model, model / "onnx", None, real_texts(pairs=False))
-    assert check.texts > 150 and check.difference <= 1e-4 and check.agreement == 1
+    assert check.texts > 150 and check.difference <= 1e-4 and check.agreement == 1 and check.kind == "label"
     return model
 
 
@@ -85,6 +94,68 @@ def test_files_have_the_same_columns_and_probabilities(exported, cli, tmp_path, 
         numbers = [key for key in left if key.startswith("probability") and left[key]]
         assert {key: left[key] for key in left.keys() - numbers} == {key: right[key] for key in right.keys() - numbers}
         assert [float(left[key]) for key in numbers] == pytest.approx([float(right[key]) for key in numbers], abs=1e-4)
+
+
+def outputs(model, inputs):
+    """Run the graph of a model directory; return its outputs by name."""
+    session = onnxruntime.InferenceSession(str(model / "onnx" / "model.onnx"), providers=["CPUExecutionProvider"])
+    names = [each.name for each in session.get_outputs()]
+    return dict(zip(names, session.run(names, inputs)))
+
+
+def predicted(cli, folder, model, *runtimes):
+    """Write predictions of `TEXTS` by each runtime; return the rows of each."""
+    with (folder / "in.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("text",), *((text,) for text in TEXTS)])
+    found = []
+    for runtime in runtimes:
+        done = cli("predict", f"model={model.name}", "data=in.csv", f"output={runtime}.csv", f"runtime={runtime}")
+        assert done.code == 0 and done.err == "", done.err
+        found.append(list(csv.DictReader((folder / f"{runtime}.csv").open())))
+    return found
+
+
+@pytest.mark.slow
+def test_several_labels_with_their_thresholds(cli, tmp_path):
+    scores = Classifier(classifier(tmp_path / "first"), torch.device("cpu")).scores(TEXTS).sigmoid()
+    thresholds = tuple(scores.quantile(0.4, dim=0).tolist())  # some texts have a label and some do not
+    model = classifier(tmp_path / "m", target=SeveralLabels(thresholds, separator=";", column="tags"))
+    found = cli("export", "model=m")
+    assert found.code == 0 and "same labels for 100.0% of the texts" in found.out, found.err
+    one, other = predicted(cli, tmp_path, model, "torch", "onnx")
+    assert [row["labels"] for row in one] == [row["labels"] for row in other] and len({row["labels"] for row in one}) > 1
+    for row, expected in zip(other, scores.tolist()):
+        assert [float(row[f"probability_{label}"]) for label in ("bad", "fair", "good")] == pytest.approx(expected, abs=1e-4)
+    ids = np.array([[2, 7, 9, 3]])
+    graph = outputs(model, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
+    assert graph["probabilities"] == pytest.approx(1 / (1 + np.exp(-graph["logits"])), abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("normalize", [False, True])
+def test_numbers_from_long_texts_in_windows_without_torch(cli, tmp_path, normalize):
+    first = classifier(tmp_path / "first", normalize=normalize, prefix="a text: ", target=Number(-1e9, 1e9), long_texts="windows")
+    scores = Classifier(first, torch.device("cpu")).scores(TEXTS)[:, 0].sort().values
+    target = Number(float(scores[1]), float(scores[2]), order=("low", "high"))  # the first and the last are limited
+    model = classifier(tmp_path / "m", normalize=normalize, prefix="a text: ", target=target, long_texts="windows")
+    found = cli("export", "model=m")
+    assert found.code == 0 and "largest difference of a number, relative to the range of the examples, " in found.out, found.err
+    differs = [LONG, f"{LONG} bad bad bad"]  # behind the cut
+    graph = OnnxClassifier(model / "onnx", 1)
+    loaded = Classifier(model, torch.device("cpu"))
+    for texts in (TEXTS, differs, [LONG], ["it broke"]):
+        assert graph.scores(texts) == pytest.approx(loaded.scores(texts).numpy(), abs=1e-5)
+    assert np.ptp(graph.scores(differs)) > 1e-4
+    weights = np.array([[0.25, 0.75]], dtype=np.float32)
+    raw = outputs(model, {"input_ids": np.full((2, 4), 7), "attention_mask": np.ones((2, 4), dtype=np.int64), "window_weights": weights})
+    assert raw["numbers"] == pytest.approx(np.clip(raw["logits"][:, 0], target.lowest, target.highest)) and raw["numbers"].shape == (1,)
+    with pytest.raises(UserError, match="is for single texts, and these are pairs"):
+        graph.scores([f"one{PAIR}two"])
+    if normalize:  # one process is enough
+        done, imported = without_torch(["predict", "model=m", f"text={LONG}"], tmp_path)
+        assert done.returncode == 0 and imported == [""], done.stderr
+        expected = target.predictions(loaded, [LONG], None)[0]
+        assert done.stdout.split("\t")[0] in ("low", "high") and float(done.stdout.split("\t")[1]) == pytest.approx(expected, abs=1e-3)
 
 
 @pytest.mark.slow
