@@ -124,15 +124,20 @@ def write_finetuned(
     reading: Reading | None,
     columns: Mapping[str, str],
     prediction_sets: Mapping[str, Any] | None = None,
+    descriptions: Mapping[str, str] | None = None,
 ) -> str:
     """Write the model directory of an adapted learner; return which library loads it.
 
-    columns: names of the columns of the examples, `text` and perhaps `pair`; prediction_sets: their calibration, None: there is none.
+    columns: names of the columns of the examples, `text` and perhaps `pair`; prediction_sets: their calibration, None: there is none; descriptions: label
+    descriptions that replace labels of files, by label.
     """
     labels = None if task.targets is not None else list(task.label_names)
     model = learner.functional.write_to_model(parameters)
     columns_of_texts = None if task.of_images else columns
-    return save_finetuned(folder, model, parameters, labels, threshold, columns_of_texts, reading, exported_head(learner), prediction_sets=prediction_sets)
+    head = exported_head(learner)
+    return save_finetuned(
+        folder, model, parameters, labels, threshold, columns_of_texts, reading, head, prediction_sets=prediction_sets, descriptions=descriptions
+    )
 
 
 def open_frozen(config: FinetuneConfig, task: Task, say: Callable[[str], None]) -> Learner:

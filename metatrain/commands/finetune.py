@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from metatrain.commands.finetune_parts import Outcome
     from metatrain.run.directory import RunDirectory
     from metatrain.tracking.console import Display
+    from metatrain.tracking.weights_and_biases import Tracker
 
 
 USAGE = """\
@@ -48,6 +50,7 @@ SHOWN = (
     "data.kind",
     "data.label_separator",
     "data.label_columns",
+    "data.label_descriptions",
     "data.order",
     "data.pair",
     "data.target",
@@ -60,6 +63,7 @@ SHOWN = (
     "inner.steps",
     "inner.lr",
     "hardware.device",
+    "tracking.mode",
     "report",
 )
 
@@ -73,11 +77,14 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
     """Adapt, test if there is a test file, and write `path/model`."""
     from metatrain.commands.finetune_bases import bases_of
     from metatrain.commands.finetune_kinds import OneLabel, kind_of
+    from metatrain.commands.trackers import open_tracker
     from metatrain.run.directory import RunDirectory, recorded
     from metatrain.run.latest import latest, pin, pinned
     from metatrain.tracking.console import Display
+    from metatrain.tracking.weights_and_biases import check_tracking
 
     RunDirectory.check_new(path, "finetune")
+    check_tracking(config.tracking)
     is_given = any(item.lstrip("+").startswith("checkpoint=") for item in overrides)
     bases = bases_of(config)
     if len(bases) == 1:
@@ -100,28 +107,30 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
             display.say(note)
         run = RunDirectory.create(path, config, overrides, "finetune")
         display.log_to(run.log)
-        with recorded(run):
-            _write(run, config, kind.adapt_and_test(learner, display), display)
+        with recorded(run), closing(open_tracker(config, run, display.say)) as tracker:
+            _write(run, config, kind.adapt_and_test(learner, display), display, tracker)
 
 
 def _compare_bases(config: FinetuneConfig, path: Path, overrides: list[str], kind: OneLabel, display: Display) -> None:
     """Adapt each of several bases, and write the model of the chosen one."""
     from metatrain.commands.finetune_bases import check_bases, choose_base
+    from metatrain.commands.trackers import open_tracker
     from metatrain.run.directory import RunDirectory, recorded
 
     is_single = not is_of_grid()
     check_bases(config, overrides, kind.examples, is_single)
     run = RunDirectory.create(path, config, overrides, "finetune")
     display.log_to(run.log)
-    with recorded(run):
+    with recorded(run), closing(open_tracker(config, run, display.say)) as tracker:
         chosen = choose_base(config, overrides, kind.examples, kind.balance, display, is_single)
         found = kind.outcome(chosen.learner, chosen.adaptation, display)
-        _write(run, chosen.config, replace(found, results={**found.results, **chosen.results}), display)
+        _write(run, chosen.config, replace(found, results={**found.results, **chosen.results}), display, tracker)
 
 
-def _write(run: RunDirectory, config: FinetuneConfig, found: Outcome, display: Display) -> None:
-    """Write the model directory, results.json and the report, and print where they are."""
-    from metatrain.report.page import write_report
+def _write(run: RunDirectory, config: FinetuneConfig, found: Outcome, display: Display, tracker: Tracker) -> None:
+    """Write the model directory, results.json and the report, hand them to the tracker, and print where they are."""
+    from metatrain.commands.trackers import numbers_of
+    from metatrain.report.page import attached, write_report
     from metatrain.run.atomic import atomic_directory, write_json
     from metatrain.run.hints import shown, typed_setting
     from metatrain.tracking.model_card import finetuned_card
@@ -135,6 +144,9 @@ def _write(run: RunDirectory, config: FinetuneConfig, found: Outcome, display: D
     if config.report:
         write_json(run.analysis, {"format": 1, **found.analysis})
         write_report(run.path, run.report, at_end=True)
+    if tracker.is_on:
+        files = attached(run.path, run.report if config.report else None, run.model if config.tracking.log_model else None)
+        tracker.finish(numbers_of(found.results), files)
     display.say(f"model: {shown(run.model)} (loads with {library})")
     if config.report:
         display.say(f"report: {shown(run.report)}")

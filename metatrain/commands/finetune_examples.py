@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from metatrain.checkpoints.adaptation import check_no_label_is_none
-from metatrain.commands.finetune_parts import read_table
+from metatrain.commands.finetune_parts import described, read_table
 from metatrain.commands.labelling import read_unlabelled
 from metatrain.config.schema import DataConfig
 from metatrain.errors import UserError
@@ -18,7 +18,7 @@ from metatrain.tasks.episodes import Episode, given_episode
 from metatrain.tasks.files import Columns, Table
 from metatrain.tasks.keys import text_key
 from metatrain.tasks.label_names import check_label_text, label_texts
-from metatrain.tasks.labels import as_text, clean_label
+from metatrain.tasks.labels import by_label
 from metatrain.tasks.splits import few
 from metatrain.tasks.task import Task
 
@@ -50,6 +50,9 @@ def read_examples(data: DataConfig, rejects: bool, say: Callable[[str], None], s
         check_score(data.score, "data.score", computed=data.test is not None)
     train, columns = read_table(data, "data.train", data.train, say)
     data = replace(data, text=columns.text, label=columns.label or data.label, pair=columns.pair)
+    if data.label_descriptions:
+        _check_described(data, train)
+        train = described(train, data.label_descriptions)
     labels = None if data.target else sorted(set(train.labels))
     if labels is not None:
         if len(labels) < 2:
@@ -59,7 +62,8 @@ def read_examples(data: DataConfig, rejects: bool, say: Callable[[str], None], s
     rows: list[tuple[str, str]] = []
     is_seen = np.zeros(0, dtype=bool)
     if data.test is not None:
-        rows, is_seen = _test_rows(train, read_table(data, "data.test", data.test, say)[0], None if rejects else labels, say)
+        test = described(read_table(data, "data.test", data.test, say)[0], data.label_descriptions)
+        rows, is_seen = _test_rows(train, test, None if rejects else labels, say)
     in_scope = [(text, answer) for text, answer in rows if labels is None or answer in labels]
     texts, answers = [*train.texts, *(text for text, _ in in_scope)], [*train.labels, *(answer for _, answer in in_scope)]
     episode = given_episode(texts, answers, len(train.texts), data.score if data.target else None, seed)
@@ -95,6 +99,12 @@ def _unlabelled(name: str, columns: Columns, examples: Task, seed: int, say: Cal
     return [found[place] for place in np.random.default_rng(seed).permutation(len(found))[:_MOST_UNLABELLED]]
 
 
+def _check_described(data: DataConfig, train: Table) -> None:
+    """Raises: UserError: a label with a description has no example."""
+    if unknown := by_label(data.label_descriptions).keys() - set(train.labels):
+        raise UserError(f"data.label_descriptions: no example has the label {min(unknown)!r}; there are {few(sorted(set(train.labels)))}")
+
+
 def label_texts_of(data: DataConfig, names: Sequence[str]) -> tuple[str, ...] | None:
     """Return the texts of the labels for methods that read label names; None: the names.
 
@@ -102,7 +112,7 @@ def label_texts_of(data: DataConfig, names: Sequence[str]) -> tuple[str, ...] | 
         UserError: a label that is defined has no example, or `data.label_text` is unknown.
     """
     check_label_text("data.label_text", data.label_text)
-    definitions = {clean_label(as_text(label)): text for label, text in data.label_definitions.items()}
+    definitions = by_label(data.label_definitions)
     if unknown := definitions.keys() - set(names):
         raise UserError(f"data.label_definitions: no example has the label {min(unknown)!r}; there are {few(names)}")
     return label_texts(names, definitions, data.label_text)

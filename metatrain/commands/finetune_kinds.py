@@ -15,6 +15,7 @@ from metatrain.commands.finetune_parts import Kind, Outcome, Say, columns_read
 from metatrain.config.schema import FinetuneConfig
 from metatrain.errors import UserError
 from metatrain.meta.learner import Learner
+from metatrain.tasks.labels import by_label
 from metatrain.tracking.console import Display
 
 
@@ -39,8 +40,8 @@ class OneLabel:
         found = adapt_and_test(learner, examples, self._config.oos_false_rejection_rate, display, adaptation)
 
         def write(folder: Path) -> str:
-            columns = columns_read(examples.columns)
-            return write_finetuned(folder, learner, task, found.parameters, found.threshold, found.reading, columns, found.prediction_sets)
+            columns, descriptions = columns_read(examples.columns), by_label(self._config.data.label_descriptions)
+            return write_finetuned(folder, learner, task, found.parameters, found.threshold, found.reading, columns, found.prediction_sets, descriptions)
 
         labels = None if task.targets is not None else list(task.label_names)
         return Outcome(labels, found.results, found.analysis, write, task.of_images, bool(examples.columns.pair))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from metatrain.paths import local_path
 from metatrain.tasks.audit import seen_rows
 from metatrain.tasks.files import Columns, Table
 from metatrain.tasks.labelled import read_labelled
+from metatrain.tasks.labels import by_label
 from metatrain.tasks.task import Task
 from metatrain.tracking.console import Display
 
@@ -81,6 +82,12 @@ def read_table(data: DataConfig, setting: str, name: str, say: Say, columns: Col
     for note in table.notes:
         say(note)
     return table, columns
+
+
+def described(table: Table, descriptions: Mapping[Any, str]) -> Table:
+    """Return a table with some labels replaced by their descriptions; labels with the same description are merged."""
+    names = by_label(descriptions)
+    return replace(table, labels=[names.get(label, label) for label in table.labels]) if names else table
 
 
 def task_of(table: Table, names: Sequence[str], label_texts: tuple[str, ...] | None = None) -> Task:

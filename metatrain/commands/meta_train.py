@@ -15,7 +15,7 @@ from metatrain.checkpoints.recipe import Recipe
 from metatrain.checkpoints.saving import check_export, save_model
 from metatrain.commands.job import Job
 from metatrain.commands.meta_test import MetaTest
-from metatrain.config.compose import NOT_HASHED, hash_of
+from metatrain.commands.trackers import open_tracker
 from metatrain.config.schema import TrainConfig
 from metatrain.evaluation.arms import Learners, is_diagnostic, make_arms
 from metatrain.evaluation.chosen_arms import check_learner, chosen_arms
@@ -43,8 +43,7 @@ from metatrain.tasks.tokens import Tokens
 from metatrain.tracking.console import Display, gain_line
 from metatrain.tracking.metrics import read_metrics
 from metatrain.tracking.model_card import DataSet, meta_trained_card
-from metatrain.tracking.tensorboard import TensorBoardRun
-from metatrain.tracking.weights_and_biases import TENSORBOARD, Tracker, WandbRun, check_tracking
+from metatrain.tracking.weights_and_biases import Tracker, check_tracking
 from metatrain.training.check import check_needs, check_training
 from metatrain.training.context import RunContext
 from metatrain.training.memory_limit import fit_memory
@@ -101,7 +100,7 @@ def meta_train(job: Job) -> None:
                 speed = round(hardware.product_speed(prepared.device))
                 run.update(hardware={"device": str(prepared.device), "processes": ranks.size, "float32_gflops": speed, **hardware.describe()})
                 display.say(f"matrix products: {speed} GFLOP/s in float32")
-            tracker = _tracked(config, context, trainer)
+            tracker = open_tracker(config, run, display.say, trainer.state.step, trainer.last_logged(), ranks.first)
             work.callback(tracker.close)
             trainer.train(tracker)
             recipe = Recipe.of_run(run.with_tokenizer(config), tasks.meta_train)
@@ -182,25 +181,6 @@ def _opened(job: Job, config: TrainConfig, ranks: Ranks, display: Display, work:
     if not job.is_resumed and not job.of_search and latest("train").resolve() != run.path:
         display.say(f"debug run: latest still points to {shown(latest('train').resolve())}")
     return run
-
-
-def _tracked(config: TrainConfig, context: RunContext, trainer: Trainer) -> Tracker:
-    """Open the Weights & Biases run or the TensorBoard files, or a disabled run in ranks that do not write."""
-    run, is_first = context.run, context.ranks.first
-    if config.tracking.mode == TENSORBOARD:
-        return TensorBoardRun(run.path / "tensorboard" if is_first else None, trainer.state.step)
-    tracking = replace(config.tracking, group=config.tracking.group or group_of(config), mode=config.tracking.mode if is_first else "none")
-    name, wandb_id = f"{config.name}-seed{config.seed}", run.read_record().get("wandb_id")
-    wandb = WandbRun(tracking, name, run.path, config, context.display.say, wandb_id, trainer.last_logged())
-    if wandb.run_id:
-        run.update(wandb_id=wandb.run_id)
-    return wandb
-
-
-def group_of(config: TrainConfig) -> str:
-    """Return the name that runs share whose settings differ only in the seed, and in what changes no results."""
-    settings = {key: value for key, value in asdict(config).items() if key not in (*NOT_HASHED, "seed")}
-    return f"{config.name}-{hash_of(settings)}"
 
 
 def _meta_test(prepared: Prepared, recipe: Recipe, trainer: Trainer, context: RunContext, tracker: Tracker) -> None:

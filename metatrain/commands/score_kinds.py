@@ -11,6 +11,7 @@ import numpy as np
 from rich.table import Table as Printed
 
 from metatrain.commands import label_set_scores, number_report
+from metatrain.commands.finetune_parts import described
 from metatrain.config.schema import ScoreConfig
 from metatrain.errors import UserError
 from metatrain.evaluation.classification import calibration, class_scores, confident_errors, confused, summary
@@ -20,7 +21,7 @@ from metatrain.evaluation.number_scores import number_scores
 from metatrain.models import targets
 from metatrain.models.decisions import decisions
 from metatrain.models.export import Classifier
-from metatrain.models.finetuned_folder import NONE
+from metatrain.models.finetuned_folder import DESCRIPTIONS, NONE
 from metatrain.models.generation import TextGenerator
 from metatrain.models.prediction_sets import limits
 from metatrain.paths import local_path
@@ -65,7 +66,7 @@ class OneLabel:
 
     def __init__(self, config: ScoreConfig, facts: Facts, display: Display):
         """Read the texts. Raises: UserError: the file or folder cannot be read."""
-        self._table = _read(config, facts.get("columns", {}), display)
+        self._table = described(_read(config, facts.get("columns", {}), display), facts.get(DESCRIPTIONS, {}))
         self.source = self._table.source
         self._config, self._calibration = config, facts.get("prediction_sets")
 

@@ -232,7 +232,11 @@ class DataConfig:
     label_columns: list[str] = field(default_factory=list, metadata=when(SEVERAL_LABELS))  # a column for each label, with 1 or 0; []: data.label
     # Ordered labels, the lowest first, [poor, fair, good]; they become the numbers 1, 2, 3. []: the labels are numbers.
     order: list[str] = field(default_factory=list, metadata=when(NUMBER))
-    # One-sentence definitions of labels, {refund: The customer wants money back.}, for methods that read label names.
+    # Label descriptions that replace labels of the files, {LOC: location}, {1: bad, 2: bad, 5: good}; labels with the same description are merged. The
+    # model predicts them, and methods that read label names read them. metatrain score replaces the same labels.
+    label_descriptions: dict[Any, str] = field(default_factory=dict, metadata=when(NO_TARGET, ONE_LABEL))
+    # One-sentence definitions of labels, {refund: The customer wants money back.}, for methods that read label names. The labels are those after
+    # label_descriptions.
     label_definitions: dict[Any, str] = field(default_factory=dict, metadata=when(NO_TARGET, LABELS))
     # Text of a label for these methods: name | definition | name_and_definition ("name: definition").
     label_text: str = field(default="name_and_definition", metadata=when(needs("data.label_definitions", bool, "is set", "define labels")))
@@ -266,6 +270,7 @@ class FinetuneConfig:
     model: ModelOverrides = field(default_factory=ModelOverrides)
     prompt: PromptOverrides = field(default_factory=PromptOverrides, metadata=when(GENERATES))
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
+    tracking: TrackingConfig = field(default_factory=lambda: TrackingConfig(mode="none"))
     report: bool = True  # write report.html
 
 

@@ -28,7 +28,7 @@ from metatrain.models.adapters import folded, lost_by_folding
 from metatrain.models.batches import chunks, pad
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder, load_encoder
-from metatrain.models.finetuned_folder import FINETUNED, read_facts, read_object
+from metatrain.models.finetuned_folder import DESCRIPTIONS, FINETUNED, read_facts, read_object
 from metatrain.models.folders import folder_of_transformer, is_model
 from metatrain.models.generation import save_language_model
 from metatrain.models.head_rule import Head, HeadRule, LogitHead
@@ -155,6 +155,7 @@ def save_finetuned(
     head: ExportedHead | None = None,
     target: OneLabel | SeveralLabels | Number = ONE_LABEL,
     prediction_sets: Mapping[str, Any] | None = None,
+    descriptions: Mapping[str, str] | None = None,
 ) -> str:
     """Write a finetuned model of any kind; adapted: its parameters, an encoder's head among them. Returns who loads it.
 
@@ -162,13 +163,15 @@ def save_finetuned(
 
     threshold: of a classifier, below which the highest score means none of the labels; columns: of the examples' file, `text`, and `pair` if it
     has one; reading: what a language model reads around every text; None: nothing; target: what an encoder's head predicts;
-    prediction_sets: their calibration; None: there is none.
+    prediction_sets: their calibration; None: there is none; descriptions: label descriptions that replace labels of files, by label; None: none do.
     """
     facts: dict[str, Any] = {} if threshold is None else {"none_of_these": {"highest_score_below": threshold}}
     if columns is not None:
         facts["columns"] = dict(columns)
     if prediction_sets is not None:
         facts["prediction_sets"] = dict(prediction_sets)
+    if descriptions:
+        facts[DESCRIPTIONS] = dict(descriptions)
     if not isinstance(target, OneLabel):
         facts[TARGET] = facts_of(target)
     if isinstance(model, LanguageModel):

@@ -76,7 +76,11 @@ def attached(run: Path, page: Path | None, model: Path | None) -> Attached:
     """Return the files for W&B: the report with its charts as PNG (written to `charts/` of the run) and tables, if page is not None; the model
     directory, if model is not None."""
     record = read(run)
-    facts = {"base_model": record.settings["model"]["name"], "algorithm": record.settings["algorithm"]["name"], "run": str(record.path)}
+    if record.command == "finetune":
+        base = record.results.get("base", {}).get("checkpoint") or record.settings["checkpoint"]  # of several bases, the chosen one
+    else:
+        base = record.settings["model"]["name"]
+    facts = {"base_model": base, "algorithm": record.settings["algorithm"]["name"], "run": str(record.path)}
     model_sent = None if model is None else str(model)
     if page is None:
         return Attached(model=model_sent, model_facts=facts)

@@ -6,7 +6,8 @@ import functools
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 # Control characters, and format characters that no script needs: zero-width spaces, soft hyphens, direction marks, byte order marks.
 _INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]")
@@ -34,6 +35,11 @@ def is_blank(text: str) -> bool:
 def as_text(value: object) -> str:
     """Return a text, number or boolean as JSON writes it: true, not True."""
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def by_label(texts: Mapping[Any, str]) -> dict[str, str]:
+    """Return texts of labels by label as it is read from a file; a label may be a number."""
+    return {clean_label(as_text(label)): text for label, text in texts.items()}
 
 
 def label_notes(source: str, labels: Iterable[str]) -> list[str]:

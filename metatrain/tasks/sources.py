@@ -19,7 +19,7 @@ from metatrain.tasks.config import NamedSourceConfig, SourceConfig
 from metatrain.tasks.embedded import embedded_path
 from metatrain.tasks.files import BAD_ROWS, Columns, Table, read_file
 from metatrain.tasks.folders import FileTask, copy_notes, split_warnings, tasks_of_files, visible_files
-from metatrain.tasks.labels import as_text, clean_label, label_notes
+from metatrain.tasks.labels import by_label, clean_label, label_notes
 from metatrain.tasks.names import named_by_any
 from metatrain.tasks.rows import format_of
 from metatrain.tasks.splits import few
@@ -151,7 +151,7 @@ class DescribedLabels:
 
     def __init__(self, source: Source, descriptions: Mapping[Any, str]):
         """`descriptions`: label descriptions by label; a label may be a number."""
-        self.source, self.descriptions = source, {clean_label(as_text(label)): text for label, text in descriptions.items()}
+        self.source, self.descriptions = source, by_label(descriptions)
 
     def files(self) -> list[str]:
         return self.source.files()
@@ -166,7 +166,7 @@ class DefinedLabels:
 
     def __init__(self, source: Source, definitions: Mapping[Any, str]):
         """`definitions`: sentences by label; a label may be a number."""
-        self.source, self.definitions = source, {clean_label(as_text(label)): text for label, text in definitions.items()}
+        self.source, self.definitions = source, by_label(definitions)
 
     def files(self) -> list[str]:
         return self.source.files()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from metatrain.commands.meta_train import group_of
+from metatrain.commands.trackers import group_of
 from metatrain.config.compose import composed
 from metatrain.config.schema import TrainConfig
 from metatrain.errors import UserError

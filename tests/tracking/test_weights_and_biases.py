@@ -134,6 +134,37 @@ def test_a_run_sends_its_charts_and_model_with_the_real_client(cli, tmp_path):
     assert {("images", "charts"), ("table", "tables")} <= media and any(kind == "html" for kind, _ in media)
 
 
+def test_finetune_sends_its_scores_and_its_model_if_asked(cli, tmp_path, stub):
+    asked = stub("well")
+    for name, rows in (("train", "it broke,1\nbad box,2\nit shines,4\nvery good,5\n"), ("test", "a bad thing,1\na good thing,4\n")):
+        (tmp_path / f"{name}.csv").write_text(f"text,stars\n{rows}")
+    settings = [
+        "algorithm=recommended",
+        "data.label=stars",
+        "+data.label_descriptions={1: bad, 2: bad, 4: good, 5: good}",
+        "report=false",
+        "hardware.threads=1",
+    ]
+    files = ["data.train=train.csv", "data.test=test.csv"]
+    found = cli("finetune", "checkpoint=tiny", *files, *settings, "tracking=offline", "tracking.log_model=true", "hydra.run.dir=run")
+    assert found.code == 0 and "warning: Weights & Biases" not in found.out, found.out + found.err
+    (_, begun), artifact, (_, finished) = asked()
+    assert (begun["name"], begun["mode"], begun["config"]["checkpoint"]) == ("task-seed0", "offline", "tiny")
+    facts = {"base_model": "tiny", "algorithm": "recommended", "run": str(tmp_path / "run")}
+    sent = {"name": "model-abc", "type": "model", "metadata": facts, "folder": str(tmp_path / "run" / "model")}
+    assert artifact == ["artifact", sent]
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["labels"] == ["bad", "good"] and finished["summary"]["test/accuracy"] == results["test"]["accuracy"]
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["wandb_id"] == begun["id"]
+
+    scored = cli("score", "model=run", "data=test.csv", "label=stars", "report=false", "hydra.run.dir=scores")  # the same labels are replaced
+    assert scored.code == 0, scored.err
+    assert json.loads((tmp_path / "scores" / "results.json").read_text())["test"]["accuracy"] == results["test"]["accuracy"]
+    (tmp_path / "record").unlink()
+    assert cli("finetune", "checkpoint=tiny", *files, *settings, "hydra.run.dir=other").code == 0
+    assert not (tmp_path / "record").exists()  # nothing is sent by default
+
+
 @pytest.mark.parametrize("where", ["init", "log", "finish"])
 @pytest.mark.parametrize(("how", "words"), [("fails", "ConnectionError: the server is on fire"), ("dies", "its process ended with exit code 7")])
 def test_a_failure_anywhere_is_one_warning(tmp_path, lines, stub, where, how, words):
