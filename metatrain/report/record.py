@@ -68,6 +68,8 @@ def read(path: Path) -> Record:
     facts, results = _object(path / "run.json"), _object(path / "results.json")
     if facts.get("command") == "finetune":
         results = _renamed(results)
+    if "by_shots" in results:  # JSON has them in the order of their spelling: 1, 16, 5
+        results = {**results, "by_shots": dict(sorted(results["by_shots"].items(), key=lambda part: (len(part[0]), part[0])))}
     return Record(path, settings, list(overrides), facts, results, _object(path / "analysis.json"), metrics, timings)
 
 

@@ -32,7 +32,7 @@ def test_a_complete_run_has_every_chart_and_each_is_drawn(record, tmp_path):
 
 def test_numbers_are_those_of_the_files(record):
     rows = {chart.key: chart.rows for chart in charts(record)}
-    assert rows["arms"][:2] == [("5", "meta_trained", 80.0, 5.0), ("5", "prototypes", 70.0, 5.0)]
+    assert rows["arms"][:2] == [("1", "meta_trained", 80.0, 5.0), ("1", "prototypes", 70.0, 5.0)]
     assert rows["shots"][0] == (1, "meta_trained", 80.0, 5.0) and rows["shots"][-1] == (5, "prototypes", 70.0, 5.0)
     of_query, of_support = [("5", "query", 0, 50.0, 0.693), ("5", "query", 2, 80.0, 0.4)], [("5", "support", 0, 60.0, 0.5), ("5", "support", 2, 100.0, 0.01)]
     assert rows["steps"] == [*of_query, *of_support]
