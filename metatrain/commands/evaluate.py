@@ -96,7 +96,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str], of_study: bo
         episode, evaluation = replace(opened.episode, **chosen), of_file(config.evaluation, file)
         if evaluation.arms is None and opened.is_plain and head_facts(opened.learner.algorithm.head).is_language_model:
             evaluation = replace(evaluation, arms=untrained_arms(opened.learner, tasks))
-        check_evaluation(evaluation, tasks, episode, opened.learner.algorithm, file)
+        check_evaluation(evaluation, tasks, episode, opened.learner.algorithm, file, config.seed)
         names = chosen_arms(evaluation, opened.learner.algorithm)
         check_learner(names, opened.learner)
         tokens = opened.learner.model.tokens()

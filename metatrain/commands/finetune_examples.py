@@ -87,6 +87,8 @@ def _unlabelled(name: str, columns: Columns, examples: Task, seed: int, say: Cal
     if examples.of_images:
         raise UserError(f"data.unlabelled={name}: images without labels are not supported; leave it out")
     rows = read_unlabelled(name, Columns(columns.text, pair=columns.pair), {"text": "data.text"}, say, "data.unlabelled")
+    if rows and all(row.problem is not None for row in rows):
+        raise UserError(f"data.unlabelled={name}: no text can be read; the first: {rows[0].problem}")
     known = {text_key(text) for text in examples.texts}
     texts = {text_key(row.text): row.text for row in rows if row.problem is None}
     found = [text for key, text in texts.items() if key not in known]

@@ -144,7 +144,7 @@ def _prepare(config: TrainConfig, ranks: Ranks, display: Display) -> Prepared:
     check_training(config, tasks)
     file = read_episodes(config.episode.file)
     tested, evaluation = tasks.meta_test if file is None else file.tasks, of_file(config.evaluation, file)
-    check_evaluation(evaluation, tested, config.episode, config.algorithm, file)
+    check_evaluation(evaluation, tested, config.episode, config.algorithm, file, config.seed)
     unseen = () if file is None else check_unseen(file, (*tasks.meta_train, *tasks.meta_validation), config.tasks.overlap)
     for note in (*notes, *tasks.notes, *unseen):
         display.say(note)

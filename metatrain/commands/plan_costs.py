@@ -80,7 +80,7 @@ def prepared(config: TrainConfig, say: Callable[[str], None]) -> PreparedRun:
     file = read_episodes(config.episode.file)
     if file is not None:
         config, tasks = replace(config, evaluation=of_file(config.evaluation, file)), replace(tasks, meta_test=file.tasks)
-    check_evaluation(config.evaluation, tasks.meta_test, config.episode, config.algorithm, file)
+    check_evaluation(config.evaluation, tasks.meta_test, config.episode, config.algorithm, file, config.seed)
     for note in notes:
         say(note)
     recipe = Recipe.of_run(config, tasks.meta_train)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -197,9 +197,9 @@ def of_file(config: EvaluationConfig, file: EpisodeFile | None) -> EvaluationCon
 
 
 def check_evaluation(
-    config: EvaluationConfig, tasks: Sequence[Task], episode: EpisodeConfig, algorithm: AlgorithmConfig, file: EpisodeFile | None = None
+    config: EvaluationConfig, tasks: Sequence[Task], episode: EpisodeConfig, algorithm: AlgorithmConfig, file: EpisodeFile | None = None, seed: int = 0
 ) -> None:
-    """Check the settings of an evaluation before anything is computed; file: the episode file that it runs on.
+    """Check the settings of an evaluation before anything is computed; file: the episode file that it runs on; seed: of the run.
 
     Raises:
         UserError: a value is invalid, an arm is unknown, or tasks are too small.
@@ -214,6 +214,8 @@ def check_evaluation(
         if head_facts(algorithm.head).fixed_way and file.ways != {episode.way}:
             ways = ", ".join(map(str, sorted(file.ways)))
             raise UserError(f"episode.file={file.name} has episodes of {ways} classes, but algorithm.head={algorithm.head} is fixed to {episode.way}")
+        if num_unlabelled(config):
+            _check_rows_left(given for of_task in file.episodes.values() for episodes in of_task.values() for given in episodes)
         return
     if head_facts(algorithm.head).fixed_way and config.way not in (None, episode.way):
         raise UserError(f"evaluation.way={config.way}, but algorithm.head={algorithm.head} is fixed to {episode.way} classes; set evaluation.way=null")
@@ -228,7 +230,17 @@ def check_evaluation(
     if not config.shots or min(config.shots) < 1:
         raise UserError(f"evaluation.shots={list(config.shots)} must be a list of numbers, each 1 or more")
     for shots in config.shots:
-        check_tasks(tasks, episode_settings(episode, config, shots), "meta_test")
+        settings = episode_settings(episode, config, shots)
+        check_tasks(tasks, settings, "meta_test")
+        if num_unlabelled(config):
+            places = ((task, index) for task in tasks for index in range(config.episodes))
+            _check_rows_left(task_episode(task, settings, config.seed_of(seed), "meta_test", index) for task, index in places)
+
+
+def _check_rows_left(episodes: Iterable[Episode]) -> None:
+    """Raises: UserError: an episode has no rows left for texts without labels."""
+    for episode in episodes:
+        unlabelled_rows(episode, 1)
 
 
 def names_notes(tasks: Sequence[Task], algorithm: AlgorithmConfig) -> tuple[str, ...]:

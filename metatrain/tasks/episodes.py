@@ -128,7 +128,8 @@ def unlabelled_rows(episode: Episode, number: int) -> np.ndarray:
     is_free[episode.support] = is_free[episode.query] = False
     rows = np.flatnonzero(is_free)
     if not len(rows):
-        raise UserError(f"task '{task.name}' has no rows left for texts without labels (evaluation.unlabelled); lower evaluation.queries or the shots")
+        left = f"task '{task.name}' has an episode that leaves no rows for texts without labels (evaluation.unlabelled)"
+        raise UserError(f"{left}; use fewer queries (evaluation.queries) or shots, or remove the arm meta_trained_with_unlabelled from evaluation.arms")
     return np.random.default_rng([episode.seed, _UNLABELLED]).permutation(rows)[:number]
 
 

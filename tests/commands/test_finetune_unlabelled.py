@@ -41,6 +41,13 @@ def test_a_large_file_is_sampled(tmp_path, monkeypatch):
     assert len(set(found.unlabelled)) == 500 and "500 of 1500 texts without labels are used, drawn at random" in said
 
 
+def test_a_folder_in_which_no_text_can_be_read_is_named_with_its_first_file(tmp_path, monkeypatch):
+    (tmp_path / "many").mkdir()
+    (tmp_path / "many" / "a.txt").write_text("  ")
+    with pytest.raises(UserError, match=r"data.unlabelled=many: no text can be read; the first: .*a.txt: the file is empty"):
+        read(tmp_path, monkeypatch, unlabelled="many")
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [(None, "many.csv"), ("text\nbroken strap\n", "every text is also a training or test example"), ("text\n", "many.csv: the file has no rows")],

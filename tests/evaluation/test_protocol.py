@@ -10,6 +10,8 @@ from metatrain.evaluation.prediction import Prediction
 from metatrain.evaluation.protocol import EpisodeSet, Scores, Setup, check_evaluation, evaluate, run_arms, summarise
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.tasks.config import EpisodeConfig
+from metatrain.tasks.episode_file import EpisodeFile
+from metatrain.tasks.episodes import task_episode
 from metatrain.tasks.task import Task
 
 
@@ -115,8 +117,18 @@ def test_one_task_with_one_episode_gets_no_verdict():
         ({"seed": -1}, "evaluation.seed"),
         ({"arms": ["x"]}, "no arm 'x'"),
         ({"shots": [50]}, "50 shots"),
+        ({"arms": ["meta_trained_with_unlabelled"]}, "task 'x' has an episode that leaves no rows for texts without labels"),
     ],
 )
 def test_evaluations_that_cannot_be_done(wrong, words):
     with pytest.raises(UserError, match=words):
         check_evaluation(EvaluationConfig(**wrong), TASKS, EpisodeConfig(), AlgorithmConfig())
+
+
+def test_episodes_that_leave_rows_for_texts_without_labels_are_accepted_and_others_of_a_file_refused_before_any_work():
+    config = EvaluationConfig(arms=["meta_trained_with_unlabelled"], queries=3, episodes=2)
+    check_evaluation(config, TASKS, EpisodeConfig(), AlgorithmConfig(), seed=5)
+    full = [task_episode(TASKS[0], EpisodeConfig(way=2, shots=5, queries=None), 0, "meta_test", 0)]
+    file = EpisodeFile("episodes.jsonl", "", (TASKS[0],), {5: {TASKS[0].name: full}})
+    with pytest.raises(UserError, match="leaves no rows for texts without labels"):
+        check_evaluation(config, TASKS, EpisodeConfig(), AlgorithmConfig(), file)

@@ -11,7 +11,9 @@ from metatrain.gradient.config import InnerConfig
 from metatrain.meta.algorithm import check_algorithm
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
+from metatrain.meta.head_fit import FITS
 from metatrain.meta.leave_one_out import leave_one_out_loss
+from metatrain.meta.progress import Silent
 from metatrain.meta.prototypes import SCALE
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import Encoder
@@ -26,6 +28,18 @@ NAMES = ["bad", "good"]
 def episode(encoder) -> EncodedEpisode:
     ids, names = ([np.array(encoder.tokenizer(text)["input_ids"]) for text in texts] for texts in (TEXTS, NAMES))
     return EncodedEpisode(ids[:5], np.array([0, 1, 1, 0, 1]), ids[5:], np.array([1, 0, 0]), NAMES, name_tokens=names)
+
+
+class Counted(Silent):
+    """The units of the latest job: announced, and done."""
+
+    total = done = 0
+
+    def start(self, title, total, *, brief=False):
+        self.total, self.done = total, 0
+
+    def advance(self, *, by=1):
+        self.done += by
 
 
 def learner(encoder: Encoder, head: str = "cosine", mode: str = "exact", **more) -> EncoderLearner:
@@ -135,8 +149,9 @@ def test_no_step_is_made_where_no_class_has_two_examples(encoder, episode):
 
 
 def test_the_fitted_head_is_fitted_to_encodings_after_the_steps(encoder, episode):
-    subject = learner(encoder, fit_head=True)
-    adapted, fit = subject.fit_support(episode)
+    subject, progress = learner(encoder, fit_head=True), Counted()
+    adapted, fit = subject.fit_support(episode, progress)
+    assert progress.done == progress.total == FITS + len(fit.folds) + 1  # as many as were announced
     stepped, _ = learner(encoder).adapt(episode)
     for name in subject.functional.adapted:
         assert torch.equal(adapted[name], stepped[name])

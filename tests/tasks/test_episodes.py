@@ -142,5 +142,5 @@ def test_texts_without_labels_are_of_the_classes_of_an_episode_and_in_neither_of
     assert set(found.tolist()) == free and len(found) == 3 * (12 - 4 - 5)
     assert unlabelled_rows(episode, 4).tolist() == found[:4].tolist()
     full = task_episode(one, EpisodeConfig(way=3, shots=4, queries=None), 0, "meta_test", 0)
-    with pytest.raises(UserError, match="task 'x' has no rows left for texts without labels"):
+    with pytest.raises(UserError, match="task 'x' has an episode that leaves no rows for texts without labels"):
         unlabelled_rows(full, 4)
