@@ -44,8 +44,9 @@ class Candidate:
 
     def results(self) -> dict[str, Any]:
         """Return contents of results.json."""
-        held_out: dict[str, Any] = {"examples": len(self.correct), "accuracy": self.accuracy, "log_loss": self.log_loss}
+        held_out: dict[str, Any] = {"examples": len(self.correct), "accuracy": self.accuracy, "log_loss": None}  # JSON has no NaN
         if len(self.correct):
+            held_out["log_loss"] = self.log_loss
             held_out["ci95"] = interval(int(self.correct.sum()), len(self.correct))
         return {"checkpoint": self.checkpoint, "cross_validation": held_out, "test": self.tested, "seconds": round(self.seconds, 3)}
 

@@ -14,6 +14,11 @@ def candidate(name: str, correct: str, log_loss: float = 0.5) -> Candidate:
     return Candidate(name, np.array([each == "1" for each in correct], dtype=bool), log_loss, None, 1.0)
 
 
+def test_a_base_without_held_out_examples_has_no_log_loss_in_results():
+    assert candidate("a", "", float("nan")).results()["cross_validation"] == {"examples": 0, "accuracy": None, "log_loss": None}
+    assert candidate("a", "10", 0.5).results()["cross_validation"]["log_loss"] == 0.5
+
+
 def test_the_most_accurate_base_is_used_then_the_one_with_the_lowest_log_loss():
     few, many = candidate("few", "1" * 12 + "0" * 8), candidate("many", "1" * 18 + "0" * 2)
     assert best_of([few, many]).checkpoint == "many"
