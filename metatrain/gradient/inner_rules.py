@@ -307,6 +307,8 @@ class ALFA(_Rates):
 
     def learned(self, adapted: Mapping[str, Tensor]) -> Parameters:
         made: Parameters = {}
+        if not adapted:  # a head made from the support set, without inner steps
+            return made
         for name, value in adapted.items():
             made[f"{name}.alpha"] = value.new_full((max(1, self.steps),), self.rate(name))
             made[f"{name}.decay"] = value.new_zeros(max(1, self.steps))

@@ -154,3 +154,9 @@ def test_all_rules_are_listed():
 def test_values_that_make_no_sense(wrong):
     with pytest.raises(UserError, match=f"inner.{next(iter(wrong))}"):
         make_inner_rule(InnerConfig(**wrong))
+
+
+@pytest.mark.parametrize("name", sorted(RULES))
+def test_nothing_is_learned_where_nothing_adapts(name):
+    """A method without an inner loop, such as protonet, with this rule in a grid."""
+    assert make_inner_rule(InnerConfig(rule=name, steps=0)).learned({}) == {}
