@@ -82,7 +82,7 @@ def parameters_line(learner: Learner) -> str:
     adapting = sum(value.numel() for name, value in learner.initial.items() if name in learner.functional.adapted)
     line, steps, evaluated = f"trainable: {_count(trained)} in the outer loop", learner.steps(evaluation=False), learner.steps(evaluation=True)
     if not steps and not evaluated:
-        return f"{line}; per task, only the head is computed from the support set" if head_adapts else line
+        return f"{line}; adapted per task: only the head, which is computed from the support set" if head_adapts else line
     last = "last layer" if algorithm.last_layers == 1 else f"last {algorithm.last_layers} layers"
     what = {"all": "whole model", "body": "whole model", "last_layers": last}
     of_model = f"{_count(adapting)} ({what.get(algorithm.adapt, algorithm.adapt.replace('_', ' '))})"

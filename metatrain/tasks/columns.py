@@ -65,7 +65,7 @@ def guess_columns(path: Path, given: Mapping[str, str]) -> Guess:
     columns = Columns(text, label or "label", task, pair, target)
     for key, found in {"text": text, "pair": pair, "label": label, "target": target, "task": task}.items():
         if found:
-            notes.append(f"{key}: column {found!r}" + ("" if key in given else " (guessed)"))
+            notes.append(f"{key}: column {found!r}" + ("" if key in given or found == key else " (guessed)"))
     table = read_file(path, columns)  # names the line if a value is missing
     notes += table.notes
     counts: dict[str, Counter[str]] = defaultdict(Counter)

@@ -175,7 +175,8 @@ def _line(footprint: Footprint, largest: Largest, plan: ExecutionPlan) -> str:
     bytes_ = plan.vectorised * (footprint.meta_gradient(largest, plan) + footprint.stored * graphs * largest.support)
     if plan.cuda_graphs:
         bytes_ *= 2  # captured graphs have memory of their own
-    said = f"memory: about {_SPARE * bytes_ / 1e9:.1f} GB in addition to the model for the largest episodes"
+    needed = _SPARE * bytes_ / 1e9
+    said = f"memory: {f'about {needed:.1f}' if needed >= 0.05 else 'less than 0.1'} GB in addition to the model for the largest episodes"
     if footprint.stored and graphs < steps:
         said += f"; activations of {int(graphs)} of {steps} inner steps are stored, the others recomputed"
     if plan.vectorised > 1:

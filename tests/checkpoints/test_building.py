@@ -29,4 +29,4 @@ def test_what_adapts_to_each_task_is_counted(settings, said):
 @pytest.mark.parametrize("algorithm", ["protonet", "r2d2", "recommended"])
 def test_without_an_inner_loop_nothing_is_said_of_steps(algorithm):
     learner = build_learner(Recipe.of_run(composed("train", ["model=tiny", f"algorithm={algorithm}"], TrainConfig)), torch.device("cpu"), torch.float32)
-    assert parameters_line(learner).endswith(" in the outer loop; per task, only the head is computed from the support set")
+    assert parameters_line(learner).endswith(" in the outer loop; adapted per task: only the head, which is computed from the support set")
