@@ -184,5 +184,5 @@ def _line(footprint: Footprint, largest: Largest, plan: ExecutionPlan) -> str:
     if plan.part_tokens < ExecutionPlan().part_tokens:
         said += f"; texts are encoded {plan.part_tokens} tokens at a time"
     if plan.segments:
-        said += f"; the adapted parameters are stored before every {plan.segment(steps)}th inner step, and the steps between are taken twice"
+        said += f"; the adapted parameters are stored once in {plan.segment(steps)} inner steps, and the steps between are taken twice"
     return said

@@ -19,8 +19,8 @@ _MOST_LABELS = 10  # maximum number of labels listed
 HEAD = """\
 # The `universal` task distribution
 
-`tasks=universal` trains one base on many task families: {kinds} families in five folds, and {validation} sets for meta-validation, which are never trained or
-tested on. Related questions stand in the same fold.
+`tasks=universal` trains one base (an encoder to finetune from) on many task families: {kinds} families in five folds, and {validation} sets for
+meta-validation, which are never trained or tested on. Related questions stand in the same fold.
 
 ```bash
 export METATRAIN_DATA=FOLDER                                    # a folder with a folder for each set
@@ -61,9 +61,10 @@ On the eight validation sets (`tasks=universal_validation`), with the base `ever
 | `name_and_definition` | 48.1 | 47.2 | 52.9 |
 
 Each row: `metatrain evaluate checkpoint=everyday tasks=universal_validation tasks.label_text=TEXT inner.fit_head=false evaluation.shots=[1,5]
-evaluation.way=..20 evaluation.queries=20 evaluation.episodes=3 evaluation.arms=[meta_trained,no_meta_training,names_only] report=false`. The column of label
-names only is of the 1-shot episodes.
-Meta-training with definitions was not measured.
+evaluation.way=..20 evaluation.queries=20 evaluation.episodes=3 evaluation.arms=[meta_trained,no_meta_training,names_only] report=false`.
+`evaluation.way=..20` means up to 20 classes. The column "label names only" was measured in the 1-shot episodes. With definitions in meta-training too
+(fold 1), validation accuracy is 64.4 instead of 63.1, and 5-shot accuracy on the seven unseen families 58.2 instead of 57.0 (header of
+`conf/experiment/universal.yaml`).
 
 ## The sets
 

@@ -335,8 +335,8 @@ def test_what_a_rule_does_decides_on_the_recursion(kind, mode, weights):
 
 
 def test_first_order_keeps_no_trajectory_of_a_rule_that_says_it_adds():
-    for kind in RULES.values():
-        assert not has_recursion(Method("first_order"), kind(InnerConfig()), learns_rates=False)
+    for name, kind in RULES.items():
+        assert has_recursion(Method("first_order"), kind(InnerConfig()), learns_rates=False) == (name == "alfa")  # which scales phi
     assert has_recursion(Method("first_order"), Decaying(InnerConfig()), learns_rates=False)
     assert has_recursion(Method("first_order"), Anchored(InnerConfig()), learns_rates=False)
     assert has_recursion(Method("first_order"), VectorisedRule(Decaying(InnerConfig())), learns_rates=False)

@@ -89,7 +89,7 @@ def test_a_limit_is_met_by_graphs_first_then_by_fewer_texts(learner, monkeypatch
         seen.append((plan.part_tokens, plan.graphs(LARGEST.support)))
     assert seen == [(8192, None), (8192, 2), (8192, 1), (8192, 0), (1024, 0), (512, 0)]
     plan, line = memory.fit_training(HardwareConfig(max_memory=0.02), learner, LARGEST, CPU)
-    assert plan.segments and "stored before every" in line
+    assert plan.segments and "the adapted parameters are stored once in" in line
     with pytest.raises(UserError, match=r"hardware.max_memory=0.005: this run needs about 0.0 GB; lower"):
         memory.fit_training(HardwareConfig(max_memory=0.005), learner, LARGEST, CPU)
 
