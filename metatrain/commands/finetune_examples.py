@@ -56,7 +56,8 @@ def read_examples(data: DataConfig, rejects: bool, say: Callable[[str], None], s
     labels = None if data.target else sorted(set(train.labels))
     if labels is not None:
         if len(labels) < 2:
-            raise UserError(f"{train.source}: only one class ({labels[0]!r}); a classifier needs examples of at least two")
+            merged = " after data.label_descriptions, which gives all labels the same description" if data.label_descriptions else ""
+            raise UserError(f"{train.source}: only one class ({labels[0]!r}){merged}; a classifier needs examples of at least two")
         if rejects:
             check_no_label_is_none(labels, train.source)
     rows: list[tuple[str, str]] = []

@@ -54,4 +54,9 @@ class TensorBoardRun:
 
 def _markdown(table: Mapping[str, Any]) -> str:
     lines = [table["columns"], ["---"] * len(table["columns"]), *table["rows"]]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    return "\n".join(f"| {' | '.join(_cell(value) for value in line)} |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    """Return a value as the text of one cell; a label may have a bar or a line break."""
+    return " ".join(str(value).split()).replace("|", "\\|")

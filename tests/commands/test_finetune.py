@@ -479,3 +479,13 @@ def test_label_definitions_are_read_with_the_names(tmp_path):
         read_examples(replace(data, label_definitions={"early": "Too soon."}), False, lambda line: None)
     with pytest.raises(UserError, match="data.label_text=words is unknown"):
         read_examples(replace(data, label_text="words"), False, lambda line: None)
+
+
+def test_label_descriptions_replace_or_merge_labels(tmp_path):
+    rows = [{"text": f"text {n}", "label": ("late", "early", "good")[n % 3]} for n in range(9)]
+    data = DataConfig(train=str(write_jsonl(tmp_path / "few.jsonl", rows)), label_descriptions={"late": "not on time", "early": "not on time"})
+    task = read_examples(data, False, lambda line: None).episode.task
+    assert task.label_names == ("good", "not on time") and task.labels.tolist() == [1, 1, 0] * 3
+    merged = {label: "x" for label in ("late", "early", "good")}
+    with pytest.raises(UserError, match=r"only one class \('x'\) after data.label_descriptions, which gives all labels the same description"):
+        read_examples(replace(data, label_descriptions=merged), False, lambda line: None)

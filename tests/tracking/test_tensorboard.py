@@ -11,7 +11,7 @@ from metatrain.config.compose import composed
 from metatrain.config.schema import TrainConfig
 from metatrain.errors import UserError
 from metatrain.tracking.config import TrackingConfig
-from metatrain.tracking.tensorboard import TensorBoardRun
+from metatrain.tracking.tensorboard import TensorBoardRun, _markdown
 from metatrain.tracking.weights_and_biases import Attached, check_tracking
 
 accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
@@ -58,6 +58,11 @@ def test_a_run_writes_its_figures_and_rates(cli):
     assert "rates/outer_rate" in tags and "rates/head.weight/step 1" in tags and "meta_test/meta_trained" in tags
     mean = json.loads(Path("run/results.json").read_text())["arms"]["meta_trained"]["mean"]
     assert list(scalars(events, "meta_test/meta_trained").values()) == pytest.approx([mean], rel=1e-6)
+
+
+def test_a_cell_of_a_table_keeps_to_its_column():
+    table = {"columns": ["label", "score"], "rows": [["a|b", 1], ["two\nlines", 2]]}
+    assert _markdown(table) == "| label | score |\n| --- | --- |\n| a\\|b | 1 |\n| two lines | 2 |"
 
 
 def test_runs_that_differ_only_in_the_seed_share_a_group():
