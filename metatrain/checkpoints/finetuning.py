@@ -67,7 +67,7 @@ def check_unlabelled(data: DataConfig, learner: Learner) -> None:
     if data.unlabelled is None:
         return
     if not learner.inner.fit_head:
-        raise UserError(f"data.unlabelled needs a head fitted to the examples, and no other adapted parameters: set {settings_that_fit_a_head(learner)}")
+        raise UserError(f"data.unlabelled needs a head fitted to the examples: set {settings_that_fit_a_head(learner)}")
     if learner.inner.fit_encoder:
         raise UserError("data.unlabelled changes the fitted head, which inner.fit_encoder=true trains further; set inner.fit_encoder=false")
 

@@ -70,11 +70,11 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def product_speed(device: torch.device) -> float:
-    """Return the speed of a float32 matrix product under the applied settings, in GFLOP/s: the best of ten of size 512."""
-    size, seconds = 512, []
+def product_speed(device: torch.device, size: int = 512, repeats: int = 10) -> float:
+    """Return the speed of a float32 matrix product [size, size] x [size, size] under the applied settings, in GFLOP/s: the best of `repeats`."""
+    seconds = []
     factor = torch.ones(size, size, device=device)
-    for _ in range(10):
+    for _ in range(repeats):
         wait(device)
         begin = time.perf_counter()
         factor @ factor

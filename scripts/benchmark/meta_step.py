@@ -93,15 +93,9 @@ def distance(found: Gradient, reference: Gradient) -> float:
     return (square / sum(float(value.double().square().sum()) for value in reference.values())) ** 0.5
 
 
-def peak(size: int = 2048) -> float:
-    """GFLOP/s of a float32 matrix product under the current settings: the best of 20."""
-    a, b = torch.randn(size, size), torch.randn(size, size)
-    seconds = []
-    for _ in range(20):
-        begin = time.perf_counter()
-        a @ b
-        seconds.append(time.perf_counter() - begin)
-    return 2 * size**3 / min(seconds) / 1e9
+def peak() -> float:
+    """GFLOP/s of a large float32 matrix product under the current settings: the best of 20."""
+    return hardware.product_speed(torch.device("cpu"), size=2048, repeats=20)
 
 
 def timed(step: Step) -> tuple[float, Gradient]:

@@ -9,7 +9,7 @@ from metatrain.tasks.splits import claim
 
 
 def matches(files: int, monkeypatch) -> int:
-    """Number of names compared with a pattern while a split claims the rows of so many files with a task each."""
+    """Return the number of names that are compared with a pattern when a split claims the rows of `files` files, each with one task."""
     compared = []
     monkeypatch.setattr(names, "fnmatchcase", lambda name, pattern: compared.append(name) or True)
     tables = {f"file{each}": Table(f"file{each}", ["a", "b"], ["x", "y"], [f"task{each}"] * 2) for each in range(files)}
