@@ -151,9 +151,6 @@ def _prepare(config: TrainConfig, ranks: Ranks, display: Display) -> Prepared:
     sizes = [f"{len(tasks.split(name))} {name.replace('_', '-')}" for name in SPLITS]
     display.say(f"tasks: {tasks.name}, {', '.join(sizes)}")
     learner = build_learner(Recipe.of_run(config, tasks.meta_train), device, dtype, display.say, tasks.training_texts())
-    plan, line = fit_memory(config, learner, tasks.meta_train, device, ranks)
-    display.say(line)
-    learner = learner.with_plan(plan)
     arms = chosen_arms(config.evaluation, config.algorithm)
     check_learner(arms, learner)
     joint = open_joint(config.evaluation.joint, config, device, dtype, display.say)
@@ -166,7 +163,9 @@ def _prepare(config: TrainConfig, ranks: Ranks, display: Display) -> Prepared:
         display.start("tokenising tasks", len(every))
         tokens.prepare(every, display.advance)
         display.stop()
-    return Prepared(config, device, dtype, tasks, tokens, learner, arms, joint, evaluation, file)
+    plan, line = fit_memory(config, learner, tasks, tokens, device, ranks)
+    display.say(line)
+    return Prepared(config, device, dtype, tasks, tokens, learner.with_plan(plan), arms, joint, evaluation, file)
 
 
 def _opened(job: Job, config: TrainConfig, ranks: Ranks, display: Display, work: ExitStack) -> RunDirectory:

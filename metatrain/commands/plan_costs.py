@@ -17,6 +17,7 @@ from metatrain.evaluation.arms import Learners, make_arms
 from metatrain.evaluation.chosen_arms import chosen_arms
 from metatrain.evaluation.config import LoraConfig
 from metatrain.evaluation.protocol import EpisodeSet, check_evaluation, episode_settings, num_unlabelled, of_file, run_arms
+from metatrain.gradient.meta_gradient import mode_of
 from metatrain.meta.algorithm import check_algorithm
 from metatrain.meta.cuda_graphs import CudaGraphs
 from metatrain.meta.learner import Learner
@@ -85,10 +86,10 @@ def prepared(config: TrainConfig, say: Callable[[str], None]) -> PreparedRun:
         say(note)
     recipe = Recipe.of_run(config, tasks.meta_train)
     learner = build_learner(recipe, device, dtype, say, tasks.training_texts())
-    plan, line = fit_memory(config, learner, tasks.meta_train, device, ranks)
-    say(line)
     tokens = learner.model.tokens()
     tokens.check((*tasks.meta_train, *tasks.meta_validation, *tasks.meta_test))
+    plan, line = fit_memory(config, learner, tasks, tokens, device, ranks)
+    say(line)
     drawn = [training_episode(tasks, config.episode, config.seed, index) for index in range(config.outer.meta_batch)]
     return PreparedRun(config, recipe, tasks, learner.with_plan(plan), tokens, [encode_episode(episode, tokens) for episode in drawn], device, file)
 
@@ -99,14 +100,15 @@ def costs(run: PreparedRun) -> list[Cost]:
     found = [Cost("as configured", *measured(run.learner, run.episodes, run.device))]
     for name, settings in _alternatives(run.learner).items():
         other = replace(config.algorithm, **settings)
+        if other == config.algorithm:
+            continue
         try:
             check_algorithm(other, config.inner, config.model)
-        except UserError:
-            continue
-        if other != config.algorithm:
             learner = make_learner(run.learner.model, replace(run.recipe, algorithm=other))
-            own = ExecutionPlan(vectorised=plan.vectorised, cuda_graphs=CudaGraphs() if plan.cuda_graphs else None)
-            found.append(Cost(name, *measured(learner.with_plan(own), run.episodes, run.device)))
+        except UserError:  # the alternative does not go with the method or the model
+            continue
+        own = ExecutionPlan(vectorised=plan.vectorised, cuda_graphs=CudaGraphs() if plan.cuda_graphs else None)
+        found.append(Cost(name, *measured(learner.with_plan(own), run.episodes, run.device)))
     return found
 
 
@@ -114,7 +116,9 @@ def _alternatives(learner: Learner) -> dict[str, dict[str, Any]]:
     """Return the entries of `ALTERNATIVES` that differ from the settings of the run."""
     if learner.steps(evaluation=False) == 0:
         return {}  # without inner steps, all of them are the same
-    recomputes = learner.algorithm.meta_gradient == "exact" and learner.plan.graph_tokens == 0
+    mode = learner.algorithm.meta_gradient
+    # Without second derivatives it is not cheaper, and the model may have been loaded with attention that has none.
+    recomputes = not mode_of(mode).is_second_order or (mode == "exact" and learner.plan.graph_tokens == 0)
     return {name: settings for name, settings in ALTERNATIVES.items() if not (recomputes and settings.get("meta_gradient") == "exact_recomputed")}
 
 

@@ -78,6 +78,10 @@ class EncoderLearner(Learner):
             raise UserError("an encoder predicts labels, but the tasks have target texts: set algorithm.head=lm and a language model (model=t5_small)")
         return self._losses.of(self.functional, self.functional.read(episode), seed)
 
+    def sizes(self, episode: EncodedEpisode) -> tuple[list[int], list[int]]:
+        support, query, *names = self.functional.texts_of(self.functional.read(episode))
+        return [len(text) for part in (support, *names) for text in part], list(map(len, query))
+
     @property
     def encodings(self) -> EncoderLearner:
         return self

@@ -94,7 +94,16 @@ class LanguageLearner(Learner):
         with torch.no_grad():
             return float(sum(self.losses(episode, seed=None).query_parts(parameters, {})))
 
-    def longest_targets(self, texts: int) -> TargetTokens:
-        longest = [np.ones(self.model.max_target_length, dtype=np.int64)] * texts
+    def sizes(self, episode: EncodedEpisode) -> tuple[list[int], list[int]]:
+        reading, read = self.functional.reading(episode), self.functional.read(episode)
+        targets, after = targets_of(read), len(reading.cue) + (len(self.model.separator) if self.model.decoder_only else 0)
+        support = [len(reading.opening) + len(text) + after + len(target) for text, target in zip(read.support, targets.support)]
+        query = [len(text) + after + len(target) for text, target in zip(read.query, targets.query)]
+        if self.model.has_kv_cache and len(reading.context):
+            return support, [*query, len(reading.context)]  # what precedes all queries is read once
+        return support, [len(reading.context) + size for size in query]
+
+    def targets_of_length(self, texts: int, tokens: int) -> TargetTokens:
+        targets = [np.ones(max(1, tokens), dtype=np.int64)] * texts
         is_channel = self.model.prompt is not None and self.model.prompt.is_channel
-        return TargetTokens(longest, (), longest if is_channel else None)
+        return TargetTokens(targets, (), targets if is_channel else None)

@@ -153,8 +153,12 @@ class Learner:
         """Return the gradient of a term of the outer loss over all these episodes; None: the method has no such term."""
         return None
 
-    def longest_targets(self, texts: int) -> TargetTokens | None:
-        """Return targets of maximum length for this number of texts, to measure memory with; None: this learner generates nothing."""
+    def sizes(self, episode: EncodedEpisode) -> tuple[list[int], list[int]]:
+        """Return the numbers of tokens of the sequences that are read for the support loss and for the query loss of an episode."""
+        raise NotImplementedError
+
+    def targets_of_length(self, texts: int, tokens: int) -> TargetTokens | None:
+        """Return targets of this number of tokens for a number of texts, to measure memory with; None: this learner generates nothing."""
         return None
 
     def steps(self, evaluation: bool) -> int:

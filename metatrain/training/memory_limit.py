@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,36 +21,60 @@ from metatrain.run.failpoints import failpoint
 from metatrain.run.hardware import free_memory, give_back, is_out_of_memory
 from metatrain.run.ranks import Ranks
 from metatrain.tasks.config import EpisodeConfig
-from metatrain.tasks.encoded_episode import EncodedEpisode
-from metatrain.tasks.episodes import most_way, shots_range
-from metatrain.tasks.task import Task
+from metatrain.tasks.encoded_episode import EncodedEpisode, encode_episode
+from metatrain.tasks.episodes import most_way, shots_range, training_episode
+from metatrain.tasks.task import TaskDistribution
+from metatrain.tasks.tokens import Tokens
 
 _LIBRARIES = 1.3e9  # what a process on a CPU takes beside tensors once it is at work: libraries, kernels, heap that is in pieces
 _SPARE = 1.2  # an allocator takes more than it gives out
 _SMALLEST = 256  # tokens that are encoded together on a CPU: half of that takes a third more time, and saves a twentieth of the memory
+_DRAWN = 64  # episodes of a run whose sizes are looked at before it
 _SHARE = 0.8  # of free memory that is taken, if nothing is said
 
 
-def largest_episode(episode: EpisodeConfig, way: int, rows: int, text: int, reads_support: bool = False) -> Largest:
+def largest_episode(episode: EpisodeConfig, way: int, rows: int, text: int, reads_support: bool = False, target: int = 0) -> Largest:
     """The most tokens of an episode of `way` classes with texts of at most `text` tokens; rows: of the largest class.
 
-    `reads_support`: each query is read after the whole support set.
+    `reads_support`: each query is read after the whole support set. target: tokens of a target at most.
     """
     queries = rows if episode.queries is None else min(rows, episode.queries)
-    support = way * shots_range(episode).most * text
-    query = text + (support if reads_support else 0)
-    return Largest(query, support, way * queries * query)
+    support = way * shots_range(episode).most * (text + target)
+    query = text + target + (support if reads_support else 0)
+    return Largest(query, support, way * queries * query, target)
 
 
-def fit_memory(config: TrainConfig, learner: Learner, tasks: Sequence[Task], device: torch.device, ranks: Ranks) -> tuple[ExecutionPlan, str]:
+def largest_drawn(learner: Learner, episodes: Iterable[EncodedEpisode], meta_batch: int) -> Largest:
+    """Return the most tokens that a learner reads of these episodes, `meta_batch` of which are of one meta-update."""
+    texts, supports, queries, target = [], [], [], 0
+    for episode in episodes:
+        support, query = learner.sizes(episode)
+        texts += [*support, *query]
+        supports.append(sum(support))
+        queries.append(sum(query))
+        if episode.targets is not None:
+            target = max(target, *map(len, (*episode.targets.support, *episode.targets.query)))
+    each = [support + query for support, query in zip(supports, queries)]
+    batch = max(sum(each[first : first + meta_batch]) for first in range(0, len(each), meta_batch))
+    return Largest(max(texts), max(supports), max(queries), target, math.ceil(np.sqrt(np.mean(np.square(texts)))), batch)
+
+
+def fit_memory(config: TrainConfig, learner: Learner, tasks: TaskDistribution, tokens: Tokens, device: torch.device, ranks: Ranks) -> tuple[ExecutionPlan, str]:
     """Return the plan by which the meta-gradients of a run fit in this process's share of memory, and a line for the log.
+
+    With `hardware.max_memory`, any episode that the settings allow fits; else the largest of the run's first `_DRAWN` episodes.
 
     Raises:
         UserError: `hardware.max_memory` is too small.
     """
-    way = max(most_way(task, config.episode) for task in tasks)
-    rows = max(int(np.bincount(task.labels).max()) for task in tasks)
-    largest = largest_episode(config.episode, way, rows, learner.model.max_length, learner.functional.reads_support)
+    if config.hardware.max_memory is None and not any(task.of_images for task in tasks.meta_train):
+        number = min(_DRAWN, config.outer.steps * config.outer.meta_batch)
+        drawn = (training_episode(tasks, config.episode, config.seed, index) for index in range(number))
+        largest = largest_drawn(learner, (encode_episode(episode, tokens) for episode in drawn), config.outer.meta_batch)
+    else:
+        way = max(most_way(task, config.episode) for task in tasks.meta_train)
+        rows = max(int(np.bincount(task.labels).max()) for task in tasks.meta_train)
+        largest = largest_episode(config.episode, way, rows, learner.model.max_length, learner.functional.reads_support, _longest_target(learner))
     return fit_training(config.hardware, learner, largest, device, ranks.local_size, math.ceil(config.outer.meta_batch / ranks.size))
 
 
@@ -66,16 +90,16 @@ def fit_training(
     Raises:
         UserError: `max_memory` is too small for the largest episode under any plan.
     """
-    footprint = Footprint.of(learner, largest.text)
+    footprint = Footprint.of_largest(learner, largest)
     most = min(meta_batch, hardware.vectorized_episodes or (meta_batch if device.type == "cuda" else 1))
     if hardware.max_memory is None:
         free = free_memory(device)
         if free is not None and device.type == "cpu":
             free //= sharing
-        room = None if free is None else free * _SHARE / _SPARE
+        room = None if free is None else (free * _SHARE - _around(footprint)) / _SPARE
         found = ExecutionPlan() if room is None else fit(footprint, largest, room, [ExecutionPlan()])
         if free is not None and found is None:
-            needed = footprint.meta_gradient(largest, ExecutionPlan()) * _SPARE / 1e9
+            needed = (footprint.meta_gradient(largest, ExecutionPlan()) * _SPARE + _around(footprint)) / 1e9
             return ExecutionPlan(graph_tokens=0.0), (
                 f"warning: the largest episodes need about {needed:.1f} GB, and {free / 1e9:.1f} GB are free; set hardware.max_memory to use less"
             )
@@ -105,9 +129,9 @@ def fit_adaptation(hardware: HardwareConfig, learner: Learner, device: torch.dev
     """
     if hardware.max_memory is None:
         return learner.plan
-    text = learner.model.max_length
-    largest = Largest(text, ExecutionPlan().part_tokens, ExecutionPlan().part_tokens)
-    footprint = Footprint.of(learner, text)
+    target = _longest_target(learner)
+    largest = Largest(learner.model.max_length + target, ExecutionPlan().part_tokens, ExecutionPlan().part_tokens, target)
+    footprint = Footprint.of_largest(learner, largest)
     own = _own(learner, device)
     for plan in _plans(largest, device):
         needed = own + _SPARE * footprint.adaptation(largest, plan)
@@ -150,6 +174,12 @@ def gradients_within_memory(learner: Learner, group: Sequence[EncodedEpisode], s
     return gradients_within_memory(learner.with_plan(plan), group, step, on_smaller)
 
 
+def _longest_target(learner: Learner) -> int:
+    """Return the most tokens of a target; 0: there are none."""
+    encode = learner.model.tokens().encode_targets
+    return 0 if encode is None else encode.max_length
+
+
 def _plans(largest: Largest, device: torch.device) -> list[ExecutionPlan]:
     return halvings(max(largest.text, _SMALLEST if device.type == "cpu" else 1))
 
@@ -172,12 +202,13 @@ def _trained(learner: Learner) -> int:
 def _line(footprint: Footprint, largest: Largest, plan: ExecutionPlan) -> str:
     steps = footprint.learner.inner.steps
     graphs = steps if plan.graph_tokens == float("inf") else plan.graph_tokens / largest.support
-    bytes_ = plan.vectorised * (footprint.meta_gradient(largest, plan) + footprint.stored * graphs * largest.support)
+    stored = footprint.stored(largest)
+    bytes_ = plan.vectorised * (footprint.meta_gradient(largest, plan) + stored * graphs * largest.support)
     if plan.cuda_graphs:
         bytes_ *= 2  # captured graphs have memory of their own
-    needed = _SPARE * bytes_ / 1e9
+    needed = (_SPARE * bytes_ + _around(footprint)) / 1e9
     said = f"memory: {f'about {needed:.1f}' if needed >= 0.05 else 'less than 0.1'} GB in addition to the model for the largest episodes"
-    if footprint.stored and graphs < steps:
+    if stored and graphs < steps:
         said += f"; activations of {int(graphs)} of {steps} inner steps are stored, the others recomputed"
     if plan.vectorised > 1:
         said += f"; up to {plan.vectorised} episodes vectorised in one pass"

@@ -39,3 +39,15 @@ def test_what_does_not_go_with_the_method_is_left_out(cli):
     assert "as configured" in found.out
     found = cli("plan", "debug=fast", "algorithm.head=linear")
     assert found.code == 2 and "episode.way" in found.err
+
+
+def test_first_order_on_fused_attention_is_compared_with_nothing_that_needs_second_derivatives(cli, monkeypatch):
+    """The fused kernel has none: `recomputed activations` ended in an error of torch."""
+    monkeypatch.setattr("metatrain.commands.plan_costs.evaluation_seconds", lambda run: 1.0)
+    settings = ["model=scratch_gpt2", "model.scratch.layers=3", "model.scratch.hidden=16", "algorithm=fomaml", "algorithm.head=lm", "outer.meta_batch=1"]
+    found = cli("plan", "debug=fast", "hardware.threads=1", *settings)
+    assert found.code == 0, found.err
+    assert "as configured" in found.out and "last two layers" in found.out and "recomputed" not in found.out
+    found = cli("plan", "debug=fast", "hardware.threads=1", *settings, "model.scratch.layers=1")
+    assert found.code == 0, found.err
+    assert "last two layers" not in found.out

@@ -124,6 +124,20 @@ def test_in_context_reads_the_support_set_before_each_query():
     assert all(torch.allclose(found[key], value, rtol=1e-12, atol=1e-15) for key, value in expected.items())
 
 
+def test_the_sizes_of_an_episode_are_what_is_read_and_the_support_set_is_read_once():
+    plain, in_context = made("scratch:gpt2"), made("scratch:gpt2", head="in_context", meta_gradient="first_order", steps=0)
+    episode = episode_of(plain, choices=True)
+    support, query = plain.sizes(episode)
+    separator = len(plain.model.separator)
+    assert support == [len(text) + separator + len(target) for text, target in zip(episode.support, episode.targets.support)]
+    assert query == [len(text) + separator + len(target) for text, target in zip(episode.query, episode.targets.query)]
+    context = len(in_context.functional.reading(episode).context)
+    assert context >= sum(support)  # and what stands between the examples
+    assert in_context.model.has_kv_cache and in_context.sizes(episode)[1] == [*query, context]
+    in_context.model.has_kv_cache = False  # then it is read before each query
+    assert in_context.sizes(episode)[1] == [context + size for size in query]
+
+
 def test_examples_without_positions_are_left_out_balanced_over_the_classes():
     learner = made("scratch:gpt2", head="in_context", meta_gradient="first_order", steps=0)
     episode = episode_of(learner, choices=True)

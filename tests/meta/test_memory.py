@@ -16,6 +16,8 @@ from metatrain.meta.encoder_learner import EncoderLearner
 from metatrain.meta.memory import Footprint, Largest, fit, halvings
 from metatrain.meta.plan import ExecutionPlan
 from metatrain.meta.text_losses import TextLosses
+from metatrain.models.adapted import row_of
+from metatrain.models.adapters import AdapterSettings
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 from metatrain.tasks.encoded_episode import EncodedEpisode
@@ -58,8 +60,25 @@ def test_a_graph_holds_what_is_said():
         graphs = [GradientGraph.of(part, phi, fixed)[1] for part in losses.support_parts(phi, fixed, 0)]
     assert graphs
     held = sum(event.self_cpu_memory_usage for event in profile.events())
-    said = footprint.stored * LARGEST.support
+    said = footprint.stored(LARGEST) * LARGEST.support
     assert held == pytest.approx(said, rel=0.1)
+
+
+def test_weights_in_a_graph_are_not_counted_for_each_token():
+    """Neither those that are not trained, which belong to the model, nor their copies in bf16, of which a graph has one."""
+    torch.manual_seed(0)
+    encoder, _ = load_encoder(ModelConfig(name="tiny", max_length=64), second_order=True)
+    algorithm = AlgorithmConfig(head="linear", adapt="lora", train="adapted")
+    attach = row_of("lora").attach
+    attach(encoder.backbone, AdapterSettings(rank=algorithm.rank, targets=algorithm.targets, context_size=algorithm.context_size))
+    frozen = EncoderLearner(encoder, algorithm, InnerConfig(steps=4), way=2)
+    found = Footprint.of(frozen, 64)
+    assert found.loss < 1.5 * Footprint.of(learner(), 64).loss  # LoRA's own activations are added
+    encoder.half_products = True
+    half = Footprint.of(frozen, 64)
+    matrices = sum(value.numel() for value in encoder.backbone.encoder.parameters() if value.ndim == 2)
+    assert half.loss < found.loss
+    assert half.of_loss - found.of_loss == pytest.approx(2 * matrices, rel=0.2)
 
 
 @pytest.mark.parametrize("mode", ["exact", "exact_recomputed", "forward_over_reverse", "finite_difference", "first_order", "implicit", "reptile"])
@@ -81,7 +100,7 @@ def test_training_the_encoder_on_the_examples_needs_more_and_in_parts_less():
 
 def test_graphs_are_given_up_before_parts():
     footprint = Footprint.of(learner(), 64)
-    everything = footprint.meta_gradient(LARGEST, ExecutionPlan()) + 4 * footprint.stored * LARGEST.support
+    everything = footprint.meta_gradient(LARGEST, ExecutionPlan()) + 4 * footprint.stored(LARGEST) * LARGEST.support
     least = footprint.meta_gradient(LARGEST, ExecutionPlan())
     uses = halvings(64)
     assert [use.part_tokens for use in uses] == [8192, 4096, 2048, 1024, 512, 256, 128, 64, 64]
@@ -111,4 +130,4 @@ def test_segments_come_last_and_need_the_root_of_the_trajectory():
 def test_only_the_exact_mode_keeps_graphs():
     footprint = Footprint.of(learner("first_order"), 64)
     assert fit(footprint, LARGEST, 1e12, halvings(64)).graph_tokens == math.inf
-    assert footprint.stored == 0
+    assert footprint.stored(LARGEST) == 0

@@ -2,12 +2,14 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from conftest import spawn
 
+from metatrain.config.schema import TrainConfig
 from metatrain.errors import UserError
 from metatrain.gradient.config import InnerConfig
 from metatrain.meta.config import AlgorithmConfig
@@ -18,8 +20,10 @@ from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 from metatrain.run import hardware
 from metatrain.run.config import HardwareConfig
+from metatrain.run.ranks import Ranks
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.encoded_episode import EncodedEpisode
+from metatrain.tasks.task import Task, TaskDistribution
 from metatrain.training import memory_limit as memory
 
 CPU = torch.device("cpu")
@@ -37,6 +41,29 @@ def test_the_largest_episode():
     assert memory.largest_episode(EpisodeConfig(shots=5, queries=10), way=2, rows=60, text=128) == Largest(128, 1280, 2560)
     assert memory.largest_episode(EpisodeConfig(shots=5, queries=None), way=3, rows=60, text=10) == Largest(10, 150, 1800)
     assert memory.largest_episode(EpisodeConfig(shots=5, queries=80), way=2, rows=60, text=10) == Largest(10, 100, 1200)
+
+
+def test_the_largest_of_the_episodes_that_are_drawn(learner):
+    def episode(support: list[int], query: list[int]) -> EncodedEpisode:
+        texts = [[np.zeros(size, dtype=np.int64) for size in sizes] for sizes in (support, query)]
+        return EncodedEpisode(texts[0], np.arange(len(support)) % 2, texts[1], np.arange(len(query)) % 2, ("a", "b"))
+
+    found = memory.largest_drawn(learner, [episode([4, 6], [2]), episode([3, 3], [8, 1]), episode([5, 5], [1])], meta_batch=2)
+    assert found == Largest(text=8, support=10, query=9, typical=math.ceil((190 / 9) ** 0.5), batch=12 + 15)
+
+
+def test_a_run_without_a_limit_looks_at_its_episodes_and_one_with_a_limit_at_the_settings(learner, monkeypatch):
+    seen = []
+    monkeypatch.setattr(memory, "fit_training", lambda hardware, learner, largest, *_: seen.append(largest) or (ExecutionPlan(), ""))
+    words = [f"word{number}" for number in range(20)]
+    task = Task("a", tuple(words), np.arange(20) % 2, ("b", "c"), np.ones(20, dtype=bool), np.ones(20, dtype=bool))
+    tasks = TaskDistribution("tasks", (task,), (), ())
+    config = TrainConfig(episode=EpisodeConfig(way=2, shots=2, queries=3))
+    for limit in (None, 4.0):
+        memory.fit_memory(replace(config, hardware=HardwareConfig(max_memory=limit)), learner, tasks, learner.model.tokens(), CPU, Ranks())
+    drawn, allowed = seen
+    assert drawn.text < 16 and drawn.support <= 4 * drawn.text and drawn.query <= 6 * drawn.text
+    assert allowed == Largest(text=64, support=4 * 64, query=6 * 64)
 
 
 def test_with_room_nothing_is_given_up(learner, monkeypatch):
@@ -59,7 +86,7 @@ def test_as_many_episodes_in_one_pass_as_requested_and_fit(learner, monkeypatch)
         assert (f"up to {together} episodes vectorised in one pass" in line) == (together > 1)
         assert plan.cuda_graphs is None
     footprint = Footprint.of(learner, 64)
-    one = footprint.meta_gradient(LARGEST, ExecutionPlan()) + 4 * LARGEST.support * footprint.stored
+    one = footprint.meta_gradient(LARGEST, ExecutionPlan()) + 4 * LARGEST.support * footprint.stored(LARGEST)
     monkeypatch.setattr(memory, "free_memory", lambda device: 2.5 * one * 1.2 / 0.8)
     assert memory.fit_training(HardwareConfig(vectorized_episodes=9), learner, LARGEST, CPU, meta_batch=9)[0] == ExecutionPlan(vectorised=2)
     with pytest.raises(UserError, match="hardware.vectorized_episodes=0 must be 1 or more"):
