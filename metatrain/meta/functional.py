@@ -21,7 +21,7 @@ from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.plan import ExecutionPlan
 from metatrain.models.adapted import lowest_adapted_layer, row_of, select
 from metatrain.models.adapters import is_adapter
-from metatrain.models.batches import Batch, chunks, on_device
+from metatrain.models.batches import Batch, Packed, chunks, on_device
 from metatrain.models.encoder import Encoder
 from metatrain.models.head_rule import HeadRule, LogitHead, facts_of
 from metatrain.models.heads import head_facts
@@ -131,6 +131,7 @@ class FunctionalClassifier(FunctionalModel):
         self.head_adapts = row_of(algorithm.adapt).head_adapts and not head_after
         self.packs = isinstance(encoder, Encoder) and encoder.architecture is not None and encoder.windows is None  # texts of any length, end to end
         self.first_adapted_layer = min(lowest_adapted_layer(self.adapted), encoder.layers) if self.adapted else None
+        self._states: Mapping[bytes, Tensor] = {}  # by token ids, the output of the layers that never adapt, [tokens, H], where it is known
 
     def use_sparse_rows(self, parameters: Parameters) -> None:
         """Find the meta-parameters with one row per token; their gradients have only the rows of tokens that occur."""
@@ -192,6 +193,34 @@ class FunctionalClassifier(FunctionalModel):
         first = self.first_adapted_layer
         return frozen if first is None else self.encode(parameters, batch, hidden=frozen, start=first, seed=seed)
 
+    def remembering(self, parameters: Mapping[str, Tensor], texts: Sequence[np.ndarray], on_progress: Callable[[int], None] = lambda texts: None) -> Self:
+        """Return the same encoder, with the output of the layers that never adapt known for these texts, so that it is not computed again.
+
+        It is right for parameters that differ from the given ones in adapted parameters only, without dropout. `on_progress` as in `logits`.
+        """
+        if not self.first_adapted_layer:
+            return self
+        states: dict[bytes, Tensor] = {}
+        with torch.no_grad():
+            for part in chunks(texts, self.plan.part_tokens):
+                batch = self.model.batch(texts[part])
+                hidden = self.encode_frozen(parameters, batch, seed=None)
+                assert isinstance(batch, Packed) and hidden is not None  # an encoder with layers below the first adapted one packs its texts
+                for text, start in zip(texts[part], batch.starts.tolist()):
+                    states[_key(text)] = hidden[start : start + len(text)]
+                on_progress(len(texts[part]))
+        other = copy.copy(self)
+        other._states = states
+        return other
+
+    def known(self, texts: Sequence[np.ndarray], batch: Batch) -> Tensor | None:
+        """Return the output of the layers that never adapt for a batch of these texts, if it is known for all of them."""
+        if not self._states or not isinstance(batch, Packed):
+            return None
+        found = [self._states.get(_key(text)) for text in texts]
+        order = batch.starts.argsort().tolist()
+        return None if any(states is None for states in found) else torch.cat([cast(Tensor, found[place]) for place in order])
+
     def scores(self, parameters: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Return logits [texts, way] under parameters that have a head."""
         return self.logits_of(parameters, self.encode(parameters, batch))
@@ -206,14 +235,14 @@ class FunctionalClassifier(FunctionalModel):
     def logits(self, parameters: Mapping[str, Tensor], texts: Sequence[np.ndarray], on_progress: Callable[[int], None] = lambda texts: None) -> Tensor:
         """Return logits [texts, way] under adapted parameters, without a graph; `on_progress` is called with the number of texts just done."""
         if not self.is_transductive:
-            return self._in_parts(texts, lambda batch: self.scores(parameters, batch), on_progress)
+            return self._in_parts(texts, lambda part, batch: self.scores(parameters, batch), on_progress)
         features = self.features(parameters, texts, on_progress)
         with torch.no_grad():
             return self.logits_of(parameters, features)
 
     def features(self, parameters: Mapping[str, Tensor], texts: Sequence[np.ndarray], on_progress: Callable[[int], None] = lambda texts: None) -> Tensor:
         """Return encodings [texts, H], without a graph; `on_progress` as in `logits`."""
-        return self._in_parts(texts, lambda batch: self.encode(parameters, batch), on_progress)
+        return self._in_parts(texts, lambda part, batch: self.encode_rest(parameters, batch, self.known(part, batch), None), on_progress)
 
     def probe(self, parameters: Parameters) -> Tensor:
         return functional_call(self.model, parameters, (self.model.batch(self.model.example()),)).square().sum()
@@ -228,12 +257,12 @@ class FunctionalClassifier(FunctionalModel):
         sequential = self.plan.vectorised == 1 and self.plan.cuda_graphs is None
         return {"fused": True} if first_order and sequential and self.packs and self.model.device.type == "cuda" else {}
 
-    def _in_parts(self, texts: Sequence[np.ndarray], call: Callable[[Batch], Tensor], on_progress: Callable[[int], None]) -> Tensor:
-        """Apply a function of a batch to texts, some at a time, without a graph."""
+    def _in_parts(self, texts: Sequence[np.ndarray], call: Callable[[Sequence[np.ndarray], Batch], Tensor], on_progress: Callable[[int], None]) -> Tensor:
+        """Apply a function of some texts and their batch to texts, some at a time, without a graph."""
         found = []
         with torch.no_grad():
             for part in chunks(texts, self.plan.part_tokens):
-                found.append(call(self.model.batch(texts[part])))
+                found.append(call(texts[part], self.model.batch(texts[part])))
                 on_progress(len(found[-1]))
         return torch.cat(found)
 
@@ -298,6 +327,10 @@ class FunctionalLanguageModel(FunctionalModel):
     def probe(self, parameters: Parameters) -> Tensor:
         text = np.array(self.model.tokenizer("a")["input_ids"])
         return functional_call(self.model, parameters, (self.model.batch([text, text], [text, text]),)).loss.sum()
+
+
+def _key(text: np.ndarray) -> bytes:
+    return np.asarray(text, dtype=np.int64).tobytes()
 
 
 def check_reads_support(model: LanguageModel, reads_support: bool) -> None:

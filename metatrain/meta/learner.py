@@ -98,14 +98,16 @@ class Learner:
 
     def with_plan(self, plan: ExecutionPlan) -> Self:
         """Return this learner, with the same tensors, executed by another plan."""
-        other = copy.copy(self)
-        other.functional = self.functional.with_plan(plan)
-        return other
+        return self.with_functional(self.functional.with_plan(plan))
 
     def with_algorithm(self, algorithm: AlgorithmConfig) -> Self:
         """Return this learner, with the same tensors and other settings of the method; those that choose parameters have no effect."""
+        return self.with_functional(self.functional.with_algorithm(algorithm))
+
+    def with_functional(self, functional: FunctionalModel) -> Self:
+        """Return this learner, with the same tensors and another view of the same model."""
         other = copy.copy(self)
-        other.functional = self.functional.with_algorithm(algorithm)
+        other.functional = functional
         return other
 
     def with_parameters(self, parameters: Parameters) -> Self:

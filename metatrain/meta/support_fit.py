@@ -32,33 +32,41 @@ def fit_support(
     classifier: the model of the learner; losses: its inner loss.
     """
     support = classifier.read(episode.without_queries())
+    adapts = classifier.head_after and learner.steps(evaluation=True) > 0  # whether inner steps precede the fit
+    if adapts and (why := _why_no_steps(learner, episode)):
+        progress.say(f"{why}: no inner steps are made, and the encoder stays as it is")
+        adapts = False
     progress.start("encoding examples", len(support.support), brief=True)
-    features, choice = classifier.features(learner.initial, support.support, lambda texts: progress.advance(by=texts)), None
+    encoder = classifier  # as it is before the fit
+    if adapts:
+        texts = [text for part in classifier.texts_of(support) for text in part]
+        classifier = classifier.remembering(learner.initial, texts, lambda texts: progress.advance(by=texts))
+        learner = learner.with_functional(classifier)
+    on_progress = (lambda texts: progress.advance(by=texts)) if classifier is encoder else lambda texts: None
+    features, choice = classifier.features(learner.initial, support.support, on_progress), None
     progress.stop()
     encodings = features[: len(episode.support)].cpu()
     if len(support.support) > len(episode.support):
         choice = choice_of_names(support, len(episode.support), features)
         if not choice.read:
             support, features = episode.without_queries(), features[: len(episode.support)]
-    examples = _Examples(learner, classifier, losses, support, features, progress)
-    if examples.adapts and (why := _why_no_steps(learner, episode)):
-        progress.say(f"{why}: no inner steps are made, and the encoder stays as it is")
-        examples.adapts = False
+    examples = _Examples(learner, classifier, losses, support, features, progress, adapts)
     is_name = np.arange(len(examples.labels)) >= len(episode.support)
     # On the CPU: thousands of small operations take less time there than a GPU takes to launch them.
-    adaptations = 1 + len(folds_of(examples.labels.numpy(), is_name, episode.seed)) if examples.adapts else 0  # to all examples, and without each fold
+    adaptations = 1 + len(folds_of(examples.labels.numpy(), is_name, episode.seed)) if adapts else 0  # to all examples, and without each fold
     progress.start("fitting the head", FITS + adaptations, brief=True)
-    encode = (lambda rows: examples.encodings(rows)[0].cpu()) if examples.adapts else None
+    encode = (lambda rows: examples.encodings(rows)[0].cpu()) if adapts else None
     of_all = examples.encodings(np.arange(len(examples.labels)))[0].cpu()
     found = fit_head(examples.head, of_all, examples.labels, is_name, episode.seed, progress.advance, encode, class_weights(episode))
     if episode.reads_unlabelled and len(episode.unlabelled):
         pool = episode.unlabelled
         found = fit_unlabelled(examples.head, found, examples.with_pool(pool), len(pool), examples.labels, is_name, class_weights(episode))
-    fit = replace(found, names=choice, encodings=encodings, steps=learner.steps(evaluation=True) if examples.adapts else 0)
+    fit = replace(found, names=choice, encodings=encodings, steps=learner.steps(evaluation=True) if adapts else 0)
     progress.stop()
-    if learner.inner.fit_encoder and (trained := fit_encoder(Start(classifier, learner.parameters), support, fit, progress)) is not None:
+    if learner.inner.fit_encoder and (trained := fit_encoder(Start(encoder, learner.parameters), support, fit, progress)) is not None:
         return trained
-    return {**learner.parameters, **examples.adapted, **{HEAD + name: value.to(features.device) for name, value in fit.head.items()}}, fit
+    adapted = examples.adapted if adapts else {}
+    return {**learner.parameters, **adapted, **{HEAD + name: value.to(features.device) for name, value in fit.head.items()}}, fit
 
 
 class _Examples:
@@ -72,16 +80,21 @@ class _Examples:
         support: EncodedEpisode,
         features: Tensor,
         progress: Progress,
+        adapts: bool,
     ):
-        """features: the encodings of all examples before adaptation, [examples, H]."""
+        """features: the encodings of all examples before adaptation, [examples, H]; adapts: whether inner steps precede the fit."""
         self.learner, self.classifier, self.losses, self.support, self.progress = learner, classifier, losses, support, progress
         self.labels = torch.from_numpy(np.asarray(support.support_labels, dtype=np.int64))
-        self.adapts = classifier.head_after and learner.steps(evaluation=True) > 0  # whether inner steps precede the fit
-        self.adapted: Parameters = {}  # all parameters after inner steps on all examples
+        self.adapts = adapts
         self._names = classifier.texts_of(support)[2:]  # the label names, if the head reads their encodings
         self._initial = (features, *(classifier.features(learner.initial, texts) for texts in self._names))
         self._known: dict[tuple[int, ...], tuple[Tensor, ...]] = {}
         self._after: dict[tuple[int, ...], Parameters] = {}  # parameters after inner steps on some of the examples
+
+    @property
+    def adapted(self) -> Parameters:
+        """All parameters after inner steps on all examples, once their encodings have been asked for."""
+        return self._after[tuple(range(len(self.labels)))]
 
     def encodings(self, rows: np.ndarray) -> tuple[Tensor, ...]:
         """Return the encodings of all examples after inner steps on those of `rows`, and of the label names if the head reads them."""
@@ -90,8 +103,6 @@ class _Examples:
         key = tuple(rows.tolist())
         if key not in self._known:
             after, _ = self.learner.adapt(self._part(rows), self.learner.steps(evaluation=True))
-            if len(rows) == len(self.labels):
-                self.adapted = after
             self.progress.advance()
             self._after[key] = after
             self._known[key] = tuple(self.classifier.features(after, texts) for texts in (self.support.support, *self._names))

@@ -51,6 +51,7 @@ class TextLosses:
         self.support, self.query, self.label_texts = support, query, label_texts
         self.support_size, self.query_size = (sum(len(labels) for _, labels in parts) for parts in (support, query))
         self.support_tokens = 0  # known where they are of an episode
+        self.known: Parameters = {}  # outputs of the frozen layers that need not be computed
         self.query_accuracies: list[Tensor] = []  # one for each time that all of `query_parts` were asked for
 
     @classmethod
@@ -58,7 +59,8 @@ class TextLosses:
         """Return the losses of an episode. `seed`: of dropout and noise; None: there is none."""
         noise = Noise(classifier.algorithm, seed)
         labels, query_labels = (on_device(np.asarray(each, dtype=np.int64), classifier.model.device) for each in (episode.support_labels, episode.query_labels))
-        texts, rows = ([], None) if encoded else classifier.occurring([text for part in classifier.texts_of(episode) for text in part])
+        given = [text for part in classifier.texts_of(episode) for text in part]
+        texts, rows = ([], None) if encoded else classifier.occurring(given)
 
         def parts(texts: Sequence[np.ndarray], labels: Tensor) -> list[Labelled]:
             if encoded:
@@ -70,6 +72,10 @@ class TextLosses:
         names = [classifier.model.batch(texts[own:][part]) for part in chunks(texts[own:], classifier.plan.part_tokens)]
         losses = cls(classifier, episode.names, noise, support, query, encoded, names)
         losses.rows, losses.support_tokens = rows, sum(map(len, episode.support))
+        if seed is None and not encoded:
+            places = enumerate(zip(support, chunks(given[: len(labels)], classifier.plan.part_tokens)))
+            known = {f"{_SUPPORT}{number}": classifier.known(given[part], batch) for number, ((batch, _), part) in places if batch is not None}
+            losses.known = {name: value for name, value in known.items() if value is not None}
         return losses
 
     def start(self, theta: Mapping[str, Tensor]) -> tuple[Parameters, Parameters]:
@@ -110,7 +116,10 @@ class TextLosses:
     def _frozen(self, theta: Mapping[str, Tensor]) -> dict[str, Tensor | None]:
         """Return the output of the layers that never adapt for each part; None if every layer adapts."""
         encode, seed = self.classifier.encode_frozen, self.noise.dropout_seed
-        frozen = {f"{_SUPPORT}{part}": encode(theta, batch, seed(SUPPORT, part, ONCE)) for part, (batch, _) in enumerate(self.support)}
+        frozen: dict[str, Tensor | None] = dict(self.known)
+        for part, (batch, _) in enumerate(self.support):
+            if (name := f"{_SUPPORT}{part}") not in frozen:
+                frozen[name] = encode(theta, batch, seed(SUPPORT, part, ONCE))
         frozen.update({f"{_QUERY}{part}": encode(theta, batch, seed(QUERY, part, ONCE)) for part, (batch, _) in enumerate(self.query)})
         return frozen
 

@@ -11,6 +11,7 @@ from metatrain.gradient.config import InnerConfig
 from metatrain.meta.algorithm import check_algorithm
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
+from metatrain.meta.functional import FunctionalClassifier
 from metatrain.meta.head_fit import FITS
 from metatrain.meta.leave_one_out import leave_one_out_loss
 from metatrain.meta.progress import Silent
@@ -184,3 +185,31 @@ def test_a_name_with_weight_two_counts_as_two_examples(encoder, episode):
 def test_incompatible_settings_are_refused(algorithm, inner, message):
     with pytest.raises(UserError, match=message):
         check_algorithm(AlgorithmConfig(**algorithm), InnerConfig(**{"loss": "leave_one_out", **inner}), ModelConfig())
+
+
+@pytest.mark.parametrize("names", [False, True])
+def test_the_layers_below_the_first_adapted_one_run_once_for_a_fit(encoder, episode, names, monkeypatch):
+    subject = learner(encoder, fit_head=True, label_names=names)
+    lower: list[int] = []
+    hook = encoder.architecture.layers[0].register_forward_pre_hook(lambda *_: lower.append(1))
+    adapted, fit = subject.fit_support(episode)
+    assert len(lower) == 1 and fit.steps == STEPS and len(fit.folds) == 3
+    monkeypatch.setattr(FunctionalClassifier, "remembering", lambda self, *_: self)
+    lower.clear()
+    expected, again = subject.fit_support(episode)
+    hook.remove()
+    assert len(lower) > 6 and again.l2 == fit.l2
+    assert adapted.keys() == expected.keys()
+    for name, value in adapted.items():
+        assert torch.allclose(value, expected[name], rtol=1e-4, atol=1e-6), name
+    assert torch.allclose(fit.held_out, again.held_out, rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+def test_what_is_known_of_other_texts_is_not_used(encoder, episode):
+    classifier = learner(encoder).functional
+    known = classifier.remembering({}, episode.support)
+    some, other = [episode.support[2], episode.support[0]], [episode.support[0], episode.query[0]]
+    assert torch.allclose(known.known(some, encoder.batch(some)), classifier.encode_frozen({}, encoder.batch(some), None), atol=1e-6)
+    assert known.known(other, encoder.batch(other)) is None and classifier.known(some, encoder.batch(some)) is None
+    assert torch.allclose(known.features({}, other), classifier.features({}, other))
+    assert learner(encoder, head="cosine").functional.remembering({}, [])._states == {}
