@@ -1,4 +1,4 @@
-"""Small random language models like those of the presets."""
+"""Small random language models like those of the presets, and masked language models."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 import transformers
+from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers.models import WordPiece
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from metatrain.models import scratch
@@ -30,4 +32,42 @@ def save_preset(family: str, folder: Path) -> str:
     auto: Any = transformers.AutoModelForSeq2SeqLM if config.is_encoder_decoder else transformers.AutoModelForCausalLM
     auto.from_config(config).save_pretrained(folder)
     scratch.train_tokenizer(TEXTS, 300, ends=True).save_pretrained(folder)
+    return str(folder)
+
+
+_OF_ENCODERS = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "initializer_range": 0.5}
+_NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+# Masked language models: those that run on packed texts, and two whose texts are padded, one with narrower word embeddings.
+MASKED: dict[str, dict[str, Any]] = {
+    **{family: {**_OF_ENCODERS, **_NO_DROPOUT} for family in ("bert", "roberta", "mpnet")},
+    "distilbert": {"dim": 16, "hidden_dim": 32, "n_layers": 2, "n_heads": 2, "initializer_range": 0.5, "dropout": 0.0, "attention_dropout": 0.0},
+    "electra": {**_OF_ENCODERS, **_NO_DROPOUT, "embedding_size": 8},
+    "albert": {**_OF_ENCODERS, **_NO_DROPOUT, "embedding_size": 8},
+    "modernbert": {**_OF_ENCODERS, "decoder_bias": True, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3},
+}
+
+
+def masked_tokenizer(mask_is_last: bool = False) -> Any:
+    """Return a tokenizer of whole words, whose mask is one of its first tokens or the last one."""
+    more = "it was good very bad film plot wait the worth , . ?"
+    words = sorted({word for text in (*TEXTS, more) for word in text.split()})
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    vocabulary = [*special, *words, "[MASK]"] if mask_is_last else [*special, "[MASK]", *words]
+    raw = Tokenizer(WordPiece({token: number for number, token in enumerate(vocabulary)}, unk_token="[UNK]"))
+    raw.normalizer, raw.pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    raw.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    of = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=raw, **of)
+
+
+def save_masked(family: str, folder: Path, mask_is_last: bool) -> str:
+    """Write a small random masked language model; returns the folder's name."""
+    tokenizer = masked_tokenizer(mask_is_last)
+    config = CONFIG_MAPPING[family](**{**MASKED[family], "vocab_size": len(tokenizer), "pad_token_id": 0, "max_position_embeddings": 160})
+    torch.manual_seed(0)
+    model: Any = transformers.AutoModelForMaskedLM.from_config(config)
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)  # biases start at zero
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     return str(folder)

@@ -17,6 +17,7 @@ from metatrain.meta.language_learner import LanguageLearner
 from metatrain.meta.learner import Learner
 from metatrain.models.adapted import attach, number_of_layers
 from metatrain.models.adapters import AdapterSettings
+from metatrain.models.cloze import load_cloze_encoder
 from metatrain.models.config import BUILT_IN
 from metatrain.models.encoder import Encoder, load_encoder
 from metatrain.models.heads import head_facts
@@ -57,6 +58,8 @@ def build_learner(
     facts = head_facts(recipe.algorithm.head)
     if facts.is_language_model:
         model, notes = load_language_model(recipe.model, second_order, dtype, texts, facts.reads_support, recipe.prompt)
+    elif facts.reads_word_embeddings:
+        model, notes = load_cloze_encoder(recipe.model, recipe.prompt, second_order, dtype)
     elif is_image_model(recipe.model):
         model, notes = load_image_encoder(recipe.model, second_order, dtype, texts)
     else:

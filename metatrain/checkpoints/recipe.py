@@ -86,7 +86,7 @@ def plain_recipe(reference: str, settings: Overrides) -> SavedRecipe:
         inner = replace(inner, fit_head=True)
         if settings.model.normalize is False:  # cosines compare directions
             algorithm = replace(algorithm, head="prototype", head_scale=1.0)
-    return SavedRecipe(model=found.model, algorithm=algorithm, inner=inner, episode=found.episode)
+    return SavedRecipe(model=found.model, algorithm=algorithm, inner=inner, episode=found.episode, prompt=found.prompt)
 
 
 def adapts_layers(settings: Overrides) -> bool:

@@ -13,7 +13,7 @@ from metatrain.conditions import Condition, Place, Unread, needs, never, when
 from metatrain.evaluation.config import EvaluationConfig
 from metatrain.gradient.config import ENCODER_ADAPTS, FIT_HEAD, HEAD_ADAPTS, INNER_STEPS, InnerConfig
 from metatrain.meta.config import ADAPT, ADAPTS, ENCODINGS, AlgorithmConfig
-from metatrain.models.config import ENCODES, GENERATES, OF_HUB, ModelConfig, PromptConfig
+from metatrain.models.config import ENCODES, GENERATES, OF_HUB, POOLS, PROMPTED, ModelConfig, PromptConfig
 from metatrain.paths import local_path
 from metatrain.run.config import CheckpointConfig, HardwareConfig
 from metatrain.search.config import SearchConfig
@@ -80,7 +80,7 @@ class TrainConfig:
     seed: int = 0  # random seed of the run: episodes, held-out tasks, random weights
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
-    prompt: PromptConfig = field(default_factory=PromptConfig, metadata=when(GENERATES))
+    prompt: PromptConfig = field(default_factory=PromptConfig, metadata=when(PROMPTED))
     tasks: TasksConfig = field(default_factory=TasksConfig)
     inner: InnerConfig = field(default_factory=InnerConfig)
     outer: OuterConfig = field(default_factory=OuterConfig)
@@ -122,15 +122,15 @@ class ModelOverrides:
     """Settings of a plain Hugging Face model; a run or a sentence-transformers pipeline has its own."""
 
     # mean | first (BERT: through its pooler) | cls (first, without the pooler) | last; null: the model's own, else mean.
-    pooling: str | None = field(default=None, metadata=when(ENCODES))
+    pooling: str | None = field(default=None, metadata=when(ENCODES, POOLS))
     # Scale encodings to length 1; null: as in the model's sentence-transformers pipeline, else false.
-    normalize: bool | None = field(default=None, metadata=when(ENCODES))
+    normalize: bool | None = field(default=None, metadata=when(ENCODES, POOLS))
     # Text put before every text, as the model was trained with, such as "query: " for E5; null: the model's own, else none.
-    prefix: str | None = field(default=None, metadata=when(ENCODES))
+    prefix: str | None = field(default=None, metadata=when(ENCODES, POOLS))
     max_length: int | None = None  # truncate texts to this number of tokens; null: the model's own, else 128
     # Texts of more than model.max_length tokens: cut | windows (overlapping windows, whose encodings are averaged; needs an encoder that stays as it
     # is, algorithm=recommended or algorithm.adapt=head); null: cut.
-    long_texts: str | None = field(default=None, metadata=when(ENCODES))
+    long_texts: str | None = field(default=None, metadata=when(ENCODES, POOLS))
     revision: str | None = field(default=None, metadata=when(OF_HUB))  # branch, tag or commit of a hub model; null: its default branch
 
 
@@ -138,15 +138,15 @@ class ModelOverrides:
 class PromptOverrides:
     """Settings of prompts that replace those of a checkpoint; null: as in the checkpoint, and prompt=plain for a plain model."""
 
-    chat: bool | None = None  # turns of the model's own chat template
-    instruction: str | None = None  # text before the first example or query, with {labels} for the label names
-    text: str | None = None  # wording of a text, with {text}; may have {labels}
-    pair: str | None = None  # what stands between the two texts of a pair
-    label: str | None = None  # wording of a label or target, with {label}
-    separator: str | None = None  # what stands between a text and its label
-    end: str | None = None  # what stands after a label, before the next example
+    chat: bool | None = field(default=None, metadata=when(GENERATES))  # turns of the model's own chat template
+    instruction: str | None = field(default=None, metadata=when(GENERATES))  # text before the first example or query, with {labels} for the label names
+    text: str | None = None  # wording of a text, with {text}; may have {labels}; with algorithm.head=mlm, has {mask}
+    pair: str | None = field(default=None, metadata=when(GENERATES))  # what stands between the two texts of a pair
+    label: str | None = field(default=None, metadata=when(GENERATES))  # wording of a label or target, with {label}
+    separator: str | None = field(default=None, metadata=when(GENERATES))  # what stands between a text and its label
+    end: str | None = field(default=None, metadata=when(GENERATES))  # what stands after a label, before the next example
     words: dict[str, str] | None = None  # words for labels, {LABEL: WORDS}
-    scoring: str | None = None  # score of a label: sum | mean | pmi | calibrated | channel
+    scoring: str | None = field(default=None, metadata=when(GENERATES))  # score of a label: sum | mean | pmi | calibrated | channel
 
 
 @dataclass
@@ -202,7 +202,7 @@ class EvaluateConfig:
     algorithm: AlgorithmOverrides = field(default_factory=AlgorithmOverrides)
     inner: InnerOverrides = field(default_factory=InnerOverrides)
     model: ModelOverrides = field(default_factory=ModelOverrides)
-    prompt: PromptOverrides = field(default_factory=PromptOverrides, metadata=when(GENERATES))
+    prompt: PromptOverrides = field(default_factory=PromptOverrides, metadata=when(PROMPTED))
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     report: bool = True  # analyse the meta-test (accuracy by inner steps, errors, task map) and write report.html
@@ -268,7 +268,7 @@ class FinetuneConfig:
     algorithm: AlgorithmOverrides = field(default_factory=AlgorithmOverrides)
     inner: InnerOverrides = field(default_factory=InnerOverrides, metadata=when(ONE_LABEL))
     model: ModelOverrides = field(default_factory=ModelOverrides)
-    prompt: PromptOverrides = field(default_factory=PromptOverrides, metadata=when(GENERATES))
+    prompt: PromptOverrides = field(default_factory=PromptOverrides, metadata=when(PROMPTED))
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     tracking: TrackingConfig = field(default_factory=lambda: TrackingConfig(mode="none"))
     report: bool = True  # write report.html

@@ -87,6 +87,7 @@ class ArmRow:
     needs_language_model: bool = False  # whether it needs a language model
     needs_labels: bool = False  # whether it cannot predict the targets of a text-to-text task
     needs_label_names: bool = False  # whether it needs a method that reads label names
+    encodes_names: bool = False  # whether it encodes label names as texts, which have no mask for algorithm.head=mlm
     needs_unlabelled: bool = False  # whether it reads texts without labels, and so needs a method that fits a head
     needs_joint: bool = False  # whether it needs a run of joint training (evaluation.joint)
     reads_pairs: bool = True  # whether it reads text pairs
@@ -136,7 +137,10 @@ ROWS: dict[str, ArmRow] = {
         reads=(),
     ),
     "leave_one_out": ArmRow(
-        "the encoder before meta-training, adapted by algorithm=leave_one_out", lambda learners: learners.adapted_by_leave_one_out, reads=()
+        "the encoder before meta-training, adapted by algorithm=leave_one_out",
+        lambda learners: learners.adapted_by_leave_one_out,
+        encodes_names=True,
+        reads=(),
     ),
     "logistic_regression": ArmRow(
         "logistic regression on the encodings before meta-training, or the mean hidden states of a language model",
@@ -161,6 +165,7 @@ ROWS: dict[str, ArmRow] = {
         "logistic regression, with label names as further examples",
         lambda learners: WithNames(FrozenLogisticRegression(learners.features)),
         (LABEL_NAMES,),
+        encodes_names=True,
         reads=(),
     ),
     "names_only": ArmRow(

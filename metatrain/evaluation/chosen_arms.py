@@ -32,6 +32,8 @@ def chosen_arms(config: EvaluationConfig, algorithm: AlgorithmConfig) -> list[st
         row = row_of(name)
         if row.needs_encodings and head_facts(algorithm.head).is_language_model:
             raise UserError(f"evaluation.arms: {name} needs encodings, and algorithm.head={algorithm.head} has none; remove it")
+        if row.encodes_names and head_facts(algorithm.head).reads_word_embeddings:
+            raise UserError(f"evaluation.arms: {name} encodes label names as texts, and algorithm.head={algorithm.head} predicts them as words; remove it")
         if row.needs_language_model and not head_facts(algorithm.head).is_language_model:
             raise UserError(f"evaluation.arms: {name} needs a language model, and algorithm.head={algorithm.head} is of an encoder; remove it")
         if row.needs_joint and config.joint is None:

@@ -37,6 +37,8 @@ def _no_encoder(place: Place) -> Unread | None:
 def _no_head(place: Place) -> Unread | None:
     if place.facts("algorithm.head").is_language_model:
         return Unread(f"{place.given('algorithm.head')} has no classification head", "set inner.lr")
+    if place.facts("algorithm.head").reads_word_embeddings:
+        return Unread(f"{place.given('algorithm.head')} has no tensors of its own: its rows are word embeddings", "set inner.lr")
     if place.facts("inner.loss").head_after:
         return Unread(f"{place.given('inner.loss')} makes the head after the inner steps", "set inner.lr")
     if place.facts("algorithm.adapt").head_adapts:

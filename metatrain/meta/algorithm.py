@@ -83,7 +83,9 @@ def _check_head(algorithm: AlgorithmConfig, inner: InnerConfig, model: ModelConf
             f"inner.fit_head=true fits a linear head, and algorithm.head={algorithm.head} is not linear; "
             "set inner.fit_head=false, or choose algorithm.head=cosine"
         )
-    if algorithm.label_names and head.reads_label_encodings:
+    if head.reads_word_embeddings:
+        _check_words(algorithm, inner)
+    if algorithm.label_names and (head.reads_label_encodings or head.reads_word_embeddings):
         raise UserError(f"algorithm.label_names=true: algorithm.head={algorithm.head} already reads the label names; set algorithm.label_names=false")
     if head.needs_normalized and not model.normalize:
         raise UserError(f"algorithm.head={algorithm.head} uses cosine similarity: set model.normalize=true, or choose algorithm.head=prototype")
@@ -101,6 +103,19 @@ def _check_head(algorithm: AlgorithmConfig, inner: InnerConfig, model: ModelConf
             raise UserError(
                 f"algorithm.head={algorithm.head} learns new labels only by inner steps on the head; set inner.evaluation_steps and another algorithm.adapt"
             )
+
+
+def _check_words(algorithm: AlgorithmConfig, inner: InnerConfig) -> None:
+    """Check a head whose rows are the word embeddings of the model, so that it adapts only with the model."""
+    if inner.fit_head:
+        raise UserError(
+            f"inner.fit_head=true fits the rows of a head, and those of algorithm.head={algorithm.head} are word embeddings; set inner.fit_head=false"
+        )
+    if not row_of(algorithm.adapt).model_adapts and {inner.steps, inner.evaluation_steps} - {0, None}:
+        raise UserError(
+            f"algorithm.adapt={algorithm.adapt} adapts nothing, because the rows of algorithm.head={algorithm.head} are word embeddings; "
+            "choose algorithm.adapt=all or last_layers, or set inner.steps=0"
+        )
 
 
 def _check_head_after(algorithm: AlgorithmConfig, inner: InnerConfig) -> None:

@@ -45,13 +45,14 @@ class AlgorithmConfig:
 
     name: str = "maml"  # name of the method, shown in the log and used as the default name of the run
     # Initial head of an episode: linear | zero | shared | joint | prototype | cosine | ridge | generated | feat | feat_names | matching | relation |
-    # soft_k_means; language models: lm | in_context.
+    # soft_k_means | mlm; language models: lm | in_context.
     # linear: one learned row per class, for a fixed number of classes. zero: zeros. shared: one learned row for all classes. joint: one learned
     # row per label name of the training tasks. prototype: class means. cosine: directions of the class means, with model.normalize=true.
     # ridge: closed-form ridge regression. generated: an MLP over the support set. feat: class means adapted to each other by attention; feat_names:
     # and to the encodings of the label names. matching: attention over the support texts. relation: an MLP compares a text with each class mean;
     # like matching, it is no linear layer, so a finetuned model loads with metatrain only. soft_k_means: class means refined by the queries, which
-    # are predicted together; evaluation and metatrain.load only. lm: the model generates the label name or the target text.
+    # are predicted together; evaluation and metatrain.load only. mlm: a masked language model predicts the label word at the mask of prompt.text; the
+    # rows are its word embeddings and adapt with them. lm: the model generates the label name or the target text.
     # in_context: as lm, but the model reads the support set before each query, without an inner loop.
     head: str = "zero"
     head_scale: float = field(default=1.0, metadata=when(chosen("algorithm.head")))  # initial value of the learned logit scale

@@ -23,7 +23,7 @@ from metatrain.models.adapted import lowest_adapted_layer, row_of, select
 from metatrain.models.adapters import is_adapter
 from metatrain.models.batches import Batch, Packed, chunks, on_device
 from metatrain.models.encoder import Encoder
-from metatrain.models.head_rule import HeadRule, LogitHead, facts_of
+from metatrain.models.head_rule import Head, HeadRule, LogitHead, facts_of
 from metatrain.models.heads import head_facts
 from metatrain.models.images import ImageEncoder
 from metatrain.models.language_model import LanguageModel
@@ -125,10 +125,10 @@ class FunctionalClassifier(FunctionalModel):
 
     def __init__(self, encoder: Encoder | ImageEncoder, algorithm: AlgorithmConfig, head: HeadRule, head_after: bool = False):
         """`head_after`: the head is made from the encodings after the inner steps, instead of before."""
-        super().__init__(encoder, algorithm)
         self.head, self.head_facts, self.head_after = head, facts_of(head), head_after
+        super().__init__(encoder, algorithm)
         self.is_transductive = self.head_facts.reads_queries
-        self.head_adapts = row_of(algorithm.adapt).head_adapts and not head_after
+        self.head_adapts = row_of(algorithm.adapt).head_adapts and not head_after and not self.head_facts.reads_word_embeddings
         self.packs = isinstance(encoder, Encoder) and encoder.architecture is not None and encoder.windows is None  # texts of any length, end to end
         self.first_adapted_layer = min(lowest_adapted_layer(self.adapted), encoder.layers) if self.adapted else None
         self._states: Mapping[bytes, Tensor] = {}  # by token ids, the output of the layers that never adapt, [tokens, H], where it is known
@@ -146,12 +146,12 @@ class FunctionalClassifier(FunctionalModel):
         return episode.with_names(self.algorithm.label_names_weight) if self.algorithm.label_names and episode.reads_names else episode
 
     def texts_of(self, episode: EncodedEpisode) -> tuple[Sequence[np.ndarray], ...]:
-        """Return the texts that are encoded: the support texts, the queries and, if the head reads their encodings, the label names.
+        """Return the texts that are read: the support texts, the queries and, if the head reads their encodings or words, the label names.
 
         Raises:
             UserError: the head reads label encodings, and the model reads no texts.
         """
-        if not self.head_facts.reads_label_encodings:
+        if not self.head_facts.reads_label_encodings and not self.head_facts.reads_word_embeddings:
             return episode.support, episode.query
         if not episode.name_tokens:
             raise UserError(f"algorithm.head={self.algorithm.head} reads label names, which an image model cannot; choose algorithm.head=prototype")
@@ -163,6 +163,26 @@ class FunctionalClassifier(FunctionalModel):
         other.head, other.head_facts = head, facts_of(head)
         other.is_transductive = other.head_facts.reads_queries
         return other
+
+    def words(self, parameters: Mapping[str, Tensor], rows: Sequence[np.ndarray], ids: Sequence[np.ndarray]) -> Head:
+        """Return the means of the output embeddings and biases of the label words' tokens, as a linear head.
+
+        ids: tokens of each label word; rows: the same as rows of the word embeddings among the parameters.
+        """
+        (embeddings, biases), device = self.model.outputs, self.model.device
+        found = self.own_or(parameters, self.prefix + embeddings)
+        is_sparse = self.prefix + embeddings in self.sparse
+        shares = torch.block_diag(*(found.new_full((1, len(each)), 1 / len(each)) for each in ids))  # [way, tokens]
+
+        def of(values: Tensor, places: Sequence[np.ndarray]) -> Tensor:
+            return shares @ values.index_select(0, on_device(np.concatenate(places).astype(np.int64), device))
+
+        weight = of(found, rows if is_sparse else ids)
+        return {"weight": weight, "bias": weight.new_zeros(len(ids)) if biases is None else of(self.own_or(parameters, self.prefix + biases), ids)}
+
+    def own_or(self, parameters: Mapping[str, Tensor], name: str) -> Tensor:
+        """Return a parameter of the model; if it is missing, the module's own."""
+        return parameters[name] if name in parameters else self.model.get_parameter(name[len(self.prefix) :])
 
     def occurring(self, texts: Sequence[np.ndarray]) -> tuple[Sequence[np.ndarray], Tensor | None]:
         """Return the texts over only the word embeddings that occur in them, and the rows of these; None: all rows.
@@ -245,7 +265,11 @@ class FunctionalClassifier(FunctionalModel):
         return self._in_parts(texts, lambda part, batch: self.encode_rest(parameters, batch, self.known(part, batch), None), on_progress)
 
     def probe(self, parameters: Parameters) -> Tensor:
-        return functional_call(self.model, parameters, (self.model.batch(self.model.example()),)).square().sum()
+        found = functional_call(self.model, parameters, (self.model.batch(self.model.example()),)).square().sum()
+        if not self.head_facts.reads_word_embeddings:
+            return found
+        outputs = [parameters[name] for name in self.model.outputs if name is not None]
+        return found + sum(each.sum() for each in outputs)
 
     @property
     def _kernels(self) -> dict[str, bool]:

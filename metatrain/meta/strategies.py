@@ -88,6 +88,8 @@ def sequential(
 def shares_encoding(classifier: FunctionalClassifier, episodes: Sequence[EncodedEpisode]) -> bool:
     """Return whether the texts of all these episodes are encoded at once: nothing of the encoder adapts, there is no dropout, and they fit."""
     tokens = sum(len(text) for episode in episodes for part in classifier.texts_of(episode) for text in part)
+    if classifier.head_facts.reads_word_embeddings:  # the meta-gradient reaches the encoder through the head, too
+        return False
     return classifier.first_adapted_layer is None and not classifier.algorithm.dropout and tokens <= classifier.plan.shared_tokens
 
 

@@ -15,7 +15,7 @@ from metatrain.gradient.parameters import Parameters
 from metatrain.meta.functional import FunctionalClassifier
 from metatrain.meta.noise import ONCE, QUERY, SUPPORT, Noise
 from metatrain.models.batches import Batch, chunks, on_device
-from metatrain.models.head_rule import LabelEncodingHead
+from metatrain.models.head_rule import LabelEncodingHead, WordHead
 from metatrain.tasks.encoded_episode import EncodedEpisode
 
 # Outputs of the frozen layers for each part, computed once an episode; and their names if all layers are frozen and all texts are in one part.
@@ -31,6 +31,7 @@ class TextLosses:
 
     head_after = False  # whether the head is made from the encodings after the inner steps; the inner loss then must not read it
     rows: Tensor | None = None  # of the word embeddings, those that occur
+    words: tuple[Sequence[np.ndarray], Sequence[np.ndarray]] = ((), ())  # tokens of the label words as `rows`, and as ids; empty: no head reads them
 
     def __init__(
         self,
@@ -69,8 +70,10 @@ class TextLosses:
 
         own = len(labels) + len(query_labels)  # texts of the episode; label names follow
         support, query = parts(texts[: len(labels)], labels), parts(texts[len(labels) : own], query_labels)
-        names = [classifier.model.batch(texts[own:][part]) for part in chunks(texts[own:], classifier.plan.part_tokens)]
+        reads_words = classifier.head_facts.reads_word_embeddings
+        names = [] if reads_words else [classifier.model.batch(texts[own:][part]) for part in chunks(texts[own:], classifier.plan.part_tokens)]
         losses = cls(classifier, episode.names, noise, support, query, encoded, names)
+        losses.words = (texts[own:], episode.name_tokens) if reads_words else ((), ())
         losses.rows, losses.support_tokens = rows, sum(map(len, episode.support))
         if seed is None and not encoded:
             places = enumerate(zip(support, chunks(given[: len(labels)], classifier.plan.part_tokens)))
@@ -85,12 +88,15 @@ class TextLosses:
         fixed = {name: value for name, value in theta.items() if name not in classifier.adapted}
         fixed.update({name: value for name, value in frozen.items() if value is not None})
         phi = {name: begin[name] for name in classifier.adapted}
-        for name, value in ({} if classifier.head_after else self._new_head(begin, frozen)).items():
+        later = classifier.head_after or classifier.head_facts.reads_word_embeddings
+        for name, value in ({} if later else self._new_head(begin, frozen)).items():
             (phi if classifier.head_adapts and name[len(HEAD) :] not in classifier.head_facts.constants else fixed)[name] = value
         return phi, {name: value for name, value in fixed.items() if name not in phi}
 
     def head(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Parameters:
         """Return the head with which queries are predicted at phi."""
+        if self.classifier.head_facts.reads_word_embeddings:
+            return self._new_head({**fixed, **phi}, {})
         return {name: value for name, value in {**fixed, **phi}.items() if name.startswith(HEAD)}
 
     def _new_head(self, parameters: Mapping[str, Tensor], frozen: Mapping[str, Tensor | None]) -> Parameters:
@@ -107,7 +113,9 @@ class TextLosses:
         empty = {"weight": some.new_zeros(way, size), "bias": some.new_zeros(way)}
         learned = {name[len(HEAD) :]: value for name, value in parameters.items() if name.startswith(HEAD)}
         labels = torch.cat([labels for _, labels in self.support])
-        if classifier.head_facts.reads_label_encodings:
+        if classifier.head_facts.reads_word_embeddings:
+            first = cast(WordHead, head).start(learned, empty, features, labels, self.names, classifier.words(parameters, *self.words))
+        elif classifier.head_facts.reads_label_encodings:
             first = cast(LabelEncodingHead, head).start(learned, empty, features, labels, self.names, self._label_encodings(parameters))
         else:
             first = head.start(learned, empty, features, labels, self.names)
@@ -132,7 +140,8 @@ class TextLosses:
 
     def support_parts(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor], step: int) -> Iterator[Tensor]:
         for features, labels, _ in self._wholes(self._support_encodings(phi, fixed, step)):
-            yield F.cross_entropy(self._logits(phi, fixed, features), labels, reduction="sum") / self.support_size
+            logits = self._logits({**phi, **self.head(phi, fixed)}, fixed, features)
+            yield F.cross_entropy(logits, labels, reduction="sum") / self.support_size
 
     def support_features(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor], step: int) -> Iterator[Tensor]:
         """Yield the encodings of the support texts, [texts, H], as the support loss reads them in inner step `step`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -42,6 +42,8 @@ class Encoder(nn.Module):
     """Text encoder: `encoder(batch)` has shape [texts, hidden]. Dropout is off unless a call passes a seed."""
 
     new_tokenizer = False  # the tokenizer is never trained here
+    poolings = POOLINGS  # those that `model.pooling` may choose
+    if_lost = ""  # what to do about a checkpoint without weights that are used
 
     def __init__(self, backbone: Backbone, tokenizer: PreTrainedTokenizerBase, config: ModelConfig):
         super().__init__()
@@ -55,10 +57,30 @@ class Encoder(nn.Module):
         self.longest = longest_input(backbone)
         self.uses_pooler = _uses_pooler(config, backbone.config.model_type)
         self.half_products = False  # matrix products in bf16; parameters keep their dtype
-        self.architecture = architecture_of(backbone, config.max_length)  # None: batches are padded
+        self.architecture = architecture_of(self.reader, config.max_length)  # None: batches are padded
         self.reads_padding = False  # True: only texts of equal length are batched
         # Keys and values of earlier tokens are not needed, and some architectures update theirs in place.
         self._options = {"use_cache": False} if "use_cache" in inspect.signature(backbone.forward).parameters else {}
+
+    @classmethod
+    def auto(cls, config: ModelConfig, settings: PretrainedConfig) -> tuple[Any, dict[str, Any]]:
+        """Return the auto class of transformers that loads the backbone, and options of that class."""
+        return _auto(config, settings)
+
+    @classmethod
+    def from_scratch(cls, config: ModelConfig, vocabulary: int) -> Backbone:
+        """Return the backbone of `model=tiny` for a vocabulary of this number of tokens."""
+        return tiny.backbone(vocabulary, pooler=_uses_pooler(config, "bert"))
+
+    @property
+    def described(self) -> str:
+        """Description of the encoding of a text, for the log."""
+        return f"{self.pooling} pooling{', normalised' if self.normalize else ''}"
+
+    @property
+    def reader(self) -> Backbone:
+        """The module that reads token ids: the backbone, without a prediction head."""
+        return self.backbone
 
     @functools.cached_property
     def hidden_size(self) -> int:
@@ -134,6 +156,10 @@ class Encoder(nn.Module):
         """Return two short texts."""
         return [np.array(self.tokenizer("a")["input_ids"])] * 2
 
+    def trial(self) -> list[np.ndarray]:
+        """Return two short texts of different length, for a trial run."""
+        return [np.array(self.tokenizer(text)["input_ids"]) for text in ("a b c d", "a b c")]
+
     def set_dropout(self, rate: float) -> None:
         set_dropout(self.backbone, rate)
 
@@ -186,16 +212,21 @@ class Encoder(nn.Module):
         return outputs.pooler_output if self.uses_pooler else hidden[:, 0]
 
 
-def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = torch.float32) -> tuple[Encoder, list[str]]:
+Make = Callable[[Backbone, PreTrainedTokenizerBase, ModelConfig], Encoder]
+
+
+def load_encoder(
+    config: ModelConfig, second_order: bool, dtype: torch.dtype = torch.float32, make: Make = Encoder, kind: type[Encoder] = Encoder
+) -> tuple[Encoder, list[str]]:
     """Load `config.name`; return the encoder and lines for the log.
 
-    dtype: dtype of the parameters; bfloat16 means float32 parameters with matrix products in bf16, because inner steps that are rounded
-    to bf16 make no progress.
+    make: makes an encoder of the class `kind`. dtype: dtype of the parameters; bfloat16 means float32 parameters with matrix products in bf16,
+    because inner steps that are rounded to bf16 make no progress.
 
     Raises:
         UserError: the model does not exist, cannot be read, or the settings do not fit it.
     """
-    if config.pooling not in POOLINGS:
+    if config.pooling not in kind.poolings:
         raise UserError(f"model.pooling={config.pooling} is unknown; choose one of {', '.join(POOLINGS)}")
     if config.long_texts not in (CUT, WINDOWS):
         raise UserError(f"model.long_texts={config.long_texts} is unknown; choose {CUT} or {WINDOWS}")
@@ -208,18 +239,17 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
     dtype = torch.float32 if half_products else dtype
     if config.name == "tiny":
         tokenizer = tiny.tokenizer()
-        backbone = tiny.backbone(len(tokenizer), pooler=_uses_pooler(config, "bert"))
-        backbone = backbone.to(dtype)
+        backbone = kind.from_scratch(config, len(tokenizer)).to(dtype)
         source = "a from-scratch 2-layer BERT"
     else:
         path, source = located(config)
-        backbone = load_backbone(path, config, partial(_auto, config), attention_for(second_order), dtype)
+        backbone = load_backbone(path, config, partial(kind.auto, config), attention_for(second_order), dtype, kind.if_lost)
         tokenizer = load_tokenizer(path, config)
         tokenizer, left_out = fit_vocabulary(config, tokenizer, backbone)
         notes += left_out
-        notes += [] if source else _pooling_warning(config, backbone.config.model_type)
+        notes += [] if source or config.pooling not in POOLINGS else _pooling_warning(config, backbone.config.model_type)
         source = source or name_in_log(config)
-    encoder = Encoder(backbone, tokenizer, config)
+    encoder = make(backbone, tokenizer, config)
     if config.prefix and encoder.uses_pooler:
         raise UserError(f"model.prefix={config.prefix!r}: a classifier of transformers (model.pooling=first) has no prefix; set model.pooling=cls")
     if encoder.longest and config.max_length > encoder.longest:
@@ -227,14 +257,14 @@ def load_encoder(config: ModelConfig, second_order: bool, dtype: torch.dtype = t
             f"model.max_length={config.max_length}: {config.name} has positions for {encoder.longest} tokens; set model.max_length={encoder.longest}"
         )
     if encoder.architecture is None:
-        trial = [np.array(encoder.tokenizer(text)["input_ids"]) for text in ("a b c d", "a b c")]  # one of them padded
+        trial = encoder.trial()  # one of them padded
         check_runs(f"model.name={config.name}: {backbone.config.model_type}", encoder, lambda: encoder(encoder.batch(trial)), second_order)
         encoder.reads_padding = reads_padding(lambda texts: encoder(encoder.batch(texts)), trial)
     if config.pooling in _FIRST_TOKEN and not _first_token_sees_others(encoder):
         raise UserError(f"model.pooling={config.pooling}: in {config.name} the first token attends to no other, so encodings are equal; choose last or mean")
     encoder.half_products = half_products
     size = sum(parameter.numel() for parameter in encoder.parameters())
-    notes.append(f"model: {source}, {size / 1e6:.1f}M parameters, {config.pooling} pooling{', normalised' if config.normalize else ''}")
+    notes.append(f"model: {source}, {size / 1e6:.1f}M parameters, {encoder.described}")
     if encoder.windows is not None:
         notes.append(f"long texts: overlapping windows of {config.max_length} tokens, encodings averaged")
     if encoder.architecture is not None:

@@ -26,9 +26,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from metatrain.errors import UserError
 from metatrain.models.adapters import folded, lost_by_folding
 from metatrain.models.batches import chunks, pad
-from metatrain.models.config import ModelConfig
+from metatrain.models.cloze import ClozeEncoder, load_cloze_encoder
+from metatrain.models.config import ModelConfig, PromptConfig
 from metatrain.models.encoder import Encoder, load_encoder
-from metatrain.models.finetuned_folder import DESCRIPTIONS, FINETUNED, read_facts, read_object
+from metatrain.models.finetuned_folder import DESCRIPTIONS, FINETUNED, PROMPT, read_facts, read_object
 from metatrain.models.folders import folder_of_transformer, is_model
 from metatrain.models.generation import save_language_model
 from metatrain.models.head_rule import Head, HeadRule, LogitHead
@@ -176,7 +177,7 @@ def save_finetuned(
         facts[TARGET] = facts_of(target)
     if isinstance(model, LanguageModel):
         kind = save_language_model(folder, model, labels, reading)
-    elif head is not None or isinstance(model, ImageEncoder) or _reads_windows(model):
+    elif head is not None or isinstance(model, (ImageEncoder, ClozeEncoder)) or _reads_windows(model):
         assert labels is not None
         kind = "metatrain"  # no class of others computes the same of all that are supported
         _set_labels(model.backbone.config, None)
@@ -186,7 +187,9 @@ def save_finetuned(
         facts["labels"], facts["encoder"] = list(labels), encoding_of(model)
         if head is not None:
             facts["head"] = asdict(head)
-        if isinstance(model, Encoder):
+        if isinstance(model, ClozeEncoder):
+            facts[PROMPT] = model.prompt.text
+        elif isinstance(model, Encoder):
             facts["encoding"] = facts["encoder"]  # read where the directory is a plain encoder
     else:
         assert labels is not None  # an encoder's task has some
@@ -217,7 +220,11 @@ class Classifier:
             target = target_of(facts)
             if "encoder" in facts:
                 model = ModelConfig(name=str(folder), **facts["encoder"])
-                self.model: Any = (load_image_encoder if is_image_model(model) else load_encoder)(model, second_order=False)[0]
+                self.model: Any
+                if PROMPT in facts:
+                    self.model = load_cloze_encoder(model, PromptConfig(text=facts[PROMPT]), second_order=False)[0]
+                else:
+                    self.model = (load_image_encoder if is_image_model(model) else load_encoder)(model, second_order=False)[0]
                 head = {name: value.to(device) for name, value in safetensors.torch.load_file(folder / _HEAD).items()}
                 own = facts.get("head")
                 if own is None:

@@ -13,6 +13,7 @@ from metatrain.paths import local_path
 FINETUNED = "finetuned.json"  # facts of a classifier
 TASK = "task.json"  # of a language model: labels, lengths and context that prediction needs in addition to the model
 DESCRIPTIONS = "label_descriptions"  # key of finetuned.json: label descriptions that replace labels of files
+PROMPT = "prompt"  # key of finetuned.json: the template around the texts of a masked language model
 NONE = "none_of_these"  # prediction for out-of-scope texts
 
 
@@ -35,7 +36,7 @@ def is_finetuned(folder: Path) -> bool:
 
 def read_facts(folder: Path) -> dict[str, Any]:
     """Return what `metatrain.models.export.save_finetuned` wrote besides the weights: `none_of_these`, `columns`, `prediction_sets`, `target`,
-    `label_descriptions`, `labels`, `encoder` and `head`, if present.
+    `label_descriptions`, `labels`, `encoder`, `prompt` and `head`, if present.
 
     Raises:
         UserError: it cannot be read.

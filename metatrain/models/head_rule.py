@@ -1,9 +1,10 @@
 """Protocol of head rules: how a rule makes the head of an episode, and what it states about itself.
 
 Most heads are linear: `logits = features @ weight.T + bias`, weight [way, H], bias [way]. A rule has learned tensors of its own
-(meta-parameters) and makes the episode's head from them and, if it wants, from the support set. Two facts widen what it may do:
+(meta-parameters) and makes the episode's head from them and, if it wants, from the support set. Three facts widen what it may do:
 
 - `reads_label_encodings`: `start` also gets the encodings of the label names (`LabelEncodingHead`);
+- `reads_word_embeddings`: `start` gets the output embeddings and biases of the label words of a masked language model instead (`WordHead`);
 - `is_linear=False`: the head computes the logits from the encodings itself (`LogitHead`); with `reads_queries`, those of a text from all
   texts that are predicted together.
 """
@@ -26,6 +27,7 @@ class HeadFacts:
     needs_support: bool = False  # `start` reads the support encodings
     reads_names: bool = True  # `start` depends on the label names; False: episodes may be vectorised (torch.vmap)
     reads_label_encodings: bool = False  # `start` reads the encodings of the label names; episodes are then never vectorised
+    reads_word_embeddings: bool = False  # `start` reads the output embeddings of the label words, at every inner step: the head has no tensors of its own
     is_linear: bool = True  # a linear layer; False: a `LogitHead`, which is exported for metatrain only and cannot be fitted by `inner.fit_head`
     reads_queries: bool = False  # a `LogitHead` whose logits of a text depend on the other texts (transductive); it is not exported
     constants: tuple[str, ...] = ()  # tensors of the head that no inner step changes
@@ -58,6 +60,13 @@ class LabelEncodingHead(Protocol):
 
     def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor, labels: Tensor, names: Sequence[str], label_encodings: Tensor) -> Head:
         """The head before adaptation, as `HeadRule.start`; label_encodings: of all label names, with or without meaning, [way, H]."""
+
+
+class WordHead(Protocol):
+    """A head rule with `reads_word_embeddings=True`; `learned` is that of `HeadRule` and has no tensors."""
+
+    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor, labels: Tensor, names: Sequence[str], words: Head) -> Head:
+        """The head at the current parameters, as `HeadRule.start`; words: output embedding and bias of each class's label word, a linear head."""
 
 
 class LogitHead(Protocol):

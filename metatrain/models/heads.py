@@ -236,6 +236,23 @@ class RelationHead:
         return torch.relu(of_class + of_text[:, None]) @ head["out"]
 
 
+class MaskedWordHead:
+    """Prediction head of a masked language model, as in PET (Schick and Schuetze 2021, section 3.1) and LM-BFF (Gao et al. 2021, eq. 1).
+
+    The logit of a class is that of its label word v at the mask of the template, h . E[v] + b[v]; of a label word of several tokens, the mean of
+    their logits. The rows are the model's output embeddings themselves, most often its word embeddings, and adapt with them.
+    """
+
+    reads_word_embeddings, learns, reads = True, False, ()
+
+    def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
+        return {}
+
+    def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor, labels: Tensor, names: Sequence[str], words: Head | None = None) -> Head:
+        assert words is not None  # `reads_word_embeddings`
+        return dict(words)
+
+
 def _class_means(features: Tensor, labels: Tensor, way: int) -> Tensor:
     """Means over each class of features [n, D], shape [way, D]."""
     one_hot = F.one_hot(labels, way).to(features.dtype)  # [n, way]
@@ -287,6 +304,7 @@ RULES: dict[str, Callable[[float, Sequence[str]], HeadRule]] = {
     "matching": lambda scale, labels: MatchingHead(scale),
     "relation": lambda scale, labels: RelationHead(),
     "soft_k_means": lambda scale, labels: SoftKMeansHead(),
+    "mlm": lambda scale, labels: MaskedWordHead(),
 }
 LANGUAGE_MODELS = {
     "lm": HeadFacts(is_language_model=True, learns=False, reads=()),

@@ -27,7 +27,7 @@ from metatrain.errors import UserError
 from metatrain.models.decisions import softmax
 from metatrain.models.encoder import Encoder
 from metatrain.models.export import Classifier
-from metatrain.models.finetuned_folder import TASK, read_facts
+from metatrain.models.finetuned_folder import PROMPT, TASK, read_facts
 from metatrain.models.folders import folder_of_transformer
 from metatrain.models.onnx_classifier import CLASSIFIER, GRAPH, TOKENIZER, OnnxClassifier, sha256, sources_of, window_weights
 from metatrain.models.targets import TARGET, Number, OneLabel, SeveralLabels, facts_of, sigmoid
@@ -97,6 +97,8 @@ def check_exportable(folder: Path) -> None:
     facts = read_facts(folder)
     if (folder / TASK).is_file():
         raise UserError(f"model={folder} is a language model; {_ONLY}")
+    if PROMPT in facts:
+        raise UserError(f"model={folder} reads each text in a template (algorithm.head=mlm), which the tokenizer of a graph does not have; {_ONLY}")
     if "head" in facts:
         raise UserError(f"model={folder} has a head that is not linear (algorithm.head={facts['head']['name']}); {_ONLY}")
 

@@ -81,8 +81,8 @@ def attention_in_log(backbone: Backbone, second_order: bool) -> str:
     return "attention: fused (sdpa), first derivatives only"
 
 
-def load_backbone(path: str, config: ModelConfig, choose: Choice, attention: str | None, dtype: torch.dtype) -> Backbone:
-    """Return the model of a hub id or a directory; attention: as `attention_for` returns it.
+def load_backbone(path: str, config: ModelConfig, choose: Choice, attention: str | None, dtype: torch.dtype, if_lost: str = "") -> Backbone:
+    """Return the model of a hub id or a directory; attention: as `attention_for` returns it; if_lost: what to do about missing weights, for the message.
 
     Raises:
         UserError: it does not exist, cannot be read by the class that `choose` returns, or lacks weights that are used.
@@ -101,7 +101,7 @@ def load_backbone(path: str, config: ModelConfig, choose: Choice, attention: str
     # Missing weights of an unused pooler do not matter.
     lost = lost_weights(found, () if more.get("add_pooling_layer") else ("pooler.",))
     if lost:
-        raise UserError(f"model.name={config.name} {lost}" + ("; set model.pooling=mean, which needs none" if "(pooler." in lost else ""))
+        raise UserError(f"model.name={config.name} {lost}" + ("; set model.pooling=mean, which needs none" if "(pooler." in lost else if_lost))
     return backbone
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import BertConfig, BertForMaskedLM, BertModel, PreTrainedTokenizerFast
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _WORDS = 2000
@@ -39,7 +39,16 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 def backbone(vocabulary_size: int, pooler: bool) -> BertModel:
     """Return a randomly initialised BERT with 2 layers and hidden size 64; weights depend on the global seed."""
-    config = BertConfig(
+    return BertModel(_config(vocabulary_size), add_pooling_layer=pooler)
+
+
+def masked_language_model(vocabulary_size: int) -> BertForMaskedLM:
+    """Return the same with a head that predicts masked words, whose output embeddings are the word embeddings."""
+    return BertForMaskedLM(_config(vocabulary_size))
+
+
+def _config(vocabulary_size: int) -> BertConfig:
+    return BertConfig(
         vocab_size=vocabulary_size,
         hidden_size=64,
         num_hidden_layers=2,
@@ -49,4 +58,3 @@ def backbone(vocabulary_size: int, pooler: bool) -> BertModel:
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )
-    return BertModel(config, add_pooling_layer=pooler)

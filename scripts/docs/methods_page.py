@@ -43,6 +43,7 @@ NOTATION = """\
 | h(x) | encoding of the text x; h_i: of support text i, with label y_i |
 | mean_c | prototype of class c: mean encoding of its support texts |
 | w_c, b_c | row of class c in the head, and its bias |
+| v_c, E[v], b[v] | label word of class c; output embedding and bias of word v in a masked language model |
 | s | learned scale of the logits, above 0 |
 | X, Y | encodings of the support texts, and their one-hot labels |
 | d | size of an encoding (the hidden size) |

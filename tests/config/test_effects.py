@@ -86,7 +86,8 @@ def variants() -> Iterator[tuple[str, list[str]]]:
         yield file.stem, [*SMALL, f"algorithm={file.stem}", *MORE.get(file.stem, [])]
     for head in heads.RULES:
         way, cosine = ["episode.way=2"] if head == "linear" else [], ["model.normalize=true"] if head == "cosine" else []
-        yield f"head={head}", [*SMALL, f"algorithm.head={head}", *way, *cosine]
+        template = ["prompt.text='{text} {mask}'"] if head == "mlm" else []
+        yield f"head={head}", [*SMALL, f"algorithm.head={head}", *way, *cosine, *template]
     yield "head=lm", [*SMALL, "algorithm=fomaml", "algorithm.head=lm", "model=scratch_t5", *LANGUAGE_MODEL]
     for choice in adapted.ROWS:
         more = [r"algorithm.pattern=layer\.0\."] if choice == "pattern" else []
