@@ -22,18 +22,19 @@ def check_none_of_these(share: float | None, learner: Learner) -> None:
         return
     if not 0 < share < 1:
         raise UserError(f"oos_false_rejection_rate={share} is the fraction of in-scope texts that may be rejected; set it between 0 and 1, 0.05 for example")
-    if not learner.inner.fit_head:
-        raise UserError(
-            "oos_false_rejection_rate needs a head fitted to the examples: set inner.fit_head=true (Python: fit_head=True)"
-            if learner.functional.head_after
-            else "oos_false_rejection_rate needs a head fitted to the examples: set inner.fit_head=true "
-            'algorithm.adapt=head (Python: fit_head=True, adapt="head")'
-        )
+    check_fits_head("oos_false_rejection_rate", learner)
 
 
-def settings_that_fit_a_head(learner: Learner) -> str:
-    """Return the settings with which a learner fits a head to the examples."""
-    return "inner.fit_head=true" if learner.functional.head_after else "inner.fit_head=true algorithm.adapt=head"
+def check_fits_head(setting: str, learner: Learner) -> None:
+    """Raises: UserError: the learner does not fit a head to the examples, which a setting that is given needs."""
+    if learner.inner.fit_head:
+        return
+    missing = (
+        "inner.fit_head=true (Python: fit_head=True)"
+        if learner.functional.head_after
+        else 'inner.fit_head=true algorithm.adapt=head (Python: fit_head=True, adapt="head")'
+    )
+    raise UserError(f"{setting} needs a head fitted to the examples: set {missing}")
 
 
 def check_no_label_is_none(labels: Iterable[str], source: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from metatrain.checkpoints.adaptation import settings_that_fit_a_head
+from metatrain.checkpoints.adaptation import check_fits_head
 from metatrain.config.schema import DataConfig
 from metatrain.errors import UserError
 from metatrain.gradient.inner_rules import HEAD
@@ -94,8 +94,8 @@ def balance_of(data: DataConfig, episode: Episode) -> ClassBalance:
 def check_balance(data: DataConfig, learner: Learner) -> None:
     """Raises: UserError: class weights or priors are given, and the learner fits no head."""
     given = [key for key, value in (("data.priors", data.priors), ("data.class_weights", data.class_weights)) if value is not None]
-    if given and not learner.inner.fit_head:
-        raise UserError(f"{given[0]} needs a head fitted to the examples: set {settings_that_fit_a_head(learner)}")
+    if given:
+        check_fits_head(given[0], learner)
 
 
 def described(balance: ClassBalance, episode: Episode) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from metatrain.checkpoints.adaptation import adapted_to, check_none_of_these, exported_head, settings_that_fit_a_head
+from metatrain.checkpoints.adaptation import adapted_to, check_fits_head, check_none_of_these, exported_head
 from metatrain.checkpoints.class_balance import ClassBalance, check_balance
 from metatrain.checkpoints.opening import open_checkpoint
 from metatrain.config.schema import AlgorithmOverrides, DataConfig, FinetuneConfig, InnerOverrides, Overrides
@@ -66,8 +66,7 @@ def check_unlabelled(data: DataConfig, learner: Learner) -> None:
     """Raises: UserError: there are texts without labels, and the learner fits no head to encodings, or trains the whole encoder after it."""
     if data.unlabelled is None:
         return
-    if not learner.inner.fit_head:
-        raise UserError(f"data.unlabelled needs a head fitted to the examples: set {settings_that_fit_a_head(learner)}")
+    check_fits_head("data.unlabelled", learner)
     if learner.inner.fit_encoder:
         raise UserError("data.unlabelled changes the fitted head, which inner.fit_encoder=true trains further; set inner.fit_encoder=false")
 

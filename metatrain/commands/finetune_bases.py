@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from rich.table import Table
 from scipy.stats import binomtest
 
-from metatrain.checkpoints.adaptation import settings_that_fit_a_head
+from metatrain.checkpoints.adaptation import check_fits_head
 from metatrain.checkpoints.class_balance import ClassBalance
 from metatrain.checkpoints.finetuning import Finetuned, finetuned, open_for
 from metatrain.commands.effects import check_adaptation
@@ -86,9 +86,7 @@ def check_bases(config: FinetuneConfig, overrides: Sequence[str], examples: Exam
     """
     for name in config.checkpoint:
         learner = _opened(config, name, overrides, examples, is_single, lambda line: None)
-        if not learner.inner.fit_head:
-            remedy = settings_that_fit_a_head(learner)
-            raise UserError(f"checkpoint: {name} fits no head, so it cannot be compared with other bases by cross-validation; set {remedy}")
+        check_fits_head(f"checkpoint: {name} is compared with other bases by cross-validation, which", learner)
 
 
 def choose_base(config: FinetuneConfig, overrides: Sequence[str], examples: Examples, balance: ClassBalance, display: Display, is_single: bool) -> Choice:

@@ -21,7 +21,7 @@ from metatrain.meta.learner import Learner
 from metatrain.models.encoder import Encoder
 from metatrain.tasks.episodes import SPLITS, Episode
 from metatrain.tasks.task import Task, TaskDistribution
-from metatrain.tasks.texts import readable
+from metatrain.tasks.texts import beginning
 
 _STEP_EPISODES = 5  # per task and number of shots, for the accuracy by inner steps
 _WORST = 12  # maximum number of tasks whose errors are recorded
@@ -96,7 +96,7 @@ def mistakes_in(episodes: Sequence[Episode], predictions: Sequence[Sequence[int]
         "labels": list(task.label_names),
         "pairs": [[label, predicted, count] for (label, predicted), count in pairs.most_common(_PAIRS)],
         "examples": [
-            {"text": _beginning(task.texts[row]), "label": label, "answer": predicted, "probability": None if confidence is None else probability}
+            {"text": beginning(task.texts[row], _LONGEST), "label": label, "answer": predicted, "probability": None if confidence is None else probability}
             for row, (probability, label, predicted) in most_confident
         ],
     }
@@ -152,9 +152,3 @@ def mapped_tasks(tasks: TaskDistribution) -> list[tuple[str, Task]]:
     """Return (split, task) for each task on the map: text tasks, without the self-supervised ones."""
     every = [(split, task) for split in SPLITS for task in tasks.split(split) if task.way is None and not task.of_images]
     return every[:_MAP_TASKS]
-
-
-def _beginning(text: str) -> str:
-    """Return a text in readable form, truncated to `_LONGEST` characters."""
-    text = readable(text)
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

@@ -10,7 +10,7 @@ import numpy as np
 
 from metatrain.evaluation import statistics
 from metatrain.evaluation.held_out import interval, reliability
-from metatrain.tasks.texts import readable
+from metatrain.tasks.texts import beginning
 
 _ERRORS = 50  # maximum number of errors recorded, the most confident first
 _LONGEST = 300  # maximum number of characters of a recorded text
@@ -68,15 +68,10 @@ def confident_errors(predicted: np.ndarray, labels: np.ndarray, names: Sequence[
     return [
         {
             "row": int(row),
-            "text": _beginning(texts[int(row)]),
+            "text": beginning(texts[int(row)], _LONGEST),
             "label": names[labels[row]],
             "answer": names[predicted[row]],
             "probability": None if np.isnan(confidence[row]) else float(confidence[row]),
         }
         for row in order
     ]
-
-
-def _beginning(text: str) -> str:
-    text = readable(text)
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

@@ -50,7 +50,7 @@ def test_several_bases_are_for_one_label():
 def test_a_base_that_fits_no_head_is_refused_before_the_run(cli, tiny_run, examples, tmp_path):
     found = cli("finetune", f"checkpoint=[tiny,{tiny_run}]", f"data.train={examples}", "hydra.run.dir=run")
     assert found.code == 2 and not (tmp_path / "run" / "run.json").exists()
-    assert "fits no head, so it cannot be compared with other bases by cross-validation; set inner.fit_head=true algorithm.adapt=head" in found.err
+    assert "by cross-validation, which needs a head fitted to the examples: set inner.fit_head=true algorithm.adapt=head" in found.err
 
 
 @pytest.mark.slow

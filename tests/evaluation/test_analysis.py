@@ -65,7 +65,7 @@ def test_errors_are_counted_by_label_and_prediction_and_the_most_confident_come_
     assert sorted(found["pairs"]) == [["a", "a", 1], ["b", "a", 1], ["b", "c", 1], ["c", "b", 1]]
     first, second, third = found["examples"]
     assert first == {"text": "q3", "label": "b", "answer": "c", "probability": 0.8}
-    assert second["label"] == "c" and len(second["text"]) == 300 and second["text"].endswith("…")
+    assert second["label"] == "c" and len(second["text"]) == 300 and second["text"].endswith("...")
     assert third == {"text": "q2", "label": "b", "answer": "a", "probability": 0.6}
 
 
