@@ -65,6 +65,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str], of_study: bo
     from metatrain.evaluation.chosen_arms import check_arms, check_learner, chosen_arms, untrained_arms
     from metatrain.evaluation.protocol import Setup, check_evaluation, names_notes, of_file
     from metatrain.evaluation.text_scores import check_scores
+    from metatrain.meta.algorithm import check_label_sets
     from metatrain.models.heads import head_facts
     from metatrain.report.page import write_report
     from metatrain.run import hardware
@@ -97,7 +98,8 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str], of_study: bo
         if evaluation.arms is None and opened.is_plain and head_facts(opened.learner.algorithm.head).is_language_model:
             evaluation = replace(evaluation, arms=untrained_arms(opened.learner, tasks))
         check_evaluation(evaluation, tasks, episode, opened.learner.algorithm, file, config.seed)
-        names = chosen_arms(evaluation, opened.learner.algorithm)
+        check_label_sets(tasks, opened.learner.algorithm, opened.learner.inner)
+        names = chosen_arms(evaluation, opened.learner.algorithm, tasks)
         check_learner(names, opened.learner)
         tokens = opened.learner.model.tokens()
         tokens.check(tasks)

@@ -17,9 +17,10 @@ from metatrain.commands.label_set_scores import analysis_of, key_numbers, say_sc
 from metatrain.config.schema import FinetuneConfig
 from metatrain.errors import UserError
 from metatrain.evaluation.held_out_head import encoded
-from metatrain.evaluation.label_sets import choose_thresholds, held_out_sets, label_scores, most_frequent_sets, set_scores
+from metatrain.evaluation.label_sets import label_scores, most_frequent_sets, set_scores
 from metatrain.meta.label_fit import LabelFit, fit_labels, num_fits
 from metatrain.meta.learner import Learner
+from metatrain.meta.thresholds import choose_thresholds, held_out_sets
 from metatrain.models import targets
 from metatrain.models.targets import DEFAULT_THRESHOLD, sigmoid
 from metatrain.paths import local_path

@@ -21,7 +21,7 @@ from metatrain.evaluation.arms import Learners, is_diagnostic, make_arms
 from metatrain.evaluation.chosen_arms import check_learner, chosen_arms
 from metatrain.evaluation.config import EvaluationConfig, LoraConfig
 from metatrain.evaluation.protocol import Setup, check_evaluation, names_notes, of_file
-from metatrain.meta.algorithm import check_algorithm
+from metatrain.meta.algorithm import check_algorithm, check_label_sets
 from metatrain.meta.learner import Learner
 from metatrain.models.pretrained import save_tokenizer
 from metatrain.models.windows import check_cut
@@ -145,13 +145,14 @@ def _prepare(config: TrainConfig, ranks: Ranks, display: Display) -> Prepared:
     file = read_episodes(config.episode.file)
     tested, evaluation = tasks.meta_test if file is None else file.tasks, of_file(config.evaluation, file)
     check_evaluation(evaluation, tested, config.episode, config.algorithm, file, config.seed)
+    check_label_sets(tested, config.algorithm, config.inner)
     unseen = () if file is None else check_unseen(file, (*tasks.meta_train, *tasks.meta_validation), config.tasks.overlap)
     for note in (*notes, *tasks.notes, *unseen):
         display.say(note)
     sizes = [f"{len(tasks.split(name))} {name.replace('_', '-')}" for name in SPLITS]
     display.say(f"tasks: {tasks.name}, {', '.join(sizes)}")
     learner = build_learner(Recipe.of_run(config, tasks.meta_train), device, dtype, display.say, tasks.training_texts())
-    arms = chosen_arms(config.evaluation, config.algorithm)
+    arms = chosen_arms(config.evaluation, config.algorithm, tested)
     check_learner(arms, learner)
     joint = open_joint(config.evaluation.joint, config, device, dtype, display.say)
     tokens = learner.model.tokens()

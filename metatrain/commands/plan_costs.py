@@ -149,7 +149,7 @@ def evaluation_seconds(run: PreparedRun) -> float:
         total += episodes * _seconds_of_episode(run, ["meta_trained"], validation_settings(config), "meta_validation")
     for shots in config.evaluation.shots:
         settings = episode_settings(config.episode, config.evaluation, shots)
-        names = chosen_arms(config.evaluation, config.algorithm)
+        names = chosen_arms(config.evaluation, config.algorithm, tasks.meta_test)
         total += (
             len(tasks.meta_test)
             * config.evaluation.episodes

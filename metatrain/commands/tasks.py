@@ -113,7 +113,9 @@ def _classes(task: Task) -> str:
     if task.targets is not None:
         words = [len(target.split()) for target in task.targets]
         return f"texts of {np.median(words):.0f} words (to {max(words)}), by {task.score}"
-    counts = [f"{name} {int((task.labels == number).sum())}" for number, name in enumerate(task.label_names)]
+    counts = [f"{name} {int(task.has_label(number).sum())}" for number, name in enumerate(task.label_names)]
+    if task.label_sets is not None:
+        counts = [f"{task.label_sets.sum(1).mean():.2f} labels per text: {counts[0]}", *counts[1:]]
     return ", ".join(counts[:4]) + (f" and {len(counts) - 4} more" if len(counts) > 4 else "")
 
 
@@ -123,7 +125,7 @@ def _audit(tasks: TaskDistribution, display: Display) -> None:
     from metatrain.tasks.episodes import SPLITS
     from metatrain.tasks.texts import beginning
 
-    for task in (task for split in SPLITS for task in tasks.split(split) if task.is_labelled and not task.of_images):
+    for task in (task for split in SPLITS for task in tasks.split(split) if task.is_labelled and task.label_sets is None and not task.of_images):
         own, others = named_labels(task)
         if own > others + _NAMED:
             display.say(f"warning: in task '{task.name}', {own:.0%} of the texts contain their label name, and {others:.0%} another one")
@@ -207,7 +209,7 @@ def _target(config: TasksCommandConfig, name: str, everything: Sequence[tuple[st
     path = local_path(name)
     if format_of(path):
         own = config.tasks
-        return len(everything), [*everything, ("target", task_of_file(path, Columns(own.text, own.label, pair=own.pair)))]
+        return len(everything), [*everything, ("target", task_of_file(path, Columns(own.text, own.label, pair=own.pair), own.label_separator))]
     names = [task.name for _, task in everything]
     if name not in names:
         raise UserError(f"target={name} is neither a task of {config.tasks.name} nor a data file{suggestion(name, names)}")

@@ -15,7 +15,9 @@ from metatrain.evaluation.prediction import Arm, Prediction
 from metatrain.gradient.inner_rules import HEAD
 from metatrain.gradient.parameters import Parameters
 from metatrain.meta.functional import FunctionalClassifier
+from metatrain.meta.label_set_fit import THRESHOLDS
 from metatrain.meta.learner import Learner
+from metatrain.models.targets import DEFAULT_THRESHOLD, sigmoid
 from metatrain.tasks.encoded_episode import EncodedEpisode
 
 
@@ -46,13 +48,16 @@ class Adapted:
         if self._features is None or self._encodings is None or not self._encodings.keeps_encoder(parameters):
             probabilities = self.learner.probabilities(parameters, episode)
         else:
-            probabilities = _of_features(self.learner, self._features.known(episode.query), parameters)
+            probabilities = _of_features(self.learner, self._features.known(episode.query), parameters, episode.is_multi_label)
         if probabilities is None:
             return Prediction(self.learner.predictions(parameters, episode), None, seconds, self.learner.target_loss(parameters, episode))
+        if episode.is_multi_label:
+            thresholds = parameters[THRESHOLDS].double().cpu().numpy() if THRESHOLDS in parameters else DEFAULT_THRESHOLD
+            return Prediction(probabilities >= thresholds, probabilities, seconds)
         return Prediction(probabilities.argmax(1), probabilities, seconds)
 
 
-def _of_features(learner: Learner, features: np.ndarray, parameters: Parameters) -> np.ndarray:
+def _of_features(learner: Learner, features: np.ndarray, parameters: Parameters, is_multi_label: bool) -> np.ndarray:
     """Return the probabilities [queries, way] that an adapted head gives for features [queries, H]."""
     functional = learner.functional
     assert isinstance(functional, FunctionalClassifier)  # only encoders have features
@@ -61,7 +66,8 @@ def _of_features(learner: Learner, features: np.ndarray, parameters: Parameters)
         with torch.no_grad():
             return functional.logits_of(parameters, torch.from_numpy(features).to(own.device, own.dtype)).double().softmax(1).cpu().numpy()
     weight, bias = (parameters[HEAD + name].double().cpu().numpy() for name in ("weight", "bias"))
-    return softmax(features @ weight.T + bias, axis=1)
+    logits = features @ weight.T + bias
+    return sigmoid(logits) if is_multi_label else softmax(logits, axis=1)
 
 
 class ShuffledLabels:

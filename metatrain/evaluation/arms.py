@@ -86,6 +86,7 @@ class ArmRow:
     needs_encodings: bool = True  # whether it needs encodings, which language models do not have
     needs_language_model: bool = False  # whether it needs a language model
     needs_labels: bool = False  # whether it cannot predict the targets of a text-to-text task
+    reads_label_sets: bool = False  # whether it predicts several labels per text
     needs_label_names: bool = False  # whether it needs a method that reads label names
     encodes_names: bool = False  # whether it encodes label names as texts, which have no mask for algorithm.head=mlm
     needs_unlabelled: bool = False  # whether it reads texts without labels, and so needs a method that fits a head
@@ -104,6 +105,7 @@ ROWS: dict[str, ArmRow] = {
         lambda learners: learners.meta_trained,
         (ENCODERS, LANGUAGE_MODELS),
         needs_encodings=False,
+        reads_label_sets=True,
         reads=(),
     ),
     "meta_trained_with_unlabelled": ArmRow(
@@ -119,6 +121,7 @@ ROWS: dict[str, ArmRow] = {
         lambda learners: Adapted(learners.untrained, features=None if learners.untrained.encodings is None else learners.features),
         (ENCODERS, LANGUAGE_MODELS),
         needs_encodings=False,
+        reads_label_sets=True,
         reads=(),
     ),
     "without_adaptation": ArmRow(
@@ -127,6 +130,7 @@ ROWS: dict[str, ArmRow] = {
         (INNER_LOOP,),
         needs_encodings=False,
         is_diagnostic=True,
+        reads_label_sets=True,
         reads=(),
     ),
     "shuffled_labels": ArmRow(
@@ -134,6 +138,7 @@ ROWS: dict[str, ArmRow] = {
         lambda learners: ShuffledLabels(learners.meta_trained),
         needs_encodings=False,
         is_diagnostic=True,
+        reads_label_sets=True,
         reads=(),
     ),
     "leave_one_out": ArmRow(
@@ -148,6 +153,7 @@ ROWS: dict[str, ArmRow] = {
         (ENCODERS, UNTRAINED_LANGUAGE_MODEL),
         needs_encodings=False,
         needs_labels=True,
+        reads_label_sets=True,
         reads=(),
     ),
     "prototypes": ArmRow(

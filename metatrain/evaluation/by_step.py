@@ -58,7 +58,7 @@ def _of_episode(arm: Adapted, counts: Sequence[int], episodes: EpisodeSet, episo
         if episode.task.targets is None:
             support = arm.prediction(parameters, _support_as_queries(texts))
             assert support.probabilities is not None  # the task has labels
-            values[SUPPORT_ACCURACY] = statistics.accuracy(np.asarray(support.predicted), texts.support_labels)
+            values[SUPPORT_ACCURACY] = scored(episode, support.predicted, texts.support_labels)[0]
             values[SUPPORT_LOSS] = statistics.log_loss(support.probabilities, texts.support_labels)
         for name, value in values.items():
             found.setdefault(name, []).append(float("nan") if value is None else value)

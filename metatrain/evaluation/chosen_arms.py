@@ -17,15 +17,16 @@ from metatrain.tasks.task import Task
 from metatrain.tasks.texts import PAIR
 
 
-def chosen_arms(config: EvaluationConfig, algorithm: AlgorithmConfig) -> list[str]:
-    """Names of the arms that are compared.
+def chosen_arms(config: EvaluationConfig, algorithm: AlgorithmConfig, tasks: Sequence[Task]) -> list[str]:
+    """Names of the arms that are compared on these tasks.
 
     Raises:
         UserError: one is unknown, or needs what is not there.
     """
+    several = next((task.name for task in tasks if task.label_sets is not None), None)
     if config.arms is None:
         comparisons = _comparisons(config, algorithm)
-        return [name for name, row in ROWS.items() if comparisons & set(row.default_in)]
+        return [name for name, row in ROWS.items() if comparisons & set(row.default_in) and (several is None or row.reads_label_sets)]
     if config.arms:
         check_arms(config.arms)
     for name in config.arms:
@@ -40,6 +41,9 @@ def chosen_arms(config: EvaluationConfig, algorithm: AlgorithmConfig) -> list[st
             raise UserError(f"evaluation.arms: {name} needs a run of joint training: metatrain train algorithm=multitask ..., then evaluation.joint=RUN")
         if row.needs_label_names and not reads_label_names(algorithm):
             raise UserError(f"evaluation.arms: {name} needs label names; set algorithm.label_names=true, or remove it")
+        if several is not None and not row.reads_label_sets:
+            able = ", ".join(name for name, row in ROWS.items() if row.reads_label_sets)
+            raise UserError(f"evaluation.arms: {name} predicts one label, and task '{several}' has several labels per text; choose from {able}")
     return list(config.arms)
 
 

@@ -13,6 +13,9 @@ from scipy.special import softmax
 from metatrain.errors import UserError
 from metatrain.evaluation.logistic_regression import logistic_regression
 from metatrain.evaluation.prediction import Prediction
+from metatrain.meta.label_fit import fit_labels
+from metatrain.meta.thresholds import fitted_thresholds
+from metatrain.models.targets import sigmoid
 from metatrain.tasks.encoded_episode import EncodedEpisode
 
 
@@ -70,7 +73,23 @@ class _Frozen:
 
 
 class FrozenLogisticRegression(_Frozen):
-    """Logistic regression on frozen encodings, with L2 strength chosen on the support set."""
+    """Logistic regression on frozen encodings, with L2 strength chosen on the support set.
+
+    With several labels per text, one regression for each label against the rest, with thresholds chosen by the same cross-validation.
+    """
+
+    def predict(self, episode: EncodedEpisode) -> Prediction:
+        if not episode.is_multi_label:
+            return super().predict(episode)
+        begin = time.perf_counter()
+        targets = np.asarray(episode.support_labels) == 1
+        no_names = np.zeros(targets.shape[1], dtype=bool)
+        found = fit_labels(torch.from_numpy(self.features.new(episode.support)), targets, None, no_names, 1, episode.seed, lambda: None)
+        thresholds = fitted_thresholds(found, targets)
+        seconds = time.perf_counter() - begin
+        logits = self.features.known(episode.query) @ found.weight.double().numpy().T + found.bias.double().numpy()
+        probabilities = sigmoid(logits)
+        return Prediction(probabilities >= thresholds, probabilities, seconds)
 
     def fit(self, features: np.ndarray, labels: np.ndarray) -> Probabilities:
         return logistic_regression(features, labels).predict_proba

@@ -50,3 +50,8 @@ def check_metrics(names: Sequence[str], tasks: Sequence[Task]) -> None:
         raise UserError(
             f"evaluation.metrics={list(names)} are metrics of predicted labels, and task '{without[0]}' has target texts; set evaluation.metrics=[]"
         )
+    if names and (several := [task.name for task in tasks if task.label_sets is not None]):
+        raise UserError(
+            f"evaluation.metrics={list(names)} are metrics of one label per text, and task '{several[0]}' has several, whose micro and macro F1 and subset "
+            "accuracy are always reported; set evaluation.metrics=[]"
+        )

@@ -15,8 +15,8 @@ from metatrain.tasks.encoded_episode import EncodedEpisode
 class Prediction:
     """Predictions for the queries of an episode."""
 
-    predicted: Sequence[Any] | np.ndarray  # predicted labels, shape [queries], or generated texts
-    probabilities: np.ndarray | None  # class probabilities, [queries, way]; None for generated texts
+    predicted: Sequence[Any] | np.ndarray  # predicted labels, shape [queries]; label sets, boolean, [queries, way]; or generated texts
+    probabilities: np.ndarray | None  # class probabilities, or those of each label, [queries, way]; None for generated texts
     seconds: float  # adaptation time
     target_loss: float | None = None  # for generated texts: mean cross-entropy of the target tokens, in nats
     left_out: int = 0  # number of support examples that a language model has no positions for

@@ -14,6 +14,7 @@ from metatrain.evaluation.arms import row_of
 from metatrain.evaluation.chosen_arms import check_settings, chosen_arms
 from metatrain.evaluation.config import EvaluationConfig
 from metatrain.evaluation.full_finetune import VALIDATION_EPISODES, VALIDATION_TASKS, FullFinetuned
+from metatrain.evaluation.label_sets import episode_scores
 from metatrain.evaluation.metrics import Metric, check_metrics, metric_of
 from metatrain.evaluation.prediction import Arm, Prediction
 from metatrain.evaluation.sharing import SingleProcess, Workers
@@ -40,7 +41,8 @@ T = TypeVar("T")
 class Scores:
     """Scores of one arm: for each task, a list with one entry per episode.
 
-    For a text-to-text task, `accuracy` and `balanced` are both the task's own score (for example chrF).
+    For a text-to-text task, `accuracy` and `balanced` are both the task's own score (for example chrF); for a multi-label task, they are micro and
+    macro F1.
     """
 
     accuracy: dict[str, list[float]] = field(default_factory=dict)
@@ -157,6 +159,12 @@ def _outcome(episode: Episode, texts: EncodedEpisode, prediction: Prediction, me
     found: dict[str, Any] = {"accuracy": accuracy, "balanced": balanced, "loss": prediction.target_loss, "seconds": prediction.seconds}
     found |= {"confidence": None, "correct": None, "predicted": None}
     found["left_out"] = prediction.left_out
+    if texts.is_multi_label:
+        assert prediction.probabilities is not None  # `chosen_arms` refuses others
+        found["metrics"] = {"subset_accuracy": episode_scores(np.asarray(prediction.predicted), texts.query_labels)["subset_accuracy"]}
+        found["diverged"] = not bool(np.isfinite(prediction.probabilities).all())
+        found["loss"] = statistics.log_loss(prediction.probabilities, texts.query_labels)
+        return found
     if episode.task.targets is None:
         found["predicted"] = [int(label) for label in prediction.predicted]
         found["metrics"] = {
@@ -172,11 +180,14 @@ def _outcome(episode: Episode, texts: EncodedEpisode, prediction: Prediction, me
 
 
 def scored(episode: Episode, predicted: Sequence[Any] | np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Return (accuracy, balanced accuracy) of predicted labels; for generated texts, the task's own score twice."""
+    """Return (accuracy, balanced accuracy) of predicted labels; (micro F1, macro F1) of label sets; for generated texts, the task's own score twice."""
     task = episode.task
+    if task.label_sets is not None:
+        found = episode_scores(np.asarray(predicted), labels)
+        return found["micro_f1"], found["macro_f1"]
     if task.targets is None or task.score is None:
-        found = np.asarray(predicted)
-        return statistics.accuracy(found, labels), statistics.balanced_accuracy(found, labels)
+        chosen = np.asarray(predicted)
+        return statistics.accuracy(chosen, labels), statistics.balanced_accuracy(chosen, labels)
     score = SCORES[task.score](list(predicted), [task.targets[row] for row in episode.query])
     return score, score
 
@@ -204,9 +215,10 @@ def check_evaluation(
     Raises:
         UserError: a value is invalid, an arm is unknown, or tasks are too small.
     """
-    names = chosen_arms(config, algorithm)
+    names = chosen_arms(config, algorithm, tasks)
     if not names:
         return
+    check_one_kind(tasks, "meta_test")
     check_settings(names, config, tasks)
     check_metrics(config.metrics, tasks)
     check_answers(tasks, algorithm)
@@ -247,6 +259,16 @@ def names_notes(tasks: Sequence[Task], algorithm: AlgorithmConfig) -> tuple[str,
     """Return at most one line about label names that a method that reads them cannot use."""
     note = unread_note([(f"task '{task.name}'", task.read_names) for task in tasks if task.is_labelled]) if reads_label_names(algorithm) else None
     return () if note is None else (note,)
+
+
+def check_one_kind(tasks: Sequence[Task], split: str) -> None:
+    """Raises: UserError: some tasks of a split have one label per text and others several, whose scores have no common mean."""
+    several = [task.name for task in tasks if task.label_sets is not None]
+    if one := [task.name for task in tasks if task.label_sets is None] if several else []:
+        raise UserError(
+            f"tasks.{split}: task '{several[0]}' has several labels per text and task '{one[0]}' does not, and accuracy and F1 have no common mean; "
+            f"choose tasks of one kind with tasks.{split}.tasks"
+        )
 
 
 def check_answers(tasks: Sequence[Task], algorithm: AlgorithmConfig, scored: bool = True) -> None:
@@ -319,7 +341,7 @@ def evaluate(
     protocol: dict[str, Any] = {
         "split": "meta_test",
         "tasks": [task.name for task in setup.tasks],
-        "scores": {task.name: task.score or "accuracy" for task in setup.tasks},
+        "scores": {task.name: task.score or ("accuracy" if task.label_sets is None else "micro_f1") for task in setup.tasks},
         "way": config.way or setup.episode.way,
         "classes": {task.name: len(task.label_names) for task in setup.tasks if task.is_labelled},
         "shots": list(config.shots),

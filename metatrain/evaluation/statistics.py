@@ -31,8 +31,11 @@ def balanced_accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
 def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Return the mean of -log p of the correct label, in nats; p of 0 or NaN counts as the machine epsilon of float64.
 
-    probabilities: [predictions, way]; labels: [predictions].
+    probabilities: [predictions, way]; labels: [predictions], or with several labels per text [predictions, way]: 1 for those that a text has, each with a
+    probability of its own, and the mean is over texts and labels.
     """
+    if labels.ndim == 2:
+        probabilities, labels = np.stack([1 - probabilities, probabilities], axis=-1).reshape(-1, 2), (labels == 1).astype(np.int64).reshape(-1)
     of_correct = np.nan_to_num(probabilities[np.arange(len(labels)), labels].astype(np.float64))
     return float(-np.log(np.clip(of_correct, np.finfo(np.float64).eps, 1.0)).mean())
 

@@ -135,6 +135,8 @@ def _embedding(task: Task, rows: np.ndarray, encoder: Encoder, tokens: Tokens) -
 def _fisher(task: Task, rows: np.ndarray, encoder: Encoder, tokens: Tokens) -> np.ndarray:
     if len(task.label_names) < 2:
         raise UserError(f"compare=task2vec needs labels, but task '{task.name}' has none; choose compare=embedding")
+    if task.label_sets is not None:
+        raise UserError(f"compare=task2vec needs one label per text, but task '{task.name}' has several; choose compare=embedding")
     texts = tokens.of(task, rows)
     head = LogisticRegression(max_iter=1000).fit(_encodings(texts, encoder), task.labels[rows])
     weight, bias = (torch.as_tensor(each, dtype=torch.float32, device=encoder.device) for each in (head.coef_, head.intercept_))

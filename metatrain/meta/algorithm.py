@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from metatrain.errors import UserError
 from metatrain.gradient.config import InnerConfig
 from metatrain.gradient.inner_rules import check_observes, make_inner_rule
@@ -13,7 +15,8 @@ from metatrain.meta.noise import check_noise
 from metatrain.meta.schedule import method_at
 from metatrain.models.adapted import check_choice, row_of
 from metatrain.models.config import ModelConfig
-from metatrain.models.heads import head_facts, make_head
+from metatrain.models.heads import RULES, head_facts, make_head
+from metatrain.tasks.task import Task
 
 TRAINED = ("all", "adapted")
 
@@ -58,6 +61,27 @@ def check_algorithm(algorithm: AlgorithmConfig, inner: InnerConfig, model: Model
             f"algorithm.train=adapted leaves nothing to train with algorithm.adapt={algorithm.adapt} and algorithm.head={algorithm.head}; "
             "change one of the three"
         )
+
+
+def check_label_sets(tasks: Sequence[Task], algorithm: AlgorithmConfig, inner: InnerConfig) -> None:
+    """Refuse a method that does not learn from several labels per text, if a task has them.
+
+    Raises:
+        UserError: the head, the inner loss, the contrastive term or the fit of the encoder needs one label per text.
+    """
+    name = next((task.name for task in tasks if task.label_sets is not None), None)
+    if name is None:
+        return
+    several = f"task '{name}' has several labels per text"
+    if not head_facts(algorithm.head).reads_label_sets:
+        heads = ", ".join(name for name in RULES if head_facts(name).reads_label_sets)
+        raise UserError(f"{several}, which algorithm.head={algorithm.head} does not learn from; choose algorithm.head={heads.replace(', ', ' or ')}")
+    if algorithm.contrastive is not None:
+        raise UserError(f"{several}, and algorithm.contrastive={algorithm.contrastive} compares texts by their one label; set algorithm.contrastive=null")
+    if inner_loss(inner.loss).head_after:
+        raise UserError(f"{several}, which inner.loss={inner.loss} does not learn from; set inner.loss=support")
+    if inner.fit_encoder:
+        raise UserError(f"{several}, and inner.fit_encoder trains the encoder on one label per text; set inner.fit_encoder=false")
 
 
 def reads_label_names(algorithm: AlgorithmConfig) -> bool:

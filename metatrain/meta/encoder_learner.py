@@ -21,6 +21,7 @@ from metatrain.meta.contrastive import AuxiliaryGradient, contrastive_gradient
 from metatrain.meta.functional import FunctionalClassifier
 from metatrain.meta.head_fit import Fit
 from metatrain.meta.inner_losses import inner_loss
+from metatrain.meta.label_set_fit import fit_label_sets
 from metatrain.meta.learner import Learner
 from metatrain.meta.name_choice import NameChoice
 from metatrain.meta.progress import Progress, Silent
@@ -90,7 +91,8 @@ class EncoderLearner(Learner):
         return self.logits(parameters, episode.query, on_progress)
 
     def probabilities(self, parameters: Mapping[str, Tensor], episode: EncodedEpisode) -> np.ndarray:
-        return self.query_logits(parameters, episode).double().softmax(1).cpu().numpy()
+        logits = self.query_logits(parameters, episode).double()
+        return (logits.sigmoid() if episode.is_multi_label else logits.softmax(1)).cpu().numpy()
 
     def predictions(self, parameters: Mapping[str, Tensor], episode: EncodedEpisode) -> np.ndarray:
         return self.query_logits(parameters, episode).argmax(1).cpu().numpy()
@@ -108,6 +110,8 @@ class EncoderLearner(Learner):
         return all(value is self.parameters.get(name) for name, value in parameters.items() if name.startswith(self.prefix))
 
     def adapt(self, episode: EncodedEpisode, steps: int | None = None) -> tuple[Parameters, float]:
+        if self.inner.fit_head and steps is None and episode.is_multi_label:
+            return fit_label_sets(self, self.functional, episode)
         if self.inner.fit_head and steps is None:
             adapted, loss, _ = self.fit(episode)
             return adapted, loss
@@ -133,7 +137,9 @@ class EncoderLearner(Learner):
         return fit_support(self, self.functional, self._losses, episode, progress or Silent())
 
     def choose_names(self, episode: EncodedEpisode) -> NameChoice | None:
-        """Choose whether label names are examples in evaluation and finetuning, from the support set; None: there are none to read."""
+        """Choose whether label names are examples in evaluation and finetuning, from the support set; None: there are none to read, or all are read."""
+        if episode.is_multi_label:
+            return None
         support = self.functional.read(episode.without_queries())
         return choice_of_names(support, len(episode.support), self.features(support.support)) if len(support.support) > len(episode.support) else None
 

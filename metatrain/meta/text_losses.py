@@ -22,8 +22,27 @@ from metatrain.tasks.encoded_episode import EncodedEpisode
 _SUPPORT, _QUERY = "frozen.support.", "frozen.query."
 ENCODINGS = (f"{_SUPPORT}0", f"{_QUERY}0", "frozen.label_names.0")
 
-Labelled = tuple[Batch | None, Tensor]  # texts, unless they are encoded already, and their labels
-_Encoded = tuple[Tensor, Tensor, Tensor | None]  # encodings [texts, H], labels [texts], the penalty of the information bottleneck
+Labelled = tuple[Batch | None, Tensor]  # texts, unless they are encoded already, and their labels, [texts] or [texts, way]
+_Encoded = tuple[Tensor, Tensor, Tensor | None]  # encodings [texts, H], their labels, the penalty of the information bottleneck
+
+
+def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the sum over texts of the cross-entropy, or with several labels per text of the mean over labels of the binary cross-entropy, a scalar.
+
+    logits: [texts, way]; labels: [texts], or [texts, way] with -1 where a label is unknown, which adds nothing.
+    """
+    if labels.ndim == 1:
+        return F.cross_entropy(logits, labels, reduction="sum")
+    losses = F.softplus(logits) - logits * (labels == 1)  # -log sigmoid(z) = softplus(z) - z
+    return (losses * (labels >= 0)).sum() / labels.shape[1]
+
+
+def _counts(logits: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    """Return the number of correct predictions; with several labels per text, the numerator and denominator of micro F1 at the threshold 0.5."""
+    if labels.ndim == 1:
+        return ((logits.argmax(1) == labels).double().sum(),)
+    predicted, has = logits >= 0, labels == 1
+    return 2 * (predicted & has).double().sum(), predicted.double().sum() + has.double().sum()
 
 
 class TextLosses:
@@ -53,7 +72,7 @@ class TextLosses:
         self.support_size, self.query_size = (sum(len(labels) for _, labels in parts) for parts in (support, query))
         self.support_tokens = 0  # known where they are of an episode
         self.known: Parameters = {}  # outputs of the frozen layers that need not be computed
-        self.query_accuracies: list[Tensor] = []  # one for each time that all of `query_parts` were asked for
+        self.query_accuracies: list[Tensor] = []  # or micro F1 with several labels; one for each time that all of `query_parts` were asked for
 
     @classmethod
     def of(cls, classifier: FunctionalClassifier, episode: EncodedEpisode, seed: int | None, encoded: bool = False) -> Self:
@@ -141,7 +160,7 @@ class TextLosses:
     def support_parts(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor], step: int) -> Iterator[Tensor]:
         for features, labels, _ in self._wholes(self._support_encodings(phi, fixed, step)):
             logits = self._logits({**phi, **self.head(phi, fixed)}, fixed, features)
-            yield F.cross_entropy(logits, labels, reduction="sum") / self.support_size
+            yield label_loss(logits, labels) / self.support_size
 
     def support_features(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor], step: int) -> Iterator[Tensor]:
         """Yield the encodings of the support texts, [texts, H], as the support loss reads them in inner step `step`."""
@@ -149,14 +168,15 @@ class TextLosses:
             yield features
 
     def query_parts(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor]) -> Iterator[Tensor]:
-        correct = []
+        counts = []
         for features, labels, penalty in self._wholes(self._query_encodings(phi, fixed)):
             # The head again for each part, because the graph of a part is freed before the next.
             logits = self._logits({**phi, **self.head(phi, fixed)}, fixed, features)
-            correct.append((logits.argmax(1) == labels).double().sum())
-            loss = F.cross_entropy(logits, labels, reduction="sum") / self.query_size
+            counts.append(_counts(logits, labels))
+            loss = label_loss(logits, labels) / self.query_size
             yield loss if penalty is None else loss + penalty * (len(labels) / self.query_size)
-        self.query_accuracies.append(torch.stack(correct).sum() / self.query_size)
+        correct, *of_all = (torch.stack(each).sum() for each in zip(*counts))
+        self.query_accuracies.append(correct / (of_all[0].clamp(min=1) if of_all else self.query_size))
 
     def _support_encodings(self, phi: Mapping[str, Tensor], fixed: Mapping[str, Tensor], step: int) -> Iterator[_Encoded]:
         for part, (batch, labels) in enumerate(self.support):

@@ -27,9 +27,9 @@ Shares = tuple[Tensor, ...]  # one episode's share of the arguments of `packed_c
 _LENGTH, _ROWS = 32, 256
 
 
-def shape_of(episode: EncodedEpisode) -> tuple[int, int, int]:
-    """Return the numbers of classes, support texts and queries, which vectorised episodes have in common."""
-    return len(episode.names), len(episode.support), len(episode.query)
+def shape_of(episode: EncodedEpisode) -> tuple[int, int, int, bool]:
+    """Return the numbers of classes, support texts and queries, and whether texts have several labels: what vectorised episodes have in common."""
+    return len(episode.names), len(episode.support), len(episode.query), episode.is_multi_label
 
 
 class Inputs(NamedTuple):
@@ -41,8 +41,8 @@ class Inputs(NamedTuple):
     query_ids: Tensor  # [E, m, M], and so on
     query_lengths: Tensor
     query_mask: Tensor
-    labels: Tensor  # [E, n]
-    query_labels: Tensor  # [E, m]
+    labels: Tensor  # [E, n], or [E, n, way] with several labels per text
+    query_labels: Tensor  # [E, m], or [E, m, way]
     rows: Tensor  # [E, R], those that occur; where an episode has fewer, the last of them again; [E, 0]: all take part
 
     @classmethod

@@ -28,6 +28,7 @@ class HeadFacts:
     reads_names: bool = True  # `start` depends on the label names; False: episodes may be vectorised (torch.vmap)
     reads_label_encodings: bool = False  # `start` reads the encodings of the label names; episodes are then never vectorised
     reads_word_embeddings: bool = False  # `start` reads the output embeddings of the label words, at every inner step: the head has no tensors of its own
+    reads_label_sets: bool = False  # `start` takes several labels per text (multi-label); the logits then are those of sigmoids
     is_linear: bool = True  # a linear layer; False: a `LogitHead`, which is exported for metatrain only and cannot be fitted by `inner.fit_head`
     reads_queries: bool = False  # a `LogitHead` whose logits of a text depend on the other texts (transductive); it is not exported
     constants: tuple[str, ...] = ()  # tensors of the head that no inner step changes
@@ -51,7 +52,8 @@ class HeadRule(Protocol):
         """The head before adaptation.
 
         `empty` is a linear head of zeros with the episode's shape, dtype and device; features: the support encodings
-        [support, H], or none of them, [0, H], where they are not needed; labels: [support]; names: of the labels, [way].
+        [support, H], or none of them, [0, H], where they are not needed; labels: [support], or with `reads_label_sets` also [support, way]: 1 if a
+        text has the label, 0 if not, -1 where that is unknown; names: of the labels, [way].
         """
 
 

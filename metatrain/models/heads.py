@@ -20,7 +20,7 @@ ROW = "label."  # what names of a joint head's rows begin with; the label follow
 class LinearHead:
     """Linear layer with a learned row per class, as in MAML (Finn et al. 2017); the number of classes is fixed."""
 
-    reads_names, fixed_way, reads = False, True, ()
+    reads_names, fixed_way, reads, reads_label_sets = False, True, (), True
 
     def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
         if way is None:
@@ -43,7 +43,7 @@ class ZeroHead:
     """Linear layer initialised at zero in every episode: any number of classes, no memorised class order (Kao et al. 2021)."""
 
     reads_names = knows_classes = learns = False
-    reads = ()
+    reads, reads_label_sets = (), True
 
     def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
         return {}
@@ -56,7 +56,7 @@ class SharedHead:
     """Linear layer whose rows all start from one learned vector, as in UnicornMAML (Ye and Chao 2022): any number and order of classes."""
 
     reads_names = knows_classes = False
-    reads = ()
+    reads, reads_label_sets = (), True
 
     def learned(self, hidden: int, way: int | None) -> dict[str, Tensor]:
         return {"row": torch.randn(hidden) * 0.02}
@@ -103,9 +103,16 @@ class PrototypeHead(_Scaled):
 
     Before adaptation, logits are negative squared Euclidean distances to the prototypes times a learned scale s > 0, plus a constant
     that all classes share; without inner steps this is ProtoNet (Snell et al. 2017). Gradients flow into the prototypes.
+    With several labels per text, each label is such a problem of two classes, the texts that have it (prototype p) and those that do not (n):
+    W = 2s(p - n), b = s(|n|^2 - |p|^2).
     """
 
+    reads_label_sets = True
+
     def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor, labels: Tensor, names: Sequence[str]) -> Head:
+        if labels.ndim == 2:
+            has, lacks = (_distances(learned, means) for means in _label_means(features, labels))
+            return {name: has[name] - lacks[name] for name in has}
         return _distances(learned, _class_means(features, labels, len(empty["bias"])))
 
 
@@ -113,11 +120,15 @@ class CosineHead(_Scaled):
     """Cosine-similarity head (Chen et al. 2020): W = sc/|c| for class prototypes c, b = 0, with a learned scale s > 0.
 
     Logits are scaled cosine similarities to the prototypes if encodings have unit length (`model.normalize=true`).
+    With several labels per text, W = s(p/|p| - n/|n|) for the prototypes p and n of the texts that have a label and that do not.
     """
 
-    needs_normalized = True
+    needs_normalized = reads_label_sets = True
 
     def start(self, learned: dict[str, Tensor], empty: Head, features: Tensor, labels: Tensor, names: Sequence[str]) -> Head:
+        if labels.ndim == 2:
+            has, lacks = (F.normalize(means, dim=1) for means in _label_means(features, labels))
+            return {"weight": learned["log_scale"].exp() * (has - lacks), "bias": empty["bias"]}
         means = _class_means(features, labels, len(empty["bias"]))
         return {"weight": learned["log_scale"].exp() * F.normalize(means, dim=1), "bias": empty["bias"]}
 
@@ -257,6 +268,18 @@ def _class_means(features: Tensor, labels: Tensor, way: int) -> Tensor:
     """Means over each class of features [n, D], shape [way, D]."""
     one_hot = F.one_hot(labels, way).to(features.dtype)  # [n, way]
     return (one_hot / one_hot.sum(0)).T @ features
+
+
+def _label_means(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the means of the texts that have each label and of those that do not, both [way, H].
+
+    features: [n, H]; labels: as `HeadRule.start` has them, [n, way]. Where there are none of either, both means are that of the others, which
+    gives no evidence for or against the label.
+    """
+    masks = [(labels == value).to(features.dtype) for value in (1, 0)]
+    has, lacks = (mask.T @ features / mask.sum(0).clamp(min=1)[:, None] for mask in masks)
+    has_some, lacks_some = (mask.sum(0)[:, None] > 0 for mask in masks)
+    return torch.where(has_some, has, lacks), torch.where(lacks_some, lacks, has)
 
 
 def _distances(learned: dict[str, Tensor], means: Tensor) -> Head:

@@ -129,7 +129,9 @@ class SourceConfig:
     images: bool = False  # `path` is a folder of images, TASK/LABEL/FILE or LABEL/FILE; the settings of columns do not apply
     # Column with the second text of a text pair (a hypothesis, for example); null: single texts.
     pair: str | None = field(default=None, metadata=when(COLUMNS))
-    label: str = field(default="label", metadata=when(COLUMNS, LABELS))  # column with the label
+    label: str = field(default="label", metadata=when(COLUMNS, LABELS))  # column with the label, or with a list of labels (multi-label tasks)
+    # Characters between the labels of a text, ';' for example, for multi-label tasks; null: the column has one label, or a list of labels.
+    label_separator: str | None = field(default=None, metadata=when(COLUMNS, LABELS))
     # Label descriptions, for methods that read label names: {LOC: location}, {1: bad, 2: bad, 5: good}; labels with the same description are
     # merged.
     label_descriptions: dict[Any, str] = field(default_factory=dict, metadata=when(LABELS))

@@ -13,10 +13,11 @@ from metatrain.errors import UserError
 from metatrain.paths import local_path
 from metatrain.tasks.audit import check_overlap, check_policy
 from metatrain.tasks.config import SAMPLE_BY, SplitConfig, TasksConfig
-from metatrain.tasks.files import Columns, Table, read_file, read_texts
+from metatrain.tasks.files import Columns, Table, read_texts
 from metatrain.tasks.folds import chosen_by_fold
 from metatrain.tasks.keys import near_key
 from metatrain.tasks.label_names import check_label_text, label_texts
+from metatrain.tasks.label_sets import as_matrix, label_set, read_task_file
 from metatrain.tasks.labels import as_text, clean_label
 from metatrain.tasks.masked_words import check_masked_words
 from metatrain.tasks.names import named
@@ -25,7 +26,7 @@ from metatrain.tasks.rows import stem
 from metatrain.tasks.self_supervised import generator_of, settings_of
 from metatrain.tasks.sources import make_source
 from metatrain.tasks.splits import CLAIM_ORDER, Part, claim, few, hold_out, rows_of_tasks, with_labels
-from metatrain.tasks.task import Task, TaskDistribution
+from metatrain.tasks.task import Task, TaskDistribution, numbered
 from metatrain.tasks.texts import Chained, sample, subset
 
 _MOST_NOTES = 5  # maximum number of tasks with repeated texts that are reported by name
@@ -152,7 +153,7 @@ def _check_label_descriptions(config: TasksConfig, tables: dict[str, Table]) -> 
         of_source = [table for file, table in tables.items() if (file.startswith(prefix) if prefix else not file.startswith(tuple(sources)[1:]))]
         if not of_source:  # its files may belong to other splits
             continue
-        there = set().union(*(table.labels for table in of_source))
+        there = set[str]().union(*(label_set(labels) if table.has_label_sets else (labels,) for table in of_source for labels in set(table.labels)))
         described = {("label_descriptions", as_text(label)): text for label, text in source.label_descriptions.items()}
         defined = {("label_definitions", as_text(label)): clean_label(as_text(label)) for label in source.label_definitions}
         for (setting, label), found in {**described, **defined}.items():
@@ -176,23 +177,30 @@ def _task(name: str, parts: list[Part], repeats: dict[str, tuple[int, int]], lab
     label_text: `tasks.label_text`.
 
     Raises:
-        UserError: some rows have labels and others target texts.
+        UserError: some rows have one label and others several or target texts, or no text has a label.
     """
-    scores = {part.table.score for part in parts}
-    if len(scores) > 1:
+    kinds = {(part.table.score, part.table.has_label_sets) for part in parts}
+    if len(kinds) > 1:
         sources = ", ".join(sorted({part.table.source for part in parts}))
         raise UserError(f"task '{name}' is in {sources}, which have different kinds of answers; give one of them another name with tasks.sources")
-    (score,) = scores
+    ((score, has_sets),) = kinds
     texts = _chained([subset(part.table.texts, part.rows) for part in parts])
     answers = _chained([subset(part.table.labels, part.rows) for part in parts])
     sizes = [len(part.rows) for part in parts]
     support, query = (np.repeat(np.array([getattr(part, pool) for part in parts], dtype=bool), sizes) for pool in ("support", "query"))
-    names = (name,) if score else tuple(sorted(set(answers)))
+    sets = list(map(label_set, answers)) if has_sets else []
+    names = (name,) if score else tuple(sorted(set[str]().union(*sets) if has_sets else set(answers)))
+    if not names:
+        raise UserError(f"task '{name}': no text has a label ({parts[0].table.source})")
     numbers = {label: number for number, label in enumerate(names)}
-    labels = np.zeros(len(texts), dtype=np.int64) if score else np.fromiter(map(numbers.__getitem__, answers), dtype=np.int64, count=len(texts))
+    label_sets = as_matrix(sets, names) if has_sets else None
+    if label_sets is not None:
+        labels = numbered(label_sets)
+    else:
+        labels = np.zeros(len(texts), dtype=np.int64) if score else np.fromiter(map(numbers.__getitem__, answers), dtype=np.int64, count=len(texts))
     defined = {label: text for part in parts for label, text in part.table.definitions.items()}
     read = None if score else label_texts(names, defined, label_text)
-    task = Task(name, texts, labels, names, support, query, None, answers if score else None, score, parts[0].table.source_name, read)
+    task = Task(name, texts, labels, names, support, query, None, answers if score else None, score, parts[0].table.source_name, read, label_sets)
     # Keep the support row of a text that is both a support row and a query row: fixed support sets are small.
     order = np.argsort(~support, kind="stable")
     _, first, same = np.unique(task.keys[order], return_index=True, return_inverse=True)
@@ -201,20 +209,26 @@ def _task(name: str, parts: list[Part], repeats: dict[str, tuple[int, int]], lab
     first = order[first]
     repeats[name] = (len(texts) - len(first), int((labels[first][same] != labels[order]).sum()))
     kept = task.subset(np.isin(np.arange(len(texts)), first))
-    there = np.unique(kept.labels)  # a label may occur only on repeated texts
+    # A label may occur only on repeated texts.
+    there = np.unique(kept.labels) if kept.label_sets is None else np.flatnonzero(kept.label_sets.any(0))
     read = None if read is None else tuple(read[label] for label in there)
-    return replace(kept, labels=np.searchsorted(there, kept.labels), label_names=tuple(names[label] for label in there), label_texts=read)
+    names = tuple(names[label] for label in there)
+    if kept.label_sets is not None:
+        return replace(kept, label_sets=kept.label_sets[:, there], label_names=names, label_texts=read)
+    return replace(kept, labels=np.searchsorted(there, kept.labels), label_names=names, label_texts=read)
 
 
 def capped(task: Task, max_rows: int) -> Task:
     """Return a task with at most `max_rows` rows for support sets and for queries, from the largest classes first.
 
-    The rows of a class are those whose texts have the smallest hashes: a random sample that depends on nothing but the rows.
+    The rows of a class are those whose texts have the smallest hashes: a random sample that depends on nothing but the rows. The rows of a
+    multi-label task are sampled as one class.
     """
     keep = np.ones(len(task.texts), dtype=bool)
+    labels = task.labels if task.label_sets is None else np.zeros_like(task.labels)
     for pool in (task.support_pool, ~task.support_pool):  # rows for both uses count as rows for support sets
-        for label, most in enumerate(_fair(np.bincount(task.labels[pool], minlength=len(task.label_names)), max_rows)):
-            rows = np.flatnonzero(pool & (task.labels == label))
+        for label, most in enumerate(_fair(np.bincount(labels[pool], minlength=len(task.label_names)), max_rows)):
+            rows = np.flatnonzero(pool & (labels == label))
             keep[rows[np.argsort(task.keys[rows], kind="stable")[most:]]] = False
     return task.subset(keep)
 
@@ -235,13 +249,13 @@ def _chained(parts: list[Sequence[str]]) -> Sequence[str]:
     return tuple(text for part in parts for text in part) if all(isinstance(part, tuple) for part in parts) else Chained(parts)
 
 
-def task_of_file(path: Path, columns: Columns) -> Task:
-    """Return all rows of a file as a task.
+def task_of_file(path: Path, columns: Columns, separator: str | None = None) -> Task:
+    """Return all rows of a file as a task; separator: between several labels of a text (tasks.label_separator).
 
     Raises:
         UserError: the file cannot be read; the message says `file:line`.
     """
-    table = read_file(path, columns)
+    table = read_task_file(path, columns, separator, "tasks.label_separator", "refuse")
     return _task(stem(path), [Part(table, np.arange(len(table.texts)), True, True)], {})
 
 

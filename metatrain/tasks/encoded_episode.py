@@ -34,7 +34,10 @@ class RawTexts:
 
 @dataclass(frozen=True)
 class EncodedEpisode:
-    """The token ids and labels of an episode: everything that a learner reads."""
+    """The token ids and labels of an episode: everything that a learner reads.
+
+    With several labels per text, labels are of shape [support, way] and [queries, way]: 1 if a text has the label, 0 if not, -1 where that is unknown.
+    """
 
     support: Sequence[np.ndarray]
     support_labels: np.ndarray
@@ -51,13 +54,19 @@ class EncodedEpisode:
     unlabelled: Sequence[np.ndarray] = ()  # texts without labels
     reads_unlabelled: bool = False  # True: the fit of a head uses them
 
+    @property
+    def is_multi_label(self) -> bool:
+        """True if a text may have several labels."""
+        return self.support_labels.ndim == 2
+
     def without_queries(self) -> EncodedEpisode:
         """Return the support set only."""
         targets = None if self.targets is None else replace(self.targets, query=())
-        return replace(self, query=(), query_labels=np.zeros(0, np.int64), targets=targets, unlabelled=())
+        labels = np.zeros((0, *self.support_labels.shape[1:]), np.int64)
+        return replace(self, query=(), query_labels=labels, targets=targets, unlabelled=())
 
     def with_names(self, weight: int = 1) -> EncodedEpisode:
-        """Add each meaningful label name to the support texts, as this number of examples of its class.
+        """Add each meaningful label name to the support texts, as this number of examples of its class; with several labels per text, of its own only.
 
         Raises:
             UserError: the model reads no texts.
@@ -65,7 +74,10 @@ class EncodedEpisode:
         if not self.name_tokens:
             raise UserError("algorithm.label_names: an image model cannot read label names; set algorithm.label_names=false")
         named = [label for label, is_meaningful in enumerate(meaningful_names(tuple(self.name_texts or self.names))) if is_meaningful] * weight
-        labels = np.concatenate([self.support_labels, np.array(named, dtype=np.int64)])
+        of_names = np.array(named, dtype=np.int64)
+        if self.is_multi_label:
+            of_names = np.where(of_names[:, None] == np.arange(len(self.names)), 1, -1)
+        labels = np.concatenate([self.support_labels, of_names])
         raw = None if self.raw is None else replace(self.raw, support=[*self.raw.support, *(self.raw.names[label] for label in named)])
         return replace(self, support=[*self.support, *(self.name_tokens[label] for label in named)], support_labels=labels, raw=raw)
 

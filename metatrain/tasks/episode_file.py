@@ -5,10 +5,10 @@ A line is an episode:
     {"split": "meta_test", "task": "films", "index": 0, "shots": 1, "seed": 2357136044, "label_names": ["positive", "negative"],
      "support": {"texts": ["A joy.", "Dull."], "labels": [0, 1]}, "query": {"texts": ["I laughed."], "labels": [0]}}
 
-`labels` are positions in `label_names`. Text pairs also have `pairs`, the second texts. Text-to-text episodes have `targets` instead of `labels`,
-no `label_names`, and the name of their `score`. `shots` is the number of support examples per class that scores are reported under; the
-numbers in the support set may differ. `seed` is that of what adaptation draws, such as the folds of a cross-validation. `split`, `index` and
-`seed` may be left out.
+`labels` are positions in `label_names`; with several labels per text (multi-label), each is a list of positions, [0, 2]. Text pairs also have
+`pairs`, the second texts. Text-to-text episodes have `targets` instead of `labels`, no `label_names`, and the name of their `score`. `shots` is the
+number of support examples per class that scores are reported under; the numbers in the support set may differ. `seed` is that of what adaptation
+draws, such as the folds of a cross-validation. `split`, `index` and `seed` may be left out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ import numpy as np
 from metatrain.errors import UserError
 from metatrain.paths import local_path
 from metatrain.tasks.episodes import Episode
-from metatrain.tasks.task import Task
+from metatrain.tasks.label_sets import as_matrix, label_set, written
+from metatrain.tasks.task import Task, numbered
 from metatrain.tasks.texts import MASK, PAIR, has_lone_surrogate, is_image, plain
 
 _SETS = ("support", "query")
@@ -47,10 +48,12 @@ def line_of(episode: Episode, split: str, index: int) -> str:
         if any(PAIR in text for text in texts):
             sets[name]["pairs"] = [text.partition(PAIR)[2] for text in texts]
         if task.targets is None:
-            sets[name]["labels"] = labels.tolist()
+            sets[name]["labels"] = labels.tolist() if labels.ndim == 1 else [np.flatnonzero(row).tolist() for row in labels]
         else:
             sets[name]["targets"] = [task.targets[row] for row in rows]
-    facts = {"split": split, "task": task.name, "index": index, "shots": max(1, round(len(episode.support) / episode.way)), "seed": episode.seed}
+    labels = episode.support_labels
+    shots = max(1, round(len(labels) / episode.way)) if labels.ndim == 1 else int(labels.sum(0).min())
+    facts = {"split": split, "task": task.name, "index": index, "shots": shots, "seed": episode.seed}
     of_task = {"score": task.score} if task.targets is not None else {"label_names": [task.label_names[label] for label in episode.classes]}
     return json.dumps({**facts, **of_task, **sets}, ensure_ascii=False) + "\n"
 
@@ -99,9 +102,12 @@ def read_episodes(name: str | None) -> EpisodeFile | None:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             read = _read_line(line, f"{path}:{number}")
-            rows = tasks.setdefault(read.task, _Rows(read.score))
+            rows = tasks.setdefault(read.task, _Rows(read.score, read.is_multi_label))
             if rows.score != read.score:
                 raise UserError(f"{path}:{number}: the episodes of task '{read.task}' differ in `score`: {rows.score} and {read.score}")
+            if rows.is_multi_label != read.is_multi_label:
+                others = "one label" if read.is_multi_label else "a list of labels"
+                raise UserError(f"{path}:{number}: other episodes of task '{read.task}' have {others} per text")
             rows.add(read)
             found.setdefault(read.shots, {}).setdefault(read.task, []).append(read)
     if not found:
@@ -135,14 +141,15 @@ class _Line:
     label_names: tuple[str, ...]
     score: str | None
     texts: tuple[list[str], list[str]]  # of the support set and of the queries
-    answers: tuple[list[Any], list[Any]]  # labels as positions in label_names, or target texts
+    answers: tuple[list[Any], list[Any]]  # labels as positions in label_names, or lists of them, or target texts
+    is_multi_label: bool
 
 
 class _Rows:
-    """The distinct rows of a task's episodes: a text with its label name or target."""
+    """The distinct rows of a task's episodes: a text with its label name, its label names as `label_sets.written` writes them, or its target."""
 
-    def __init__(self, score: str | None):
-        self.score = score
+    def __init__(self, score: str | None, is_multi_label: bool):
+        self.score, self.is_multi_label = score, is_multi_label
         self._places: dict[tuple[str, str], int] = {}
         self._in_set: tuple[set[int], set[int]] = (set(), set())
 
@@ -152,14 +159,22 @@ class _Rows:
 
     def _keys(self, line: _Line) -> Iterator[list[tuple[str, str]]]:
         for texts, answers in zip(line.texts, line.answers):
-            yield list(zip(texts, answers if self.score else [line.label_names[label] for label in answers]))
+            if self.is_multi_label:
+                yield list(zip(texts, [written(line.label_names[label] for label in labels) for labels in answers]))
+            else:
+                yield list(zip(texts, answers if self.score else [line.label_names[label] for label in answers]))
 
     def task(self, name: str) -> Task:
         """Return the task of these rows."""
         texts, answers = zip(*self._places)
+        support, query = (np.isin(np.arange(len(texts)), sorted(rows)) for rows in self._in_set)
+        if self.is_multi_label:
+            sets = list(map(label_set, answers))
+            names = tuple(sorted(set[str]().union(*sets)))
+            label_sets = as_matrix(sets, names)
+            return Task(name, texts, numbered(label_sets), names, support, query, label_sets=label_sets)
         names = (name,) if self.score else tuple(sorted(set(answers)))
         labels = np.zeros(len(texts), dtype=np.int64) if self.score else np.array([names.index(answer) for answer in answers])
-        support, query = (np.isin(np.arange(len(texts)), sorted(rows)) for rows in self._in_set)
         return Task(name, texts, labels, names, support, query, targets=answers if self.score else None, score=self.score)
 
     def episode(self, task: Task, line: _Line) -> Episode:
@@ -169,6 +184,9 @@ class _Rows:
             zeros = [np.zeros(len(rows), dtype=np.int64) for rows in (support, query)]
             return Episode(task, (0,), support, zeros[0], query, zeros[1], line.seed)
         classes = tuple(task.label_names.index(name) for name in line.label_names)
+        if task.label_sets is not None:
+            of_support, of_query = (task.label_sets[rows][:, classes].astype(np.int8) for rows in (support, query))
+            return Episode(task, classes, support, of_support, query, of_query, line.seed)
         labels = [np.array(each, dtype=np.int64) for each in line.answers]
         return Episode(task, classes, support, labels[0], query, labels[1], line.seed)
 
@@ -194,9 +212,13 @@ def _read_line(line: str, where: str) -> _Line:
     check(bool(score) != (len(names) > 1), "`label_names` must have two or more names; text-to-text episodes have none, and `score` and `targets`")
     sets = [_read_set(content.get(name), f"`{name}`", score, len(names), check) for name in _SETS]
     (support, labels), (query, answers) = sets
+    kinds = {isinstance(each, list) for each in (*labels, *answers)}
+    check(len(kinds) == 1, "`labels` must all be positions in `label_names`, or all lists of them")
+    is_multi_label = kinds == {True}
+    there = {label for each in labels for label in each} if is_multi_label else set(labels)
     check(not set(support) & set(query), "the support set and the queries share a text")
-    check(bool(score) or len(set(labels)) == len(names), "the support set must have an example of every label name")
-    return _Line(content["task"], shots, seed, tuple(names), score, (support, query), (labels, answers))
+    check(bool(score) or len(there) == len(names), "the support set must have an example of every label name")
+    return _Line(content["task"], shots, seed, tuple(names), score, (support, query), (labels, answers), is_multi_label)
 
 
 def _read_set(content: Any, name: str, score: str | None, way: int, check: Any) -> tuple[list[str], list[Any]]:
@@ -208,7 +230,9 @@ def _read_set(content: Any, name: str, score: str | None, way: int, check: Any) 
     if score:
         check(_are_texts(answers), f"{name}.targets must be a list of texts")
     else:
-        check(isinstance(answers, list) and all(type(each) is int and 0 <= each < way for each in answers), f"{name}.labels must be positions in `label_names`")
+        flat = [label for each in answers for label in (each if isinstance(each, list) else [each])] if isinstance(answers, list) else [None]
+        check(all(type(each) is int and 0 <= each < way for each in flat), f"{name}.labels must be positions in `label_names`")
+        check(all(len(set(each)) == len(each) for each in answers if isinstance(each, list)), f"{name}.labels has a label twice")
     pairs = content.get("pairs")
     check(pairs is None or _are_texts(pairs), f"{name}.pairs must be a list of texts")
     check(all(len(each) == len(texts) for each in (answers, pairs or texts)), f"the lists of {name} must have the same length")

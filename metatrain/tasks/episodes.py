@@ -25,12 +25,15 @@ _UNLABELLED = 1  # of the seeds of one episode: that of its texts without labels
 
 @dataclass(frozen=True, eq=False)
 class Episode:
-    """An N-way K-shot episode. Labels are positions 0..way-1 in `classes`, the task's own label indices."""
+    """An N-way K-shot episode. Labels are positions 0..way-1 in `classes`, the task's own label indices.
+
+    In an episode of a multi-label task, labels are int8 of shape [support, way] and [queries, way]: 1 if a text has the label, else 0.
+    """
 
     task: Task
     classes: tuple[int, ...]
-    support: np.ndarray  # rows of the task, shape [way * shots]
-    support_labels: np.ndarray  # shape [way * shots]
+    support: np.ndarray  # rows of the task, shape [support]; [way * shots] with balanced classes of one label per text
+    support_labels: np.ndarray  # shape [support]
     query: np.ndarray  # rows of the task, shape [queries]
     query_labels: np.ndarray  # shape [queries]
     seed: int  # seed of all other randomness in the episode
@@ -53,6 +56,8 @@ def draw(task: Task, settings: EpisodeConfig, rng: np.random.Generator) -> Episo
     if not settings.permute_labels:
         classes = np.sort(classes)
     shots = _draw_shots(task, classes, settings, rng)
+    if task.label_sets is not None:
+        return _draw_multi_label(task, task.label_sets, classes, shots, settings, rng)
     support, query = [], []
     for label, number in zip(classes, _support_sizes(task, classes, shots, settings, rng)):
         pool = task.support_rows[label]
@@ -73,6 +78,41 @@ def draw(task: Task, settings: EpisodeConfig, rng: np.random.Generator) -> Episo
         np.repeat(np.arange(way), [len(rows) for rows in query]),
         int(rng.integers(2**32)),
     )
+
+
+def _draw_multi_label(task: Task, label_sets: np.ndarray, classes: np.ndarray, shots: int, settings: EpisodeConfig, rng: np.random.Generator) -> Episode:
+    """Draw an episode of a multi-label task whose labels are `classes`.
+
+    The support set is drawn by the minimum-including algorithm (Hou et al. 2021, section 4.1): every label has at least `shots` texts, and without any
+    of the texts some label would have fewer. Texts without any label are one more class of the support set. Queries are distributed as in the data,
+    among texts with one of the labels and texts without any label of the task.
+    """
+    of_classes = label_sets[:, classes]  # [rows, way]
+    chosen, counts = np.zeros(0, dtype=np.int64), np.zeros(len(classes), dtype=np.int64)
+    for place, label in enumerate(classes):
+        missing, rest = max(0, shots - counts[place]), np.setdiff1d(task.support_rows[label], chosen)
+        if len(rest) < missing:
+            raise UserError(_too_few(task, int(label), len(task.support_rows[label]), shots))
+        new = rng.choice(rest, missing, replace=False)
+        chosen, counts = np.concatenate([chosen, new]), counts + of_classes[new].sum(0)
+    kept = []
+    for row in chosen:
+        if (counts - of_classes[row] >= shots).all():
+            counts = counts - of_classes[row]
+        else:
+            kept.append(row)
+    none = np.flatnonzero(task.has_no_label & task.support_pool)
+    support = np.concatenate([np.array(kept, dtype=np.int64), rng.choice(none, min(shots, len(none)), replace=False)])
+    is_free = task.query_pool.copy()
+    is_free[support] = False
+    some, none = np.flatnonzero(is_free & of_classes.any(1)), np.flatnonzero(is_free & task.has_no_label)
+    if settings.queries is not None:
+        total = settings.queries * len(classes)
+        without = min(total - 1, len(none), int(rng.binomial(total, task.has_no_label[task.query_pool].mean())))
+        some, none = rng.choice(some, min(total - without, len(some)), replace=False), rng.choice(none, without, replace=False)
+    query = np.concatenate([some, none])
+    support_labels, query_labels = (of_classes[rows].astype(np.int8) for rows in (support, query))
+    return Episode(task, tuple(int(label) for label in classes), support, support_labels, query, query_labels, int(rng.integers(2**32)))
 
 
 def _support_sizes(task: Task, classes: np.ndarray, shots: int, settings: EpisodeConfig, rng: np.random.Generator) -> Sequence[int]:
@@ -248,6 +288,23 @@ def check_tasks(tasks: Sequence[Task], settings: EpisodeConfig, split: str) -> N
                 raise UserError(_too_few(task, label, rows, fewest))
             if support < fewest:
                 raise UserError(_too_few(task, label, support, fewest, " for support sets"))
+        if task.label_sets is not None:
+            _check_multi_label(task, settings)
+
+
+def _check_multi_label(task: Task, settings: EpisodeConfig) -> None:
+    """Raises: UserError: settings do not apply to a multi-label task, or a label has no text for queries."""
+    if settings.cross_task_fraction:
+        raise UserError(f"episode.cross_task_fraction draws classes of tasks with one label per text, and task '{task.name}' has several; set it to 0")
+    if settings.support_distribution != "balanced":
+        raise UserError(
+            f"episode.support_distribution={settings.support_distribution} is for tasks with one label per text, and task '{task.name}' has several; "
+            "set it to balanced"
+        )
+    only_queries = task.query_pool & ~task.support_pool
+    for label, name in enumerate(task.label_names):
+        if not np.array_equal(task.support_pool, task.query_pool) and not (task.has_label(label) & only_queries).any():
+            raise UserError(f"task '{task.name}' has no text with the label {name!r} that is for queries only; add one to its query files")
 
 
 def _too_few(task: Task, label: int, rows: int, shots: int, use: str = "") -> str:

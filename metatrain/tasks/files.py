@@ -42,13 +42,14 @@ class Table:
 
     source: str
     texts: Sequence[str]
-    labels: Sequence[str]  # or targets
+    labels: Sequence[str]  # or targets; or, with `has_label_sets`, the labels of each text as `label_sets.written` writes them
     tasks: Sequence[str]
     score: str | None = None  # of text-to-text tasks
     notes: tuple[str, ...] = ()  # remarks on reading
     source_name: str = ""  # name of its source (tasks.sources); empty: it has none
     files: tuple[str, ...] = ()  # of a folder of texts: the file of each
     definitions: Mapping[str, str] = field(default_factory=dict)  # definitions of labels, one sentence each
+    has_label_sets: bool = False  # True: several labels per text
 
     def places(self, rows: Collection[int]) -> dict[int, str]:
         """Return where each of these rows is: a file, or FILE:LINE."""
@@ -232,7 +233,7 @@ def problem_of(row: dict[str, Any], names: dict[str, str]) -> str | None:
             return f"no field {name!r}"
         value = row[key]
         if isinstance(value, list):
-            return f"field {name!r} is a list, not a text; only metatrain finetune reads several labels per text (data.kind=labels)"
+            return f"field {name!r} is a list, not a text; several labels per text need a list in every row of a task, or data.kind=labels of finetune"
         if not is_plain(value):
             return f"field {name!r} is a {value.kind if isinstance(value, Other) else type(value).__name__}, not a text"
         text = "" if _is_missing(value) else as_text(value)

@@ -11,7 +11,8 @@ from huggingface_hub import constants
 
 from metatrain.errors import RestartableError, UserError
 from metatrain.tasks.config import SourceConfig
-from metatrain.tasks.files import Columns, Table, table_of
+from metatrain.tasks.files import Columns, Table
+from metatrain.tasks.label_sets import task_table
 from metatrain.tasks.rows import Row
 
 _HUB = "hub:"
@@ -41,7 +42,8 @@ class Hub:
             data = datasets.load_dataset(self.name, self.config.hub_config, split=file, revision=self.config.hub_revision, download_mode=mode)
         except (OSError, ValueError, RuntimeError) as error:
             raise self._error(error) from error
-        return table_of(source, _dataset_rows(data), self.columns, self.name.rsplit("/", 1)[-1], self.config.bad_rows)
+        task, separator = self.name.rsplit("/", 1)[-1], self.config.label_separator
+        return task_table(source, _dataset_rows(data), self.columns, separator, "tasks.label_separator", task, self.config.bad_rows)
 
     def _error(self, error: Exception) -> UserError | RestartableError:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -51,9 +53,13 @@ class Hub:
 
 
 def _dataset_rows(data: datasets.Dataset) -> Iterator[Row]:
-    """Yield the rows of a data set, numbered from 1, with class names instead of class numbers."""
+    """Yield the rows of a data set, numbered from 1, with class names instead of class numbers, also in lists."""
     classes = {name: feature.names for name, feature in data.features.items() if isinstance(feature, datasets.ClassLabel)}
+    inner = {name: getattr(feature, "feature", None) for name, feature in data.features.items()}
+    in_lists = {name: feature.names for name, feature in inner.items() if isinstance(feature, datasets.ClassLabel)}
     for number, row in enumerate(data, start=1):
+        for name, names in in_lists.items():
+            row[name] = None if row[name] is None else [names[label] for label in row[name]]
         for name, names in classes.items():
             row[name] = names[row[name]] if row[name] is not None and row[name] >= 0 else None
         yield number, row

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +33,7 @@ class LabelForm:
     column: str  # of all labels
     separator: str | None = None  # between the labels of a text; None: they are a list
     columns: tuple[str, ...] = ()  # a column for each label, instead
+    setting: str = "data.label_separator"  # name of the setting for `separator`, for error messages
 
     def check(self, settings: Mapping[str, str]) -> None:
         """Raises: UserError: the separator is blank, or a label has two columns. settings: names of the settings for `separator` and `columns`."""
@@ -68,7 +72,7 @@ class LabelForm:
         except (ValueError, RecursionError):
             found = None
         if not isinstance(found, list):
-            return f'field {self.column!r} is {_shown(value)}, not a list such as ["a", "b"]; labels between separators need data.label_separator'
+            return f'field {self.column!r} is {_shown(value)}, not a list such as ["a", "b"]; labels between separators need {self.setting}'
         return found
 
 
@@ -114,6 +118,75 @@ def read_label_sets(
         )
     said = label_notes(str(path), sorted({label for labels in found for label in labels}))
     return replace(table, notes=(*table.notes, *said)), found, columns
+
+
+def read_task_file(path: Path, columns: Columns, separator: str | None, setting: str, bad_rows: str, task: str | None = None) -> Table:
+    """Read a file of tasks as `files.read_file` does; it has several labels per text if a separator is given, or its first row has a list.
+
+    setting: name of the setting for the separator, for error messages.
+
+    Raises:
+        UserError: as of `read_file`.
+    """
+    notes: list[str] = []
+    rows = rows_of(path, notes)
+    return task_table(str(path), rows, columns, separator, setting, stem(path) if task is None else task, bad_rows, notes)
+
+
+def task_table(
+    source: str, rows: Iterator[Row], columns: Columns, separator: str | None, setting: str, task: str, bad_rows: str = "refuse", notes: Sequence[str] = ()
+) -> Table:
+    """Return the chosen columns of rows as `files.table_of` does, with one label or several per text; `separator` and `setting` as in `read_task_file`."""
+    if columns.label is None or columns.target is not None:
+        return table_of(source, rows, columns, task, bad_rows, notes)
+    before, first = [], None
+    for first in rows:
+        before.append(first)
+        if not isinstance(first[1], BadRow):
+            break
+    rows = itertools.chain(before, rows)
+    if separator is None and (first is None or isinstance(first[1], BadRow) or not _has_list(source, first[1], columns.label)):
+        return table_of(source, rows, columns, task, bad_rows, notes)
+    form = LabelForm(columns.label, separator, setting=setting)
+    table = table_of(source, _with_written_sets(source, rows, form), columns, task, bad_rows, notes)
+    sets = list(map(label_set, table.labels))
+    said = label_notes(source, sorted({label for labels in sets for label in labels}))
+    if separator is not None and all(len(labels) < 2 for labels in sets):
+        said.append(f"warning: {source}: the separator {separator!r} occurs in no row of column {columns.label!r}, so no text has several labels")
+    return replace(table, notes=(*table.notes, *said), has_label_sets=True)
+
+
+def _has_list(source: str, row: dict[str, Any], label: str) -> bool:
+    """Return whether the label of a row is a list; without such a column, the reader of the table says so."""
+    alike = [key for key in row if clean_label(str(key)) == clean_label(label)]
+    return (label in row or len(alike) == 1) and isinstance(row[label if label in row else alike[0]], list)
+
+
+def _with_written_sets(source: str, rows: Iterable[Row], form: LabelForm) -> Iterator[Row]:
+    """Yield rows with their labels as one text each (`written`)."""
+    names: dict[str, str] | None = None
+    for line, row in rows:
+        if not isinstance(row, BadRow):
+            names = names or find_columns(source, row, Columns(form.column))
+            key = names[form.column]
+            if key in row:  # a row without the column is reported by the reader of the table
+                labels = form.of_row(row, names)
+                if isinstance(labels, str):
+                    yield line, BadRow(labels)
+                    continue
+                row[key] = written(labels)
+        yield line, row
+
+
+def written(labels: Iterable[str]) -> str:
+    """Return a label set as one text: a JSON list, sorted, in ASCII."""
+    return json.dumps(sorted(labels))
+
+
+@functools.lru_cache(maxsize=100_000)  # sets come back, row after row
+def label_set(text: str) -> LabelSet:
+    """Return the label set that `written` wrote."""
+    return frozenset(json.loads(text))
 
 
 def _label_columns(path: Path, row: dict[str, Any], form: LabelForm) -> dict[str, str]:

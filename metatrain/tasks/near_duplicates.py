@@ -67,7 +67,7 @@ def _pair(task: Task, row: int, other: Task, other_row: int) -> str:
     begin = max(0, len(os.path.commonprefix(texts)) - _BEFORE)
     return " and ".join(
         repr(("..." if begin else "") + beginning(text[begin:]))
-        + (f" ({of.label_names[of.labels[place]]})" if of.targets is None else "")
+        + (f" ({of.labels_of(place)})" if of.targets is None else "")
         + (f" in '{of.name}'" if of is not task or other is not task else "")
         for text, of, place in zip(texts, (task, other), (row, other_row))
     )

@@ -17,8 +17,9 @@ from metatrain.errors import UserError
 from metatrain.paths import local_path
 from metatrain.tasks.config import NamedSourceConfig, SourceConfig
 from metatrain.tasks.embedded import embedded_path
-from metatrain.tasks.files import BAD_ROWS, Columns, Table, read_file
+from metatrain.tasks.files import BAD_ROWS, Columns, Table
 from metatrain.tasks.folders import FileTask, copy_notes, split_warnings, tasks_of_files, visible_files
+from metatrain.tasks.label_sets import LabelForm, label_set, read_task_file, written
 from metatrain.tasks.labels import by_label, clean_label, label_notes
 from metatrain.tasks.names import named_by_any
 from metatrain.tasks.rows import format_of
@@ -41,9 +42,13 @@ class Source(Protocol):
 class Files:
     """A data file, or all data files of a folder except hidden ones."""
 
-    def __init__(self, path: Path, columns: Columns, bad_rows: str, names_tasks: bool = True):
-        """names_tasks: True: a file that is one task is named after the file; False: after the source."""
+    def __init__(self, path: Path, columns: Columns, bad_rows: str, names_tasks: bool = True, separator: str | None = None, group: str = "tasks"):
+        """names_tasks: True: a file that is one task is named after the file; False: after the source.
+
+        separator: between several labels of a text; None: a text has one label, or a list of labels. group: where its setting is.
+        """
         self.path, self.columns, self.bad_rows = path, columns, bad_rows
+        self.separator, self.setting = separator, f"{group}.label_separator"
         self.names_tasks = names_tasks and columns.task is None
         self._reported: set[str] = set()
 
@@ -71,9 +76,9 @@ class Files:
 
     def read(self, file: str) -> Table:
         if self.path.is_file():
-            return read_file(self.path, self.columns, self.bad_rows)
+            return read_task_file(self.path, self.columns, self.separator, self.setting, self.bad_rows)
         task = self._tasks.get(file)
-        table = read_file(self.path / file, self.columns, self.bad_rows, task.name if task else None)
+        table = read_task_file(self.path / file, self.columns, self.separator, self.setting, self.bad_rows, task.name if task else None)
         about_file = (task.note if task else None, self._copies.get(file))
         notes = [note for note in about_file if note and note not in self._reported]  # several files may share a note
         self._reported.update(notes)
@@ -158,6 +163,8 @@ class DescribedLabels:
 
     def read(self, file: str) -> Table:
         table = self.source.read(file)
+        if table.has_label_sets:
+            return replace(table, labels=[written({self.descriptions.get(label, label) for label in label_set(labels)}) for labels in table.labels])
         return replace(table, labels=[self.descriptions.get(label, label) for label in table.labels])
 
 
@@ -274,6 +281,7 @@ def _one(config: SourceConfig, group: str, names_tasks: bool = True) -> Source:
         raise UserError(f"tasks.bad_rows={config.bad_rows} is unknown; choose one of {', '.join(BAD_ROWS)}")
     columns = Columns(config.text, config.label, config.task, config.pair, config.target)
     kind, _, where = config.path.partition(":")
+    LabelForm(config.label, config.label_separator).check({"separator": f"{group}.label_separator"})
     source: Source
     if config.images:
         source = Images(local_path(config.path))
@@ -282,7 +290,7 @@ def _one(config: SourceConfig, group: str, names_tasks: bool = True) -> Source:
     elif make := plugins.load(plugins.SOURCES, kind):
         source = make(where, columns)
     else:
-        source = Files(local_path(config.path), columns, config.bad_rows, names_tasks)
+        source = Files(local_path(config.path), columns, config.bad_rows, names_tasks, config.label_separator, group)
     if config.label_descriptions and config.target is not None:
         raise UserError("tasks.label_descriptions is for labels; with tasks.target there are none, remove one of them")
     if config.label_descriptions:

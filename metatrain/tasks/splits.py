@@ -50,6 +50,8 @@ def claim(
     support = named_by_any(config.support_files, tables)
     query = named_by_any(config.files, tables) if config.files else set(tables) - support
     free = {place: rows_of[place[0]][place[1]] for place in _chosen_tasks(split, config, support | query, rows_of, check)}
+    if config.labels and (several := [tables[file].source for file, _ in free if tables[file].has_label_sets]):
+        raise UserError(f"tasks.{split}.labels: {several[0]} has several labels per text, and rows are not chosen by one of them; leave the setting out")
     labels = {tables[file].labels[row] for (file, _), rows in free.items() for row in rows} if config.labels else set[str]()
     chosen_labels, found = named_by_any(config.labels, labels), set[str]()
     for (file, task), rows in free.items():

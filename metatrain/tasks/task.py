@@ -22,12 +22,18 @@ def plain_name(label: str) -> str:
     return label.replace("_", " ")
 
 
+def numbered(label_sets: np.ndarray) -> np.ndarray:
+    """Return the number of each label set among the different ones, [rows]; label_sets: boolean, [rows, labels]."""
+    return np.unique(np.packbits(label_sets, axis=1), axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
 @dataclass(frozen=True, eq=False)
 class Task:
     """Texts of one task with their labels or target texts, without repeated texts.
 
     `labels[i]` is the index into `label_names` of text i (shape [rows]). A text-to-text task has `targets`, one for each text, and a
-    single class, so that K shots are K texts.
+    single class, so that K shots are K texts. A multi-label task has `label_sets`, where `labels[i]` is instead the number of the set of text i
+    among the different sets.
     `support_pool` and `query_pool` mark the rows that may be sampled into support sets and query sets (boolean, [rows]): in most tasks
     every row, in a task with a fixed support set different rows.
     """
@@ -43,6 +49,7 @@ class Task:
     score: str | None = None  # text-to-text tasks: name of the score that compares a generated text with its target
     source: str = ""  # name of its source (tasks.sources); empty: tasks.path
     label_texts: tuple[str, ...] | None = None  # texts of the labels for methods that read label names; None: the names
+    label_sets: np.ndarray | None = None  # of a multi-label task: which labels each text has, boolean, [rows, labels]
 
     @property
     def is_labelled(self) -> bool:
@@ -61,15 +68,41 @@ class Task:
 
     @functools.cached_property
     def support_rows(self) -> list[np.ndarray]:
-        """Rows of each class from which support examples are sampled, in file order."""
-        return [np.flatnonzero((self.labels == label) & self.support_pool) for label in range(len(self.label_names))]
+        """Rows of each class from which support examples are sampled, in file order; a row with several labels is of several classes."""
+        return self._rows(self.support_pool)
 
     @functools.cached_property
     def query_rows(self) -> list[np.ndarray]:
         """Rows of each class from which queries are sampled, in file order."""
         if np.array_equal(self.support_pool, self.query_pool):
             return self.support_rows
-        return [np.flatnonzero((self.labels == label) & self.query_pool) for label in range(len(self.label_names))]
+        return self._rows(self.query_pool)
+
+    def _rows(self, pool: np.ndarray) -> list[np.ndarray]:
+        return [np.flatnonzero(self.has_label(label) & pool) for label in range(len(self.label_names))]
+
+    def has_label(self, label: int) -> np.ndarray:
+        """Return which rows have a label, boolean, [rows]."""
+        found: np.ndarray = self.labels == label if self.label_sets is None else self.label_sets[:, label]
+        return found
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Number of rows of each class; in a multi-label task, the rows without any label come last."""
+        if self.label_sets is None:
+            return np.bincount(self.labels)
+        return np.append(self.label_sets.sum(0), self.has_no_label.sum())
+
+    @functools.cached_property
+    def has_no_label(self) -> np.ndarray:
+        """Rows of a multi-label task without any label, boolean, [rows]; none in other tasks."""
+        return np.zeros(len(self.texts), dtype=bool) if self.label_sets is None else ~self.label_sets.any(1)
+
+    def labels_of(self, row: int) -> str:
+        """Return the label names of a row as text."""
+        if self.label_sets is None:
+            return self.label_names[self.labels[row]]
+        return ", ".join(self.label_names[label] for label in np.flatnonzero(self.label_sets[row])) or "no label"
 
     @functools.cached_property
     def keys(self) -> np.ndarray:
@@ -100,6 +133,7 @@ class Task:
             texts=subset(self.texts, places),
             targets=None if self.targets is None else subset(self.targets, places),
             labels=self.labels[keep],
+            label_sets=None if self.label_sets is None else self.label_sets[keep],
             support_pool=self.support_pool[keep],
             query_pool=self.query_pool[keep],
         )
@@ -136,7 +170,8 @@ class TaskDistribution:
             for task in self.split(name):
                 if task.way is None:
                     digest.update(json.dumps([name, task.name, task.label_names, len(task.texts)]).encode())
-                    for values in (keys(task), task.labels, np.packbits(task.support_pool), np.packbits(task.query_pool)):
+                    sets = () if task.label_sets is None else (np.packbits(task.label_sets),)
+                    for values in (keys(task), task.labels, np.packbits(task.support_pool), np.packbits(task.query_pool), *sets):
                         digest.update(np.ascontiguousarray(values).data)
         return digest.hexdigest()
 

@@ -231,7 +231,8 @@ def result_rows(results: Mapping[str, Any], shots: str) -> tuple[str, list[str],
     title = f"{way_name(protocol)} {shots}-shot, {tasks}, {episodes} episode{'s' if episodes > 1 else ''} each; scores in %, ± and [ ]: 95% intervals"
     balanced = _is_unbalanced(part)
     metrics = list(dict.fromkeys(metric for arm in part["arms"].values() for metric in arm.get("metrics", ())))
-    columns = ["arm", score_name(protocol), *(["balanced"] if balanced else []), "ECE", *metrics, "adaptation s", "meta_trained minus arm"]
+    second = [_balanced_name(protocol, "balanced")] if balanced else []
+    columns = ["arm", score_name(protocol), *second, "ECE", *metrics, "adaptation s", "meta_trained minus arm"]
     against = {item["against"]: item for item in part["comparisons"]}
     rows = []
     for name, arm in sorted(part["arms"].items(), key=lambda item: -item[1]["mean"]):
@@ -283,7 +284,7 @@ def gain_line(results: Mapping[str, Any], is_diagnostic: Callable[[str], bool]) 
 
 
 def verdict_lines(results: Mapping[str, Any], shots: str) -> list[str]:
-    """Return one line per comparison; with unbalanced classes, also one for balanced accuracy."""
+    """Return one line per comparison; with unbalanced classes, also one for balanced accuracy, and with several labels per text for macro F1."""
     part = results["by_shots"][shots]
     unbalanced = _is_unbalanced(part)
     lines = [
@@ -292,8 +293,9 @@ def verdict_lines(results: Mapping[str, Any], shots: str) -> list[str]:
         for name, arm in part["arms"].items()
         if arm.get("diverged_episodes")
     ]
+    names = score_name(results["protocol"]), _balanced_name(results["protocol"], "balanced accuracy")
     for item in part["comparisons"]:
-        for score, found in ((score_name(results["protocol"]), item), ("balanced accuracy", item["balanced"]))[: 2 if unbalanced else 1]:
+        for score, found in list(zip(names, (item, item["balanced"])))[: 2 if unbalanced else 1]:
             lines.append(
                 f"{shots}-shot: {item['arm']} {_VERDICTS[found['verdict']]} {item['against']}: "
                 f"{100 * found['difference']:+.1f} points of {score}, 95% interval {_interval(found)}{_adjusted(found)}"
@@ -327,6 +329,11 @@ def score_name(protocol: Mapping[str, Any]) -> str:
     """Return the name of the score, or "score" if the tasks have different scores."""
     names = set(protocol.get("scores", {}).values()) or {"accuracy"}
     return names.pop() if len(names) == 1 else "score"
+
+
+def _balanced_name(protocol: Mapping[str, Any], otherwise: str) -> str:
+    """Return the name of the second score of the arms."""
+    return "macro_f1" if score_name(protocol) == "micro_f1" else otherwise
 
 
 def _interval(comparison: Mapping[str, Any]) -> str:

@@ -9,13 +9,14 @@ from pathlib import Path
 from metatrain.config.schema import TrainConfig
 from metatrain.errors import UserError
 from metatrain.evaluation.chosen_arms import check_arms
-from metatrain.evaluation.protocol import check_answers
+from metatrain.evaluation.protocol import check_answers, check_one_kind
 from metatrain.evaluation.statistics import SCORES
 from metatrain.evaluation.text_scores import check_scores
+from metatrain.meta.algorithm import check_label_sets
 from metatrain.models.heads import head_facts
 from metatrain.run.hints import shown
 from metatrain.tasks.config import EpisodeConfig
-from metatrain.tasks.episodes import check_tasks
+from metatrain.tasks.episodes import SPLITS, check_tasks
 from metatrain.tasks.sampler import check_sampling
 from metatrain.tasks.task import TaskDistribution
 from metatrain.training.outer import check_outer
@@ -54,9 +55,11 @@ def check_training(config: TrainConfig, tasks: TaskDistribution) -> None:
         raise UserError(
             f"self-supervised tasks have too many classes for algorithm.head={config.algorithm.head}, which keeps a row for each; use only one of the two"
         )
+    check_label_sets([task for split in SPLITS for task in tasks.split(split)], config.algorithm, config.inner)
     check_answers(tasks.meta_train, config.algorithm, scored=False)
     check_answers(tasks.meta_validation, config.algorithm, scored=config.validation.every > 0)
     if config.validation.every:
+        check_one_kind(tasks.meta_validation, "meta_validation")
         check_tasks(tasks.meta_validation, validation_settings(config), "meta_validation")
 
 

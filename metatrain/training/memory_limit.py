@@ -73,7 +73,8 @@ def fit_memory(config: TrainConfig, learner: Learner, tasks: TaskDistribution, t
         largest = largest_drawn(learner, (encode_episode(episode, tokens) for episode in drawn), config.outer.meta_batch)
     else:
         way = max(most_way(task, config.episode) for task in tasks.meta_train)
-        rows = max(int(np.bincount(task.labels).max()) for task in tasks.meta_train)
+        rows = max(int(task.sizes.max()) for task in tasks.meta_train)
+        way += any(task.has_no_label.any() for task in tasks.meta_train)  # texts without any label are one more class
         largest = largest_episode(config.episode, way, rows, learner.model.max_length, learner.functional.reads_support, _longest_target(learner))
     return fit_training(config.hardware, learner, largest, device, ranks.local_size, math.ceil(config.outer.meta_batch / ranks.size))
 

@@ -142,13 +142,13 @@ def test_names_join_the_examples_or_stand_in_their_place():
 
 def test_arms_that_need_what_is_not_there_are_refused():
     plain, named = AlgorithmConfig(), AlgorithmConfig(label_names=True)
-    assert "names_only" in chosen_arms(EvaluationConfig(), named)
-    assert "names_only" not in chosen_arms(EvaluationConfig(), plain)
-    assert "joint" in chosen_arms(EvaluationConfig(joint="a run"), plain)
+    assert "names_only" in chosen_arms(EvaluationConfig(), named, ())
+    assert "names_only" not in chosen_arms(EvaluationConfig(), plain, ())
+    assert "joint" in chosen_arms(EvaluationConfig(joint="a run"), plain, ())
     with pytest.raises(UserError, match="set algorithm.label_names=true"):
-        chosen_arms(EvaluationConfig(arms=["names_only"]), plain)
+        chosen_arms(EvaluationConfig(arms=["names_only"]), plain, ())
     with pytest.raises(UserError, match="evaluation.joint=RUN"):
-        chosen_arms(EvaluationConfig(arms=["joint"]), plain)
+        chosen_arms(EvaluationConfig(arms=["joint"]), plain, ())
 
 
 def tiny_learner(label_names: bool = False) -> EncoderLearner:

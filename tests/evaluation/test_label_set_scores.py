@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from metatrain.evaluation.label_sets import best_threshold, choose_thresholds, held_out_sets, label_scores, most_frequent_sets, set_scores
+from metatrain.evaluation.label_sets import label_scores, most_frequent_sets, set_scores
 from metatrain.evaluation.number_scores import number_scores
+from metatrain.meta.thresholds import best_threshold, choose_thresholds, held_out_sets
 
 
 def test_scores_are_those_of_scikit_learn():

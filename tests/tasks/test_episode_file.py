@@ -20,7 +20,7 @@ from metatrain.tasks.distribution import load_tasks
 from metatrain.tasks.encoded_episode import raw_texts
 from metatrain.tasks.episode_file import line_of, read_episodes
 from metatrain.tasks.episodes import Episode, draw, given_episode, task_episode, training_episode
-from metatrain.tasks.task import Task
+from metatrain.tasks.task import Task, numbered
 from metatrain.tasks.texts import IMAGE, PAIR
 
 
@@ -209,3 +209,34 @@ def test_the_meta_test_of_a_run_is_on_the_episodes_of_a_file(cli):
     assert refused.code == 2, refused.out
     refused = cli("evaluate", "checkpoint=file", "episode.file=e.jsonl", "evaluation.shots=[3]")
     assert refused.code == 2 and "evaluation.shots has no effect: episode.file=e.jsonl; set episode.file=null" in refused.err
+
+
+def test_label_sets_are_read_back(tmp_path):
+    sets = np.random.default_rng(0).random((60, 4)) < 0.4
+    everywhere = np.ones(60, dtype=bool)
+    task = Task("m", tuple(f"text {row}" for row in range(60)), numbered(sets), tuple("abcd"), everywhere, everywhere, label_sets=sets)
+    settings = EpisodeConfig(way=3, shots=2, queries=4)
+    drawn = [task_episode(task, settings, 0, "meta_test", index) for index in range(3)]
+    name = written(tmp_path / "e.jsonl", drawn)
+    file = read_episodes(name)
+    assert file.shots == [2] and [facts(one) for one in file.episodes[2]["m"]] == [facts(one) for one in drawn]
+    line = json.loads(Path(name).read_text().splitlines()[0])
+    for labels, why in (
+        ([[0, 0], *line["support"]["labels"][1:]], "`support`.labels has a label twice"),
+        ([[3], *line["support"]["labels"][1:]], "`support`.labels must be positions in `label_names`"),
+        ([0, *line["support"]["labels"][1:]], "`labels` must all be positions in `label_names`, or all lists of them"),
+        ([[0]] * len(line["support"]["labels"]), "the support set must have an example of every label name"),
+    ):
+        (tmp_path / "bad.jsonl").write_text(json.dumps({**line, "support": {**line["support"], "labels": labels}}))
+        with pytest.raises(UserError, match="bad.jsonl:1") as error:
+            read_episodes(str(tmp_path / "bad.jsonl"))
+        assert why in str(error.value)
+    one = given_episode([f"text {row}" for row in range(3)], ["a", "b", "a"], 2)
+    other = line_of(
+        Episode(replace(one.task, name="m"), *[getattr(one, each) for each in ("classes", "support", "support_labels", "query", "query_labels", "seed")]),
+        "meta_test",
+        0,
+    )
+    (tmp_path / "mixed.jsonl").write_text(Path(name).read_text() + other)
+    with pytest.raises(UserError, match="mixed.jsonl:4: other episodes of task 'm' have a list of labels per text"):
+        read_episodes(str(tmp_path / "mixed.jsonl"))

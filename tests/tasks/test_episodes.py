@@ -1,6 +1,7 @@
 """Episodes: pure functions of (seed, split, index), balanced, without overlap."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from metatrain.errors import UserError
 from metatrain.tasks.config import EpisodeConfig
 from metatrain.tasks.episodes import check_tasks, draw, task_episode, training_episode, unlabelled_rows
-from metatrain.tasks.task import Task, TaskDistribution
+from metatrain.tasks.task import Task, TaskDistribution, numbered
 
 
 def task(name: str = "t", classes: int = 5, each: int = 12) -> Task:
@@ -144,3 +145,54 @@ def test_texts_without_labels_are_of_the_classes_of_an_episode_and_in_neither_of
     full = task_episode(one, EpisodeConfig(way=3, shots=4, queries=None), 0, "meta_test", 0)
     with pytest.raises(UserError, match="task 'x' has an episode that leaves no rows for texts without labels"):
         unlabelled_rows(full, 4)
+
+
+def multi_label_task(rows: int = 200, share: float = 0.25, seed: int = 0) -> Task:
+    sets = np.random.default_rng(seed).random((rows, 6)) < share
+    pool = np.ones(rows, dtype=bool)
+    return Task("m", tuple(f"text {row}" for row in range(rows)), numbered(sets), tuple("abcdef"), pool, pool, label_sets=sets)
+
+
+@pytest.mark.parametrize("way", [None, 3])
+def test_a_multi_label_support_set_is_minimal(way):
+    """Every label has K texts, and without any of the texts some label would have fewer (Hou et al. 2021)."""
+    task = multi_label_task()
+    for index in range(20):
+        episode = task_episode(task, EpisodeConfig(way=way, shots=4, queries=5), 0, "meta_test", index)
+        assert episode.way == (way or 6) and same(episode, task_episode(task, EpisodeConfig(way=way, shots=4, queries=5), 0, "meta_test", index))
+        for rows, labels in ((episode.support, episode.support_labels), (episode.query, episode.query_labels)):
+            assert np.array_equal(labels == 1, task.label_sets[np.ix_(rows, episode.classes)])
+        counts, has_label = episode.support_labels.sum(0), ~task.has_no_label[episode.support]
+        assert (counts >= 4).all() and all((counts - labels < 4).any() for labels in episode.support_labels[has_label])
+        assert (~has_label).sum() == 4  # texts without any label are one more class
+        assert len({*episode.support.tolist(), *episode.query.tolist()}) == len(episode.support) + 5 * episode.way
+        drawn = episode.query_labels.any(1)
+        assert task.has_no_label[episode.query[~drawn]].all()  # a text of other labels only is no query
+
+
+def test_multi_label_queries_are_distributed_as_the_data():
+    task = multi_label_task(2000)
+    episodes = [task_episode(task, EpisodeConfig(shots=1, queries=50), 0, "meta_test", index) for index in range(20)]
+    found, expected = (task.label_sets[np.concatenate([episode.query for episode in episodes])], task.label_sets)
+    assert found.mean(0) == pytest.approx(expected.mean(0), abs=0.02)
+    assert (~found.any(1)).mean() == pytest.approx(task.has_no_label.mean(), abs=0.02)
+    every = draw(task, EpisodeConfig(shots=1, queries=None), np.random.default_rng(0))
+    assert len(every.support) + len(every.query) == 2000
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"cross_task_fraction": 0.5}, "episode.cross_task_fraction draws classes of tasks with one label per text, and task 'm' has several"),
+        ({"support_distribution": "natural"}, "episode.support_distribution=natural is for tasks with one label per text"),
+        ({"shots": 100}, "task 'm' has .. rows of class 'a'; 100 shots and a query need more"),
+    ],
+)
+def test_settings_for_one_label_per_text_are_refused(settings, why):
+    task = multi_label_task()
+    check_tasks([task], EpisodeConfig(), "meta_train")
+    with pytest.raises(UserError, match=why):
+        check_tasks([task], EpisodeConfig(**settings), "meta_train")
+    query = np.arange(200) < 100
+    with pytest.raises(UserError, match="task 'm' has no text with the label 'a' that is for queries only"):
+        check_tasks([replace(task, support_pool=~task.label_sets[:, 0] | ~query, query_pool=query & ~task.label_sets[:, 0])], EpisodeConfig(), "meta_train")

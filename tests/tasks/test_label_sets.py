@@ -1,13 +1,20 @@
 """Several labels per text: the forms of a file, and the line that is named for bad input."""
 
+from dataclasses import replace
+
+import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
 from conftest import write_jsonl
 
 from metatrain.errors import UserError
+from metatrain.tasks.config import SplitConfig, TasksConfig
+from metatrain.tasks.distribution import load_tasks
 from metatrain.tasks.files import Columns, read_file
-from metatrain.tasks.label_sets import LabelForm, as_matrix, read_label_sets
+from metatrain.tasks.hub import _dataset_rows
+from metatrain.tasks.label_sets import LabelForm, as_matrix, label_set, read_label_sets, read_task_file, task_table, written
+from metatrain.tasks.task import TaskDistribution
 
 SETS = [{"food", "service"}, set(), {"place"}]
 TEXTS = ["cold soup, rude waiter", "nothing", "easy parking"]
@@ -70,5 +77,66 @@ def test_a_form_is_checked_and_a_folder_has_none(tmp_path):
 
 def test_lists_are_refused_where_a_text_has_one_label(tmp_path):
     path = write_jsonl(tmp_path / "rows.jsonl", [{"text": "a", "label": ["x", "y"]}])
-    with pytest.raises(UserError, match=r"rows.jsonl:1: field 'label' is a list, not a text; only metatrain finetune reads several labels"):
+    with pytest.raises(UserError, match=r"rows.jsonl:1: field 'label' is a list, not a text; several labels per text need a list in every row"):
         read_file(path, Columns("text", "label"))
+
+
+def read_task(path, separator=None, bad_rows="refuse"):
+    return read_task_file(path, Columns("text", "tags"), separator, "tasks.label_separator", bad_rows)
+
+
+def test_task_files_with_lists_or_a_separator_have_label_sets(tmp_path):
+    separated = tmp_path / "separated.csv"
+    separated.write_text('text,tags\n"cold soup, rude waiter", service;food\nnothing,\neasy parking,place\n')
+    objects = write_jsonl(tmp_path / "objects.jsonl", [{"text": text, "tags": sorted(labels)} for text, labels in zip(TEXTS, SETS)])
+    for path, separator in ((separated, ";"), (objects, None)):
+        table = read_task(path, separator)
+        assert table.has_label_sets and list(table.texts) == TEXTS and list(map(label_set, table.labels)) == SETS and not table.notes
+    (tmp_path / "one.csv").write_text("text,tags\na,service;food\n")
+    one = read_task(tmp_path / "one.csv")
+    assert not one.has_label_sets and one.labels == ["service;food"]
+    assert label_set(written({"Füße", 'a "b"'})) == {"Füße", 'a "b"'} and written({"Füße"}).isascii()
+
+
+def test_bad_rows_of_a_task_with_label_sets(tmp_path):
+    rows = [{"text": "a", "tags": ["x", "y"]}, {"text": "b", "tags": "x"}, {"text": "", "tags": ["y"]}, {"text": "c"}, {"text": "d", "tags": ["y"]}]
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(UserError, match=r"rows.jsonl:2: field 'tags' is 'x', not a list such as .*; labels between separators need tasks.label_separator"):
+        read_task(path)
+    table = read_task(path, bad_rows="skip")
+    assert list(table.texts) == ["a", "d"] and list(map(label_set, table.labels)) == [{"x", "y"}, {"y"}]
+    assert "3 bad rows left out, the first in line 2" in table.notes[0]
+    path = write_jsonl(tmp_path / "late.jsonl", [{"text": "b", "tags": "x"}, {"text": "a", "tags": ["x", "y"]}])
+    with pytest.raises(UserError, match=r"late.jsonl:2: field 'tags' is a list, not a text"):
+        read_task(path)
+    (tmp_path / "rows.csv").write_text("text,tags\na,x\nb,y\n")
+    (note,) = read_task(tmp_path / "rows.csv", ";").notes
+    assert "rows.csv: the separator ';' occurs in no row of column 'tags', so no text has several labels" in note
+
+
+def test_tasks_of_label_sets(tmp_path):
+    rows = [{"text": text, "label": labels} for text, labels in (("one", ["a", "b"]), ("two", ["b"]), ("three", []), ("four", ["c"]), ("one", ["a"]))]
+    write_jsonl(tmp_path / "m.jsonl", rows)
+    settings = TasksConfig(path=str(tmp_path), meta_train=SplitConfig(tasks=["*"]))
+    (task,) = load_tasks(settings, 0).meta_train
+    assert task.label_names == ("a", "b", "c") and task.label_sets.tolist() == [[True, True, False], [False, True, False], [False] * 3, [False, False, True]]
+    assert [rows.tolist() for rows in task.support_rows] == [[0], [0, 1], [3]] and task.has_no_label.tolist() == [False, False, True, False]
+    assert task.labels_of(0) == "a, b" and task.labels_of(2) == "no label" and task.sizes.tolist() == [1, 2, 1, 1]
+    assert "1 repeated texts removed, 1 with another label" in load_tasks(settings, 0).notes[0]
+    described = load_tasks(replace(settings, label_descriptions={"a": "first", "b": "first"}), 0).meta_train[0]
+    assert described.label_names == ("c", "first") and described.label_sets[0].tolist() == [False, True]
+    same_numbers = replace(task, label_sets=task.label_sets[:, [1, 0, 2]])
+    assert len({TaskDistribution("d", (each,)).fingerprint() for each in (task, same_numbers)}) == 2
+    with pytest.raises(UserError, match=r"tasks.label_descriptions: no row has the label 'z'; there are a, b, c"):
+        load_tasks(replace(settings, label_descriptions={"z": "first"}), 0)
+    with pytest.raises(UserError, match=r"tasks.meta_train.labels: .*m.jsonl has several labels per text"):
+        load_tasks(replace(settings, meta_train=SplitConfig(tasks=["*"], labels=["a"])), 0)
+    with pytest.raises(UserError, match="tasks.label_separator is empty"):
+        load_tasks(replace(settings, label_separator=""), 0)
+
+
+def test_lists_of_class_numbers_of_the_hub_are_names():
+    features = datasets.Features({"text": datasets.Value("string"), "tags": datasets.Sequence(datasets.ClassLabel(names=["x", "y"]))})
+    data = datasets.Dataset.from_dict({"text": ["a", "b"], "tags": [[1, 0], []]}, features=features)
+    table = task_table("hub", _dataset_rows(data), Columns("text", "tags"), None, "tasks.label_separator", "t")
+    assert table.has_label_sets and list(map(label_set, table.labels)) == [{"x", "y"}, frozenset()]
