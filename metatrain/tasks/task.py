@@ -83,8 +83,7 @@ class Task:
 
     def has_label(self, label: int) -> np.ndarray:
         """Return which rows have a label, boolean, [rows]."""
-        found: np.ndarray = self.labels == label if self.label_sets is None else self.label_sets[:, label]
-        return found
+        return np.asarray(self.labels == label) if self.label_sets is None else self.label_sets[:, label]
 
     @property
     def sizes(self) -> np.ndarray:
