@@ -79,7 +79,7 @@ class ClozeEncoding(TextEncoding):
     def _filled(self, tokenizer: Any, texts: Sequence[str]) -> list[int]:
         both = len(texts) == 1 or _SECOND in self.template
         first = texts[0] if both else f" {tokenizer.sep_token or ''} ".join(texts)
-        slots = {_TEXT: first, _MASK: tokenizer.mask_token, _SECOND: texts[-1]}
+        slots: dict[str, str] = {_TEXT: first, _MASK: tokenizer.mask_token, _SECOND: texts[-1]}
         ids: list[int] = tokenizer("".join(slots.get(part, part) for part in _SLOT.split(self.template)))["input_ids"]
         return ids
 

@@ -42,7 +42,7 @@ class Encoder(nn.Module):
     """Text encoder: `encoder(batch)` has shape [texts, hidden]. Dropout is off unless a call passes a seed."""
 
     new_tokenizer = False  # the tokenizer is never trained here
-    poolings = POOLINGS  # those that `model.pooling` may choose
+    poolings: tuple[str, ...] = POOLINGS  # those that `model.pooling` may choose
     if_lost = ""  # what to do about a checkpoint without weights that are used
 
     def __init__(self, backbone: Backbone, tokenizer: PreTrainedTokenizerBase, config: ModelConfig):
