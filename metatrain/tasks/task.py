@@ -95,7 +95,7 @@ class Task:
     @functools.cached_property
     def has_no_label(self) -> np.ndarray:
         """Rows of a multi-label task without any label, boolean, [rows]; none in other tasks."""
-        return np.zeros(len(self.texts), dtype=bool) if self.label_sets is None else ~self.label_sets.any(1)
+        return np.zeros(len(self.texts), dtype=bool) if self.label_sets is None else np.logical_not(self.label_sets.any(1))
 
     def labels_of(self, row: int) -> str:
         """Return the label names of a row as text."""

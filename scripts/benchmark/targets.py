@@ -32,11 +32,12 @@ from sklearn.multiclass import OneVsRestClassifier
 
 from metatrain.commands.labelling import open_encoder
 from metatrain.evaluation.held_out_head import encoded
-from metatrain.evaluation.label_sets import choose_thresholds, set_scores
+from metatrain.evaluation.label_sets import set_scores
 from metatrain.evaluation.number_scores import number_scores
 from metatrain.meta.label_fit import fit_labels
 from metatrain.meta.number_fit import fit_numbers
 from metatrain.meta.progress import Silent
+from metatrain.meta.thresholds import choose_thresholds
 from metatrain.models.targets import DEFAULT_THRESHOLD, sigmoid
 from metatrain.run.config import HardwareConfig
 
