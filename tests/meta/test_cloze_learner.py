@@ -176,4 +176,4 @@ def test_what_does_not_go_together(algorithm, inner, message):
 
 def test_arms_that_encode_label_names_are_refused():
     with pytest.raises(UserError, match="leave_one_out encodes label names as texts, and algorithm.head=mlm predicts them as words"):
-        chosen_arms(EvaluationConfig(arms=["leave_one_out"]), AlgorithmConfig(head="mlm"))
+        chosen_arms(EvaluationConfig(arms=["leave_one_out"]), AlgorithmConfig(head="mlm"), [])
