@@ -4,8 +4,7 @@ r"""Make the meta-trained model of the package, `checkpoint=everyday`, from runs
 
 The runs are those of
 
-    metatrain train -m +experiment=everyday tasks.fold=null validation.every=0 evaluation.arms=[] algorithm=leave_one_out inner.steps=0 \
-      inner.evaluation_steps=3 outer.lr=1e-4 outer.steps=30 outer.weight_interpolation=0.5 seed=0,1,2
+    metatrain train -m +experiment=everyday tasks.fold=null validation.every=0 evaluation.arms=[] outer.steps=30 seed=0,1,2
 
 FOLDER is metatrain/models/bases/everyday for the one in the package. The weights of the runs are averaged (Wortsman et al. 2022), each with
 its weight interpolation, and written as the difference to the model before meta-training, matrices at low rank.

@@ -230,11 +230,12 @@ def test_a_setting_is_refused_if_and_only_if_it_changes_nothing(name, one_thread
         ("finetune", ["checkpoint=tiny", "data.train=examples.csv", "algorithm=recommended", "algorithm.last_layers=2"], "algorithm.last_layers has no effect"),
         ("tasks", ["episode.way=2"], "episode.way has no effect: show=null; set show=3, or export=FILE for the episodes of metatrain train"),
         ("tasks", ["prompt.chat=true"], "prompt.chat has no effect: show=null; set show=3"),
-        ("train", ["prompt=chat"], "prompt has no effect: algorithm.head=zero generates no text"),
+        ("train", ["prompt=chat"], "prompt has no effect: algorithm.head=zero reads no prompt"),
         ("predict", ["model=.", "text=a", "column=b"], "column has no effect: data=null; give data=FILE, or leave column out"),
     ],
 )
-def test_a_setting_of_the_command_line_is_refused(cli, tmp_path, command, given, said):
+def test_a_setting_of_the_command_line_is_refused(cli, tmp_path, monkeypatch, command, given, said):
+    monkeypatch.delenv("METATRAIN_DATA", raising=False)
     tmp_path.joinpath("examples.csv").write_text("text,label\ngood,a\nfine,a\nbad,b\npoor,b\n")
     found = cli(command, *given)
     assert found.code == 2 and said in found.err and len(found.err.splitlines()) == 1, found.err
