@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -70,9 +69,7 @@ class EncoderLearner(Learner):
 
     def with_head(self, head: HeadRule) -> EncoderLearner:
         """Return this learner, with the same tensors and another head rule, which has no learned tensors."""
-        other = copy.copy(self)
-        other.functional = self.functional.with_head(head)
-        return other
+        return self.with_functional(self.functional.with_head(head))
 
     def losses(self, episode: EncodedEpisode, seed: int | None) -> TextLosses:
         if episode.targets is not None and episode.targets.choices is None:

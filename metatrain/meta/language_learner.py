@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Self
 
@@ -42,9 +41,7 @@ class LanguageLearner(Learner):
         Raises: UserError: the support set has to be read before a query, and the model is not decoder-only.
         """
         check_reads_support(self.model, reads_support)
-        other = copy.copy(self)
-        other.functional = self.functional.prompted(reads_support, scoring)
-        return other
+        return self.with_functional(self.functional.prompted(reads_support, scoring))
 
     def features(self, texts: Sequence[np.ndarray], on_progress: Callable[[int], None] = lambda texts: None) -> Tensor:
         """Return the mean hidden states of texts under the meta-parameters, [texts, H]; `on_progress` is called with the number of texts just done."""
