@@ -22,7 +22,9 @@ from metatrain.meta.algorithm import reads_label_names
 from metatrain.meta.head_fit import Fit
 from metatrain.meta.learner import Learner
 from metatrain.meta.progress import Progress
-from metatrain.models.export import save_finetuned
+from metatrain.models.export import read_recipe, save_finetuned
+from metatrain.models.language_model import LanguageModel
+from metatrain.models.peft_export import loaded_from
 from metatrain.models.prediction_sets import calibration
 from metatrain.models.reading import Reading
 from metatrain.models.targets import Number, SeveralLabels
@@ -57,6 +59,7 @@ def open_for(config: FinetuneConfig, task: Task, is_tested: bool, say: Callable[
     check_balance(config.data, learner)
     check_unlabelled(config.data, learner)
     exported_head(learner)
+    adapter_base(learner, config.export)
     if reads_label_names(learner.algorithm) and (unread := unread_note([(config.data.train, task.read_names)])):
         say(f"warning: {unread}")
     return learner.with_plan(fit_adaptation(config.hardware, learner, device))
@@ -124,19 +127,36 @@ def write_finetuned(
     columns: Mapping[str, str],
     prediction_sets: Mapping[str, Any] | None = None,
     descriptions: Mapping[str, str] | None = None,
+    export: str | None = None,
 ) -> str:
     """Write the model directory of an adapted learner; return which library loads it.
 
     columns: names of the columns of the examples, `text` and perhaps `pair`; prediction_sets: their calibration, None: there is none; descriptions: label
-    descriptions that replace labels of files, by label.
+    descriptions that replace labels of files, by label; export: setting of that name.
     """
     labels = None if task.targets is not None else list(task.label_names)
     model = learner.functional.write_to_model(parameters)
     columns_of_texts = None if task.of_images else columns
     head = exported_head(learner)
-    return save_finetuned(
-        folder, model, parameters, labels, threshold, columns_of_texts, reading, head, prediction_sets=prediction_sets, descriptions=descriptions
-    )
+    facts = {"prediction_sets": prediction_sets, "descriptions": descriptions}
+    return save_finetuned(folder, model, parameters, labels, threshold, columns_of_texts, reading, head, **facts, adapter_of=adapter_base(learner, export))
+
+
+def adapter_base(learner: Learner, export: str | None) -> str | None:
+    """Return the directory or hub id of the language model of which finetuning changes only the LoRA matrices; None: the whole model is written.
+
+    Raises:
+        UserError: `export` is set for a model that cannot be an adapter, or is no choice.
+    """
+    is_lora = isinstance(learner.model, LanguageModel) and (learner.algorithm.adapt, learner.algorithm.train) == ("lora", "adapted")
+    base = loaded_from(learner.model.backbone) if is_lora else None
+    if base is not None and read_recipe(Path(base)) is not None:
+        base = None  # a meta-trained model with its LoRA matrices merged
+    if export is not None and base is None:
+        raise UserError(f"export={export} is for a pretrained language model of which only LoRA matrices adapt, any other is written whole; remove it")
+    if export not in (None, "adapter", "merged"):
+        raise UserError(f"export={export} is unknown; choose adapter or merged")
+    return None if export == "merged" else base
 
 
 def open_frozen(config: FinetuneConfig, task: Task, say: Callable[[str], None]) -> Learner:

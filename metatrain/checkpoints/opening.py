@@ -34,7 +34,7 @@ from metatrain.models.finetuned_folder import read_facts
 from metatrain.models.folders import is_model
 from metatrain.models.heads import head_facts
 from metatrain.models.language_loading import DECODER_ONLY, language_model_kind
-from metatrain.models.peft_export import read_adapter
+from metatrain.models.peft_export import read_adapter, read_base
 from metatrain.models.sentence_pipeline import read_pipeline
 from metatrain.paths import local_path
 from metatrain.run import checkpoint
@@ -81,6 +81,8 @@ def open_checkpoint(
     if path.is_dir() and not is_model(path):
         raise UserError(f"checkpoint={reference}: the directory has neither a run of metatrain train (config.yaml) nor a model (config.json)")
     found = read_recipe(path)
+    if found is None and (base := read_base(path)) is not None:
+        raise UserError(f"checkpoint={reference} is a LoRA adapter; give its base model, checkpoint={base}, or write the whole model with export=merged")
     plain = plain_model(reference) if found is None else None
     encoding = {} if plain is None else _encoding(plain.name, settings.model, say)
     if found is None and settings.algorithm.name is None and settings.model.normalize is None:

@@ -41,7 +41,8 @@ class OneLabel:
 
         def write(folder: Path) -> str:
             columns, descriptions = columns_read(examples.columns), by_label(self._config.data.label_descriptions)
-            return write_finetuned(folder, learner, task, found.parameters, found.threshold, found.reading, columns, found.prediction_sets, descriptions)
+            sets, export = found.prediction_sets, self._config.export
+            return write_finetuned(folder, learner, task, found.parameters, found.threshold, found.reading, columns, sets, descriptions, export)
 
         labels = None if task.targets is not None else list(task.label_names)
         return Outcome(labels, found.results, found.analysis, write, task.of_images, bool(examples.columns.pair))

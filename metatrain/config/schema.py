@@ -271,6 +271,9 @@ class FinetuneConfig:
     prompt: PromptOverrides = field(default_factory=PromptOverrides, metadata=when(PROMPTED))
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     tracking: TrackingConfig = field(default_factory=lambda: TrackingConfig(mode="none"))
+    # What model/ holds of a language model of which only LoRA matrices adapt: adapter (these matrices, as an adapter of peft that is added to the base
+    # model) | merged (the whole model, which transformers loads). null: adapter.
+    export: str | None = field(default=None, metadata=when(ONE_LABEL))
     report: bool = True  # write report.html
 
 

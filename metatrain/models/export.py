@@ -66,7 +66,7 @@ def save_meta_trained(folder: Path, model: Model, prefix: str, learned: Mapping[
     if adapter_of is None:
         _save_model(folder, model)
     else:
-        save_adapter(folder, model.backbone, adapter_of, recipe["algorithm"]["rank"])
+        save_adapter(folder, model.backbone, adapter_of)
         if model.tokenizer is not None:
             save_tokenizer(model.tokenizer, folder)
     names = lost_by_folding(model) if adapter_of is None else set()
@@ -157,6 +157,7 @@ def save_finetuned(
     target: OneLabel | SeveralLabels | Number = ONE_LABEL,
     prediction_sets: Mapping[str, Any] | None = None,
     descriptions: Mapping[str, str] | None = None,
+    adapter_of: str | None = None,
 ) -> str:
     """Write a finetuned model of any kind; adapted: its parameters, an encoder's head among them. Returns who loads it.
 
@@ -164,7 +165,8 @@ def save_finetuned(
 
     threshold: of a classifier, below which the highest score means none of the labels; columns: of the examples' file, `text`, and `pair` if it
     has one; reading: what a language model reads around every text; None: nothing; target: what an encoder's head predicts;
-    prediction_sets: their calibration; None: there is none; descriptions: label descriptions that replace labels of files, by label; None: none do.
+    prediction_sets: their calibration; None: there is none; descriptions: label descriptions that replace labels of files, by label; None: none do;
+    adapter_of: directory or hub id of the model whose weights a language model has, of which only the LoRA matrices are written; None: it is written whole.
     """
     facts: dict[str, Any] = {} if threshold is None else {"none_of_these": {"highest_score_below": threshold}}
     if columns is not None:
@@ -176,7 +178,7 @@ def save_finetuned(
     if not isinstance(target, OneLabel):
         facts[TARGET] = facts_of(target)
     if isinstance(model, LanguageModel):
-        kind = save_language_model(folder, model, labels, reading)
+        kind = save_language_model(folder, model, labels, reading, adapter_of)
     elif head is not None or isinstance(model, (ImageEncoder, ClozeEncoder)) or _reads_windows(model):
         assert labels is not None
         kind = "metatrain"  # no class of others computes the same of all that are supported

@@ -18,6 +18,7 @@ from metatrain.models.config import ModelConfig, PromptConfig
 from metatrain.models.finetuned_folder import TASK
 from metatrain.models.language_loading import load_language_model
 from metatrain.models.language_model import LanguageModel
+from metatrain.models.peft_export import read_base, save_adapter, with_adapter
 from metatrain.models.pretrained import save_tokenizer
 from metatrain.models.reading import Reading, pieces_of
 from metatrain.models.scoring import label_scores
@@ -26,12 +27,15 @@ from metatrain.models.targets import ONE_LABEL
 _PART_TOKENS = 4096
 
 
-def save_language_model(folder: Path, model: LanguageModel, labels: Sequence[str] | None, reading: Reading | None = None) -> str:
+def save_language_model(folder: Path, model: LanguageModel, labels: Sequence[str] | None, reading: Reading | None = None, adapter_of: str | None = None) -> str:
     """Write a finetuned language model. Returns who loads it.
 
-    labels: label names to choose from, None: free text; reading: what is read around every text; None: nothing.
+    labels: label names to choose from, None: free text; reading: what is read around every text; None: nothing; adapter_of: as of `save_finetuned`.
     """
-    folded(model.backbone).save_pretrained(folder)
+    if adapter_of is None:
+        folded(model.backbone).save_pretrained(folder)
+    else:
+        save_adapter(folder, model.backbone, adapter_of)
     save_tokenizer(model.tokenizer, folder)
     task = {
         **{"format": 1, "labels": labels, "max_length": model.max_length, "max_target_length": model.max_target_length},
@@ -39,7 +43,7 @@ def save_language_model(folder: Path, model: LanguageModel, labels: Sequence[str
         **({} if model.prompt_config == PromptConfig() else {"prompt": asdict(model.prompt_config)}),
     }
     (folder / TASK).write_text(json.dumps(task, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return "transformers"
+    return "transformers" if adapter_of is None else "peft"
 
 
 class TextGenerator:
@@ -51,15 +55,18 @@ class TextGenerator:
 
     def __init__(self, folder: Path, device: torch.device):
         """Raises: UserError: the directory cannot be read."""
+        base = read_base(folder)
         try:
             task = json.loads((folder / TASK).read_text(encoding="utf-8"))
-            settings = ModelConfig(name=str(folder), max_length=task["max_length"], max_target_length=task["max_target_length"])
+            settings = ModelConfig(name=base or str(folder), max_length=task["max_length"], max_target_length=task["max_target_length"])
             self.labels: list[str] | None = task["labels"]
             context = np.array(task.get("context", []), dtype=np.int64)
             prompt = PromptConfig(**task.get("prompt", {}))
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{folder / TASK} cannot be read: {error}") from error
         model, _ = load_language_model(settings, second_order=False, dtype=torch.float32, texts=(), prompt=prompt)
+        if base is not None:
+            model.backbone = with_adapter(model.backbone, folder)
         self._model: LanguageModel = model.to(device).eval()
         self._tokens = model.tokens()
         pieces = pieces_of(model, self.labels or ())

@@ -11,6 +11,7 @@ from torch import Tensor
 from metatrain.errors import UserError
 from metatrain.models.backbone import Backbone
 from metatrain.models.config import ModelConfig
+from metatrain.models.finetuned_folder import read_object
 from metatrain.models.folders import ADAPTER
 from metatrain.models.located import located
 from metatrain.models.scratch import PREFIX
@@ -27,11 +28,18 @@ def base_of(config: ModelConfig) -> str | None:
     return str(Path(path).resolve()) if Path(path).is_dir() else path
 
 
-def save_adapter(folder: Path, backbone: Backbone, base: str, rank: int) -> None:
+def loaded_from(backbone: Backbone) -> str | None:
+    """Return the directory or hub id that the weights of a model were loaded from; None: it had random weights."""
+    name = str(backbone.name_or_path)
+    return str(Path(name).resolve()) if name and Path(name).is_dir() else name or None
+
+
+def save_adapter(folder: Path, backbone: Backbone, base: str) -> None:
     """Write the LoRA matrices of a model for `PeftModel.from_pretrained`; base: what their weights are added to."""
     import peft
 
     found = {name: value for name, value in backbone.named_parameters() if ".lora_" in name}
+    rank = next(len(value) for name, value in found.items() if ".lora_A." in name)
     modules = sorted({name.partition(".lora_")[0].rpartition(".")[2] for name in found})
     kind = "SEQ_2_SEQ_LM" if backbone.config.is_encoder_decoder else "CAUSAL_LM" if hasattr(backbone, "lm_head") else "FEATURE_EXTRACTION"
     folder.mkdir(parents=True, exist_ok=True)
@@ -39,6 +47,33 @@ def save_adapter(folder: Path, backbone: Backbone, base: str, rank: int) -> None
     peft.LoraConfig(base_model_name_or_path=base, **settings).save_pretrained(str(folder))
     tensors = {_THEIRS + name.replace(_OURS, "."): value.detach().contiguous() for name, value in found.items()}
     safetensors.torch.save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def read_base(folder: Path) -> str | None:
+    """Return the directory or hub id of the model whose weights an adapter is added to; None: the directory has no adapter.
+
+    Raises:
+        UserError: its settings cannot be read, or the directory is missing.
+    """
+    if not (folder / ADAPTER).is_file():
+        return None
+    base = read_object(folder / ADAPTER).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise UserError(f"{folder / ADAPTER} names no base model (base_model_name_or_path)")
+    if Path(base).is_absolute() and not Path(base).is_dir():
+        raise UserError(f"{folder} is a LoRA adapter, and its base model {base} does not exist; change base_model_name_or_path in {folder / ADAPTER}")
+    return base
+
+
+def with_adapter(backbone: Backbone, folder: Path) -> Backbone:
+    """Return the base model with the weights of an adapter added to its own. Raises: UserError: the adapter cannot be read, or does not fit the model."""
+    import peft
+
+    try:
+        adapted = peft.PeftModel.from_pretrained(backbone, str(folder), torch_device=str(backbone.device)).merge_and_unload()
+    except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
+        raise UserError(f"{folder}: the adapter cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+    return adapted.requires_grad_(False)
 
 
 def read_adapter(folder: Path) -> dict[str, Tensor]:

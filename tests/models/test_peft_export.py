@@ -7,6 +7,7 @@ import torch
 from small_models import save_preset
 
 from metatrain.checkpoints.building import build_learner
+from metatrain.checkpoints.finetuning import adapter_base
 from metatrain.checkpoints.opening import open_checkpoint
 from metatrain.checkpoints.recipe import Recipe
 from metatrain.checkpoints.saving import check_export, save_model
@@ -16,6 +17,8 @@ from metatrain.gradient.config import InnerConfig
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.learner import Learner
 from metatrain.models.config import ModelConfig, PromptConfig
+from metatrain.models.export import save_finetuned
+from metatrain.models.generation import TextGenerator
 from metatrain.tasks.config import EpisodeConfig
 
 CPU = torch.device("cpu")
@@ -75,3 +78,53 @@ def test_what_is_no_adapter_is_refused():
         with pytest.raises(UserError, match="set algorithm.adapt=lora algorithm.train=adapted"):
             check_export("adapter", algorithm, ModelConfig(name=name))
     check_export("merged", replace(ALGORITHM, adapt="all"), ModelConfig(name="x"))
+
+
+def test_a_finetuned_adapter_generates_what_the_merged_model_does(trained, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    learner, recipe = trained
+    model = learner.load_model()
+    sizes = {}
+    for export in ("adapter", "merged"):
+        library = save_finetuned(tmp_path / export, model, learner.parameters, ["red", "blue"], adapter_of=adapter_base(learner, export))
+        assert library == {"adapter": "peft", "merged": "transformers"}[export]
+        sizes[export] = sum(path.stat().st_size for path in (tmp_path / export).glob("*.safetensors"))
+    assert adapter_base(learner, None) == recipe.model.name and sizes["adapter"] < sizes["merged"] / 2
+    adapter, merged = (TextGenerator(tmp_path / export, CPU) for export in sizes)
+    texts = ["a rose", "the sea"]
+    torch.testing.assert_close(adapter.scores(texts), merged.scores(texts), rtol=1e-4, atol=1e-5)
+    assert (TextGenerator(tmp_path / "merged", CPU).scores(texts) - base_scores(recipe, texts, tmp_path)).abs().max() > 1e-3
+    torch.testing.assert_close(logits(AutoModelForCausalLM.from_pretrained(tmp_path / "adapter")), logits(model.backbone), rtol=1e-4, atol=1e-5)
+
+
+def base_scores(recipe: Recipe, texts: list[str], folder) -> torch.Tensor:
+    """Scores of the same labels by the base model."""
+    learner = build_learner(recipe, CPU, torch.float32)
+    save_finetuned(folder / "start", learner.load_model(), learner.parameters, ["red", "blue"], adapter_of=None)
+    return TextGenerator(folder / "start", CPU).scores(texts)
+
+
+def test_an_export_that_makes_no_sense_is_refused(trained, tmp_path):
+    learner, recipe = trained
+    with pytest.raises(UserError, match="export=lora is unknown; choose adapter or merged"):
+        adapter_base(learner, "lora")
+    save_model(tmp_path / "merged", learner, recipe, "merged")
+    merged = open_checkpoint(str(tmp_path / "merged"), Overrides(), CPU, torch.float32, lambda line: None).learner
+    assert adapter_base(merged, None) is None  # its base would need the matrices that are merged into it
+    for export in ("adapter", "merged"):
+        with pytest.raises(UserError, match=f"export={export} is for a pretrained language model of which only LoRA matrices adapt"):
+            adapter_base(merged, export)
+
+
+def test_a_finetuned_adapter_is_no_checkpoint_and_one_without_its_base_says_so(trained, tmp_path):
+    learner, recipe = trained
+    save_finetuned(tmp_path / "tuned", learner.load_model(), learner.parameters, None, adapter_of=recipe.model.name)
+    with pytest.raises(UserError, match=f"is a LoRA adapter; give its base model, checkpoint={recipe.model.name}"):
+        open_checkpoint(str(tmp_path / "tuned"), Overrides(), CPU, torch.float32, lambda line: None)
+    (tmp_path / "base").rename(tmp_path / "moved")
+    with pytest.raises(UserError, match="its base model .*base does not exist; change base_model_name_or_path"):
+        TextGenerator(tmp_path / "tuned", CPU)
+    (tmp_path / "tuned" / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match="names no base model"):
+        TextGenerator(tmp_path / "tuned", CPU)
