@@ -138,8 +138,20 @@ def write_finetuned(
     model = learner.functional.write_to_model(parameters)
     columns_of_texts = None if task.of_images else columns
     head = exported_head(learner)
-    facts = {"prediction_sets": prediction_sets, "descriptions": descriptions}
-    return save_finetuned(folder, model, parameters, labels, threshold, columns_of_texts, reading, head, **facts, adapter_of=adapter_base(learner, export))
+    base = adapter_base(learner, export)
+    return save_finetuned(
+        folder,
+        model,
+        parameters,
+        labels,
+        threshold,
+        columns_of_texts,
+        reading,
+        head,
+        prediction_sets=prediction_sets,
+        descriptions=descriptions,
+        adapter_of=base,
+    )
 
 
 def adapter_base(learner: Learner, export: str | None) -> str | None:
