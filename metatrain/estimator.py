@@ -1,6 +1,6 @@
 """A few-shot text classifier as a scikit-learn estimator; `fit` adapts a base to the examples as `metatrain finetune` does.
 
-    classifier = metatrain.FewShotClassifier("minilm").fit(texts, labels)
+    classifier = metatrain.FewShotClassifier().fit(texts, labels)
     classifier.predict(["my order has not come"])
     classifier.save("tickets")                       # safetensors and JSON; metatrain.load("tickets") reads it
 
@@ -66,8 +66,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
     truth values. The results are those of `metatrain finetune` with the same settings and the same examples in a file.
 
     Args:
-        base: a run of `metatrain train`, `latest`, a model that it exported, or a Hugging Face encoder such as `minilm`.
-        algorithm: method of a plain encoder (`metatrain ls algorithms`). None: the run's own; `leave_one_out` with a fitted head
+        base: `everyday` (in the package), a run of `metatrain train`, `latest`, a model that it exported, or a Hugging Face encoder such as `minilm`.
+        algorithm: method of a plain encoder (`metatrain ls algorithms`), for base="minilm" for example. None: the run's own; `leave_one_out` with a fitted head
             for a plain encoder.
         head: how the head is initialised (`algorithm.head`). None: as in the method.
         adapt: which parameters adapt (`algorithm.adapt`). None: as in the method.
@@ -91,7 +91,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  
 
     def __init__(
         self,
-        base: str | Path = "minilm",
+        base: str | Path = "everyday",
         *,
         algorithm: str | None = None,
         head: str | None = None,

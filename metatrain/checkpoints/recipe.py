@@ -217,12 +217,14 @@ def overridden(recipe: Recipe, settings: Overrides, plain: bool) -> Recipe:
     if settings.algorithm.name is not None and not plain:
         raise UserError(
             f"algorithm={settings.algorithm.name} selects the method of a plain model, but this checkpoint was meta-trained with "
-            f"algorithm={recipe.algorithm.name}; remove it"
+            f"algorithm={recipe.algorithm.name}; remove it, or start from a plain model, checkpoint=minilm for example"
         )
     algorithm, model = _with(recipe.algorithm, settings.algorithm), _with(recipe.model, settings.model)
     prompt = _with(recipe.prompt, settings.prompt)
     inner = recipe.inner
-    if settings.algorithm.adapt == "head" and inner.loss == LEAVE_ONE_OUT and settings.inner.loss is None:
+    if settings.inner.fit_encoder and settings.algorithm.adapt is None and inner.loss == LEAVE_ONE_OUT:
+        algorithm = replace(algorithm, adapt="head")  # all layers are trained after the head is fitted, so none adapt before
+    if algorithm.adapt == "head" and inner.loss == LEAVE_ONE_OUT and settings.inner.loss is None:
         inner = replace(inner, loss="support", steps=0, evaluation_steps=None)  # a loss of the encodings, which stay as they are: its steps are none
     found = replace(recipe, algorithm=algorithm, inner=_inner(inner, settings.inner, plain), model=model, prompt=prompt)
     check_algorithm(found.algorithm, found.inner, found.model)

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 USAGE = """\
 usage: metatrain finetune data.train=FILE [data.test=FILE] [checkpoint=RUN|latest|MODEL] [SETTING=VALUE ...]
 
-Adapt a meta-trained model, or any Hugging Face encoder (default: minilm), to the labels in a file with the columns text and label (csv, tsv,
-jsonl, parquet, xlsx, or .gz; other columns are found as by `metatrain tasks add`), or in a folder of text files, LABEL/FILE.txt, and write a
-model directory that loads without metatrain. A meta-trained model adapts as in meta-training. A plain encoder adapts its last layers by
-leave-one-out steps, then a head is fitted; algorithm=recommended only fits the head. Either is compared with logistic regression. Image models
-read a folder, LABEL/FILE. checkpoint=[A,B] compares several models to start from, and cross-validation chooses one. data.kind=labels reads
-several labels per text (multi-label), data.kind=number numbers or ordered labels (stars, scores); both fit heads to the frozen encoder.
-With data.unlabelled=FILE (texts without labels), the head also learns from these texts if that helps.
+Adapt a meta-trained model (default: everyday, in the package), or any Hugging Face encoder, to the labels in a file with the columns text and label
+(csv, tsv, jsonl, parquet, xlsx, or .gz; other columns are found as by `metatrain tasks add`), or in a folder of text files, LABEL/FILE.txt, and write
+a model directory that loads without metatrain. A meta-trained model adapts as in meta-training. everyday, and a plain encoder, adapt their last
+layers by leave-one-out steps, then a head is fitted; a plain encoder with algorithm=recommended only fits the head. Either is compared with logistic
+regression. Image models read a folder, LABEL/FILE. checkpoint=[A,B] compares several models to start from, and cross-validation chooses one.
+data.kind=labels reads several labels per text (multi-label), data.kind=number numbers or ordered labels (stars, scores); both fit heads to the frozen
+encoder. With data.unlabelled=FILE (texts without labels), the head also learns from these texts if that helps.
 
 examples:
   metatrain finetune data.train=examples.csv

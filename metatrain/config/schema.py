@@ -259,8 +259,8 @@ class FinetuneConfig:
     name: str = "task"  # name of the run; its directory is outputs/finetune/NAME/RUN-ID
     seed: int = 0  # random seed of the run: episodes, held-out tasks, random weights
     # Checkpoint to start from: a run directory | latest | a directory or hub id of a Hugging Face model | a list of these, [everyday,minilm]: each
-    # adapts to the examples, and with 20 or more held-out examples cross-validation chooses one.
-    checkpoint: Any = "minilm"
+    # adapts to the examples, and with 20 or more held-out examples cross-validation chooses one. The default, everyday, is in the package.
+    checkpoint: Any = "everyday"
     data: DataConfig = field(default_factory=DataConfig)
     # Out-of-scope (OOS) detection: predict none_of_these for texts that fit no class. The value is the fraction of in-scope texts that may be
     # rejected, typically 0.05; test rows whose label is not in the training examples count as out of scope. null: always predict a class.

