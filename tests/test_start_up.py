@@ -22,7 +22,7 @@ ALLOWED = {
     "predict model=MODEL text=nice": {*READS_DATA, *OF_TRANSFORMERS},
     "plan model=tiny debug=fast hardware.threads=1": {*READS_DATA, *OF_TRANSFORMERS, "sklearn", "pandas"},  # logistic regression is an arm
 }  # fmt: skip
-LOADS_A_MODEL = ("predict", "plan")
+MARKS = {"predict": pytest.mark.slow, "plan": pytest.mark.nightly}  # they load a model
 
 SCRIPT = """
 import json, sys
@@ -47,7 +47,7 @@ def model(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("command", [pytest.param(each, marks=pytest.mark.slow) if each.startswith(LOADS_A_MODEL) else each for each in ALLOWED])
+@pytest.mark.parametrize("command", [pytest.param(each, marks=MARKS.get(each.split()[0], ())) for each in ALLOWED])
 def test_a_command_imports_what_it_uses(command, request, tmp_path):
     arguments = [f"model={request.getfixturevalue('model')}" if each == "model=MODEL" else each for each in command.split()]
     done = subprocess.run([sys.executable, "-c", SCRIPT, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -8,6 +8,7 @@ import textwrap
 import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from io import StringIO
 from typing import Any, get_args, get_type_hints
 
@@ -89,6 +90,7 @@ def _comments(schema: type) -> dict[str, str]:
     return found
 
 
+@cache  # the commands share most groups, and reading the source takes 10 ms
 def _own_comments(kind: type) -> dict[str, str]:
     found: dict[str, str] = {}
     above: list[str] = []

@@ -17,8 +17,8 @@ TEXT_TO_TEXT = ("multi30k", "text_to_text")
 SMALL = [
     "debug=fast", "outer.steps=1", "evaluation.arms=[]", "hardware.threads=1", "model.max_length=32",
 ]  # fmt: skip
-# Reading their tasks takes 5 to 20 seconds.
-MARKS = {**dict.fromkeys(("fdu_mtl", "news_to_reviews", "six_sets"), pytest.mark.slow), "arsc": pytest.mark.nightly}
+# Reading their tasks takes 5 to 20 seconds, or others have their form (clinc150_all_5, multi30k).
+NIGHTLY = ("arsc", "clinc150", "clinc150_all_10", "clinc150_splits", "fdu_mtl", "news_to_reviews", "six_sets", "text_to_text")
 SCRATCH = ["model.scratch.layers=1", "model.scratch.hidden=16", "model.scratch.heads=2", "model.scratch.vocabulary=300"]
 
 
@@ -87,7 +87,7 @@ def config(name: str) -> str:
     return text + "".join(config(base) for base in re.findall(r"^  - ([\w/]+)$", text, re.M) if base != "_self_")
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in PACKAGED])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.nightly) if name in NIGHTLY else name for name in PACKAGED])
 def test_a_checkpoint_of_other_tasks_is_evaluated(trained, cli, tmp_path, monkeypatch, name):
     monkeypatch.setenv("METATRAIN_DATA", str(data_of(name, tmp_path)))
     checkpoint = trained(of_images if name == "alphabets" else of_targets if name in TEXT_TO_TEXT else of_texts)

@@ -117,9 +117,9 @@ def predicted(cli, folder, model, *runtimes):
 
 @pytest.mark.slow
 def test_several_labels_with_their_thresholds(cli, tmp_path):
-    scores = Classifier(classifier(tmp_path / "first"), torch.device("cpu")).scores(TEXTS).sigmoid()
+    scores = Classifier(classifier(tmp_path / "first", "cls", normalize=True), torch.device("cpu")).scores(TEXTS).sigmoid()
     thresholds = tuple(scores.quantile(0.4, dim=0).tolist())  # some texts have a label and some do not
-    model = classifier(tmp_path / "m", target=SeveralLabels(thresholds, separator=";", column="tags"))
+    model = classifier(tmp_path / "m", "cls", normalize=True, target=SeveralLabels(thresholds, separator=";", column="tags"))
     found = cli("export", "model=m")
     assert found.code == 0 and "same labels for 100.0% of the texts" in found.out, found.err
     one, other = predicted(cli, tmp_path, model, "torch", "onnx")
@@ -132,7 +132,7 @@ def test_several_labels_with_their_thresholds(cli, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("normalize", [pytest.param(False, marks=pytest.mark.nightly), True])
 def test_numbers_from_long_texts_in_windows_without_torch(cli, tmp_path, normalize):
     first = classifier(tmp_path / "first", normalize=normalize, prefix="a text: ", target=Number(-1e9, 1e9), long_texts="windows")
     scores = Classifier(first, torch.device("cpu")).scores(TEXTS)[:, 0].sort().values
@@ -225,7 +225,7 @@ runpy.run_path({str(ROOT / "examples" / "onnx_predict.py")!r}, run_name="__main_
     assert found == pytest.approx(dict(zip(["bad", "fair", "good"], expected)), abs=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # in every test run, others export mean, cls and last
 @pytest.mark.parametrize(("pooling", "normalize"), [("first", False), ("cls", True), ("last", False)])
 def test_every_pooling(cli, tmp_path, pooling, normalize):
     classifier(tmp_path / "m", pooling, normalize)
@@ -236,7 +236,7 @@ def test_every_pooling(cli, tmp_path, pooling, normalize):
 
 @pytest.mark.slow
 def test_pairs_out_of_scope_and_int8(cli, tmp_path):
-    model = classifier(tmp_path / "m", columns={"text": "text", "pair": "other"}, threshold=100.0)
+    model = classifier(tmp_path / "m", "last", columns={"text": "text", "pair": "other"}, threshold=100.0)
     found = cli("export", "model=m", "quantize=int8")
     assert found.code == 0 and "runtime=onnx_int8" in found.out, found.err
     agreement = float(re.search(r"same label for ([\d.]+)% of the texts", found.out)[1])

@@ -40,7 +40,9 @@ def wait_for_training(run: Path, process) -> None:
 
 @pytest.mark.parametrize("by", [pytest.param("curriculum", marks=pytest.mark.nightly), pytest.param("hardness", marks=pytest.mark.nightly), "bandit"])
 def test_a_sampler_resumes_where_it_was(cli, by):
-    changed = [*SHORT, f"tasks.sampling.by={by}", "tasks.sampling.strength=3", "outer.schedule=constant", "outer.lr=1e-3", "evaluation.arms=[]"]
+    changed = [
+        *SHORT, f"tasks.sampling.by={by}", "tasks.sampling.strength=3", "outer.schedule=constant", "outer.lr=1e-3", "evaluation.arms=[]", "report=false",
+    ]  # fmt: skip
     assert cli("train", *changed, "hydra.run.dir=whole").code == 0
     # The curriculum is over as many meta-updates in both, of which validation stops the second early.
     assert cli("train", *changed, "validation.patience=1", "validation.every=1", "hydra.run.dir=early").code == 0
@@ -54,7 +56,7 @@ def test_a_sampler_resumes_where_it_was(cli, by):
     assert cli("resume", "early", "validation.patience=null", "validation.every=4").code == 0
     again = [record["tasks"] for line in Path("early/metrics.jsonl").read_text().splitlines() if "tasks" in (record := json.loads(line))]
     assert again == drawn[0]
-    fixed = cli("train", *(each for each in changed if "sampling" not in each), "hydra.run.dir=fixed")
+    fixed = cli("train", *(each for each in changed if "sampling" not in each), "validation.every=0", "hydra.run.dir=fixed")
     assert fixed.code == 0
     assert drawn[0] != [record["tasks"] for line in Path("fixed/metrics.jsonl").read_text().splitlines() if "tasks" in (record := json.loads(line))]
 
@@ -132,8 +134,10 @@ def test_kills_change_nothing(uninterrupted, tmp_path):
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.nightly)])
+@pytest.mark.nightly
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_and_the_run_resumes(uninterrupted, tmp_path, number, code):
+    """Of the command as it is started by users; of forked ones, in every test run, in tests/faults/test_stops.py."""
     run = tmp_path / "run"
     process = spawn("train", *SHORT, f"hydra.run.dir={run}", cwd=tmp_path)
     wait_for_training(run, process)

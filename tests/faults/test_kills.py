@@ -14,6 +14,8 @@ PLACES = {
     "save.manifest=tear": 1,
     **{f"{name}=kill": 0 for name in ("episode", "update", "validated", "exported", "results")},
 }
+# Of a file, of a directory that takes its place, and between two saves; the others run nightly.
+EVERY_TIME = ("save.file=kill", "save.file=tear", "place.renamed=kill", "update=kill")
 
 
 def test_random_kills(zygote, whole, fresh, tmp_path, rng):
@@ -39,7 +41,7 @@ def test_random_kills(zygote, whole, fresh, tmp_path, rng):
     report("random_kills", kills=kills, runs=finished, identical=finished, most_updates_lost=lost)
 
 
-@pytest.mark.parametrize("fault", PLACES)
+@pytest.mark.parametrize("fault", [fault if fault in EVERY_TIME else pytest.param(fault, marks=pytest.mark.nightly) for fault in PLACES])
 def test_kills_inside_a_save(zygote, whole, fresh, tmp_path, rng, fault):
     passings = range(1, SAVES + 1) if FULL else [rng.randint(1, SAVES)]
     each = max(1, PLACES[fault])
@@ -68,7 +70,9 @@ def test_a_kill_while_a_checkpoint_of_the_same_step_is_replaced(zygote, whole, f
     report("kills_inside_a_save", fault="place.aside=kill", kills=1, identical=1)
 
 
-@pytest.mark.parametrize("fault", ["save.file=kill@2", "save.file=tear@5", "save.file=tear@8", "save.file=kill@9"])
+@pytest.mark.parametrize(
+    "fault", ["save.file=kill@2", "save.file=tear@5", *(pytest.param(fault, marks=pytest.mark.nightly) for fault in ("save.file=tear@8", "save.file=kill@9"))]
+)
 def test_a_naive_saver_does_not_survive_them(zygote, whole, fresh, tmp_path, fault):
     """The negative control: were this to pass, the tests above would prove nothing."""
     run = fresh()

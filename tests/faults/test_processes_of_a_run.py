@@ -37,7 +37,7 @@ def long(zygote, tmp_path_factory) -> Path:
     return folder / "run"
 
 
-@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.nightly)])
 def test_the_same_bits_as_one_process(zygote, long, fresh, tmp_path, processes):
     run = fresh()
     code, output = zygote.run([*LONG, f"hardware.processes={processes}"], tmp_path)
@@ -50,7 +50,7 @@ def test_the_same_bits_as_one_process(zygote, long, fresh, tmp_path, processes):
     report("ranks_same_bits", processes=processes)
 
 
-@pytest.mark.parametrize("algorithm", ["maml", "anil"])
+@pytest.mark.parametrize("algorithm", ["maml", pytest.param("anil", marks=pytest.mark.nightly)])
 def test_more_episodes_than_ranks_and_fewer(zygote, tmp_path, algorithm):
     found = []
     for processes in (1, 4):
@@ -80,8 +80,15 @@ def test_one_then_two_then_four_then_one_with_kills_between(zygote, long, fresh,
     report("ranks_changed_between", kills=3, identical=1)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "hangs"])
+@pytest.mark.parametrize(
+    ("number", "rank"),
+    [
+        pytest.param(signal.SIGKILL, 0, id="killed-0"),
+        pytest.param(signal.SIGKILL, 1, id="killed-1", marks=pytest.mark.nightly),
+        pytest.param(signal.SIGSTOP, 0, id="hangs-0", marks=pytest.mark.nightly),
+        pytest.param(signal.SIGSTOP, 1, id="hangs-1"),
+    ],
+)
 def test_a_rank_that_is_lost_ends_the_others(zygote, whole, fresh, tmp_path, rng, rank, number):
     for _ in range(count(1, 10)):
         run = fresh()
@@ -106,7 +113,7 @@ def test_a_rank_that_is_lost_ends_the_others(zygote, whole, fresh, tmp_path, rng
     [
         ("the first process", signal.SIGTERM),
         ("one rank", signal.SIGINT),
-        ("one rank", signal.SIGUSR1),
+        pytest.param("one rank", signal.SIGUSR1, marks=pytest.mark.nightly),
         pytest.param("the first process", signal.SIGINT, marks=pytest.mark.nightly),
         pytest.param("the first process", signal.SIGUSR1, marks=pytest.mark.nightly),
         pytest.param("one rank", signal.SIGTERM, marks=pytest.mark.nightly),

@@ -43,7 +43,9 @@ def test_stops_at_random_times(zygote, whole, fresh, tmp_path, rng):
 STAGES = ["save.file=term@5", "validated=term@1", "exported=int", "results=term", "episode=term@10", "update=int@5", "save.flushed=int@2"]
 
 
-@pytest.mark.parametrize("place", STAGES[: count(4, 7)])
+@pytest.mark.parametrize(
+    "place", [*STAGES[:1], "exported=int", *(pytest.param(place, marks=pytest.mark.nightly) for place in STAGES[1 : count(4, 7)] if place != "exported=int")]
+)
 def test_stops_at_each_stage(zygote, whole, fresh, tmp_path, place):
     run = fresh()
     code, output = zygote.run([*TRAIN, "hydra.run.dir=run"], tmp_path, place)

@@ -326,7 +326,7 @@ def test_soft_k_means_learns_from_the_queries():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", [pytest.param(head, marks=pytest.mark.nightly) if head in ("feat", "soft_k_means") else head for head in HEADS])
 def test_it_learns_which_words_matter(head):
     """Each text has one of two words of its class, among noise; in half of the tasks the other two words are those of the classes."""
     torch.manual_seed(0)

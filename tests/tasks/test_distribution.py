@@ -299,7 +299,10 @@ def third_party(name: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "train", "test"), [pytest.param("arsc", 57, 12, marks=pytest.mark.nightly), ("fdu_mtl", 6, 4), ("clinc150", 6, 2)])
+@pytest.mark.parametrize(
+    ("name", "train", "test"),
+    [*(pytest.param(*given, marks=pytest.mark.nightly) for given in (("arsc", 57, 12), ("fdu_mtl", 6, 4))), ("clinc150", 6, 2)],
+)
 def test_the_data_sets_of_conf_tasks(cli, monkeypatch, name, train, test):
     monkeypatch.setenv("METATRAIN_DATA", third_party(name))
     found = cli("tasks", f"tasks={name}")
