@@ -321,7 +321,7 @@ def is_noticed(copy: Path, mutation: Mutation) -> bool:
     path = copy / "metatrain" / mutation.file
     source = path.read_text(encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", f"tests/{mutation.tests}", "-k", mutation.chosen]
+    command = [sys.executable, "-m", "pytest", "-x", "--nightly", "-p", "no:cacheprovider", f"tests/{mutation.tests}", "-k", mutation.chosen]
     codes = []
     for text in (source, source.replace(mutation.piece, mutation.replacement, 1)):
         path.write_text(text, encoding="utf-8")

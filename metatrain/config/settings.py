@@ -90,7 +90,7 @@ def _comments(schema: type) -> dict[str, str]:
     return found
 
 
-@cache  # the commands share most groups, and reading the source takes 10 ms
+@cache  # commands share most groups, and reading source takes long
 def _own_comments(kind: type) -> dict[str, str]:
     found: dict[str, str] = {}
     above: list[str] = []

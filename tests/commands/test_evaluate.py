@@ -4,7 +4,9 @@ from conftest import write_jsonl
 
 
 def test_a_run_is_evaluated_on_its_own_test_tasks_at_several_shots(cli, tiny_run, tmp_path):
-    found = cli("evaluate", f"checkpoint={tiny_run}", "evaluation.shots=[1,3]", "evaluation.episodes=2", "evaluation.queries=3", "hydra.run.dir=out")
+    found = cli(
+        "evaluate", f"checkpoint={tiny_run}", "evaluation.shots=[1,3]", "evaluation.episodes=2", "evaluation.queries=3", "report=false", "hydra.run.dir=out"
+    )
     assert found.code == 0, found.err
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert set(results["by_shots"]) == {"1", "3"}
@@ -13,7 +15,7 @@ def test_a_run_is_evaluated_on_its_own_test_tasks_at_several_shots(cli, tiny_run
 
 
 def test_evaluation_after_training_gives_the_numbers_of_training(cli, tiny_run, tmp_path):
-    settings = ["evaluation.shots=[2]", "evaluation.episodes=2", "evaluation.queries=4", "hardware.threads=1"]
+    settings = ["evaluation.shots=[2]", "evaluation.episodes=2", "evaluation.queries=4", "hardware.threads=1", "report=false"]
     assert cli("evaluate", f"checkpoint={tiny_run}", *settings, "hydra.run.dir=out").code == 0
     ours, theirs = (json.loads((path / "results.json").read_text()) for path in (tmp_path / "out", tiny_run))
     for name, arm in theirs["arms"].items():

@@ -17,7 +17,7 @@ EXAMPLES = [("works well", "good"), ("a joy to use", "good"), ("very quiet", "go
 TEXTS = ["quiet and sharp", "it broke", "a joy"]
 
 
-@pytest.mark.parametrize("name", ["matching", "relation", "cloze"])
+@pytest.mark.parametrize("name", ["matching", pytest.param("relation", marks=pytest.mark.nightly), "cloze"])
 def test_a_finetuned_model_predicts_as_the_adapted_learner(cli, tmp_path, name):
     rows = "".join(f"{text},{label}\n" for text, label in EXAMPLES)
     (tmp_path / "rows.csv").write_text(f"text,label\n{rows}")
@@ -37,7 +37,7 @@ def test_a_finetuned_model_predicts_as_the_adapted_learner(cli, tmp_path, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*(pytest.param(name, marks=pytest.mark.nightly) for name in ("matching", "feat", "cloze")), "feat_names", "relation"])
+@pytest.mark.parametrize("name", [*(pytest.param(name, marks=pytest.mark.nightly) for name in ("matching", "feat", "cloze", "relation")), "feat_names"])
 def test_a_resumed_run_is_evaluated_as_one_that_never_stopped(cli, tmp_path, name):
     settings = ["debug=fast", f"algorithm={name}", "hardware.threads=1", "outer.schedule=constant", "outer.lr=1e-3", "checkpoint.every=2", "validation.every=2"]
     assert cli("train", *settings, "outer.steps=4", "hydra.run.dir=whole").code == 0

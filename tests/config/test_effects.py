@@ -105,7 +105,7 @@ def variants() -> Iterator[tuple[str, list[str]]]:
 TYPES = {setting.key: setting.type for setting in settings_of(TrainConfig) if setting.type != "group" and setting.key.startswith(GROUPS)}
 VARIANTS = dict(variants())
 FAST = ("anil", "protonet")
-OF_EACH_KIND = ("in_context", "leave_one_out", "multitask", "recommended", "reptile")  # methods of which nothing of the inner loop is alike
+OF_EACH_KIND = ("in_context", "multitask", "recommended")  # methods of which nothing of the inner loop is alike
 
 
 @functools.cache

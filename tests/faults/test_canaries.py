@@ -150,7 +150,7 @@ def test_resolvers(cli, canary, resolver):
     report("canaries", slot="interpolations", tried=2, fired=0)
 
 
-@pytest.mark.parametrize("command", ["finetune", "evaluate", "predict", "train"])
+@pytest.mark.parametrize("command", [*(pytest.param(each, marks=pytest.mark.nightly) for each in ("finetune", "evaluate")), "predict", "train"])
 def test_models_that_bring_code(cli, copied, canary, examples, command):
     """A model directory with code of its own, as on the hub, and a pickle in the place of its weights."""
     folder = copied / "model"

@@ -37,7 +37,7 @@ def updates(run) -> list[dict]:
     return [record for record in read_metrics(run / "metrics.jsonl") if record["split"] == "meta_train"]
 
 
-@pytest.mark.parametrize("factor", [float("nan"), float("inf")])
+@pytest.mark.parametrize("factor", [float("nan"), pytest.param(float("inf"), marks=pytest.mark.nightly)])
 def test_a_gradient_that_is_not_finite_stops_the_run_before_the_weights_change(cli, tmp_path, broken, factor):
     broken({6}, factor)
     found = cli(*SHORT)

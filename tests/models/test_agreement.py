@@ -188,7 +188,7 @@ def test_everyone_gives_the_same_probabilities(tmp_path, cli, case):
     agree(tmp_path, cli, case)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("case", SLOW, ids=str)
 def test_everyone_gives_the_same_probabilities_with_more_architectures(tmp_path, cli, case):
     agree(tmp_path, cli, case)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,8 +31,14 @@ from metatrain.tasks.encoded_episode import EncodedEpisode, TargetTokens
 
 CPU = torch.device("cpu")
 LABELS = ["yes", "no no"]
-SOME_ENCODERS = ["convbert", "deberta-v2", "bloom", "xlnet", "mpnet", "roberta-prelayernorm", "longformer"]
-SOME_WRITERS = ["bloom", "m2m_100", "prophetnet", "rwkv"]
+
+
+def nightly(*families: str) -> list[Any]:
+    return [pytest.param(family, marks=pytest.mark.nightly) for family in families]
+
+
+SOME_ENCODERS = ["deberta-v2", "bloom", "mpnet", "longformer", *nightly("convbert", "xlnet", "roberta-prelayernorm")]
+SOME_WRITERS = ["m2m_100", "rwkv", *nightly("bloom", "prophetnet")]
 
 
 def episode_of(learner: Learner, writes: bool) -> EncodedEpisode:

@@ -110,7 +110,7 @@ def accessibility() -> str:
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
-@pytest.mark.parametrize(("width", "scheme"), [(1000, 1), (500, 0)])
+@pytest.mark.parametrize(("width", "scheme"), [(1000, 1), pytest.param(500, 0, marks=pytest.mark.nightly)])
 def test_axe_finds_nothing_wrong(page, width, scheme):
     seen, _ = open_in_browser(page, width, f"--blink-settings=preferredColorScheme={scheme}", probe=accessibility())
     assert seen["wrong"] == []

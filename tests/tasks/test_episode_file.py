@@ -151,20 +151,34 @@ BASE = str(ROOT / "tests" / "legacy" / "files" / "base")
 SMALL = ["evaluation.episodes=3", "evaluation.queries=10", "evaluation.shots=[1,4]"]
 
 
-@pytest.mark.slow
-def test_an_evaluation_of_the_exported_episodes_has_the_scores_of_the_sampled_ones(cli):
-    """Also of scikit-learn on the encodings of sentence-transformers, to the last digit."""
+ARMS = ["evaluation.arms=[logistic_regression,prototypes]", "model.max_length=32", "hardware.threads=1", "report=false"]
+
+
+def evaluated(cli) -> dict:
+    """Return the results of an evaluation of the episodes of `e.jsonl`, which it writes."""
     found = cli("tasks", "tasks=reviews", "export=e.jsonl", *SMALL)
     assert found.code == 0 and "24 meta-test episodes: e.jsonl" in found.out, found.err
-    arms = ["evaluation.arms=[logistic_regression,prototypes]", "model.max_length=32", "hardware.threads=1", "report=false"]
-    of_file = cli("evaluate", f"checkpoint={BASE}", "episode.file=e.jsonl", *arms, "hydra.run.dir=file")
-    drawn = cli("evaluate", f"checkpoint={BASE}", "tasks=reviews", *SMALL, *arms, "hydra.run.dir=drawn")
-    assert of_file.code == drawn.code == 0, of_file.err + drawn.err
-    results, expected = (json.loads(Path(name, "results.json").read_text()) for name in ("file", "drawn"))
+    of_file = cli("evaluate", f"checkpoint={BASE}", "episode.file=e.jsonl", *ARMS, "hydra.run.dir=file")
+    assert of_file.code == 0, of_file.err
+    return json.loads(Path("file", "results.json").read_text())
+
+
+@pytest.mark.slow
+def test_an_evaluation_of_the_exported_episodes_has_the_scores_of_the_sampled_ones(cli):
+    results = evaluated(cli)
+    drawn = cli("evaluate", f"checkpoint={BASE}", "tasks=reviews", *SMALL, *ARMS, "hydra.run.dir=drawn")
+    assert drawn.code == 0, drawn.err
+    expected = json.loads(Path("drawn", "results.json").read_text())
     assert results["protocol"]["episode_file"]["name"] == "e.jsonl" and results["protocol"]["shots"] == [1, 4] and results["protocol"]["way"] == 2
     for shots, part in expected["by_shots"].items():
         for arm, scores in part["arms"].items():
             assert results["by_shots"][shots]["arms"][arm]["per_task"] == scores["per_task"]
+
+
+@pytest.mark.nightly
+def test_scikit_learn_on_the_encodings_of_sentence_transformers_has_the_same_scores(cli):
+    """To the last digit."""
+    results = evaluated(cli)
     script = [sys.executable, str(ROOT / "examples" / "episodes_with_scikit_learn.py"), "e.jsonl", "--model", BASE]
     printed = subprocess.run(script, capture_output=True, text=True, check=True).stdout
     assert printed.splitlines() == [f"{shots}-shot: {part['arms']['logistic_regression']['mean']}" for shots, part in results["by_shots"].items()]
