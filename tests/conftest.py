@@ -97,11 +97,14 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+EXAMPLES = 'text,label\n"It broke, useless.",bad\n"Rattles, and the blade is loose.",bad\nBest tool I own.,good\nQuiet and strong.,good\n'
+
+
 @pytest.fixture
 def examples(tmp_path) -> Path:
     """A csv with four labelled texts."""
     path = tmp_path / "examples.csv"
-    path.write_text('text,label\n"It broke, useless.",bad\n"Rattles, and the blade is loose.",bad\nBest tool I own.,good\nQuiet and strong.,good\n')
+    path.write_text(EXAMPLES)
     return path
 
 

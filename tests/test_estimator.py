@@ -168,11 +168,18 @@ def test_it_works_with_the_tools_of_scikit_learn():
     texts, labels = TEXTS * 2, np.tile(LABELS, 2)
     pipeline = make_pipeline(FunctionTransformer(lambda rows: [text.lower() for text in rows]), FewShotClassifier(**FAST))
     assert set(pipeline.fit(texts, labels).predict(NEW)) <= {"good", "bad"}
-    assert cross_val_score(FewShotClassifier(**FAST), texts, labels, cv=2, n_jobs=2).shape == (2,)
-    search = GridSearchCV(FewShotClassifier(**FAST), {"settings": [None, {"inner.head_lr": 0.5}], "inner_steps": [1, 3]}, cv=2, error_score="raise")
+    assert cross_val_score(FewShotClassifier(**FAST), texts, labels, cv=2).shape == (2,)
+    choices = [{"settings": [None], "inner_steps": [1]}, {"settings": [{"inner.head_lr": 0.5}], "inner_steps": [3]}]
+    search = GridSearchCV(FewShotClassifier(**FAST), choices, cv=2, error_score="raise")
     assert search.fit(texts, labels).best_estimator_.predict(NEW).shape == (3,)
     calibrated = CalibratedClassifierCV(FewShotClassifier(**FAST), cv=2).fit(texts, labels)
     np.testing.assert_allclose(calibrated.predict_proba(NEW).sum(1), 1)
+
+
+@pytest.mark.nightly
+def test_it_is_fitted_in_processes_of_their_own():
+    texts, labels = TEXTS * 2, np.tile(LABELS, 2)
+    assert cross_val_score(FewShotClassifier(**FAST), texts, labels, cv=2, n_jobs=2).shape == (2,)
 
 
 def test_the_example_of_the_page_is_five_lines(tmp_path, monkeypatch, examples):
@@ -212,7 +219,7 @@ class OfNumbers(FewShotClassifier):
 NOT_FOR_TEXTS = {
     "check_classifiers_train": "asks for an accuracy of 0.83 on numbers; the text of a number does not hold its size",
 }
-LONGEST = ("check_classifiers_train", "check_estimators_dtypes")  # 14 seconds each
+LONGEST = ("check_classifier_data_not_an_array", "check_classifiers_classes", "check_classifiers_train", "check_estimators_dtypes")  # 10 to 14 seconds each
 
 
 @pytest.mark.slow

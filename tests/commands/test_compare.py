@@ -5,14 +5,20 @@ import shutil
 from pathlib import Path
 
 import pytest
+from conftest import run_once
+
+
+@pytest.fixture(scope="module")
+def higher_rate(tmp_path_factory) -> Path:
+    """A run with another rate than `tiny_run`; not to be changed by tests."""
+    return run_once(tmp_path_factory.mktemp("other"), "train", "debug=fast", "validation.every=2", "hardware.threads=1", "outer.lr=1e-2")
 
 
 @pytest.fixture
-def two(cli, tiny_run, tmp_path, monkeypatch):
-    """A run, and one with another rate."""
+def two(tiny_run, higher_rate, tmp_path, monkeypatch):
+    """A run, and one with another rate, which may be changed."""
     monkeypatch.setenv("COLUMNS", "200")
-    settings = ["validation.every=2", "hardware.threads=1", "outer.lr=1e-2", "hydra.run.dir=other"]
-    assert cli("train", "debug=fast", *settings).code == 0
+    shutil.copytree(higher_rate, tmp_path / "other")
     return str(tiny_run), str(tmp_path / "other")
 
 

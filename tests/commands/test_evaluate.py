@@ -1,5 +1,6 @@
 import json
 
+import pytest
 from conftest import write_jsonl
 
 
@@ -46,6 +47,7 @@ def test_a_plain_model_needs_tasks(cli):
     assert found.code == 2 and "add tasks=reviews" in found.err
 
 
+@pytest.mark.nightly  # in every test run, tests/checkpoints/test_recipe.py has the learner of this arm
 def test_leave_one_out_from_the_encoder_before_meta_training_is_an_arm_of_every_method(cli, tiny_run, tmp_path):
     settings = ["evaluation.shots=[3]", "evaluation.episodes=2", "evaluation.queries=4", "report=false"]
     found = cli("evaluate", f"checkpoint={tiny_run}", *settings, "evaluation.arms=[meta_trained,leave_one_out]", "hydra.run.dir=out")

@@ -3,16 +3,18 @@
 import io
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import write_jsonl
+from conftest import EXAMPLES, run_once, write_jsonl
 
 from metatrain.commands.finetune_examples import read_examples
 from metatrain.commands.finetune_results import majority_class
@@ -20,13 +22,30 @@ from metatrain.config.schema import DataConfig
 from metatrain.errors import UserError
 from metatrain.tasks.episodes import given_episode
 
+TEST = "text,label\nsharp and quiet,good\nbroke again,bad\n"
+
+
+@pytest.fixture(scope="module")
+def finetuned_once(tiny_run, tmp_path_factory) -> Path:
+    """A run on the four labelled texts; not to be changed by tests."""
+    folder = tmp_path_factory.mktemp("finetuned")
+    (folder / "examples.csv").write_text(EXAMPLES)
+    (folder / "test.csv").write_text(TEST)
+    return run_once(folder, "finetune", f"checkpoint={tiny_run}", "data.train=examples.csv", "data.test=test.csv")
+
 
 @pytest.fixture
-def finetuned(cli, tiny_run, examples, tmp_path) -> Path:
-    (tmp_path / "test.csv").write_text("text,label\nsharp and quiet,good\nbroke again,bad\n")
-    found = cli("finetune", f"checkpoint={tiny_run}", f"data.train={examples}", "data.test=test.csv", "hydra.run.dir=tuned")
-    assert found.code == 0, found.err
-    return tmp_path / "tuned"
+def finetuned(finetuned_once, tmp_path) -> Path:
+    """A copy of that run, beside the texts that it was tested on."""
+    (tmp_path / "test.csv").write_text(TEST)
+    return shutil.copytree(finetuned_once, tmp_path / "tuned")
+
+
+@pytest.fixture(scope="module")
+def recommended(tmp_path_factory) -> Path:
+    """A run of the recommended method; not to be changed by tests."""
+    settings = ["debug=fast", "algorithm=recommended", "tracking=none", "evaluation.arms=[]", "report=false", "hardware.threads=1"]
+    return run_once(tmp_path_factory.mktemp("recommended"), "train", *settings)
 
 
 def test_finetune_reports_held_out_accuracy_and_writes_a_model(finetuned):
@@ -111,8 +130,9 @@ def test_a_recipe_of_another_version_is_refused_in_one_line(cli, tiny_run, examp
     assert not any((tmp_path / "tuned").iterdir())  # nothing is written
 
 
-def test_predict_a_text(cli, finetuned):
-    found = cli("predict", f"model={finetuned}", "text=good, quiet tool")
+def test_predict_a_text(cli, tiny_run, examples):
+    assert cli("finetune", f"checkpoint={tiny_run}", f"data.train={examples}", "report=false", "hydra.run.dir=tuned").code == 0
+    found = cli("predict", "model=tuned", "text=good, quiet tool")
     assert found.code == 0, found.err
     rows = [line.split("\t") for line in found.out.splitlines()]
     assert {label for label, _ in rows} == {"bad", "good"}
@@ -185,15 +205,26 @@ def test_predict_the_lines_of_standard_input(cli, finetuned, tmp_path, monkeypat
     assert refused.code == 2 and "pair=other: this model reads pairs of texts, but a single text was given" in refused.err
 
 
-@pytest.mark.slow
-def test_a_program_that_waits_for_each_answer_gets_it(finetuned):
-    command = [sys.executable, "-m", "metatrain", "predict", f"model={finetuned}", "data=-", "hardware.threads=1"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
-        for text in ("a good tool", "it broke", "good"):
-            print(text, file=process.stdin)
-            assert json.loads(process.stdout.readline())["text"] == text
-        process.stdin.close()
-        assert process.wait() == 0
+def test_a_program_that_waits_for_each_answer_gets_it(cli, finetuned, monkeypatch):
+    """Pipes in place of standard input and output: an answer that stays in the buffer would never come."""
+    (questions, asks), (answers, says) = os.pipe(), os.pipe()
+    monkeypatch.setattr("sys.stdin", os.fdopen(questions))
+    monkeypatch.setattr("sys.stdout", os.fdopen(says, "w"))
+    texts, found = ["a good tool", "it broke", "good"], []
+
+    def ask() -> None:
+        with os.fdopen(asks, "w", buffering=1) as ask_for, os.fdopen(answers) as answer:
+            for text in texts:
+                print(text, file=ask_for)
+                if not select.select([answer], [], [], 60)[0]:
+                    return
+                found.append(json.loads(answer.readline())["text"])
+
+    program = threading.Thread(target=ask)
+    program.start()
+    done = cli("predict", f"model={finetuned}", "data=-", "hardware.threads=1")
+    program.join()
+    assert done.code == 0 and found == texts, done.err
 
 
 def test_predictions_are_those_of_the_model_that_was_tested(cli, finetuned, tmp_path):
@@ -204,8 +235,9 @@ def test_predictions_are_those_of_the_model_that_was_tested(cli, finetuned, tmp_
     assert accuracy == json.loads((finetuned / "results.json").read_text())["test"]["accuracy"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_lines_of_the_readme_load_it_without_metatrain(finetuned):
+    """In every test run, tests/models/test_export.py loads such a directory."""
     pytest.importorskip("sentence_transformers")
     script = (
         "import sys; sys.modules['metatrain'] = None\n"
@@ -284,13 +316,13 @@ def test_many_examples_leave_the_encoder_as_it_is(cli, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["maml_lora", "cavia", "multitask"])
+@pytest.mark.parametrize("method", ["maml_lora", "cavia", pytest.param("multitask", marks=pytest.mark.nightly)])
 def test_an_exported_model_answers_as_the_adapted_one_did(cli, examples, tmp_path, monkeypatch, method):
     """Adapters are folded and the head is part of it, whatever the method."""
     from metatrain.meta.encoder_learner import EncoderLearner
     from metatrain.models.export import Classifier
 
-    assert cli("train", f"algorithm={method}", "debug=fast", "hydra.run.dir=run").code == 0
+    assert cli("train", f"algorithm={method}", "debug=fast", "evaluation.arms=[]", "report=false", "hydra.run.dir=run").code == 0
     seen = []
     before = EncoderLearner.logits
     monkeypatch.setattr(EncoderLearner, "logits", lambda self, *arguments: seen.append(before(self, *arguments)) or seen[-1])
@@ -303,7 +335,7 @@ def test_an_exported_model_answers_as_the_adapted_one_did(cli, examples, tmp_pat
 
 @pytest.mark.slow
 def test_learned_rates_are_repeated_for_more_steps_and_cannot_be_set(cli, examples):
-    assert cli("train", "algorithm=mamlpp", "debug=fast", "hydra.run.dir=run").code == 0
+    assert cli("train", "algorithm=mamlpp", "debug=fast", "evaluation.arms=[]", "report=false", "hydra.run.dir=run").code == 0
     found = cli("finetune", "checkpoint=run", f"data.train={examples}", "inner.steps=7")
     assert found.code == 0, found.err
     assert "7 inner steps" in found.out
@@ -323,13 +355,12 @@ def test_adaptation_that_cannot_be_is_refused(cli, tiny_run, examples):
     assert found.code == 2 and "learns the classes only by inner steps" in found.err
 
 
-def test_none_of_these_is_set_by_the_examples_and_kept_with_the_model(cli, tmp_path):
-    assert cli("train", "debug=fast", "algorithm=recommended", "tracking=none", "hydra.run.dir=run").code == 0
+def test_none_of_these_is_set_by_the_examples_and_kept_with_the_model(cli, recommended, tmp_path):
     rows = [*((f"good tool number {i}", "good") for i in range(6)), *((f"bad film number {i}", "bad") for i in range(6))]
     write_jsonl(tmp_path / "train.jsonl", [{"text": text, "label": label} for text, label in rows])
     out_of_scope = [{"text": "zzz qqq www", "label": "odd"}, {"text": "1 2 3 4", "label": "odd"}]
     write_jsonl(tmp_path / "test.jsonl", [{"text": "a good tool", "label": "good"}, {"text": "a bad film", "label": "bad"}, *out_of_scope])
-    settings = ["checkpoint=run", "data.train=train.jsonl", "data.test=test.jsonl"]
+    settings = [f"checkpoint={recommended}", "data.train=train.jsonl", "data.test=test.jsonl"]
     found = cli("finetune", *settings, "oos_false_rejection_rate=0.2", "hydra.run.dir=tuned")
     assert found.code == 0, found.err
     results = json.loads((tmp_path / "tuned" / "results.json").read_text())
@@ -354,24 +385,22 @@ def test_none_of_these_is_set_by_the_examples_and_kept_with_the_model(cli, tmp_p
     assert found.code == 2 and "test.jsonl:3: label 'odd'" in found.err
 
 
-def test_many_examples_could_train_the_whole_encoder(cli, tmp_path):
-    assert cli("train", "debug=fast", "algorithm=recommended", "tracking=none", "hydra.run.dir=run").code == 0
+def test_many_examples_could_train_the_whole_encoder(cli, recommended, tmp_path):
     rows = [{"text": f"{word} number {number}", "label": label} for number in range(32) for word, label in (("good", "good"), ("bad", "bad"))]
     write_jsonl(tmp_path / "train.jsonl", rows)
-    assert "inner.fit_encoder=true may be more accurate" in cli("finetune", "checkpoint=run", "data.train=train.jsonl").out
+    assert "inner.fit_encoder=true may be more accurate" in cli("finetune", f"checkpoint={recommended}", "data.train=train.jsonl").out
 
 
-def test_the_whole_encoder_is_trained_where_that_is_asked_for(cli, tmp_path, monkeypatch):
+def test_the_whole_encoder_is_trained_where_that_is_asked_for(cli, recommended, tmp_path, monkeypatch):
     from metatrain.meta.encoder_learner import EncoderLearner
     from metatrain.models.export import Classifier
 
     monkeypatch.setattr("metatrain.meta.encoder_fit._numbers", lambda examples: [20])  # among which is not none
-    assert cli("train", "debug=fast", "algorithm=recommended", "tracking=none", "hydra.run.dir=run").code == 0
     rows = [*((f"good tool number {i}", "good") for i in range(6)), *((f"bad film number {i}", "bad") for i in range(6))]
     write_jsonl(tmp_path / "train.jsonl", [{"text": text, "label": label} for text, label in rows])
     seen, scores = [], EncoderLearner.logits
     monkeypatch.setattr(EncoderLearner, "logits", lambda self, parameters, *given: seen.append(scores(self, parameters, *given)) or seen[-1])
-    settings = ["checkpoint=run", "data.train=train.jsonl", "data.test=train.jsonl"]
+    settings = [f"checkpoint={recommended}", "data.train=train.jsonl", "data.test=train.jsonl"]
     found = cli("finetune", *settings, "inner.fit_encoder=true", "oos_false_rejection_rate=0.2", "hydra.run.dir=tuned")
     assert found.code == 0, found.err
     assert "of 12 held-out examples are correct" in found.out and "20 updates of the whole encoder" in found.out
@@ -407,13 +436,12 @@ def test_none_of_these_needs_examples_to_leave_out(cli, tiny_run, examples):
     assert found.code == 2 and "between 0 and 1" in found.err
 
 
-def test_labels_without_words_are_noticed_where_names_are_read(cli, tmp_path):
-    assert cli("train", "debug=fast", "algorithm=recommended", "tracking=none", "hydra.run.dir=run").code == 0
+def test_labels_without_words_are_noticed_where_names_are_read(cli, recommended, tmp_path):
     (tmp_path / "numbers.csv").write_text("text,label\ngood tool,1\nbad film,0\nfine,1\ndull,0\n")
-    said = cli("finetune", "checkpoint=run", "data.train=numbers.csv").out
+    said = cli("finetune", f"checkpoint={recommended}", "data.train=numbers.csv").out
     assert "label names without meaning are not used as examples: '0', '1' in numbers.csv" in said
     (tmp_path / "words.csv").write_text("text,label\ngood tool,good\nbad film,bad\nfine,good\ndull,bad\n")
-    assert "say nothing in words" not in cli("finetune", "checkpoint=run", "data.train=words.csv").out
+    assert "say nothing in words" not in cli("finetune", f"checkpoint={recommended}", "data.train=words.csv").out
 
 
 def test_names_outside_ascii(cli, tmp_path):

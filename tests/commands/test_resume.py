@@ -170,7 +170,7 @@ def test_a_finished_run_says_so_and_shows_its_results(cli, copied):
 
 
 def test_a_finished_run_can_be_trained_longer(cli, copied):
-    found = cli("resume", str(copied), "outer.steps=5")
+    found = cli("resume", str(copied), "outer.steps=5", "evaluation.arms=[]")
     assert found.code == 0, found.err
     assert "resuming from step-00000003" in found.out
     steps = [json.loads(line)["step"] for line in (copied / "metrics.jsonl").read_text().splitlines() if '"meta_train"' in line]
@@ -204,7 +204,7 @@ def test_the_best_so_far_is_scored_as_those_to_come(cli, copied):
 
 def test_a_damaged_checkpoint_is_set_aside_with_a_warning(cli, copied):
     (copied / "checkpoints" / "step-00000003" / "model.safetensors").write_bytes(b"x")
-    found = cli("resume", str(copied), "outer.steps=4")
+    found = cli("resume", str(copied), "outer.steps=4", "evaluation.arms=[]")
     assert found.code == 0, found.err
     assert "warning: " in found.out and "renamed to" in found.out and "resuming from step-00000002" in found.out
 

@@ -23,13 +23,13 @@ METHODS = sorted(path.stem for path in (ROOT / "conf" / "algorithm").glob("*.yam
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
 # Methods of which another, with the same kind of head, inner loop or export, is run in every test run; these run nightly.
 ALIKE = (
-    "alfa", "anil", "boil", "cavia", "cloze", "feat", "fomaml", "imaml", "leave_one_out", "mamlpp", "matching", "meta_curvature", "metasgd", "protoanil",
-    "protomaml", "protonet", "protonet_cosine", "relation", "soft_k_means", "unicorn",
+    "alfa", "anil", "boil", "cavia", "cloze", "feat", "fomaml", "imaml", "leave_one_out", "maml_lora", "mamlpp", "matching", "meta_curvature", "metasgd",
+    "protoanil", "protomaml", "protonet", "protonet_cosine", "relation", "soft_k_means", "unicorn",
 )  # fmt: skip
 # Experiments whose tasks take half a minute to make, or have the form of those of another.
 NIGHTLY = (
-    "arsc", "arsc_linear", "clinc150_all", "clinc150_cross_domain", "clinc150_splits", "domain_adaptation", "fdu_leave_domains_out", "intent_fewshot",
-    "mr_subj_trec_transfer", "reviews_leave_domains_out", "sentiment_fewshot", "smlmt", "universal",
+    "alphabets", "arsc", "arsc_linear", "clinc150_all", "clinc150_cross_domain", "clinc150_splits", "domain_adaptation", "fdu_leave_domains_out",
+    "intent_fewshot", "mr_subj_trec_transfer", "reviews_leave_domains_out", "sentiment_fewshot", "smlmt", "text_to_text", "universal",
 )  # fmt: skip
 MODELS = {"alphabets": "scratch_vit", "pictures_and_texts": "scratch_clip"}  # in place of debug=fast's, which reads no pictures
 

@@ -20,12 +20,12 @@ EVERY_TIME = ("save.file=kill", "save.file=tear", "place.renamed=kill", "update=
 
 def test_random_kills(zygote, whole, fresh, tmp_path, rng):
     kills, finished, lost = 0, 0, 0
-    while kills < count(4, 200):
+    while kills < count(2, 200):
         run = fresh()
         here = 0
         while True:
             process = zygote.start(resuming(run), tmp_path)
-            if kills < count(4, 200) and here < 6:
+            if kills < count(2, 200) and here < 6:
                 time.sleep(rng.uniform(0, 1.1 * whole.seconds))
                 process.send(signal.SIGKILL)
             code, output = process.wait()

@@ -13,13 +13,13 @@ CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGUSR1: 75}
 
 def test_stops_at_random_times(zygote, whole, fresh, tmp_path, rng):
     stops, slowest, seconds = 0, 0.0, 0
-    while stops < count(4, 100):
+    while stops < count(2, 100):
         run = fresh()
         arguments = [*TRAIN, "hydra.run.dir=run"]
         while True:
             process = zygote.start(arguments, tmp_path)
             number = rng.choice([signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-            sent = stops < count(4, 100)
+            sent = stops < count(2, 100)
             if sent:
                 time.sleep(rng.uniform(0.05, 1.05 * whole.seconds))
                 begin = time.monotonic()

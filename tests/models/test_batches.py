@@ -19,8 +19,9 @@ def random_texts(vocabulary: int) -> list[np.ndarray]:
 
 def test_packed_attention_is_twice_differentiable():
     torch.manual_seed(0)
-    batch = pack(random_texts(20), CPU)
-    tokens = sum(LENGTHS)
+    texts = [text for text in random_texts(20) if len(text) in (3, 8, 9)]  # a group with padding and one without
+    batch = pack(texts, CPU)
+    tokens = sum(map(len, texts))
     inputs = [torch.randn(1, 2, tokens, 4, dtype=torch.float64, requires_grad=True) for _ in range(3)]
 
     def attend(query, key, value):

@@ -117,8 +117,9 @@ def metatrain(hub, tmp_path):
 @pytest.mark.slow
 def test_a_model_of_the_hub_is_fetched_once(metatrain, hub, tmp_path):
     finetune = ["finetune", "checkpoint=org/whole", "data.train=rows.csv"]
-    found = metatrain(*finetune, "hydra.run.dir=online")
+    found, nothing = metatrain.several([*finetune, "hydra.run.dir=online"], ["finetune", "checkpoint=org/nothing", "data.train=rows.csv"])
     assert found.code == 0, found.err
+    assert nothing.code == 2 and "model.name=org/nothing: no such folder, and no such model on the hub" in nothing.err
     assert "model: loading org/whole from the hub or its local cache" in found.out and f"model: org/whole at {COMMIT}, " in found.out
     shutil.rmtree(hub.folder)  # nothing is to be had any more
     pickled = ["finetune", "checkpoint=org/pickled", "data.train=rows.csv"]
@@ -148,7 +149,7 @@ def test_a_terminal_shows_how_far_a_download_is(hub, tmp_path):
     assert b"model.safetensors: 100%" in shown and b"Loading weights" not in shown
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # in every test run, the first test has a model that is not there
 def test_what_the_hub_has_not_is_said_in_a_line(metatrain, tmp_path):
     expected = {
         ("finetune", "checkpoint=org/nothing", "data.train=rows.csv"): "model.name=org/nothing: no such folder, and no such model on the hub",

@@ -232,7 +232,7 @@ def test_settings_that_cannot_be_are_refused(cli, monkeypatch):
         assert found.code == 2 and words in found.err, found.err
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # in every test run, test_tasks_are_there_again_after_a_restart restarts within one process
 def test_kill_loses_no_task_and_a_stop_is_graceful(tmp_path):
     """Tasks are created until the server is killed; those that were answered are there after a restart, which is then stopped by SIGTERM."""
     answered = []
