@@ -113,16 +113,15 @@ def start(config: FinetuneConfig, path: Path, overrides: list[str]) -> None:
 
 def _compare_bases(config: FinetuneConfig, path: Path, overrides: list[str], kind: OneLabel, display: Display) -> None:
     """Adapt each of several bases, and write the model of the chosen one."""
-    from metatrain.commands.finetune_bases import check_bases, choose_base
+    from metatrain.commands.finetune_bases import choose_base, open_bases
     from metatrain.commands.trackers import open_tracker
     from metatrain.run.directory import RunDirectory, recorded
 
-    is_single = not is_of_grid()
-    check_bases(config, overrides, kind.examples, is_single)
+    bases = open_bases(config, overrides, kind.examples, is_single=not is_of_grid())
     run = RunDirectory.create(path, config, overrides, "finetune")
     display.log_to(run.log)
     with recorded(run), closing(open_tracker(config, run, display.say)) as tracker:
-        chosen = choose_base(config, overrides, kind.examples, kind.balance, display, is_single)
+        chosen = choose_base(config, bases, kind.examples, kind.balance, display)
         found = kind.outcome(chosen.learner, chosen.adaptation, display)
         _write(run, chosen.config, replace(found, results={**found.results, **chosen.results}), display, tracker)
 

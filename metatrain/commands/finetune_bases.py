@@ -28,6 +28,15 @@ _SIGNIFICANT = 0.05  # p value below which a difference is called significant
 
 
 @dataclass(frozen=True)
+class OpenedBase:
+    """A base that has not adapted yet."""
+
+    checkpoint: str
+    learner: Learner
+    lines: list[str]  # what opening it has to say
+
+
+@dataclass(frozen=True)
 class Candidate:
     """A base that has adapted to the examples."""
 
@@ -78,24 +87,34 @@ def bases_of(config: FinetuneConfig) -> list[str]:
     return names
 
 
-def check_bases(config: FinetuneConfig, overrides: Sequence[str], examples: Examples, is_single: bool) -> None:
-    """Open each base once, before the run begins.
+def open_bases(config: FinetuneConfig, overrides: Sequence[str], examples: Examples, is_single: bool) -> list[OpenedBase]:
+    """Open every base, before the run begins.
 
     Raises:
         UserError: one cannot be opened, cannot adapt to the examples, or fits no head, so that it has no cross-validation.
     """
+    found = []
     for name in config.checkpoint:
-        learner = _opened(config, name, overrides, examples, is_single, lambda line: None)
+        lines: list[str] = []
+        learner = open_for(replace(config, checkpoint=name), examples.episode.task, examples.is_tested, lines.append)
+        lines += check_adaptation(replace(config, checkpoint=name), overrides, learner, refuse=is_single)
         check_fits_head(f"checkpoint: {name} is compared with other bases by cross-validation, which", learner)
+        found.append(OpenedBase(name, learner, lines))
+    return found
 
 
-def choose_base(config: FinetuneConfig, overrides: Sequence[str], examples: Examples, balance: ClassBalance, display: Display, is_single: bool) -> Choice:
-    """Adapt each base to the examples, print one table, and return the one with the highest cross-validated accuracy; the first if the examples are too few."""
+def choose_base(config: FinetuneConfig, bases: list[OpenedBase], examples: Examples, balance: ClassBalance, display: Display) -> Choice:
+    """Adapt each base to the examples, print one table, and return the one with the highest cross-validated accuracy; the first if the examples are too few.
+
+    `bases` is emptied, so that a base that is not used frees its memory.
+    """
     candidates: list[Candidate] = []
     kept: tuple[Learner, Finetuned] | None = None
-    for name in config.checkpoint:
-        display.say(f"base: {name}")
-        learner = _opened(config, name, overrides, examples, is_single, display.say)
+    while bases:
+        base = bases.pop(0)
+        name, learner = base.checkpoint, base.learner
+        for line in (f"base: {name}", *base.lines):
+            display.say(line)
         adaptation = finetuned(learner, examples.episode, display, balance, examples.unlabelled)
         candidates.append(_candidate(name, learner, adaptation, examples, display))
         if kept is None or best_of(candidates) is candidates[-1]:
@@ -136,16 +155,8 @@ def reason(candidates: Sequence[Candidate], best: Candidate) -> str:
     )
 
 
-def _opened(config: FinetuneConfig, name: str, overrides: Sequence[str], examples: Examples, is_single: bool, say: Any) -> Learner:
-    config = replace(config, checkpoint=name)
-    learner = open_for(config, examples.episode.task, examples.is_tested, say)
-    for note in check_adaptation(config, overrides, learner, refuse=is_single):
-        say(note)
-    return learner
-
-
 def _candidate(name: str, learner: Learner, adaptation: Finetuned, examples: Examples, display: Display) -> Candidate:
-    assert adaptation.fit is not None  # `check_bases` has refused others
+    assert adaptation.fit is not None  # `open_bases` has refused others
     labels = torch.from_numpy(np.asarray(adaptation.texts.support_labels, dtype=np.int64))
     logits = adaptation.fit.held_out
     correct, log_loss = np.zeros(0, dtype=bool), float("nan")

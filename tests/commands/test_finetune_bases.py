@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from metatrain.checkpoints.finetuning import open_for
+from metatrain.commands import finetune_bases
 from metatrain.commands.finetune_bases import Candidate, bases_of, best_of, reason
 from metatrain.config.schema import DataConfig, FinetuneConfig
 from metatrain.errors import UserError
@@ -54,14 +56,17 @@ def test_a_base_that_fits_no_head_is_refused_before_the_run(cli, tiny_run, examp
 
 
 @pytest.mark.slow
-def test_the_model_is_that_of_the_chosen_base(cli, tiny_run, tmp_path):
+def test_the_model_is_that_of_the_chosen_base(cli, tiny_run, tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(finetune_bases, "open_for", lambda config, *rest: opened.append(config.checkpoint) or open_for(config, *rest))
     rows = "".join(f"text {number} {label},{label}\n" for number in range(12) for label in ("bad", "good"))
     (tmp_path / "examples.csv").write_text(f"text,label\n{rows}")
     settings = ["data.train=examples.csv", "data.test=examples.csv", "report=false", "inner.fit_head=true", "algorithm.adapt=head"]
     found = cli("finetune", f"checkpoint=[tiny,{tiny_run}]", "hydra.run.dir=both", *settings)
     assert found.code == 0, found.err
     results = json.loads((tmp_path / "both" / "results.json").read_text())
-    assert [each["checkpoint"] for each in results["bases"]] == ["tiny", str(tiny_run)] and all(each["test"] is not None for each in results["bases"])
+    assert opened == [each["checkpoint"] for each in results["bases"]] == ["tiny", str(tiny_run)]  # each once
+    assert all(each["test"] is not None for each in results["bases"])
     chosen = results["base"]["checkpoint"]
     alone = cli("finetune", f"checkpoint={chosen}", "hydra.run.dir=alone", *settings)
     assert alone.code == 0
