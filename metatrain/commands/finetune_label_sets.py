@@ -32,8 +32,6 @@ from metatrain.tasks.splits import few
 from metatrain.tasks.texts import subset
 from metatrain.tracking.console import Display
 
-_SETTINGS = {"separator": "data.label_separator", "columns": "data.label_columns"}
-
 
 class SeveralLabels:
     """Examples with any number of labels each."""
@@ -46,7 +44,7 @@ class SeveralLabels:
         """
         self._config, data = config, config.data
         self._form = LabelForm(data.label, data.label_separator, tuple(data.label_columns))
-        self._form.check(_SETTINGS)
+        self._form.check()
         self._train, sets, self._columns = self._read("data.train", data.train, Columns(data.text, pair=data.pair), say, needs_separator=True)
         self._names = [clean_label(name) for name in self._form.columns] or sorted({label for labels in sets for label in labels})
         if not self._names:

@@ -17,6 +17,7 @@ from metatrain.run.directory import RunDirectory
 from metatrain.tasks.task import TaskDistribution
 from metatrain.tracking.console import Display, results_table, verdict_lines
 from metatrain.tracking.inner_steps import steps_table
+from metatrain.tracking.score_names import common_score, read_name
 
 
 class MetaTest:
@@ -69,8 +70,9 @@ class MetaTest:
             self.display.start(f"after {', '.join(map(str, counts))} inner steps", self._episodes(step_episodes(self.setup.config)))
             found["by_steps"] = accuracy_by_steps(trained, of_trained, self.setup, self._on_progress, self._workers)
             self.display.stop()
+            score = read_name(common_score(task.main_score for task in self.setup.tasks))
             for shots in found["by_steps"]["by_shots"]:
-                self.display.table(steps_table(found["by_steps"], shots))
+                self.display.table(steps_table(found["by_steps"], shots, score))
         if not self._writes:
             return
         first = self.setup.config.shots[0]

@@ -43,6 +43,7 @@ from metatrain.tasks.tokens import Tokens
 from metatrain.tracking.console import Display, gain_line
 from metatrain.tracking.metrics import read_metrics
 from metatrain.tracking.model_card import DataSet, meta_trained_card
+from metatrain.tracking.score_names import common_score
 from metatrain.tracking.weights_and_biases import Tracker, check_tracking
 from metatrain.training.check import check_needs, check_training
 from metatrain.training.context import RunContext
@@ -98,6 +99,7 @@ def meta_train(job: Job) -> None:
                     run.record_resumption(job.config, job.overrides, job.changes, display.say)
             if ranks.first:
                 speed = round(hardware.product_speed(prepared.device))
+                run.update(scores=_scores(tasks))
                 run.update(hardware={"device": str(prepared.device), "processes": ranks.size, "float32_gflops": speed, **hardware.describe()})
                 display.say(f"matrix products: {speed} GFLOP/s in float32")
             tracker = open_tracker(config, run, display.say, trainer.state.step, trainer.last_logged(), ranks.first)
@@ -218,6 +220,14 @@ def _meta_test(prepared: Prepared, recipe: Recipe, trainer: Trainer, context: Ru
     display.say(f"next: metatrain finetune {typed_setting('checkpoint', run.path)} {_examples(tasks.meta_test)}")
 
 
+def _scores(tasks: TaskDistribution) -> dict[str, str]:
+    """Return the scores that metrics.jsonl has under `accuracy`, by split, for run.json."""
+    return {
+        "meta_train": common_score(task.loop_score for task in tasks.meta_train),
+        "meta_validation": common_score(task.main_score for task in tasks.meta_validation),
+    }
+
+
 def _examples(tasks: Sequence[Task]) -> str:
     """Return the settings with which `finetune` reads examples of a task like these."""
     if all(task.of_images for task in tasks):
@@ -225,6 +235,7 @@ def _examples(tasks: Sequence[Task]) -> str:
     columns = {
         " data.pair=COLUMN": all(not task.of_images and PAIR in task.texts[0] for task in tasks),
         " data.target=COLUMN": all(task.targets is not None for task in tasks),
+        " data.kind=labels": all(task.label_sets is not None for task in tasks),
     }
     return "data.train=YOUR_EXAMPLES.csv" + "".join(setting for setting, is_needed in columns.items() if is_needed)
 

@@ -131,7 +131,7 @@ def start(config: SweepConfig, path: Path, overrides: list[str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         name = f"{config.name}_{report.BEST}".replace("/", "_")
         (folder / f"{name}.yaml").write_text(report.experiment(base, _overrides(best.params), _groups(), best.value or 0.0, name), encoding="utf-8")
-        display.say(f"best: trial {number}, validation {config.validation.score.replace('_', ' ')} {best.value:.3f}: {' '.join(_overrides(best.params))}")
+        display.say(f"best: trial {number}, validation score {best.value:.3f}: {' '.join(_overrides(best.params))}")
         display.say(f"next: metatrain train --config-dir {shell_quoted(shown(path / 'conf'))} +experiment={name}")
 
 

@@ -205,11 +205,12 @@ def _target(config: TasksCommandConfig, name: str, everything: Sequence[tuple[st
     from metatrain.tasks.distribution import task_of_file
     from metatrain.tasks.files import Columns
     from metatrain.tasks.rows import format_of
+    from metatrain.tasks.sources import label_form
 
     path = local_path(name)
     if format_of(path):
         own = config.tasks
-        return len(everything), [*everything, ("target", task_of_file(path, Columns(own.text, own.label, pair=own.pair), own.label_separator))]
+        return len(everything), [*everything, ("target", task_of_file(path, Columns(own.text, own.label, pair=own.pair), label_form(own, "tasks")))]
     names = [task.name for _, task in everything]
     if name not in names:
         raise UserError(f"target={name} is neither a task of {config.tasks.name} nor a data file{suggestion(name, names)}")

@@ -341,7 +341,7 @@ def evaluate(
     protocol: dict[str, Any] = {
         "split": "meta_test",
         "tasks": [task.name for task in setup.tasks],
-        "scores": {task.name: task.score or ("accuracy" if task.label_sets is None else "micro_f1") for task in setup.tasks},
+        "scores": {task.name: task.main_score for task in setup.tasks},
         "way": config.way or setup.episode.way,
         "classes": {task.name: len(task.label_names) for task in setup.tasks if task.is_labelled},
         "shots": list(config.shots),

@@ -7,6 +7,7 @@ from typing import Any
 
 from metatrain.report.chart_parts import OURS, ROW, TASKS, THEIRS, Chart, Spec, colour, count, dashed, intervals, one_digit, quantity, score_axis, tip
 from metatrain.report.record import Record
+from metatrain.tracking.score_names import read_name, validation_name
 
 _POINTS = 500  # maximum number of points on a curve; each is the mean over a block of meta-updates
 _OF_CLASSES = {"precision": "precision", "recall": "recall", "f1": "F1"}
@@ -148,8 +149,9 @@ def of_losses(record: Record) -> Chart | None:
 
 
 def of_accuracies(record: Record) -> Chart | None:
-    """Return the chart of query accuracy before and after adaptation, by meta-update."""
-    return _before_and_after(record, "accuracy", "Meta-training accuracy", "query accuracy, %", 100.0)
+    """Return the chart of query accuracy, or micro F1 with several labels per text, before and after adaptation, by meta-update."""
+    name = read_name(record.score_of("meta_train"))
+    return _before_and_after(record, "accuracy", f"Meta-training {name}", f"query {name}, %", 100.0)
 
 
 def _before_and_after(record: Record, figure: str, title: str, axis: str, scale: float) -> Chart | None:
@@ -185,7 +187,7 @@ def of_validation(record: Record) -> Chart | None:
     if not found:
         return None
     name = next(key for key in ("accuracy", "balanced_accuracy") if key in found[0])
-    said = name.replace("_", " ")
+    said = validation_name(record.score_of("meta_validation"), name)
     rows = [(each["step"], one_digit(100 * each[name]), one_digit(100 * each[f"{name}_with_shuffled_labels"])) for each in found]
     values = [{"step": step, "labels": labels, "score": score} for step, *scores in rows for labels, score in zip(("true", "shuffled"), scores)]
     best = found[-1]["best_step"]

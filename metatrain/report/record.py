@@ -14,6 +14,7 @@ from yaml import YAMLError
 from metatrain.errors import UserError
 from metatrain.run.directory import RunDirectory
 from metatrain.tracking.metrics import read_metrics
+from metatrain.tracking.score_names import ACCURACY
 
 # Former keys of results.json of `finetune` -> keys.
 _RENAMED = {
@@ -46,6 +47,10 @@ class Record:
     def command(self) -> str:
         """The command of the run: `train`, `evaluate`, `finetune` or `score`."""
         return self.facts.get("command", "train")
+
+    def score_of(self, split: str) -> str:
+        """Return the key of the score that the metrics of a split have under `accuracy`."""
+        return self.facts.get("scores", {}).get(split, ACCURACY)
 
     def of_split(self, split: str) -> list[dict[str, Any]]:
         """Return the metrics of the split `meta_train` or `meta_validation`."""

@@ -14,6 +14,7 @@ SAMPLED_BY_LOSS = needs(".by", lambda by: by != "fixed", "is not fixed", "choose
 COLUMNS = needs(".images", lambda images: not images, "is false", "give a file with columns")
 LABELS = needs(".target", lambda target: target is None, "is null", "set tasks.target=null")
 TARGETS = needs(".target", lambda target: target is not None, "is set")
+ONE_COLUMN = needs(".label_columns", lambda columns: not columns, "is empty", "leave label_columns out")
 NAMED_TASKS = needs(".task", lambda task: task is not None, "names a column", "name the column of tasks")
 SAMPLE_BY = ("tasks", "sources")
 DEFINED = needs("tasks.label_text", lambda text: text != "name", "is not name", "choose definition or name_and_definition")
@@ -129,9 +130,12 @@ class SourceConfig:
     images: bool = False  # `path` is a folder of images, TASK/LABEL/FILE or LABEL/FILE; the settings of columns do not apply
     # Column with the second text of a text pair (a hypothesis, for example); null: single texts.
     pair: str | None = field(default=None, metadata=when(COLUMNS))
-    label: str = field(default="label", metadata=when(COLUMNS, LABELS))  # column with the label, or with a list of labels (multi-label tasks)
+    # Column with the label, or with a list of labels (multi-label tasks).
+    label: str = field(default="label", metadata=when(COLUMNS, LABELS, ONE_COLUMN))
     # Characters between the labels of a text, ';' for example, for multi-label tasks; null: the column has one label, or a list of labels.
-    label_separator: str | None = field(default=None, metadata=when(COLUMNS, LABELS))
+    label_separator: str | None = field(default=None, metadata=when(COLUMNS, LABELS, ONE_COLUMN))
+    # A column for each label, with 1 or 0, for multi-label tasks of files and of the Hub: [food,service,place]; []: the column `label`.
+    label_columns: list[str] = field(default_factory=list, metadata=when(COLUMNS, LABELS))
     # Label descriptions, for methods that read label names: {LOC: location}, {1: bad, 2: bad, 5: good}; labels with the same description are
     # merged.
     label_descriptions: dict[Any, str] = field(default_factory=dict, metadata=when(LABELS))

@@ -17,7 +17,7 @@ from metatrain.tasks.files import Columns, Table, read_texts
 from metatrain.tasks.folds import chosen_by_fold
 from metatrain.tasks.keys import near_key
 from metatrain.tasks.label_names import check_label_text, label_texts
-from metatrain.tasks.label_sets import as_matrix, label_set, read_task_file
+from metatrain.tasks.label_sets import LabelForm, as_matrix, label_set, read_task_file
 from metatrain.tasks.labels import as_text, clean_label
 from metatrain.tasks.masked_words import check_masked_words
 from metatrain.tasks.names import named
@@ -249,13 +249,13 @@ def _chained(parts: list[Sequence[str]]) -> Sequence[str]:
     return tuple(text for part in parts for text in part) if all(isinstance(part, tuple) for part in parts) else Chained(parts)
 
 
-def task_of_file(path: Path, columns: Columns, separator: str | None = None) -> Task:
-    """Return all rows of a file as a task; separator: between several labels of a text (tasks.label_separator).
+def task_of_file(path: Path, columns: Columns, form: LabelForm | None = None) -> Task:
+    """Return all rows of a file as a task; form: of several labels of a text; None: a text has one label, or a list of labels.
 
     Raises:
         UserError: the file cannot be read; the message says `file:line`.
     """
-    table = read_task_file(path, columns, separator, "tasks.label_separator", "refuse")
+    table = read_task_file(path, columns, form or LabelForm(columns.label or "label", setting="tasks.label_separator"), "refuse")
     return _task(stem(path), [Part(table, np.arange(len(table.texts)), True, True)], {})
 
 

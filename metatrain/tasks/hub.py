@@ -12,7 +12,7 @@ from huggingface_hub import constants
 from metatrain.errors import RestartableError, UserError
 from metatrain.tasks.config import SourceConfig
 from metatrain.tasks.files import Columns, Table
-from metatrain.tasks.label_sets import task_table
+from metatrain.tasks.label_sets import LabelForm, task_table
 from metatrain.tasks.rows import Row
 
 _HUB = "hub:"
@@ -21,9 +21,9 @@ _HUB = "hub:"
 class Hub:
     """Splits of a data set on the Hugging Face hub."""
 
-    def __init__(self, config: SourceConfig, columns: Columns):
+    def __init__(self, config: SourceConfig, columns: Columns, form: LabelForm):
         """Raises: UserError: the name is a local folder that `datasets` would interpret as a glob pattern."""
-        self.name, self.config, self.columns = config.path[len(_HUB) :], config, columns
+        self.name, self.config, self.columns, self.form = config.path[len(_HUB) :], config, columns, form
         self.is_local = Path(self.name).is_dir()
         if self.is_local and (glob.has_magic(self.name) or "::" in self.name):
             raise UserError(f"tasks.path={config.path}: the library datasets takes this for a pattern; give the folder itself, tasks.path={self.name}")
@@ -42,8 +42,7 @@ class Hub:
             data = datasets.load_dataset(self.name, self.config.hub_config, split=file, revision=self.config.hub_revision, download_mode=mode)
         except (OSError, ValueError, RuntimeError) as error:
             raise self._error(error) from error
-        task, separator = self.name.rsplit("/", 1)[-1], self.config.label_separator
-        return task_table(source, _dataset_rows(data), self.columns, separator, "tasks.label_separator", task, self.config.bad_rows)
+        return task_table(source, _dataset_rows(data), self.columns, self.form, self.name.rsplit("/", 1)[-1], self.config.bad_rows)
 
     def _error(self, error: Exception) -> UserError | RestartableError:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -20,11 +20,12 @@ from metatrain.tasks.rows import BadRow, Other, Row, parse_json, stem
 
 _YES, _NO = ("1", "1.0", "true"), ("0", "0.0", "false")
 LabelSet = frozenset[str]
+_SETS = "\0labels"  # column of label sets that are read from several columns; no file has one of this name
 
 
 @dataclass(frozen=True)
 class LabelForm:
-    """The form of the labels in a file; exactly one of the three is read, and none is guessed.
+    """The form of the labels in a file; only one of the three is read, and none is guessed.
 
     A column for each label holds 1 or 0 (true or false). Otherwise one column has all labels of a text: between separators, or (no separator) as a
     list of a JSON or parquet file, or as the text of a JSON list. An empty list or field is a text with none of the labels.
@@ -34,13 +35,14 @@ class LabelForm:
     separator: str | None = None  # between the labels of a text; None: they are a list
     columns: tuple[str, ...] = ()  # a column for each label, instead
     setting: str = "data.label_separator"  # name of the setting for `separator`, for error messages
+    columns_setting: str = "data.label_columns"  # name of the setting for `columns`
 
-    def check(self, settings: Mapping[str, str]) -> None:
-        """Raises: UserError: the separator is blank, or a label has two columns. settings: names of the settings for `separator` and `columns`."""
+    def check(self) -> None:
+        """Raises: UserError: the separator is blank, or a label has two columns."""
         if self.separator is not None and not self.separator:
-            raise UserError(f"{settings['separator']} is empty; set the characters between two labels, ';' for example, or leave it out for lists")
+            raise UserError(f"{self.setting} is empty; set the characters between two labels, ';' for example, or leave it out for lists")
         if len(set(map(clean_label, self.columns))) < len(self.columns):
-            raise UserError(f"{settings['columns']}=[{','.join(self.columns)}] names a column twice")
+            raise UserError(f"{self.columns_setting}=[{','.join(self.columns)}] names a column twice")
 
     def of_row(self, row: Mapping[str, Any], names: Mapping[str, str]) -> LabelSet | str:
         """Return the labels of a row, or what is wrong with it; names: names of the columns in the file, by their names here."""
@@ -101,7 +103,7 @@ def read_label_sets(
         names: dict[str, str] | None = None
         for line, row in rows_of(path, notes):
             if not isinstance(row, BadRow):
-                names = names or _label_columns(path, row, form)
+                names = names or _label_columns(str(path), row, form)
                 labels = form.of_row(row, names)
                 if isinstance(labels, str):
                     yield line, BadRow(labels)
@@ -120,25 +122,28 @@ def read_label_sets(
     return replace(table, notes=(*table.notes, *said)), found, columns
 
 
-def read_task_file(path: Path, columns: Columns, separator: str | None, setting: str, bad_rows: str, task: str | None = None) -> Table:
-    """Read a file of tasks as `files.read_file` does; it has several labels per text if a separator is given, or its first row has a list.
-
-    setting: name of the setting for the separator, for error messages.
+def read_task_file(path: Path, columns: Columns, form: LabelForm, bad_rows: str, task: str | None = None) -> Table:
+    """Read a file of tasks as `files.read_file` does; it has several labels per text if `form` has a separator or columns, or its first row has a list.
 
     Raises:
         UserError: as of `read_file`.
     """
     notes: list[str] = []
     rows = rows_of(path, notes)
-    return task_table(str(path), rows, columns, separator, setting, stem(path) if task is None else task, bad_rows, notes)
+    return task_table(str(path), rows, columns, form, stem(path) if task is None else task, bad_rows, notes)
 
 
-def task_table(
-    source: str, rows: Iterator[Row], columns: Columns, separator: str | None, setting: str, task: str, bad_rows: str = "refuse", notes: Sequence[str] = ()
-) -> Table:
-    """Return the chosen columns of rows as `files.table_of` does, with one label or several per text; `separator` and `setting` as in `read_task_file`."""
+def task_table(source: str, rows: Iterator[Row], columns: Columns, form: LabelForm, task: str, bad_rows: str = "refuse", notes: Sequence[str] = ()) -> Table:
+    """Return the chosen columns of rows as `files.table_of` does, with one label or several per text; `form` as in `read_task_file`."""
     if columns.label is None or columns.target is not None:
         return table_of(source, rows, columns, task, bad_rows, notes)
+    if form.columns:
+        table = table_of(source, _with_written_sets(source, rows, form, _SETS), replace(columns, label=_SETS), task, bad_rows, notes)
+        there = {label for labels in map(label_set, table.labels) for label in labels}
+        unused = [name for name in form.columns if clean_label(name) not in there]
+        said = [f"warning: {source}: no row has 1 in column {name!r} of {form.columns_setting}, so it is no label" for name in unused]
+        return replace(table, notes=(*table.notes, *said), has_label_sets=True)
+    separator = form.separator
     before, first = [], None
     for first in rows:
         before.append(first)
@@ -147,8 +152,7 @@ def task_table(
     rows = itertools.chain(before, rows)
     if separator is None and (first is None or isinstance(first[1], BadRow) or not _has_list(source, first[1], columns.label)):
         return table_of(source, rows, columns, task, bad_rows, notes)
-    form = LabelForm(columns.label, separator, setting=setting)
-    table = table_of(source, _with_written_sets(source, rows, form), columns, task, bad_rows, notes)
+    table = table_of(source, _with_written_sets(source, rows, form, form.column), columns, task, bad_rows, notes)
     sets = list(map(label_set, table.labels))
     said = label_notes(source, sorted({label for labels in sets for label in labels}))
     if separator is not None and all(len(labels) < 2 for labels in sets):
@@ -162,14 +166,14 @@ def _has_list(source: str, row: dict[str, Any], label: str) -> bool:
     return (label in row or len(alike) == 1) and isinstance(row[label if label in row else alike[0]], list)
 
 
-def _with_written_sets(source: str, rows: Iterable[Row], form: LabelForm) -> Iterator[Row]:
-    """Yield rows with their labels as one text each (`written`)."""
+def _with_written_sets(source: str, rows: Iterable[Row], form: LabelForm, column: str) -> Iterator[Row]:
+    """Yield rows with their labels as one text each (`written`) in a column."""
     names: dict[str, str] | None = None
     for line, row in rows:
         if not isinstance(row, BadRow):
-            names = names or find_columns(source, row, Columns(form.column))
-            key = names[form.column]
-            if key in row:  # a row without the column is reported by the reader of the table
+            names = names or _label_columns(source, row, form)
+            key = names.get(column, column)
+            if key in row or form.columns:  # a row without the column is reported by the reader of the table
                 labels = form.of_row(row, names)
                 if isinstance(labels, str):
                     yield line, BadRow(labels)
@@ -189,11 +193,11 @@ def label_set(text: str) -> LabelSet:
     return frozenset(json.loads(text))
 
 
-def _label_columns(path: Path, row: dict[str, Any], form: LabelForm) -> dict[str, str]:
+def _label_columns(source: str, row: dict[str, Any], form: LabelForm) -> dict[str, str]:
     """Return the names of the label columns in the file, by their names in the settings. Raises: UserError: one is missing."""
     found: dict[str, str] = {}
     for name in form.columns or (form.column,):
-        found |= find_columns(str(path), row, Columns(name))
+        found |= find_columns(source, row, Columns(name))
     return found
 
 

@@ -42,13 +42,13 @@ class Source(Protocol):
 class Files:
     """A data file, or all data files of a folder except hidden ones."""
 
-    def __init__(self, path: Path, columns: Columns, bad_rows: str, names_tasks: bool = True, separator: str | None = None, group: str = "tasks"):
+    def __init__(self, path: Path, columns: Columns, bad_rows: str, names_tasks: bool = True, form: LabelForm | None = None):
         """names_tasks: True: a file that is one task is named after the file; False: after the source.
 
-        separator: between several labels of a text; None: a text has one label, or a list of labels. group: where its setting is.
+        form: of several labels of a text; None: a text has one label, or a list of labels.
         """
         self.path, self.columns, self.bad_rows = path, columns, bad_rows
-        self.separator, self.setting = separator, f"{group}.label_separator"
+        self.form = LabelForm(columns.label or "label", setting="tasks.label_separator") if form is None else form
         self.names_tasks = names_tasks and columns.task is None
         self._reported: set[str] = set()
 
@@ -76,9 +76,9 @@ class Files:
 
     def read(self, file: str) -> Table:
         if self.path.is_file():
-            return read_task_file(self.path, self.columns, self.separator, self.setting, self.bad_rows)
+            return read_task_file(self.path, self.columns, self.form, self.bad_rows)
         task = self._tasks.get(file)
-        table = read_task_file(self.path / file, self.columns, self.separator, self.setting, self.bad_rows, task.name if task else None)
+        table = read_task_file(self.path / file, self.columns, self.form, self.bad_rows, task.name if task else None)
         about_file = (task.note if task else None, self._copies.get(file))
         notes = [note for note in about_file if note and note not in self._reported]  # several files may share a note
         self._reported.update(notes)
@@ -263,10 +263,15 @@ def _named(name: str, config: NamedSourceConfig) -> Source:
     return Named(name, _one(config, f"tasks.sources.{name}", names_tasks=not is_one_task), is_one_task, config.prefix_tasks)
 
 
+def label_form(config: SourceConfig, group: str) -> LabelForm:
+    """Return the form of the labels in the files of a source; group: where its settings are."""
+    return LabelForm(config.label, config.label_separator, tuple(config.label_columns), f"{group}.label_separator", f"{group}.label_columns")
+
+
 def _hub(config: SourceConfig, columns: Columns, names_tasks: bool) -> Source:
     from metatrain.tasks.hub import Hub  # the library datasets takes long to import
 
-    return Hub(config, columns)
+    return Hub(config, columns, label_form(config, "tasks"))
 
 
 # Constructors of sources for `tasks.path=KIND:WHERE`: (settings, columns, names_tasks) -> source.
@@ -281,7 +286,11 @@ def _one(config: SourceConfig, group: str, names_tasks: bool = True) -> Source:
         raise UserError(f"tasks.bad_rows={config.bad_rows} is unknown; choose one of {', '.join(BAD_ROWS)}")
     columns = Columns(config.text, config.label, config.task, config.pair, config.target)
     kind, _, where = config.path.partition(":")
-    LabelForm(config.label, config.label_separator).check({"separator": f"{group}.label_separator"})
+    form = label_form(config, group)
+    form.check()
+    reads_columns = config.images or kind == "hub" or (kind not in KINDS and not plugins.load(plugins.SOURCES, kind))
+    if form.columns and not reads_columns:
+        raise UserError(f"{form.columns_setting} is for files and the Hub, and {group}.path={config.path} is neither; leave it out")
     source: Source
     if config.images:
         source = Images(local_path(config.path))
@@ -290,7 +299,7 @@ def _one(config: SourceConfig, group: str, names_tasks: bool = True) -> Source:
     elif make := plugins.load(plugins.SOURCES, kind):
         source = make(where, columns)
     else:
-        source = Files(local_path(config.path), columns, config.bad_rows, names_tasks, config.label_separator, group)
+        source = Files(local_path(config.path), columns, config.bad_rows, names_tasks, form)
     if config.label_descriptions and config.target is not None:
         raise UserError("tasks.label_descriptions is for labels; with tasks.target there are none, remove one of them")
     if config.label_descriptions:

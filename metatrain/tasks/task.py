@@ -57,6 +57,16 @@ class Task:
         return self.way is None and self.targets is None
 
     @property
+    def main_score(self) -> str:
+        """Key of the score of its predictions: that of its generated texts, `micro_f1` with several labels per text, or else `accuracy`."""
+        return self.score or self.loop_score
+
+    @property
+    def loop_score(self) -> str:
+        """Key of the score that meta-updates record of its queries: `micro_f1` with several labels per text, or else `accuracy`."""
+        return "accuracy" if self.label_sets is None else "micro_f1"
+
+    @property
     def read_names(self) -> tuple[str, ...]:
         """Texts of the labels for methods that read label names."""
         return self.label_names if self.label_texts is None else self.label_texts

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from metatrain.tracking.durations import duration
+from metatrain.tracking.score_names import MICRO_F1, common_score, read_name
 
 MODE = "METATRAIN_CONSOLE"  # environment variable with the output mode: auto, quiet or json
 _CURVE = 60  # maximum number of validations on the live curve
@@ -232,7 +233,7 @@ def result_rows(results: Mapping[str, Any], shots: str) -> tuple[str, list[str],
     balanced = _is_unbalanced(part)
     metrics = list(dict.fromkeys(metric for arm in part["arms"].values() for metric in arm.get("metrics", ())))
     second = [_balanced_name(protocol, "balanced")] if balanced else []
-    columns = ["arm", score_name(protocol), *second, "ECE", *metrics, "adaptation s", "meta_trained minus arm"]
+    columns = ["arm", score_name(protocol), *second, "ECE", *map(read_name, metrics), "adaptation s", "meta_trained minus arm"]
     against = {item["against"]: item for item in part["comparisons"]}
     rows = []
     for name, arm in sorted(part["arms"].items(), key=lambda item: -item[1]["mean"]):
@@ -326,14 +327,13 @@ def _is_unbalanced(part: Mapping[str, Any]) -> bool:
 
 
 def score_name(protocol: Mapping[str, Any]) -> str:
-    """Return the name of the score, or "score" if the tasks have different scores."""
-    names = set(protocol.get("scores", {}).values()) or {"accuracy"}
-    return names.pop() if len(names) == 1 else "score"
+    """Return the name of the score that a person reads, or "score" if the tasks have different scores."""
+    return read_name(common_score(protocol.get("scores", {}).values()))
 
 
 def _balanced_name(protocol: Mapping[str, Any], otherwise: str) -> str:
     """Return the name of the second score of the arms."""
-    return "macro_f1" if score_name(protocol) == "micro_f1" else otherwise
+    return read_name("macro_f1") if common_score(protocol.get("scores", {}).values()) == MICRO_F1 else otherwise
 
 
 def _interval(comparison: Mapping[str, Any]) -> str:

@@ -64,6 +64,7 @@ class ValidationConfig:
     episodes: int = field(default=8, metadata=when(VALIDATION))  # number of episodes per meta-validation task
     # Query examples per class, fewer if a class has fewer; null: every row that is not in the support set.
     queries: int | None = field(default=25, metadata=when(VALIDATION))
-    score: str = field(default="accuracy", metadata=when(VALIDATION))  # score that selects the best checkpoint: accuracy | balanced_accuracy
+    # Score that selects the best checkpoint: accuracy | balanced_accuracy. With several labels per text they are micro F1 and macro F1.
+    score: str = field(default="accuracy", metadata=when(VALIDATION))
     # Early stopping: stop after this number of validations without a new best; null: never.
     patience: int | None = field(default=None, metadata=when(VALIDATION))

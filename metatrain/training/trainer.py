@@ -26,6 +26,7 @@ from metatrain.tasks.task import TaskDistribution
 from metatrain.tasks.tokens import Tokens
 from metatrain.tracking.inner_steps import query_figures
 from metatrain.tracking.metrics import MetricsLog, read_metrics
+from metatrain.tracking.score_names import MIXED, common_score, read_name
 from metatrain.tracking.weights_and_biases import Tracker
 from metatrain.training.check import check_changes
 from metatrain.training.context import RunContext, StopNow
@@ -47,6 +48,7 @@ class Trainer:
         self.optimizer = OuterOptimizer(learner.parameters, config.outer)
         self.sampler = Sampler(config.tasks.sampling, tasks, config.outer.steps)
         self.state = TrainState(tasks=tasks.fingerprint())
+        self._score = common_score(task.loop_score for task in tasks.meta_train)
         self._gradient = MetaBatchGradient(config, learner, context)
         self._saved_step: int | None = None
         self._timings = MetricsLog(None)
@@ -60,6 +62,11 @@ class Trainer:
     def _adapts(self) -> bool:
         """True if meta-training takes inner steps."""
         return self.learner.steps(evaluation=False) > 0
+
+    @property
+    def _said_score(self) -> str:
+        """The name of the score of meta-updates; with tasks of both kinds, what it is the mean of."""
+        return "score (accuracy, or micro F1 with several labels per text)" if self._score == MIXED else read_name(self._score)
 
     def restore(self, changed: Sequence[str] = ()) -> None:
         """Restore the newest checkpoint that verifies, if there is one. changed: keys of settings that change from here on.
@@ -121,7 +128,7 @@ class Trainer:
         self._timings = MetricsLog(self.run.path / "timings.jsonl" if writes else None)
         self.validation.read_curve()
         self._ranks.check_same(self.learner.parameters, "at the start")
-        self.display.say(f"meta-training: progress shows query loss and accuracy{' before → after adaptation' if self._adapts else ''}")
+        self.display.say(f"meta-training: progress shows query loss and {self._said_score}{' before → after adaptation' if self._adapts else ''}")
         self.display.start("meta-training", self.config.outer.steps, self.state.step)
         try:
             if self.state.step and self._saved_step is None:
@@ -198,7 +205,7 @@ class Trainer:
             tracker.log(self.state.step, values | {"time/seconds_per_step": seconds})
         self.display.advance(
             {
-                **query_figures(record, self._adapts),
+                **query_figures(record, self._adapts, self._score),
                 "episodes/s": f"{self.config.outer.meta_batch / seconds:.2f}",
                 "memory": f"{memory / 1e9:.1f} GB",
             }

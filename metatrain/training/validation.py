@@ -17,6 +17,7 @@ from metatrain.tasks.task import TaskDistribution
 from metatrain.tasks.tokens import Tokens
 from metatrain.tracking.inner_steps import adaptation_line
 from metatrain.tracking.metrics import MetricsLog, read_metrics, validation_scores
+from metatrain.tracking.score_names import common_score, read_name, validation_name
 from metatrain.tracking.weights_and_biases import Tracker
 from metatrain.training.check import validation_settings
 from metatrain.training.context import RunContext, StopNow
@@ -45,6 +46,8 @@ class Validation:
         self._config, self._tasks, self._tokens, self._context = config, tasks, tokens, context
         self._initial = initial
         self._curve: list[float] = []  # scores in order
+        self._main_score = common_score(task.main_score for task in tasks.meta_validation)
+        self.score_name = validation_name(self._main_score, config.validation.score)  # as a person reads it
 
     def read_curve(self) -> None:
         """Read the scores so far from the metrics log, for the live display."""
@@ -76,9 +79,9 @@ class Validation:
         display.validated(self._curve, per_task)
         display.show({"validation": f"{score:.3f} (best {state.best_score:.3f} at {state.best_step})"})
         best = "best so far" if state.best_step == state.step else f"best {state.best_score:.3f} at {state.best_step}"
-        display.say(f"step {state.step}: validation {name.replace('_', ' ')} {score:.3f} ({best}), {shuffled:.3f} with shuffled support labels")
+        display.say(f"step {state.step}: validation {self.score_name} {score:.3f} ({best}), {shuffled:.3f} with shuffled support labels")
         if by_step:
-            display.say(adaptation_line(by_step["by_step"], by_step["inner_steps"]))
+            display.say(adaptation_line(by_step["by_step"], by_step["inner_steps"], read_name(self._main_score)))
 
     def score_best_again(self, learner: Learner, state: TrainState, newest: checkpoint.Checkpoint) -> None:
         """Score the best checkpoint with the changed validation settings, so that later scores can be compared with it.
@@ -95,7 +98,7 @@ class Validation:
             raise self._context.stopped(state.step) from None
         checkpoint.copy_parameters(newest, learner.parameters)
         state.best_score, state.without_new_best = mean_over_tasks(values.values()), 0
-        score = f"{self._config.validation.score.replace('_', ' ')} {state.best_score:.3f}"
+        score = f"{self.score_name} {state.best_score:.3f}"
         self._context.display.say(
             f"validation settings have changed: the best checkpoint so far (step {state.best_step}, previously {before:.3f}) now scores {score}"
         )

@@ -75,7 +75,11 @@ def _rows(path: Path) -> Rows:
 def remembering_learner() -> Any:
     """Return MiniLM with a head that is fitted, which encodes each text once."""
     table = Table("data", ["a", "b"], ["a", "b"], ["data"] * 2)
-    learner: Any = open_head("minilm", table, HardwareConfig(threads=1), 0, lambda line: None)
+    return remembering(open_head("minilm", table, HardwareConfig(threads=1), 0, lambda line: None))
+
+
+def remembering(learner: Any) -> Any:
+    """Return a learner, after it is changed to encode each text once."""
     known: dict[bytes, torch.Tensor] = {}
     encode = learner.features
 

@@ -82,9 +82,9 @@ def test_scores_are_those_of_scikit_learn():
     ]
     assert comparison["difference"] == pytest.approx(np.mean(difference)) and comparison["about"] == "tasks like these"
     _, columns, _ = result_rows(results, "6")
-    assert columns[:2] == ["arm", "micro_f1"] and {"macro_f1", "subset_accuracy"} <= set(columns)
+    assert columns[:2] == ["arm", "micro F1"] and {"macro F1", "subset accuracy"} <= set(columns)
     lines = verdict_lines(results, "6")
-    assert "points of micro_f1" in lines[0] and "points of macro_f1" in lines[1]
+    assert "points of micro F1" in lines[0] and "points of macro F1" in lines[1]
 
 
 def test_macro_f1_is_over_the_labels_that_occur():

@@ -9,7 +9,7 @@ import pytest
 from conftest import write_jsonl
 
 from metatrain.errors import UserError
-from metatrain.tasks.config import SplitConfig, TasksConfig
+from metatrain.tasks.config import NamedSourceConfig, SplitConfig, TasksConfig
 from metatrain.tasks.distribution import load_tasks
 from metatrain.tasks.files import Columns, read_file
 from metatrain.tasks.hub import _dataset_rows
@@ -66,11 +66,10 @@ def test_bad_input_names_the_line(tmp_path, content, form, why):
 
 
 def test_a_form_is_checked_and_a_folder_has_none(tmp_path):
-    names = {"separator": "data.label_separator", "columns": "data.label_columns"}
     with pytest.raises(UserError, match="data.label_separator is empty"):
-        LabelForm("tags", "").check(names)
+        LabelForm("tags", "").check()
     with pytest.raises(UserError, match=r"data.label_columns=\[a,a\] names a column twice"):
-        LabelForm("label", columns=("a", "a")).check(names)
+        LabelForm("label", columns=("a", "a")).check()
     with pytest.raises(UserError, match="is a folder, which gives each text one label"):
         read(tmp_path, LabelForm("tags", ";"))
 
@@ -82,7 +81,7 @@ def test_lists_are_refused_where_a_text_has_one_label(tmp_path):
 
 
 def read_task(path, separator=None, bad_rows="refuse"):
-    return read_task_file(path, Columns("text", "tags"), separator, "tasks.label_separator", bad_rows)
+    return read_task_file(path, Columns("text", "tags"), LabelForm("tags", separator, setting="tasks.label_separator"), bad_rows)
 
 
 def test_task_files_with_lists_or_a_separator_have_label_sets(tmp_path):
@@ -138,5 +137,39 @@ def test_tasks_of_label_sets(tmp_path):
 def test_lists_of_class_numbers_of_the_hub_are_names():
     features = datasets.Features({"text": datasets.Value("string"), "tags": datasets.Sequence(datasets.ClassLabel(names=["x", "y"]))})
     data = datasets.Dataset.from_dict({"text": ["a", "b"], "tags": [[1, 0], []]}, features=features)
-    table = task_table("hub", _dataset_rows(data), Columns("text", "tags"), None, "tasks.label_separator", "t")
+    table = task_table("hub", _dataset_rows(data), Columns("text", "tags"), LabelForm("tags"), "t")
     assert table.has_label_sets and list(map(label_set, table.labels)) == [{"x", "y"}, frozenset()]
+
+
+def by_columns(*names: str) -> LabelForm:
+    return LabelForm("label", None, names, "tasks.label_separator", "tasks.label_columns")
+
+
+def test_a_column_for_each_label(tmp_path):
+    path = tmp_path / "columns.csv"
+    path.write_text('text,label,food,service,place, Other \n"cold soup, rude waiter",x,1,1,0,0\nnothing,y,0,false,0.0,0\neasy parking,x,0,0,true,0\n')
+    table = read_task_file(path, Columns("text", "label"), by_columns("food", "place", "service", "Other"), "refuse")
+    assert table.has_label_sets and list(table.texts) == TEXTS and list(map(label_set, table.labels)) == SETS  # `label` is not read
+    assert [note for note in table.notes if "warning" in note] == [f"warning: {path}: no row has 1 in column 'Other' of tasks.label_columns, so it is no label"]
+    path.write_text("text,x,y\na,1,0\nb,2,0\nc,0,1\n")
+    with pytest.raises(UserError, match=r"columns.csv:3: field 'x' is '2', not 0 or 1"):
+        read_task_file(path, Columns("text", "label"), by_columns("x", "y"), "refuse")
+    table = read_task_file(path, Columns("text", "label"), by_columns("x", "y"), "skip")
+    assert list(table.texts) == ["a", "c"] and list(map(label_set, table.labels)) == [{"x"}, {"y"}]
+    with pytest.raises(UserError, match="columns.csv: no column 'z'"):
+        read_task_file(path, Columns("text", "label"), by_columns("x", "z"), "refuse")
+
+
+def test_label_columns_of_tasks_and_of_named_sources(tmp_path):
+    (tmp_path / "one.csv").write_text("text,task,x,y\na,first,1,1\nb,first,0,1\nc,second,1,0\nd,second,0,1\n")
+    (tmp_path / "other.csv").write_text("text,z,w\ne,1,1\nf,0,1\n")
+    settings = TasksConfig(path=str(tmp_path / "one.csv"), task="task", label_columns=["x", "y"], meta_train=SplitConfig(tasks=["*"]))
+    settings.sources = {"other": NamedSourceConfig(path=str(tmp_path / "other.csv"), label_columns=["z", "w"])}
+    found = load_tasks(settings, 0)
+    first, other, second = sorted((*found.meta_train, *found.meta_validation, *found.meta_test), key=lambda task: task.name)
+    assert [task.label_names for task in (first, other, second)] == [("x", "y"), ("w", "z"), ("x", "y")]
+    assert first.label_sets.tolist() == [[True, True], [False, True]] and other.label_sets.tolist() == [[True, True], [True, False]]
+    with pytest.raises(UserError, match=r"tasks.label_columns=\[x,x\] names a column twice"):
+        load_tasks(replace(settings, label_columns=["x", "x"]), 0)
+    with pytest.raises(UserError, match=r"tasks.label_columns is for files and the Hub, and tasks.path=metatrain:reviews is neither"):
+        load_tasks(TasksConfig(path="metatrain:reviews", label_columns=["x"]), 0)

@@ -8,6 +8,7 @@ FIGURES = {"loss_before": 0.6741, "loss_after": 0.5, "accuracy_before": 0.5, "ac
 def test_figures_of_a_meta_update_are_before_and_after_only_where_there_is_an_inner_loop():
     assert query_figures(FIGURES, adapts=True) == {"loss": "0.674 → 0.500", "accuracy": "0.50 → 0.75"}
     assert query_figures(FIGURES, adapts=False) == {"loss": "0.500", "accuracy": "0.75"}
+    assert query_figures(FIGURES, adapts=False, score="micro_f1") == {"loss": "0.500", "micro F1": "0.75"}
 
 
 def test_a_line_of_validation():
@@ -25,5 +26,7 @@ def test_a_table_of_the_meta_test():
     assert table.title == "meta_trained by inner step, 5-shot, 5 episodes per task; the run takes 3"
     rows = list(zip(*(column.cells for column in table.columns)))
     assert rows == [("0", "50.0", "1.000", "60.0", "0.900"), ("3", "62.5", "0.500", "100.0", "0.100")]
+    columns = [column.header for column in steps_table({"episodes_per_task": 5, "steps_used": 3, "by_shots": {"5": part}}, "5", "micro F1").columns]
+    assert columns == ["inner steps", "query micro F1", "query loss", "support micro F1", "support loss"]
     without = {"steps": part["steps"], "losses": part["losses"]}
     assert len(steps_table({"episodes_per_task": 1, "steps_used": 3, "by_shots": {"5": without}}, "5").columns) == 3
