@@ -83,8 +83,8 @@ def main() -> None:
     print("| shots | inner steps | episodes | threshold 0.5 | cross-validated | difference | best for the queries |")
     print("|---|---|---|---|---|---|---|")
     for shots in SHOTS:
-        settings = EpisodeConfig(way=WAY, shots=shots, queries=QUERIES)
-        drawn = [task_episode(task, settings, 0, "meta_validation", index) for task in tasks for index in range(given.episodes)]
+        drawing = EpisodeConfig(way=WAY, shots=shots, queries=QUERIES)
+        drawn = [task_episode(task, drawing, 0, "meta_validation", index) for task in tasks for index in range(given.episodes)]
         episodes = [encode_episode(each, tokens) for each in drawn]
         for steps in STEPS:
             found = np.array([measured(learner, episode, steps) for episode in episodes])
