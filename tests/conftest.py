@@ -39,6 +39,21 @@ def pytest_collection_finish() -> None:
     gc.freeze()  # what has been imported lives as long as the tests, so no garbage collection needs to look at it
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_composition():
+    """Hydra composes each configuration twice, the first time only for its setting `hydra.mode`; here it does so only where that is given."""
+    from hydra._internal.hydra import Hydra
+
+    before = Hydra.get_mode
+    with pytest.MonkeyPatch.context() as patch:
+
+        def get_mode(self, config_name, overrides):
+            return before(self, config_name, overrides) if any(each.startswith("hydra.mode=") for each in overrides) else None
+
+        patch.setattr(Hydra, "get_mode", get_mode)
+        yield
+
+
 @dataclass
 class Outcome:
     """Exit code and output of a command."""
