@@ -164,10 +164,10 @@ def adapter_base(learner: Learner, export: str | None) -> str | None:
     base = loaded_from(learner.model.backbone) if is_lora else None
     if base is not None and read_recipe(Path(base)) is not None:
         base = None  # a meta-trained model with its LoRA matrices merged
-    if export is not None and base is None:
-        raise UserError(f"export={export} is for a pretrained language model of which only LoRA matrices adapt, any other is written whole; remove it")
     if export not in (None, "adapter", "merged"):
         raise UserError(f"export={export} is unknown; choose adapter or merged")
+    if export is not None and base is None:
+        raise UserError(f"export={export} is for a pretrained language model of which only LoRA matrices adapt; any other model is written whole, so remove it")
     return None if export == "merged" else base
 
 

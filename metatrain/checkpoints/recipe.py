@@ -122,7 +122,7 @@ def check_long_texts(recipe: Recipe, is_encoder: bool) -> None:
     if inner.fit_encoder or row.attach is not None or (row.model_adapts and steps):
         raise UserError(
             f"model.long_texts={recipe.model.long_texts} needs an encoder that stays as it is, and here it adapts (algorithm={recipe.algorithm.name}); "
-            "add algorithm=recommended, or algorithm.adapt=head for a meta-trained model, without inner.fit_encoder"
+            "add algorithm.adapt=head, without inner.fit_encoder"
         )
 
 
@@ -222,7 +222,7 @@ def overridden(recipe: Recipe, settings: Overrides, plain: bool) -> Recipe:
     algorithm, model = _with(recipe.algorithm, settings.algorithm), _with(recipe.model, settings.model)
     prompt = _with(recipe.prompt, settings.prompt)
     inner = recipe.inner
-    if settings.inner.fit_encoder and settings.algorithm.adapt is None and inner.loss == LEAVE_ONE_OUT:
+    if settings.inner.fit_encoder and settings.algorithm.adapt is None and settings.inner.loss is None and inner.loss == LEAVE_ONE_OUT:
         algorithm = replace(algorithm, adapt="head")  # all layers are trained after the head is fitted, so none adapt before
     if algorithm.adapt == "head" and inner.loss == LEAVE_ONE_OUT and settings.inner.loss is None:
         inner = replace(inner, loss="support", steps=0, evaluation_steps=None)  # a loss of the encodings, which stay as they are: its steps are none

@@ -29,7 +29,8 @@ a model directory that loads without metatrain. A meta-trained model adapts as i
 layers by leave-one-out steps, then a head is fitted; a plain encoder with algorithm=recommended only fits the head. Either is compared with logistic
 regression. Image models read a folder, LABEL/FILE. checkpoint=[A,B] compares several models to start from, and cross-validation chooses one.
 data.kind=labels reads several labels per text (multi-label), data.kind=number numbers or ordered labels (stars, scores); both fit heads to the frozen
-encoder. With data.unlabelled=FILE (texts without labels), the head also learns from these texts if that helps.
+encoder. A language model finetuned by LoRA (data.target=COLUMN) is written as an adapter, or whole with export=merged. With data.unlabelled=FILE
+(texts without labels), the head also learns from these texts if that helps.
 
 examples:
   metatrain finetune data.train=examples.csv
@@ -64,6 +65,7 @@ SHOWN = (
     "inner.lr",
     "hardware.device",
     "tracking.mode",
+    "export",
     "report",
 )
 

@@ -15,6 +15,7 @@ from metatrain.models.finetuned_folder import read_object
 from metatrain.models.folders import ADAPTER
 from metatrain.models.located import located
 from metatrain.models.scratch import PREFIX
+from metatrain.plugins import check_installed
 
 WEIGHTS = "adapter_model.safetensors"
 _OURS, _THEIRS = ".default.", "base_model.model."  # name of the adapter in ours; what peft's names begin with
@@ -66,13 +67,19 @@ def read_base(folder: Path) -> str | None:
 
 
 def with_adapter(backbone: Backbone, folder: Path) -> Backbone:
-    """Return the base model with the weights of an adapter added to its own. Raises: UserError: the adapter cannot be read, or does not fit the model."""
+    """Return the base model with the weights of an adapter added to its own.
+
+    Raises:
+        UserError: `peft` is not installed, or the adapter cannot be read or does not fit the model.
+    """
+    check_installed(f"model={folder}: a LoRA adapter", "peft", "peft")
     import peft
 
     try:
         adapted = peft.PeftModel.from_pretrained(backbone, str(folder), torch_device=str(backbone.device)).merge_and_unload()
     except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
-        raise UserError(f"{folder}: the adapter cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{folder}: the adapter cannot be added to its base model: {reason}; use the model it was trained on") from error
     return adapted.requires_grad_(False)
 
 

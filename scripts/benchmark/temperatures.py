@@ -40,7 +40,13 @@ from metatrain.tasks.files import Columns
 from metatrain.tasks.task import Task
 
 WAYS_SHOTS = ((2, 1), (4, 1), (8, 1), (15, 1), (2, 2), (4, 2), (8, 2), (2, 4), (4, 4), (2, 8))  # (way, shots) of fewer than 20 examples
-QUERIES, ROWS, STRIDE, RIDGE, DRAWS = 40, 300, 5, 0.1, 2000  # queries of an episode, rows of a task, ..., draws of the bootstrap
+QUERIES, ROWS, STRIDE, RIDGE, DRAWS = (
+    40,
+    300,
+    5,
+    0.1,
+    2000,
+)  # queries of an episode, rows of a task, step between tasks of the collection, ridge strength, draws of the bootstrap
 COLLECTION = "everyday"
 
 
@@ -71,7 +77,7 @@ def tasks_of(source: str) -> list[Task]:
     return [capped(task_of_file(path, Columns("text", "label")), ROWS)]
 
 
-def cases(learner: Any, source: str, episodes: int, most_shots: int, cache: Path) -> list[Case]:
+def cases(learner: Any, checkpoint: str, source: str, episodes: int, most_shots: int, cache: Path) -> list[Case]:
     """Return the episodes of all tasks of a source, from the cache where it has them."""
     found = []
     for number, task in enumerate(tasks_of(source)):
@@ -82,7 +88,7 @@ def cases(learner: Any, source: str, episodes: int, most_shots: int, cache: Path
                 continue
             settings = EpisodeConfig(way=way, shots=shots, queries=max(2, QUERIES // way))
             for index in range(episodes if source != COLLECTION else max(1, episodes // 4)):
-                path = cache / f"{source}-{number}-{way}-{shots}-{index}.npz"
+                path = cache / f"{checkpoint}-{source}-{number}-{way}-{shots}-{index}.npz"
                 if not path.exists():
                     tokens.check([task])
                     known = known or remembering(learner, tokens.of(task, np.arange(len(task.texts))))
@@ -156,7 +162,9 @@ def main() -> None:
     given.cache.mkdir(parents=True, exist_ok=True)
     device, dtype, _ = hardware.apply(HardwareConfig(device="cpu", threads=1))
     learner = open_checkpoint(given.checkpoint, Overrides(), device, dtype, print).learner
-    by_source = {source: cases(learner, source, given.episodes, given.shots, given.cache) for source in (*given.sets, COLLECTION)}
+    by_source = {
+        source: cases(learner, given.checkpoint.replace("/", "-"), source, given.episodes, given.shots, given.cache) for source in (*given.sets, COLLECTION)
+    }
     of_collection = fitted(by_source[COLLECTION])
     for title, weights_of in (
         (f"fitted to tasks of the collection {COLLECTION}", lambda source: of_collection),

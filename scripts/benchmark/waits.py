@@ -66,11 +66,11 @@ ROWS = {
         data="many.csv", takes_minutes=True,
     ),
     "finetune": Row(
-        "`finetune` of 2 classes x 8", ["finetune", "data.train=2x8.csv", "report=false", "hydra.run.dir=copy"], ENCODE + FIT,
+        "`finetune` of 2 classes x 8", ["finetune", "checkpoint=minilm", "data.train=2x8.csv", "report=false", "hydra.run.dir=copy"], ENCODE + FIT,
         "encode by sentence-transformers, fit by scikit-learn", data="2x8.csv",
     ),
     "finetune_77": Row(
-        "`finetune` of 77 classes x 8", ["finetune", "data.train=77x8.csv", "report=false", "hydra.run.dir=copy"], ENCODE + FIT,
+        "`finetune` of 77 classes x 8", ["finetune", "checkpoint=minilm", "data.train=77x8.csv", "report=false", "hydra.run.dir=copy"], ENCODE + FIT,
         "encode by sentence-transformers, fit by scikit-learn", data="77x8.csv", takes_minutes=True,
     ),
     "evaluate": Row(
