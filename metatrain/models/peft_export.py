@@ -26,13 +26,18 @@ def base_of(config: ModelConfig) -> str | None:
     if config.name == "tiny" or config.name.startswith(PREFIX):
         return None
     path, _ = located(config)
-    return str(Path(path).resolve()) if Path(path).is_dir() else path
+    return _located_again(path)
 
 
 def loaded_from(backbone: Backbone) -> str | None:
     """Return the directory or hub id that the weights of a model were loaded from; None: it had random weights."""
     name = str(backbone.name_or_path)
-    return str(Path(name).resolve()) if name and Path(name).is_dir() else name or None
+    return _located_again(name) if name else None
+
+
+def _located_again(name: str) -> str:
+    """Return an absolute path for a directory, so that it is found from anywhere; a hub id as it is."""
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
 
 
 def save_adapter(folder: Path, backbone: Backbone, base: str) -> None:

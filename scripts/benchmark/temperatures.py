@@ -40,13 +40,8 @@ from metatrain.tasks.files import Columns
 from metatrain.tasks.task import Task
 
 WAYS_SHOTS = ((2, 1), (4, 1), (8, 1), (15, 1), (2, 2), (4, 2), (8, 2), (2, 4), (4, 4), (2, 8))  # (way, shots) of fewer than 20 examples
-QUERIES, ROWS, STRIDE, RIDGE, DRAWS = (
-    40,
-    300,
-    5,
-    0.1,
-    2000,
-)  # queries of an episode, rows of a task, step between tasks of the collection, ridge strength, draws of the bootstrap
+QUERIES, ROWS, STRIDE = 40, 300, 5  # queries of an episode, rows of a task, step between tasks of the collection
+RIDGE, DRAWS = 0.1, 2000  # ridge strength, draws of the bootstrap
 COLLECTION = "everyday"
 
 
