@@ -2,6 +2,7 @@
 # A virtual environment that is active is used; otherwise .venv beside this checkout. Installing again takes nothing if
 # pyproject.toml and constraints.txt are as they were.
 set -euo pipefail
+unset PYTHONDONTWRITEBYTECODE  # else each of the hundreds of processes of the tests compiles all that it imports
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if [ -z "${VIRTUAL_ENV:-}" ]; then
   [ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv

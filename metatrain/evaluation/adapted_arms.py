@@ -24,24 +24,36 @@ from metatrain.tasks.encoded_episode import EncodedEpisode
 class Adapted:
     """The inner loop of a learner on the support set, with its own or another number of steps.
 
-    The meta-parameters of the learner must not change: if its encoder does not adapt, query encodings are cached, in `features` if other
-    arms use the same encoder.
+    The meta-parameters of the learner must not change: what the layers that never adapt give for a text is computed once. If no layer adapts, these
+    are encodings, in `features` if other arms use the same encoder.
     """
 
     def __init__(self, learner: Learner, steps: int | None = None, features: FrozenFeatures | None = None):
-        self.learner, self.steps = learner, steps
-        encodings = learner.encodings if learner.functional.first_adapted_layer is None else None
-        self._encodings = encodings
-        self._features = None if encodings is None else features or FrozenFeatures(encodings)
+        self.steps = steps
+        self._encodings, self._features = learner.encodings, None
+        if self._encodings is not None:
+            classifier = self._encodings.functional
+            if classifier.first_adapted_layer is None:
+                self._features = features or FrozenFeatures(self._encodings)
+                classifier = classifier.knowing(self._features.remembered, learner.initial)
+            learner = learner.with_functional(classifier.remembering(learner.initial))
+        self.learner = learner
 
     def after(self, steps: int) -> Adapted:
         """Return the same arm with another number of inner steps."""
         return Adapted(self.learner, steps, self._features)
 
     def predict(self, episode: EncodedEpisode) -> Prediction:
+        functional = self.learner.functional
+        remembered = functional.remembered if isinstance(functional, FunctionalClassifier) else None
+        before = 0.0 if remembered is None else remembered.seconds
         begin = time.perf_counter()
         parameters, _ = self.learner.adapt(episode, self.steps)
-        return self.prediction(parameters, episode, time.perf_counter() - begin)
+        seconds = time.perf_counter() - begin
+        if remembered is not None:  # as if this episode were the first that has its texts
+            read = functional.read(episode.without_queries())
+            seconds += remembered.seconds_of(read.support) - (remembered.seconds - before)
+        return self.prediction(parameters, episode, seconds)
 
     def prediction(self, parameters: Parameters, episode: EncodedEpisode, seconds: float = 0.0) -> Prediction:
         """Return the prediction of adapted parameters for the queries of an episode; seconds: adaptation time."""

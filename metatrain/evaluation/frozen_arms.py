@@ -14,6 +14,7 @@ from metatrain.errors import UserError
 from metatrain.evaluation.logistic_regression import logistic_regression
 from metatrain.evaluation.prediction import Prediction
 from metatrain.meta.label_fit import fit_labels
+from metatrain.meta.remembered import Remembered
 from metatrain.meta.thresholds import fitted_thresholds
 from metatrain.models.targets import sigmoid
 from metatrain.tasks.encoded_episode import EncodedEpisode
@@ -27,28 +28,24 @@ class Features(Protocol):
 
 
 class FrozenFeatures:
-    """Encodings of a frozen encoder, cached: a query that occurs in several episodes or arms is encoded once."""
+    """Encodings of a frozen encoder: a text that occurs in several episodes or arms is encoded once."""
 
     def __init__(self, learner: Features):
         self.learner = learner
-        self._known: dict[bytes, np.ndarray] = {}
+        self.remembered = Remembered(self._encode)
 
-    def new(self, texts: Sequence[np.ndarray]) -> np.ndarray:
-        """Return encodings [texts, H], computed without the cache.
+    def _encode(self, texts: Sequence[np.ndarray], on_progress: Callable[[int], None]) -> Sequence[torch.Tensor]:
+        found = self.learner.features(texts)
+        if not found.isfinite().all():
+            raise UserError("the text encodings of the model are not finite; its weights are broken")
+        return found.unbind()
+
+    def known(self, texts: Sequence[np.ndarray]) -> np.ndarray:
+        """Return encodings [texts, H], float64.
 
         Raises: UserError: they are not finite.
         """
-        found = self.learner.features(texts).double().cpu().numpy()
-        if not np.isfinite(found).all():
-            raise UserError("the text encodings of the model are not finite; its weights are broken")
-        return found
-
-    def known(self, texts: Sequence[np.ndarray]) -> np.ndarray:
-        """Return encodings [texts, H] from the cache, computed at most once for each text."""
-        missing = list({text.tobytes(): text for text in texts if text.tobytes() not in self._known}.values())
-        if missing:
-            self._known.update({text.tobytes(): vector for text, vector in zip(missing, self.new(missing))})
-        return np.stack([self._known[text.tobytes()] for text in texts])
+        return torch.stack(self.remembered.of(texts)).double().cpu().numpy()
 
 
 Probabilities = Callable[[np.ndarray], np.ndarray]  # of the labels, [queries, way], from features [queries, H]
@@ -61,9 +58,10 @@ class _Frozen:
         self.features = features
 
     def predict(self, episode: EncodedEpisode) -> Prediction:
+        support = self.features.known(episode.support)
         begin = time.perf_counter()
-        classify = self.fit(self.features.new(episode.support), np.asarray(episode.support_labels))
-        seconds = time.perf_counter() - begin
+        classify = self.fit(support, np.asarray(episode.support_labels))
+        seconds = time.perf_counter() - begin + self.features.remembered.seconds_of(episode.support)
         probabilities = classify(self.features.known(episode.query))
         return Prediction(probabilities.argmax(1), probabilities, seconds)
 
@@ -81,12 +79,13 @@ class FrozenLogisticRegression(_Frozen):
     def predict(self, episode: EncodedEpisode) -> Prediction:
         if not episode.is_multi_label:
             return super().predict(episode)
+        support = torch.from_numpy(self.features.known(episode.support))
         begin = time.perf_counter()
         targets = np.asarray(episode.support_labels) == 1
         no_names = np.zeros(targets.shape[1], dtype=bool)
-        found = fit_labels(torch.from_numpy(self.features.new(episode.support)), targets, None, no_names, 1, episode.seed, lambda: None)
+        found = fit_labels(support, targets, None, no_names, 1, episode.seed, lambda: None)
         thresholds = fitted_thresholds(found, targets)
-        seconds = time.perf_counter() - begin
+        seconds = time.perf_counter() - begin + self.features.remembered.seconds_of(episode.support)
         logits = self.features.known(episode.query) @ found.weight.double().numpy().T + found.bias.double().numpy()
         probabilities = sigmoid(logits)
         return Prediction(probabilities >= thresholds, probabilities, seconds)
@@ -108,8 +107,7 @@ class FrozenNearestNeighbour(_Frozen):
     """Label of the nearest support text in Euclidean distance, on frozen encodings (Cover and Hart 1967); the first of several at the same distance."""
 
     def predict(self, episode: EncodedEpisode) -> Prediction:
-        begin = time.perf_counter()
-        support = self.features.new(episode.support)
-        seconds = time.perf_counter() - begin
+        support = self.features.known(episode.support)
+        seconds = self.features.remembered.seconds_of(episode.support)
         nearest = np.square(self.features.known(episode.query)[:, None] - support).sum(-1).argmin(1)
         return Prediction(np.asarray(episode.support_labels)[nearest], None, seconds)

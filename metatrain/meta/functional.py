@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self, cast
 
 import numpy as np
@@ -19,6 +20,7 @@ from metatrain.gradient.meta_gradient import LEARNED, mode_of
 from metatrain.gradient.parameters import Parameters, leaves
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.plan import ExecutionPlan
+from metatrain.meta.remembered import Remembered
 from metatrain.models.adapted import lowest_adapted_layer, row_of, select
 from metatrain.models.adapters import is_adapter
 from metatrain.models.batches import Batch, Packed, chunks, on_device
@@ -131,7 +133,8 @@ class FunctionalClassifier(FunctionalModel):
         self.head_adapts = row_of(algorithm.adapt).head_adapts and not head_after and not self.head_facts.reads_word_embeddings
         self.packs = isinstance(encoder, Encoder) and encoder.architecture is not None and encoder.windows is None  # texts of any length, end to end
         self.first_adapted_layer = min(lowest_adapted_layer(self.adapted), encoder.layers) if self.adapted else None
-        self._states: Mapping[bytes, Tensor] = {}  # by token ids, the output of the layers that never adapt, [tokens, H], where it is known
+        self.remembered: Remembered | None = None  # outputs of the layers that never adapt; None: they are computed each time
+        self._remembered_of: Parameters = {}  # the parameters under which they were computed
 
     def use_sparse_rows(self, parameters: Parameters) -> None:
         """Find the meta-parameters with one row per token; their gradients have only the rows of tokens that occur."""
@@ -213,33 +216,53 @@ class FunctionalClassifier(FunctionalModel):
         first = self.first_adapted_layer
         return frozen if first is None else self.encode(parameters, batch, hidden=frozen, start=first, seed=seed)
 
-    def remembering(self, parameters: Mapping[str, Tensor], texts: Sequence[np.ndarray], on_progress: Callable[[int], None] = lambda texts: None) -> Self:
-        """Return the same encoder, with the output of the layers that never adapt known for these texts, so that it is not computed again.
+    def remembering(self, parameters: Parameters) -> Self:
+        """Return the same encoder, which computes the output of the layers that never adapt once for each text, without a graph.
 
-        It is right for parameters that differ from the given ones in adapted parameters only, without dropout. `on_progress` as in `logits`.
+        It is right without dropout. parameters: all of the model, adapted or not.
         """
-        if not self.first_adapted_layer:
-            return self
-        states: dict[bytes, Tensor] = {}
+        can = self.first_adapted_layer is None or (self.first_adapted_layer > 0 and self.packs)
+        return self if not can or self.remembered is not None else self.knowing(Remembered(partial(self._frozen_states, parameters)), parameters)
+
+    def knowing(self, remembered: Remembered, parameters: Parameters) -> Self:
+        """Return the same encoder, with the outputs of the layers that never adapt under these parameters."""
+        other = copy.copy(self)
+        other.remembered, other._remembered_of = remembered, parameters
+        return other
+
+    def _frozen_states(self, parameters: Parameters, texts: Sequence[np.ndarray], on_progress: Callable[[int], None]) -> list[Tensor]:
+        """Return the output of the layers that never adapt for each text: hidden states [tokens, H], or an encoding [H] if no layer adapts."""
+        found: list[Tensor] = []
         with torch.no_grad():
             for part in chunks(texts, self.plan.part_tokens):
                 batch = self.model.batch(texts[part])
-                hidden = self.encode_frozen(parameters, batch, seed=None)
-                assert isinstance(batch, Packed) and hidden is not None  # an encoder with layers below the first adapted one packs its texts
-                for text, start in zip(texts[part], batch.starts.tolist()):
-                    states[_key(text)] = hidden[start : start + len(text)]
+                output = self.encode_frozen(parameters, batch, seed=None)
+                assert output is not None  # some layer never adapts
+                if self.first_adapted_layer is None:
+                    found += output.unbind()
+                else:
+                    assert isinstance(batch, Packed)  # else nothing is remembered
+                    found += [output[start : start + len(text)] for text, start in zip(texts[part], batch.starts.tolist())]
                 on_progress(len(texts[part]))
-        other = copy.copy(self)
-        other._states = states
-        return other
+        return found
 
-    def known(self, texts: Sequence[np.ndarray], batch: Batch) -> Tensor | None:
-        """Return the output of the layers that never adapt for a batch of these texts, if it is known for all of them."""
-        if not self._states or not isinstance(batch, Packed):
+    def known(self, texts: Sequence[np.ndarray], batch: Batch, parameters: Mapping[str, Tensor] | None = None) -> Tensor | None:
+        """Return the output of the layers that never adapt for a batch of these texts; None if it is not remembered.
+
+        parameters: those of a model that may differ in layers that never adapt, and then nothing is known; None: it does not.
+        """
+        if self.remembered is None or not (parameters is None or self._keeps_frozen(parameters)):
             return None
-        found = [self._states.get(_key(text)) for text in texts]
-        order = batch.starts.argsort().tolist()
-        return None if any(states is None for states in found) else torch.cat([cast(Tensor, found[place]) for place in order])
+        found = self.remembered.of(texts)
+        if self.first_adapted_layer is None:
+            return torch.stack(found)
+        assert isinstance(batch, Packed)
+        return torch.cat([found[place] for place in batch.starts.argsort().tolist()])
+
+    def _keeps_frozen(self, parameters: Mapping[str, Tensor]) -> bool:
+        """Return whether these are the parameters of the remembered outputs, in all layers that never adapt."""
+        own, adapted = self._remembered_of, set(self.adapted)
+        return all(own.get(name) is value for name, value in parameters.items() if name.startswith(self.prefix) and name not in adapted)
 
     def scores(self, parameters: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Return logits [texts, way] under parameters that have a head."""
@@ -255,14 +278,17 @@ class FunctionalClassifier(FunctionalModel):
     def logits(self, parameters: Mapping[str, Tensor], texts: Sequence[np.ndarray], on_progress: Callable[[int], None] = lambda texts: None) -> Tensor:
         """Return logits [texts, way] under adapted parameters, without a graph; `on_progress` is called with the number of texts just done."""
         if not self.is_transductive:
-            return self._in_parts(texts, lambda part, batch: self.scores(parameters, batch), on_progress)
+            return self._in_parts(texts, lambda part, batch: self.logits_of(parameters, self._encoded(parameters, part, batch)), on_progress)
         features = self.features(parameters, texts, on_progress)
         with torch.no_grad():
             return self.logits_of(parameters, features)
 
     def features(self, parameters: Mapping[str, Tensor], texts: Sequence[np.ndarray], on_progress: Callable[[int], None] = lambda texts: None) -> Tensor:
         """Return encodings [texts, H], without a graph; `on_progress` as in `logits`."""
-        return self._in_parts(texts, lambda part, batch: self.encode_rest(parameters, batch, self.known(part, batch), None), on_progress)
+        return self._in_parts(texts, lambda part, batch: self._encoded(parameters, part, batch), on_progress)
+
+    def _encoded(self, parameters: Mapping[str, Tensor], texts: Sequence[np.ndarray], batch: Batch) -> Tensor:
+        return self.encode_rest(parameters, batch, self.known(texts, batch, parameters), None)
 
     def probe(self, parameters: Parameters) -> Tensor:
         found = functional_call(self.model, parameters, (self.model.batch(self.model.example()),)).square().sum()
@@ -351,10 +377,6 @@ class FunctionalLanguageModel(FunctionalModel):
     def probe(self, parameters: Parameters) -> Tensor:
         text = np.array(self.model.tokenizer("a")["input_ids"])
         return functional_call(self.model, parameters, (self.model.batch([text, text], [text, text]),)).loss.sum()
-
-
-def _key(text: np.ndarray) -> bytes:
-    return np.asarray(text, dtype=np.int64).tobytes()
 
 
 def check_reads_support(model: LanguageModel, reads_support: bool) -> None:

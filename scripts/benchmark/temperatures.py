@@ -86,7 +86,7 @@ def cases(learner: Any, checkpoint: str, source: str, episodes: int, most_shots:
                 path = cache / f"{checkpoint}-{source}-{number}-{way}-{shots}-{index}.npz"
                 if not path.exists():
                     tokens.check([task])
-                    known = known or remembering(learner, tokens.of(task, np.arange(len(task.texts))))
+                    known = known or learner.with_functional(learner.functional.remembering(learner.initial))  # each text is encoded once
                     episode = encode_episode(task_episode(task, settings, 0, "meta_validation", index), tokens)
                     parameters, _, _ = known.fit(episode)
                     logits = known.query_logits(parameters, episode).detach().numpy()
@@ -95,11 +95,6 @@ def cases(learner: Any, checkpoint: str, source: str, episodes: int, most_shots:
                     found.append(Case(source, way, shots, content["logits"].astype(np.float64), content["labels"]))
         print(f"{source}: {task.name}, {len(task.label_names)} classes", flush=True)
     return found
-
-
-def remembering(learner: Any, texts: Sequence[np.ndarray]) -> Any:
-    """Return the learner with the lower layers of these texts known."""
-    return learner.with_functional(learner.functional.remembering(learner.initial, texts))
 
 
 def inputs(case: Case) -> np.ndarray:

@@ -1,5 +1,7 @@
 """The inner loss `leave_one_out` against brute force and a plain unrolled graph, and the head that is made after the inner steps."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch.nn.functional as F
 from torch.func import functional_call
 
 from metatrain.errors import UserError
+from metatrain.evaluation.adapted_arms import Adapted
 from metatrain.gradient.config import InnerConfig
 from metatrain.meta.algorithm import check_algorithm
 from metatrain.meta.config import AlgorithmConfig
@@ -205,11 +208,28 @@ def test_the_layers_below_the_first_adapted_one_run_once_for_a_fit(encoder, epis
     assert torch.allclose(fit.held_out, again.held_out, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
-def test_what_is_known_of_other_texts_is_not_used(encoder, episode):
-    classifier = learner(encoder).functional
-    known = classifier.remembering({}, episode.support)
-    some, other = [episode.support[2], episode.support[0]], [episode.support[0], episode.query[0]]
-    assert torch.allclose(known.known(some, encoder.batch(some)), classifier.encode_frozen({}, encoder.batch(some), None), atol=1e-6)
-    assert known.known(other, encoder.batch(other)) is None and classifier.known(some, encoder.batch(some)) is None
-    assert torch.allclose(known.features({}, other), classifier.features({}, other))
-    assert learner(encoder, head="cosine").functional.remembering({}, [])._states == {}
+def test_what_is_remembered_is_used_only_where_the_frozen_layers_are_the_same(encoder, episode):
+    subject = learner(encoder)
+    classifier, texts = subject.functional, [episode.support[2], episode.support[0]]
+    knowing, batch = classifier.remembering(subject.parameters), encoder.batch(texts)
+    torch.testing.assert_close(knowing.known(texts, batch), classifier.encode_frozen(subject.parameters, batch, None))
+    moved = {name: value + 0.1 for name, value in subject.parameters.items()}
+    last = {name: moved[name] if name in classifier.adapted else value for name, value in subject.parameters.items()}
+    assert knowing.known(texts, batch, last) is not None and knowing.known(texts, batch, moved) is None
+    for parameters in (last, moved):
+        torch.testing.assert_close(knowing.features(parameters, texts), classifier.features(parameters, texts))
+    assert classifier.known(texts, batch) is None and knowing.remembering({}) is knowing
+    whole = FunctionalClassifier(encoder, AlgorithmConfig(head="cosine", adapt="all"), classifier.head)
+    assert whole.remembering(subject.parameters) is whole
+
+
+def test_an_arm_runs_the_layers_that_do_not_adapt_once_for_each_text(encoder, episode):
+    subject = learner(encoder)
+    arm, swapped = Adapted(subject), replace(episode, support=episode.query, support_labels=np.array([1, 0, 0]), query=episode.support)
+    lower: list[int] = []
+    hook = encoder.architecture.layers[0].register_forward_pre_hook(lambda *_: lower.append(1))
+    found = [arm.predict(each).probabilities for each in (episode, swapped, episode)]
+    hook.remove()
+    assert len(lower) == 2  # the support texts of the first episode, and its queries
+    for each, probabilities in zip((episode, swapped, episode), found):
+        np.testing.assert_allclose(probabilities, subject.probabilities(subject.adapt(each)[0], each), rtol=1e-4, atol=1e-6)
