@@ -44,16 +44,23 @@ class Adapted:
         return Adapted(self.learner, steps, self._features)
 
     def predict(self, episode: EncodedEpisode) -> Prediction:
-        functional = self.learner.functional
-        remembered = functional.remembered if isinstance(functional, FunctionalClassifier) else None
-        before = 0.0 if remembered is None else remembered.seconds
-        begin = time.perf_counter()
+        begin, encoding = time.perf_counter(), self._seconds_encoding
         parameters, _ = self.learner.adapt(episode, self.steps)
-        seconds = time.perf_counter() - begin
-        if remembered is not None:  # as if this episode were the first that has its texts
-            read = functional.read(episode.without_queries())
-            seconds += remembered.seconds_of(read.support) - (remembered.seconds - before)
+        seconds = time.perf_counter() - begin - (self._seconds_encoding - encoding) + self._seconds_to_encode(episode)
         return self.prediction(parameters, episode, seconds)
+
+    @property
+    def _seconds_encoding(self) -> float:
+        """Time taken so far by what is computed once for each text."""
+        classifier = self.learner.functional
+        return classifier.remembered.seconds if isinstance(classifier, FunctionalClassifier) and classifier.remembered else 0.0
+
+    def _seconds_to_encode(self, episode: EncodedEpisode) -> float:
+        """Return the time that what is computed once would take for the support set, as if its texts were new."""
+        classifier = self.learner.functional
+        if not isinstance(classifier, FunctionalClassifier) or classifier.remembered is None:
+            return 0.0
+        return classifier.remembered.seconds_of(classifier.read(episode.without_queries()).support)
 
     def prediction(self, parameters: Parameters, episode: EncodedEpisode, seconds: float = 0.0) -> Prediction:
         """Return the prediction of adapted parameters for the queries of an episode; seconds: adaptation time."""
