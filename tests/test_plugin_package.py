@@ -99,6 +99,17 @@ def test_what_is_wrong_with_a_plug_in_is_said(installed, cli, tmp_path):
     assert completions([]) == ["plugin=rising"]
 
 
+@pytest.mark.nightly
+def test_a_plug_in_that_depends_on_its_process_is_found(installed, cli, tmp_path):
+    folder = tmp_path / "uneven"
+    folder.mkdir()
+    (folder / "uneven.py").write_text('import os\n\n\ndef uneven(done):\n    return 1.0 + int(os.environ.get("RANK", "0"))\n')
+    (folder / "pyproject.toml").write_text('[project]\nname = "uneven"\n[project.entry-points."metatrain.schedules"]\nuneven = "uneven:uneven"\n')
+    installed(folder)
+    found = cli("doctor", "plugin=uneven")
+    assert found.code == 2 and "1 of 4 checks failed: ranks" in found.err, found.out + found.err
+
+
 def test_a_package_is_written_for_each_kind(cli):
     for kind in plugins.KINDS.values():
         found = cli("init", "plugin", kind.template, f"my_{kind.template}")

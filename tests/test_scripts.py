@@ -1,10 +1,14 @@
 """Scripts that others rely on: the data that experiments are made on."""
 
 import json
+import os
 import subprocess
 import sys
 
 from conftest import ROOT, write_jsonl
+
+from metatrain.tasks.encoded_episode import raw_texts
+from metatrain.tasks.episode_file import read_episodes
 
 
 def test_pairs_are_of_one_intent_or_of_two_and_the_same_every_time(tmp_path):
@@ -26,3 +30,18 @@ def test_pairs_are_of_one_intent_or_of_two_and_the_same_every_time(tmp_path):
             assert len(set(texts)) == len(texts)
             alike = {pair["text"].split(" text ")[0] == pair["pair"].split(" text ")[0] for pair in found}
             assert alike == {label == "the same"} and {text[0] for text in texts} == {domain}
+
+
+def test_nusax_becomes_an_episode_for_each_language(tmp_path):
+    labels = ["negative", "neutral", "positive"]
+    (tmp_path / "nusax_senti").mkdir()
+    for split, numbers in (("train", range(6)), ("test", range(5, 9))):  # text 5 is in both files
+        rows = [{"text": f"{language}\u2028{n}", "label": labels[n % 3], "lang": language} for language in ("english", "javanese") for n in numbers]
+        write_jsonl(tmp_path / "nusax_senti" / f"{split}.jsonl", rows)
+    script = [sys.executable, ROOT / "scripts" / "data" / "nusax_episodes.py", tmp_path / "episodes.jsonl"]
+    subprocess.run(script, check=True, env={**os.environ, "METATRAIN_DATA": str(tmp_path)})
+    file = read_episodes(str(tmp_path / "episodes.jsonl"))
+    assert file is not None and list(file.episodes) == [2] and list(file.episodes[2]) == ["english", "javanese"]
+    (episode,) = file.episodes[2]["javanese"]
+    assert raw_texts(episode).query == [f"javanese\u2028{n}" for n in (6, 7, 8)] and episode.query_labels.tolist() == [0, 1, 2]
+    assert episode.support_labels.tolist() == [0, 1, 2, 0, 1, 2]

@@ -1,4 +1,4 @@
-"""`metatrain doctor plugin=NAME`: check a plug-in: shapes, exact gradient, export and reload, resume to the same bits."""
+"""`metatrain doctor plugin=NAME`: check a plug-in: shapes, exact gradient, export and reload, resume to the same bits, the same bits on two ranks."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def completions(before: list[str]) -> list[str]:
 
 def checks(subject: _Subject) -> Iterator[Finding]:
     """Yield the results of the checks of a plug-in."""
-    from metatrain.run.diagnosis import Finding, resumes_in
+    from metatrain.run.diagnosis import Finding, resumes_in, shares_among_ranks
 
     component = plugins.load(subject.group, subject.name)
     yield Finding("import", component is not None, f"{subject.kind.name} {subject.name}, chosen by {subject.kind.setting}")
@@ -125,7 +125,10 @@ def checks(subject: _Subject) -> Iterator[Finding]:
             yield _vectorised(learner, episodes)
     with TemporaryDirectory(prefix="metatrain-") as folder:
         yield resumes_in(Path(folder), subject.settings)
-        if subject.group in _DIFFERENTIATED and (Path(folder) / "whole" / "model").is_dir():
+        if not (Path(folder) / "whole" / "model").is_dir():
+            return  # its run failed, which the finding before says
+        yield shares_among_ranks(Path(folder), subject.settings)
+        if subject.group in _DIFFERENTIATED:
             yield _exports(Path(folder) / "whole")
 
 

@@ -15,7 +15,7 @@ usage: metatrain doctor [SETTING=VALUE ...]
 
 Check this machine and its installed packages. Then compare the meta-gradient modes on your model, method and tasks in float64, and check the
 exact meta-gradient against finite differences. With plugin=NAME, check a plug-in instead: shapes, its exact gradient against central differences,
-export and reload, and that a stopped and resumed run has the same bits.
+export and reload, and that a resumed run and one in two processes have the same bits.
 
 examples:
   metatrain doctor

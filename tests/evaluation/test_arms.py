@@ -77,6 +77,18 @@ def test_the_nearest_neighbour_is_scikit_learns():
         assert found.predicted.tolist() == expected.tolist() and found.probabilities is None
 
 
+def test_the_nearest_neighbour_solves_classes_at_opposite_corners():
+    """Both class means are the centre of the square, and no line separates the classes (exclusive or): a linear layer has at most three corners right."""
+    corners, labels = [np.array(each) for each in ((0, 0), (9, 9), (0, 9), (9, 0))], np.array([0, 0, 1, 1])
+    near = [corner + np.sign(4.5 - corner).astype(int) for corner in corners]
+    texts = EncodedEpisode(corners, labels, near, labels, ["a", "b"])
+    correct = {
+        arm.__name__: int((arm(FrozenFeatures(Fixed())).predict(texts).predicted == labels).sum())
+        for arm in (FrozenNearestNeighbour, FrozenPrototypes, FrozenLogisticRegression)
+    }
+    assert correct["FrozenNearestNeighbour"] == 4 and max(correct["FrozenPrototypes"], correct["FrozenLogisticRegression"]) <= 3
+
+
 def test_prototypes_answer_with_the_nearest_class_mean():
     texts = episode(np.random.default_rng(1))
     found = FrozenPrototypes(FrozenFeatures(Fixed())).predict(texts)

@@ -116,7 +116,10 @@ def test_the_head_is_the_adapted_word_embedding(tmp_path):
 
 
 def test_meta_training_learns_words_that_a_new_episode_reads(tmp_path):
-    """Without inner steps: the label word is what the texts say, and the text of the query is none of the training's."""
+    """Without inner steps: the label word is what the texts say, and the text of the query is none of the training's.
+
+    The support texts of both classes are the same, so a head made from them has the same logits for both classes, before and after meta-training.
+    """
     learner = cloze(save_masked("bert", tmp_path, False), adapt="head", dtype=torch.float32, steps=0)
     fillers = ["film", "plot", "wait", "soup", "brakes"]
     said = [(f"{word} and {other}", label) for label, word in enumerate(["dull", "wonderful"]) for other in ("fast", "cold")]
