@@ -15,6 +15,7 @@ from metatrain.checkpoints.recipe import (
     SavedRecipe,
     adapts_layers,
     joint_labels,
+    keeps_temperature,
     language_recipe,
     names_no_method,
     overridden,
@@ -27,10 +28,11 @@ from metatrain.config.schema import AlgorithmOverrides, ModelOverrides, Override
 from metatrain.errors import UserError
 from metatrain.evaluation.config import LoraConfig
 from metatrain.meta.learner import Learner
+from metatrain.meta.temperature import LearnedTemperature
 from metatrain.models import bases
 from metatrain.models.config import BUILT_IN, ModelConfig
-from metatrain.models.export import read_recipe
-from metatrain.models.finetuned_folder import read_facts
+from metatrain.models.export import RECIPE, read_recipe
+from metatrain.models.finetuned_folder import read_facts, read_object
 from metatrain.models.folders import is_model
 from metatrain.models.heads import head_facts
 from metatrain.models.language_loading import DECODER_ONLY, language_model_kind
@@ -71,7 +73,7 @@ def open_checkpoint(
     """
     path = local_path(reference)
     if reference in bases.NAMES and not path.exists():
-        return _open_base(reference, settings, device, dtype, say)
+        return open_base(reference, settings, device, dtype, say)
     if (path / checkpoint.MANIFEST).is_file():
         return _open_run(RunDirectory.find(str(path.parent.parent)), path, settings, device, dtype, say)
     if reference == "latest" or is_run(path) or ((path / "config.yaml").is_file() and not is_model(path)):
@@ -98,9 +100,8 @@ def open_checkpoint(
     adapter = read_adapter(path) if found is not None else {}
     name = (saved.base or reference) if adapter else reference if plain is None else plain.name
     own = replace(saved.model, name=name, **encoding)
-    recipe = overridden(
-        Recipe(own, saved.algorithm, saved.inner, saved.episode, saved.seed, joint_labels(learned), saved.prompt), settings, plain=found is None
-    )
+    as_saved = Recipe(own, saved.algorithm, saved.inner, saved.episode, saved.seed, joint_labels(learned), saved.prompt)
+    recipe = overridden(as_saved, settings, plain=found is None)
 
     def fitting(recipe: Recipe, layers: int) -> Recipe:
         if found is not None or not adapts_layers(settings) or {settings.algorithm.adapt, settings.algorithm.last_layers} != {None}:
@@ -116,6 +117,7 @@ def open_checkpoint(
     if found is not None:
         _check_learned(reference, settings.algorithm, {name for name in learner.parameters if not name.startswith(learner.prefix)}, learned)
     learner.load({**learned, **{f"{learner.prefix}backbone.{key}": value.to(device, dtype) for key, value in adapter.items()}})
+    learner = _with_temperature(learner, saved.temperature, as_saved, recipe, say)
     model = replace(recipe.model, name=saved.base or reference, tokenizer=reference)
     base = replace(recipe, model=model, algorithm=learner.algorithm, inner=learner.inner)
     return Opened(learner, *_builders(base, device, dtype), recipe.episode, None, reference, is_plain=found is None)
@@ -141,17 +143,22 @@ def _builders(recipe: Recipe, device: torch.device, dtype: torch.dtype) -> Build
     )
 
 
-def _open_base(name: str, settings: Overrides, device: torch.device, dtype: torch.dtype, say: Callable[[str], None]) -> Opened:
-    """Open a meta-trained model of the package: its public model, with the difference added."""
-    facts, difference = bases.read_base(name)
+def open_base(name: str, settings: Overrides, device: torch.device, dtype: torch.dtype, say: Callable[[str], None], folder: Path = bases.FOLDER) -> Opened:
+    """Open a meta-trained model of the package: its public model, with the difference added; folder: that has the folder of the base.
+
+    Raises:
+        UserError: it cannot be read, or the settings do not fit it.
+    """
+    facts, difference = bases.read_base(name, folder)
     learned = {key: torch.tensor(value) for key, value in facts.pop("learned").items()}
-    saved = saved_recipe(bases.FOLDER / name, facts)
-    own = replace(saved.model, name=facts["base"])
-    recipe = overridden(Recipe(own, saved.algorithm, saved.inner, saved.episode, saved.seed), settings, plain=False)
+    saved = saved_recipe(folder / name, facts)
+    as_saved = Recipe(replace(saved.model, name=facts["base"]), saved.algorithm, saved.inner, saved.episode, saved.seed)
+    recipe = overridden(as_saved, settings, plain=False)
     learner = build_learner(recipe, device, dtype, say)
     module = {learner.prefix + key: value for key, value in learner.model.named_parameters()}
     learner.load({**learned, **{key: module[key] + value.to(device, dtype) for key, value in difference.items()}})
     say(f"weights: {name}, meta-trained on the collection everyday, part of metatrain")
+    learner = _with_temperature(learner, saved.temperature, as_saved, recipe, say)
     return Opened(learner, *_builders(recipe, device, dtype), recipe.episode, None, name)
 
 
@@ -199,16 +206,33 @@ def _encoding(reference: str, overrides: ModelOverrides, say: Callable[[str], No
 
 def _open_run(run: RunDirectory, requested: Path | None, settings: Overrides, device: torch.device, dtype: torch.dtype, say: Callable[[str], None]) -> Opened:
     config: TrainConfig = run.load_config(TrainConfig)
-    recipe = Recipe.of_run(run.with_tokenizer(config))
+    as_trained = Recipe.of_run(run.with_tokenizer(config))
     found = _read_checkpoint(run, requested, say)
-    recipe = overridden(replace(recipe, labels=joint_labels(found.tensors["model"])), settings, plain=False)
+    recipe = overridden(replace(as_trained, labels=joint_labels(found.tensors["model"])), settings, plain=False)
     learner = build_learner(recipe, device, dtype, say)
     _check_learned(str(run.path), settings.algorithm, learner.parameters, found.tensors["model"])
     start, share = learner.copy_of_model(), config.outer.weight_interpolation
     checkpoint.copy_parameters(found, learner.parameters)
     learner.load(interpolated(start, learner.parameters, share))
     say(f"weights: {found.path}")
+    learner = _with_temperature(learner, _temperature_of(run, found.state["step"]), as_trained, recipe, say)
     return Opened(learner, *_builders(recipe, device, dtype), config.episode, config, str(run.path))
+
+
+def _temperature_of(run: RunDirectory, step: int) -> LearnedTemperature | None:
+    """Return the temperature that the run has learned with the parameters of a checkpoint; None: it has not."""
+    if not (run.model / RECIPE).is_file():
+        return None
+    found = saved_recipe(run.model, read_object(run.model / RECIPE)).temperature
+    return found if found is not None and found.step == step else None
+
+
+def _with_temperature(learner: Learner, temperature: LearnedTemperature | None, saved: Recipe, recipe: Recipe, say: Callable[[str], None]) -> Learner:
+    """Return a learner with the temperature of its checkpoint, if it was learned with the same settings."""
+    if temperature is not None and not keeps_temperature(saved, recipe):
+        say("temperature: that of the checkpoint was learned with other settings of the head or the encoder, and is not used")
+        return learner
+    return learner.with_temperature(temperature)
 
 
 def _read_checkpoint(run: RunDirectory, requested: Path | None, say: Callable[[str], None]) -> checkpoint.Checkpoint:

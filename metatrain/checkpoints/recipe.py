@@ -21,6 +21,7 @@ from metatrain.gradient.config import InnerConfig
 from metatrain.gradient.inner_rules import HEAD, has_fixed_rates, make_inner_rule
 from metatrain.meta.algorithm import check_algorithm
 from metatrain.meta.config import AlgorithmConfig
+from metatrain.meta.temperature import LearnedTemperature
 from metatrain.models.adapted import row_of
 from metatrain.models.config import ModelConfig, PromptConfig
 from metatrain.models.export import RECIPE
@@ -66,6 +67,7 @@ class SavedRecipe:
     episode: EpisodeConfig = field(default_factory=EpisodeConfig)
     seed: int = 0
     prompt: PromptConfig = field(default_factory=PromptConfig)
+    temperature: LearnedTemperature | None = None
 
 
 def plain_recipe(reference: str, settings: Overrides) -> SavedRecipe:
@@ -229,6 +231,19 @@ def overridden(recipe: Recipe, settings: Overrides, plain: bool) -> Recipe:
     found = replace(recipe, algorithm=algorithm, inner=_inner(inner, settings.inner, plain), model=model, prompt=prompt)
     check_algorithm(found.algorithm, found.inner, found.model)
     return found
+
+
+def keeps_temperature(learned: Recipe, recipe: Recipe) -> bool:
+    """Return whether a temperature that was learned with one recipe is that of another: the same head on encodings made the same way.
+
+    A fitted head has it whichever layers adapt before; other methods only without any other change.
+    """
+    if replace(learned.model, max_length=recipe.model.max_length) != recipe.model or learned.prompt != recipe.prompt:
+        return False
+    if learned.inner.fit_head and recipe.inner.fit_head:
+        before, after = learned.algorithm, recipe.algorithm
+        return all(getattr(before, key) == getattr(after, key) for key in ("head", "head_scale", "label_names", "label_names_weight"))
+    return (learned.algorithm, learned.inner) == (recipe.algorithm, recipe.inner)
 
 
 def _inner(inner: InnerConfig, overrides: InnerOverrides, plain: bool) -> InnerConfig:

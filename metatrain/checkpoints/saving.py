@@ -24,10 +24,12 @@ def save_model(folder: Path, learner: Learner, recipe: Recipe, export: str | Non
     learned = {name: value for name, value in learner.parameters.items() if not name.startswith(learner.prefix)}
     saved = ("pooling", "normalize", "prefix", "max_length", "max_target_length", "scratch")
     base = recipe.model.name if adapter_of is None else os.path.abspath(adapter_of) if Path(adapter_of).is_dir() else adapter_of
-    facts = asdict(SavedRecipe(FORMAT, base, recipe.model, recipe.algorithm, recipe.inner, recipe.episode, recipe.seed, recipe.prompt))
+    facts = asdict(SavedRecipe(FORMAT, base, recipe.model, recipe.algorithm, recipe.inner, recipe.episode, recipe.seed, recipe.prompt, learner.temperature))
     facts["model"] = {key: value for key, value in facts["model"].items() if key in saved}
     if recipe.prompt == PromptConfig():
         del facts["prompt"]
+    if learner.temperature is None:
+        del facts["temperature"]
     with atomic_directory(folder) as temporary:
         save_meta_trained(temporary, learner.load_model(), learner.prefix, learned, facts, adapter_of)
 

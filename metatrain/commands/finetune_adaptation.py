@@ -62,6 +62,8 @@ def adapt_and_test(learner: Learner, examples: Examples, rejection_rate: float |
         display.say(f"fitted to {counted} in {seconds:.1f} s (training loss {loss:.3f})")
     else:
         display.say(f"adapted to {counted} in {seconds:.1f} s ({f'{steps} inner steps, last loss {loss:.3f}' if steps else 'no inner steps'})")
+    if fit is None and (temperature := learner.made_temperature(texts)) is not None:
+        display.say(f"probabilities: temperature {temperature:.2f}, which meta-training learned for this number of classes and examples")
     for line in described(balance, episode):
         display.say(line)
     if fit is not None and learner.functional.head_after:

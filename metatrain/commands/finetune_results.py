@@ -60,7 +60,8 @@ def cross_validation(fit: Fit, labels: np.ndarray, say: Callable[[str], None]) -
     """Report the cross-validated accuracy and the hyperparameters of the fitted head, and return them; labels: [examples]."""
     if fit.held_out is None:
         say("one example per class: the head is not fitted, because cross-validation and calibration need at least two")
-        return {"l2_strength": None, "updates": 0, "temperature": 1.0, "cross_validation": None}
+        say(_of_probabilities(fit))
+        return {"l2_strength": None, "updates": 0, "temperature": fit.temperature, "temperature_learned": fit.is_learned, "cross_validation": None}
     logits = fit.held_out[: len(labels)]
     judged = ~logits.isnan().any(1)
     correct = logits[judged].argmax(1).numpy() == labels[judged.numpy()]
@@ -71,12 +72,23 @@ def cross_validation(fit: Fit, labels: np.ndarray, say: Callable[[str], None]) -
         f"cross-validated accuracy on the examples: {correct.mean():.3f}, 95% interval {_shown(bounds)} "
         f"(head fitted with L2 strength {l2}{trained}, temperature {fit.temperature:.2f})"
     )
-    if len(correct) < _FEW:
-        say(f"probabilities are calibrated on only {len(correct)} held-out examples and may be inaccurate; use {_FEW} or more")
+    if not fit.folds and not (fit.unlabelled is not None and fit.unlabelled.read):
+        say(_of_probabilities(fit))
+    elif len(correct) < _FEW:
+        prior = ", near the temperature that meta-training learned for this number of classes and examples," if fit.is_learned else ""
+        say(f"probabilities are calibrated on only {len(correct)} held-out examples{prior} and may be inaccurate; use {_FEW} or more")
     return {
-        **{"l2_strength": l2, "updates": fit.updates, "temperature": fit.temperature},
+        **{"l2_strength": l2, "updates": fit.updates, "temperature": fit.temperature, "temperature_learned": fit.is_learned},
         "cross_validation": {"examples": len(correct), "accuracy": float(correct.mean()), "ci95": bounds},
     }
+
+
+def _of_probabilities(fit: Fit) -> str:
+    """Return a line about the temperature of a head that is not fitted."""
+    if fit.is_learned:
+        learned = f"temperature {fit.temperature:.2f}, which meta-training learned for this number of classes"
+        return f"probabilities: {learned}; {_FEW} or more examples choose it themselves"
+    return f"probabilities: not calibrated, because one example per class chooses no temperature; use {_FEW} or more examples"
 
 
 def unlabelled_results(use: UnlabelledUse, episode: Episode, say: Callable[[str], None]) -> dict[str, Any]:

@@ -21,8 +21,10 @@ from metatrain.evaluation.arms import Learners, is_diagnostic, make_arms
 from metatrain.evaluation.chosen_arms import check_learner, chosen_arms
 from metatrain.evaluation.config import EvaluationConfig, LoraConfig
 from metatrain.evaluation.protocol import Setup, check_evaluation, names_notes, of_file
+from metatrain.evaluation.temperature_episodes import PER_VALIDATION_EPISODE, TemperatureEpisodes
 from metatrain.meta.algorithm import check_algorithm, check_label_sets
 from metatrain.meta.learner import Learner
+from metatrain.meta.temperature import described, learned_temperature
 from metatrain.models.pretrained import save_tokenizer
 from metatrain.models.windows import check_cut
 from metatrain.run import hardware
@@ -106,11 +108,12 @@ def meta_train(job: Job) -> None:
             work.callback(tracker.close)
             trainer.train(tracker)
             recipe = Recipe.of_run(run.with_tokenizer(config), tasks.meta_train)
+            learner = _with_temperature(prepared, trainer, context)
             if ranks.first:
                 save_model(run.model, learner, recipe, config.checkpoint.export)
             failpoint("exported")
             if prepared.arms:
-                _meta_test(prepared, recipe, trainer, context, tracker)
+                _meta_test(prepared, recipe, learner, trainer, context, tracker)
                 return
             if ranks.first:
                 write_text(run.model / "README.md", _card(prepared, None, trainer, context))
@@ -185,8 +188,38 @@ def _opened(job: Job, config: TrainConfig, ranks: Ranks, display: Display, work:
     return run
 
 
-def _meta_test(prepared: Prepared, recipe: Recipe, trainer: Trainer, context: RunContext, tracker: Tracker) -> None:
-    """Compare the arms on the meta-test tasks; write results, model card and report."""
+def _with_temperature(prepared: Prepared, trainer: Trainer, context: RunContext) -> Learner:
+    """Return the trained learner with the temperature learned from episodes of the meta-validation tasks; as it is if there are none, or without validation.
+
+    Raises:
+        Stopped: a signal came; the resumed run learns the temperature again.
+    """
+    config, display, learner = prepared.config, context.display, trainer.learner
+    if not config.validation.every:
+        return learner
+    number = PER_VALIDATION_EPISODE * config.validation.episodes
+    episodes = TemperatureEpisodes.of(learner, prepared.tasks.meta_validation, prepared.tokens, config.episode, config.seed, number)
+    if not len(episodes):
+        return learner
+
+    def on_progress(done: int) -> None:
+        display.advance(by=done)
+        failpoint("temperature")
+        trainer.stop_evaluation()
+
+    display.start("temperature of the probabilities", len(episodes))
+    cases = episodes.cases(learner, on_progress, context.ranks)
+    display.stop()
+    if not cases:
+        return learner
+    found = learned_temperature(cases, trainer.parameters_step)
+    for line in described(found, cases):
+        display.say(line)
+    return learner.with_temperature(found)
+
+
+def _meta_test(prepared: Prepared, recipe: Recipe, learner: Learner, trainer: Trainer, context: RunContext, tracker: Tracker) -> None:
+    """Compare the arms on the meta-test tasks; write results, model card and report; learner: the trained one, with its temperature."""
     config, tasks, run, display = prepared.config, prepared.evaluated, context.run, context.display
     if config.hardware.max_memory is not None:
         hardware.give_back()
@@ -198,7 +231,7 @@ def _meta_test(prepared: Prepared, recipe: Recipe, trainer: Trainer, context: Ru
     def lora(settings: LoraConfig) -> Learner:
         return build_lora(recipe, settings, prepared.device, prepared.dtype)
 
-    arms = make_arms(prepared.arms, Learners(trainer.learner, untrained, prepared.evaluation, prepared.joint, leave_one_out, lora))
+    arms = make_arms(prepared.arms, Learners(learner, untrained, prepared.evaluation, prepared.joint, leave_one_out, lora))
     seed = config.evaluation.seed_of(config.seed)
     setup = Setup(tasks.meta_test, prepared.tokens, config.episode, prepared.evaluation, seed, tasks.meta_validation, prepared.file)
     test = MetaTest(arms, setup, run, display, trainer.stop_evaluation, context.ranks)
@@ -254,14 +287,13 @@ def _report(config: TrainConfig, run: RunDirectory, tracker: Tracker, summary: d
 
 def _card(prepared: Prepared, results: dict[str, Any] | None, trainer: Trainer, context: RunContext) -> str:
     """Return the model card; results: None: there was no meta-test."""
-    updates = trainer.state.step if trainer.state.best_step is None else trainer.state.best_step
     names = {split: [task.name for task in prepared.evaluated.split(split)] for split in SPLITS}
     seconds = sum(record["seconds"] for record in read_metrics(context.run.path / "timings.jsonl"))
     facts, device = hardware.describe(), prepared.device
     where = str(device) if device.type != "cpu" else f"{facts['threads']} threads of {facts['processor']}"
     if context.ranks.size > 1:
         where = f"{context.ranks.size} processes, each on {where}"
-    return meta_trained_card(asdict(prepared.config), results, names, _data_sets(prepared), updates, seconds, where, __version__)
+    return meta_trained_card(asdict(prepared.config), results, names, _data_sets(prepared), trainer.parameters_step, seconds, where, __version__)
 
 
 def _data_sets(prepared: Prepared) -> list[DataSet]:

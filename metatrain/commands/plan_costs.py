@@ -16,7 +16,8 @@ from metatrain.errors import UserError
 from metatrain.evaluation.arms import Learners, make_arms
 from metatrain.evaluation.chosen_arms import chosen_arms
 from metatrain.evaluation.config import LoraConfig
-from metatrain.evaluation.protocol import EpisodeSet, check_evaluation, episode_settings, num_unlabelled, of_file, run_arms
+from metatrain.evaluation.protocol import EpisodeSet, check_evaluation, episode_settings, is_large_enough, num_unlabelled, of_file, run_arms
+from metatrain.evaluation.temperature_episodes import PER_VALIDATION_EPISODE
 from metatrain.gradient.meta_gradient import mode_of
 from metatrain.meta.algorithm import check_algorithm
 from metatrain.meta.cuda_graphs import CudaGraphs
@@ -147,6 +148,9 @@ def evaluation_seconds(run: PreparedRun) -> float:
         validations = -(-config.outer.steps // config.validation.every)
         episodes = validations * len(tasks.meta_validation) * (config.validation.episodes + 1)  # and one with shuffled labels
         total += episodes * _seconds_of_episode(run, ["meta_trained"], validation_settings(config), "meta_validation")
+        few = replace(config.episode, shots=2, queries=10)
+        if run.learner.takes_temperature and all(is_large_enough(task, few) for task in tasks.meta_validation):
+            total += PER_VALIDATION_EPISODE * config.validation.episodes * _seconds_of_episode(run, ["meta_trained"], few, "meta_validation")
     for shots in config.evaluation.shots:
         settings = episode_settings(config.episode, config.evaluation, shots)
         names = chosen_arms(config.evaluation, config.algorithm, tasks.meta_test)

@@ -312,12 +312,13 @@ class Setup:
 def validation_episodes(setup: Setup) -> list[EncodedEpisode]:
     """Return a few episodes of the meta-validation tasks that have enough rows, with the settings of the meta-test at the first number of shots."""
     settings = setup.settings(setup.config.shots[0])
-    tasks = [task for task in setup.validation if task.targets is None and _is_large_enough(task, settings)][:VALIDATION_TASKS]
+    tasks = [task for task in setup.validation if task.targets is None and is_large_enough(task, settings)][:VALIDATION_TASKS]
     drawn = [task_episode(task, settings, setup.seed, "meta_validation", index) for task in tasks for index in range(VALIDATION_EPISODES)]
     return [encode_episode(episode, setup.tokens) for episode in drawn]
 
 
-def _is_large_enough(task: Task, settings: EpisodeConfig) -> bool:
+def is_large_enough(task: Task, settings: EpisodeConfig) -> bool:
+    """Return whether a task has classes and rows enough for episodes with these settings."""
     try:
         check_tasks([task], settings, "meta_validation")
     except UserError:

@@ -163,7 +163,7 @@ def fit_encoder(start: Start, episode: EncodedEpisode, fit: Fit, progress: Progr
     progress.stop()
     judged = of_all(len(labels), held_out, best.logits / best.temperature)
     loss = float(F.cross_entropy(training.logits(everything) / best.temperature, labels, weight=weights))
-    return training.result(best.temperature), replace(fit, loss=loss, temperature=best.temperature, held_out=judged, updates=best.updates)
+    return training.result(best.temperature), replace(fit, loss=loss, temperature=best.temperature, held_out=judged, updates=best.updates, is_learned=False)
 
 
 def _enough(folds: Sequence[Fold]) -> Iterator[Fold]:

@@ -112,7 +112,15 @@ class EncoderLearner(Learner):
         if self.inner.fit_head and steps is None:
             adapted, loss, _ = self.fit(episode)
             return adapted, loss
-        return super().adapt(episode, steps)
+        adapted, loss = super().adapt(episode, steps)
+        if steps is None and (temperature := self.made_temperature(episode)) is not None:
+            adapted.update({HEAD + name: adapted[HEAD + name] / temperature for name in ("weight", "bias")})
+        return adapted, loss
+
+    @property
+    def takes_temperature(self) -> bool:
+        facts = self.functional.head_facts
+        return facts.is_linear and not facts.reads_word_embeddings and not facts.row_per_label
 
     def as_read(self, episode: EncodedEpisode) -> EncodedEpisode:
         """Return an episode without label names as examples where its support set is better read without them."""

@@ -7,7 +7,8 @@ prior. The fit minimises
 
 Infinite strength keeps the meta-learned head; strength 0 is plain logistic regression. The strength, and then a temperature of the
 probabilities, are those with the lowest log loss on held-out examples (cross-validation on the support set). With one example per
-class the head stays as it is; its logits for a held-out example are defined only if the label name is an example too.
+class the head stays as it is, up to a temperature learned across tasks (`temperature.py`); its logits for a held-out example are defined only if the
+label name is an example too.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from torch import Tensor
 
 from metatrain.errors import UserError
 from metatrain.meta.name_choice import NameChoice
+from metatrain.meta.temperature import COOLEST, HOTTEST, LearnedTemperature
 from metatrain.models.head_rule import Head
 
 STRENGTHS = (math.inf, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 FITS = len(STRENGTHS) + 1  # for each strength on the folds, and for the chosen one on all examples
 FOLDS = 5
-_COOLEST, _HOTTEST = 0.25, 4.0  # temperatures
-_ENOUGH = 20  # held-out examples from which the temperature is chosen without a prior
+ENOUGH = 20  # held-out examples from which the temperature is chosen without a prior
 _USUAL, _SPREAD = 1.5, 0.5  # that prior: its median, and its standard deviation in log temperature
 _ITERATIONS = 30
 
@@ -68,6 +69,7 @@ class Fit:
     updates: int = 0  # of the whole encoder, starting from such a head (`encoder_fit`)
     names: NameChoice | None = None  # whether label names are examples; None: there are none to read
     unlabelled: UnlabelledUse | None = None  # whether texts without labels are used; None: there are none
+    is_learned: bool = False  # whether the temperature is one learned across tasks, or cross-validation chose it near that one
     encodings: Tensor | None = None  # of the examples without label names, [examples, H], on the CPU, under the initial encoder
 
     def threshold(self, share: float) -> float:
@@ -91,19 +93,26 @@ def fit_head(
     on_progress: Callable[[], None] = lambda: None,
     encode: Callable[[np.ndarray], Tensor] | None = None,
     weights: Tensor | None = None,
+    learned: LearnedTemperature | None = None,
 ) -> Fit:
     """Choose an L2 strength and fit; `on_progress` is called up to FITS times.
 
     features: [examples, H]; labels: [examples]; kept: examples that are never held out (label names), boolean,
     [examples]. encode: returns the encodings of all examples, [examples, H], under an encoder that has adapted to only some of them; None: the
-    encoder does not adapt. weights: of the classes in every loss, [way]; None: all 1. These tensors and the heads of `start` are on the CPU.
+    encoder does not adapt. weights: of the classes in every loss, [way]; None: all 1. These tensors and the heads of `start` are on the CPU. learned:
+    temperatures learned across tasks: that of a fit without folds, and the median of the prior of one with few held-out examples; None: 1, and `_USUAL`.
     """
     everything = np.arange(len(labels))
     extended = with_bias_column(features)
     folds = folds_of(labels.numpy(), kept, seed)
     whole = start(everything)
+    size = len(whole["weight"]), float((~kept).sum() / len(whole["weight"]))  # number of classes, and of examples per class
     if not folds:
-        return Fit(whole, _loss(joined(whole), extended, labels, weights), math.inf, 1.0, _by_names(start, extended, labels, kept))
+        made = None if learned is None else learned.made
+        temperature = 1.0 if made is None else made.at(*size)
+        head, by_names = joined(whole) / temperature, _by_names(start, extended, labels, kept)
+        judged = None if by_names is None else by_names / temperature
+        return Fit(parted(head), _loss(head, extended, labels, weights), math.inf, temperature, judged, is_learned=made is not None)
     rest = [np.setdiff1d(everything, fold) for fold in folds]
     of_folds = None if encode is None else torch.stack([with_bias_column(encode(others)) for others in rest])  # [folds, examples, H + 1]
     starts = [start(others) for others in rest]
@@ -125,7 +134,9 @@ def fit_head(
         tried.append((loss if math.isfinite(loss) else math.inf, l2, logits, heads_of_folds))
         on_progress()
     _, l2, held_out, chosen = min(tried, key=lambda each: each[0])  # ties go to the larger strength
-    temperature = best_temperature(held_out, labels[rows], weights=weights)
+    fitted = None if learned is None else learned.fitted
+    usual = _USUAL if fitted is None else fitted.at(*size)
+    temperature = best_temperature(held_out, labels[rows], weights=weights, usual=usual)
     head = joined(whole)[None]
     if not math.isinf(l2):
         head = _fitted(head, head, extended, labels, torch.ones_like(seen[:1]) if weights is None else weights[labels][None], l2)
@@ -133,7 +144,8 @@ def fit_head(
     head = head[0] / temperature
     judged = of_all(len(labels), rows.numpy(), held_out / temperature)
     heads = tuple(Fold(fold, parted(weight / temperature)) for fold, weight in zip(folds, chosen))
-    return Fit(parted(head), _loss(head, extended, labels, weights), l2, temperature, judged, heads)
+    is_learned = fitted is not None and len(rows) < ENOUGH
+    return Fit(parted(head), _loss(head, extended, labels, weights), l2, temperature, judged, heads, is_learned=is_learned)
 
 
 def _by_names(start: Start, features: Tensor, labels: Tensor, kept: np.ndarray) -> Tensor | None:
@@ -205,12 +217,12 @@ def _fitted(begin: Tensor, first: Tensor, features: Tensor, labels: Tensor, seen
     return weights.detach()
 
 
-def best_temperature(logits: Tensor, labels: Tensor, smoothing: float = 0.0, weights: Tensor | None = None) -> float:
+def best_temperature(logits: Tensor, labels: Tensor, smoothing: float = 0.0, weights: Tensor | None = None, usual: float = _USUAL) -> float:
     """Return the temperature with the lowest log loss (Guo et al. 2017, section 4.2).
 
-    With fewer than `_ENOUGH` examples, it is the maximum a posteriori under a log-normal prior, because heads fitted to few examples are overconfident.
+    With fewer than `ENOUGH` examples, it is the maximum a posteriori under a log-normal prior, because heads fitted to few examples are overconfident.
 
-    smoothing: label smoothing; weights: of the classes, [way]; None: all 1.
+    smoothing: label smoothing; weights: of the classes, [way]; None: all 1; usual: median of the prior.
     """
     from scipy.optimize import minimize_scalar
 
@@ -219,6 +231,6 @@ def best_temperature(logits: Tensor, labels: Tensor, smoothing: float = 0.0, wei
 
     def loss(log: float) -> float:
         found = float(F.cross_entropy(logits / math.exp(log), labels, label_smoothing=smoothing, weight=weights))
-        return found if number >= _ENOUGH else number * found + ((log - math.log(_USUAL)) / _SPREAD) ** 2 / 2
+        return found if number >= ENOUGH else number * found + ((log - math.log(usual)) / _SPREAD) ** 2 / 2
 
-    return math.exp(minimize_scalar(loss, bounds=(math.log(_COOLEST), math.log(_HOTTEST)), method="bounded").x)
+    return math.exp(minimize_scalar(loss, bounds=(math.log(COOLEST), math.log(HOTTEST)), method="bounded").x)

@@ -27,6 +27,7 @@ from metatrain.meta.name_choice import NameChoice
 from metatrain.meta.plan import ExecutionPlan
 from metatrain.meta.progress import Progress
 from metatrain.meta.strategies import Adaptation, Losses, OuterGradient, sequential
+from metatrain.meta.temperature import LearnedTemperature
 from metatrain.models.head_rule import HeadRule
 from metatrain.models.reading import Reading
 from metatrain.tasks.encoded_episode import EncodedEpisode, TargetTokens
@@ -69,6 +70,7 @@ class Learner:
     """
 
     functional: FunctionalModel
+    temperature: LearnedTemperature | None = None  # learned across tasks; None: there is none
 
     def __init__(self, functional: FunctionalModel, inner: InnerConfig):
         self.functional = functional
@@ -115,6 +117,22 @@ class Learner:
         other = copy.copy(self)
         other.parameters = parameters
         return other
+
+    def with_temperature(self, temperature: LearnedTemperature | None) -> Self:
+        """Return this learner with temperatures learned across tasks; None: without."""
+        other = copy.copy(self)
+        other.temperature = temperature
+        return other
+
+    @property
+    def takes_temperature(self) -> bool:
+        """Return whether adaptation makes a linear head, whose logits a temperature divides."""
+        return False
+
+    def made_temperature(self, episode: EncodedEpisode) -> float | None:
+        """Return the temperature learned across tasks of the head that adaptation makes for an episode without fitting it; None: there is none."""
+        made = None if self.temperature is None else self.temperature.made
+        return None if made is None or episode.is_multi_label else made.at(len(episode.names), len(episode.support) / len(episode.names))
 
     @property
     def encodings(self) -> EncodingLearner | None:

@@ -59,9 +59,10 @@ def fit_support(
     progress.start("fitting the head", FITS + adaptations, brief=True)
     encode = (lambda rows: examples.encodings(rows)[0].cpu()) if adapts else None
     of_all = examples.encodings(np.arange(len(examples.labels)))[0].cpu()
-    found = fit_head(examples.head, of_all, examples.labels, is_name, episode.seed, progress.advance, encode, class_weights(episode))
-    if episode.reads_unlabelled and len(episode.unlabelled):
-        pool = episode.unlabelled
+    pool = episode.unlabelled if episode.reads_unlabelled else ()
+    learned = None if len(pool) else learner.temperature  # texts without labels make heads more confident than those that it was learned from
+    found = fit_head(examples.head, of_all, examples.labels, is_name, episode.seed, progress.advance, encode, class_weights(episode), learned)
+    if len(pool):
         found = fit_unlabelled(examples.head, found, examples.with_pool(pool), len(pool), examples.labels, is_name, class_weights(episode))
     fit = replace(found, names=choice, encodings=encodings, steps=learner.steps(evaluation=True) if adapts else 0)
     progress.stop()

@@ -15,7 +15,7 @@ from pathlib import Path
 NAMES = (
     *("save.begin", "save.file", "save.manifest", "save.flushed", "save.done"),
     *("place.aside", "place.renamed", "remove.aside", "remove.done"),
-    *("episode", "update", "validated", "exported", "results"),
+    *("episode", "update", "validated", "temperature", "exported", "results"),
 )
 ACTIONS = ("kill", "tear", "full", "memory", "term", "int")
 _FAULTS: dict[tuple[str, int], str] = {}

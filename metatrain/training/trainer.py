@@ -59,6 +59,11 @@ class Trainer:
         return self._gradient.learner
 
     @property
+    def parameters_step(self) -> int:
+        """The meta-update whose parameters the learner has after `train`."""
+        return self.state.step if self.state.best_step is None else self.state.best_step
+
+    @property
     def _adapts(self) -> bool:
         """True if meta-training takes inner steps."""
         return self.learner.steps(evaluation=False) > 0

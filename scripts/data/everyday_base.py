@@ -1,36 +1,53 @@
 r"""Make the meta-trained model of the package, `checkpoint=everyday`, from runs of one experiment with several seeds.
 
-    python scripts/data/everyday_base.py FOLDER RUN [RUN ...] [--rank 32]
+    python scripts/data/everyday_base.py FOLDER [RUN ...] [--rank 32]
 
 The runs are those of
 
     metatrain train -m +experiment=everyday tasks.fold=null validation.every=0 evaluation.arms=[] outer.steps=30 seed=0,1,2
 
 FOLDER is metatrain/models/bases/everyday for the one in the package. The weights of the runs are averaged (Wortsman et al. 2022), each with
-its weight interpolation, and written as the difference to the model before meta-training, matrices at low rank.
+its weight interpolation, and written as the difference to the model before meta-training, matrices at low rank. Then the temperature of its
+probabilities is learned from episodes of tasks of the collection, which it was trained on: no others are in the package. Without runs, only that is
+done again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from metatrain.checkpoints.opening import open_checkpoint
+from metatrain.checkpoints.opening import open_base, open_checkpoint
 from metatrain.checkpoints.recipe import FORMAT, SavedRecipe
 from metatrain.config.schema import Overrides
-from metatrain.models.bases import write_base
+from metatrain.evaluation.temperature_episodes import TemperatureEpisodes
+from metatrain.meta.temperature import described, learned_temperature
+from metatrain.models.bases import SETTINGS, write_base
+from metatrain.tasks.config import EpisodeConfig, SplitConfig, TasksConfig
+from metatrain.tasks.distribution import load_tasks
+
+EPISODES = 200  # from which the temperature is learned
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("runs", nargs="+")
+    parser.add_argument("runs", nargs="*")
     parser.add_argument("--rank", type=int, default=32)
     given = parser.parse_args()
-    opened = [open_checkpoint(run, Overrides(), torch.device("cpu"), torch.float32, print) for run in given.runs]
+    if given.runs:
+        write_weights(given.folder, given.runs, given.rank)
+    write_temperature(given.folder)
+    print(f"{given.folder}: {sum(path.stat().st_size for path in given.folder.iterdir()) / 1e6:.1f} MB")
+
+
+def write_weights(folder: Path, runs: list[str], rank: int) -> None:
+    """Write the mean of the weights of some runs as a base."""
+    opened = [open_checkpoint(run, Overrides(), torch.device("cpu"), torch.float32, print) for run in runs]
     learner, before = opened[0].learner, opened[0].untrained().parameters
     mean = {name: torch.stack([each.learner.parameters[name] for each in opened]).mean(0) for name in learner.parameters}
     words = learner.prefix + str(learner.model.word_embeddings)
@@ -41,8 +58,30 @@ def main() -> None:
     facts["inner"]["fit_head"] = True  # as for a plain model
     facts["model"] = {key: facts["model"][key] for key in ("pooling", "normalize", "max_length")}
     facts["learned"] = {name: value.tolist() for name, value in mean.items() if not name.startswith(learner.prefix)}
-    write_base(given.folder, facts, difference, given.rank)
-    print(f"{given.folder}: {sum(path.stat().st_size for path in given.folder.iterdir()) / 1e6:.1f} MB")
+    del facts["prompt"], facts["temperature"]
+    write_base(folder, facts, difference, rank)
+
+
+def write_temperature(folder: Path) -> None:
+    """Learn the temperature of a base from episodes of tasks of the collection, and write it beside its other settings."""
+    learner = open_base(folder.name, Overrides(), torch.device("cpu"), torch.float32, print, folder.parent).learner
+    settings = TasksConfig(path="metatrain:everyday", task="task", meta_train=SplitConfig(tasks=["*"]), holdout=0.0)
+    tasks, tokens = load_tasks(settings, 0).meta_train, learner.model.tokens()
+    tokens.check(tasks)
+    episodes = TemperatureEpisodes.of(learner, tasks, tokens, EpisodeConfig(), 0, EPISODES)
+    done = 0
+
+    def on_progress(number: int) -> None:
+        nonlocal done
+        done += number
+        print(f"temperature: {done} of {len(episodes)} episodes", end="\r", flush=True)
+
+    cases = episodes.cases(learner, on_progress)
+    found = learned_temperature(cases)
+    print("", *described(found, cases), sep="\n")
+    path = folder / SETTINGS
+    facts = {**json.loads(path.read_text(encoding="utf-8")), "temperature": asdict(found)}
+    path.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ PLACES = {
     **{f"{name}=kill": 1 for name in ("save.begin", "save.manifest", "save.flushed", "save.done", "place.renamed", "remove.aside", "remove.done")},
     **{f"save.file={action}": 4 for action in ("kill", "tear")},  # four files in each save
     "save.manifest=tear": 1,
-    **{f"{name}=kill": 0 for name in ("episode", "update", "validated", "exported", "results")},
+    **{f"{name}=kill": 0 for name in ("episode", "update", "validated", "temperature", "exported", "results")},
 }
 # Of a file, of a directory that takes its place, and between two saves; the others run nightly.
 EVERY_TIME = ("save.file=kill", "save.file=tear", "place.renamed=kill", "update=kill")
@@ -50,7 +50,7 @@ def test_kills_inside_a_save(zygote, whole, fresh, tmp_path, rng, fault):
         number = (passing - 1) * each + rng.randint(1, each)
         if fault.startswith(("validated", "remove")):
             number = min(number, SAVES - 2)  # a validation comes after every fourth meta-update, and two checkpoints remain
-        if fault.startswith(("exported", "results")):
+        if fault.startswith(("temperature", "exported", "results")):
             number = 1
         code, output = zygote.run([*TRAIN, "hydra.run.dir=run"], tmp_path, f"{fault}@{number}")
         assert code == -signal.SIGKILL, output

@@ -40,11 +40,11 @@ def test_stops_at_random_times(zygote, whole, fresh, tmp_path, rng):
     report("stops", stops=stops, with_a_second_signal=seconds, slowest_seconds=round(slowest, 2), identical=stops)
 
 
-STAGES = ["save.file=term@5", "validated=term@1", "exported=int", "results=term", "episode=term@10", "update=int@5", "save.flushed=int@2"]
+STAGES = ["save.file=term@5", "validated=term@1", "exported=int", "results=term", "episode=term@10", "update=int@5", "save.flushed=int@2", "temperature=term@2"]
 
 
 @pytest.mark.parametrize(
-    "place", [*STAGES[:1], "exported=int", *(pytest.param(place, marks=pytest.mark.nightly) for place in STAGES[1 : count(4, 7)] if place != "exported=int")]
+    "place", [*STAGES[:1], "exported=int", *(pytest.param(place, marks=pytest.mark.nightly) for place in STAGES[1 : count(4, 8)] if place != "exported=int")]
 )
 def test_stops_at_each_stage(zygote, whole, fresh, tmp_path, place):
     run = fresh()
