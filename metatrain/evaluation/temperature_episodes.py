@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from metatrain.evaluation.adapted_arms import Adapted
 from metatrain.evaluation.protocol import EpisodeSet, each_episode, is_large_enough
 from metatrain.evaluation.sharing import Workers
 from metatrain.meta.head_fit import ENOUGH
@@ -59,7 +60,7 @@ class TemperatureEpisodes:
 
     def cases(self, learner: Learner, on_progress: Callable[[int], None] = lambda done: None, workers: Workers | None = None) -> list[TemperatureCase]:
         """Return the queries of all episodes, one or more, whose logits are finite; on_progress, workers: as of `run_arms`."""
-        plain, tokens = learner.with_temperature(None), self.sets[0].tokens
+        plain, tokens = Adapted(learner.with_temperature(None)).learner, self.sets[0].tokens  # each text is encoded once
 
         def of_episode(episode: Episode) -> dict[str, Any]:
             texts = encode_episode(episode, tokens)
