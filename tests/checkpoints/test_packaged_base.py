@@ -33,3 +33,10 @@ def test_its_method_may_be_changed_in_single_settings():
 def test_a_head_alone_adapts_without_leave_one_out_steps_also_where_the_whole_encoder_is_trained_after_it(settings):
     learner = open_checkpoint("everyday", settings, torch.device("cpu"), torch.float32, lambda line: None).learner
     assert learner.inner.loss == "support" and learner.steps(evaluation=True) == 0 and not learner.functional.head_after
+
+
+def test_it_has_a_temperature_learned_across_tasks_also_where_only_a_head_adapts():
+    for settings in (Overrides(), Overrides(algorithm=AlgorithmOverrides(adapt="head"))):
+        learned = open_checkpoint("everyday", settings, torch.device("cpu"), torch.float32, lambda line: None).learner.temperature
+        assert learned is not None and learned.step is None
+        assert learned.made.at(15, 1) < learned.made.at(4, 1) < 1 < learned.fitted.at(2, 2)
