@@ -37,7 +37,7 @@ REFUSED = {
         "algorithm.head=zero algorithm.adapt=body inner.fit_head=false",
         "algorithm=protonet_cosine model.normalize=false",
         "algorithm=fomaml algorithm.adapt=pattern",
-        "algorithm.adapt=last_layers algorithm.last_layers=9 inner.fit_head=false",
+        "algorithm.adapt=last_layers algorithm.last_layers=0 inner.fit_head=false",
         "model.pooling=max",
     ],
     "train": [

@@ -77,7 +77,7 @@ def test_configurations_that_cannot_be_composed(cli, tmp_path, arguments, words)
         ("algorithm.head=prototype algorithm.head_scale=0", "algorithm.head_scale=0"),
         ("algorithm.meta_gradient=third_order", "choose one of"),
         ("algorithm.head=linear", "episode.way"),
-        ("algorithm.last_layers=7 algorithm.adapt=last_layers", "the model has 2 layers"),
+        ("algorithm.last_layers=0 algorithm.adapt=last_layers", "algorithm.last_layers=0 must be 1 or more"),
         ("episode.shots=100", "100 shots"),
         ("episode.shots=0", "episode.shots=0"),
         ("episode.queries=0", "episode.queries=0"),

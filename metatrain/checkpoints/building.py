@@ -86,12 +86,17 @@ def parameters_line(learner: Learner) -> str:
     line, steps, evaluated = f"trainable: {_count(trained)} in the outer loop", learner.steps(evaluation=False), learner.steps(evaluation=True)
     if not steps and not evaluated:
         return f"{line}; adapted per task: only the head, which is computed from the support set" if head_adapts else line
-    last = "last layer" if algorithm.last_layers == 1 else f"last {algorithm.last_layers} layers"
-    what = {"all": "whole model", "body": "whole model", "last_layers": last}
+    what = {"all": "whole model", "body": "whole model", "last_layers": last_layers(learner)}
     of_model = f"{_count(adapting)} ({what.get(algorithm.adapt, algorithm.adapt.replace('_', ' '))})"
     adapted = " and the ".join([*([of_model] if adapting else []), *(["head"] if head_adapts else [])]) + ("" if adapting else " only")
     in_evaluation = "" if steps == evaluated else f" ({evaluated} in evaluation)"
     return f"{line}; adapted per task: {adapted}, {steps} inner step{'s' * (steps != 1)}{in_evaluation}"
+
+
+def last_layers(learner: Learner) -> str:
+    """Return which layers adapt with `algorithm.adapt=last_layers`, in words."""
+    number = number_of_layers(learner.functional.adapted)
+    return "last layer" if number == 1 else f"last {number} layers"
 
 
 def build_leave_one_out(recipe: Recipe, device: torch.device, dtype: torch.dtype, texts: Iterable[str] = ()) -> Learner:

@@ -100,12 +100,10 @@ def adapts_layers(settings: Overrides) -> bool:
 
 
 def within_layers(recipe: Recipe, layers: int) -> tuple[Recipe, str | None]:
-    """Return the recipe of `adapts_layers` for a model of this number of layers, and a line for the log where fewer adapt than usual."""
-    algorithm = recipe.algorithm
-    if layers >= algorithm.last_layers:
-        return recipe, None
+    """Return the recipe of `adapts_layers` for a model of this number of layers, and a line for the log where none are known."""
     if layers:
-        return replace(recipe, algorithm=replace(algorithm, last_layers=layers)), f"adaptation: the model has {layers} layer, which adapts"
+        return recipe, None
+    algorithm = recipe.algorithm
     frozen = _preset(_FROZEN, recipe.model.name)
     head: dict[str, Any] = {} if recipe.model.normalize else {"head": algorithm.head, "head_scale": algorithm.head_scale}
     changed = replace(frozen.algorithm, label_names=algorithm.label_names, **head)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from metatrain.checkpoints.building import last_layers
 from metatrain.checkpoints.class_balance import accuracy_for_priors, described, results_of
 from metatrain.checkpoints.finetuning import Finetuned
 from metatrain.commands.finetune_examples import Examples
@@ -95,8 +96,7 @@ def adapt_and_test(learner: Learner, examples: Examples, rejection_rate: float |
 def inner_steps(learner: Learner) -> str:
     """Return what the inner loop of a learner does, in words."""
     algorithm, inner = learner.algorithm, learner.inner
-    last = "the last layer" if algorithm.last_layers == 1 else f"the last {algorithm.last_layers} layers"
-    where = last if algorithm.adapt == "last_layers" else f"algorithm.adapt={algorithm.adapt}"
+    where = f"the {last_layers(learner)}" if algorithm.adapt == "last_layers" else f"algorithm.adapt={algorithm.adapt}"
     return f"{learner.steps(evaluation=True)} inner steps on {where} (inner.loss={inner.loss}, inner.rule={inner.rule}, inner.lr={inner.lr:g})"
 
 

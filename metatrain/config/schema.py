@@ -162,7 +162,7 @@ class AlgorithmOverrides:
     label_names: bool | None = field(default=None, metadata=when(ENCODINGS, NAMED))
     # Which parameters adapt: all | head | body | last_layers | layer_norm | pattern; null: as in the method.
     adapt: str | None = field(default=None, metadata=when(ONE_LABEL, ADAPTS))
-    # Number of encoder layers that adapt, counted from the last; null: as in the method.
+    # Number of encoder layers that adapt, counted from the last, all if there are fewer; null: as in the method.
     last_layers: int | None = field(default=None, metadata=when(ONE_LABEL, ADAPT))
     # Regular expression searched for in parameter names; null: as in the method.
     pattern: str | None = field(default=None, metadata=when(ONE_LABEL, ADAPT))

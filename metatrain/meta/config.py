@@ -65,7 +65,7 @@ class AlgorithmConfig:
     # Adapted parameters: all | head | body (all but the head) | last_layers | layer_norm | pattern | lora | ia3 | context. With body and context
     # (CAVIA: a context vector), the head does not adapt.
     adapt: str = field(default="all", metadata=when(ADAPTS))
-    last_layers: int = field(default=2, metadata=when(ADAPT))  # number of encoder layers that adapt, counted from the last
+    last_layers: int = field(default=2, metadata=when(ADAPT))  # number of encoder layers that adapt, counted from the last; all if there are fewer
     pattern: str | None = field(default=None, metadata=when(ADAPT))  # regular expression searched for in parameter names; those that match adapt
     rank: int = field(default=8, metadata=when(ADAPT))  # rank of the LoRA matrices
     # Names of the modules that get an adapter; null: the defaults of `peft` for the architecture.

@@ -32,8 +32,8 @@ def number_of_layers(names: Sequence[str]) -> int:
 def _last_layers(names: Sequence[str], last_layers: int, pattern: str | None) -> list[str]:
     depth = {name: int(layer[1]) for name in names if (layer := _LAYER.search(name))}
     layers = sorted(set(depth.values()))
-    if not 1 <= last_layers <= len(layers):
-        raise UserError(f"algorithm.last_layers={last_layers}, but the model has {len(layers)} layers; choose 1 to {len(layers)}")
+    if last_layers < 1:
+        raise UserError(f"algorithm.last_layers={last_layers} must be 1 or more")
     return [name for name in names if depth.get(name, -1) in layers[-last_layers:]]
 
 

@@ -22,9 +22,10 @@ def test_layer_norms_and_patterns():
         select(names, "pattern", pattern="adapter")
 
 
-def test_more_layers_than_there_are():
-    with pytest.raises(UserError, match="12 layers"):
-        select(NAMES, "last_layers", 13)
+def test_all_layers_adapt_where_there_are_fewer():
+    assert select(NAMES, "last_layers", 13) == select(NAMES, "last_layers", 12)
+    with pytest.raises(UserError, match="algorithm.last_layers=0 must be 1 or more"):
+        select(NAMES, "last_layers", 0)
 
 
 def test_what_lies_below_the_adapted_layers():
