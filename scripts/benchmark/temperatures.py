@@ -62,7 +62,8 @@ def cases(learner: Any, checkpoint: str, source: str, episodes: int, most_shots:
     folder = Path(os.environ.get("METATRAIN_DATA", "data")) / source
     path = next(path for name in ("test", "all", "train") for path in sorted(folder.glob(f"{name}.jsonl*")))
     task, tokens = capped(task_of_file(path, Columns("text", "label")), ROWS), learner.model.tokens()
-    known, found = None, {}
+    known: Any = None
+    found: dict[tuple[int, int], list[Case]] = {}
     for way, shots in WAYS_SHOTS:
         if shots > most_shots or way > len(task.label_names) or task.sizes.min() < shots + 1:
             continue
@@ -88,6 +89,7 @@ def cases(learner: Any, checkpoint: str, source: str, episodes: int, most_shots:
 
 def _learned(temperature: LearnedTemperature, way: int, shots: int, content: Any) -> float:
     """Return the temperature as `fit_head` chooses it with the learned one; content: `held_out` logits without a temperature, and their labels."""
+    assert temperature.made is not None and temperature.fitted is not None  # `main` has looked
     if not len(content["held_out"]):
         return temperature.made.at(way, shots)
     held_out, labels = torch.from_numpy(content["held_out"]), torch.from_numpy(content["held_out_labels"].astype(np.int64))
