@@ -35,13 +35,16 @@ def test_pairs_are_of_one_intent_or_of_two_and_the_same_every_time(tmp_path):
 def test_nusax_becomes_an_episode_for_each_language(tmp_path):
     labels = ["negative", "neutral", "positive"]
     (tmp_path / "nusax_senti").mkdir()
-    for split, numbers in (("train", range(6)), ("test", range(5, 9))):  # text 5 is in both files
-        rows = [{"text": f"{language}\u2028{n}", "label": labels[n % 3], "lang": language} for language in ("english", "javanese") for n in numbers]
+    for split, numbers in (("train", range(6)), ("valid", range(9, 12)), ("test", range(5, 9))):  # text 5 is in both files
+        rows = [
+            {"text": f"{labels[n % 3]} {language}\u2028{n}", "label": labels[n % 3], "lang": language} for language in ("english", "javanese") for n in numbers
+        ]
         write_jsonl(tmp_path / "nusax_senti" / f"{split}.jsonl", rows)
     script = [sys.executable, ROOT / "scripts" / "data" / "nusax_episodes.py", tmp_path / "episodes.jsonl"]
-    subprocess.run(script, check=True, env={**os.environ, "METATRAIN_DATA": str(tmp_path)})
+    done = subprocess.run(script, check=True, env={**os.environ, "METATRAIN_DATA": str(tmp_path)}, capture_output=True, text=True)
+    assert done.stdout.endswith("mean: logistic regression on word counts 100.0\n")  # the first word is the label
     file = read_episodes(str(tmp_path / "episodes.jsonl"))
     assert file is not None and list(file.episodes) == [2] and list(file.episodes[2]) == ["english", "javanese"]
     (episode,) = file.episodes[2]["javanese"]
-    assert raw_texts(episode).query == [f"javanese\u2028{n}" for n in (6, 7, 8)] and episode.query_labels.tolist() == [0, 1, 2]
+    assert raw_texts(episode).query == [f"{labels[n % 3]} javanese\u2028{n}" for n in (6, 7, 8)] and episode.query_labels.tolist() == [0, 1, 2]
     assert episode.support_labels.tolist() == [0, 1, 2, 0, 1, 2]
