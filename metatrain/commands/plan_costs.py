@@ -23,6 +23,7 @@ from metatrain.meta.algorithm import check_algorithm
 from metatrain.meta.cuda_graphs import CudaGraphs
 from metatrain.meta.learner import Learner
 from metatrain.meta.plan import ExecutionPlan
+from metatrain.models.adapted import number_of_layers
 from metatrain.run import hardware
 from metatrain.run.ranks import Ranks
 from metatrain.tasks.config import EpisodeConfig
@@ -120,7 +121,12 @@ def _alternatives(learner: Learner) -> dict[str, dict[str, Any]]:
     mode = learner.algorithm.meta_gradient
     # Without second derivatives it is not cheaper, and the model may have been loaded with attention that has none.
     recomputes = not mode_of(mode).is_second_order or (mode == "exact" and learner.plan.graph_tokens == 0)
-    return {name: settings for name, settings in ALTERNATIVES.items() if not (recomputes and settings.get("meta_gradient") == "exact_recomputed")}
+    layers = number_of_layers([name for name, _ in learner.model.named_parameters()])
+
+    def is_another(settings: dict[str, Any]) -> bool:
+        return not (recomputes and settings.get("meta_gradient") == "exact_recomputed") and settings.get("last_layers", 0) <= layers
+
+    return {name: settings for name, settings in ALTERNATIVES.items() if is_another(settings)}
 
 
 def measured(learner: Learner, episodes: list[EncodedEpisode], device: torch.device) -> tuple[float, int]:
