@@ -85,12 +85,17 @@ def test_the_checks_of_a_plug_in(installed, cli, name):
     assert found.code == 0 and "!!" not in found.out, found.out + found.err
 
 
+def schedule_package(folder: Path, name: str, code: str) -> Path:
+    """Write a package of one module, which announces its function of the same name as a schedule."""
+    package = folder / f"of_{name}"
+    package.mkdir()
+    (package / f"{name}.py").write_text(code)
+    (package / "pyproject.toml").write_text(f'[project]\nname = "{name}"\n[project.entry-points."metatrain.schedules"]\n{name} = "{name}:{name}"\n')
+    return package
+
+
 def test_what_is_wrong_with_a_plug_in_is_said(installed, cli, tmp_path):
-    folder = tmp_path / "bad"
-    folder.mkdir()
-    (folder / "bad.py").write_text("def rising(done):\n    return done - 1\n")
-    (folder / "pyproject.toml").write_text('[project]\nname = "bad"\n[project.entry-points."metatrain.schedules"]\nrising = "bad:rising"\n')
-    installed(folder)
+    installed(schedule_package(tmp_path, "rising", "def rising(done):\n    return done - 1\n"))
     subject = check_plugin._Subject(plugins.SCHEDULES, "rising", [])
     (wrong,) = (finding for finding in itertools.islice(check_plugin.checks(subject), 2) if not finding.is_well)
     assert wrong.what == "factors" and "zero or more" in wrong.line
@@ -101,11 +106,8 @@ def test_what_is_wrong_with_a_plug_in_is_said(installed, cli, tmp_path):
 
 @pytest.mark.nightly
 def test_a_plug_in_that_depends_on_its_process_is_found(installed, cli, tmp_path):
-    folder = tmp_path / "uneven"
-    folder.mkdir()
-    (folder / "uneven.py").write_text('import os\n\n\ndef uneven(done):\n    return 1.0 + int(os.environ.get("RANK", "0"))\n')
-    (folder / "pyproject.toml").write_text('[project]\nname = "uneven"\n[project.entry-points."metatrain.schedules"]\nuneven = "uneven:uneven"\n')
-    installed(folder)
+    code = 'import os\n\n\ndef uneven(done):\n    return 1.0 + int(os.environ.get("RANK", "0"))\n'
+    installed(schedule_package(tmp_path, "uneven", code))
     found = cli("doctor", "plugin=uneven")
     assert found.code == 2 and "1 of 4 checks failed: ranks" in found.err, found.out + found.err
 

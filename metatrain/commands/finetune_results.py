@@ -17,7 +17,7 @@ from metatrain.evaluation.held_out import Baseline, baseline, baseline_fits, by_
 from metatrain.evaluation.learning_curve import learning_curve, num_fits, why_not
 from metatrain.evaluation.protocol import scored
 from metatrain.gradient.parameters import Parameters
-from metatrain.meta.head_fit import Fit, UnlabelledUse
+from metatrain.meta.head_fit import ENOUGH, Fit, UnlabelledUse
 from metatrain.meta.learner import EncodingLearner, Learner
 from metatrain.models.export import is_none
 from metatrain.tasks.encoded_episode import EncodedEpisode
@@ -25,7 +25,6 @@ from metatrain.tasks.episodes import Episode
 from metatrain.tracking.console import Display
 
 _NEAR_GUESSING = 0.75  # fraction of ln(classes), the loss of random guessing, above which a training loss is reported as high
-_FEW = 20  # number of held-out examples below which the calibration is reported as inaccurate
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,9 @@ def cross_validation(fit: Fit, labels: np.ndarray, say: Callable[[str], None]) -
     )
     if not fit.folds and not (fit.unlabelled is not None and fit.unlabelled.read):
         say(_of_probabilities(fit))
-    elif len(correct) < _FEW:
+    elif len(correct) < ENOUGH:
         prior = ", near the temperature that meta-training learned for this number of classes and examples," if fit.is_learned else ""
-        say(f"probabilities are calibrated on only {len(correct)} held-out examples{prior} and may be inaccurate; use {_FEW} or more")
+        say(f"probabilities are calibrated on only {len(correct)} held-out examples{prior} and may be inaccurate; use {ENOUGH} or more")
     return {
         **{"l2_strength": l2, "updates": fit.updates, "temperature": fit.temperature, "temperature_learned": fit.is_learned},
         "cross_validation": {"examples": len(correct), "accuracy": float(correct.mean()), "ci95": bounds},
@@ -87,8 +86,8 @@ def _of_probabilities(fit: Fit) -> str:
     """Return a line about the temperature of a head that is not fitted."""
     if fit.is_learned:
         learned = f"temperature {fit.temperature:.2f}, which meta-training learned for this number of classes"
-        return f"probabilities: {learned}; {_FEW} or more examples choose it themselves"
-    return f"probabilities: not calibrated, because one example per class chooses no temperature; use {_FEW} or more examples"
+        return f"probabilities: {learned}; {ENOUGH} or more examples choose it themselves"
+    return f"probabilities: not calibrated, because one example per class chooses no temperature; use {ENOUGH} or more examples"
 
 
 def unlabelled_results(use: UnlabelledUse, episode: Episode, say: Callable[[str], None]) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from metatrain.tasks.encoded_episode import EncodedEpisode
 class Adapted:
     """The inner loop of a learner on the support set, with its own or another number of steps.
 
-    The meta-parameters of the learner must not change: what the layers that never adapt give for a text is computed once. If no layer adapts, these
-    are encodings, in `features` if other arms use the same encoder.
+    The meta-parameters of the learner must not change, because the output of the layers that never adapt is cached. If no layer adapts, the cache has
+    encodings; `features`: those of other arms with the same encoder.
     """
 
     def __init__(self, learner: Learner, steps: int | None = None, features: FrozenFeatures | None = None):
@@ -35,8 +35,8 @@ class Adapted:
             classifier = self._encodings.functional
             if classifier.first_adapted_layer is None:
                 self._features = features or FrozenFeatures(self._encodings)
-                classifier = classifier.knowing(self._features.remembered, learner.initial)
-            learner = learner.with_functional(classifier.remembering(learner.initial))
+                classifier = classifier.with_cache(self._features.cache, learner.initial)
+            learner = learner.with_functional(classifier.caching(learner.initial))
         self.learner = learner
 
     def after(self, steps: int) -> Adapted:
@@ -44,23 +44,19 @@ class Adapted:
         return Adapted(self.learner, steps, self._features)
 
     def predict(self, episode: EncodedEpisode) -> Prediction:
-        begin, encoding = time.perf_counter(), self._seconds_encoding
+        encoding = self._seconds_to_encode(episode)
+        begin = time.perf_counter()
         parameters, _ = self.learner.adapt(episode, self.steps)
-        seconds = time.perf_counter() - begin - (self._seconds_encoding - encoding) + self._seconds_to_encode(episode)
-        return self.prediction(parameters, episode, seconds)
-
-    @property
-    def _seconds_encoding(self) -> float:
-        """Time taken so far by what is computed once for each text."""
-        classifier = self.learner.functional
-        return classifier.remembered.seconds if isinstance(classifier, FunctionalClassifier) and classifier.remembered else 0.0
+        return self.prediction(parameters, episode, time.perf_counter() - begin + encoding)
 
     def _seconds_to_encode(self, episode: EncodedEpisode) -> float:
-        """Return the time that what is computed once would take for the support set, as if its texts were new."""
+        """Fill the cache with the support set, and return the time that this takes at the mean speed; 0 without a cache."""
         classifier = self.learner.functional
-        if not isinstance(classifier, FunctionalClassifier) or classifier.remembered is None:
+        if not isinstance(classifier, FunctionalClassifier) or classifier.cache is None:
             return 0.0
-        return classifier.remembered.seconds_of(classifier.read(episode.without_queries()).support)
+        texts = classifier.read(episode.without_queries()).support
+        classifier.cache.of(texts)
+        return classifier.cache.seconds_of(texts)
 
     def prediction(self, parameters: Parameters, episode: EncodedEpisode, seconds: float = 0.0) -> Prediction:
         """Return the prediction of adapted parameters for the queries of an episode; seconds: adaptation time."""

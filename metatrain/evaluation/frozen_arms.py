@@ -14,7 +14,7 @@ from metatrain.errors import UserError
 from metatrain.evaluation.logistic_regression import logistic_regression
 from metatrain.evaluation.prediction import Prediction
 from metatrain.meta.label_fit import fit_labels
-from metatrain.meta.remembered import Remembered
+from metatrain.meta.output_cache import OutputCache
 from metatrain.meta.thresholds import fitted_thresholds
 from metatrain.models.targets import sigmoid
 from metatrain.tasks.encoded_episode import EncodedEpisode
@@ -32,7 +32,7 @@ class FrozenFeatures:
 
     def __init__(self, learner: Features):
         self.learner = learner
-        self.remembered = Remembered(self._encode)
+        self.cache = OutputCache(self._encode)
 
     def _encode(self, texts: Sequence[np.ndarray], on_progress: Callable[[int], None]) -> Sequence[torch.Tensor]:
         found = self.learner.features(texts)
@@ -45,7 +45,7 @@ class FrozenFeatures:
 
         Raises: UserError: they are not finite.
         """
-        return torch.stack(self.remembered.of(texts)).double().cpu().numpy()
+        return torch.stack(self.cache.of(texts)).double().cpu().numpy()
 
 
 Probabilities = Callable[[np.ndarray], np.ndarray]  # of the labels, [queries, way], from features [queries, H]
@@ -61,7 +61,7 @@ class _Frozen:
         support = self.features.known(episode.support)
         begin = time.perf_counter()
         classify = self.fit(support, np.asarray(episode.support_labels))
-        seconds = time.perf_counter() - begin + self.features.remembered.seconds_of(episode.support)
+        seconds = time.perf_counter() - begin + self.features.cache.seconds_of(episode.support)
         probabilities = classify(self.features.known(episode.query))
         return Prediction(probabilities.argmax(1), probabilities, seconds)
 
@@ -85,7 +85,7 @@ class FrozenLogisticRegression(_Frozen):
         no_names = np.zeros(targets.shape[1], dtype=bool)
         found = fit_labels(support, targets, None, no_names, 1, episode.seed, lambda: None)
         thresholds = fitted_thresholds(found, targets)
-        seconds = time.perf_counter() - begin + self.features.remembered.seconds_of(episode.support)
+        seconds = time.perf_counter() - begin + self.features.cache.seconds_of(episode.support)
         logits = self.features.known(episode.query) @ found.weight.double().numpy().T + found.bias.double().numpy()
         probabilities = sigmoid(logits)
         return Prediction(probabilities >= thresholds, probabilities, seconds)
@@ -108,6 +108,6 @@ class FrozenNearestNeighbour(_Frozen):
 
     def predict(self, episode: EncodedEpisode) -> Prediction:
         support = self.features.known(episode.support)
-        seconds = self.features.remembered.seconds_of(episode.support)
+        seconds = self.features.cache.seconds_of(episode.support)
         nearest = np.square(self.features.known(episode.query)[:, None] - support).sum(-1).argmin(1)
         return Prediction(np.asarray(episode.support_labels)[nearest], None, seconds)

@@ -19,8 +19,8 @@ from metatrain.gradient.inner_rules import HEAD
 from metatrain.gradient.meta_gradient import LEARNED, mode_of
 from metatrain.gradient.parameters import Parameters, leaves
 from metatrain.meta.config import AlgorithmConfig
+from metatrain.meta.output_cache import OutputCache
 from metatrain.meta.plan import ExecutionPlan
-from metatrain.meta.remembered import Remembered
 from metatrain.models.adapted import lowest_adapted_layer, row_of, select
 from metatrain.models.adapters import is_adapter
 from metatrain.models.batches import Batch, Packed, chunks, on_device
@@ -133,8 +133,8 @@ class FunctionalClassifier(FunctionalModel):
         self.head_adapts = row_of(algorithm.adapt).head_adapts and not head_after and not self.head_facts.reads_word_embeddings
         self.packs = isinstance(encoder, Encoder) and encoder.architecture is not None and encoder.windows is None  # texts of any length, end to end
         self.first_adapted_layer = min(lowest_adapted_layer(self.adapted), encoder.layers) if self.adapted else None
-        self.remembered: Remembered | None = None  # outputs of the layers that never adapt; None: they are computed each time
-        self._remembered_of: Parameters = {}  # the parameters under which they were computed
+        self.cache: OutputCache | None = None  # of the output of the layers that never adapt; None: it is computed each time
+        self._cached_parameters: Parameters = {}  # the parameters of the cached outputs
 
     def use_sparse_rows(self, parameters: Parameters) -> None:
         """Find the meta-parameters with one row per token; their gradients have only the rows of tokens that occur."""
@@ -216,18 +216,18 @@ class FunctionalClassifier(FunctionalModel):
         first = self.first_adapted_layer
         return frozen if first is None else self.encode(parameters, batch, hidden=frozen, start=first, seed=seed)
 
-    def remembering(self, parameters: Parameters) -> Self:
-        """Return the same encoder, which computes the output of the layers that never adapt once for each text, without a graph.
+    def caching(self, parameters: Parameters) -> Self:
+        """Return the same encoder, with a cache of the output of the layers that never adapt, which has no graph; itself if it has one, or cannot.
 
-        It is right without dropout. parameters: all of the model, adapted or not.
+        For use without dropout. parameters: all of the model, adapted or not.
         """
         can = self.first_adapted_layer is None or (self.first_adapted_layer > 0 and self.packs)
-        return self if not can or self.remembered is not None else self.knowing(Remembered(partial(self._frozen_states, parameters)), parameters)
+        return self if not can or self.cache is not None else self.with_cache(OutputCache(partial(self._frozen_states, parameters)), parameters)
 
-    def knowing(self, remembered: Remembered, parameters: Parameters) -> Self:
-        """Return the same encoder, with the outputs of the layers that never adapt under these parameters."""
+    def with_cache(self, cache: OutputCache, parameters: Parameters) -> Self:
+        """Return the same encoder, with a cache of the output of the layers that never adapt; parameters: those of the cached outputs."""
         other = copy.copy(self)
-        other.remembered, other._remembered_of = remembered, parameters
+        other.cache, other._cached_parameters = cache, parameters
         return other
 
     def _frozen_states(self, parameters: Parameters, texts: Sequence[np.ndarray], on_progress: Callable[[int], None]) -> list[Tensor]:
@@ -241,27 +241,27 @@ class FunctionalClassifier(FunctionalModel):
                 if self.first_adapted_layer is None:
                     found += output.unbind()
                 else:
-                    assert isinstance(batch, Packed)  # else nothing is remembered
+                    assert isinstance(batch, Packed)  # else nothing is cached
                     found += [output[start : start + len(text)] for text, start in zip(texts[part], batch.starts.tolist())]
                 on_progress(len(texts[part]))
         return found
 
     def known(self, texts: Sequence[np.ndarray], batch: Batch, parameters: Mapping[str, Tensor] | None = None) -> Tensor | None:
-        """Return the output of the layers that never adapt for a batch of these texts; None if it is not remembered.
+        """Return the output of the layers that never adapt for a batch of these texts; None: it has no cache.
 
         parameters: those of a model that may differ in layers that never adapt, and then nothing is known; None: it does not.
         """
-        if self.remembered is None or not (parameters is None or self._keeps_frozen(parameters)):
+        if self.cache is None or not (parameters is None or self._keeps_frozen(parameters)):
             return None
-        found = self.remembered.of(texts)
+        found = self.cache.of(texts)
         if self.first_adapted_layer is None:
             return torch.stack(found)
         assert isinstance(batch, Packed)
         return torch.cat([found[place] for place in batch.starts.argsort().tolist()])
 
     def _keeps_frozen(self, parameters: Mapping[str, Tensor]) -> bool:
-        """Return whether these are the parameters of the remembered outputs, in all layers that never adapt."""
-        own, adapted = self._remembered_of, set(self.adapted)
+        """Return whether the layers that never adapt have the parameters of the cached outputs."""
+        own, adapted = self._cached_parameters, set(self.adapted)
         return all(own.get(name) is value for name, value in parameters.items() if name.startswith(self.prefix) and name not in adapted)
 
     def scores(self, parameters: Mapping[str, Tensor], batch: Batch) -> Tensor:

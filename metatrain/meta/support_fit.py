@@ -40,10 +40,10 @@ def fit_support(
     encoder = classifier  # as it is before the fit
     if adapts:
         texts = [text for part in classifier.texts_of(support) for text in part]
-        classifier = classifier.remembering(learner.initial)
+        classifier = classifier.caching(learner.initial)
         learner = learner.with_functional(classifier)
-        if classifier.remembered is not None:
-            classifier.remembered.of(texts, lambda texts: progress.advance(by=texts))
+        if classifier.cache is not None:
+            classifier.cache.of(texts, lambda texts: progress.advance(by=texts))
     on_progress = (lambda texts: progress.advance(by=texts)) if classifier is encoder else lambda texts: None
     features, choice = classifier.features(learner.initial, support.support, on_progress), None
     progress.stop()

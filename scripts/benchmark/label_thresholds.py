@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from labelling import half_width, remembering
+from labelling import caching, half_width
 
 from metatrain.checkpoints.opening import open_checkpoint
 from metatrain.config.schema import AlgorithmOverrides, InnerOverrides, Overrides
@@ -77,7 +77,7 @@ def main() -> None:
     given = parser.parse_args()
     device, dtype, _ = hardware.apply(HardwareConfig(device="cpu", threads=1))
     settings = Overrides(algorithm=AlgorithmOverrides(adapt="head"), inner=InnerOverrides(fit_head=False, steps=max(STEPS)))
-    learner = remembering(open_checkpoint(given.run, settings, device, dtype, print).learner)
+    learner = caching(open_checkpoint(given.run, settings, device, dtype, print).learner)
     tokens = learner.model.tokens()
     tasks = [task_of_file(given.folder / f"{name}.jsonl", Columns("text", "label")) for name in given.tasks]
     print("| shots | inner steps | episodes | threshold 0.5 | cross-validated | difference | best for the queries |")

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.stats import t as student
 
 from metatrain.commands.labelling import open_head
@@ -72,24 +71,15 @@ def _rows(path: Path) -> Rows:
     return Rows([PAIR.join(filter(None, (row["text"], row.get("text_pair")))) for row in rows], [row["label"] for row in rows])
 
 
-def remembering_learner() -> Any:
+def caching_learner() -> Any:
     """Return MiniLM with a head that is fitted, which encodes each text once."""
     table = Table("data", ["a", "b"], ["a", "b"], ["data"] * 2)
-    return remembering(open_head("minilm", table, HardwareConfig(threads=1), 0, lambda line: None))
+    return caching(open_head("minilm", table, HardwareConfig(threads=1), 0, lambda line: None))
 
 
-def remembering(learner: Any) -> Any:
-    """Return a learner, after it is changed to encode each text once."""
-    known: dict[bytes, torch.Tensor] = {}
-    encode = learner.features
-
-    def features(texts: Sequence[np.ndarray], on_progress: Callable[[int], None] = lambda number: None) -> torch.Tensor:
-        new = {text.tobytes(): text for text in map(np.asarray, texts) if text.tobytes() not in known}
-        known.update(zip(new, encode(list(new.values()))) if new else ())
-        return torch.stack([known[np.asarray(text).tobytes()] for text in texts])
-
-    learner.features = features
-    return learner
+def caching(learner: Any) -> Any:
+    """Return a learner of a frozen encoder with a cache of its encodings."""
+    return learner.with_functional(learner.functional.caching(learner.initial))
 
 
 def check(learner: Any, sets: dict[str, tuple[Rows, Rows]], draws: int) -> None:
@@ -197,7 +187,7 @@ def run(measures: Mapping[str, Measure], read_set: Callable[[str], tuple[Rows, R
     parser.add_argument("sets", nargs="+")
     parser.add_argument("--draws", type=int, default=draws)
     arguments = parser.parse_args()
-    measures[arguments.measure](remembering_learner(), {name: read_set(name) for name in arguments.sets}, arguments.draws)
+    measures[arguments.measure](caching_learner(), {name: read_set(name) for name in arguments.sets}, arguments.draws)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from labelling import caching
 from scipy.special import log_softmax
 
 from metatrain.checkpoints.opening import open_checkpoint
@@ -73,8 +74,7 @@ def cases(learner: Any, checkpoint: str, source: str, episodes: int, most_shots:
             if not path.exists():
                 if known is None:
                     tokens.check([task])
-                    plain = learner.with_temperature(None)
-                    known = plain.with_functional(plain.functional.remembering(plain.initial))  # each text is encoded once
+                    known = caching(learner.with_temperature(None))
                 episode = encode_episode(task_episode(task, settings, 0, "meta_test", index), tokens)
                 parameters, _, fit = known.fit(episode)
                 logits = known.query_logits(parameters, episode).double().numpy() * fit.temperature

@@ -197,7 +197,7 @@ def test_the_layers_below_the_first_adapted_one_run_once_for_a_fit(encoder, epis
     hook = encoder.architecture.layers[0].register_forward_pre_hook(lambda *_: lower.append(1))
     adapted, fit = subject.fit_support(episode)
     assert len(lower) == 1 and fit.steps == STEPS and len(fit.folds) == 3
-    monkeypatch.setattr(FunctionalClassifier, "remembering", lambda self, *_: self)
+    monkeypatch.setattr(FunctionalClassifier, "caching", lambda self, *_: self)
     lower.clear()
     expected, again = subject.fit_support(episode)
     hook.remove()
@@ -208,19 +208,19 @@ def test_the_layers_below_the_first_adapted_one_run_once_for_a_fit(encoder, epis
     assert torch.allclose(fit.held_out, again.held_out, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
-def test_what_is_remembered_is_used_only_where_the_frozen_layers_are_the_same(encoder, episode):
+def test_a_cached_output_is_used_only_where_the_frozen_layers_are_the_same(encoder, episode):
     subject = learner(encoder)
     classifier, texts = subject.functional, [episode.support[2], episode.support[0]]
-    knowing, batch = classifier.remembering(subject.parameters), encoder.batch(texts)
-    torch.testing.assert_close(knowing.known(texts, batch), classifier.encode_frozen(subject.parameters, batch, None))
+    caching, batch = classifier.caching(subject.parameters), encoder.batch(texts)
+    torch.testing.assert_close(caching.known(texts, batch), classifier.encode_frozen(subject.parameters, batch, None))
     moved = {name: value + 0.1 for name, value in subject.parameters.items()}
     last = {name: moved[name] if name in classifier.adapted else value for name, value in subject.parameters.items()}
-    assert knowing.known(texts, batch, last) is not None and knowing.known(texts, batch, moved) is None
+    assert caching.known(texts, batch, last) is not None and caching.known(texts, batch, moved) is None
     for parameters in (last, moved):
-        torch.testing.assert_close(knowing.features(parameters, texts), classifier.features(parameters, texts))
-    assert classifier.known(texts, batch) is None and knowing.remembering({}) is knowing
+        torch.testing.assert_close(caching.features(parameters, texts), classifier.features(parameters, texts))
+    assert classifier.known(texts, batch) is None and caching.caching({}) is caching
     whole = FunctionalClassifier(encoder, AlgorithmConfig(head="cosine", adapt="all"), classifier.head)
-    assert whole.remembering(subject.parameters) is whole
+    assert whole.caching(subject.parameters) is whole
 
 
 def test_an_arm_runs_the_layers_that_do_not_adapt_once_for_each_text(encoder, episode):

@@ -1,11 +1,11 @@
-"""What is computed once for each text, and the time that it would have taken each time."""
+"""The cache of outputs of frozen layers, and its estimate of the time to compute them again."""
 
 import numpy as np
 import pytest
 import torch
 
-from metatrain.meta import remembered
-from metatrain.meta.remembered import Remembered
+from metatrain.meta import output_cache
+from metatrain.meta.output_cache import OutputCache
 
 TEXTS = [np.array([3, 4, 5]), np.array([6]), np.array([3, 4])]
 
@@ -24,16 +24,16 @@ class Sums:
 
 def test_each_text_is_computed_once_whatever_the_type_of_its_ids():
     compute, done = Sums(), []
-    found = Remembered(compute)
+    found = OutputCache(compute)
     assert [float(value) for value in found.of([*TEXTS, TEXTS[0]], done.append)] == [12.0, 6.0, 7.0, 12.0]
     assert [float(value) for value in found.of([TEXTS[2].astype(np.int32), np.array([8])], done.append)] == [7.0, 8.0]
     assert compute.asked == [[[3, 4, 5], [6], [3, 4]], [[8]]] and done == [3, 1]
 
 
 def test_all_is_forgotten_when_there_is_too_much(monkeypatch):
-    monkeypatch.setattr(remembered, "_MOST_BYTES", 8)
+    monkeypatch.setattr(output_cache, "_MOST_BYTES", 8)
     compute = Sums()
-    found = Remembered(compute)
+    found = OutputCache(compute)
     for texts in (TEXTS[:2], TEXTS[:2], TEXTS[2:], TEXTS[:1], TEXTS[:1]):
         found.of(texts)
     assert compute.asked == [[[3, 4, 5], [6]], [[3, 4]], [[3, 4, 5]]]
@@ -41,8 +41,8 @@ def test_all_is_forgotten_when_there_is_too_much(monkeypatch):
 
 def test_seconds_of_texts_are_those_of_their_tokens_at_the_mean_speed(monkeypatch):
     clock = iter([10.0, 13.0, 20.0, 21.0])
-    monkeypatch.setattr(remembered.time, "perf_counter", lambda: next(clock))
-    found = Remembered(Sums())
+    monkeypatch.setattr(output_cache.time, "perf_counter", lambda: next(clock))
+    found = OutputCache(Sums())
     assert found.seconds_of(TEXTS) == 0.0
     found.of(TEXTS)  # 6 tokens in 3 seconds
     found.of([np.array([1, 2])])  # 2 in 1 second
