@@ -53,7 +53,7 @@ from metatrain.training.memory_limit import fit_memory
 from metatrain.training.trainer import Trainer
 from metatrain.version import __version__
 
-_MANY_TEXTS = 20_000  # fewer are tokenised when their task is first sampled
+_LARGE_TASK = 5_000  # number of texts above which a task is tokenised before meta-training; others are tokenised when they are first sampled
 
 
 @dataclass(frozen=True)
@@ -165,9 +165,9 @@ def _prepare(config: TrainConfig, ranks: Ranks, display: Display) -> Prepared:
     tokens.check(every)
     for note in (*tokens.notes(tasks.meta_train), *names_notes(every, config.algorithm)):
         display.say(note)
-    if sum(len(task.texts) for task in every) > _MANY_TEXTS:
-        display.start("tokenising tasks", len(every))
-        tokens.prepare(every, display.advance)
+    if large := [task for task in every if len(task.texts) > _LARGE_TASK]:
+        display.start("tokenising tasks", len(large))
+        tokens.prepare(large, display.advance)
         display.stop()
     plan, line = fit_memory(config, learner, tasks, tokens, device, ranks)
     display.say(line)

@@ -45,7 +45,7 @@ def check_overlap(tasks: TaskDistribution, policy: str, notes: list[str]) -> Tas
     kept = {}
     for name in ("meta_test", "meta_validation", "meta_train"):
         split = tasks.split(name)
-        sharing = {task.name: int(np.isin(task.keys, protected).sum()) for task in split} if len(protected) else {}
+        sharing = _sharing(split, protected)
         shared = sum(sharing.values())
         if shared and policy == "refuse":
             task = next(task for task in split if sharing[task.name])
@@ -54,7 +54,7 @@ def check_overlap(tasks: TaskDistribution, policy: str, notes: list[str]) -> Tas
             )
         if shared:
             notes.append(f"{shared} texts removed from {name}: they are also in a held-out split")
-            split = tuple(task.without(protected) for task in split)
+            split = tuple(task.without(protected) if sharing[task.name] else task for task in split)
         kept[name] = split
         notes += near_shared(f"texts of {name}", split, "held-out texts", held_out)
         if name != "meta_train":
@@ -62,6 +62,15 @@ def check_overlap(tasks: TaskDistribution, policy: str, notes: list[str]) -> Tas
             protected = np.unique(np.concatenate([protected, *(task.keys for task in held_out)]))
     splits: dict[str, Any] = kept
     return replace(tasks, **splits, notes=tuple(notes))
+
+
+def _sharing(tasks: Sequence[Task], keys: np.ndarray) -> dict[str, int]:
+    """Return the number of rows of each task whose keys are among these; vectorised over tasks, since there may be thousands of a few rows each."""
+    if not tasks or not len(keys):
+        return {}
+    shared = np.isin(np.concatenate([task.keys for task in tasks]), keys)
+    of_task = np.repeat(np.arange(len(tasks)), [len(task.texts) for task in tasks])
+    return {task.name: int(number) for task, number in zip(tasks, np.bincount(of_task[shared], minlength=len(tasks)))}
 
 
 def without_seen(tasks: Sequence[Task], seen: Sequence[Task], policy: str = "refuse") -> tuple[tuple[Task, ...], list[str]]:

@@ -201,11 +201,11 @@ def _task(name: str, parts: list[Part], repeats: dict[str, tuple[int, int]], lab
     defined = {label: text for part in parts for label, text in part.table.definitions.items()}
     read = None if score else label_texts(names, defined, label_text)
     task = Task(name, texts, labels, names, support, query, None, answers if score else None, score, parts[0].table.source_name, read, label_sets)
+    if len(np.unique(task.keys)) == len(texts):  # the usual case; a plain sort is faster than one that also returns positions
+        return task
     # Keep the support row of a text that is both a support row and a query row: fixed support sets are small.
     order = np.argsort(~support, kind="stable")
     _, first, same = np.unique(task.keys[order], return_index=True, return_inverse=True)
-    if len(first) == len(texts):
-        return task
     first = order[first]
     repeats[name] = (len(texts) - len(first), int((labels[first][same] != labels[order]).sum()))
     kept = task.subset(np.isin(np.arange(len(texts)), first))

@@ -246,7 +246,7 @@ def problem_of(row: dict[str, Any], names: dict[str, str]) -> str | None:
 
 def is_plain(value: object) -> bool:
     """Return True for a text, a number, a truth value or a missing value."""
-    return isinstance(value, str | int | float | bool | None)
+    return value is None or isinstance(value, (str, int, float))  # a bool is an int; a tuple, since this is called for every field
 
 
 def _is_missing(value: object) -> bool:

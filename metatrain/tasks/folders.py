@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import filecmp
+import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -76,14 +76,17 @@ def copy_notes(folder: Path, files: Sequence[str]) -> dict[str, str]:
         if original not in (None, file):
             notes[file] = f"warning: {folder / file} is named like a copy of {original}; delete one of them, or rename it"
     for alike in _grouped({file: str((folder / file).stat().st_size) for file in files}).values():
-        originals: list[str] = []
-        for file in alike:
-            original = next((each for each in originals if filecmp.cmp(folder / each, folder / file, shallow=False)), None)
-            if original is None:
-                originals.append(file)
-            elif original not in notes:
+        originals: dict[bytes, str] = {}  # by their content
+        for file in alike if len(alike) > 1 else ():
+            original = originals.setdefault(_content_hash(folder / file), file)
+            if original != file and original not in notes:
                 notes[file] = f"warning: {folder / file} is a copy of {original}; delete one of them"
     return notes
+
+
+def _content_hash(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ _VARIATIONS = range(0xFE00, 0xFE10)  # variation selectors: how the symbol befor
 
 
 class _WordCharacters(dict[int, str]):
-    """Table for `str.translate` that keeps letters, marks and numbers, drops format characters, and replaces all others by a space."""
+    """Table for `str.translate` that keeps letters, marks, numbers and `PAIR`, drops format characters, and replaces all others by a space."""
 
     def __missing__(self, code: int) -> str:
         category = unicodedata.category(chr(code))
-        is_of_word = category[0] in "LMN" and code not in _VARIATIONS
-        self[code] = chr(code) if is_of_word else "" if category == "Cf" else " "  # Cf: zero-width spaces, joiners, soft hyphens
+        is_kept = (category[0] in "LMN" and code not in _VARIATIONS) or chr(code) == PAIR
+        self[code] = chr(code) if is_kept else "" if category == "Cf" else " "  # Cf: zero-width spaces, joiners, soft hyphens
         return self[code]
 
 
@@ -34,14 +34,19 @@ def same_form(text: str) -> str:
     """Return a text in lower case and NFC, with single spaces; for a pair, both texts."""
     # Neither casefold nor NFKC: they map "Maße" and "Masse", or "10⁵" and "105", to the same text.
     plain = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).lower())
-    return PAIR.join(" ".join(part.split()) for part in plain.split(PAIR))
+    return _single_spaced(plain)
 
 
 def word_form(text: str) -> str:
     """Return the words of a text, case-folded and in NFKC; for a text without letters and numbers, its `same_form`."""
     plain = unicodedata.normalize("NFKC", text.casefold())
-    words = PAIR.join(" ".join(part.translate(_WORD_CHARACTERS).split()) for part in plain.split(PAIR))
+    words = _single_spaced(plain.translate(_WORD_CHARACTERS))
     return words if any(map(str.isalnum, words)) else same_form(text)
+
+
+def _single_spaced(text: str) -> str:
+    """Return a text, or both texts of a pair, with single spaces between words."""
+    return PAIR.join(" ".join(part.split()) for part in text.split(PAIR)) if PAIR in text else " ".join(text.split())
 
 
 def text_key(text: str) -> bytes:

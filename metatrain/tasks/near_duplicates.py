@@ -27,6 +27,8 @@ def near_duplicates(tasks: Sequence[Task]) -> list[str]:
 
 def _pairs(task: Task) -> Iterator[tuple[bool, str]]:
     """Yield (whether their labels differ, both in readable form) for each pair of rows with the same words."""
+    if len(np.unique(task.near_keys)) == len(task.texts):  # the usual case; a plain sort is faster than one that also returns positions
+        return
     _, first, same = np.unique(task.near_keys, return_index=True, return_inverse=True)
     for row in np.flatnonzero(first[same] != np.arange(len(task.texts))):
         one = first[same[row]]
@@ -45,20 +47,21 @@ def near_shared(what: str, tasks: Sequence[Task], other: str, others: Sequence[T
 
     what, other: names of the texts of `tasks` and of `others` in the warning.
     """
-    if not others:
+    if not tasks or not others:
         return []
-    ends = np.cumsum([len(task.texts) for task in others])
     theirs, first = np.unique(np.concatenate([task.near_keys for task in others]), return_index=True)
     same = np.concatenate([task.keys for task in others])
-    found, examples = 0, list[str]()
-    for task in tasks:
-        rows = np.flatnonzero(np.isin(task.near_keys, theirs) & ~np.isin(task.keys, same))
-        found += len(rows)
-        for row in rows[: _EXAMPLES - len(examples)]:
-            place = first[np.searchsorted(theirs, task.near_keys[row])]
-            number = int(np.searchsorted(ends, place, side="right"))
-            examples.append(_pair(task, row, others[number], place - ends[number] + len(others[number].texts)))
-    return [f"warning: {found} {what} have the words of {other}, {_SAME_WORDS}; they are kept: {'; '.join(examples)}"] if found else []
+    near, keys = (np.concatenate(hashes) for hashes in zip(*((task.near_keys, task.keys) for task in tasks)))  # vectorised over tasks, which may be many
+    found = np.flatnonzero(np.isin(near, theirs) & ~np.isin(keys, same))
+    examples = [_pair(*_row(tasks, place), *_row(others, first[np.searchsorted(theirs, near[place])])) for place in found[:_EXAMPLES]]
+    return [f"warning: {len(found)} {what} have the words of {other}, {_SAME_WORDS}; they are kept: {'; '.join(examples)}"] if len(found) else []
+
+
+def _row(tasks: Sequence[Task], place: int) -> tuple[Task, int]:
+    """Return the task, and the row in it, of a row of the concatenated tasks."""
+    ends = np.cumsum([len(task.texts) for task in tasks])
+    number = int(np.searchsorted(ends, place, side="right"))
+    return tasks[number], int(place - ends[number] + len(tasks[number].texts))
 
 
 def _pair(task: Task, row: int, other: Task, other_row: int) -> str:

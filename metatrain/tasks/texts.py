@@ -30,7 +30,7 @@ def plain(text: str) -> str:
 
 def has_lone_surrogate(text: str) -> bool:
     """Return True if a text contains a lone surrogate, which no tokenizer can read."""
-    return _SURROGATE.search(text) is not None
+    return not text.isascii() and _SURROGATE.search(text) is not None
 
 
 def readable(text: str) -> str:

@@ -25,6 +25,7 @@ _IMAGES = 2000  # number of images cached in memory
 _SAMPLED = 200  # number of texts from which the fraction of truncated texts is estimated
 _MANY_TRUNCATED = 0.1  # fraction of truncated texts from which it is reported
 _AT_A_TIME = 5000  # number of texts tokenised per call
+_MAPPED = 1 << 20  # bytes from which the ids of a task are memory-mapped; each mapping holds a file open, and their number is limited (often 1,024)
 CACHE = "METATRAIN_CACHE"  # environment variable with the folder of the cache; empty: no cache
 
 
@@ -272,14 +273,14 @@ class _Cache:
         return cls(folder / "tokens", hashlib.sha256(json.dumps(described, sort_keys=True).encode()).digest())
 
     def read(self, name: str) -> TokenTable | None:
-        """Return a memory-mapped table; None if it does not exist or cannot be read."""
+        """Return a table, memory-mapped if it is large; None if it does not exist or cannot be read."""
         try:
             offsets = np.load(self.folder / f"{name}.npy", allow_pickle=False)
-            total = int(offsets[-1])
-            if (self.folder / f"{name}.ids").stat().st_size != 4 * total:
+            path = self.folder / f"{name}.ids"
+            size = path.stat().st_size
+            if size != 4 * int(offsets[-1]):
                 return None
-            ids = np.memmap(self.folder / f"{name}.ids", dtype=np.int32, mode="r") if total else np.zeros(0, dtype=np.int32)
-            return TokenTable(ids, offsets)
+            return TokenTable(np.memmap(path, dtype=np.int32, mode="r") if size >= _MAPPED else np.fromfile(path, dtype=np.int32), offsets)
         except (OSError, ValueError, IndexError, EOFError):
             return None  # recomputed, and overwrites the file
 

@@ -63,6 +63,7 @@ class Measured:
 
     size: int
     seconds: float
+    cpu: float  # processor seconds of the command and its children
     megabytes: float  # peak memory of the process
     disk: float  # MB of the cache and the run directory
 
@@ -108,7 +109,7 @@ def measured(name: str, row: Row, size: int, folder: Path) -> Measured:
         seconds = json.loads((folder / run / "timings.jsonl").read_text(encoding="utf-8").splitlines()[-1])["seconds"]
     places = [Path(os.environ["METATRAIN_CACHE"]), folder / run, folder / "labels.csv"]
     disk = sum(path.stat().st_size for place in places for path in (place.rglob("*") if place.is_dir() else [place]) if path.is_file())
-    return Measured(size, seconds, found.megabytes, disk / 1e6)
+    return Measured(size, seconds, found.cpu, found.megabytes, disk / 1e6)
 
 
 def exponent(before: Measured, after: Measured, values: tuple[float, float]) -> float:
@@ -125,16 +126,16 @@ def table(found: dict[str, list[Measured]]) -> str:
         HEADING,
         "",
         f"`python scripts/benchmark/growth.py --write`, one run of each: {hardware.describe()['processor']}, {cores} core{'s' * (cores > 1)}. Time: from the",
-        "command to its end, or as the row says; memory: peak of the process; disk: cache and files written. Exponents are between the two largest sizes (1:",
-        "linear, 0: constant).",
+        "command to its end, or as the row says; CPU: processor time of the command until then; memory: peak of the process; disk: cache and files written.",
+        "Exponents are between the two largest sizes (1: linear, 0: constant).",
         "",
-        "| row | sizes | time (s) | memory (MB) | disk (MB) | exponent of time | of memory |",
-        "|---|---|---|---|---|---|---|",
+        "| row | sizes | time (s) | CPU (s) | memory (MB) | disk (MB) | exponent of time | of memory |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, points in found.items():
         last, now = points[-2:]
         slopes = [exponent(last, now, (last.seconds, now.seconds)), exponent(last, now, (last.megabytes, now.megabytes))]
-        texts = [(f"{each.size:,}", f"{each.seconds:.1f}", f"{each.megabytes:,.0f}", f"{each.disk:,.0f}") for each in points]
+        texts = [(f"{each.size:,}", f"{each.seconds:.1f}", f"{each.cpu:.1f}", f"{each.megabytes:,.0f}", f"{each.disk:,.0f}") for each in points]
         cells = " | ".join(" / ".join(column) for column in zip(*texts))
         lines.append(f"| {ROWS[name].what} | {cells} | {slopes[0]:.2f} | {slopes[1]:.2f} |")
     return "\n".join(lines)
@@ -155,7 +156,11 @@ def main() -> None:
                 os.environ["METATRAIN_CACHE"] = str(folder / f"cache-{kept}-{size}")
                 each = measured(name, ROWS[name], size, folder)
                 found.setdefault(name, []).append(each)
-                print(f"{name} {size}: {each.seconds:.1f} s, {each.megabytes:.0f} MB, {each.disk:.0f} MB on disk", file=sys.stderr, flush=True)
+                print(
+                    f"{name} {size}: {each.seconds:.1f} s, {each.cpu:.1f} s of CPU, {each.megabytes:.0f} MB, {each.disk:.0f} MB on disk",
+                    file=sys.stderr,
+                    flush=True,
+                )
     print(table(found))
     if given.write:
         put_section(PAGE, HEADING, table(found), below="## A corpus of a million texts")

@@ -9,14 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 from config.test_compose import composed
-from conftest import ROOT, spawn
+from conftest import ROOT, spawn, write_jsonl
 
 from metatrain.checkpoints.opening import open_checkpoint
+from metatrain.commands import meta_train
 from metatrain.config.compose import conf_dir
 from metatrain.config.schema import Overrides
+from metatrain.errors import UserError
 from metatrain.tasks.distribution import load_tasks
 from metatrain.tasks.encoded_episode import encode_episode
 from metatrain.tasks.episodes import training_episode
+from metatrain.tasks.task import Task
+from metatrain.tasks.tokens import Tokens
 from metatrain.tracking.metrics import read_metrics
 
 METHODS = sorted(path.stem for path in (ROOT / "conf" / "algorithm").glob("*.yaml"))
@@ -230,6 +234,20 @@ def test_slurm_has_a_configuration():
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         launcher = compose("train", ["hydra/launcher=slurm"], return_hydra_config=True).hydra.launcher
     assert launcher._target_.endswith("SlurmLauncher") and launcher.max_num_timeout == 20 and launcher.partition is None
+
+
+def test_only_large_tasks_are_tokenised_before_training(cli, tmp_path, monkeypatch):
+    def prepare(tokens: Tokens, tasks: list[Task], on_progress: object) -> None:
+        raise UserError(f"tokenised: {[task.name for task in tasks]}")  # the rest of the run is not needed
+
+    monkeypatch.setattr(meta_train, "_LARGE_TASK", 20)
+    monkeypatch.setattr(Tokens, "prepare", prepare)
+    (tmp_path / "data").mkdir()
+    for name, size in {"a": 20, "b": 21, "c": 19, "d": 40}.items():
+        write_jsonl(tmp_path / "data" / f"{name}.jsonl", [{"text": f"{name} {number}", "label": "xy"[number % 2]} for number in range(size)])
+    data = ("tasks=files", "tasks.path=data", "tasks.meta_validation.tasks=[c]", "tasks.meta_test.tasks=[d]")
+    found = cli("train", "debug=fast", *data, "hydra.run.dir=run")
+    assert found.code == 2 and "tokenised: ['b', 'd']" in found.err, found.err
 
 
 def test_no_arms_no_meta_test(cli, tmp_path):

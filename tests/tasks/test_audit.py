@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from metatrain.errors import UserError
-from metatrain.tasks.audit import named_labels, near_duplicates, without_seen
+from metatrain.tasks.audit import check_overlap, named_labels, near_duplicates, without_seen
 from metatrain.tasks.config import SplitConfig, TasksConfig
 from metatrain.tasks.distribution import load_tasks
 from metatrain.tasks.task import Task, TaskDistribution
@@ -44,6 +46,17 @@ def test_support_rows_that_training_may_have_stay_and_queries_do_not():
             without_seen([fixed], [task(*seen)])
     with pytest.raises(UserError, match="every query text of 'a'"):
         without_seen([fixed], [task("three", "four")], "drop_queries")
+
+
+def test_shared_texts_are_counted_for_each_of_many_tasks():
+    texts = [(f"a {n}", f"b {n}", "held out"[: 8 * (n % 3 == 1)] or f"c {n}", "also held out"[: 13 * (n == 4)] or f"d {n}") for n in range(6)]
+    train = tuple(replace(task(*four), name=f"t{n}") for n, four in enumerate(texts))
+    tasks = TaskDistribution("t", meta_train=train, meta_test=(task("Held out", "also  held out"),))
+    with pytest.raises(UserError, match="'t1'"):
+        check_overlap(tasks, "refuse", [])
+    kept = check_overlap(tasks, "drop", [])
+    assert [len(each.texts) for each in kept.meta_train] == [4, 3, 4, 4, 2, 4]
+    assert kept.meta_test == tasks.meta_test and kept.notes == ("3 texts removed from meta_train: they are also in a held-out split",)
 
 
 LONG = "the hinge came loose after a week and the shop would not take the laptop back without its box"

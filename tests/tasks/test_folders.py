@@ -8,7 +8,7 @@ import pytest
 from metatrain.errors import UserError
 from metatrain.tasks.config import NamedSourceConfig, SplitConfig, TasksConfig
 from metatrain.tasks.distribution import load_tasks
-from metatrain.tasks.folders import is_split
+from metatrain.tasks.folders import copy_notes, is_split
 from metatrain.tasks.sources import Images, images_in
 
 HIDDEN = (".ipynb_checkpoints/books-checkpoint.csv", ".old/books.csv", "._books.csv", ".~lock.books.csv", "~$books.csv", "__MACOSX/books.csv", "en/.git/a.csv")
@@ -75,6 +75,14 @@ def test_copies_are_reported(tmp_path):
     write(tmp_path, "books.csv", "films.csv")
     shutil.copy(tmp_path / "books.csv", tmp_path / "also.csv")
     assert loaded(tmp_path)[1] == [f"warning: {tmp_path / 'books.csv'} is a copy of also.csv; delete one of them"]
+
+
+def test_files_of_equal_size_are_compared_by_content(tmp_path):
+    for name, texts in {"a": "one two", "b": "two one", "c": "one two", "d": "two one", "e": "one two", "f": "one"}.items():
+        (tmp_path / f"{name}.csv").write_text(f"text,label\n{texts},x\n", encoding="utf-8")
+    files = [f"{name}.csv" for name in "abcdef"]
+    copies = {"c.csv": "a.csv", "d.csv": "b.csv", "e.csv": "a.csv"}
+    assert copy_notes(tmp_path, files) == {copy: f"warning: {tmp_path / copy} is a copy of {file}; delete one of them" for copy, file in copies.items()}
 
 
 @pytest.mark.parametrize("name", ["books (1)", "Copy of books", "books - Copy", "books copy 2", "books-checkpoint", "books.bak"])

@@ -126,6 +126,18 @@ def test_many_texts_are_tokenised_some_thousand_at_a_time(cache, monkeypatch):
     assert lists(found) == expected() and words.calls == 2
 
 
+def test_only_large_tables_are_memory_mapped(cache, monkeypatch):
+    """A mapping holds a file open, of which a process may have about a thousand; a run may have ten thousand tasks."""
+    size = 4 * sum(map(len, expected()))
+    for limit, is_mapped in ((size + 1, False), (size, True)):
+        monkeypatch.setattr("metatrain.tasks.tokens._MAPPED", limit)
+        tokens = Tokens(tokenizer(), 6)
+        of_task = tokens.of(task(*TEXTS), [0, 1, 2])
+        assert lists(of_task) == expected()
+        ((_, table),) = tokens._tables.values()
+        assert isinstance(table.ids, np.memmap) == is_mapped
+
+
 def test_a_write_that_fails_leaves_nothing_behind(cache, monkeypatch):
     def full(file, array, allow_pickle):
         raise OSError(28, "No space left on device")
