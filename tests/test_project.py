@@ -93,7 +93,7 @@ def test_meta_is_ordered_by_level():
         ["functional"],
         ["text_losses", "leave_one_out", "inner_losses", "language_losses", "vectorised"],
         ["head_fit", "unlabelled_fit", "label_fit", "thresholds", "number_fit", "encoder_fit", "contrastive", "strategies"],
-        ["learner", "support_fit", "label_set_fit", "encoder_learner", "language_learner"],
+        ["learner", "support_fit", "label_set_fit", "encoder_learner", "language_learner", "sets_across_tasks"],
         ["algorithm", "memory", "probe"],
     ]
     level = {name: number for number, names in enumerate(levels) for name in names}

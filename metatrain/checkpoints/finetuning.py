@@ -22,6 +22,7 @@ from metatrain.meta.algorithm import reads_label_names
 from metatrain.meta.head_fit import Fit
 from metatrain.meta.learner import Learner
 from metatrain.meta.progress import Progress
+from metatrain.meta.sets_across_tasks import facts_for
 from metatrain.models.export import read_recipe, save_finetuned
 from metatrain.models.language_model import LanguageModel
 from metatrain.models.peft_export import loaded_from
@@ -85,18 +86,19 @@ class Finetuned:
     reading: Reading | None  # what a language model reads around every text; None: it is an encoder
     seconds: float  # adaptation time
     balance: ClassBalance
+    across_tasks: dict[str, Any] | None  # calibration of prediction sets on other tasks, as of `sets_across_tasks.facts_of`; None: there is none
 
     def threshold(self, rejection_rate: float | None) -> float | None:
         """Return the threshold of the highest logit, below which a text is out of scope; None: every text gets a label."""
         return None if self.fit is None or rejection_rate is None else self.fit.threshold(rejection_rate)
 
     def prediction_sets(self) -> dict[str, Any] | None:
-        """Return the calibration of prediction sets; None: no head was fitted, or none of its examples was held out."""
+        """Return the calibration of prediction sets; None: no example was held out, and there is none on other tasks."""
         if self.fit is None or self.fit.held_out is None:
-            return None
+            return None if self.across_tasks is None else {"held_out": 0, "across_tasks": self.across_tasks}
         balance, labels = self.balance, np.asarray(self.texts.support_labels)
         weights = None if balance.priors is None or balance.shares is None else balance.priors / balance.shares
-        return calibration(self.fit.held_out[: len(labels)].double().numpy(), labels, weights)
+        return calibration(self.fit.held_out[: len(labels)].double().numpy(), labels, weights, self.across_tasks)
 
 
 def finetuned(learner: Learner, episode: Episode, progress: Progress, balance: ClassBalance, unlabelled: Sequence[str] = ()) -> Finetuned:
@@ -112,9 +114,11 @@ def finetuned(learner: Learner, episode: Episode, progress: Progress, balance: C
     reading = learner.reading(texts)
     begin = time.perf_counter()
     parameters, loss, fit = adapted_to(learner, texts, progress)
+    is_plain = balance.weights is None and balance.priors is None and not unlabelled  # as the episodes of the calibration are
+    across_tasks = facts_for(learner, texts, fit) if is_plain else None
     if fit is not None:  # as priors need, which `check_balance` has checked
         parameters, fit = balance.applied(parameters, fit)
-    return Finetuned(texts, parameters, loss, fit, reading, time.perf_counter() - begin, balance)
+    return Finetuned(texts, parameters, loss, fit, reading, time.perf_counter() - begin, balance, across_tasks)
 
 
 def write_finetuned(

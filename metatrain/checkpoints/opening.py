@@ -232,6 +232,8 @@ def _with_temperature(learner: Learner, temperature: LearnedTemperature | None, 
     if temperature is not None and not keeps_temperature(saved, recipe):
         say("temperature: that of the checkpoint was learned with other settings of the head or the encoder, and is not used")
         return learner
+    if temperature is not None and (saved.algorithm, saved.inner) != (recipe.algorithm, recipe.inner):
+        temperature = replace(temperature, made_sets=None, fitted_sets=None)  # whose coverage is that of the same adaptation
     return learner.with_temperature(temperature)
 
 

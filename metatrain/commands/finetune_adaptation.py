@@ -26,7 +26,7 @@ from metatrain.commands.finetune_results import (
 )
 from metatrain.evaluation.held_out import Baseline
 from metatrain.gradient.parameters import Parameters
-from metatrain.meta.head_fit import Fit
+from metatrain.meta.head_fit import ENOUGH, Fit
 from metatrain.meta.learner import Learner
 from metatrain.models.reading import Reading
 from metatrain.tasks.encoded_episode import EncodedEpisode
@@ -67,6 +67,9 @@ def adapt_and_test(learner: Learner, examples: Examples, rejection_rate: float |
         display.say(f"probabilities: temperature {temperature:.2f}, which meta-training learned for this number of classes and examples")
     for line in described(balance, episode):
         display.say(line)
+    sets = adaptation.prediction_sets()
+    if sets is not None and "across_tasks" in sets:
+        display.say(f"prediction sets: calibrated on {sets['across_tasks']['tasks']} tasks of meta-training, because fewer than {ENOUGH} examples are held out")
     if fit is not None and learner.functional.head_after:
         steps = fit.steps
     results: dict[str, Any] = {"examples": len(episode.support), "steps": steps, "seconds": round(seconds, 3)}
@@ -90,7 +93,7 @@ def adapt_and_test(learner: Learner, examples: Examples, rejection_rate: float |
     test, analysis = _tested(adapted, examples, beside, display)
     if test:
         results["test"] = test
-    return Adaptation(adaptation.parameters, results, threshold, reading, analysis, adaptation.prediction_sets())
+    return Adaptation(adaptation.parameters, results, threshold, reading, analysis, sets)
 
 
 def inner_steps(learner: Learner) -> str:

@@ -24,6 +24,7 @@ from metatrain.evaluation.protocol import Setup, check_evaluation, names_notes, 
 from metatrain.evaluation.temperature_episodes import PER_VALIDATION_EPISODE, TemperatureEpisodes
 from metatrain.meta.algorithm import check_algorithm, check_label_sets
 from metatrain.meta.learner import Learner
+from metatrain.meta.sets_across_tasks import described_sets, with_sets
 from metatrain.meta.temperature import described, learned_temperature
 from metatrain.models.pretrained import save_tokenizer
 from metatrain.models.windows import check_cut
@@ -212,8 +213,8 @@ def _with_temperature(prepared: Prepared, trainer: Trainer, context: RunContext)
     display.stop()
     if not cases:
         return learner
-    found = learned_temperature(cases, trainer.parameters_step)
-    for line in described(found, cases):
+    found = with_sets(learned_temperature(cases, trainer.parameters_step), cases)
+    for line in (*described(found, cases), *described_sets(found)):
         display.say(line)
     return learner.with_temperature(found)
 

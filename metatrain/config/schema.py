@@ -305,7 +305,7 @@ class PredictConfig:
     # text gets a label.
     threshold: float | None = None
     # Add the prediction set of each text: labels among which its own is with this probability, 0.9 for example; needs a model that was finetuned on
-    # 20 or more examples. null: no sets.
+    # 20 or more examples, or on fewer from a checkpoint whose sets are calibrated on other tasks (everyday). null: no sets.
     coverage: float | None = None
     # What computes the predictions: torch | onnx (the graph of `metatrain export`, without torch, on the CPU) | onnx_int8 (its graph of
     # quantize=int8) | auto (onnx if the model has a graph and hardware.device and hardware.precision allow it, else torch).

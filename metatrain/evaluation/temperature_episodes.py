@@ -55,6 +55,17 @@ class TemperatureEpisodes:
             sets.append(EpisodeSet(chosen, tokens, settings, math.ceil(share / len(chosen)), seed, "meta_validation"))
         return cls(sets)
 
+    @classmethod
+    def of_whole_tasks(cls, tasks: Sequence[Task], tokens: Tokens, shots: int, per_task: int, seed: int, split: str) -> TemperatureEpisodes:
+        """Choose episodes with all classes of each task that is large enough, or with as many as have fewer than ENOUGH examples in all; shots: 1 to 9."""
+        sets = []
+        for task in tasks:
+            way = min(len(task.label_names), (ENOUGH - 1) // shots)
+            settings = EpisodeConfig(way=way, shots=shots, queries=max(2, QUERIES // way))
+            if is_large_enough(task, settings):
+                sets.append(EpisodeSet([task], tokens, settings, per_task, seed, split))
+        return cls(sets)
+
     def __len__(self) -> int:
         return sum(len(each.tasks) * each.per_task for each in self.sets)
 
@@ -67,16 +78,21 @@ class TemperatureEpisodes:
             parameters, _, fit = plain.fit(texts)
             logits = plain.query_logits(parameters, texts)
             assert logits is not None  # `takes_temperature`
-            before = logits.double().cpu().numpy() * (1.0 if fit is None else fit.temperature)
-            shots = len(episode.support) / episode.way
-            return {
+            is_fitted = fit is not None and len(fit.folds) > 0
+            found = {
                 "way": episode.way,
-                "shots": shots,
-                "is_fitted": fit is not None and len(fit.folds) > 0,
-                "logits": before.tolist(),
+                "shots": len(episode.support) / episode.way,
+                "is_fitted": is_fitted,
+                "logits": (logits.double().cpu().numpy() * (1.0 if fit is None else fit.temperature)).tolist(),
                 "labels": np.asarray(texts.query_labels).tolist(),
+                "task": episode.task.name,
             }
+            if fit is not None and fit.held_out is not None and is_fitted:
+                held_out = fit.held_out[: len(episode.support)].double().numpy() * fit.temperature
+                is_judged = ~np.isnan(held_out).any(1)
+                found |= {"held_out": held_out[is_judged].tolist(), "held_out_labels": np.asarray(texts.support_labels)[is_judged].tolist()}
+            return found
 
         found = [outcome for each in self.sets for _, outcome in each_episode(each, of_episode, on_progress, workers)]
-        cases = [TemperatureCase(each["way"], each["shots"], each["is_fitted"], np.array(each["logits"]), np.array(each["labels"])) for each in found]
+        cases = [TemperatureCase.of(each) for each in found]
         return [case for case in cases if np.isfinite(case.logits).all()]

@@ -14,8 +14,9 @@ A head that is fitted to examples (`head_fit.py`) is more confident than one tha
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -42,12 +43,38 @@ class LogTemperature:
 
 
 @dataclass
+class LimitOfScores:
+    """Coefficients of the logit of the highest score in a prediction set (`sets_across_tasks.py`)."""
+
+    level: float  # coverage
+    intercept: float
+    shots: float  # per log(examples per class)
+    way: float  # per log(classes)
+
+    def at(self, way: int, shots: float) -> float:
+        """Return the limit for a number of classes and a mean number of examples per class."""
+        logit = self.intercept + self.shots * math.log(min(max(shots, 1.0), MOST_SHOTS)) + self.way * math.log(way)
+        return 1 / (1 + math.exp(-logit))
+
+
+@dataclass
+class SetsAcrossTasks:
+    """Prediction sets calibrated on episodes of other tasks."""
+
+    tasks: int  # number of these
+    most_classes: int  # of their episodes
+    limits: list[LimitOfScores]  # by level, ascending; those that the number of tasks allows
+
+
+@dataclass
 class LearnedTemperature:
-    """Temperatures learned across tasks; None: there were no such episodes."""
+    """Temperatures learned across tasks, and the prediction sets of heads that have them; None: there were no such episodes."""
 
     made: LogTemperature | None  # of heads that are not fitted: with one example per class, or by methods that fit none
     fitted: LogTemperature | None  # of fitted heads, before cross-validation chooses a temperature: the median of its prior
     step: int | None = None  # meta-update whose parameters they were learned with; None: these are not of a run
+    made_sets: SetsAcrossTasks | None = None
+    fitted_sets: SetsAcrossTasks | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +86,15 @@ class TemperatureCase:
     is_fitted: bool  # whether the head was fitted to the examples
     logits: np.ndarray  # before any temperature, float64, [queries, way]
     labels: np.ndarray  # [queries]
+    task: str = ""
+    held_out: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))  # logits of examples under heads that have not seen them, as above, [held out, way]
+    held_out_labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # [held out]
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> TemperatureCase:
+        """Return the episode of these attributes, arrays as lists."""
+        given: dict[str, Any] = {key: np.array(value) if isinstance(value, list) else value for key, value in facts.items()}
+        return cls(**given)
 
     def loss(self, temperature: float) -> float:
         """Return the mean log loss of the queries at a temperature, in nats."""

@@ -60,8 +60,9 @@ class OuterConfig:
 class ValidationConfig:
     """Meta-validation during training: selects the best checkpoint and can stop the run early (config node `validation`)."""
 
-    every: int = 25  # number of meta-updates between validations; 0: no validation and no learned temperature; the last parameters are used
-    # Number of episodes per meta-validation task. At the end, the temperature of the probabilities is learned from 8 times this number, over all tasks.
+    every: int = 25  # number of meta-updates between validations; 0: no validation, no learned temperature, no calibrated sets; the last parameters are used
+    # Number of episodes per meta-validation task. At the end, the temperature of the probabilities is learned from 8 times this number, over all tasks,
+    # and prediction sets for fewer than 20 examples are calibrated on them.
     episodes: int = field(default=8, metadata=when(VALIDATION))
     # Query examples per class, fewer if a class has fewer; null: every row that is not in the support set.
     queries: int | None = field(default=25, metadata=when(VALIDATION))

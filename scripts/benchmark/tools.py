@@ -5,7 +5,7 @@ learn from the same support sets, on MiniLM in one local directory without a net
 a process of its own, on one thread:
 
 - scikit-learn: logistic regression on the encodings of sentence-transformers, C from 0.1 to 1000 by cross-validation (log loss);
-- setfit: all settings the library's defaults;
+- setfit: all settings the library's defaults, without a limit on its updates (batches of 16 pairs, one epoch of oversampled pairs);
 - autointent: preset classic-light (20 trials), 3-fold cross-validation, since its default holds out a fifth of a few examples;
 - adaptive-classifier: defaults but for use_onnx=False, which needs no export;
 - metatrain: FewShotClassifier, the same as `metatrain finetune`, on MiniLM and on `everyday`.

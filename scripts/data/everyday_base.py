@@ -8,8 +8,9 @@ The runs are those of
 
 FOLDER is metatrain/models/bases/everyday for the one in the package. The weights of the runs are averaged (Wortsman et al. 2022), each with
 its weight interpolation, and written as the difference to the model before meta-training, matrices at low rank. Then the temperature of its
-probabilities is learned from episodes of tasks of the collection, which it was trained on: no others are in the package. Without runs, only that is
-done again.
+probabilities is learned from episodes of tasks of the collection, which it was trained on: no others are in the package. Its prediction sets for fewer
+than 20 examples are calibrated on tasks that it was not trained on, since scores of its own tasks would be too low: one task of each of the 38 families
+of `tasks=universal` (METATRAIN_DATA has them), with all of its classes and 1, 2 and 5 examples of each. Without runs, only these two are done again.
 """
 
 from __future__ import annotations
@@ -23,14 +24,19 @@ import torch
 
 from metatrain.checkpoints.opening import open_base, open_checkpoint
 from metatrain.checkpoints.recipe import FORMAT, SavedRecipe
-from metatrain.config.schema import Overrides
+from metatrain.config.compose import composed
+from metatrain.config.schema import Overrides, TrainConfig
 from metatrain.evaluation.temperature_episodes import TemperatureEpisodes
-from metatrain.meta.temperature import described, learned_temperature
+from metatrain.meta.learner import Learner
+from metatrain.meta.sets_across_tasks import described_sets, with_sets
+from metatrain.meta.temperature import TemperatureCase, described, learned_temperature
 from metatrain.models.bases import SETTINGS, write_base
 from metatrain.tasks.config import EpisodeConfig, SplitConfig, TasksConfig
 from metatrain.tasks.distribution import load_tasks
+from metatrain.tasks.task import Task
 
 EPISODES = 200  # from which the temperature is learned
+SHOTS, ROWS = (1, 2, 5), 400  # of the tasks on which prediction sets are calibrated: examples per class; rows at most
 
 
 def main() -> None:
@@ -63,25 +69,47 @@ def write_weights(folder: Path, runs: list[str], rank: int) -> None:
 
 
 def write_temperature(folder: Path) -> None:
-    """Learn the temperature of a base from episodes of tasks of the collection, and write it beside its other settings."""
+    """Learn the temperature of a base from episodes of tasks of the collection, calibrate its prediction sets, and write both beside its other settings."""
     learner = open_base(folder.name, Overrides(), torch.device("cpu"), torch.float32, print, folder.parent).learner
     settings = TasksConfig(path="metatrain:everyday", task="task", meta_train=SplitConfig(tasks=["*"]), holdout=0.0)
     tasks, tokens = load_tasks(settings, 0).meta_train, learner.model.tokens()
     tokens.check(tasks)
     episodes = TemperatureEpisodes.of(learner, tasks, tokens, EpisodeConfig(), 0, EPISODES)
-    done = 0
-
-    def on_progress(number: int) -> None:
-        nonlocal done
-        done += number
-        print(f"temperature: {done} of {len(episodes)} episodes", end="\r", flush=True)
-
-    cases = episodes.cases(learner, on_progress)
+    cases = episodes.cases(learner, Counter("temperature", len(episodes)))
     found = learned_temperature(cases)
     print("", *described(found, cases), sep="\n")
+    found = with_sets(found, unseen_cases(learner))
+    print("", *described_sets(found), sep="\n")
     path = folder / SETTINGS
     facts = {**json.loads(path.read_text(encoding="utf-8")), "temperature": asdict(found)}
     path.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def unseen_cases(learner: Learner) -> list[TemperatureCase]:
+    """Return episodes of tasks that the base was not trained on, the first task of each family of `tasks=universal`."""
+    config: TrainConfig = composed("train", ["tasks=universal", f"tasks.max_rows={ROWS}", "algorithm=leave_one_out", "model=minilm"], TrainConfig)
+    families: dict[str, Task] = {}
+    for task in load_tasks(config.tasks, 0).meta_train:
+        families.setdefault(task.name.split("/")[0], task)
+    tokens = learner.model.tokens()
+    tokens.check(list(families.values()))
+    cases = []
+    for shots in SHOTS:
+        episodes = TemperatureEpisodes.of_whole_tasks(list(families.values()), tokens, shots, 1, 0, "meta_test")
+        cases += episodes.cases(learner, Counter(f"prediction sets, {shots} examples per class", len(episodes)))
+    return cases
+
+
+class Counter:
+    """Line of progress on the terminal."""
+
+    def __init__(self, what: str, number: int):
+        self._what, self._number, self._done = what, number, 0
+
+    def __call__(self, number: int) -> None:
+        """Count episodes that are done."""
+        self._done += number
+        print(f"{self._what}: {self._done} of {self._number} episodes", end="\r", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """The temperature of a checkpoint: learned by `train`, kept beside the weights, used by whatever opens it."""
 
 import json
+import math
+import re
 import shutil
 from dataclasses import replace
 
@@ -15,6 +17,7 @@ from metatrain.checkpoints.recipe import Recipe, keeps_temperature
 from metatrain.config.schema import AlgorithmOverrides, InnerOverrides, ModelOverrides, Overrides
 from metatrain.gradient.config import InnerConfig
 from metatrain.meta.config import AlgorithmConfig
+from metatrain.meta.sets_across_tasks import LEVELS
 from metatrain.meta.temperature import LearnedTemperature
 from metatrain.models.config import ModelConfig
 from metatrain.tasks.config import EpisodeConfig
@@ -98,3 +101,52 @@ def test_finetune_predict_and_python_use_it_and_say_so(run, cli, tmp_path):
     for probabilities in (task.probabilities(TEXTS), tuned.probabilities(TEXTS), classifier.predict_proba(TEXTS)):
         np.testing.assert_allclose(probabilities, expected, atol=1e-5)
     assert task.predict(TEXTS) == plain.predict(TEXTS) == tuned.predict(TEXTS)
+
+
+@pytest.fixture
+def calibrated(run, tmp_path):
+    """The model of the run, as if its prediction sets were calibrated on twelve tasks."""
+    folder = shutil.copytree(run / "model", tmp_path / "calibrated")
+    facts = json.loads((folder / "adaptation.json").read_text())
+    limits = [{"level": level, "intercept": math.log(level), "shots": 0.0, "way": 0.1} for level in (0.8, 0.9)]
+    facts["temperature"] |= {f"{which}_sets": {"tasks": 12, "most_classes": 3, "limits": limits} for which in ("made", "fitted")}
+    (folder / "adaptation.json").write_text(json.dumps(facts))
+    return folder
+
+
+def test_train_calibrates_prediction_sets_on_its_validation_tasks(run):
+    facts = json.loads((run / "model" / "adaptation.json").read_text())["temperature"]
+    most = int(re.search(r"(\d+) meta-validation", (run / "run.log").read_text())[1])
+    for sets in (facts["made_sets"], facts["fitted_sets"]):
+        tasks = sets["tasks"]
+        assert 1 < tasks <= most and [each["level"] for each in sets["limits"]] == [level for level in LEVELS if level <= tasks / (tasks + 1) + 1e-9]
+
+
+@pytest.mark.parametrize("shots", [1, 2])
+def test_finetune_below_20_examples_then_predict_with_coverage(calibrated, cli, tmp_path, shots):
+    rows = ONE_EACH + "Breaks daily.,bad\nLovely.,good\nCame by van.,neutral\n" * (shots - 1)
+    (tmp_path / "examples.csv").write_text(rows)
+    found = cli("finetune", f"checkpoint={calibrated}", "data.train=examples.csv", "hydra.run.dir=tuned", "hardware.threads=1", "report=false")
+    assert found.code == 0, found.err
+    assert "prediction sets: calibrated on 12 tasks of meta-training" in (tmp_path / "tuned" / "run.log").read_text()
+    model = metatrain.load(tmp_path / "tuned")
+    limit = 1 / (1 + math.exp(-math.log(0.9) - 0.1 * math.log(3)))
+    for probabilities, prediction_set in zip(model.probabilities(TEXTS), model.prediction_sets(TEXTS, 0.85)):
+        ranked = np.argsort(-probabilities)
+        expected = [model.labels[label] for label in ranked if 1 - probabilities[label] <= limit or label == ranked[0]]
+        assert list(prediction_set) == expected
+    shown = cli("predict", "model=tuned", f"text={TEXTS[0]}", "coverage=0.9").out.splitlines()[-1]
+    assert shown == f"prediction set: {', '.join(model.prediction_sets(TEXTS[:1], 0.9)[0])}"
+    refused = cli("predict", "model=tuned", "text=a", "coverage=0.95")
+    assert refused.code == 2 and "was calibrated on 12 tasks, for coverage up to 0.9; add examples until cross-validation holds 20 or more out" in refused.err
+
+
+def test_another_adaptation_or_class_shares_have_no_sets(calibrated, cli, tmp_path):
+    assert opened(calibrated).temperature.made_sets.tasks == 12
+    other = opened(calibrated, Overrides(inner=InnerOverrides(fit_encoder=True))).temperature
+    assert other.made_sets is None and other.fitted_sets is None and other.made is not None
+    (tmp_path / "examples.csv").write_text(ONE_EACH)
+    arguments = [f"checkpoint={calibrated}", "data.train=examples.csv", "data.priors=uniform", "hydra.run.dir=tuned", "hardware.threads=1", "report=false"]
+    assert cli("finetune", *arguments).code == 0
+    refused = cli("predict", "model=tuned", "text=a", "coverage=0.9")
+    assert refused.code == 2 and "coverage=0.9 needs 20 or more examples that cross-validation has held out" in refused.err

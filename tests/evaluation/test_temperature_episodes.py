@@ -10,12 +10,12 @@ from metatrain.evaluation.temperature_episodes import SHOTS, WAYS, TemperatureEp
 from metatrain.gradient.config import InnerConfig
 from metatrain.meta.config import AlgorithmConfig
 from metatrain.meta.encoder_learner import EncoderLearner
-from metatrain.meta.head_fit import ENOUGH
+from metatrain.meta.head_fit import ENOUGH, best_temperature
 from metatrain.meta.temperature import LearnedTemperature, LogTemperature
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 from metatrain.tasks.config import EpisodeConfig, SplitConfig, TasksConfig
-from metatrain.tasks.distribution import load_tasks
+from metatrain.tasks.distribution import capped, load_tasks
 from metatrain.tasks.encoded_episode import encode_episode
 from metatrain.tasks.episodes import task_episode
 
@@ -49,6 +49,15 @@ def test_their_sizes_are_all_below_the_number_of_examples_that_choose_a_temperat
     assert len(episodes_of(subject, [])) == 0
 
 
+def test_whole_tasks_have_all_classes_that_fewer_than_20_examples_allow(tasks):
+    subject = learner()
+    for shots in (1, 8):
+        found = TemperatureEpisodes.of_whole_tasks(tasks, subject.model.tokens(), shots, 2, 0, "meta_test")
+        assert [each.settings.way for each in found.sets] == [min(len(task.label_names), 19 // shots) for task in tasks] and len(found) == 2 * len(tasks)
+    few = [capped(task, 4) for task in tasks]
+    assert len(TemperatureEpisodes.of_whole_tasks(few, subject.model.tokens(), 9, 1, 0, "meta_test").sets) == 0
+
+
 def test_methods_without_a_linear_head_have_none(tasks):
     assert len(episodes_of(learner("relation", fit_head=False), tasks)) == 0
     fixed = episodes_of(learner("linear", fit_head=False), tasks, way=3)
@@ -68,6 +77,12 @@ def test_the_logits_are_those_before_any_temperature(tasks):
         assert (case.way, case.shots, case.is_fitted) == (each.settings.way, each.settings.shots, each.settings.shots > 1)
         expected = subject.probabilities(parameters, texts)
         np.testing.assert_allclose(torch.from_numpy(case.logits / fit.temperature).softmax(1).numpy(), expected, atol=1e-5)
+        assert case.task == each.tasks[0].name and len(case.held_out) == len(case.held_out_labels) == (len(texts.support) if case.is_fitted else 0)
+        if case.is_fitted:
+            held_out = fit.held_out[: len(texts.support)].double().numpy() * fit.temperature
+            np.testing.assert_allclose(case.held_out, held_out, rtol=1e-5)
+            assert case.held_out_labels.tolist() == texts.support_labels.tolist()
+            assert best_temperature(torch.from_numpy(case.held_out), torch.from_numpy(case.held_out_labels)) == pytest.approx(fit.temperature, rel=1e-4)
 
 
 @pytest.mark.parametrize("fit_head", [False, True])
