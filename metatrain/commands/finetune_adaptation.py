@@ -69,7 +69,7 @@ def adapt_and_test(learner: Learner, examples: Examples, rejection_rate: float |
         display.say(line)
     sets = adaptation.prediction_sets()
     if sets is not None and "across_tasks" in sets:
-        display.say(f"prediction sets: calibrated on {sets['across_tasks']['tasks']} tasks of meta-training, because fewer than {ENOUGH} examples are held out")
+        display.say(f"prediction sets: calibrated on {sets['across_tasks']['tasks']} other tasks, because fewer than {ENOUGH} examples are held out")
     if fit is not None and learner.functional.head_after:
         steps = fit.steps
     results: dict[str, Any] = {"examples": len(episode.support), "steps": steps, "seconds": round(seconds, 3)}
