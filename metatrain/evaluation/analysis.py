@@ -23,7 +23,7 @@ from metatrain.tasks.episodes import SPLITS, Episode
 from metatrain.tasks.task import Task, TaskDistribution
 from metatrain.tasks.texts import beginning
 
-_STEP_EPISODES = 5  # per task and number of shots, for the accuracy by inner steps
+_STEP_EPISODES = 2  # per task and number of shots, for the accuracy by inner steps
 _WORST = 12  # maximum number of tasks whose errors are recorded
 _EXAMPLES = 10  # maximum number of errors shown per task
 _PAIRS = 400  # maximum number of (label, prediction) pairs recorded per task, most frequent first: all pairs of 20 classes
