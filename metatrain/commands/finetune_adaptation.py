@@ -26,8 +26,9 @@ from metatrain.commands.finetune_results import (
 )
 from metatrain.evaluation.held_out import Baseline
 from metatrain.gradient.parameters import Parameters
-from metatrain.meta.head_fit import ENOUGH, Fit
+from metatrain.meta.head_fit import Fit
 from metatrain.meta.learner import Learner
+from metatrain.models.prediction_sets import FEWEST
 from metatrain.models.reading import Reading
 from metatrain.tasks.encoded_episode import EncodedEpisode
 from metatrain.tracking.console import Display
@@ -44,7 +45,7 @@ class Adaptation:
     threshold: float | None  # threshold of the highest logit; below it, a text is out of scope
     reading: Reading | None  # what a language model reads around every text; None: it is an encoder
     analysis: dict[str, Any]  # contents of analysis.json; empty without a test of labels
-    prediction_sets: dict[str, Any] | None  # their calibration; None: no example was held out
+    prediction_sets: dict[str, Any] | None  # their calibration; None: no example was held out, and there is none on other tasks
 
 
 def adapt_and_test(learner: Learner, examples: Examples, rejection_rate: float | None, display: Display, adaptation: Finetuned) -> Adaptation:
@@ -69,7 +70,7 @@ def adapt_and_test(learner: Learner, examples: Examples, rejection_rate: float |
         display.say(line)
     sets = adaptation.prediction_sets()
     if sets is not None and "across_tasks" in sets:
-        display.say(f"prediction sets: calibrated on {sets['across_tasks']['tasks']} other tasks, because fewer than {ENOUGH} examples are held out")
+        display.say(f"prediction sets: calibrated on {sets['across_tasks']['tasks']} other tasks, because fewer than {FEWEST} examples are held out")
     if fit is not None and learner.functional.head_after:
         steps = fit.steps
     results: dict[str, Any] = {"examples": len(episode.support), "steps": steps, "seconds": round(seconds, 3)}

@@ -16,16 +16,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from metatrain.meta.head_fit import ENOUGH, Fit, best_temperature
+from metatrain.meta.head_fit import Fit, best_temperature
 from metatrain.meta.learner import Learner
-from metatrain.meta.temperature import MOST_SHOTS, LearnedTemperature, LimitOfScores, SetsAcrossTasks, TemperatureCase
+from metatrain.meta.temperature import LearnedTemperature, LimitOfScores, SetsAcrossTasks, TemperatureCase, log_sizes
 from metatrain.models.decisions import softmax
+from metatrain.models.prediction_sets import FEWEST
 from metatrain.tasks.encoded_episode import EncodedEpisode
 
 LEVELS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
@@ -53,16 +54,16 @@ class ScoredCase:
 def with_sets(learned: LearnedTemperature, cases: Sequence[TemperatureCase]) -> LearnedTemperature:
     """Return temperatures learned from these episodes, with prediction sets calibrated on the same episodes."""
     made, fitted = ([scored(case, learned) for case in cases if case.is_fitted == is_fitted] for is_fitted in (False, True))
-    return LearnedTemperature(learned.made, learned.fitted, learned.step, calibrated(made), calibrated(fitted))
+    return replace(learned, made_sets=calibrated(made), fitted_sets=calibrated(fitted))
 
 
 def described_sets(learned: LearnedTemperature) -> list[str]:
-    """Return lines that say for which coverage prediction sets of fewer than `ENOUGH` examples were calibrated."""
+    """Return lines that say for which coverage prediction sets of fewer than `FEWEST` examples were calibrated."""
     lines = []
     for which, sets in (("heads computed from the examples", learned.made_sets), ("fitted heads", learned.fitted_sets)):
         if sets is not None:
             until = f"for coverage up to {sets.limits[-1].level:g}" if sets.limits else "too few for any coverage"
-            lines.append(f"prediction sets of {which}, fewer than {ENOUGH} examples: calibrated on {sets.tasks} tasks, {until}")
+            lines.append(f"prediction sets of {which}, fewer than {FEWEST} examples: calibrated on {sets.tasks} tasks, {until}")
     return lines
 
 
@@ -84,7 +85,7 @@ def calibrated(cases: Sequence[ScoredCase]) -> SetsAcrossTasks | None:
     """Return the limits of each level that the number of tasks allows; None: there are no episodes."""
     if not cases:
         return None
-    sizes = np.array([[math.log(min(max(case.shots, 1.0), MOST_SHOTS)), math.log(case.way)] for case in cases])
+    sizes = np.array([log_sizes(case.way, case.shots) for case in cases])
     tasks = sorted({case.task for case in cases})
     centred = sizes - sizes.mean(0)
     quantiles = np.array([np.quantile(case.logits, LEVELS, method="inverted_cdf") for case in cases])  # [cases, levels]

@@ -25,6 +25,11 @@ RIDGE = 0.1
 MOST_SHOTS = 8  # examples per class from which T does not change with their number
 
 
+def log_sizes(way: int, shots: float) -> tuple[float, float]:
+    """Return the logarithms of the mean number of examples per class, from 1 to `MOST_SHOTS`, and of the number of classes."""
+    return math.log(min(max(shots, 1.0), MOST_SHOTS)), math.log(way)
+
+
 @dataclass
 class LogTemperature:
     """Coefficients of log T."""
@@ -35,7 +40,8 @@ class LogTemperature:
 
     def at(self, way: int, shots: float) -> float:
         """Return T for a number of classes and a mean number of examples per class."""
-        log = self.intercept + self.shots * math.log(min(max(shots, 1.0), MOST_SHOTS)) + self.way * math.log(way)
+        log_shots, log_way = log_sizes(way, shots)
+        log = self.intercept + self.shots * log_shots + self.way * log_way
         return math.exp(min(max(log, math.log(COOLEST)), math.log(HOTTEST)))
 
     def __str__(self) -> str:
@@ -53,8 +59,8 @@ class LimitOfScores:
 
     def at(self, way: int, shots: float) -> float:
         """Return the limit for a number of classes and a mean number of examples per class."""
-        logit = self.intercept + self.shots * math.log(min(max(shots, 1.0), MOST_SHOTS)) + self.way * math.log(way)
-        return 1 / (1 + math.exp(-logit))
+        log_shots, log_way = log_sizes(way, shots)
+        return 1 / (1 + math.exp(-(self.intercept + self.shots * log_shots + self.way * log_way)))
 
 
 @dataclass
@@ -129,7 +135,7 @@ def fit_log_temperature(cases: Sequence[TemperatureCase]) -> LogTemperature | No
 
     if not cases:
         return None
-    inputs = np.array([[math.log(min(case.shots, MOST_SHOTS)), math.log(case.way)] for case in cases])
+    inputs = np.array([log_sizes(case.way, case.shots) for case in cases])
     means = inputs.mean(0)
     design = np.column_stack([np.ones(len(cases)), inputs - means])
 
