@@ -269,12 +269,21 @@ class Adam(_Rates):
         self, adapted: Parameters, gradients: Mapping[str, Tensor], step: int, learned: Mapping[str, Tensor], state: Mapping[str, Tensor]
     ) -> tuple[Parameters, Parameters]:
         moved, after = {}, {}
+        first, second = 1 - self.first ** (step + 1), 1 - self.second ** (step + 1)  # corrections of the bias of the moments
+        # With d = sqrt(second), m / first / (sqrt(v / second + constant^2) + constant) = (d / first) m / (sqrt(v + (d constant)^2) + d constant):
+        # the same without a division of each element by `second`, in few passes over memory, which is what a step costs.
+        constant, scale = self.constant * second**0.5, second**0.5 / first
         for name, value in adapted.items():
-            m = self.first * state[f"m.{name}"] + (1 - self.first) * gradients[name]
-            v = self.second * state[f"v.{name}"] + (1 - self.second) * gradients[name].square()
+            gradient = gradients[name]
+            m = torch.lerp(state[f"m.{name}"], gradient, 1 - self.first)
+            v = torch.addcmul(self.second * state[f"v.{name}"], gradient, gradient, value=1 - self.second)
             after[f"m.{name}"], after[f"v.{name}"] = m, v
-            unbiased = v / (1 - self.second ** (step + 1)) + self.constant**2
-            moved[name] = value - self._rate(name, step, learned) * (m / (1 - self.first ** (step + 1))) / (unbiased.sqrt() + self.constant)
+            root = (v + constant**2).sqrt_() + constant
+            rate = self._rate(name, step, learned)
+            if isinstance(rate, Tensor):
+                moved[name] = value - scale * rate * (m / root)
+            else:
+                moved[name] = torch.addcdiv(value, m, root, value=-scale * rate)
         return moved, after
 
     def _rate(self, name: str, step: int, learned: Mapping[str, Tensor]) -> float | Tensor:
