@@ -67,7 +67,7 @@ class MetaTest:
         of_trained = {shots: by_arm[SUBJECT] for shots, by_arm in scores.items()}
         found: dict[str, Any] = {}
         if counts := analysed_steps(trained.learner):
-            self.display.start(f"after {', '.join(map(str, counts))} inner steps", self._episodes(step_episodes(self.setup.config)))
+            self.display.start(f"after {', '.join(map(str, counts))} inner steps", self._episodes(step_episodes(self.setup.config, len(self.setup.tasks))))
             found["by_steps"] = accuracy_by_steps(trained, of_trained, self.setup, self._on_progress, self._workers)
             self.display.stop()
             score = read_name(common_score(task.main_score for task in self.setup.tasks))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -23,7 +24,7 @@ from metatrain.tasks.episodes import SPLITS, Episode
 from metatrain.tasks.task import Task, TaskDistribution
 from metatrain.tasks.texts import beginning
 
-_STEP_EPISODES = 2  # per task and number of shots, for the accuracy by inner steps
+_STEP_EPISODES = 12  # per number of shots, at least, for the accuracy by inner steps: of as many tasks as there are
 _WORST = 12  # maximum number of tasks whose errors are recorded
 _EXAMPLES = 10  # maximum number of errors shown per task
 _PAIRS = 400  # maximum number of (label, prediction) pairs recorded per task, most frequent first: all pairs of 20 classes
@@ -38,9 +39,9 @@ def analysed_steps(learner: Learner) -> list[int]:
     return [*step_counts(steps), 2 * steps] if takes_steps(learner) else []
 
 
-def step_episodes(config: EvaluationConfig) -> int:
-    """Return the number of episodes per task and number of shots for the accuracy by inner steps."""
-    return min(_STEP_EPISODES, config.episodes)
+def step_episodes(config: EvaluationConfig, tasks: int) -> int:
+    """Return the number of episodes per task and number of shots for the accuracy by inner steps; tasks: the number of tasks."""
+    return min(math.ceil(_STEP_EPISODES / tasks), config.episodes)
 
 
 def accuracy_by_steps(
@@ -52,7 +53,7 @@ def accuracy_by_steps(
     `support_losses`. `scores`: scores of the arm with all its evaluation settings, by number of shots; they are reported for the same
     episodes, because `inner.fit_head` does more than take inner steps. `on_progress` and `workers` as in `run_arms`.
     """
-    episodes, counts, found = step_episodes(setup.config), analysed_steps(trained.learner), {}
+    episodes, counts, found = step_episodes(setup.config, len(setup.tasks)), analysed_steps(trained.learner), {}
     names = {QUERY_ACCURACY: "steps", QUERY_LOSS: "losses", SUPPORT_ACCURACY: "support_steps", SUPPORT_LOSS: "support_losses"}
     for shots in setup.config.shots:
         by_step = scores_by_step(trained, counts, setup.episodes(shots, episodes), on_progress, workers)

@@ -11,6 +11,7 @@ from metatrain.evaluation import statistics
 from metatrain.evaluation.adapted_arms import Adapted
 from metatrain.evaluation.protocol import EpisodeSet, each_episode, scored
 from metatrain.evaluation.sharing import Workers
+from metatrain.gradient.parameters import Parameters
 from metatrain.meta.learner import Learner
 from metatrain.tasks.encoded_episode import EncodedEpisode, encode_episode
 from metatrain.tasks.episodes import Episode
@@ -49,20 +50,28 @@ def _of_episode(arm: Adapted, counts: Sequence[int], episodes: EpisodeSet, episo
     """Return the scores of one episode."""
     texts = encode_episode(episode, episodes.tokens)
     found: ByStep = {}
+    before, values = None, {}
     for steps, parameters in enumerate(arm.learner.trajectory(texts, counts[-1])):
         if steps not in counts:
             continue
-        query = arm.prediction(parameters, texts)
-        loss = query.target_loss if query.probabilities is None else statistics.log_loss(query.probabilities, texts.query_labels)
-        values = {QUERY_ACCURACY: scored(episode, query.predicted, texts.query_labels)[0], QUERY_LOSS: loss}
-        if episode.task.targets is None:
-            support = arm.prediction(parameters, _support_as_queries(texts))
-            assert support.probabilities is not None  # the task has labels
-            values[SUPPORT_ACCURACY] = scored(episode, support.predicted, texts.support_labels)[0]
-            values[SUPPORT_LOSS] = statistics.log_loss(support.probabilities, texts.support_labels)
+        if parameters is not before:  # the same where no step can be made
+            before, values = parameters, _after_step(arm, parameters, episode, texts)
         for name, value in values.items():
             found.setdefault(name, []).append(float("nan") if value is None else value)
     return found
+
+
+def _after_step(arm: Adapted, parameters: Parameters, episode: Episode, texts: EncodedEpisode) -> dict[str, float | None]:
+    """Return the scores of one episode under adapted parameters; a loss is None if it cannot be computed."""
+    query = arm.prediction(parameters, texts)
+    loss = query.target_loss if query.probabilities is None else statistics.log_loss(query.probabilities, texts.query_labels)
+    values = {QUERY_ACCURACY: scored(episode, query.predicted, texts.query_labels)[0], QUERY_LOSS: loss}
+    if episode.task.targets is None:
+        support = arm.prediction(parameters, _support_as_queries(texts))
+        assert support.probabilities is not None  # the task has labels
+        values[SUPPORT_ACCURACY] = scored(episode, support.predicted, texts.support_labels)[0]
+        values[SUPPORT_LOSS] = statistics.log_loss(support.probabilities, texts.support_labels)
+    return values
 
 
 def _support_as_queries(episode: EncodedEpisode) -> EncodedEpisode:

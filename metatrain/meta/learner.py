@@ -245,9 +245,9 @@ class Learner:
         losses = self.losses(self.as_read(episode).without_queries(), seed=None)
         with torch.no_grad():
             start, fixed = losses.start(self.functional.view(self.parameters, losses.rows))
-        yield self._all(_with_head(losses, start, fixed), losses)
+        yield (first := self._all(_with_head(losses, start, fixed), losses))
         if not self.makes_steps(episode):
-            yield from [self._all(_with_head(losses, start, fixed), losses)] * steps
+            yield from [first] * steps
             return
         for phi, _ in adapt(losses, start, fixed, self.rule, steps, self.algorithm.proximal):
             yield self._all(_with_head(losses, phi, fixed), losses)
