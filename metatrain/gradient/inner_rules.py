@@ -15,6 +15,7 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.optim.adam import adam
 
 from metatrain import plugins
 from metatrain.errors import UserError
@@ -40,6 +41,7 @@ class InnerRule(Protocol):
     # True: phi_{k+1} - phi_k and the new state depend on phi_k only through the gradient; not so with weight decay. Undeclared: False.
     adds: bool
     # A rule may also declare `reads`, the settings of `inner` that it reads beside `steps`: lr, head_lr, rank. Undeclared: all.
+    # A rule may also have `advance`, which `adapt` calls instead of `update` (`FastRule`).
     # A rule whose update needs the whole of a tensor (its mean, say) declares `reads_whole_tensors`. Undeclared: False, and an episode gets only the
     # rows of the word embeddings that occur in it, some of them twice where episodes are vectorised.
 
@@ -81,6 +83,21 @@ class ObservingRule(InnerRule, Protocol):
         observed: Observed | None = None,
     ) -> tuple[Parameters, Parameters]:
         """Return (phi_{k+1}, state) as `InnerRule.update`; observed: never None in an inner loop."""
+
+
+class FastRule(InnerRule, Protocol):
+    """Inner rule with a faster update for adaptation, where nothing is differentiated through it."""
+
+    def advance(self, adapted: Parameters, gradients: Mapping[str, Tensor], step: int, learned: Mapping[str, Tensor], state: Parameters) -> Parameters:
+        """Return phi_{k+1} as `InnerRule.update`, in new tensors and without a graph; the tensors of the state change in place.
+
+        What the state holds in between is the rule's own affair: an inner loop calls `advance` in all its steps or in none.
+        """
+
+
+def advances(rule: InnerRule) -> bool:
+    """Return True if a rule has `advance` for its own `update`."""
+    return _says(rule, "advance") and not observes(rule)
 
 
 def observes(rule: InnerRule) -> tuple[str, ...]:
@@ -285,6 +302,38 @@ class Adam(_Rates):
             else:
                 moved[name] = torch.addcdiv(value, m, root, value=-scale * rate)
         return moved, after
+
+    def advance(self, adapted: Parameters, gradients: Mapping[str, Tensor], step: int, learned: Mapping[str, Tensor], state: Parameters) -> Parameters:
+        """Update by PyTorch's fused Adam, in one pass over memory.
+
+        Its denominator is sqrt(v / second) + constant. If constant^2 (1 / beta2 - 1) is added to v before each step, v is constant^2 second larger
+        after it, which gives the denominator of `update`.
+        """
+        moved = {name: value.clone() for name, value in adapted.items()}
+        names_of: dict[float, list[str]] = {}
+        for name in adapted:
+            names_of.setdefault(float(self._rate(name, step, learned)), []).append(name)
+        for rate, names in names_of.items():
+            firsts, seconds = ([state[f"{moment}.{name}"] for name in names] for moment in ("m", "v"))
+            for v in seconds:
+                v.add_(self.constant**2 * (1 / self.second - 1))
+            adam(
+                [moved[name] for name in names],
+                [gradients[name] for name in names],
+                firsts,
+                seconds,
+                [],
+                [torch.tensor(float(step), device=v.device) for v in seconds],
+                fused=True,
+                amsgrad=False,
+                beta1=self.first,
+                beta2=self.second,
+                lr=rate,
+                weight_decay=0.0,
+                eps=self.constant,
+                maximize=False,
+            )
+        return moved
 
     def _rate(self, name: str, step: int, learned: Mapping[str, Tensor]) -> float | Tensor:
         return self.rate(name)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from metatrain import plugins
 from metatrain.errors import UserError
-from metatrain.gradient.inner_rules import InnerRule, Observed, ObservingRule, adds, is_sgd, observes
+from metatrain.gradient.inner_rules import FastRule, InnerRule, Observed, ObservingRule, adds, advances, is_sgd, observes
 from metatrain.gradient.parameters import Parameters, add_to, detached, dot, leaves, scaled, vjp
 from metatrain.gradient.second_order import GradientGraph, Loss, finite_difference, forward_over_reverse, reverse_over_reverse
 
@@ -162,7 +162,7 @@ def adapt(
     """Adapt, and yield (phi_{k+1}, S at phi_k) after each of `steps` inner steps."""
     tape = _Tape(episode, detached(phi), detached(fixed), rule, proximal)
     for _ in range(steps):
-        yield tape.step()
+        yield tape.step(fast=True)
 
 
 def meta_gradient(episode: EpisodeLosses, theta: Mapping[str, Tensor], rule: InnerRule, steps: int, method: Method) -> MetaGradient:
@@ -302,8 +302,11 @@ class _Tape:
         """Store the point before the next step, from which `back` takes again the steps that are not stored."""
         self._marked.append((self._steps, self._point))
 
-    def step(self, keep: bool = False, with_graph: bool = False) -> tuple[Parameters, Tensor]:
-        """Take one inner step and return (phi_{k+1}, S at phi_k). `keep`: store what `back` needs; `with_graph`: also the gradient's graph."""
+    def step(self, keep: bool = False, with_graph: bool = False, fast: bool = False) -> tuple[Parameters, Tensor]:
+        """Take one inner step and return (phi_{k+1}, S at phi_k). `keep`: store what `back` needs; `with_graph`: also the gradient's graph.
+
+        `fast`: by the rule's `advance`, if it has one, because there is no way back.
+        """
         k, graphs, losses = self._steps, [], []
         gradients: Parameters = {}
         phi, fixed = leaves(self.phi), (leaves if with_graph else detached)(self.fixed)
@@ -323,7 +326,7 @@ class _Tape:
             observed = self._observed(loss, k)
             if keep:
                 self._stored.append(_StoredStep(self._point, {} if self._is_sgd else gradients, observed, graphs))
-            self._point = self._update(self._point, gradients, observed, k)
+            self._point = (self._advance if fast and advances(self.rule) else self._update)(self._point, gradients, observed, k)
         self._steps += 1
         return self.phi, loss
 
@@ -405,9 +408,16 @@ class _Tape:
     def _features(self, k: int) -> Loss:
         return partial(cast(FeatureLosses, self.episode).support_features, step=k)
 
+    def _advance(self, point: Parameters, gradients: Parameters, observed: Parameters, k: int) -> Parameters:
+        phi, state = self._split(point)
+        return {**point, **cast(FastRule, self.rule).advance(phi, gradients, k, self._learned, state)}
+
+    def _split(self, point: Parameters) -> tuple[Parameters, Parameters]:
+        """Return phi and the rule's state of a point."""
+        return {name: point[name] for name in self._names}, {name[len(_STATE) :]: value for name, value in point.items() if name.startswith(_STATE)}
+
     def _update(self, point: Parameters, gradients: Parameters, observed: Parameters, k: int) -> Parameters:
-        phi = {name: point[name] for name in self._names}
-        state = {name[len(_STATE) :]: value for name, value in point.items() if name.startswith(_STATE)}
+        phi, state = self._split(point)
         if self._observes:
             moved, after = cast(ObservingRule, self.rule).update(phi, gradients, k, self._learned, state, Observed(**observed))
         else:

@@ -4,7 +4,7 @@ import torch
 from metatrain.errors import UserError
 from metatrain.gradient import InnerLoop
 from metatrain.gradient.config import InnerConfig
-from metatrain.gradient.inner_rules import RULES, as_rates, has_fixed_rates, make_inner_rule, reads_whole_tensors
+from metatrain.gradient.inner_rules import RULES, Adam, advances, as_rates, has_fixed_rates, make_inner_rule, reads_whole_tensors
 from metatrain.gradient.meta_gradient import LEARNED
 
 PARAMETERS = {"encoder.w": torch.ones(2, 3), "encoder.b": torch.ones(3), "head.weight": torch.ones(4, 3), "head.bias": torch.ones(4)}
@@ -31,6 +31,34 @@ def test_adam_is_torchs():
         ours = moved["w"]
         reference.step()
     torch.testing.assert_close(ours, theirs.detach(), rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["adam", "adam_lslr"])
+def test_adam_advances_as_it_updates(name):
+    rule = make_inner_rule(InnerConfig(rule=name, lr=0.1, head_lr=0.25, steps=2))
+    learned = {key: value.double() + torch.tensor([0.0, -0.5]) for key, value in rule.learned(PER_CLASS).items()}
+    start = {key: value.double() for key, value in PARAMETERS.items()}
+    slow, state = start, rule.state(start)
+    fast, changed = start, rule.state(start)
+    for step, scale in enumerate((1.0, 1e-8, 0.0, -3.0)):  # also gradients as small as the constant in the denominator
+        gradients = {key: scale * torch.linspace(0, 1, value.numel(), dtype=value.dtype).view_as(value) for key, value in start.items()}
+        before = {key: value.clone() for key, value in fast.items()}
+        slow, state = rule.update(slow, gradients, step, learned, state)
+        advanced = rule.advance(fast, gradients, step, learned, changed)
+        torch.testing.assert_close(fast, before, rtol=0, atol=0)  # the parameters before the step are untouched
+        fast = advanced
+        torch.testing.assert_close(fast, slow, rtol=0, atol=1e-13)
+    assert advances(rule)
+
+
+def test_a_rule_with_an_update_of_its_own_does_not_advance_as_its_base_class():
+    class Slower(Adam):
+        def update(self, adapted, gradients, step, learned, state):
+            moved, after = super().update(adapted, gradients, step, learned, state)
+            return {name: (adapted[name] + value) / 2 for name, value in moved.items()}, after
+
+    assert not advances(Slower(InnerConfig()))
+    assert not advances(make_inner_rule(InnerConfig(rule="sgd")))
 
 
 def test_adam_lslr_begins_at_adam_with_a_positive_rate_for_each_step():
