@@ -44,13 +44,13 @@ def test_after_as_many_steps_as_are_taken_the_accuracy_is_that_of_the_arm(tasks)
     of_trained = {shots: by_arm["meta_trained"] for shots, by_arm in scores.items()}
     done = []
     found = accuracy_by_steps(trained, of_trained, setup, done.append)
-    assert found["episodes_per_task"] == 2 and found["steps_used"] == 4 and sum(done) == 2 * len(tasks) * 2
+    assert found["episodes_per_task"] == 6 and found["steps_used"] == 4 and sum(done) == 6 * len(tasks) * 2  # 12 episodes of two tasks
     for shots, part in found["by_shots"].items():
         assert list(part["steps"]) == ["0", "1", "2", "3", "4", "8"]
-        expected = np.mean([np.mean(values[:2]) for values in of_trained[shots].accuracy.values()])
+        expected = np.mean([np.mean(values[:6]) for values in of_trained[shots].accuracy.values()])
         assert part["steps"]["4"] == part["as_used"] == pytest.approx(expected)
         assert list(part["losses"]) == list(part["steps"]) == list(part["support_steps"]) == list(part["support_losses"])
-        assert part["losses"]["4"] == pytest.approx(np.mean([np.mean(values[:2]) for values in of_trained[shots].loss.values()]))
+        assert part["losses"]["4"] == pytest.approx(np.mean([np.mean(values[:6]) for values in of_trained[shots].loss.values()]))
 
 
 def test_a_method_without_inner_steps_has_no_such_curve():
