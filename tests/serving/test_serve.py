@@ -4,17 +4,22 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
+from html import unescape
 from html.parser import HTMLParser
 from importlib.resources import files
 
 import httpx2
 import pytest
 import torch
+import uvicorn
+from fastapi import Response
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -28,6 +33,7 @@ from metatrain.serving.app import Limits, application
 from metatrain.serving.store import TaskStore
 from metatrain.serving.worker import Worker
 
+BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome", "chrome") if (found := shutil.which(name))), None)
 LABELLED = [("it broke", "bad"), ("useless, loose", "bad"), ("best tool", "good"), ("quiet, strong", "good")]
 EXAMPLES = [{"text": text, "label": label} for text, label in LABELLED]
 LIMITS = Limits(texts=20, examples=12, body=20_000)
@@ -223,6 +229,82 @@ def test_the_routes_that_the_page_calls_exist(client):
     described = client.get("/openapi.json").json()
     assert set(described["paths"]) == {"/tasks", "/tasks/{name}", "/tasks/{name}/examples", "/tasks/{name}/predict", "/health"}
     assert described["components"]["schemas"]["NewTask"]["properties"]["none_of_these"]["description"]
+
+
+# A person's keys and clicks: makes a task and changes it, opens one of somebody else, and tries to write over a third; leaves in the title what was seen.
+PERSON = """
+const field = (id) => document.getElementById(id);
+const type = (place, text) => { place.value = text; place.dispatchEvent(new Event("input", { bubbles: true })); };
+const until = async (condition) => { while (!condition()) await new Promise((done) => setTimeout(done, 20)); };
+const said = (words) => until(() => field("status").textContent.includes(words));
+const rows = () => [...field("predictions").rows].map((row) => [...row.cells].map((cell) => cell.textContent));
+const examples = () => [...document.querySelectorAll("#classes .examples")].map((each) => each.value);
+(async () => {
+  const seen = {};
+  type(field("texts"), "it broke\\n<img src=x>");
+  await said("learned from 6 examples");
+  seen.first = rows();
+  type(document.querySelector("#classes .label"), "late");
+  type(document.querySelector("#classes .examples"), "it broke");
+  await said("learned from 4 examples");
+  seen.second = rows();
+  field("name").value = "strict";
+  field("open").click();
+  await said("strict:");
+  seen.opened = examples();
+  type(field("texts"), "quiet");
+  await until(() => rows().length === 1);
+  field("name").value = "taken";
+  type(field("texts"), "quiet tool");
+  await said("already");
+  field("open").click();
+  await said("pairs");
+  seen.kept = examples();
+  field("name").value = "playground";
+  field("remove").click();
+  await said("Removed");
+  seen.left = [...document.querySelectorAll("#tasks option")].map((each) => each.value);
+  document.title = JSON.stringify(seen);
+})();
+"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+def test_the_page_in_a_browser_learns_what_is_typed_and_changes_no_other_task(model, tmp_path):
+    app = serving(model, tmp_path).app
+    with TestClient(app) as client:
+        client.put("/tasks/strict", json={"examples": EXAMPLES, "none_of_these": 0.2})
+        client.put("/tasks/taken", json={"examples": [{**each, "text": [each["text"], "a hypothesis"]} for each in EXAMPLES]})
+        before = {name: client.get(f"/tasks/{name}").json() for name in ("strict", "taken")}
+        page = client.get("/")
+        html, headers = page.text.replace("</head>", '<script src="person.js" defer></script></head>'), dict(page.headers)
+        headers.pop("content-length")
+        app.add_api_route("/person", lambda: Response(html, headers=headers))
+        app.add_api_route("/person.js", lambda: Response(PERSON, media_type="text/javascript"))
+        with listening(app) as address:
+            command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=30000", "--dump-dom", f"{address}/person"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        title = unescape(re.search("<title>(.*?)</title>", done.stdout, re.DOTALL)[1])
+        assert title.startswith("{"), re.search('<p id="status".*?</p>', done.stdout)
+        seen = json.loads(title)
+        assert [row[0] for row in seen["first"]] == ["it broke", "<img src=x>"]  # a text, not an element
+        assert {row[1] for row in seen["first"]} <= {"delivery", "damage"}
+        assert seen["second"][0][1] == "late" and seen["second"] != seen["first"]
+        assert seen["opened"] == ["it broke\nuseless, loose", "best tool\nquiet, strong"] == seen["kept"]
+        assert seen["left"] == ["strict", "taken"]
+        assert {name: client.get(f"/tasks/{name}").json() for name in before} == before
+
+
+@contextmanager
+def listening(app):
+    """Serve an application whose lifespan is already open, at a free port; yields its address."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    wait_until(lambda: server.started)
+    yield "http://{}:{}".format(*server.servers[0].sockets[0].getsockname())
+    server.should_exit = True
+    thread.join()
 
 
 def test_settings_that_cannot_be_are_refused(cli, monkeypatch):

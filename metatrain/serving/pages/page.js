@@ -3,7 +3,9 @@ const pause = 600; // milliseconds without a key before the task is learned agai
 const byId = (id) => document.getElementById(id);
 const lines = (text) => text.split("\n").map((line) => line.trim()).filter(Boolean);
 let timer = null;
-let turn = 0; // answers to an earlier state of the page are dropped
+let working = Promise.resolve(); // one thing after the other, so that what is shown belongs to the last change
+let opened = null; // the task that this page has made or opened, and may change
+let edited = false; // its examples differ from those of the server
 
 async function call(method, path, body) {
   const headers = {};
@@ -16,6 +18,8 @@ async function call(method, path, body) {
   return content;
 }
 
+const path = (name) => `tasks/${encodeURIComponent(name)}`;
+
 function say(text, wrong = false) {
   byId("status").textContent = text;
   byId("status").className = wrong ? "wrong" : "";
@@ -27,7 +31,7 @@ function addClass(label = "", examples = []) {
   made.querySelector(".examples").value = examples.join("\n");
   made.querySelector(".drop").addEventListener("click", (event) => {
     event.target.closest("fieldset").remove();
-    changed();
+    changedExamples();
   });
   byId("classes").append(made);
 }
@@ -51,42 +55,70 @@ function show(texts, predictions) {
   }));
 }
 
-async function learn() {
-  const mine = ++turn;
+async function learn(task) {
   const examples = given();
-  const path = `tasks/${encodeURIComponent(byId("name").value)}`;
-  if (new Set(examples.map((each) => each.label)).size < 2) return say("Type examples for at least two classes.");
+  if (new Set(examples.map((each) => each.label)).size < 2) throw new Error("Type examples for at least two classes.");
+  if (opened?.name !== task && (await list()).some((each) => each.name === task)) {
+    throw new Error(`There is a task ${task} already. Open it to change it, or choose another name.`);
+  }
+  edited = false;
   try {
-    const task = await call("PUT", path, { examples });
+    opened = await call("PUT", path(task), { examples, none_of_these: opened?.name === task ? opened.none_of_these : null });
+  } catch (error) {
+    edited = true;
+    throw error;
+  }
+}
+
+async function update() {
+  const name = byId("name").value;
+  try {
+    if (edited || opened?.name !== name) await learn(name);
     const texts = lines(byId("texts").value);
-    const found = texts.length ? await call("POST", `${path}/predict`, { texts }) : { predictions: [] };
-    if (mine !== turn) return;
+    const found = texts.length ? await call("POST", `${path(name)}/predict`, { texts }) : { predictions: [] };
     show(texts, found.predictions);
-    say(`Learned ${task.labels.length} classes from ${task.examples} examples.`);
+    say(`${name}: ${opened.labels.length} classes, learned from ${opened.examples} examples.`);
     await list();
   } catch (error) {
-    if (mine === turn) say(String(error.message), true);
+    say(String(error.message), true);
   }
+}
+
+function next(work) {
+  clearTimeout(timer);
+  working = working.then(work);
 }
 
 function changed() {
   clearTimeout(timer);
-  timer = setTimeout(learn, pause);
+  timer = setTimeout(() => next(update), pause);
+}
+
+function changedExamples() {
+  edited = true;
+  changed();
 }
 
 async function list() {
   const tasks = await call("GET", "tasks");
   byId("tasks").replaceChildren(...tasks.map((each) => new Option(each.name, each.name)));
+  return tasks;
 }
 
 async function open() {
   try {
-    const task = await call("GET", `tasks/${encodeURIComponent(byId("name").value)}`);
+    const task = await call("GET", path(byId("name").value));
+    // A line is an example here: other ones would be other examples after the next change.
+    if (!task.learned_from.every(({ text }) => typeof text === "string" && lines(text).length === 1)) {
+      throw new Error(`${task.name} has text pairs, or texts of several lines, which this page cannot show.`);
+    }
     byId("classes").replaceChildren();
     for (const label of task.labels) {
-      addClass(label, task.learned_from.filter((each) => each.label === label && typeof each.text === "string").map((each) => each.text));
+      addClass(label, task.learned_from.filter((each) => each.label === label).map((each) => each.text));
     }
-    changed();
+    opened = task;
+    edited = false;
+    await update();
   } catch (error) {
     say(String(error.message), true);
   }
@@ -94,10 +126,11 @@ async function open() {
 
 async function remove() {
   try {
-    await call("DELETE", `tasks/${encodeURIComponent(byId("name").value)}`);
+    await call("DELETE", path(byId("name").value));
+    opened = null;
     byId("predictions").replaceChildren();
-    say("Removed.");
     await list();
+    say("Removed.");
   } catch (error) {
     say(String(error.message), true);
   }
@@ -105,8 +138,8 @@ async function remove() {
 
 addClass("delivery", ["where is my parcel?", "my order has not come", "it came a week late"]);
 addClass("damage", ["it broke on the first day", "there is a crack in it", "the zip does not close"]);
-byId("classes").addEventListener("input", changed);
+byId("classes").addEventListener("input", changedExamples);
 byId("texts").addEventListener("input", changed);
 byId("more").addEventListener("click", () => addClass());
-byId("open").addEventListener("click", open);
-byId("remove").addEventListener("click", remove);
+byId("open").addEventListener("click", () => next(open));
+byId("remove").addEventListener("click", () => next(remove));
