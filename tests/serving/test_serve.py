@@ -302,9 +302,11 @@ def listening(app):
     thread = threading.Thread(target=server.run)
     thread.start()
     wait_until(lambda: server.started)
-    yield "http://{}:{}".format(*server.servers[0].sockets[0].getsockname())
-    server.should_exit = True
-    thread.join()
+    try:
+        yield "http://{}:{}".format(*server.servers[0].sockets[0].getsockname())
+    finally:
+        server.handle_exit(signal.SIGTERM, None)
+        thread.join()
 
 
 def test_settings_that_cannot_be_are_refused(cli, monkeypatch):
