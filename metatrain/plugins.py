@@ -17,7 +17,7 @@ from metatrain.errors import UserError
 HEADS, INNER_RULES, INNER_LOSSES, SOURCES = "metatrain.heads", "metatrain.inner_rules", "metatrain.inner_losses", "metatrain.sources"
 ADAPTED, MODES, ARMS, SELF_SUPERVISED = "metatrain.adapted", "metatrain.meta_gradients", "metatrain.arms", "metatrain.self_supervised"
 OUTER_LOSSES, OUTER_OPTIMIZERS, SCHEDULES = "metatrain.outer_losses", "metatrain.outer_optimizers", "metatrain.schedules"
-SAMPLERS, METRICS = "metatrain.samplers", "metatrain.metrics"
+SAMPLERS, METRICS, PROMPTS = "metatrain.samplers", "metatrain.metrics", "metatrain.prompts"
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ KINDS = {
     OUTER_OPTIMIZERS: Kind("outer optimizer", "outer.optimizer", "outer_optimizer", "nesterov"),
     SCHEDULES: Kind("schedule", "outer.schedule", "schedule", "square_root"),
     SAMPLERS: Kind("sampler", "tasks.sampling.by", "sampler", "intermediate"),
+    PROMPTS: Kind("prompt", "prompt", "prompt", "question"),
     METRICS: Kind("metric", "evaluation.metrics", "metric", "worst_class"),
     ARMS: Kind("arm", "evaluation.arms", "arm", "nearest_length"),
     SOURCES: Kind("task source", "tasks.path", "source", "Numbered"),

@@ -5,11 +5,13 @@ import itertools
 import json
 import os
 import runpy
+import shutil
 import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from conftest import ROOT
 
 from metatrain import plugins
@@ -102,6 +104,99 @@ def test_what_is_wrong_with_a_plug_in_is_said(installed, cli, tmp_path):
     found = cli("doctor", "plugin=risin")
     assert found.code == 2 and "plugin=risin: no installed package announces it; installed are rising" in found.err
     assert completions([]) == ["plugin=rising"]
+
+
+PROMPTS = """
+from metatrain.models.config import PromptConfig
+
+of_mood = PromptConfig(instruction="One of {labels}.", text="Text: {text}", label="Mood: {label}", end="\\n\\n", words={"good": "fine ${seed}"})
+in_chat = PromptConfig(chat=True, instruction="One of {labels}.", separator="", pair=" and ", scoring="pmi")
+label_first = PromptConfig(text="Text: {text}", label="Label: {label}", scoring="channel")
+all_in_all = PromptConfig(text="{text} All in all, {mask}.", words={"positive": "good"})
+misspelt = PromptConfig(instruction="One of {lables}.", text="Text: {text}")
+textless = PromptConfig(text="Text:")
+no_prompt = "Text: {text}"
+"""
+
+
+@pytest.fixture
+def prompts(installed, tmp_path):
+    """A package with prompts."""
+    package = tmp_path / "of_prompts"
+    package.mkdir()
+    (package / "my_prompts.py").write_text(PROMPTS)
+    names = ("of_mood", "in_chat", "label_first", "all_in_all", "misspelt", "textless", "no_prompt")
+    points = "".join(f'{name} = "my_prompts:{name}"\n' for name in names)
+    (package / "pyproject.toml").write_text(f'[project]\nname = "prompts"\n[project.entry-points."metatrain.prompts"]\n{points}chat = "my_prompts:of_mood"\n')
+    installed(package)
+
+
+def test_a_prompt_of_a_package_is_chosen_like_a_packaged_one(prompts, cli):
+    def prompt(*arguments: str) -> dict:
+        found = cli(*arguments, "--cfg", "job")
+        assert found.code == 0, found.err
+        return yaml.safe_load(found.out)["prompt"]
+
+    mood = {"chat": False, "instruction": "One of {labels}.", "text": "Text: {text}", "pair": "", "label": "Mood: {label}", "separator": "\n", "end": "\n\n"}
+    chosen = prompt("train", "prompt=of_mood", "prompt.scoring=mean", "prompt.pair=x")
+    assert chosen == {**mood, "pair": "x", "words": {"good": "fine \\${seed}"}, "scoring": "mean"}  # text, not an interpolation
+    assert prompt("train", "prompt=chat")["chat"]  # the packaged file comes first
+    assert prompt("train", "algorithm=cloze", "prompt=all_in_all")["text"] == "{text} All in all, {mask}."
+    # What a prompt does not set stays as the checkpoint has it.
+    found = prompt("evaluate", "checkpoint=x", "tasks=reviews", "prompt=in_chat")
+    assert found["words"] is None and found["scoring"] == "pmi"
+    assert "value    One of {labels}., set by the plug-in of_mood" in cli("explain", "prompt.instruction", "prompt=of_mood").out
+    for name, words in (
+        ("nothing", "choose one of chat, cloze, labelled, plain, all_in_all, chat, in_chat"),
+        ("no_prompt", "prompt=no_prompt: a plug-in of metatrain.prompts must be a metatrain.models.config.PromptConfig, not str"),
+    ):
+        found = cli("train", f"prompt={name}")
+        assert found.code == 2 and words in found.err and len(found.err.strip().splitlines()) == 1, found.err
+
+
+def test_prompts_of_a_package_are_completed(prompts, cli, monkeypatch):
+    monkeypatch.setenv("COMP_LINE", "metatrain train prompt=of_")
+    assert cli("-sc", "query=bash").out.split() == ["prompt=of_mood"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("in_chat", "texts with label names"),
+        ("all_in_all", "texts 45 characters"),
+        ("misspelt", "{lables} stands for nothing"),
+        pytest.param("label_first", "pairs with label names", marks=pytest.mark.nightly),
+        pytest.param("of_mood", "pairs without", marks=pytest.mark.nightly),
+    ],
+)
+def test_the_wording_of_a_prompt_is_checked(prompts, name, words, one_thread):
+    subject = check_plugin._Subject(plugins.PROMPTS, name, check_plugin._SETTINGS[plugins.PROMPTS](name))
+    finding = list(itertools.islice(check_plugin.checks(subject), 2))[1]
+    assert finding.what == "wording" and words in finding.line and finding.is_well == (name != "misspelt"), finding.line
+
+
+def test_a_prompt_without_a_text_is_refused(prompts, cli):
+    found = cli("doctor", "plugin=textless")
+    assert found.code == 2 and "prompt.text='Text:' must have {text} once" in found.err
+
+
+@pytest.mark.slow
+def test_a_run_and_its_model_need_no_package_of_their_prompt(prompts, cli, tmp_path):
+    few = ["evaluation.shots=[1]", "evaluation.episodes=1", "evaluation.queries=2"]
+    found = cli("train", "debug=fast", "algorithm=in_context", "prompt=of_mood", "outer.steps=1", "evaluation.arms=[]", "report=false", "hydra.run.dir=run")
+    assert found.code == 0, found.err
+    shutil.rmtree(tmp_path / "site")
+    importlib.invalidate_caches()
+    assert cli("train", "prompt=of_mood").code == 2
+    for arguments in (
+        ("resume", "run", "outer.steps=2"),
+        ("evaluate", "checkpoint=run/model", "tasks=reviews", "evaluation.arms=[meta_trained]", *few, "hydra.run.dir=again"),
+    ):
+        found = cli(*arguments)
+        assert found.code == 0, found.err
+    assert yaml.safe_load(Path("run/config.yaml").read_text())["prompt"]["label"] == "Mood: {label}"
+    saved = json.loads(Path("run/model/adaptation.json").read_text())["prompt"]
+    assert saved["instruction"] == "One of {labels}." and saved["words"] == {"good": "fine ${seed}"}
 
 
 @pytest.mark.nightly

@@ -10,11 +10,12 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from metatrain.config.compose import composed, escaped, groups_of
+from metatrain.config.compose import composed, groups_of
 from metatrain.config.explain import explain
 from metatrain.config.overrides import quoted
 from metatrain.config.renamed import current
 from metatrain.config.schema import InnerOverrides, Overrides, TrainConfig
+from metatrain.config.settings import escaped
 from metatrain.errors import UserError
 from metatrain.evaluation.config import LoraConfig
 from metatrain.gradient.config import InnerConfig

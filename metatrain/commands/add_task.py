@@ -117,7 +117,7 @@ def _found(guess: Guess) -> dict[str, str]:
 def _yaml(name: str, path: Path, guess: Guess) -> str:
     import yaml
 
-    from metatrain.config.compose import escaped
+    from metatrain.config.settings import escaped
 
     settings = escaped({"name": name, "path": str(path), **_found(guess), "meta_train": {"tasks": ["*"]}})
     sizes = ", ".join(f"{task} ({sum(classes.values())} rows)" for task, classes in list(guess.tasks.items())[:8])

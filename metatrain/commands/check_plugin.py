@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from metatrain import plugins
+from metatrain.commands import check_prompt
 from metatrain.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ _SETTINGS: dict[str, Callable[[str], list[str]]] = {
     plugins.OUTER_OPTIMIZERS: lambda name: [*_METHOD, f"outer.optimizer={name}"],
     plugins.SCHEDULES: lambda name: [*_METHOD, f"outer.schedule={name}", "outer.warmup=0"],
     plugins.SAMPLERS: lambda name: [*_METHOD, f"tasks.sampling.by={name}"],
+    plugins.PROMPTS: check_prompt.settings,
     plugins.METRICS: lambda name: [f"evaluation.metrics=[{name}]"],
     plugins.ARMS: lambda name: [f"evaluation.arms=[{name}]"],
     plugins.SOURCES: lambda name: [*_METHOD, "tasks=files", f"tasks.path='{name}:'"],
@@ -124,12 +126,24 @@ def checks(subject: _Subject) -> Iterator[Finding]:
         if subject.group in _DIFFERENTIATED:
             yield _vectorised(learner, episodes)
     with TemporaryDirectory(prefix="metatrain-") as folder:
+        if subject.group == plugins.PROMPTS:
+            subject = _with_tokenizer(subject, Path(folder))
+            yield check_prompt.wording(_learner(_config(subject))[0])
         yield resumes_in(Path(folder), subject.settings)
         if not (Path(folder) / "whole" / "model").is_dir():
             return  # its run failed, which the finding before says
         yield shares_among_ranks(Path(folder), subject.settings)
-        if subject.group in _DIFFERENTIATED:
+        if subject.group in (*_DIFFERENTIATED, plugins.PROMPTS):
             yield _exports(Path(folder) / "whole")
+
+
+def _with_tokenizer(subject: _Subject, folder: Path) -> _Subject:
+    """Return a prompt with a tokenizer that has a chat template, if it needs one and none is given."""
+    given = {item.partition("=")[0] for item in subject.settings}
+    if not plugins.load(subject.group, subject.name).chat or "model" in given or "model.tokenizer" in given:  # type: ignore[union-attr]
+        return subject
+    check_prompt.write_tokenizer(folder / check_prompt.TOKENIZER)
+    return replace(subject, settings=[*subject.settings, f"model.tokenizer={folder / check_prompt.TOKENIZER}"])
 
 
 def _config(subject: _Subject) -> TrainConfig:
@@ -139,7 +153,8 @@ def _config(subject: _Subject) -> TrainConfig:
     from metatrain.config.schema import TrainConfig
     from metatrain.meta.algorithm import check_algorithm
 
-    small = ["model=tiny", "episode.shots=2", "episode.queries=2"]
+    model = [] if any(item.startswith("model=") for item in subject.settings) else ["model=tiny"]
+    small = [*model, "episode.shots=2", "episode.queries=2"]
     found: TrainConfig = composed("train", normalise("train", [*small, *subject.settings]), TrainConfig)
     check_algorithm(found.algorithm, found.inner, found.model)
     return found

@@ -14,8 +14,8 @@ usage: metatrain doctor [SETTING=VALUE ...]
        metatrain doctor plugin=NAME [SETTING=VALUE ...]
 
 Check this machine and its installed packages. Then compare the meta-gradient modes on your model, method and tasks in float64, and check the
-exact meta-gradient against finite differences. With plugin=NAME, check a plug-in instead: shapes, its exact gradient against central differences,
-export and reload, and that a resumed run and one in two processes have the same bits.
+exact meta-gradient against finite differences. With plugin=NAME, check a plug-in instead: shapes, its exact gradient against central differences
+(of a prompt, its wording), export and reload, and that a resumed run and one in two processes have the same bits.
 
 examples:
   metatrain doctor

@@ -62,6 +62,8 @@ def main(arguments: list[str]) -> None:
     command = next(iter(of_commands))
     if of_commands[command].type == "group":
         _list(command, {each: of[command] for each, of in settings.items() if command in of}, key)
+        if own := plugins.of_setting(key):
+            print(f"plug-ins: {', '.join(own)}")
     else:
         _explain(command, of_commands[command], [item for item in arguments if item not in names[:1]])
     for other, setting in of_commands.items():
@@ -150,8 +152,9 @@ def _explain(command: str, setting: Setting, overrides: list[str]) -> None:
 
 
 def _set_by(key: str, given: list[str], chosen: dict[str, str]) -> str:
-    """The last that sets a key: the command line, a file of a configuration folder, or nobody."""
+    """The last that sets a key: the command line, a file of a configuration folder, a plug-in, or nobody."""
     from metatrain.config.compose import conf_dir
+    from metatrain.config.plugin_prompts import GROUP
     from metatrain.config.user_folder import file_of
 
     if any(item.lstrip("+").partition("=")[0] == key for item in given):
@@ -162,7 +165,16 @@ def _set_by(key: str, given: list[str], chosen: dict[str, str]) -> str:
         file = file_of(group, chosen.get(group))
         if file is not None and _value(key, file) is not None:
             return f"conf/{group}/{file.name}" if file.is_relative_to(conf_dir()) else str(file)
+        if file is None and group == GROUP and _is_of_plugin(key, chosen.get(group)):
+            return f"the plug-in {chosen[group]}"
     return "its default"
+
+
+def _is_of_plugin(key: str, name: str | None) -> bool:
+    """Return True if the plug-in `prompt=NAME` sets this key."""
+    from metatrain.config.plugin_prompts import GROUP, values_of
+
+    return name in plugins.names(plugins.PROMPTS) and key in (f"{GROUP}.{each}" for each in values_of(name))
 
 
 def _uses(key: str, group: str) -> list[tuple[str, str]]:

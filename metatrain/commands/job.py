@@ -8,9 +8,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from metatrain.config.compose import escaped, typed
+from metatrain.config.compose import typed
 from metatrain.config.schema import TrainConfig
-from metatrain.config.settings import Change
+from metatrain.config.settings import Change, escaped
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import secrets
 import sys
 import time
@@ -25,13 +24,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from metatrain import plugins
 from metatrain.config import user_folder
 from metatrain.config.effects import Effects, typed_keys
 from metatrain.config.explain import explain
 from metatrain.config.overrides import OPTIONAL_GROUPS, SHORTHANDS, normalise, split_flags, verbatim
 from metatrain.config.renamed import NOTES, former
 from metatrain.config.schema import SCHEMAS, register
-from metatrain.config.settings import settings_of
+from metatrain.config.settings import escaped, settings_of
 from metatrain.errors import RestartableError, UserError, one_line
 from metatrain.tracking.console import announced
 
@@ -46,10 +46,10 @@ def conf_dir() -> Path:
 
 
 def groups_of(command: str) -> dict[str, list[str]]:
-    """Return the config groups that a command accepts as GROUP=OPTION, with their sorted options."""
+    """Return the config groups that a command accepts as GROUP=OPTION, with their sorted options, then those of plug-ins."""
     named = _in_defaults(command) | {group for group, key in SHORTHANDS.get(command, {}).items() if key == f"{group}.name"}
     found = {name: sorted(path.stem for path in (conf_dir() / name).glob("*.yaml")) for name in sorted(named)}
-    return {name: options for name, options in found.items() if options}
+    return {name: [*options, *plugins.of_setting(name)] for name, options in found.items() if options}
 
 
 def _in_defaults(entry: str) -> set[str]:
@@ -269,15 +269,6 @@ def typed(config: DictConfig, schema: type) -> Any:
     if not 0 <= seed < 2**32:
         raise UserError(f"seed={seed} must be between 0 and {2**32 - 1}")
     return made
-
-
-def escaped(value: Any) -> Any:
-    """Return resolved values with `${` escaped, so that it is not interpolated again."""
-    if isinstance(value, dict):
-        return {key: escaped(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [escaped(each) for each in value]
-    return re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + "\\${", value) if isinstance(value, str) else value
 
 
 def _check_entries(path: str, value: Any) -> None:

@@ -13,6 +13,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MarkedYAMLError
 
+from metatrain import plugins
+
 # Hydra has one exception class for many errors; they are distinguished by their messages, which tests check for the pinned version.
 _UNKNOWN_OPTION = re.compile(r"Could not find '([^']+)'")
 _UNKNOWN_KEY = re.compile(r"Could not (?:override|delete from config)\.? '([^']+)'")
@@ -99,6 +101,7 @@ def _unknown_option(path: str, folders: Sequence[Path]) -> str:
     options = sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
     if not options:
         return f"no config group '{group}'" + suggestion(group, (each.name for folder in folders for each in folder.iterdir() if each.is_dir()))
+    options += plugins.of_setting(group)
     return f"no {group} named '{name}'" + (suggestion(name, options) or f"; choose one of {', '.join(options)}")
 
 

@@ -10,6 +10,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from metatrain.conditions import Condition, Place, Unread, needs, never, when
+from metatrain.config import plugin_prompts
 from metatrain.evaluation.config import EvaluationConfig
 from metatrain.gradient.config import ENCODER_ADAPTS, FIT_HEAD, HEAD_ADAPTS, INNER_STEPS, InnerConfig
 from metatrain.meta.config import ADAPT, ADAPTS, ENCODINGS, AlgorithmConfig
@@ -465,7 +466,8 @@ SCHEMAS = {
 
 @functools.cache
 def register() -> None:
-    """Make the schemas known to Hydra as `COMMAND_schema`, the first entry of each conf/COMMAND.yaml."""
+    """Make the schemas known to Hydra as `COMMAND_schema`, the first entry of each conf/COMMAND.yaml, and the prompts of plug-ins."""
+    plugin_prompts.register()
     store = ConfigStore.instance()
     for command, schema in SCHEMAS.items():
         store.store(name=f"{command}_schema", node=schema)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 import textwrap
 import tokenize
 from collections.abc import Iterator
@@ -68,6 +69,15 @@ def leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(each, f"{path}.{key}" if path else key)
     else:
         yield path, values
+
+
+def escaped(value: Any) -> Any:
+    """Return resolved values with `${` escaped, so that it is not interpolated again."""
+    if isinstance(value, dict):
+        return {key: escaped(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [escaped(each) for each in value]
+    return re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + "\\${", value) if isinstance(value, str) else value
 
 
 def _first_line(kind: Any) -> str:

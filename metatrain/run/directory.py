@@ -22,9 +22,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from metatrain.config.compose import escaped
 from metatrain.config.explain import explain
-from metatrain.config.settings import Change
+from metatrain.config.settings import Change, escaped
 from metatrain.config.user_folder import current_settings
 from metatrain.errors import RestartableError, Stopped, UserError, is_disk_full
 from metatrain.paths import local_path

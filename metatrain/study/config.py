@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from metatrain.config.compose import escaped
 from metatrain.config.explain import explain, suggestion
+from metatrain.config.settings import escaped
 from metatrain.errors import UserError
 
 COMMANDS = ("train", "evaluate")

@@ -84,6 +84,8 @@ def methods() -> str:
     for path in sorted((ROOT / "conf" / "algorithm").glob("*.yaml")):
         config: Any = OmegaConf.load(path)
         for base in config.pop("defaults", []):
+            if not isinstance(base, str):  # an option of another group
+                continue
             config = OmegaConf.merge(OmegaConf.load(path.with_name(f"{base}.yaml")), config)
         words, equation, check = preset(path)
         steps = OmegaConf.select(config, "inner.steps")

@@ -22,6 +22,7 @@ _PROTOCOLS = {
     "outer_optimizer": ("is called with parameter groups; returns a `torch.optim.Optimizer`, whose state must be tensors", "training/outer.py"),
     "schedule": ("is called with the share of meta-updates after warm-up that are done; returns a factor of the learning rates", "training/outer.py"),
     "sampler": ("is called with the `Sampler` and the meta-update; returns the logarithm of a factor per task, or None", "tasks/sampler.py"),
+    "prompt": ("is a `PromptConfig`: values of `prompt.*`, no code; `prompt=NAME prompt.scoring=pmi` replaces one of them", "models/config.py"),
     "metric": ("is a `Metric`; results.json and the table of arms have its mean", "evaluation/metrics.py"),
     "arm": ("is an `ArmRow`", "evaluation/arms.py"),
     "source": ("is called with the part after the colon in `tasks.path=NAME:WHERE`, and the columns; returns a `Source`", "tasks/sources.py"),
