@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 from conftest import ROOT, write_jsonl
 
 from metatrain.tasks.encoded_episode import raw_texts
@@ -48,3 +49,24 @@ def test_nusax_becomes_an_episode_for_each_language(tmp_path):
     (episode,) = file.episodes[2]["javanese"]
     assert raw_texts(episode).query == [f"{labels[n % 3]} javanese\u2028{n}" for n in (6, 7, 8)] and episode.query_labels.tolist() == [0, 1, 2]
     assert episode.support_labels.tolist() == [0, 1, 2, 0, 1, 2]
+
+
+def test_the_decoders_of_the_gpu_script_have_the_gradient_of_a_plain_loop(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "scripts" / "benchmark"))
+    import decoders
+    from meta_step import distance
+
+    makers = decoders.makers(decoders.DecoderWork("small", steps=2, episodes=2, length=12, device="cpu"), None)
+    plain = makers["plain"]()()
+    assert distance(makers["exact"]()(), plain) < 1e-5
+    assert distance(makers["first order"]()(), plain) > 1e-3
+
+
+@pytest.mark.nightly
+def test_the_gpu_script_writes_a_line_for_each_row_and_what_it_had_no_time_for():
+    script = [sys.executable, ROOT / "scripts" / "benchmark" / "gpu.py", "--small", "--rounds", "1", "--case", "smollm2,3,4", "--only", "exact"]
+    machine, row = map(json.loads, subprocess.run(script, check=True, capture_output=True, text=True).stdout.splitlines())
+    assert set(machine["peak_tflops"]) == {"float32", "TF32", "bf16"}
+    assert row["gpu_contender"] == "exact" and row["seconds"] > 0 and row["tflop"] > 0
+    _, left = map(json.loads, subprocess.run([*script, "--minutes", "0"], check=True, capture_output=True, text=True).stdout.splitlines())
+    assert left == {"left_out": ["smollm2,3,4: exact"]}

@@ -123,14 +123,20 @@ def plain(work: Work) -> Step:
     return step
 
 
-def learn2learn(work: Work, folder: Path, first_order: bool = False) -> Step:
-    """learn2learn's MAML; its modules are pure Python, and are loaded from `folder` without what the package builds."""
+def learn2learn_maml(folder: Path) -> Any:
+    """learn2learn's class MAML; its modules are pure Python, and are loaded from `folder` without what the package builds."""
     for name, path in (("learn2learn", folder), ("learn2learn.algorithms", folder / "algorithms")):
         package = types.ModuleType(name)
         package.__path__ = [str(path)]
         sys.modules[name] = package
     from learn2learn.algorithms.maml import MAML
 
+    return MAML
+
+
+def learn2learn(work: Work, folder: Path, first_order: bool = False) -> Step:
+    """learn2learn's MAML."""
+    MAML = learn2learn_maml(folder)
     model, data = classifier(work, "sdpa" if first_order else "eager"), batches(work)
 
     def step() -> Gradient:
@@ -148,9 +154,7 @@ def learn2learn(work: Work, folder: Path, first_order: bool = False) -> Step:
 
 def learn2learn_anil(work: Work, folder: Path) -> Step:
     """ANIL as learn2learn's examples have it: encodings of an episode once, a clone of the head adapts."""
-    learn2learn(work, folder)
-    from learn2learn.algorithms.maml import MAML
-
+    MAML = learn2learn_maml(folder)
     model, data = classifier(work, "sdpa"), batches(work)
 
     def step() -> Gradient:

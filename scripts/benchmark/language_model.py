@@ -30,7 +30,7 @@ TARGETS = [np.array([7, 0]), np.array([9, 11, 0])]
 CHOICES = [np.array([first, 20 + first, 0]) for first in range(7, 12)]
 
 
-class _Tokenizer:
+class Tokenizer:
     """Token ids are drawn, not read: all that is asked of it is how texts end."""
 
     eos_token_id = pad_token_id = 0
@@ -42,7 +42,7 @@ class _Tokenizer:
 def model(device: str, attention: str) -> LanguageModel:
     torch.manual_seed(0)
     backbone = GPT2LMHeadModel._from_config(GPT2Config(), attn_implementation=attention).to(device)
-    return LanguageModel(backbone, _Tokenizer(), ModelConfig(name="gpt2", max_length=128, max_target_length=8))  # type: ignore[arg-type]
+    return LanguageModel(backbone, Tokenizer(), ModelConfig(name="gpt2", max_length=128, max_target_length=8))  # type: ignore[arg-type]
 
 
 def texts(rng: np.random.Generator, number: int, shortest: int, longest: int) -> list[np.ndarray]:
