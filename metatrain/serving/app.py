@@ -169,7 +169,10 @@ def _page(response: Response) -> Callable[[], Response]:
 async def _refused_body(request: Request, error: Exception) -> Response:
     """Answer a body that is not as described: which of its values, and why; without the value, which may be no JSON."""
     assert isinstance(error, RequestValidationError)
-    reasons = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()[:3])
+    reasons = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()[:3]]
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and any(each["loc"] == ("body",) for each in error.errors()):
+        reasons.insert(0, "send the header Content-Type: application/json, and a JSON object as body")
     return _Ascii({"detail": "; ".join(reasons)}, 422)
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -135,6 +136,28 @@ def test_bodies_that_are_no_json_or_no_text(client, content):
     client.put("/tasks/t", json={"examples": EXAMPLES})
     found = client.post("/tasks/t/predict", content=content, headers={"Content-Type": "application/json"})
     assert 400 <= found.status_code < 500 and found.json()["detail"], found.text
+
+
+def test_a_body_without_its_kind_says_which_header_to_send(client):
+    found = client.put("/tasks/t", content=json.dumps({"examples": EXAMPLES}), headers={"Content-Type": "application/x-www-form-urlencoded"})
+    assert found.status_code == 422 and "Content-Type: application/json" in found.json()["detail"]
+    assert client.put("/tasks/t", content=json.dumps({"examples": EXAMPLES}), headers={"Content-Type": "application/json; charset=utf-8"}).status_code == 200
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_client_that_sends_too_much_gets_the_reason(model, tmp_path, asks):
+    """Over a socket: one that asks first is refused before it sends; one that does not has sent everything when the answer comes, not a reset."""
+    size = 10 * LIMITS.body
+    with TestClient(serving(model, tmp_path).app) as client, listening(client.app) as address:
+        host, port = address.removeprefix("http://").split(":")
+        head = f"POST /tasks/t/predict HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n"
+        with socket.create_connection((host, int(port)), timeout=30) as sent:
+            sent.sendall(f"{head}{'Expect: 100-continue' if asks else 'Accept: */*'}\r\n\r\n".encode())
+            for _ in range(0 if asks else 10):
+                time.sleep(0.02)
+                sent.sendall(b"x" * LIMITS.body)
+            answer = b"".join(iter(lambda: sent.recv(4096), b"")).decode()
+        assert answer.startswith("HTTP/1.1 413") and f"larger than {LIMITS.body} bytes (max_body_mb)" in answer
 
 
 def test_the_number_of_tasks_is_limited(client):
