@@ -172,7 +172,7 @@ def _read_task(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             facts = json.loads((file.metadata() or {}).get("metatrain", "{}"))
             return facts, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (a file is no dictionary)
     except (OSError, safetensors.SafetensorError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
+        raise UserError(f"{path} cannot be read as a file of Task.save: {error}") from error
 
 
 class FewShotModel:

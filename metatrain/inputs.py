@@ -8,6 +8,7 @@ from typing import Any
 
 from metatrain.errors import UserError
 from metatrain.tasks.columns import usual_column
+from metatrain.tasks.labels import is_blank
 from metatrain.tasks.texts import IMAGE, PAIR, has_lone_surrogate, plain
 
 Text = str | tuple[str, str]  # a tuple: two texts that belong together, a premise and a hypothesis, say
@@ -88,6 +89,12 @@ def read_text(text: Any, where: str) -> str:
     if any(map(has_lone_surrogate, parts)):
         raise UserError(f"{where} has half a character (a lone surrogate): {text!r}")
     return PAIR.join(map(plain, parts))
+
+
+def check_not_blank(text: Text, where: str) -> None:
+    """Raises: UserError: an example has no text to learn from."""
+    if all(map(is_blank, (text,) if isinstance(text, str) else text)):
+        raise UserError(f"{where} is empty; remove it, or give it a text")
 
 
 def is_text(text: object) -> bool:

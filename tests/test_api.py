@@ -225,5 +225,5 @@ def test_a_task_whose_model_is_gone_or_unknown_says_so(run, tmp_path):
     with pytest.raises(UserError, match=r"does not say which model it was adapted from; use metatrain.load\(MODEL\).load_task"):
         metatrain.load(tmp_path / "task.safetensors")
     (tmp_path / "text.txt").write_text("no tensors")
-    with pytest.raises(UserError, match="text.txt cannot be read"):
+    with pytest.raises(UserError, match="text.txt cannot be read as a file of Task.save"):
         metatrain.load(tmp_path / "text.txt")

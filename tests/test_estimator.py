@@ -138,6 +138,7 @@ def test_out_of_scope(fitted):
         (TEXTS, [*LABELS[:5], "bad\u200b"], "y has two labels that are read as 'bad'"),
         (TEXTS, [*LABELS[:5], ""], "y has the label '', which cannot be read"),
         (TEXTS, np.array([*LABELS[:5], 1], dtype=object), "y has labels of several types"),
+        (TEXTS, [*([label] for label in LABELS[:5]), ["good", "bad"]], "y has several labels for a text, and FewShotClassifier predicts one"),
         (TEXTS, np.linspace(0, 1, 6), "Unknown label type"),
         (TEXTS, LABELS[:5], "inconsistent numbers of samples"),
     ],

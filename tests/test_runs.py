@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -109,6 +110,8 @@ def test_wrong_settings_are_refused_in_a_line(tmp_path, monkeypatch):
         ({"outer": {"steps": "many"}}, "outer.steps: Value 'many'"),
         ({"algorithm": "mamm"}, "no algorithm named 'mamm'"),
         ({"inner": {"lr": object()}}, "inner.lr=.*: a setting is a string, a number"),
+        ({"inner": {"lr": np.zeros(2)}}, r"inner.lr=array\(\[0., 0.\]\): a setting is a string, a number"),
+        ({"tasks": {"path": pandas.DataFrame({"text": ["a"]})}}, "^tasks.path is a table; write it to a file .* or use metatrain.FewShotClassifier"),
         ({"inner": {1: 2}}, "inner.: the name of a setting must be a string, not 1"),
         ({"config_dir": "nothing"}, "nothing"),
     ]:

@@ -42,7 +42,7 @@ class Number:
         self._train, self._columns = read_table(data, "data.train", data.train, say)
         if is_image(self._train.texts[0]):
             raise UserError(f"data.train={data.train} is a folder of images; data.kind=number reads texts")
-        self._numbers = numbers_of(self._train, order, "data.order")
+        self._numbers = numbers_of(self._train, order, "data.order", say)
         if np.ptp(self._numbers) == 0:
             raise UserError(f"{self._train.source}: all examples have the number {self._train.labels[0]}; give at least two different numbers")
         is_whole = bool(order) or bool((self._numbers == np.round(self._numbers)).all())
@@ -50,7 +50,7 @@ class Number:
         self._tested: Tested | None = None
         if data.test is not None:
             self._test, _ = read_table(data, "data.test", data.test, say, self._columns)
-            test_numbers = numbers_of(self._test, order, "data.order")
+            test_numbers = numbers_of(self._test, order, "data.order", say)
             self._tested = Tested.of(self._train, self._test, say)
             self._test_numbers = test_numbers[self._tested.rows]
 

@@ -131,7 +131,7 @@ class Number:
         assert isinstance(target, targets.Number)  # `scores_of` has looked
         self._target, self._table = target, _read(config, facts.get("columns", {}), display, target.column)
         self.source = self._table.source
-        self._numbers = number_report.numbers_of(self._table, target.order, "the data.order of metatrain finetune")
+        self._numbers = number_report.numbers_of(self._table, target.order, "the data.order of metatrain finetune", display.say)
 
     def of(self, model: Model, display: Display) -> tuple[dict[str, Any], dict[str, Any]]:
         predicted = np.array([each for part in _in_parts(lambda texts: self._target.predictions(model, texts, None), self._table, display) for each in part])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
 from metatrain.config.overrides import text_value
 from metatrain.config.schema import SCHEMAS
 from metatrain.config.settings import settings_of
-from metatrain.errors import UserError
+from metatrain.errors import UserError, one_line
 
 
 def as_overrides(command: str, settings: Mapping[str, Any]) -> list[str]:
@@ -42,7 +42,9 @@ def _leaves(settings: Mapping[str, Any], mappings: set[str], group: str = "") ->
 
 def _written(key: str, value: Any) -> str:
     """Return a value in Hydra's grammar. Raises: UserError: no setting has values of this type."""
-    if hasattr(value, "item") and not isinstance(value, (str, Sequence)):  # a number of numpy
+    if hasattr(value, "columns"):
+        raise UserError(f"{key} is a table; write it to a file (to_csv, to_parquet), or use metatrain.FewShotClassifier().fit(table[TEXT], table[LABEL])")
+    if getattr(value, "ndim", None) == 0:  # a number of numpy
         value = value.item()
     if value is None:
         return "null"
@@ -56,4 +58,4 @@ def _written(key: str, value: Any) -> str:
         return f"{{{','.join(f'{text_value(str(name))}:{_written(key, each)}' for name, each in value.items())}}}"
     if isinstance(value, (list, tuple)):
         return f"[{','.join(_written(key, each) for each in value)}]"
-    raise UserError(f"{key}={value!r}: a setting is a string, a number, a truth value, None, a list or a mapping, not {type(value).__name__}")
+    raise UserError(f"{key}={one_line(repr(value))}: a setting is a string, a number, a truth value, None, a list or a mapping, not {type(value).__name__}")

@@ -17,7 +17,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from metatrain.errors import UserError, one_line
-from metatrain.inputs import read_text
+from metatrain.inputs import check_not_blank, read_text
 from metatrain.models.decisions import decided
 from metatrain.serving.bodies import Example, Examples, Health, NewTask, Prediction, Predictions, Ranked, TaskContent, TaskFacts, Text, Texts
 from metatrain.serving.limits import LimitBody
@@ -92,6 +92,8 @@ def _routes(store: TaskStore, worker: Worker, limits: Limits) -> APIRouter:
     async def learned(name: str, examples: list[Example], more_than: int, work: Callable[[list[tuple[Text, str]]], Stored]) -> TaskFacts:
         if more_than + len(examples) > limits.examples:
             raise HTTPException(422, f"a task has at most {limits.examples} examples (max_examples)")
+        for number, each in enumerate(examples):
+            check_not_blank(each.text, f"examples[{number}].text")
         with _there_is(name):
             return _facts(name, await worker.run(lambda: work([(each.text, each.label) for each in examples])))
 

@@ -8,7 +8,6 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-
 _DRAINED = 16  # times the limit: how much of a body that is too large is read and dropped
 
 

@@ -115,6 +115,22 @@ def test_ordered_labels_from_examples_to_scores(cli, tmp_path):
     assert scores == {key: pytest.approx(test[key]) for key in scores} and "mean absolute error: " in scored.out
 
 
+def test_decimal_commas_are_read_and_said(cli, tmp_path):
+    """A comma that may separate thousands is refused."""
+    values = [place % 5 + 0.5 for place in range(30)]
+    lines = [f"{STARS[place % 5]} thing {place};{str(value).replace('.', ',')}" for place, value in enumerate(values)]
+    (tmp_path / "comma.csv").write_text("\n".join(["text;value", *lines]) + "\n")
+    settings = ["checkpoint=tiny", "data.kind=number", "hardware.threads=1", "report=false"]
+    found = cli("finetune", "data.train=comma.csv", "data.label=value", *settings, "hydra.run.dir=run")
+    assert found.code == 0 and "comma.csv: numbers such as '0,5' are read with a decimal comma" in found.out, found.err
+    assert "30 examples with numbers from 0.5 to 4.5" in found.out and json.loads((tmp_path / "run" / "results.json").read_text())["median"] == 2.5
+    ambiguous, mixed = "the comma of '1,234' may separate decimals or thousands; write 1.234 or 1234", "label '1,5' is not a number"
+    for values, why in ((("1,234", "2,500"), ambiguous), (("1,5", "2.5"), mixed)):
+        write(tmp_path / "odd.csv", ("text", "value"), list(zip(("a", "b"), values)))
+        found = cli("finetune", "data.train=odd.csv", "data.label=value", *settings, "hydra.run.dir=odd")
+        assert found.code == 2 and f"odd.csv:2: {why}" in found.err, found.err
+
+
 @pytest.mark.parametrize(
     ("settings", "why"),
     [

@@ -106,6 +106,8 @@ def test_out_of_scope_and_thresholds(model, tmp_path):
         ("put", "/tasks/t", {"examples": []}, 422, "body.examples"),
         ("put", "/tasks/t", {"examples": [{"text": "a"}]}, 422, "body.examples.0.label: Field required"),
         ("put", "/tasks/t", {"examples": [*EXAMPLES, {"text": "a", "label": ""}]}, 422, "body.examples.4.label: String should have at least 1 character"),
+        ("put", "/tasks/t", {"examples": [*EXAMPLES, {"text": " \n", "label": "bad"}]}, 422, "examples[4].text is empty"),
+        ("post", "/tasks/there/examples", {"examples": [{"text": ["", " "], "label": "bad"}]}, 422, "examples[0].text is empty"),
         ("put", "/tasks/t", {"examples": EXAMPLES, "more": 1}, 422, "body.more: Extra inputs are not permitted"),
         ("put", "/tasks/t", {"examples": EXAMPLES, "none_of_these": 2}, 422, "less than 1"),
         ("put", "/tasks/t", {"examples": EXAMPLES * 4}, 422, "at most 12 examples (max_examples)"),
