@@ -53,7 +53,7 @@ def classes_of(y: Any) -> tuple[np.ndarray, list[str], list[str]]:
     """
     if y is None:
         raise UserError("FewShotClassifier requires y to be passed, but the target y is None")
-    may_hold_lists = isinstance(y, (list, tuple)) or (getattr(y, "dtype", None) == object and y.ndim == 1)
+    may_hold_lists = isinstance(y, (list, tuple)) or (getattr(getattr(y, "dtype", None), "kind", "") == "O" and y.ndim == 1)
     if may_hold_lists and any(isinstance(each, (list, tuple, set)) and len(each) != 1 for each in y):
         raise UserError("y has several labels for a text, and FewShotClassifier predicts one; use metatrain.finetune(data={'kind': 'labels', 'train': FILE})")
     labels = column_or_1d(y, warn=True)
