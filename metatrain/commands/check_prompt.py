@@ -87,6 +87,7 @@ def _of_language_model(model: LanguageModel, names: tuple[str, ...], texts: list
     from metatrain.tasks.texts import PAIR
 
     tokens = model.tokens()
+    assert tokens.encode_targets is not None  # of a language model
     encoded, targets = tokens.encode(texts), tokens.encode_targets.names(_LABELS)
     words = [model.prompt_config.words.get(label, label) for label in _LABELS]
     parts = [text.split(PAIR) for text in texts]

@@ -62,8 +62,8 @@ def main(arguments: list[str]) -> None:
     command = next(iter(of_commands))
     if of_commands[command].type == "group":
         _list(command, {each: of[command] for each, of in settings.items() if command in of}, key)
-        if own := plugins.of_setting(key):
-            print(f"plug-ins: {', '.join(own)}")
+        if others := plugins.of_setting(key):
+            print(f"plug-ins: {', '.join(others)}")
     else:
         _explain(command, of_commands[command], [item for item in arguments if item not in names[:1]])
     for other, setting in of_commands.items():
