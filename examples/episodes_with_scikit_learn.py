@@ -7,6 +7,8 @@ It uses nothing of metatrain but the file, and prints the accuracy of metatrain'
 
     metatrain evaluate checkpoint=MODEL episode.file=episodes.jsonl evaluation.arms=[logistic_regression]
 
+where MODEL is the same plain encoder (for a meta-trained model, the arm encodes with the base model).
+
 For the four meta-test tasks of `reviews`, ten episodes each, and all-MiniLM-L6-v2:
 
     1-shot: 0.5012931034482758
