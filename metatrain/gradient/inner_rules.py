@@ -20,7 +20,7 @@ from torch.optim.adam import adam
 from metatrain import plugins
 from metatrain.errors import UserError
 from metatrain.gradient.config import InnerConfig
-from metatrain.gradient.parameters import Parameters, added
+from metatrain.gradient.parameters import Parameters, added, by_factor
 
 HEAD = "head."  # name prefix of the head parameters
 RATES: tuple[str, ...] = ("lr", "head_lr")  # settings of a rule with two learning rates
@@ -310,10 +310,7 @@ class Adam(_Rates):
         after it, which gives the denominator of `update`.
         """
         moved = {name: value.clone() for name, value in adapted.items()}
-        names_of: dict[float, list[str]] = {}
-        for name in adapted:
-            names_of.setdefault(float(self._rate(name, step, learned)), []).append(name)
-        for rate, names in names_of.items():
+        for rate, names in by_factor(adapted, lambda name: float(self._rate(name, step, learned))).items():
             firsts, seconds = ([state[f"{moment}.{name}"] for name in names] for moment in ("m", "v"))
             for v in seconds:
                 v.add_(self.constant**2 * (1 / self.second - 1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,7 +39,7 @@ def add_to(total: Parameters, more: Mapping[str, Tensor]) -> None:
 def added(one: Parameters, other: Mapping[str, Tensor], factor: Callable[[str], float] = lambda name: 1.0) -> Parameters:
     """Return `one` plus factor(name) times `other`, for the names in both, with one operation per factor to save GPU kernel launches."""
     found = dict(one)
-    for size, names in _by_factor([name for name in one if name in other], factor).items():
+    for size, names in by_factor([name for name in one if name in other], factor).items():
         sums = torch._foreach_add([one[name] for name in names], [other[name] for name in names], alpha=size)
         found.update(zip(names, sums))
     return found
@@ -48,12 +48,13 @@ def added(one: Parameters, other: Mapping[str, Tensor], factor: Callable[[str], 
 def scaled(values: Parameters, factor: Callable[[str], float]) -> Parameters:
     """Return each tensor times factor(name)."""
     found: Parameters = {}
-    for size, names in _by_factor(list(values), factor).items():
+    for size, names in by_factor(values, factor).items():
         found.update(zip(names, torch._foreach_mul([values[name] for name in names], size)))
     return found
 
 
-def _by_factor(names: Sequence[str], factor: Callable[[str], float]) -> dict[float, list[str]]:
+def by_factor(names: Iterable[str], factor: Callable[[str], float]) -> dict[float, list[str]]:
+    """Return the names grouped by their factor."""
     groups: dict[float, list[str]] = {}
     for name in names:
         groups.setdefault(factor(name), []).append(name)

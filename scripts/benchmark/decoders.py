@@ -117,7 +117,7 @@ def _ours(work: DecoderWork, algorithm: AlgorithmConfig, steps: int, lora: bool)
 
 
 def batches(work: DecoderWork, separator: Sequence[int]) -> Data:
-    """What transformers' own model reads: each text, the separator and its target, padded; labels are the target's tokens."""
+    """Return the inputs of transformers' own model: each text, the separator and its target, padded; labels are the target's tokens."""
 
     def inputs(read: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> dict[str, Tensor]:
         whole = [np.concatenate([text, separator, target]).astype(np.int64) for text, target in zip(read, targets)]

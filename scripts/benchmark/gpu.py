@@ -51,8 +51,7 @@ OURS = (
 )
 RECORDED = tuple(name for name in OURS if not name.endswith(("one by one", "together")))
 FEW = ("learn2learn", "exact", "exact, TF32", "exact_recomputed, TF32", "first order, TF32")
-MOST = ("learn2learn", "learn2learn first order", "exact", "exact, TF32", "first order, TF32")
-OF_DECODER = ("torchopt", *MOST, "exact_recomputed, TF32", "in context, TF32")
+OF_DECODER = ("torchopt", "learn2learn", "learn2learn first order", "exact", "exact, TF32", "first order, TF32", "exact_recomputed, TF32", "in context, TF32")
 PREDICT = "predict"
 # Which contenders take part in which case, the cases in the order of their importance; with 20 inner steps the kept graphs of the larger model take more
 # than there is.
@@ -88,7 +87,7 @@ class Trial:
 
 
 def maker(name: str, work: Work, learn2learn: Path | None, trial: Trial) -> Callable[[], Step] | None:
-    """What builds a contender of an encoder; None: what it needs is not there."""
+    """Return the function that builds a contender of an encoder; None: a package that it needs is missing."""
     if name.startswith("learn2learn"):
         if learn2learn is None:
             return None
