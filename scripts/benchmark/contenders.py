@@ -30,6 +30,7 @@ from metatrain.tasks.encoded_episode import EncodedEpisode
 
 Gradient = dict[str, Tensor]
 Step = Callable[[], Gradient]
+Loss = Callable[..., Tensor]  # of a model and the inputs of a support set, or of queries
 Inputs = tuple[dict[str, Tensor], Tensor]  # texts and their labels
 OURS = ("exact", "exact_recomputed", "forward_over_reverse", "first_order")
 
@@ -94,7 +95,7 @@ def batches(work: Work) -> list[tuple[Inputs, Inputs]]:
     ]
 
 
-def loss(model: nn.Module, inputs: dict[str, Tensor], labels: Tensor) -> Tensor:
+def loss(model: Callable[..., Any], inputs: dict[str, Tensor], labels: Tensor) -> Tensor:
     return F.cross_entropy(model(**inputs).logits, labels)
 
 
@@ -104,19 +105,25 @@ def gradients_of(model: nn.Module) -> Gradient:
 
 def plain(work: Work) -> Step:
     """All inner steps in one graph, as in a textbook."""
-    model, data = classifier(work), batches(work)
+    return unrolled(classifier(work), batches(work), loss, work.steps, work.rate)
+
+
+def unrolled(model: nn.Module, data: Sequence[tuple[Any, Any]], loss_of: Loss, steps: int, rate: float) -> Step:
+    """The plain loop on the parameters that require a gradient; data: (support, queries) of each episode, each the inputs of `loss_of`."""
+    theta = {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
+
+    def at(phi: Gradient, inputs: Sequence[Any]) -> Tensor:
+        return loss_of(lambda **texts: functional_call(model, phi, (), texts), *inputs)
 
     def step() -> Gradient:
-        theta = {name: value.detach().requires_grad_() for name, value in model.named_parameters()}
-        total = {name: torch.zeros_like(value) for name, value in theta.items()}
-        for (inputs, labels), (queries, answers) in data:
-            phi = dict(theta)
-            for _ in range(work.steps):
-                inner = F.cross_entropy(functional_call(model, phi, (), inputs).logits, labels)
-                found = torch.autograd.grad(inner, list(phi.values()), create_graph=True)
-                phi = {name: value - work.rate * gradient for (name, value), gradient in zip(phi.items(), found)}
-            outer = F.cross_entropy(functional_call(model, phi, (), queries).logits, answers) / len(data)
-            for value, gradient in zip(total.values(), torch.autograd.grad(outer, list(theta.values()))):
+        start = {name: value.requires_grad_() for name, value in theta.items()}
+        total = {name: torch.zeros_like(value) for name, value in start.items()}
+        for support, query in data:
+            phi = dict(start)
+            for _ in range(steps):
+                found = torch.autograd.grad(at(phi, support), list(phi.values()), create_graph=True)
+                phi = {name: value - rate * gradient for (name, value), gradient in zip(phi.items(), found)}
+            for value, gradient in zip(total.values(), torch.autograd.grad(at(phi, query) / len(data), list(start.values()))):
                 value += gradient
         return total
 
@@ -136,17 +143,20 @@ def learn2learn_maml(folder: Path) -> Any:
 
 def learn2learn(work: Work, folder: Path, first_order: bool = False) -> Step:
     """learn2learn's MAML."""
-    MAML = learn2learn_maml(folder)
-    model, data = classifier(work, "sdpa" if first_order else "eager"), batches(work)
+    model = classifier(work, "sdpa" if first_order else "eager")
+    return cloned(learn2learn_maml(folder)(model, lr=work.rate, first_order=first_order), model, batches(work), loss, work.steps)
+
+
+def cloned(maml: Any, model: nn.Module, data: Sequence[tuple[Any, Any]], loss_of: Loss, steps: int) -> Step:
+    """learn2learn's loop: a clone adapts to each episode; `data` as in `unrolled`."""
 
     def step() -> Gradient:
         model.zero_grad(set_to_none=True)
-        maml = MAML(model, lr=work.rate, first_order=first_order)
         for support, query in data:
             clone = maml.clone()
-            for _ in range(work.steps):
-                clone.adapt(loss(clone, *support))
-            (loss(clone, *query) / len(data)).backward()
+            for _ in range(steps):
+                clone.adapt(loss_of(clone, *support))
+            (loss_of(clone, *query) / len(data)).backward()
         return gradients_of(model)
 
     return step
@@ -192,19 +202,22 @@ def higher(work: Work) -> Step:
 
 def torchopt(work: Work) -> Step:
     """TorchOpt's differentiable SGD."""
-    import torchopt as library
+    return recovered(classifier(work), batches(work), loss, work.steps, work.rate)
 
-    model, data = classifier(work), batches(work)
+
+def recovered(model: nn.Module, data: Sequence[tuple[Any, Any]], loss_of: Loss, steps: int, rate: float) -> Step:
+    """TorchOpt's loop: the model adapts to each episode and is then set back; `data` as in `unrolled`."""
+    import torchopt as library
 
     def step() -> Gradient:
         model.zero_grad(set_to_none=True)
         theta = dict(model.named_parameters())
-        inner = library.MetaSGD(model, lr=work.rate)
+        inner = library.MetaSGD(model, lr=rate)
         start, state = (library.extract_state_dict(each, by="reference") for each in (model, inner))
         for support, query in data:
-            for _ in range(work.steps):
-                inner.step(loss(model, *support))
-            (loss(model, *query) / len(data)).backward()
+            for _ in range(steps):
+                inner.step(loss_of(model, *support))
+            (loss_of(model, *query) / len(data)).backward()
             library.recover_state_dict(model, start)
             library.recover_state_dict(inner, state)
         return {name: value.grad for name, value in theta.items() if value.grad is not None}

@@ -52,7 +52,7 @@ LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 RANK = 8
 LABELS = [np.array([7, 0]), np.array([9, 11, 0])]  # tokens of the two labels
 IGNORED = -100  # label of a position that the loss of transformers leaves out
-Data = list[tuple[dict[str, Tensor], dict[str, Tensor]]]  # (support, queries) of each episode
+Data = list[tuple[tuple[dict[str, Tensor]], tuple[dict[str, Tensor]]]]  # (support, queries) of each episode, each the inputs of `loss`
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def batches(work: DecoderWork, separator: Sequence[int]) -> Data:
     found = []
     for episode in episodes(work):
         assert episode.targets is not None  # `episodes` gives them
-        found.append((inputs(episode.support, episode.targets.support), inputs(episode.query, episode.targets.query)))
+        found.append(((inputs(episode.support, episode.targets.support),), (inputs(episode.query, episode.targets.query),)))
     return found
 
 
@@ -138,66 +138,26 @@ def _of_others(work: DecoderWork, attention: str) -> tuple[Any, Data]:
     return backbone(work, attention=attention), batches(work, Tokenizer()("\n")["input_ids"])
 
 
+def loss(model: Callable[..., Any], inputs: dict[str, Tensor]) -> Tensor:
+    found: Tensor = model(**inputs).loss
+    return found
+
+
 def learn2learn(work: DecoderWork, folder: Path, first_order: bool = False) -> Step:
     """learn2learn's MAML on a model with LoRA of peft; frozen weights are left alone (`allow_nograd`)."""
-    MAML = contenders.learn2learn_maml(folder)
     model, data = _of_others(work, "sdpa" if first_order else "eager")
-
-    def step() -> Gradient:
-        model.zero_grad(set_to_none=True)
-        maml = MAML(model, lr=work.rate, first_order=first_order, allow_nograd=True)
-        for support, query in data:
-            clone = maml.clone()
-            for _ in range(work.steps):
-                clone.adapt(clone(**support).loss)
-            (clone(**query).loss / len(data)).backward()
-        return contenders.gradients_of(model)
-
-    return step
+    maml = contenders.learn2learn_maml(folder)(model, lr=work.rate, first_order=first_order, allow_nograd=True)
+    return contenders.cloned(maml, model, data, loss, work.steps)
 
 
 def torchopt(work: DecoderWork) -> Step:
     """TorchOpt's differentiable SGD on a model with LoRA of peft."""
-    import torchopt as library
-
-    model, data = _of_others(work, "eager")
-
-    def step() -> Gradient:
-        model.zero_grad(set_to_none=True)
-        theta = {name: value for name, value in model.named_parameters() if value.requires_grad}
-        inner = library.MetaSGD(model, lr=work.rate)
-        start, state = (library.extract_state_dict(each, by="reference") for each in (model, inner))
-        for support, query in data:
-            for _ in range(work.steps):
-                inner.step(model(**support).loss)
-            (model(**query).loss / len(data)).backward()
-            library.recover_state_dict(model, start)
-            library.recover_state_dict(inner, state)
-        return {name: value.grad for name, value in theta.items() if value.grad is not None}
-
-    return step
+    return contenders.recovered(*_of_others(work, "eager"), loss, work.steps, work.rate)
 
 
 def plain(work: DecoderWork) -> Step:
     """All inner steps in one graph, as in a textbook."""
-    model, data = _of_others(work, "eager")
-    names = [name for name, value in model.named_parameters() if value.requires_grad]
-
-    def step() -> Gradient:
-        theta = {name: model.get_parameter(name).detach().requires_grad_() for name in names}
-        total = {name: torch.zeros_like(value) for name, value in theta.items()}
-        for support, query in data:
-            phi = dict(theta)
-            for _ in range(work.steps):
-                inner = torch.func.functional_call(model, phi, (), support).loss
-                found = torch.autograd.grad(inner, list(phi.values()), create_graph=True)
-                phi = {name: value - work.rate * gradient for (name, value), gradient in zip(phi.items(), found)}
-            outer = torch.func.functional_call(model, phi, (), query).loss / len(data)
-            for value, gradient in zip(total.values(), torch.autograd.grad(outer, list(theta.values()))):
-                value += gradient
-        return total
-
-    return step
+    return contenders.unrolled(*_of_others(work, "eager"), loss, work.steps, work.rate)
 
 
 def makers(work: DecoderWork, folder: Path | None) -> dict[str, Callable[[], Step]]:
