@@ -47,10 +47,7 @@ def baseline_fits(labels: np.ndarray) -> int:
 
 
 def _folds(labels: np.ndarray) -> list[np.ndarray]:
-    """Return folds, as many as it takes to hold out `_ENOUGH` examples."""
-    folds = folds_of(labels, np.zeros(len(labels), dtype=bool), seed=0)
-    sizes = np.cumsum([0, *map(len, folds)])
-    return [fold for fold, before in zip(folds, sizes) if before < _ENOUGH]
+    return folds_of(labels, np.zeros(len(labels), dtype=bool), seed=0, enough=_ENOUGH)
 
 
 def interval(correct: int, examples: int) -> list[float]:

@@ -7,17 +7,15 @@ few examples is hardly learned. Here C is in units of 1 / mean squared length, a
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from metatrain.evaluation.statistics import log_loss
-from metatrain.meta.head_fit import folds_of
+from metatrain.meta.head_fit import HELD_OUT, folds_of
 
 STRENGTHS = (1.0, 10.0, 100.0, 1000.0)  # candidate values of C
 WITHOUT_FOLDS = 100.0  # C if no class has two examples: the best value at one example per class on validation tasks (docs/results.md)
-_HELD_OUT = 100  # cross-validation stops after the fold that reaches this number of held-out examples
 
 
 def logistic_regression(features: np.ndarray, labels: np.ndarray) -> LogisticRegression:
@@ -27,19 +25,10 @@ def logistic_regression(features: np.ndarray, labels: np.ndarray) -> LogisticReg
 
 def choose_strength(features: np.ndarray, labels: np.ndarray) -> float:
     """Return the strength among `STRENGTHS` with the lowest log loss on held-out examples; `WITHOUT_FOLDS` if no examples can be held out."""
-    folds = list(_folds(labels))
+    folds = folds_of(labels, np.zeros(len(labels), dtype=bool), seed=0, enough=HELD_OUT)
     if not folds:
         return WITHOUT_FOLDS
     return min(STRENGTHS, key=lambda strength: sum(_held_out_loss(features, labels, fold, strength) for fold in folds))
-
-
-def _folds(labels: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield folds until `_HELD_OUT` examples are held out."""
-    count = 0
-    for fold in folds_of(labels, np.zeros(len(labels), dtype=bool), seed=0):
-        if count < _HELD_OUT:
-            count += len(fold)
-            yield fold
 
 
 def _held_out_loss(features: np.ndarray, labels: np.ndarray, fold: np.ndarray, strength: float) -> float:

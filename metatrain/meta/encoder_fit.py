@@ -8,7 +8,7 @@ log loss on held-out examples, each predicted by an encoder and a head that have
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch import Tensor
 from metatrain.gradient.inner_rules import HEAD
 from metatrain.gradient.parameters import Parameters
 from metatrain.meta.functional import FunctionalClassifier
-from metatrain.meta.head_fit import Fit, Fold, best_temperature, of_all
+from metatrain.meta.head_fit import HELD_OUT, Fit, best_temperature, num_folds, of_all
 from metatrain.meta.progress import Progress
 from metatrain.models.batches import chunks
 from metatrain.models.head_rule import Head
@@ -31,7 +31,6 @@ BATCH = 16  # texts per update
 UPDATES = (0, 20, 40, 80, 160, 320, 640, 1280, 2560)  # numbers of updates that are compared
 COPIES = 3  # of the encoder in memory per fold: its parameters and the two moments of Adam
 _FEWEST, _EPOCHS = 80, 10  # compared are at least this number of updates, or of epochs
-_HELD_OUT = 100  # held-out examples that are enough: no more folds are trained than that takes
 _PATIENCE = 2  # checks without a lower log loss after which the comparison ends
 
 
@@ -131,7 +130,7 @@ def fit_encoder(start: Start, episode: EncodedEpisode, fit: Fit, progress: Progr
     """
     support = Support.of(start.classifier, episode)
     labels, weights = support.labels.cpu(), class_weights(episode)
-    everything, folds = np.arange(len(labels)), list(_enough(fit.folds))
+    everything, folds = np.arange(len(labels)), fit.folds[: num_folds([len(fold.held_out) for fold in fit.folds], HELD_OUT)]
     if not folds:
         return None
     held_out = np.concatenate([fold.held_out for fold in folds])
@@ -164,15 +163,6 @@ def fit_encoder(start: Start, episode: EncodedEpisode, fit: Fit, progress: Progr
     judged = of_all(len(labels), held_out, best.logits / best.temperature)
     loss = float(F.cross_entropy(training.logits(everything) / best.temperature, labels, weight=weights))
     return training.result(best.temperature), replace(fit, loss=loss, temperature=best.temperature, held_out=judged, updates=best.updates, is_learned=False)
-
-
-def _enough(folds: Sequence[Fold]) -> Iterator[Fold]:
-    """Yield folds until enough examples are held out."""
-    count = 0
-    for fold in folds:
-        if count < _HELD_OUT:
-            count += len(fold.held_out)
-            yield fold
 
 
 def _numbers(examples: int) -> list[int]:

@@ -14,8 +14,9 @@ label name is an example too.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from metatrain.models.head_rule import Head
 STRENGTHS = (math.inf, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 FITS = len(STRENGTHS) + 1  # for each strength on the folds, and for the chosen one on all examples
 FOLDS = 5
+HELD_OUT = 100  # examples that are enough to hold out where each fold costs a training of its own
 ENOUGH = 20  # held-out examples from which the temperature is chosen without a prior
 _USUAL, _SPREAD = 1.5, 0.5  # that prior: its median, and its standard deviation in log temperature
 _ITERATIONS = 30
@@ -98,13 +100,14 @@ def fit_head(
     """Choose an L2 strength and fit; `on_progress` is called up to FITS times.
 
     features: [examples, H]; labels: [examples]; kept: examples that are never held out (label names), boolean,
-    [examples]. encode: returns the encodings of all examples, [examples, H], under an encoder that has adapted to only some of them; None: the
-    encoder does not adapt. weights: of the classes in every loss, [way]; None: all 1. These tensors and the heads of `start` are on the CPU. learned:
-    temperatures learned across tasks: that of a fit without folds, and the median of the prior of one with few held-out examples; None: 1, and `_USUAL`.
+    [examples]. encode: returns the encodings of all examples, [examples, H], under an encoder that has adapted to only some of them; there are then no more
+    folds than it takes to hold out `HELD_OUT` examples. None: the encoder does not adapt. weights: of the classes in every loss, [way]; None: all 1. These
+    tensors and the heads of `start` are on the CPU. learned: temperatures learned across tasks: that of a fit without folds, and the median of the prior of
+    one with few held-out examples; None: 1, and `_USUAL`.
     """
     everything = np.arange(len(labels))
     extended = with_bias_column(features)
-    folds = folds_of(labels.numpy(), kept, seed)
+    folds = folds_of(labels.numpy(), kept, seed, None if encode is None else HELD_OUT)
     whole = start(everything)
     size = len(whole["weight"]), float((~kept).sum() / len(whole["weight"]))  # number of classes, and of examples per class
     if not folds:
@@ -183,8 +186,11 @@ def parted(head: Tensor) -> Head:
     return {"weight": head[:, :-1].contiguous(), "bias": head[:, -1].contiguous()}
 
 
-def folds_of(labels: np.ndarray, kept: np.ndarray, seed: int) -> list[np.ndarray]:
-    """Split examples into folds, stratified by class; the only example of a class is in no fold."""
+def folds_of(labels: np.ndarray, kept: np.ndarray, seed: int, enough: int | None = None) -> list[np.ndarray]:
+    """Split examples into folds, stratified by class; the only example of a class is in no fold.
+
+    enough: no more folds are returned than hold out this number of examples; None: all.
+    """
     rng = np.random.default_rng(seed)
     folds: list[list[int]] = [[] for _ in range(FOLDS)]
     for label in np.unique(labels):
@@ -192,7 +198,13 @@ def folds_of(labels: np.ndarray, kept: np.ndarray, seed: int) -> list[np.ndarray
         if len(rows) > 1:
             for place, row in enumerate(rows):
                 folds[place % FOLDS].append(int(row))
-    return [np.array(sorted(fold), dtype=np.int64) for fold in folds if fold]
+    found = [np.array(sorted(fold), dtype=np.int64) for fold in folds if fold]
+    return found if enough is None else found[: num_folds([len(fold) for fold in found], enough)]
+
+
+def num_folds(sizes: Sequence[int], enough: int) -> int:
+    """Return how many of the folds of these sizes it takes to hold out this number of examples; all of them if they hold fewer."""
+    return sum(total - size < enough for size, total in zip(sizes, accumulate(sizes)))
 
 
 def _fitted(begin: Tensor, first: Tensor, features: Tensor, labels: Tensor, seen: Tensor, l2: float) -> Tensor:

@@ -139,3 +139,19 @@ def test_few_examples_temper_a_head_and_do_not_decide_the_temperature_by_themsel
     assert head_fit.best_temperature(logits, labels) == pytest.approx(float(expected), rel=1e-3)
     # All correct: no reason to be surer than the head was.
     assert head_fit.best_temperature(3 * logits[:4], labels[:4]) > 0.9
+
+
+@pytest.mark.parametrize(("per_class", "adaptations"), [(10, 5), (40, 5), (70, 3), (200, 1)])
+def test_an_encoder_that_adapts_does_so_only_until_enough_examples_are_held_out(per_class, adaptations):
+    features, labels = blobs(per_class)
+    seen = []
+
+    def encode(rows):
+        seen.append(rows)
+        return features
+
+    fit = fit_head(means_of(features, labels), features, labels, none_kept(labels), 0, encode=encode)
+    held_out = [np.setdiff1d(np.arange(len(labels)), rows) for rows in seen]
+    assert len(seen) == adaptations
+    assert np.flatnonzero(~fit.held_out.isnan().any(1).numpy()).tolist() == sorted(np.concatenate(held_out).tolist())
+    assert len(fit_head(means_of(features, labels), features, labels, none_kept(labels), 0).folds) == 5  # without adaptation, folds cost little
