@@ -25,7 +25,7 @@ from metatrain.meta.progress import Progress
 from metatrain.meta.sets_across_tasks import facts_for
 from metatrain.models.export import read_recipe, save_finetuned
 from metatrain.models.language_model import LanguageModel
-from metatrain.models.peft_export import loaded_from
+from metatrain.models.peft_export import Base, loaded_from
 from metatrain.models.prediction_sets import calibration
 from metatrain.models.reading import Reading
 from metatrain.models.targets import Number, SeveralLabels
@@ -158,15 +158,15 @@ def write_finetuned(
     )
 
 
-def adapter_base(learner: Learner, export: str | None) -> str | None:
-    """Return the directory or hub id of the language model of which finetuning changes only the LoRA matrices; None: the whole model is written.
+def adapter_base(learner: Learner, export: str | None) -> Base | None:
+    """Return the language model of which finetuning changes only the LoRA matrices; None: the whole model is written.
 
     Raises:
         UserError: `export` is set for a model that cannot be an adapter, or is no choice.
     """
     is_lora = isinstance(learner.model, LanguageModel) and (learner.algorithm.adapt, learner.algorithm.train) == ("lora", "adapted")
-    base = loaded_from(learner.model.backbone) if is_lora else None
-    if base is not None and read_recipe(Path(base)) is not None:
+    base = loaded_from(learner.model) if is_lora else None
+    if base is not None and read_recipe(Path(base.name)) is not None:
         base = None  # a meta-trained model with its LoRA matrices merged
     if export not in (None, "adapter", "merged"):
         raise UserError(f"export={export} is unknown; choose adapter or merged")

@@ -84,7 +84,7 @@ def open_checkpoint(
         raise UserError(f"checkpoint={reference}: the directory has neither a run of metatrain train (config.yaml) nor a model (config.json)")
     found = read_recipe(path)
     if found is None and (under := read_base(path)) is not None:
-        raise UserError(f"checkpoint={reference} is a LoRA adapter; give its base model, checkpoint={under}, or write the whole model with export=merged")
+        raise UserError(f"checkpoint={reference} is a LoRA adapter; give its base model, checkpoint={under.name}, or write the whole model with export=merged")
     plain = plain_model(reference) if found is None else None
     encoding = {} if plain is None else _encoding(plain.name, settings.model, say)
     if found is None and settings.algorithm.name is None and settings.model.normalize is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from metatrain.meta.learner import Learner
 from metatrain.models.config import ModelConfig, PromptConfig
 from metatrain.models.export import save_meta_trained
 from metatrain.models.heads import head_facts
-from metatrain.models.peft_export import base_of
+from metatrain.models.peft_export import Base, base_of
+from metatrain.models.pretrained import commit_of
 from metatrain.models.scratch import PREFIX
 from metatrain.run.atomic import atomic_directory
 
@@ -23,9 +23,11 @@ def save_model(folder: Path, learner: Learner, recipe: Recipe, export: str | Non
     adapter_of = _adapter_of(learner, recipe, export)
     learned = {name: value for name, value in learner.parameters.items() if not name.startswith(learner.prefix)}
     saved = ("pooling", "normalize", "prefix", "max_length", "max_target_length", "scratch")
-    base = recipe.model.name if adapter_of is None else os.path.abspath(adapter_of) if Path(adapter_of).is_dir() else adapter_of
-    facts = asdict(SavedRecipe(FORMAT, base, recipe.model, recipe.algorithm, recipe.inner, recipe.episode, recipe.seed, recipe.prompt, learner.temperature))
-    facts["model"] = {key: value for key, value in facts["model"].items() if key in saved}
+    base = Base(recipe.model.name, commit_of(recipe.model.name, recipe.model.revision)) if adapter_of is None else adapter_of
+    facts = asdict(
+        SavedRecipe(FORMAT, base.name, recipe.model, recipe.algorithm, recipe.inner, recipe.episode, recipe.seed, recipe.prompt, learner.temperature)
+    )
+    facts["model"] = {key: value for key, value in facts["model"].items() if key in saved} | {"revision": base.revision}
     if recipe.prompt == PromptConfig():
         del facts["prompt"]
     if learner.temperature is None:
@@ -45,7 +47,7 @@ def check_export(export: str | None, algorithm: AlgorithmConfig, model: ModelCon
         )
 
 
-def _adapter_of(learner: Learner, recipe: Recipe, export: str | None) -> str | None:
+def _adapter_of(learner: Learner, recipe: Recipe, export: str | None) -> Base | None:
     """Return the base model of which only the LoRA matrices are written; None: the merged model is."""
     is_default = export is None and head_facts(recipe.algorithm.head).is_language_model
     return base_of(recipe.model) if (export == "adapter" or is_default) and _is_adapter(learner.algorithm, recipe.model) else None

@@ -36,7 +36,7 @@ from metatrain.models.head_rule import Head, HeadRule, LogitHead
 from metatrain.models.heads import make_head
 from metatrain.models.images import ImageEncoder, is_image_model, load_image_encoder
 from metatrain.models.language_model import LanguageModel
-from metatrain.models.peft_export import save_adapter
+from metatrain.models.peft_export import Base, save_adapter
 from metatrain.models.pretrained import lost_weights, read_settings, save_tokenizer, tokenizer_as_read
 from metatrain.models.reading import Reading
 from metatrain.models.sentence_pipeline import TRANSFORMER, read_linear, read_pipeline, write_modules
@@ -52,10 +52,12 @@ _SEQUENCE_CLASSIFIERS = {"bert": "classifier"}  # architectures whose classifier
 Model = Encoder | ImageEncoder | LanguageModel
 
 
-def save_meta_trained(folder: Path, model: Model, prefix: str, learned: Mapping[str, Tensor], recipe: Mapping[str, Any], adapter_of: str | None = None) -> None:
+def save_meta_trained(
+    folder: Path, model: Model, prefix: str, learned: Mapping[str, Tensor], recipe: Mapping[str, Any], adapter_of: Base | None = None
+) -> None:
     """Write a meta-trained model as a Hugging Face directory, with the recipe of its adaptation.
 
-    adapter_of: directory or hub id of the model whose weights it has, of which only the LoRA matrices are written; None: the whole model is.
+    adapter_of: the model whose weights it has, of which only the LoRA matrices are written; None: the whole model is.
 
     adaptation.json holds the settings of the axes; adaptation.safetensors what has been learned beside the model, if
     anything, under the names of `learned`. Adapters are folded into the model, and what that loses stands there too,
@@ -157,7 +159,7 @@ def save_finetuned(
     target: OneLabel | SeveralLabels | Number = ONE_LABEL,
     prediction_sets: Mapping[str, Any] | None = None,
     descriptions: Mapping[str, str] | None = None,
-    adapter_of: str | None = None,
+    adapter_of: Base | None = None,
 ) -> str:
     """Write a finetuned model of any kind; adapted: its parameters, an encoder's head among them. Returns who loads it.
 
@@ -166,7 +168,7 @@ def save_finetuned(
     threshold: of a classifier, below which the highest score means none of the labels; columns: of the examples' file, `text`, and `pair` if it
     has one; reading: what a language model reads around every text; None: nothing; target: what an encoder's head predicts;
     prediction_sets: their calibration; None: there is none; descriptions: label descriptions that replace labels of files, by label; None: none do;
-    adapter_of: directory or hub id of the model whose weights a language model has, of which only the LoRA matrices are written; None: it is written whole.
+    adapter_of: the model whose weights a language model has, of which only the LoRA matrices are written; None: it is written whole.
     """
     facts: dict[str, Any] = {} if threshold is None else {"none_of_these": {"highest_score_below": threshold}}
     if columns is not None:

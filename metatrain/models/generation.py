@@ -18,7 +18,7 @@ from metatrain.models.config import ModelConfig, PromptConfig
 from metatrain.models.finetuned_folder import TASK
 from metatrain.models.language_loading import load_language_model
 from metatrain.models.language_model import LanguageModel
-from metatrain.models.peft_export import read_base, save_adapter, with_adapter
+from metatrain.models.peft_export import Base, read_base, save_adapter, with_adapter
 from metatrain.models.pretrained import save_tokenizer
 from metatrain.models.reading import Reading, pieces_of
 from metatrain.models.scoring import label_scores
@@ -27,7 +27,9 @@ from metatrain.models.targets import ONE_LABEL
 _PART_TOKENS = 4096
 
 
-def save_language_model(folder: Path, model: LanguageModel, labels: Sequence[str] | None, reading: Reading | None = None, adapter_of: str | None = None) -> str:
+def save_language_model(
+    folder: Path, model: LanguageModel, labels: Sequence[str] | None, reading: Reading | None = None, adapter_of: Base | None = None
+) -> str:
     """Write a finetuned language model. Returns who loads it.
 
     labels: label names to choose from, None: free text; reading: what is read around every text; None: nothing; adapter_of: as of `save_finetuned`.
@@ -58,7 +60,8 @@ class TextGenerator:
         base = read_base(folder)
         try:
             task = json.loads((folder / TASK).read_text(encoding="utf-8"))
-            settings = ModelConfig(name=base or str(folder), max_length=task["max_length"], max_target_length=task["max_target_length"])
+            own = {"name": str(folder)} if base is None else {"name": base.name, "revision": base.revision}
+            settings = ModelConfig(**own, max_length=task["max_length"], max_target_length=task["max_target_length"])
             self.labels: list[str] | None = task["labels"]
             context = np.array(task.get("context", []), dtype=np.int64)
             prompt = PromptConfig(**task.get("prompt", {}))

@@ -72,6 +72,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.backbone: Backbone = backbone.eval()
         self.tokenizer = tokenizer
+        self.revision = config.revision
         self.max_length, self.max_target_length = config.max_length, config.max_target_length
         self.decoder_only = not backbone.config.is_encoder_decoder
         self.arguments = frozenset(inspect.signature(backbone.forward).parameters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from metatrain.models.backbone import Backbone
 from metatrain.models.config import ModelConfig
 from metatrain.models.finetuned_folder import read_object
 from metatrain.models.folders import ADAPTER
+from metatrain.models.language_model import LanguageModel
 from metatrain.models.located import located
+from metatrain.models.pretrained import commit_of
 from metatrain.models.scratch import PREFIX
 from metatrain.plugins import check_installed
 
@@ -21,26 +24,34 @@ WEIGHTS = "adapter_model.safetensors"
 _OURS, _THEIRS = ".default.", "base_model.model."  # name of the adapter in ours; what peft's names begin with
 
 
-def base_of(config: ModelConfig) -> str | None:
-    """Return the directory or hub id of the base model that others load; None: it has random weights."""
+@dataclass(frozen=True)
+class Base:
+    """The model whose weights an adapter is added to."""
+
+    name: str  # directory or hub id
+    revision: str | None  # commit of a hub model; None: its default branch, or a directory
+
+
+def base_of(config: ModelConfig) -> Base | None:
+    """Return the base model that others load; None: it has random weights."""
     if config.name == "tiny" or config.name.startswith(PREFIX):
         return None
     path, _ = located(config)
-    return _located_again(path)
+    return _base(path, config.revision)
 
 
-def loaded_from(backbone: Backbone) -> str | None:
-    """Return the directory or hub id that the weights of a model were loaded from; None: it had random weights."""
-    name = str(backbone.name_or_path)
-    return _located_again(name) if name else None
+def loaded_from(model: LanguageModel) -> Base | None:
+    """Return what the weights of a model were loaded from; None: it had random weights."""
+    name = str(model.backbone.name_or_path)
+    return _base(name, model.revision) if name else None
 
 
-def _located_again(name: str) -> str:
-    """Return an absolute path for a directory, so that it is found from anywhere; a hub id as it is."""
-    return str(Path(name).resolve()) if Path(name).is_dir() else name
+def _base(name: str, revision: str | None) -> Base:
+    """Return a directory as an absolute path, so that it is found from anywhere, and a hub id with the commit that is in the local cache."""
+    return Base(str(Path(name).resolve()), None) if Path(name).is_dir() else Base(name, commit_of(name, revision))
 
 
-def save_adapter(folder: Path, backbone: Backbone, base: str) -> None:
+def save_adapter(folder: Path, backbone: Backbone, base: Base) -> None:
     """Write the LoRA matrices of a model for `PeftModel.from_pretrained`; base: what their weights are added to."""
     import peft
 
@@ -50,25 +61,26 @@ def save_adapter(folder: Path, backbone: Backbone, base: str) -> None:
     kind = "SEQ_2_SEQ_LM" if backbone.config.is_encoder_decoder else "CAUSAL_LM" if hasattr(backbone, "lm_head") else "FEATURE_EXTRACTION"
     folder.mkdir(parents=True, exist_ok=True)
     settings: dict[str, Any] = {"r": rank, "lora_alpha": rank, "target_modules": modules, "task_type": kind, "inference_mode": True}
-    peft.LoraConfig(base_model_name_or_path=base, **settings).save_pretrained(str(folder))
+    peft.LoraConfig(base_model_name_or_path=base.name, revision=base.revision, **settings).save_pretrained(str(folder))
     tensors = {_THEIRS + name.replace(_OURS, "."): value.detach().contiguous() for name, value in found.items()}
     safetensors.torch.save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
-def read_base(folder: Path) -> str | None:
-    """Return the directory or hub id of the model whose weights an adapter is added to; None: the directory has no adapter.
+def read_base(folder: Path) -> Base | None:
+    """Return the model whose weights an adapter is added to; None: the directory has no adapter.
 
     Raises:
         UserError: its settings cannot be read, or the directory is missing.
     """
     if not (folder / ADAPTER).is_file():
         return None
-    base = read_object(folder / ADAPTER).get("base_model_name_or_path")
+    settings = read_object(folder / ADAPTER)
+    base, revision = settings.get("base_model_name_or_path"), settings.get("revision")
     if not isinstance(base, str) or not base:
         raise UserError(f"{folder / ADAPTER} names no base model (base_model_name_or_path)")
     if Path(base).is_absolute() and not Path(base).is_dir():
         raise UserError(f"{folder} is a LoRA adapter, and its base model {base} does not exist; change base_model_name_or_path in {folder / ADAPTER}")
-    return base
+    return Base(base, revision)
 
 
 def with_adapter(backbone: Backbone, folder: Path) -> Backbone:

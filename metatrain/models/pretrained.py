@@ -113,10 +113,19 @@ def lost_weights(found: dict[str, Any], unused: tuple[str, ...] = ()) -> str | N
 
 def name_in_log(config: ModelConfig) -> str:
     """Return `model.name`, for a hub model with the commit that was loaded."""
-    if ":" in config.name or local_path(config.name).is_dir():
-        return config.name
-    cached = try_to_load_from_cache(config.name, "config.json", revision=config.revision)
-    return f"{config.name} at {Path(cached).parent.name}" if isinstance(cached, str) else config.name
+    commit = commit_of(config.name, config.revision)
+    return config.name if commit is None else f"{config.name} at {commit}"
+
+
+def commit_of(name: str, revision: str | None) -> str | None:
+    """Return the commit of a hub model in the local cache; None: it is not there, or not of the hub.
+
+    revision: branch, tag or commit; None: the default branch.
+    """
+    if ":" in name or local_path(name).is_dir():
+        return None
+    cached = try_to_load_from_cache(name, "config.json", revision=revision)
+    return Path(cached).parent.name if isinstance(cached, str) else None
 
 
 def load_tokenizer(path: str, config: ModelConfig) -> PreTrainedTokenizerBase:

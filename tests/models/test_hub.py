@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Outcome
+from small_models import save_preset
 
 from metatrain.models import tiny
 
@@ -104,7 +105,7 @@ def metatrain(hub, tmp_path):
 
     def several(*commands: list[str], offline: bool = False) -> list[Outcome]:
         own = {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": str(int(offline)), "HF_HUB_DISABLE_XET": "1"}
-        lines = [[*arguments, "report=false", "hardware.threads=1"] for arguments in commands]
+        lines = [[*arguments, "hardware.threads=1", *(["report=false"] if arguments[0] != "predict" else [])] for arguments in commands]
         done = subprocess.run(
             [sys.executable, "-c", SEVERAL, json.dumps(lines)], cwd=tmp_path, env={**os.environ, **own}, capture_output=True, text=True, check=True
         )
@@ -174,3 +175,20 @@ def test_weights_that_break_off_can_be_fetched_again(metatrain, hub):
     assert last.startswith("metatrain: error: model.name=org/whole: the hub cannot be reached, or the download stopped") and "try again" in last
     again = metatrain(*finetune)
     assert again.code == 0, again.err
+
+
+@pytest.mark.slow
+def test_an_adapter_keeps_the_commit_of_its_base(metatrain, hub, tmp_path):
+    save_preset("llama", hub.folder / "org/lm")
+    finetune = ["finetune", "checkpoint=org/lm", "data.train=rows.csv", "data.target=label"]
+    predict = ["predict", "model=run/model", "text=quick and kind"]
+    made, before = metatrain.several([*finetune, "hydra.run.dir=run"], predict)
+    assert made.code == 0, made.out + made.err
+    facts = json.loads((tmp_path / "run/model/adapter_config.json").read_text())
+    assert (facts["base_model_name_or_path"], facts["revision"]) == ("org/lm", COMMIT)
+    moved = tmp_path / "cache/hub/models--org--lm/refs/main"
+    assert moved.read_text() == COMMIT
+    moved.write_text("f" * 40)  # the default branch is another commit now
+    again, of_main = metatrain.several(predict, finetune, offline=True)
+    assert again.code == 0, again.err
+    assert again.out == before.out and of_main.code == 2

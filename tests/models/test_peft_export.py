@@ -19,6 +19,7 @@ from metatrain.meta.learner import Learner
 from metatrain.models.config import ModelConfig, PromptConfig
 from metatrain.models.export import save_finetuned
 from metatrain.models.generation import TextGenerator
+from metatrain.models.peft_export import Base
 from metatrain.tasks.config import EpisodeConfig
 
 CPU = torch.device("cpu")
@@ -90,7 +91,7 @@ def test_a_finetuned_adapter_generates_what_the_merged_model_does(trained, tmp_p
         library = save_finetuned(tmp_path / export, model, learner.parameters, ["red", "blue"], adapter_of=adapter_base(learner, export))
         assert library == {"adapter": "peft", "merged": "transformers"}[export]
         sizes[export] = sum(path.stat().st_size for path in (tmp_path / export).glob("*.safetensors"))
-    assert adapter_base(learner, None) == recipe.model.name and sizes["adapter"] < sizes["merged"] / 2
+    assert adapter_base(learner, None) == Base(recipe.model.name, None) and sizes["adapter"] < sizes["merged"] / 2
     adapter, merged = (TextGenerator(tmp_path / export, CPU) for export in sizes)
     texts = ["a rose", "the sea"]
     torch.testing.assert_close(adapter.scores(texts), merged.scores(texts), rtol=1e-4, atol=1e-5)
@@ -119,7 +120,7 @@ def test_an_export_that_makes_no_sense_is_refused(trained, tmp_path):
 
 def test_a_finetuned_adapter_is_no_checkpoint_and_one_without_its_base_says_so(trained, tmp_path):
     learner, recipe = trained
-    save_finetuned(tmp_path / "tuned", learner.load_model(), learner.parameters, None, adapter_of=recipe.model.name)
+    save_finetuned(tmp_path / "tuned", learner.load_model(), learner.parameters, None, adapter_of=Base(recipe.model.name, None))
     with pytest.raises(UserError, match=f"is a LoRA adapter; give its base model, checkpoint={recipe.model.name}"):
         open_checkpoint(str(tmp_path / "tuned"), Overrides(), CPU, torch.float32, lambda line: None)
     (tmp_path / "base").rename(tmp_path / "moved")
