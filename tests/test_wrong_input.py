@@ -50,6 +50,8 @@ def nothing_left(folder):
         (["finetune", "checkpoint=tiny"], ["data.train is not set"]),
         (["evaluate", "checkpoint=tiny", "evaluation.shots=5"], ["evaluation.shots is a list; write evaluation.shots=[VALUE]"]),
         (["evaluate", "checkpoint=tiny", "evaluation.shots={a: 1}"], ["evaluation.shots is a list; write evaluation.shots=[VALUE]"]),
+        (["evaluate", "checkpoint=tiny", "tasks.fold=3"], ["tasks.fold needs tasks=NAME beside it"]),
+        (["evaluate", "checkpoint=tiny", "tasks.meta_test.files=[a]"], ["tasks.meta_test.files needs tasks=NAME beside it"]),
         (["train", "tasks.meta_test=[books]"], ["tasks.meta_test is a group of settings", "tasks.meta_test.tasks"]),
         (["train", "tasks.sources=[a.csv]"], ["write 'tasks.sources={NAME: VALUE}'"]),
         (["finetune", "checkpoint=tiny", "data=rows.csv"], ["data is a group of settings", "data.train, data.test"]),

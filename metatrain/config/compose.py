@@ -75,6 +75,16 @@ def _check_groups(command: str, overrides: list[str]) -> None:
             raise UserError(f"metatrain {command} has no setting '{name}'; {hint}")
 
 
+def _check_chosen(command: str, overrides: list[str]) -> None:
+    """Raises: UserError: an override changes a setting of a config group of which the command has no option unless one is chosen."""
+    keys = [item.lstrip("+~").partition("=")[0] for item in overrides]
+    empty = {each.name for each in fields(SCHEMAS[command]) if each.default is None and (conf_dir() / each.name).is_dir()} - set(keys)
+    for key in keys:
+        group = key.partition(".")[0]
+        if "." in key and group in empty:
+            raise UserError(f"{key} needs {group}=NAME beside it; without one, {command} takes the {group} of the run as they are")
+
+
 def run_id() -> str:
     """Return the time and a random suffix, so that two runs started in the same second get different directories."""
     return os.environ.get(RUN_ID) or f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
@@ -151,6 +161,7 @@ def run_under_hydra(
     folder = conf_dir() if config_path is None else config_path
     if config_path is None:
         _check_groups(command, split_flags(overrides)[0])
+        _check_chosen(command, split_flags(overrides)[0])
     texts = verbatim(command, overrides)
     arguments = normalise(command, overrides)
     _check_directories(arguments)
