@@ -200,7 +200,7 @@ def _encoding(reference: str, overrides: ModelOverrides, say: Callable[[str], No
             "or set model.pooling and model.normalize to use only its transformer"
         )
     if pipeline.labels:
-        say(f"model: {reference} is a classifier; its encoder is used with a new head")
+        say(f"model: {reference} is a classifier; its encoder is used, its head is not")
     return pipeline.encoding
 
 

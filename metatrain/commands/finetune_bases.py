@@ -41,7 +41,8 @@ class Candidate:
     """A base that has adapted to the examples."""
 
     checkpoint: str
-    correct: np.ndarray  # whether each held-out example is predicted correctly by a head that has not seen it, boolean, [held out]
+    held_out: np.ndarray  # positions of the examples that were held out, which may differ between bases, [held out]
+    correct: np.ndarray  # whether each of them is predicted correctly by a head that has not seen it, boolean, [held out]
     log_loss: float  # of the held-out examples
     tested: float | None  # accuracy on the test examples; None: there are none
     seconds: float  # adaptation time
@@ -146,11 +147,13 @@ def reason(candidates: Sequence[Candidate], best: Candidate) -> str:
     others = [each for each in candidates if each is not best]
     near = max(others, key=lambda each: (each.accuracy, -each.log_loss))
     found = f"{best.checkpoint} is used: it has the highest cross-validated accuracy"
-    wins, losses = int((best.correct & ~near.correct).sum()), int((near.correct & ~best.correct).sum())
+    _, of_best, of_near = np.intersect1d(best.held_out, near.held_out, assume_unique=True, return_indices=True)
+    ours, theirs = best.correct[of_best], near.correct[of_near]
+    wins, losses = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
     chance = float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
     verdict = "significant" if chance < _SIGNIFICANT else "not significant"
     return (
-        f"{found}; its difference to {near.checkpoint} on the same {len(best.correct)} examples is {verdict} (McNemar's exact test, p = {chance:.2f}), "
+        f"{found}; its difference to {near.checkpoint} on the same {len(ours)} examples is {verdict} (McNemar's exact test, p = {chance:.2f}), "
         "and the accuracy of the best of several bases is optimistic"
     )
 
@@ -159,10 +162,11 @@ def _candidate(name: str, learner: Learner, adaptation: Finetuned, examples: Exa
     assert adaptation.fit is not None  # `open_bases` has refused others
     labels = torch.from_numpy(np.asarray(adaptation.texts.support_labels, dtype=np.int64))
     logits = adaptation.fit.held_out
-    correct, log_loss = np.zeros(0, dtype=bool), float("nan")
+    held_out, correct, log_loss = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=bool), float("nan")
     if logits is not None:
         logits = logits[: len(labels)].double()
         is_judged = ~logits.isnan().any(1)
+        held_out = is_judged.nonzero()[:, 0].numpy()
         correct = (logits[is_judged].argmax(1) == labels[is_judged]).numpy()
         log_loss = float(F.cross_entropy(logits[is_judged], labels[is_judged])) if len(correct) else log_loss
     tested = None
@@ -172,7 +176,7 @@ def _candidate(name: str, learner: Learner, adaptation: Finetuned, examples: Exa
         display.stop()
         assert found is not None  # a fitted head has labels
         tested = float((found.argmax(1).cpu().numpy() == adaptation.texts.query_labels).mean())
-    return Candidate(name, correct, log_loss, tested, adaptation.seconds)
+    return Candidate(name, held_out, correct, log_loss, tested, adaptation.seconds)
 
 
 def _show(candidates: Sequence[Candidate], best: Candidate, display: Display) -> None:

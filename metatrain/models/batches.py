@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 
 MAX_TOKENS = 8192  # maximum number of tokens encoded at a time
 _GROUP_FILL = 0.75  # a group ends at the first text shorter than this fraction of its longest one
-_FULL_LENGTH = 256  # number of tokens in texts of maximum length from which a separate group without padding is faster
+_FULL_LENGTH = 256  # number of tokens in texts of one length from which a separate group without padding is faster
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def pad(texts: Sequence[np.ndarray], padding_id: int, device: torch.device, one_
 def pack(texts: Sequence[np.ndarray], device: torch.device, causal: bool = False) -> Packed:
     """Return the token ids of all texts concatenated, with attention groups that are padded only to the longest text of the group."""
     lengths, order, groups = longest_first(texts)
-    groups = _separate_longest(lengths[order], groups)
+    groups = _separate_full(lengths[order], groups)
     starts = np.zeros(len(texts), dtype=np.int64)
     starts[order] = np.concatenate([[0], np.cumsum(lengths[order])[:-1]])
     ids = np.concatenate([texts[i] for i in order]).astype(np.int64)
@@ -160,15 +161,21 @@ def longest_first(texts: Sequence[np.ndarray], fill: float = _GROUP_FILL) -> tup
     return lengths, order, groups
 
 
-def _separate_longest(lengths: np.ndarray, groups: list[slice]) -> list[slice]:
-    """Return the groups with texts of maximum length, if there are many, in a separate group, which needs no padding.
+def _separate_full(lengths: np.ndarray, groups: list[slice]) -> list[slice]:
+    """Return the groups with texts of one length, if there are many, in a group of their own, which needs no padding.
 
-    Many texts have the maximum length if texts are truncated.
+    Many texts have one length if there are many texts, or if they are truncated.
     """
-    first, longest = groups[0], int((lengths == lengths[0]).sum())
-    if longest == first.stop or longest * lengths[0] < _FULL_LENGTH:
-        return groups
-    return [slice(0, longest), slice(longest, first.stop), *groups[1:]]
+    found = []
+    for group in groups:
+        changes = group.start + 1 + np.flatnonzero(np.diff(lengths[group]))
+        begin = group.start
+        for start, stop in pairwise([group.start, *changes.tolist(), group.stop]):
+            if (stop - start) * lengths[start] >= _FULL_LENGTH:
+                found += [slice(begin, start), slice(start, stop)]
+                begin = stop
+        found.append(slice(begin, group.stop))
+    return [group for group in found if group.start < group.stop]
 
 
 def table(rows: Sequence[np.ndarray], filling: int, left: bool = False) -> np.ndarray:

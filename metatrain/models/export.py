@@ -46,6 +46,7 @@ from metatrain.tasks.tokens import Tokens
 
 RECIPE, _LEARNED = "adaptation.json", "adaptation.safetensors"
 _HEAD = "head.safetensors"
+_MAX_TOKENS = 4096  # maximum number of tokens of one batch of `Classifier.scores`
 _SEQUENCE_CLASSIFIERS = {"bert": "classifier"}  # architectures whose classifier is pooler, then one linear layer
 
 
@@ -266,13 +267,18 @@ class Classifier:
 
         With a `threshold`, an input whose highest score is below it is out of scope.
         """
+        found = torch.zeros(len(texts), len(self.labels))
         ids = self.tokens.encode(texts)
+        order = np.argsort([-len(each) for each in ids], kind="stable")  # texts of a batch are of similar length
         with torch.no_grad():
-            parts = [self._scores(ids[part]).cpu() for part in chunks(ids)]
-        return torch.cat(parts) if parts else torch.zeros(0, len(self.labels))
+            for part in chunks([ids[row] for row in order], _MAX_TOKENS):
+                rows = order[part]
+                found[torch.from_numpy(rows)] = self._scores([ids[row] for row in rows]).to("cpu", found.dtype)
+        return found
 
     def _encoded(self, logits: Callable[[Tensor], Tensor], ids: list[np.ndarray]) -> Tensor:
-        return logits(self.model(self.model.batch(ids)))
+        fused = {"fused": True} if isinstance(self.model, Encoder) else {}
+        return logits(self.model(self.model.batch(ids), **fused))
 
     def _classified(self, ids: list[np.ndarray]) -> Tensor:
         batch = pad(ids, self.tokens.tokenizer.pad_token_id or 0, self._device)

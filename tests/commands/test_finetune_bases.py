@@ -13,7 +13,9 @@ from metatrain.errors import UserError
 
 
 def candidate(name: str, correct: str, log_loss: float = 0.5) -> Candidate:
-    return Candidate(name, np.array([each == "1" for each in correct], dtype=bool), log_loss, None, 1.0)
+    """A base by its held-out examples: 1 is predicted correctly, 0 wrongly, and - was not held out."""
+    held_out = [row for row, each in enumerate(correct) if each != "-"]
+    return Candidate(name, np.array(held_out, dtype=np.int64), np.array([correct[row] == "1" for row in held_out], dtype=bool), log_loss, None, 1.0)
 
 
 def test_a_base_without_held_out_examples_has_no_log_loss_in_results():
@@ -28,6 +30,12 @@ def test_the_most_accurate_base_is_used_then_the_one_with_the_lowest_log_loss():
     equal = candidate("equal", "0" * 2 + "1" * 18, 0.4)
     assert best_of([many, equal]).checkpoint == "equal"
     assert "is not significant (McNemar's exact test, p = 1.00)" in reason([many, equal], equal)
+
+
+def test_bases_that_held_out_different_examples_are_compared_on_those_of_both():
+    some, all_of_them = candidate("some", "1" * 25 + "-" * 25), candidate("all", "0" * 15 + "1" * 35)
+    assert best_of([some, all_of_them]).checkpoint == "some"
+    assert "difference to all on the same 25 examples is significant" in reason([some, all_of_them], some)
 
 
 def test_few_examples_choose_nothing():
