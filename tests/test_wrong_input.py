@@ -181,6 +181,13 @@ def test_a_run_directory_that_holds_a_run(cli, tiny_run):
     refused(cli("train", "debug=fast", f"hydra.run.dir={tiny_run}"), "already holds a run", "metatrain resume")
 
 
+def test_a_refused_run_leaves_no_directory_except_one_that_was_there(cli, tmp_path):
+    (tmp_path / "there").mkdir()
+    for name in ("there", "new"):
+        refused(cli("evaluate", "checkpoint=tiny", "tasks=reviews", "evaluation.way=99", f"hydra.run.dir={name}"), "episode.way=99")
+    assert (tmp_path / "there").is_dir() and not (tmp_path / "new").exists()
+
+
 def test_a_run_directory_that_is_taken_is_said_before_a_model_is_loaded(cli, examples):
     for arguments in (("train", "model=hub", "model.name=a/b"), ("evaluate", "checkpoint=a/b"), ("finetune", "checkpoint=a/b", f"data.train={examples}")):
         refused(cli(*arguments, "hydra.run.dir=."), "hydra.run.dir=. holds examples.csv, and is not a run of metatrain")

@@ -134,7 +134,7 @@ def run_under_hydra(
         nonlocal entered, failure
         entered = True
         hydra_config = HydraConfig.get()
-        folder, started_in = _directories(hydra_config)
+        folder = _directory(hydra_config)
         try:
             if hydra_config.job.chdir:
                 raise UserError("hydra.job.chdir=true would look for data in the run's directory; leave it out (hydra.run.dir=DIR says where a run goes)")
@@ -147,7 +147,7 @@ def run_under_hydra(
             with announced(*([] if own is None else user_folder.clashes(own, conf_dir())), *NOTES.take()):
                 task(made, folder, given)
         except BaseException as error:
-            if folder.resolve().is_relative_to((started_in / "outputs").resolve()):
+            if folder.resolve() not in before:
                 with suppress(OSError):
                     folder.rmdir()  # created by Hydra; removed only if it is empty
             if is_of_grid():
@@ -165,6 +165,7 @@ def run_under_hydra(
     texts = verbatim(command, overrides)
     arguments = normalise(command, overrides)
     _check_directories(arguments)
+    before = {Path(value).resolve() for key, _, value in (item.partition("=") for item in arguments) if key == "hydra.run.dir" and Path(value).is_dir()}
     sys.argv = [program or f"metatrain {command}", *arguments]
     with user_folder.searched_first(split_flags(overrides)[1], run=config_path) as own:
         try:
@@ -218,10 +219,10 @@ def _check_directories(arguments: Sequence[str]) -> None:
         raise UserError(f"{min(ignored)} is for the runs of a grid (-m); hydra.run.dir=DIR says where a single run goes")
 
 
-def _directories(hydra_config: HydraConf) -> tuple[Path, Path]:
-    """Return (run directory, working directory of the command), without resolving `${x}` in their names."""
+def _directory(hydra_config: HydraConf) -> Path:
+    """Return the run directory, without resolving `${x}` in its name."""
     runtime: Any = OmegaConf.to_container(OmegaConf.structured(hydra_config).runtime, resolve=False)
-    return Path(runtime["output_dir"]), Path(runtime["cwd"])
+    return Path(runtime["output_dir"])
 
 
 def is_of_grid() -> bool:
