@@ -18,7 +18,7 @@ from torch import Tensor
 
 MAX_TOKENS = 8192  # maximum number of tokens encoded at a time
 _GROUP_FILL = 0.75  # a group ends at the first text shorter than this fraction of its longest one
-_FULL_LENGTH = 256  # number of tokens in texts of one length from which a separate group without padding is faster
+_LONGEST, _ONE_LENGTH = 256, 1024  # numbers of tokens from which texts of maximum length, and of any one length, are faster in a group without padding
 
 
 @dataclass(frozen=True)
@@ -164,14 +164,14 @@ def longest_first(texts: Sequence[np.ndarray], fill: float = _GROUP_FILL) -> tup
 def _separate_full(lengths: np.ndarray, groups: list[slice]) -> list[slice]:
     """Return the groups with texts of one length, if there are many, in a group of their own, which needs no padding.
 
-    Many texts have one length if there are many texts, or if they are truncated.
+    Many have the maximum length if texts are truncated, and many have any one length if a batch is part of many texts sorted by length.
     """
     found = []
     for group in groups:
         changes = group.start + 1 + np.flatnonzero(np.diff(lengths[group]))
         begin = group.start
         for start, stop in pairwise([group.start, *changes.tolist(), group.stop]):
-            if (stop - start) * lengths[start] >= _FULL_LENGTH:
+            if (stop - start) * lengths[start] >= (_ONE_LENGTH if start else _LONGEST):
                 found += [slice(begin, start), slice(start, stop)]
                 begin = stop
         found.append(slice(begin, group.stop))
