@@ -183,9 +183,9 @@ def test_a_run_directory_that_holds_a_run(cli, tiny_run):
 
 def test_a_refused_run_leaves_no_directory_except_one_that_was_there(cli, tmp_path):
     (tmp_path / "there").mkdir()
-    for name in ("there", "new"):
-        refused(cli("evaluate", "checkpoint=tiny", "tasks=reviews", "evaluation.way=99", f"hydra.run.dir={name}"), "episode.way=99")
-    assert (tmp_path / "there").is_dir() and not (tmp_path / "new").exists()
+    for name in ("hydra.run.dir=there", "++hydra.run.dir=there", "hydra.run.dir='there'", "hydra.run.dir=new", "hydra.run.dir='new one'"):
+        refused(cli("evaluate", "checkpoint=tiny", "tasks=reviews", "evaluation.way=99", name), "episode.way=99")
+        assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
 
 def test_a_run_directory_that_is_taken_is_said_before_a_model_is_loaded(cli, examples):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -41,11 +42,16 @@ class Candidate:
     """A base that has adapted to the examples."""
 
     checkpoint: str
-    held_out: np.ndarray  # positions of the examples that were held out, which may differ between bases, [held out]
+    held_out: np.ndarray  # positions of the examples that were held out, sorted, [held out]
     correct: np.ndarray  # whether each of them is predicted correctly by a head that has not seen it, boolean, [held out]
-    log_loss: float  # of the held-out examples
+    losses: np.ndarray  # log loss of each of them, [held out]
     tested: float | None  # accuracy on the test examples; None: there are none
     seconds: float  # adaptation time
+
+    @property
+    def log_loss(self) -> float:
+        """Mean log loss of the held-out examples; NaN if there are none."""
+        return float(self.losses.mean()) if len(self.losses) else float("nan")
 
     @property
     def accuracy(self) -> float | None:
@@ -107,26 +113,34 @@ def open_bases(config: FinetuneConfig, overrides: Sequence[str], examples: Examp
 def choose_base(config: FinetuneConfig, bases: list[OpenedBase], examples: Examples, balance: ClassBalance, display: Display) -> Choice:
     """Adapt each base to the examples, print one table, and return the one with the highest cross-validated accuracy; the first if the examples are too few.
 
-    `bases` is emptied, so that a base that is not used frees its memory.
+    Bases are compared on the examples that all of them held out: one whose encoder adapts holds out fewer.
     """
     candidates: list[Candidate] = []
-    kept: tuple[Learner, Finetuned] | None = None
-    while bases:
-        base = bases.pop(0)
+    adapted: list[tuple[Learner, Finetuned]] = []
+    for base in bases:
         name, learner = base.checkpoint, base.learner
         for line in (f"base: {name}", *base.lines):
             display.say(line)
         adaptation = finetuned(learner, examples.episode, display, balance, examples.unlabelled)
         candidates.append(_candidate(name, learner, adaptation, examples, display))
-        if kept is None or best_of(candidates) is candidates[-1]:
-            kept = learner, adaptation
-    assert kept is not None  # `bases_of` gives one or more
-    best = best_of(candidates)
+        adapted.append((learner, adaptation))
+    candidates = on_shared_examples(candidates)
+    best, names = best_of(candidates), [each.checkpoint for each in candidates]
     _show(candidates, best, display)
     why = reason(candidates, best)
     display.say(why)
     results = {"bases": [each.results() for each in candidates], "base": {"checkpoint": best.checkpoint, "why": why}}
-    return Choice(replace(config, checkpoint=best.checkpoint), *kept, results)
+    return Choice(replace(config, checkpoint=best.checkpoint), *adapted[names.index(best.checkpoint)], results)
+
+
+def on_shared_examples(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return the candidates with only those held-out examples that all of them have."""
+    shared = functools.reduce(np.intersect1d, [each.held_out for each in candidates])
+    found = []
+    for each in candidates:
+        kept = np.isin(each.held_out, shared)
+        found.append(replace(each, held_out=each.held_out[kept], correct=each.correct[kept], losses=each.losses[kept]))
+    return found
 
 
 def best_of(candidates: Sequence[Candidate]) -> Candidate:
@@ -147,13 +161,11 @@ def reason(candidates: Sequence[Candidate], best: Candidate) -> str:
     others = [each for each in candidates if each is not best]
     near = max(others, key=lambda each: (each.accuracy, -each.log_loss))
     found = f"{best.checkpoint} is used: it has the highest cross-validated accuracy"
-    _, of_best, of_near = np.intersect1d(best.held_out, near.held_out, assume_unique=True, return_indices=True)
-    ours, theirs = best.correct[of_best], near.correct[of_near]
-    wins, losses = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+    wins, losses = int((best.correct & ~near.correct).sum()), int((near.correct & ~best.correct).sum())
     chance = float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
     verdict = "significant" if chance < _SIGNIFICANT else "not significant"
     return (
-        f"{found}; its difference to {near.checkpoint} on the same {len(ours)} examples is {verdict} (McNemar's exact test, p = {chance:.2f}), "
+        f"{found}; its difference to {near.checkpoint} on the same {len(best.correct)} examples is {verdict} (McNemar's exact test, p = {chance:.2f}), "
         "and the accuracy of the best of several bases is optimistic"
     )
 
@@ -162,13 +174,13 @@ def _candidate(name: str, learner: Learner, adaptation: Finetuned, examples: Exa
     assert adaptation.fit is not None  # `open_bases` has refused others
     labels = torch.from_numpy(np.asarray(adaptation.texts.support_labels, dtype=np.int64))
     logits = adaptation.fit.held_out
-    held_out, correct, log_loss = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=bool), float("nan")
+    held_out, correct, losses = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=bool), np.zeros(0)
     if logits is not None:
         logits = logits[: len(labels)].double()
         is_judged = ~logits.isnan().any(1)
         held_out = is_judged.nonzero()[:, 0].numpy()
         correct = (logits[is_judged].argmax(1) == labels[is_judged]).numpy()
-        log_loss = float(F.cross_entropy(logits[is_judged], labels[is_judged])) if len(correct) else log_loss
+        losses = F.cross_entropy(logits[is_judged], labels[is_judged], reduction="none").numpy()
     tested = None
     if examples.is_tested:
         display.start("testing", len(adaptation.texts.query), brief=True)
@@ -176,7 +188,7 @@ def _candidate(name: str, learner: Learner, adaptation: Finetuned, examples: Exa
         display.stop()
         assert found is not None  # a fitted head has labels
         tested = float((found.argmax(1).cpu().numpy() == adaptation.texts.query_labels).mean())
-    return Candidate(name, held_out, correct, log_loss, tested, adaptation.seconds)
+    return Candidate(name, held_out, correct, losses, tested, adaptation.seconds)
 
 
 def _show(candidates: Sequence[Candidate], best: Candidate, display: Display) -> None:

@@ -76,7 +76,7 @@ def _check_groups(command: str, overrides: list[str]) -> None:
 
 
 def _check_chosen(command: str, overrides: list[str]) -> None:
-    """Raises: UserError: an override changes a setting of a config group of which the command has no option unless one is chosen."""
+    """Raises: UserError: an override changes a setting of a config group from which no option is chosen."""
     keys = [item.lstrip("+~").partition("=")[0] for item in overrides]
     empty = {each.name for each in fields(SCHEMAS[command]) if each.default is None and (conf_dir() / each.name).is_dir()} - set(keys)
     for key in keys:
@@ -147,7 +147,7 @@ def run_under_hydra(
             with announced(*([] if own is None else user_folder.clashes(own, conf_dir())), *NOTES.take()):
                 task(made, folder, given)
         except BaseException as error:
-            if folder.resolve() not in before:
+            if folder.resolve().is_relative_to(Path("outputs").resolve()) or folder.resolve() == new:
                 with suppress(OSError):
                     folder.rmdir()  # created by Hydra; removed only if it is empty
             if is_of_grid():
@@ -161,11 +161,11 @@ def run_under_hydra(
     folder = conf_dir() if config_path is None else config_path
     if config_path is None:
         _check_groups(command, split_flags(overrides)[0])
-        _check_chosen(command, split_flags(overrides)[0])
     texts = verbatim(command, overrides)
     arguments = normalise(command, overrides)
     _check_directories(arguments)
-    before = {Path(value).resolve() for key, _, value in (item.partition("=") for item in arguments) if key == "hydra.run.dir" and Path(value).is_dir()}
+    named = next((Path(item.partition("=")[2].strip("'\"")) for item in arguments if item.lstrip("+").startswith("hydra.run.dir=")), None)
+    new = None if named is None or named.exists() else named.resolve()  # a run directory that Hydra will make
     sys.argv = [program or f"metatrain {command}", *arguments]
     with user_folder.searched_first(split_flags(overrides)[1], run=config_path) as own:
         try:
@@ -174,6 +174,10 @@ def run_under_hydra(
             if entered and not isinstance(error, HydraException):
                 raise  # raised by the task of a sweep: a bug, which keeps its traceback
             raise UserError(explain(error, command, [folder] if own is None else [folder, own])) from error
+        except AssertionError:  # of OmegaConf: a setting in a group that is null
+            if not entered:
+                _check_chosen(command, split_flags(overrides)[0])
+            raise
         except RecursionError as error:
             if entered:
                 raise

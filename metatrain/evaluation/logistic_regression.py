@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from metatrain.evaluation.statistics import log_loss
-from metatrain.meta.head_fit import HELD_OUT, folds_of
+from metatrain.meta.head_fit import ENOUGH_HELD_OUT, folds_of
 
 STRENGTHS = (1.0, 10.0, 100.0, 1000.0)  # candidate values of C
 WITHOUT_FOLDS = 100.0  # C if no class has two examples: the best value at one example per class on validation tasks (docs/results.md)
@@ -25,7 +25,7 @@ def logistic_regression(features: np.ndarray, labels: np.ndarray) -> LogisticReg
 
 def choose_strength(features: np.ndarray, labels: np.ndarray) -> float:
     """Return the strength among `STRENGTHS` with the lowest log loss on held-out examples; `WITHOUT_FOLDS` if no examples can be held out."""
-    folds = folds_of(labels, np.zeros(len(labels), dtype=bool), seed=0, enough=HELD_OUT)
+    folds = folds_of(labels, np.zeros(len(labels), dtype=bool), seed=0, enough=ENOUGH_HELD_OUT)
     if not folds:
         return WITHOUT_FOLDS
     return min(STRENGTHS, key=lambda strength: sum(_held_out_loss(features, labels, fold, strength) for fold in folds))

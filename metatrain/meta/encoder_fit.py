@@ -19,7 +19,7 @@ from torch import Tensor
 from metatrain.gradient.inner_rules import HEAD
 from metatrain.gradient.parameters import Parameters
 from metatrain.meta.functional import FunctionalClassifier
-from metatrain.meta.head_fit import HELD_OUT, Fit, best_temperature, num_folds, of_all
+from metatrain.meta.head_fit import ENOUGH_HELD_OUT, Fit, best_temperature, num_folds, of_all
 from metatrain.meta.progress import Progress
 from metatrain.models.batches import chunks
 from metatrain.models.head_rule import Head
@@ -130,7 +130,7 @@ def fit_encoder(start: Start, episode: EncodedEpisode, fit: Fit, progress: Progr
     """
     support = Support.of(start.classifier, episode)
     labels, weights = support.labels.cpu(), class_weights(episode)
-    everything, folds = np.arange(len(labels)), fit.folds[: num_folds([len(fold.held_out) for fold in fit.folds], HELD_OUT)]
+    everything, folds = np.arange(len(labels)), fit.folds[: num_folds([len(fold.held_out) for fold in fit.folds], ENOUGH_HELD_OUT)]
     if not folds:
         return None
     held_out = np.concatenate([fold.held_out for fold in folds])

@@ -31,7 +31,7 @@ from metatrain.models.head_rule import Head
 STRENGTHS = (math.inf, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 FITS = len(STRENGTHS) + 1  # for each strength on the folds, and for the chosen one on all examples
 FOLDS = 5
-HELD_OUT = 100  # examples that are enough to hold out where each fold costs a training of its own
+ENOUGH_HELD_OUT = 100  # cross-validation stops after the fold that reaches this number of held-out examples, where each fold trains a model
 ENOUGH = 20  # held-out examples from which the temperature is chosen without a prior
 _USUAL, _SPREAD = 1.5, 0.5  # that prior: its median, and its standard deviation in log temperature
 _ITERATIONS = 30
@@ -65,7 +65,7 @@ class Fit:
     loss: float  # of the examples, under the head
     l2: float  # strength of the regularisation towards the meta-learned head
     temperature: float
-    held_out: Tensor | None  # logits [examples, way] of every example under heads that have not seen it; NaN if there are none
+    held_out: Tensor | None  # logits [examples, way] under heads that have not seen the example, NaN for those that were not held out
     folds: tuple[Fold, ...] = ()
     steps: int = 0  # inner steps of the encoder before the fit (`inner.loss=leave_one_out`)
     updates: int = 0  # of the whole encoder, starting from such a head (`encoder_fit`)
@@ -100,14 +100,14 @@ def fit_head(
     """Choose an L2 strength and fit; `on_progress` is called up to FITS times.
 
     features: [examples, H]; labels: [examples]; kept: examples that are never held out (label names), boolean,
-    [examples]. encode: returns the encodings of all examples, [examples, H], under an encoder that has adapted to only some of them; there are then no more
-    folds than it takes to hold out `HELD_OUT` examples. None: the encoder does not adapt. weights: of the classes in every loss, [way]; None: all 1. These
+    [examples]. encode: returns the encodings of all examples, [examples, H], under an encoder that has adapted to only some of them; folds then stop
+    at `ENOUGH_HELD_OUT` held-out examples. None: the encoder does not adapt. weights: of the classes in every loss, [way]; None: all 1. These
     tensors and the heads of `start` are on the CPU. learned: temperatures learned across tasks: that of a fit without folds, and the median of the prior of
     one with few held-out examples; None: 1, and `_USUAL`.
     """
     everything = np.arange(len(labels))
     extended = with_bias_column(features)
-    folds = folds_of(labels.numpy(), kept, seed, None if encode is None else HELD_OUT)
+    folds = folds_of(labels.numpy(), kept, seed, None if encode is None else ENOUGH_HELD_OUT)
     whole = start(everything)
     size = len(whole["weight"]), float((~kept).sum() / len(whole["weight"]))  # number of classes, and of examples per class
     if not folds:
@@ -189,7 +189,7 @@ def parted(head: Tensor) -> Head:
 def folds_of(labels: np.ndarray, kept: np.ndarray, seed: int, enough: int | None = None) -> list[np.ndarray]:
     """Split examples into folds, stratified by class; the only example of a class is in no fold.
 
-    enough: no more folds are returned than hold out this number of examples; None: all.
+    enough: stop after the fold that reaches this number of held-out examples; None: all folds.
     """
     rng = np.random.default_rng(seed)
     folds: list[list[int]] = [[] for _ in range(FOLDS)]
@@ -203,7 +203,7 @@ def folds_of(labels: np.ndarray, kept: np.ndarray, seed: int, enough: int | None
 
 
 def num_folds(sizes: Sequence[int], enough: int) -> int:
-    """Return how many of the folds of these sizes it takes to hold out this number of examples; all of them if they hold fewer."""
+    """Return the number of folds needed to hold out `enough` examples; all of them if they hold fewer. sizes: of the folds."""
     return sum(total - size < enough for size, total in zip(sizes, accumulate(sizes)))
 
 

@@ -13,7 +13,7 @@ from metatrain.gradient.inner_rules import HEAD
 from metatrain.gradient.parameters import Parameters
 from metatrain.meta.encoder_fit import Start, class_weights, fit_encoder
 from metatrain.meta.functional import FunctionalClassifier
-from metatrain.meta.head_fit import FITS, HELD_OUT, Fit, fit_head, folds_of
+from metatrain.meta.head_fit import ENOUGH_HELD_OUT, FITS, Fit, fit_head, folds_of
 from metatrain.meta.learner import Learner
 from metatrain.meta.leave_one_out import MOST_TOKENS
 from metatrain.meta.name_choice import NameChoice, choose_names
@@ -55,7 +55,7 @@ def fit_support(
     examples = _Examples(learner, classifier, losses, support, features, progress, adapts)
     is_name = np.arange(len(examples.labels)) >= len(episode.support)
     # On the CPU: thousands of small operations take less time there than a GPU takes to launch them.
-    adaptations = 1 + len(folds_of(examples.labels.numpy(), is_name, episode.seed, HELD_OUT)) if adapts else 0  # to all examples, and without each fold
+    adaptations = 1 + len(folds_of(examples.labels.numpy(), is_name, episode.seed, ENOUGH_HELD_OUT)) if adapts else 0  # to all examples, and without each fold
     progress.start("fitting the head", FITS + adaptations, brief=True)
     encode = (lambda rows: examples.encodings(rows)[0].cpu()) if adapts else None
     of_all = examples.encodings(np.arange(len(examples.labels)))[0].cpu()

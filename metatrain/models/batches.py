@@ -162,7 +162,7 @@ def longest_first(texts: Sequence[np.ndarray], fill: float = _GROUP_FILL) -> tup
 
 
 def _separate_full(lengths: np.ndarray, groups: list[slice]) -> list[slice]:
-    """Return the groups with texts of one length, if there are many, in a group of their own, which needs no padding.
+    """Return the groups with texts of one length, if there are many, in a separate group, which needs no padding.
 
     Many have the maximum length if texts are truncated, and many have any one length if a batch is part of many texts sorted by length.
     """

@@ -267,14 +267,12 @@ class Classifier:
 
         With a `threshold`, an input whose highest score is below it is out of scope.
         """
-        found = torch.zeros(len(texts), len(self.labels))
         ids = self.tokens.encode(texts)
         order = np.argsort([-len(each) for each in ids], kind="stable")  # texts of a batch are of similar length
+        ids = [ids[row] for row in order]
         with torch.no_grad():
-            for part in chunks([ids[row] for row in order], _MAX_TOKENS):
-                rows = order[part]
-                found[torch.from_numpy(rows)] = self._scores([ids[row] for row in rows]).to("cpu", found.dtype)
-        return found
+            parts = [self._scores(ids[part]).cpu() for part in chunks(ids, _MAX_TOKENS)]
+        return torch.cat(parts)[torch.from_numpy(np.argsort(order))] if parts else torch.zeros(0, len(self.labels))
 
     def _encoded(self, logits: Callable[[Tensor], Tensor], ids: list[np.ndarray]) -> Tensor:
         fused = {"fused": True} if isinstance(self.model, Encoder) else {}

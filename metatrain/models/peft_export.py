@@ -48,7 +48,7 @@ def loaded_from(model: LanguageModel) -> Base | None:
 
 def _base(name: str, revision: str | None) -> Base:
     """Return a directory as an absolute path, so that it is found from anywhere, and a hub id with the commit that is in the local cache."""
-    return Base(str(Path(name).resolve()), None) if Path(name).is_dir() else Base(name, commit_of(name, revision))
+    return Base(str(Path(name).resolve()), None) if Path(name).is_dir() else Base(name, commit_of(name, revision) or revision)
 
 
 def save_adapter(folder: Path, backbone: Backbone, base: Base) -> None:

@@ -65,7 +65,7 @@ def limits(model: str, calibration: Mapping[str, Any] | None, labels: Sequence[s
     if calibration["held_out"] < needed:
         raise UserError(
             f"coverage={coverage} needs {needed} or more examples that cross-validation has held out, and {model} has {calibration['held_out']}; "
-            "add examples (two or more of each class) and finetune it again"
+            "add examples (two or more of each class) and finetune it again; algorithm.adapt=head holds out all of them"
         )
     scores = np.array(calibration["scores"])
     weights = np.array(calibration.get("weights", np.ones(len(scores))))

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
-from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, enable_progress_bars
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
@@ -122,9 +122,12 @@ def commit_of(name: str, revision: str | None) -> str | None:
 
     revision: branch, tag or commit; None: the default branch.
     """
-    if ":" in name or local_path(name).is_dir():
+    if local_path(name).is_dir():
         return None
-    cached = try_to_load_from_cache(name, "config.json", revision=revision)
+    try:
+        cached = try_to_load_from_cache(name, "config.json", revision=revision)
+    except HFValidationError:  # a built-in model, or a directory that is no longer there
+        return None
     return Path(cached).parent.name if isinstance(cached, str) else None
 
 

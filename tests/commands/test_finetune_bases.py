@@ -7,15 +7,16 @@ import pytest
 
 from metatrain.checkpoints.finetuning import open_for
 from metatrain.commands import finetune_bases
-from metatrain.commands.finetune_bases import Candidate, bases_of, best_of, reason
+from metatrain.commands.finetune_bases import Candidate, bases_of, best_of, on_shared_examples, reason
 from metatrain.config.schema import DataConfig, FinetuneConfig
 from metatrain.errors import UserError
 
 
 def candidate(name: str, correct: str, log_loss: float = 0.5) -> Candidate:
-    """A base by its held-out examples: 1 is predicted correctly, 0 wrongly, and - was not held out."""
+    """A base by its examples: 1 was held out and predicted correctly, 0 wrongly, and - was not held out; each has this log loss."""
     held_out = [row for row, each in enumerate(correct) if each != "-"]
-    return Candidate(name, np.array(held_out, dtype=np.int64), np.array([correct[row] == "1" for row in held_out], dtype=bool), log_loss, None, 1.0)
+    is_correct = np.array([correct[row] == "1" for row in held_out], dtype=bool)
+    return Candidate(name, np.array(held_out, dtype=np.int64), is_correct, np.full(len(held_out), log_loss), None, 1.0)
 
 
 def test_a_base_without_held_out_examples_has_no_log_loss_in_results():
@@ -33,9 +34,13 @@ def test_the_most_accurate_base_is_used_then_the_one_with_the_lowest_log_loss():
 
 
 def test_bases_that_held_out_different_examples_are_compared_on_those_of_both():
-    some, all_of_them = candidate("some", "1" * 25 + "-" * 25), candidate("all", "0" * 15 + "1" * 35)
-    assert best_of([some, all_of_them]).checkpoint == "some"
-    assert "difference to all on the same 25 examples is significant" in reason([some, all_of_them], some)
+    some = candidate("some", "1" * 15 + "0" * 10 + "-" * 25)  # more accurate than the other one on its own held-out examples, less on those of both
+    every = candidate("every", "1" * 25 + "0" * 25)
+    some, every = on_shared_examples([some, every])
+    assert (some.accuracy, every.accuracy) == (0.6, 1.0) and every.results()["cross_validation"]["examples"] == 25
+    assert best_of([some, every]) is every
+    assert "difference to some on the same 25 examples is significant" in reason([some, every], every)
+    assert on_shared_examples([some, candidate("none", "-" * 50)])[0].accuracy is None
 
 
 def test_few_examples_choose_nothing():

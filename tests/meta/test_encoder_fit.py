@@ -148,7 +148,7 @@ def test_what_is_left_out_has_no_part_in_training():
 
 
 def test_no_more_folds_than_it_takes(looks, monkeypatch):
-    monkeypatch.setattr(encoder_fit, "HELD_OUT", 10)
+    monkeypatch.setattr(encoder_fit, "ENOUGH_HELD_OUT", 10)
     looks(20)
     subject = learner()
     _, fit = subject.fit_support(episode(subject, 15))

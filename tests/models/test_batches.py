@@ -47,6 +47,11 @@ def test_texts_cut_at_the_same_length_are_attended_to_without_padding():
         torch.testing.assert_close(found[:, text], alone.transpose(1, 2))
 
 
+def test_many_texts_of_one_length_are_attended_to_without_padding():
+    batch = pack([np.zeros(length, dtype=np.int64) for length in (22, 21, *[20] * 52, 19, *[18] * 50)], CPU)
+    assert [(group.texts, group.length, group.mask is None) for group in batch.groups] == [(2, 22, False), (52, 20, True), (51, 19, False)]
+
+
 def test_padding_is_in_groups_of_similar_length():
     texts = random_texts(20)
     batch = pad(texts, 0, CPU)

@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from metatrain.errors import UserError
+from metatrain.models import export
 from metatrain.models.config import ModelConfig
 from metatrain.models.encoder import load_encoder
 from metatrain.models.export import Classifier, read_recipe, save_classifier, save_meta_trained
@@ -100,7 +101,7 @@ def finetuned(tmp_path_factory):
 
 
 @pytest.mark.parametrize("number", range(len(MODELS)), ids=["-".join(map(str, each)) for each in MODELS])
-def test_a_finetuned_directory_loads_without_metatrain(finetuned, number):
+def test_a_finetuned_directory_loads_without_metatrain(finetuned, number, monkeypatch):
     folder, expected, labels, scores = finetuned[number]
     assert labels == LABELS
     torch.testing.assert_close(torch.tensor(scores), expected, rtol=0, atol=1e-4)
@@ -108,6 +109,9 @@ def test_a_finetuned_directory_loads_without_metatrain(finetuned, number):
     ours = Classifier(folder, torch.device("cpu"))
     assert ours.labels == LABELS
     torch.testing.assert_close(ours.scores(TEXTS).softmax(1), expected.softmax(1), rtol=0, atol=1e-5)
+    monkeypatch.setattr(export, "_MAX_TOKENS", 1)  # each text is a batch
+    torch.testing.assert_close(ours.scores(TEXTS).softmax(1), expected.softmax(1), rtol=0, atol=1e-5)
+    assert ours.scores([]).shape == (0, len(LABELS))
 
 
 def test_a_meta_trained_directory_carries_its_recipe(tmp_path):
