@@ -240,6 +240,9 @@ def test_metrics():
     predicted, labels = np.array([0, 0, 1, 2]), np.array([0, 1, 1, 1])
     f1 = METRICS["macro_f1"].of_episode(predicted, labels, None)
     assert f1 == pytest.approx((2 * 1 / 3 + 2 * 1 / 4) / 2)  # classes 0 (one correct of 2 predicted and 1 there) and 1 (of 1 and 3)
-    for names, words in ((["f2"], "no metric 'f2'; choose from macro_f1"), (["macro_f1", "macro_f1"], "names a metric twice")):
+    binary, truth = np.array([1, 1, 0, 0, 0, 1]), np.array([1, 0, 0, 0, 1, 1])  # TP 2, FP 1, TN 2, FN 1
+    assert METRICS["mcc"].of_episode(binary, truth, None) == pytest.approx((2 * 2 - 1 * 1) / (3 * 3 * 3 * 3) ** 0.5)
+    assert METRICS["mcc"].of_episode(np.zeros(4, dtype=int), labels, None) == 0.0
+    for names, words in ((["f2"], "no metric 'f2'; choose from macro_f1, mcc"), (["macro_f1", "macro_f1"], "names a metric twice")):
         with pytest.raises(UserError, match=words):
             check_metrics(names, [])

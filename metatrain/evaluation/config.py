@@ -71,7 +71,7 @@ class EvaluationConfig:
     # Diagnostics of what the model uses: shuffled_labels, names_only, without_adaptation. null: all that apply and need no training of their own.
     # []: no meta-test.
     arms: list[str] | None = None
-    # Further metrics of each arm, beside accuracy and balanced accuracy: macro_f1, or the names of plug-ins.
+    # Further metrics of each arm, beside accuracy and balanced accuracy: macro_f1 | mcc (Matthews' correlation), or the names of plug-ins.
     metrics: list[str] = field(default_factory=list, metadata=when(EVALUATION))
     # Run of algorithm=multitask on the same tasks, for the arms of joint training; null: none.
     joint: str | None = field(default=None, metadata=when(EVALUATION, READ_BY_ARM))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn.metrics import matthews_corrcoef
 
 from metatrain import plugins
 from metatrain.errors import UserError
@@ -27,7 +28,12 @@ def macro_f1(predicted: np.ndarray, labels: np.ndarray, probabilities: np.ndarra
     return float(np.mean([2 * np.sum((predicted == label) & (labels == label)) / (np.sum(predicted == label) + np.sum(labels == label)) for label in classes]))
 
 
-METRICS = {"macro_f1": Metric("mean F1 of the classes", macro_f1)}
+def mcc(predicted: np.ndarray, labels: np.ndarray, probabilities: np.ndarray | None) -> float:
+    """Return Matthews' correlation coefficient (Gorodkin 2004 for several classes), from -1 to 1; 0 if all predictions or all labels are the same."""
+    return float(matthews_corrcoef(labels, predicted))
+
+
+METRICS = {"macro_f1": Metric("mean F1 of the classes", macro_f1), "mcc": Metric("Matthews' correlation coefficient, for unequal class shares", mcc)}
 
 
 def metric_of(name: str) -> Metric:
