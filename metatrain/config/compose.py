@@ -147,7 +147,7 @@ def run_under_hydra(
             with announced(*([] if own is None else user_folder.clashes(own, conf_dir())), *NOTES.take()):
                 task(made, folder, given)
         except BaseException as error:
-            if folder.resolve().is_relative_to(Path("outputs").resolve()) or folder.resolve() == new:
+            if folder.resolve().is_relative_to(outputs) or folder.resolve() == new:
                 with suppress(OSError):
                     folder.rmdir()  # created by Hydra; removed only if it is empty
             if is_of_grid():
@@ -165,6 +165,7 @@ def run_under_hydra(
     arguments = normalise(command, overrides)
     _check_directories(arguments)
     named = next((Path(item.partition("=")[2].strip("'\"")) for item in arguments if item.lstrip("+").startswith("hydra.run.dir=")), None)
+    outputs = Path("outputs").resolve()  # as it is before hydra.job.chdir changes the working directory
     new = None if named is None or named.exists() else named.resolve()  # a run directory that Hydra will make
     sys.argv = [program or f"metatrain {command}", *arguments]
     with user_folder.searched_first(split_flags(overrides)[1], run=config_path) as own:

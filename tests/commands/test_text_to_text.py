@@ -42,7 +42,7 @@ SHORT = [
 
 def contents(run: Path) -> dict[str, bytes]:
     files = [*sorted((run / "checkpoints").rglob("*")), run / "metrics.jsonl", *sorted((run / "model").rglob("*")), run / "results.json"]
-    timed = ("results.json",)
+    timed = ("results.json", "README.md")  # they state seconds or minutes
     return {str(path.relative_to(run)): path.read_bytes() for path in files if path.is_file() and path.name not in timed}
 
 
