@@ -116,21 +116,21 @@ def choose_base(config: FinetuneConfig, bases: list[OpenedBase], examples: Examp
     Bases are compared on the examples that all of them held out: one whose encoder adapts holds out fewer.
     """
     candidates: list[Candidate] = []
-    adapted: list[tuple[Learner, Finetuned]] = []
+    adapted: dict[str, tuple[Learner, Finetuned]] = {}
     for base in bases:
         name, learner = base.checkpoint, base.learner
         for line in (f"base: {name}", *base.lines):
             display.say(line)
         adaptation = finetuned(learner, examples.episode, display, balance, examples.unlabelled)
         candidates.append(_candidate(name, learner, adaptation, examples, display))
-        adapted.append((learner, adaptation))
+        adapted[name] = learner, adaptation
     candidates = on_shared_examples(candidates)
-    best, names = best_of(candidates), [each.checkpoint for each in candidates]
+    best = best_of(candidates)
     _show(candidates, best, display)
     why = reason(candidates, best)
     display.say(why)
     results = {"bases": [each.results() for each in candidates], "base": {"checkpoint": best.checkpoint, "why": why}}
-    return Choice(replace(config, checkpoint=best.checkpoint), *adapted[names.index(best.checkpoint)], results)
+    return Choice(replace(config, checkpoint=best.checkpoint), *adapted[best.checkpoint], results)
 
 
 def on_shared_examples(candidates: Sequence[Candidate]) -> list[Candidate]:
