@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import matthews_corrcoef
 
 from metatrain import plugins
 from metatrain.errors import UserError
@@ -30,6 +29,8 @@ def macro_f1(predicted: np.ndarray, labels: np.ndarray, probabilities: np.ndarra
 
 def mcc(predicted: np.ndarray, labels: np.ndarray, probabilities: np.ndarray | None) -> float:
     """Return Matthews' correlation coefficient (Gorodkin 2004 for several classes), from -1 to 1; 0 if all predictions or all labels are the same."""
+    from sklearn.metrics import matthews_corrcoef  # here, because commands that compute no metric start without it
+
     return float(matthews_corrcoef(labels, predicted))
 
 
