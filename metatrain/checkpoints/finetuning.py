@@ -63,6 +63,7 @@ def open_for(config: FinetuneConfig, task: Task, is_tested: bool, say: Callable[
     adapter_base(learner, config.export)
     if reads_label_names(learner.algorithm) and (unread := unread_note([(config.data.train, task.read_names)])):
         say(f"warning: {unread}")
+    learner = learner.with_budget(config.inner.budget)
     return learner.with_plan(fit_adaptation(config.hardware, learner, device))
 
 

@@ -61,6 +61,7 @@ SHOWN = (
     "algorithm.name",
     "inner.fit_head",
     "inner.fit_encoder",
+    "inner.budget",
     "inner.steps",
     "inner.lr",
     "hardware.device",

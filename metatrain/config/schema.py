@@ -116,6 +116,9 @@ class InnerOverrides:
     # Then train the whole encoder on the examples, for a number of updates (possibly 0) chosen by cross-validation; takes minutes instead of
     # seconds. null: as in the checkpoint.
     fit_encoder: bool | None = field(default=None, metadata=when(FIT_HEAD))
+    # Seconds that the fit may take. It chooses whether inner steps are made, for how many folds of cross-validation, and with 50 or more examples
+    # per class whether the whole encoder is trained; the choice depends on the speed of the machine, and is printed. null: no limit.
+    budget: float | None = field(default=None, metadata=when(FIT_HEAD))
 
 
 @dataclass

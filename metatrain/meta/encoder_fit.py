@@ -18,6 +18,7 @@ from torch import Tensor
 
 from metatrain.gradient.inner_rules import HEAD
 from metatrain.gradient.parameters import Parameters
+from metatrain.meta.budget import PER_STEP, Budget
 from metatrain.meta.functional import FunctionalClassifier
 from metatrain.meta.head_fit import ENOUGH_HELD_OUT, Fit, best_temperature, num_folds, of_all
 from metatrain.meta.progress import Progress
@@ -123,10 +124,10 @@ class _Check:
     logits: Tensor  # [held out, way]
 
 
-def fit_encoder(start: Start, episode: EncodedEpisode, fit: Fit, progress: Progress) -> tuple[Parameters, Fit] | None:
+def fit_encoder(start: Start, episode: EncodedEpisode, fit: Fit, progress: Progress, budget: Budget) -> tuple[Parameters, Fit] | None:
     """Train on the support set of an episode; return all parameters and the choices made, or None if the fitted head is as good.
 
-    fit: the head that was fitted to this support set.
+    fit: the head that was fitted to this support set; budget: numbers of updates for which it has no time, as estimated from those before, are not compared.
     """
     support = Support.of(start.classifier, episode)
     labels, weights = support.labels.cpu(), class_weights(episode)
@@ -138,10 +139,20 @@ def fit_encoder(start: Start, episode: EncodedEpisode, fit: Fit, progress: Progr
     checks: list[_Check] = []
     numbers = _numbers(len(labels))
     progress.start("training the encoder, cross-validation", len(folds) * numbers[-1])
+    done, per_update = 0, 0.0  # seconds
     for updates in numbers:
+        if updates and per_update * (len(folds) * (updates - done) + updates) > budget.left:  # of the folds, and then of all examples
+            progress.say(f"{budget}: no time for {updates} updates of the whole encoder")
+            break
+        begin = budget.spent
         for training in trainings:
             training.train(updates, progress)
+        if updates:
+            per_update = (budget.spent - begin) / (len(folds) * (updates - done))
         logits = torch.cat([training.logits(fold.held_out) for training, fold in zip(trainings, folds)])
+        if not updates:
+            per_update = PER_STEP * BATCH * (budget.spent - begin) / len(held_out)
+        done = updates
         # If all are correct, the log loss has no minimum in the temperature: smooth labels as if one more were wrong (Platt 1999, section 2.2).
         temperature = best_temperature(logits, labels[held_out], smoothing=1 / (len(held_out) + 2), weights=weights)
         loss = float(F.cross_entropy(logits.double() / temperature, labels[held_out], weight=None if weights is None else weights.double()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -130,6 +130,11 @@ class EncoderLearner(Learner):
     def makes_steps(self, episode: EncodedEpisode) -> bool:
         """Return whether the inner loop has steps to make: `leave_one_out` needs a class with two examples, label names not counted."""
         return not self.functional.head_after or bool((np.bincount(episode.support_labels) > 1).any())
+
+    def with_budget(self, seconds: float | None) -> Self:
+        if seconds is not None and isinstance(self.model, Encoder) and self.model.windows is not None:
+            raise UserError("inner.budget may adapt the encoder, and model.long_texts=windows needs one that stays as it is; remove one of the two")
+        return super().with_budget(seconds)
 
     def fit(self, episode: EncodedEpisode, progress: Progress | None = None) -> tuple[Parameters, float, Fit | None]:
         if not self.inner.fit_head:

@@ -96,6 +96,7 @@ def fit_head(
     encode: Callable[[np.ndarray], Tensor] | None = None,
     weights: Tensor | None = None,
     learned: LearnedTemperature | None = None,
+    most_folds: int = FOLDS,
 ) -> Fit:
     """Choose an L2 strength and fit; `on_progress` is called up to FITS times.
 
@@ -103,11 +104,11 @@ def fit_head(
     [examples]. encode: returns the encodings of all examples, [examples, H], under an encoder that has adapted to only some of them; folds then stop
     at `ENOUGH_HELD_OUT` held-out examples. None: the encoder does not adapt. weights: of the classes in every loss, [way]; None: all 1. These
     tensors and the heads of `start` are on the CPU. learned: temperatures learned across tasks: that of a fit without folds, and the median of the prior of
-    one with few held-out examples; None: 1, and `_USUAL`.
+    one with few held-out examples; None: 1, and `_USUAL`. most_folds: number of folds at most, 1 or more.
     """
     everything = np.arange(len(labels))
     extended = with_bias_column(features)
-    folds = folds_of(labels.numpy(), kept, seed, None if encode is None else ENOUGH_HELD_OUT)
+    folds = folds_of(labels.numpy(), kept, seed, None if encode is None else ENOUGH_HELD_OUT)[:most_folds]
     whole = start(everything)
     size = len(whole["weight"]), float((~kept).sum() / len(whole["weight"]))  # number of classes, and of examples per class
     if not folds:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metatrain.errors import UserError
 from metatrain.gradient.config import InnerConfig
 from metatrain.gradient.inner_rules import HEAD, make_inner_rule
 from metatrain.gradient.meta_gradient import LEARNED, adapt, mode_of
@@ -71,6 +72,7 @@ class Learner:
 
     functional: FunctionalModel
     temperature: LearnedTemperature | None = None  # learned across tasks; None: there is none
+    budget: float | None = None  # seconds that a fit may take; None: any
 
     def __init__(self, functional: FunctionalModel, inner: InnerConfig):
         self.functional = functional
@@ -122,6 +124,22 @@ class Learner:
         """Return this learner with temperatures learned across tasks; None: without."""
         other = copy.copy(self)
         other.temperature = temperature
+        return other
+
+    def with_budget(self, seconds: float | None) -> Self:
+        """Return this learner with a time limit for each fit (`inner.budget`); None: without.
+
+        Raises:
+            UserError: it is not positive, or nothing is fitted.
+        """
+        if seconds is None:
+            return self
+        if not 0 < seconds < float("inf"):
+            raise UserError(f"inner.budget={seconds:g} must be a number of seconds above 0, or null")
+        if not self.inner.fit_head:
+            raise UserError("inner.budget limits the time of fitting a head, and this method fits none; set inner.fit_head=true, or remove it")
+        other = copy.copy(self)
+        other.budget = seconds
         return other
 
     @property

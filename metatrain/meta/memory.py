@@ -109,7 +109,7 @@ class Footprint:
 
     def adaptation(self, largest: Largest, plan: ExecutionPlan) -> int:
         """Return the peak memory of adaptation for use and of prediction, in addition to the learner itself."""
-        if self.learner.inner.fit_encoder:
+        if self.learner.inner.fit_encoder or self.learner.budget is not None:  # which may train the encoder, too
             model = sum(value.nbytes for value in self.learner.model.parameters())
             graph = self.of_episode + self.episode * min(max(plan.part_tokens, largest.text), encoder_fit.BATCH * largest.text)
             return int((encoder_fit.COPIES * head_fit.FOLDS + 1) * model + WALKED * graph)

@@ -7,13 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from metatrain.gradient.inner_rules import HEAD
 from metatrain.gradient.parameters import Parameters
+from metatrain.meta.budget import Budget, seconds_of_adaptation
 from metatrain.meta.encoder_fit import Start, class_weights, fit_encoder
 from metatrain.meta.functional import FunctionalClassifier
-from metatrain.meta.head_fit import ENOUGH_HELD_OUT, FITS, Fit, fit_head, folds_of
+from metatrain.meta.head_fit import ENOUGH_HELD_OUT, FITS, FOLDS, Fit, fit_head, folds_of
 from metatrain.meta.learner import Learner
 from metatrain.meta.leave_one_out import MOST_TOKENS
 from metatrain.meta.name_choice import NameChoice, choose_names
@@ -23,14 +25,20 @@ from metatrain.meta.unlabelled_fit import Encode, fit_unlabelled
 from metatrain.models.head_rule import Head
 from metatrain.tasks.encoded_episode import EncodedEpisode
 
+MANY = 50  # examples per class from which a budget may be spent on training the whole encoder
+
 
 def fit_support(
     learner: Learner, classifier: FunctionalClassifier, losses: type[TextLosses], episode: EncodedEpisode, progress: Progress
 ) -> tuple[Parameters, Fit]:
     """Fit the head (`inner.fit_head`), and then the whole encoder (`inner.fit_encoder`) if that helps; return all parameters and the choices made.
 
+    With a time budget, the estimated time decides whether inner steps precede the fit and for how many folds; with `MANY` examples per class, the time
+    that is left is spent on the whole encoder.
+
     classifier: the model of the learner; losses: its inner loss.
     """
+    budget = Budget(learner.budget)
     support = classifier.read(episode.without_queries())
     adapts = classifier.head_after and learner.steps(evaluation=True) > 0  # whether inner steps precede the fit
     if adapts and (why := _why_no_steps(learner, episode)):
@@ -45,31 +53,65 @@ def fit_support(
         if classifier.cache is not None:
             classifier.cache.of(texts, lambda texts: progress.advance(by=texts))
     on_progress = (lambda texts: progress.advance(by=texts)) if classifier is encoder else lambda texts: None
+    begin = budget.spent
     features, choice = classifier.features(learner.initial, support.support, on_progress), None
+    seconds = budget.spent - begin  # without the layers below the first that adapts, whose output is cached
     progress.stop()
     encodings = features[: len(episode.support)].cpu()
     if len(support.support) > len(episode.support):
         choice = choice_of_names(support, len(episode.support), features)
         if not choice.read:
             support, features = episode.without_queries(), features[: len(episode.support)]
+    is_name = np.arange(len(support.support)) >= len(episode.support)
+    folds = len(folds_of(np.asarray(support.support_labels), is_name, episode.seed, ENOUGH_HELD_OUT)) if adapts else FOLDS
+    if adapts and budget.is_limited:
+        adapts, folds = _within(budget, seconds_of_adaptation(seconds, learner.steps(evaluation=True)), folds, progress)
     examples = _Examples(learner, classifier, losses, support, features, progress, adapts)
-    is_name = np.arange(len(examples.labels)) >= len(episode.support)
     # On the CPU: thousands of small operations take less time there than a GPU takes to launch them.
-    adaptations = 1 + len(folds_of(examples.labels.numpy(), is_name, episode.seed, ENOUGH_HELD_OUT)) if adapts else 0  # to all examples, and without each fold
+    adaptations = 1 + folds if adapts else 0  # to all examples, and without each fold
     progress.start("fitting the head", FITS + adaptations, brief=True)
     encode = (lambda rows: examples.encodings(rows)[0].cpu()) if adapts else None
     of_all = examples.encodings(np.arange(len(examples.labels)))[0].cpu()
     pool = episode.unlabelled if episode.reads_unlabelled else ()
     learned = None if len(pool) else learner.temperature  # texts without labels make heads more confident than those that it was learned from
-    found = fit_head(examples.head, of_all, examples.labels, is_name, episode.seed, progress.advance, encode, class_weights(episode), learned)
+    weights = class_weights(episode)
+    found = fit_head(examples.head, of_all, examples.labels, is_name, episode.seed, progress.advance, encode, weights, learned, folds)
     if len(pool):
-        found = fit_unlabelled(examples.head, found, examples.with_pool(pool), len(pool), examples.labels, is_name, class_weights(episode))
+        found = fit_unlabelled(examples.head, found, examples.with_pool(pool), len(pool), examples.labels, is_name, weights)
     fit = replace(found, names=choice, encodings=encodings, steps=learner.steps(evaluation=True) if adapts else 0)
     progress.stop()
-    if learner.inner.fit_encoder and (trained := fit_encoder(Start(encoder, learner.parameters), support, fit, progress)) is not None:
-        return trained
+    has_many = budget.is_limited and not len(pool) and float(np.median(np.bincount(episode.support_labels))) >= MANY
+    if learner.inner.fit_encoder or has_many:
+        frozen = fit
+        if adapts:
+            as_they_are = _Examples(learner, encoder, losses, support, features, progress, adapts=False)
+            frozen = fit_head(as_they_are.head, features.cpu(), examples.labels, is_name, episode.seed, weights=weights, learned=learned)
+            frozen = replace(frozen, names=choice, encodings=encodings)
+        trained = fit_encoder(Start(encoder, learner.parameters), support, frozen, progress, budget)
+        if trained is not None and (not adapts or _is_better(trained[1], fit, examples.labels, progress)):
+            return trained
     adapted = examples.adapted if adapts else {}
     return {**learner.parameters, **adapted, **{HEAD + name: value.to(features.device) for name, value in fit.head.items()}}, fit
+
+
+def _within(budget: Budget, adaptation: float, folds: int, progress: Progress) -> tuple[bool, int]:
+    """Return whether there is time for inner steps, and for how many folds of cross-validation; adaptation: estimated seconds of one adaptation."""
+    affordable = budget.folds(adaptation, folds)
+    if not affordable:
+        progress.say(f"{budget}: the encoder stays as it is, because inner steps would take about {2 * adaptation:.1f} s")
+        return False, FOLDS
+    progress.say(f"{budget}: inner steps on all examples and for {affordable} of {folds} folds, about {(1 + affordable) * adaptation:.1f} s")
+    return True, affordable
+
+
+def _is_better(trained: Fit, fit: Fit, labels: Tensor, progress: Progress) -> bool:
+    """Return whether a fit has a lower log loss than another on the examples that both held out."""
+    assert trained.held_out is not None and fit.held_out is not None  # each has folds
+    judged = (trained.held_out.isfinite() & fit.held_out.isfinite()).all(1)
+    ours, theirs = (float(F.cross_entropy(each.held_out[judged].double(), labels[judged])) for each in (trained, fit) if each.held_out is not None)
+    what = "is used" if ours < theirs else "is not used"
+    progress.say(f"the trained encoder {what}: log loss on held-out examples {ours:.3f}, after inner steps {theirs:.3f}")
+    return ours < theirs
 
 
 class _Examples:
