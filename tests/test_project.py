@@ -89,7 +89,7 @@ def test_dependencies_between_rooms_point_one_way():
 
 def test_meta_is_ordered_by_level():
     levels = [
-        ["config", "cuda_graphs", "plan", "progress", "prototypes", "output_cache", "name_choice", "noise", "schedule", "temperature"],
+        ["budget", "config", "cuda_graphs", "plan", "progress", "prototypes", "output_cache", "name_choice", "noise", "schedule", "temperature"],
         ["functional"],
         ["text_losses", "leave_one_out", "inner_losses", "language_losses", "vectorised"],
         ["head_fit", "unlabelled_fit", "label_fit", "thresholds", "number_fit", "encoder_fit", "contrastive", "strategies"],

@@ -87,7 +87,8 @@ def adapt_and_test(learner: Learner, examples: Examples, rejection_rate: float |
         warn_of_loss(loss, episode.way, learner, display.say)
         beside, found = _on_encodings(learner, fit, texts, display)
         results.update(found)
-    if fit is not None and not fit.steps and not learner.inner.fit_encoder and len(episode.support) >= _MANY * episode.way:
+    is_frozen = fit is not None and not (fit.steps or fit.updates or learner.inner.fit_encoder)
+    if is_frozen and len(episode.support) >= _MANY * episode.way:
         display.say(f"with {_MANY} or more examples per class, inner.fit_encoder=true may be more accurate: it trains the whole encoder on them, in minutes")
     threshold = adaptation.threshold(rejection_rate)
     adapted = Adapted(learner, adaptation.parameters, episode, texts, threshold, "held-out" if examples.is_held_out else "training")

@@ -416,6 +416,22 @@ def test_the_whole_encoder_is_trained_where_that_is_asked_for(cli, recommended, 
     assert weights[0] != weights[1]
 
 
+def test_a_time_limit_chooses_what_adapts(cli, tmp_path, monkeypatch):
+    """Estimates of the time are replaced, because the time that a machine takes is not tested."""
+    rows = [*((f"good tool number {i}", "good") for i in range(6)), *((f"bad film number {i}", "bad") for i in range(6))]
+    write_jsonl(tmp_path / "train.jsonl", [{"text": text, "label": label} for text, label in rows])
+    settings = ["checkpoint=tiny", "data.train=train.jsonl", "inner.budget=600"]
+    for estimated, steps, said in ((0.1, 3, "inner steps on all examples and for 5 of 5 folds"), (1e4, 0, "the encoder stays as it is")):
+        monkeypatch.setattr("metatrain.meta.support_fit.seconds_of_adaptation", lambda *given: estimated)
+        found = cli("finetune", *settings, f"hydra.run.dir=after{steps}")
+        assert found.code == 0 and f"inner.budget=600 s: {said}" in found.out, found.err
+        assert json.loads((tmp_path / f"after{steps}" / "results.json").read_text())["steps"] == steps
+    found = cli("finetune", *settings[:2], "inner.budget=0")
+    assert found.code == 2 and "inner.budget=0 must be a number of seconds above 0" in found.err
+    found = cli("finetune", *settings, "inner.fit_head=false")
+    assert found.code == 2 and "inner.budget" in found.err
+
+
 def test_a_label_of_the_data_is_not_confused_with_none_of_these(cli, tmp_path):
     import metatrain
     from metatrain.errors import UserError
