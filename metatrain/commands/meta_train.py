@@ -26,7 +26,7 @@ from metatrain.meta.algorithm import check_algorithm, check_label_sets
 from metatrain.meta.learner import Learner
 from metatrain.meta.sets_across_tasks import described_sets, with_sets
 from metatrain.meta.temperature import described, learned_temperature
-from metatrain.models.pretrained import save_tokenizer
+from metatrain.models.pretrained import pinned, save_tokenizer
 from metatrain.models.windows import check_cut
 from metatrain.run import hardware
 from metatrain.run.atomic import atomic_directory, write_text
@@ -172,6 +172,8 @@ def _prepare(config: TrainConfig, ranks: Ranks, display: Display) -> Prepared:
         display.stop()
     plan, line = fit_memory(config, learner, tasks, tokens, device, ranks)
     display.say(line)
+    # The run is resumed and evaluated with the weights that it began with, even if the branch has moved.
+    config = replace(config, model=replace(config.model, revision=pinned(config.model.name, config.model.revision)))
     return Prepared(config, device, dtype, tasks, tokens, learner.with_plan(plan), arms, joint, evaluation, file)
 
 

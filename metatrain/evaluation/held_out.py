@@ -47,7 +47,7 @@ def baseline_fits(labels: np.ndarray) -> int:
 
 
 def _folds(labels: np.ndarray) -> list[np.ndarray]:
-    return folds_of(labels, np.zeros(len(labels), dtype=bool), seed=0, enough=_ENOUGH)
+    return folds_of(labels, seed=0, enough=_ENOUGH)
 
 
 def interval(correct: int, examples: int) -> list[float]:

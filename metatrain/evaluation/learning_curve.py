@@ -93,7 +93,7 @@ def learning_curve(features: np.ndarray, labels: np.ndarray, seed: int, on_progr
 
 
 def _folds(labels: np.ndarray, seed: int) -> list[np.ndarray]:
-    return folds_of(labels, np.zeros(len(labels), dtype=bool), seed)
+    return folds_of(labels, seed)
 
 
 def _draws(labels: np.ndarray) -> int:

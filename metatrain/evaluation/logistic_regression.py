@@ -25,7 +25,7 @@ def logistic_regression(features: np.ndarray, labels: np.ndarray) -> LogisticReg
 
 def choose_strength(features: np.ndarray, labels: np.ndarray) -> float:
     """Return the strength among `STRENGTHS` with the lowest log loss on held-out examples; `WITHOUT_FOLDS` if no examples can be held out."""
-    folds = folds_of(labels, np.zeros(len(labels), dtype=bool), seed=0, enough=ENOUGH_HELD_OUT)
+    folds = folds_of(labels, seed=0, enough=ENOUGH_HELD_OUT)
     if not folds:
         return WITHOUT_FOLDS
     return min(STRENGTHS, key=lambda strength: sum(_held_out_loss(features, labels, fold, strength) for fold in folds))

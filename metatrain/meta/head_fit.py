@@ -108,7 +108,7 @@ def fit_head(
     """
     everything = np.arange(len(labels))
     extended = with_bias_column(features)
-    folds = folds_of(labels.numpy(), kept, seed, None if encode is None else ENOUGH_HELD_OUT)[:most_folds]
+    folds = folds_of(labels.numpy(), seed, kept, None if encode is None else ENOUGH_HELD_OUT)[:most_folds]
     whole = start(everything)
     size = len(whole["weight"]), float((~kept).sum() / len(whole["weight"]))  # number of classes, and of examples per class
     if not folds:
@@ -187,15 +187,15 @@ def parted(head: Tensor) -> Head:
     return {"weight": head[:, :-1].contiguous(), "bias": head[:, -1].contiguous()}
 
 
-def folds_of(labels: np.ndarray, kept: np.ndarray, seed: int, enough: int | None = None) -> list[np.ndarray]:
+def folds_of(labels: np.ndarray, seed: int, kept: np.ndarray | None = None, enough: int | None = None) -> list[np.ndarray]:
     """Split examples into folds, stratified by class; the only example of a class is in no fold.
 
-    enough: stop after the fold that reaches this number of held-out examples; None: all folds.
+    kept: examples that are never held out, boolean, [examples]; None: none. enough: stop after the fold that reaches this number of held-out examples; None: all folds.
     """
     rng = np.random.default_rng(seed)
     folds: list[list[int]] = [[] for _ in range(FOLDS)]
     for label in np.unique(labels):
-        rows = rng.permutation(np.flatnonzero((labels == label) & ~kept))
+        rows = rng.permutation(np.flatnonzero(labels == label if kept is None else (labels == label) & ~kept))
         if len(rows) > 1:
             for place, row in enumerate(rows):
                 folds[place % FOLDS].append(int(row))

@@ -63,7 +63,7 @@ def fit_support(
         if not choice.read:
             support, features = episode.without_queries(), features[: len(episode.support)]
     is_name = np.arange(len(support.support)) >= len(episode.support)
-    folds = len(folds_of(np.asarray(support.support_labels), is_name, episode.seed, ENOUGH_HELD_OUT)) if adapts else FOLDS
+    folds = len(folds_of(np.asarray(support.support_labels), episode.seed, is_name, ENOUGH_HELD_OUT)) if adapts else FOLDS
     if adapts and budget.is_limited:
         adapts, folds = _within(budget, seconds_of_adaptation(seconds, learner.steps(evaluation=True)), folds, progress)
     examples = _Examples(learner, classifier, losses, support, features, progress, adapts)

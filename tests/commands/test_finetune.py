@@ -422,7 +422,7 @@ def test_a_time_limit_chooses_what_adapts(cli, tmp_path, monkeypatch):
     write_jsonl(tmp_path / "train.jsonl", [{"text": text, "label": label} for text, label in rows])
     settings = ["checkpoint=tiny", "data.train=train.jsonl", "inner.budget=600"]
     for estimated, steps, said in ((0.1, 3, "inner steps on all examples and for 5 of 5 folds"), (1e4, 0, "the encoder stays as it is")):
-        monkeypatch.setattr("metatrain.meta.support_fit.seconds_of_adaptation", lambda *given: estimated)
+        monkeypatch.setattr("metatrain.meta.support_fit.seconds_of_adaptation", lambda *given, seconds=estimated: seconds)
         found = cli("finetune", *settings, f"hydra.run.dir=after{steps}")
         assert found.code == 0 and f"inner.budget=600 s: {said}" in found.out, found.err
         assert json.loads((tmp_path / f"after{steps}" / "results.json").read_text())["steps"] == steps

@@ -229,7 +229,7 @@ def test_the_strength_of_logistic_regression_is_the_best_on_examples_held_out():
     features = np.repeat(means, 12, axis=0) + rng.normal(size=(240, 32))
     features, labels = features / np.linalg.norm(features, axis=1, keepdims=True), np.repeat(np.arange(20), 12)
     train = np.arange(240) % 12 < 6
-    folds = folds_of(labels[train], np.zeros(120, bool), 0)
+    folds = folds_of(labels[train], 0)
     losses = []
     for strength in STRENGTHS:
         model, rest = LogisticRegression(C=strength, max_iter=1000), [np.setdiff1d(np.arange(120), fold) for fold in folds]

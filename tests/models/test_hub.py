@@ -192,3 +192,15 @@ def test_an_adapter_keeps_the_commit_of_its_base(metatrain, hub, tmp_path):
     again, of_main = metatrain.several(predict, finetune, offline=True)
     assert again.code == 0, again.err
     assert again.out == before.out and of_main.code == 2
+
+
+@pytest.mark.slow
+def test_a_run_is_resumed_with_the_commit_that_it_began_with(metatrain, hub, tmp_path):
+    train = ["train", "debug=fast", "model=hub", "model.name=org/whole", "evaluation.arms=[]", "validation.every=0", "hydra.run.dir=run", "outer.steps=1"]
+    (made,) = metatrain.several(train)
+    assert made.code == 0, made.out + made.err
+    assert f"revision: {COMMIT}" in (tmp_path / "run/config.yaml").read_text()
+    (tmp_path / "cache/hub/models--org--whole/refs/main").write_text("f" * 40)
+    resumed, other = metatrain.several(["resume", "run", "outer.steps=2"], [*train[:-2], "hydra.run.dir=other"], offline=True)
+    assert resumed.code == 0, resumed.err
+    assert f"model: org/whole at {COMMIT}, " in resumed.out and other.code == 2  # the default branch has no weights here
