@@ -190,7 +190,8 @@ def parted(head: Tensor) -> Head:
 def folds_of(labels: np.ndarray, seed: int, kept: np.ndarray | None = None, enough: int | None = None) -> list[np.ndarray]:
     """Split examples into folds, stratified by class; the only example of a class is in no fold.
 
-    kept: examples that are never held out, boolean, [examples]; None: none. enough: stop after the fold that reaches this number of held-out examples; None: all folds.
+    kept: examples that are never held out, boolean, [examples]; None: none. enough: stop after the fold that reaches this number of held-out examples;
+    None: all folds.
     """
     rng = np.random.default_rng(seed)
     folds: list[list[int]] = [[] for _ in range(FOLDS)]
