@@ -132,6 +132,7 @@ def _compare_bases(config: FinetuneConfig, path: Path, overrides: list[str], kin
 def _write(run: RunDirectory, config: FinetuneConfig, found: Outcome, display: Display, tracker: Tracker) -> None:
     """Write the model directory, results.json and the report, hand them to the tracker, and print where they are."""
     from metatrain.commands.trackers import numbers_of
+    from metatrain.models.peft_export import read_base
     from metatrain.report.page import attached, write_report
     from metatrain.run.atomic import atomic_directory, write_json
     from metatrain.run.hints import shown, typed_setting
@@ -141,7 +142,9 @@ def _write(run: RunDirectory, config: FinetuneConfig, found: Outcome, display: D
     results = {"format": 1, "labels": found.labels, **found.results}
     with atomic_directory(run.model) as folder:
         library = found.write(folder)
-        (folder / "README.md").write_text(finetuned_card(config.checkpoint, results, library, config.seed, __version__, found.of_images), encoding="utf-8")
+        base = read_base(folder)
+        card = finetuned_card(config.checkpoint, results, library, config.seed, __version__, found.of_images, None if base is None else base.name)
+        (folder / "README.md").write_text(card, encoding="utf-8")
     write_json(run.results, results)
     if config.report:
         write_json(run.analysis, {"format": 1, **found.analysis})

@@ -91,13 +91,18 @@ def meta_trained_card(
     return "\n".join(lines)
 
 
-def finetuned_card(checkpoint: str, results: Mapping[str, Any], library: str, seed: int, version: str, of_images: bool = False) -> str:
-    """Return the card of a finetuned model; results: results.json of `finetune`; library: the library that loads the model."""
+def finetuned_card(
+    checkpoint: str, results: Mapping[str, Any], library: str, seed: int, version: str, of_images: bool = False, adapter_of: str | None = None
+) -> str:
+    """Return the card of a finetuned model.
+
+    results: results.json of `finetune`; library: the library that loads the model; adapter_of: the model that an adapter is added to, None: it is none.
+    """
     labels, folds = results["labels"], results.get("cross_validation")
     test: dict[str, Any] = results.get("test", {})
     given = "data=IMAGE" if of_images else 'text="..."'
     lines = [
-        _front(library, None),
+        _front(library, adapter_of),
         "# A finetuned model",
         "",
         f"Adapted by metatrain {version} from `{checkpoint}` in {results['seconds']} s.",

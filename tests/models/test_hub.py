@@ -186,6 +186,7 @@ def test_an_adapter_keeps_the_commit_of_its_base(metatrain, hub, tmp_path):
     assert made.code == 0, made.out + made.err
     facts = json.loads((tmp_path / "run/model/adapter_config.json").read_text())
     assert (facts["base_model_name_or_path"], facts["revision"]) == ("org/lm", COMMIT)
+    assert "base_model: org/lm" in (tmp_path / "run/model/README.md").read_text()
     moved = tmp_path / "cache/hub/models--org--lm/refs/main"
     assert moved.read_text() == COMMIT
     moved.write_text("f" * 40)  # the default branch is another commit now
