@@ -14,7 +14,7 @@ from torch import Tensor
 from metatrain.checkpoints.adaptation import adapted_to, check_fits_head, check_none_of_these, exported_head
 from metatrain.checkpoints.class_balance import ClassBalance, check_balance
 from metatrain.checkpoints.opening import open_checkpoint
-from metatrain.config.schema import AlgorithmOverrides, DataConfig, FinetuneConfig, InnerOverrides, Overrides
+from metatrain.config.schema import AlgorithmOverrides, DataConfig, FinetuneConfig, FinetuneInner, Overrides
 from metatrain.errors import UserError
 from metatrain.evaluation.protocol import check_answers
 from metatrain.gradient.parameters import Parameters
@@ -47,8 +47,9 @@ def open_for(config: FinetuneConfig, task: Task, is_tested: bool, say: Callable[
     device, dtype, notes = hardware.apply(config.hardware)
     for note in notes:
         say(note)
-    settings = Overrides(config.algorithm, config.inner, config.model, config.prompt)
+    settings = Overrides(config.algorithm, config.inner.of_checkpoint(), config.model, config.prompt)
     learner = open_checkpoint(config.checkpoint, settings, device, dtype, say, generates=True if task.targets is not None else None).learner
+    learner = learner.with_budget(config.inner.budget, trains_encoder=config.inner.fit_encoder is not False)
     tokens = learner.model.tokens()
     tokens.check([task])
     for note in tokens.notes([task]):
@@ -63,7 +64,6 @@ def open_for(config: FinetuneConfig, task: Task, is_tested: bool, say: Callable[
     adapter_base(learner, config.export)
     if reads_label_names(learner.algorithm) and (unread := unread_note([(config.data.train, task.read_names)])):
         say(f"warning: {unread}")
-    learner = learner.with_budget(config.inner.budget)
     return learner.with_plan(fit_adaptation(config.hardware, learner, device))
 
 
@@ -72,6 +72,8 @@ def check_unlabelled(data: DataConfig, learner: Learner) -> None:
     if data.unlabelled is None:
         return
     check_fits_head("data.unlabelled", learner)
+    if learner.budget is not None:
+        raise UserError("inner.budget estimates the time of learning from the examples, without that of data.unlabelled; remove one of the two")
     if learner.inner.fit_encoder:
         raise UserError("data.unlabelled changes the fitted head, which inner.fit_encoder=true trains further; set inner.fit_encoder=false")
 
@@ -116,7 +118,8 @@ def finetuned(learner: Learner, episode: Episode, progress: Progress, balance: C
     begin = time.perf_counter()
     parameters, loss, fit = adapted_to(learner, texts, progress)
     is_plain = balance.weights is None and balance.priors is None and not unlabelled  # as the episodes of the calibration are
-    across_tasks = facts_for(learner, texts, fit) if is_plain else None
+    # They were calibrated on adaptations without a limit of time.
+    across_tasks = facts_for(learner, texts, fit) if is_plain and learner.budget is None else None
     if fit is not None:  # as priors need, which `check_balance` has checked
         parameters, fit = balance.applied(parameters, fit)
     return Finetuned(texts, parameters, loss, fit, reading, time.perf_counter() - begin, balance, across_tasks)
@@ -183,7 +186,7 @@ def open_frozen(config: FinetuneConfig, task: Task, say: Callable[[str], None]) 
         UserError: it cannot be opened, or is a language model, which has no encodings.
     """
     method = AlgorithmOverrides(name=config.algorithm.name, label_names=config.algorithm.label_names, adapt="head")
-    learner = open_for(replace(config, algorithm=method, inner=InnerOverrides(fit_head=True)), task, False, say)
+    learner = open_for(replace(config, algorithm=method, inner=FinetuneInner(fit_head=True)), task, False, say)
     if learner.encodings is None:
         raise UserError(
             f"data.kind={config.data.kind} fits a head to encodings, and checkpoint={config.checkpoint} has none; give an encoder, minilm for example"

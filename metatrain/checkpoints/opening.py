@@ -206,7 +206,7 @@ def _encoding(reference: str, overrides: ModelOverrides, say: Callable[[str], No
 
 def _open_run(run: RunDirectory, requested: Path | None, settings: Overrides, device: torch.device, dtype: torch.dtype, say: Callable[[str], None]) -> Opened:
     config: TrainConfig = run.load_config(TrainConfig)
-    as_trained = Recipe.of_run(run.with_tokenizer(config))
+    as_trained = Recipe.of_run(run.with_own_model(config))
     found = _read_checkpoint(run, requested, say)
     recipe = overridden(replace(as_trained, labels=joint_labels(found.tensors["model"])), settings, plain=False)
     learner = build_learner(recipe, device, dtype, say)

@@ -258,7 +258,7 @@ def _inner(inner: InnerConfig, overrides: InnerOverrides, plain: bool) -> InnerC
             raise UserError(f"inner.{key}: the learning rates of this model are learned (inner.rule={inner.rule}) and cannot be set; remove it")
     # inner.steps of training stays, because parameters may have been learned for each step.
     steps = inner.evaluation_steps if overrides.steps is None else overrides.steps
-    return replace(_with(inner, replace(overrides, steps=None, budget=None)), evaluation_steps=steps)  # the budget is that of a learner
+    return replace(_with(inner, replace(overrides, steps=None)), evaluation_steps=steps)
 
 
 def _with(settings: Any, overrides: Any) -> Any:

@@ -13,7 +13,7 @@ from metatrain.models.config import ModelConfig, PromptConfig
 from metatrain.models.export import save_meta_trained
 from metatrain.models.heads import head_facts
 from metatrain.models.peft_export import Base, base_of
-from metatrain.models.pretrained import pinned
+from metatrain.models.pretrained import commit_or_revision
 from metatrain.models.scratch import PREFIX
 from metatrain.run.atomic import atomic_directory
 
@@ -23,7 +23,7 @@ def save_model(folder: Path, learner: Learner, recipe: Recipe, export: str | Non
     adapter_of = _adapter_of(learner, recipe, export)
     learned = {name: value for name, value in learner.parameters.items() if not name.startswith(learner.prefix)}
     saved = ("pooling", "normalize", "prefix", "max_length", "max_target_length", "scratch")
-    base = Base(recipe.model.name, pinned(recipe.model.name, recipe.model.revision)) if adapter_of is None else adapter_of
+    base = Base(recipe.model.name, commit_or_revision(recipe.model.name, recipe.model.revision)) if adapter_of is None else adapter_of
     facts = asdict(
         SavedRecipe(FORMAT, base.name, recipe.model, recipe.algorithm, recipe.inner, recipe.episode, recipe.seed, recipe.prompt, learner.temperature)
     )

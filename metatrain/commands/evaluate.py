@@ -46,7 +46,6 @@ SHOWN = (
     "inner.steps",
     "inner.fit_head",
     "inner.fit_encoder",
-    "inner.budget",
     "hardware.device",
     "report",
 )
@@ -91,8 +90,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str], of_study: bo
         for note in check_adaptation(config, overrides, opened.learner, refuse=not (of_study or is_of_grid())):
             display.say(note)
         joint = open_joint(config.evaluation.joint, opened.config, device, dtype, display.say)
-        learner = opened.learner.with_budget(config.inner.budget)
-        opened = replace(opened, learner=learner.with_plan(fit_adaptation(config.hardware, learner, device)))
+        opened = replace(opened, learner=opened.learner.with_plan(fit_adaptation(config.hardware, opened.learner, device)))
         file = read_episodes(config.episode.file)
         tasks, task_notes = _test_tasks(config, opened.config) if file is None else _tasks_of_file(file, opened.config)
         chosen = {key: value for key, value in asdict(config.episode).items() if value is not None}
@@ -111,8 +109,7 @@ def start(config: EvaluateConfig, path: Path, overrides: list[str], of_study: bo
         run = RunDirectory.create(path, config, overrides, "evaluate", is_latest=False)
         display.log_to(run.log)
         with recorded(run), StopRequest() as stop:
-            untrained = opened.untrained().with_budget(config.inner.budget)
-            arms = make_arms(names, Learners(opened.learner, untrained, evaluation, joint, opened.leave_one_out, opened.lora))
+            arms = make_arms(names, Learners(opened.learner, opened.untrained(), evaluation, joint, opened.leave_one_out, opened.lora))
 
             def give_way() -> None:
                 if stop:

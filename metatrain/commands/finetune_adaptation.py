@@ -87,7 +87,7 @@ def adapt_and_test(learner: Learner, examples: Examples, rejection_rate: float |
         warn_of_loss(loss, episode.way, learner, display.say)
         beside, found = _on_encodings(learner, fit, texts, display)
         results.update(found)
-    is_frozen = fit is not None and not (fit.steps or fit.updates or learner.inner.fit_encoder)
+    is_frozen = fit is not None and learner.budget is None and not (fit.steps or fit.updates or learner.inner.fit_encoder)
     if is_frozen and len(episode.support) >= _MANY * episode.way:
         display.say(f"with {_MANY} or more examples per class, inner.fit_encoder=true may be more accurate: it trains the whole encoder on them, in minutes")
     threshold = adaptation.threshold(rejection_rate)

@@ -9,7 +9,7 @@ from typing import Any
 from metatrain.checkpoints.finetuning import open_for
 from metatrain.checkpoints.opening import open_checkpoint
 from metatrain.commands.prediction_files import REASON, Predicted, output_for, write_predictions
-from metatrain.config.schema import AlgorithmOverrides, DataConfig, FinetuneConfig, InnerOverrides, Overrides
+from metatrain.config.schema import AlgorithmOverrides, DataConfig, FinetuneConfig, FinetuneInner, InnerOverrides, Overrides
 from metatrain.errors import UserError
 from metatrain.meta.learner import Learner
 from metatrain.paths import local_path
@@ -92,7 +92,7 @@ def open_head(checkpoint: str, table: Table, hardware_settings: HardwareConfig, 
         seed=seed,
         data=DataConfig(train=table.source),
         algorithm=_FROZEN.algorithm,
-        inner=_FROZEN.inner,
+        inner=FinetuneInner(fit_head=True),
         hardware=hardware_settings,
     )
     learner = open_for(config, given_episode(table.texts, table.labels, len(table.texts)).task, False, say)

@@ -26,7 +26,7 @@ from metatrain.meta.algorithm import check_algorithm, check_label_sets
 from metatrain.meta.learner import Learner
 from metatrain.meta.sets_across_tasks import described_sets, with_sets
 from metatrain.meta.temperature import described, learned_temperature
-from metatrain.models.pretrained import pinned, save_tokenizer
+from metatrain.models.pretrained import commit_of, save_tokenizer
 from metatrain.models.windows import check_cut
 from metatrain.run import hardware
 from metatrain.run.atomic import atomic_directory, write_text
@@ -108,7 +108,7 @@ def meta_train(job: Job) -> None:
             tracker = open_tracker(config, run, display.say, trainer.state.step, trainer.last_logged(), ranks.first)
             work.callback(tracker.close)
             trainer.train(tracker)
-            recipe = Recipe.of_run(run.with_tokenizer(config), tasks.meta_train)
+            recipe = Recipe.of_run(run.with_own_model(config), tasks.meta_train)
             learner = _with_temperature(prepared, trainer, context)
             if ranks.first:
                 save_model(run.model, learner, recipe, config.checkpoint.export)
@@ -123,13 +123,13 @@ def meta_train(job: Job) -> None:
 
 
 def _reserved(job: Job, ranks: Ranks, work: ExitStack) -> TrainConfig:
-    """Lock the directory of a resumed run, or check that a new run can be created; return the settings with the run's own tokenizer."""
+    """Lock the directory of a resumed run, or check that a new run can be created; return the settings with the run's own tokenizer and model commit."""
     if job.is_resumed:
         held = RunDirectory(job.path.resolve())
         if ranks.first:
             held.lock()
             work.callback(held.unlock)
-        return held.with_tokenizer(job.config)
+        return held.with_own_model(job.config)
     if ranks.first:
         RunDirectory.check_new(job.path, "train")
     return job.config
@@ -172,8 +172,6 @@ def _prepare(config: TrainConfig, ranks: Ranks, display: Display) -> Prepared:
         display.stop()
     plan, line = fit_memory(config, learner, tasks, tokens, device, ranks)
     display.say(line)
-    # The run is resumed and evaluated with the weights that it began with, even if the branch has moved.
-    config = replace(config, model=replace(config.model, revision=pinned(config.model.name, config.model.revision)))
     return Prepared(config, device, dtype, tasks, tokens, learner.with_plan(plan), arms, joint, evaluation, file)
 
 
@@ -184,6 +182,8 @@ def _opened(job: Job, config: TrainConfig, ranks: Ranks, display: Display, work:
         if not job.is_resumed:
             run = RunDirectory.create(job.path, config, job.overrides, "train", job.of_search)
             work.enter_context(recorded(run))
+            if (commit := commit_of(config.model.name, config.model.revision)) is not None:
+                run.update(model_commit=commit)
         display.log_to(run.log)
     display.say(f"run: {run.path}")
     if not job.is_resumed and not job.of_search and latest("train").resolve() != run.path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -116,9 +116,19 @@ class InnerOverrides:
     # Then train the whole encoder on the examples, for a number of updates (possibly 0) chosen by cross-validation; takes minutes instead of
     # seconds. null: as in the checkpoint.
     fit_encoder: bool | None = field(default=None, metadata=when(FIT_HEAD))
-    # Seconds that the fit may take. It chooses whether inner steps are made, for how many folds of cross-validation, and with 50 or more examples
+
+
+@dataclass
+class FinetuneInner(InnerOverrides):
+    """Inner-loop settings of `metatrain finetune`."""
+
+    # Seconds that adaptation may take. They choose whether inner steps are made, for how many folds of cross-validation, and with 50 or more examples
     # per class whether the whole encoder is trained; the choice depends on the speed of the machine, and is printed. null: no limit.
     budget: float | None = field(default=None, metadata=when(FIT_HEAD))
+
+    def of_checkpoint(self) -> InnerOverrides:
+        """Return those that replace settings of the checkpoint."""
+        return InnerOverrides(**{each.name: getattr(self, each.name) for each in fields(InnerOverrides)})
 
 
 @dataclass
@@ -270,7 +280,7 @@ class FinetuneConfig:
     # rejected, typically 0.05; test rows whose label is not in the training examples count as out of scope. null: always predict a class.
     oos_false_rejection_rate: float | None = field(default=None, metadata=when(ONE_LABEL))
     algorithm: AlgorithmOverrides = field(default_factory=AlgorithmOverrides)
-    inner: InnerOverrides = field(default_factory=InnerOverrides, metadata=when(ONE_LABEL))
+    inner: FinetuneInner = field(default_factory=FinetuneInner, metadata=when(ONE_LABEL))
     model: ModelOverrides = field(default_factory=ModelOverrides)
     prompt: PromptOverrides = field(default_factory=PromptOverrides, metadata=when(PROMPTED))
     hardware: HardwareConfig = field(default_factory=HardwareConfig)

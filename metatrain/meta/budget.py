@@ -1,13 +1,15 @@
 """The time budget of a fit (`inner.budget`): what it allows, estimated from the time that earlier parts of the same fit took.
 
-Three inner steps of an encoder take a multiple of the time of encoding the same texts by the layers that adapt: each step is a forward and a
-backward pass, and a backward pass takes about twice the time of a forward pass.
+An inner step takes three times as long as encoding the same texts by the layers that adapt: it is a forward pass and a backward pass, which takes about
+twice as long.
 """
 
 from __future__ import annotations
 
 import math
 import time
+
+import torch
 
 PER_STEP = 3.0  # time of an inner step, in units of the time to encode the same texts
 
@@ -26,7 +28,9 @@ class Budget:
 
     @property
     def spent(self) -> float:
-        """Return the seconds since its beginning."""
+        """Return the seconds since its beginning, with the time of all work that is queued on a GPU."""
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
         return time.monotonic() - self._begin
 
     @property

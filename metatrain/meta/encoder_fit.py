@@ -164,7 +164,8 @@ def fit_encoder(start: Start, episode: EncodedEpisode, fit: Fit, progress: Progr
             break
     progress.stop()
     if best.updates == 0:
-        progress.say("the encoder is not trained: the fitted head alone is as good")
+        if len(checks) > 1:
+            progress.say("the encoder is not trained: the fitted head alone is as good")
         return None
     del trainings, training  # and what they hold, before the next
     training = Training(start, support, everything, fit.head, episode.seed)

@@ -131,10 +131,10 @@ class EncoderLearner(Learner):
         """Return whether the inner loop has steps to make: `leave_one_out` needs a class with two examples, label names not counted."""
         return not self.functional.head_after or bool((np.bincount(episode.support_labels) > 1).any())
 
-    def with_budget(self, seconds: float | None) -> Self:
+    def with_budget(self, seconds: float | None, trains_encoder: bool = True) -> Self:
         if seconds is not None and isinstance(self.model, Encoder) and self.model.windows is not None:
             raise UserError("inner.budget may adapt the encoder, and model.long_texts=windows needs one that stays as it is; remove one of the two")
-        return super().with_budget(seconds)
+        return super().with_budget(seconds, trains_encoder)
 
     def fit(self, episode: EncodedEpisode, progress: Progress | None = None) -> tuple[Parameters, float, Fit | None]:
         if not self.inner.fit_head:

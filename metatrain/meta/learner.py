@@ -73,6 +73,7 @@ class Learner:
     functional: FunctionalModel
     temperature: LearnedTemperature | None = None  # learned across tasks; None: there is none
     budget: float | None = None  # seconds that a fit may take; None: any
+    trains_encoder = True  # whether a fit with a budget may train the whole encoder
 
     def __init__(self, functional: FunctionalModel, inner: InnerConfig):
         self.functional = functional
@@ -126,20 +127,18 @@ class Learner:
         other.temperature = temperature
         return other
 
-    def with_budget(self, seconds: float | None) -> Self:
-        """Return this learner with a time limit for each fit (`inner.budget`); None: without.
+    def with_budget(self, seconds: float | None, trains_encoder: bool = True) -> Self:
+        """Return this learner with a time limit for each fit (`inner.budget`); None: without. trains_encoder: whether a fit may train the whole encoder.
 
         Raises:
-            UserError: it is not positive, or nothing is fitted.
+            UserError: it is not positive.
         """
         if seconds is None:
             return self
         if not 0 < seconds < float("inf"):
             raise UserError(f"inner.budget={seconds:g} must be a number of seconds above 0, or null")
-        if not self.inner.fit_head:
-            raise UserError("inner.budget limits the time of fitting a head, and this method fits none; set inner.fit_head=true, or remove it")
         other = copy.copy(self)
-        other.budget = seconds
+        other.budget, other.trains_encoder = seconds, trains_encoder
         return other
 
     @property

@@ -109,14 +109,18 @@ class Footprint:
 
     def adaptation(self, largest: Largest, plan: ExecutionPlan) -> int:
         """Return the peak memory of adaptation for use and of prediction, in addition to the learner itself."""
-        if self.learner.inner.fit_encoder or self.learner.budget is not None:  # which may train the encoder, too
+        whole = 0
+        if self.learner.inner.fit_encoder or self.learner.budget is not None:  # with a budget, only where there are many examples, which is not known here
             model = sum(value.nbytes for value in self.learner.model.parameters())
-            graph = self.of_episode + self.episode * min(max(plan.part_tokens, largest.text), encoder_fit.BATCH * largest.text)
-            return int((encoder_fit.COPIES * head_fit.FOLDS + 1) * model + WALKED * graph)
+            fixed, each = max(self.of_episode, self.of_loss), max(self.episode, self.loss)
+            graph = fixed + each * min(max(plan.part_tokens, largest.text), encoder_fit.BATCH * largest.text)
+            whole = int((encoder_fit.COPIES * head_fit.FOLDS + 1) * model + WALKED * graph)
+            if self.learner.inner.fit_encoder:
+                return whole
         texts = min(max(plan.part_tokens, largest.text), max(largest.support, largest.query))
         if self.learner.functional.head_after:
             texts = max(texts, largest.support)
-        return int((4 + 2 * self.state) * self.copy(largest.support) + WALKED * (self.of_loss + self.loss * texts))
+        return max(whole, int((4 + 2 * self.state) * self.copy(largest.support) + WALKED * (self.of_loss + self.loss * texts)))
 
     def copy(self, tokens: int) -> int:
         """Return the size of a copy of the adapted parameters, for an episode of this number of tokens."""

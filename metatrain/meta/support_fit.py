@@ -15,7 +15,7 @@ from metatrain.gradient.parameters import Parameters
 from metatrain.meta.budget import Budget, seconds_of_adaptation
 from metatrain.meta.encoder_fit import Start, class_weights, fit_encoder
 from metatrain.meta.functional import FunctionalClassifier
-from metatrain.meta.head_fit import ENOUGH_HELD_OUT, FITS, FOLDS, Fit, fit_head, folds_of
+from metatrain.meta.head_fit import ENOUGH, ENOUGH_HELD_OUT, FITS, FOLDS, Fit, fit_head, folds_of, num_folds
 from metatrain.meta.learner import Learner
 from metatrain.meta.leave_one_out import MOST_TOKENS
 from metatrain.meta.name_choice import NameChoice, choose_names
@@ -63,9 +63,10 @@ def fit_support(
         if not choice.read:
             support, features = episode.without_queries(), features[: len(episode.support)]
     is_name = np.arange(len(support.support)) >= len(episode.support)
-    folds = len(folds_of(np.asarray(support.support_labels), episode.seed, is_name, ENOUGH_HELD_OUT)) if adapts else FOLDS
+    sizes = [len(fold) for fold in folds_of(np.asarray(support.support_labels), episode.seed, is_name, ENOUGH_HELD_OUT)]
+    folds = len(sizes) if adapts else FOLDS
     if adapts and budget.is_limited:
-        adapts, folds = _within(budget, seconds_of_adaptation(seconds, learner.steps(evaluation=True)), folds, progress)
+        adapts, folds = _within(budget, seconds_of_adaptation(seconds, learner.steps(evaluation=True)), sizes, progress)
     examples = _Examples(learner, classifier, losses, support, features, progress, adapts)
     # On the CPU: thousands of small operations take less time there than a GPU takes to launch them.
     adaptations = 1 + folds if adapts else 0  # to all examples, and without each fold
@@ -80,35 +81,42 @@ def fit_support(
         found = fit_unlabelled(examples.head, found, examples.with_pool(pool), len(pool), examples.labels, is_name, weights)
     fit = replace(found, names=choice, encodings=encodings, steps=learner.steps(evaluation=True) if adapts else 0)
     progress.stop()
-    has_many = budget.is_limited and not len(pool) and float(np.median(np.bincount(episode.support_labels))) >= MANY
-    if learner.inner.fit_encoder or has_many:
+    has_many = float(np.median(np.bincount(episode.support_labels))) >= MANY
+    in_time = budget.is_limited and classifier.head_after and learner.trains_encoder and has_many and budget.left > 0
+    if learner.inner.fit_encoder or in_time:
         frozen = fit
         if adapts:
             as_they_are = _Examples(learner, encoder, losses, support, features, progress, adapts=False)
             frozen = fit_head(as_they_are.head, features.cpu(), examples.labels, is_name, episode.seed, weights=weights, learned=learned)
             frozen = replace(frozen, names=choice, encodings=encodings)
         trained = fit_encoder(Start(encoder, learner.parameters), support, frozen, progress, budget)
-        if trained is not None and (not adapts or _is_better(trained[1], fit, examples.labels, progress)):
+        if trained is not None and (not adapts or _is_better(trained[1], fit, examples.labels, weights, progress)):
             return trained
     adapted = examples.adapted if adapts else {}
     return {**learner.parameters, **adapted, **{HEAD + name: value.to(features.device) for name, value in fit.head.items()}}, fit
 
 
-def _within(budget: Budget, adaptation: float, folds: int, progress: Progress) -> tuple[bool, int]:
-    """Return whether there is time for inner steps, and for how many folds of cross-validation; adaptation: estimated seconds of one adaptation."""
-    affordable = budget.folds(adaptation, folds)
-    if not affordable:
-        progress.say(f"{budget}: the encoder stays as it is, because inner steps would take about {2 * adaptation:.1f} s")
+def _within(budget: Budget, adaptation: float, sizes: Sequence[int], progress: Progress) -> tuple[bool, int]:
+    """Return whether there is time for inner steps, and for how many folds of cross-validation.
+
+    adaptation: estimated seconds of one adaptation; sizes: of the folds, of which there must be as many as hold out `ENOUGH` examples.
+    """
+    affordable, needed = budget.folds(adaptation, len(sizes)), num_folds(sizes, ENOUGH)
+    if affordable < needed:
+        progress.say(
+            f"{budget}: the encoder stays as it is, because inner steps and {needed} of {len(sizes)} folds would take about {(1 + needed) * adaptation:.1f} s"
+        )
         return False, FOLDS
-    progress.say(f"{budget}: inner steps on all examples and for {affordable} of {folds} folds, about {(1 + affordable) * adaptation:.1f} s")
+    progress.say(f"{budget}: inner steps on all examples and for {affordable} of {len(sizes)} folds, about {(1 + affordable) * adaptation:.1f} s")
     return True, affordable
 
 
-def _is_better(trained: Fit, fit: Fit, labels: Tensor, progress: Progress) -> bool:
-    """Return whether a fit has a lower log loss than another on the examples that both held out."""
+def _is_better(trained: Fit, fit: Fit, labels: Tensor, weights: Tensor | None, progress: Progress) -> bool:
+    """Return whether a fit has a lower log loss than another on the examples that both held out; weights: of the classes, None: all 1."""
+    weights = None if weights is None else weights.double()
     assert trained.held_out is not None and fit.held_out is not None  # each has folds
     judged = (trained.held_out.isfinite() & fit.held_out.isfinite()).all(1)
-    ours, theirs = (float(F.cross_entropy(each.held_out[judged].double(), labels[judged])) for each in (trained, fit) if each.held_out is not None)
+    ours, theirs = (float(F.cross_entropy(each[judged].double(), labels[judged], weight=weights)) for each in (trained.held_out, fit.held_out))
     what = "is used" if ours < theirs else "is not used"
     progress.say(f"the trained encoder {what}: log loss on held-out examples {ours:.3f}, after inner steps {theirs:.3f}")
     return ours < theirs

@@ -16,7 +16,7 @@ from metatrain.models.finetuned_folder import read_object
 from metatrain.models.folders import ADAPTER
 from metatrain.models.language_model import LanguageModel
 from metatrain.models.located import located
-from metatrain.models.pretrained import pinned
+from metatrain.models.pretrained import commit_or_revision
 from metatrain.models.scratch import PREFIX
 from metatrain.plugins import check_installed
 
@@ -48,7 +48,7 @@ def loaded_from(model: LanguageModel) -> Base | None:
 
 def _base(name: str, revision: str | None) -> Base:
     """Return a directory as an absolute path, so that it is found from anywhere, and a hub id with the commit that is in the local cache."""
-    return Base(str(Path(name).resolve()), None) if Path(name).is_dir() else Base(name, pinned(name, revision))
+    return Base(str(Path(name).resolve()), None) if Path(name).is_dir() else Base(name, commit_or_revision(name, revision))
 
 
 def save_adapter(folder: Path, backbone: Backbone, base: Base) -> None:

@@ -131,7 +131,7 @@ def commit_of(name: str, revision: str | None) -> str | None:
     return Path(cached).parent.name if isinstance(cached, str) else None
 
 
-def pinned(name: str, revision: str | None) -> str | None:
+def commit_or_revision(name: str, revision: str | None) -> str | None:
     """Return the commit of a hub model in the local cache, which stays when its branches move; of any other model, the revision as it is."""
     return commit_of(name, revision) or revision
 

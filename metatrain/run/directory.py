@@ -172,11 +172,12 @@ class RunDirectory:
     def unlock(self) -> None:
         self._lock.release(force=True)
 
-    def with_tokenizer(self, config: Any) -> Any:
-        """Return the settings of `train` with the tokenizer of the run, if it has trained one."""
-        if not self.tokenizer.is_dir():
-            return config
-        return replace(config, model=replace(config.model, tokenizer=str(self.tokenizer)))
+    def with_own_model(self, config: Any) -> Any:
+        """Return the settings of `train` with the tokenizer that the run has trained, and the commit of the hub model that it began with, if any."""
+        own = {"tokenizer": str(self.tokenizer)} if self.tokenizer.is_dir() else {}
+        if commit := self.read_record().get("model_commit"):
+            own["revision"] = commit
+        return replace(config, model=replace(config.model, **own)) if own else config
 
     def read_record(self) -> dict[str, Any]:
         try:
