@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -268,7 +269,8 @@ class Classifier:
         With a `threshold`, an input whose highest score is below it is out of scope.
         """
         ids = self.tokens.encode(texts)
-        order = np.argsort([-len(each) for each in ids], kind="stable")  # texts of a batch are of similar length
+        # Texts of a batch are of similar length; of one length, their order is their own, so that no bit of a score depends on the order of the inputs.
+        order = np.array(sorted(range(len(ids)), key=lambda row: (-len(ids[row]), zlib.crc32(ids[row].tobytes()))), dtype=np.int64)
         ids = [ids[row] for row in order]
         with torch.no_grad():
             parts = [self._scores(ids[part]).cpu() for part in chunks(ids, _MAX_TOKENS)]

@@ -448,7 +448,9 @@ def test_episodes_encoded_in_one_batch_give_the_same(encoder, episode, head, mor
         torch.testing.assert_close(together[name], value, rtol=0, atol=1e-11, msg=name)
     for one, other in zip(parts, joint, strict=True):
         assert (one.loss_before, one.loss_after) == pytest.approx((float(other.loss_before), float(other.loss_after)), abs=1e-11)
-        assert (one.accuracy_before, one.accuracy_after) == (other.accuracy_before, other.accuracy_after)
+        if head != "shared":  # whose logits are the same for all classes before adaptation, up to the last bit
+            assert one.accuracy_before == other.accuracy_before
+        assert one.accuracy_after == other.accuracy_after
 
 
 def test_episodes_are_encoded_in_batches_that_leave_every_rank_some(encoder, episode):
