@@ -21,7 +21,7 @@ import torch
 
 from metatrain.checkpoints.opening import open_checkpoint
 from metatrain.config.compose import composed
-from metatrain.config.schema import AlgorithmOverrides, EvaluateConfig, InnerOverrides, Overrides
+from metatrain.config.schema import AlgorithmOverrides, InnerOverrides, Overrides, TrainConfig
 from metatrain.evaluation.adapted_arms import Adapted
 from metatrain.evaluation.logistic_regression import logistic_regression
 from metatrain.evaluation.protocol import EpisodeSet, each_episode
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, nargs="+", default=[8, 4, 2])
     given = parser.parse_args()
     hardware.apply(HardwareConfig())
-    config = composed("evaluate", ["tasks=universal_validation", "tasks.label_text=name_and_definition"], EvaluateConfig)
+    config = composed("train", ["tasks=universal_validation", "tasks.label_text=name_and_definition"], TrainConfig)
     tasks = load_tasks(config.tasks, 0, splits=("meta_test",)).meta_test
     method = AlgorithmOverrides(name="leave_one_out") if given.base == "minilm" else AlgorithmOverrides()
     opened = open_checkpoint(given.base, Overrides(method, InnerOverrides(fit_head=False)), torch.device("cpu"), torch.float32, print)
