@@ -28,8 +28,8 @@ class Budget:
 
     @property
     def spent(self) -> float:
-        """Return the seconds since its beginning, with the time of all work that is queued on a GPU."""
-        if torch.cuda.is_initialized():
+        """Return the seconds since its beginning; with a limit, after all work that is queued on a GPU."""
+        if self.is_limited and torch.cuda.is_initialized():
             torch.cuda.synchronize()
         return time.monotonic() - self._begin
 

@@ -63,10 +63,12 @@ def fit_support(
         if not choice.read:
             support, features = episode.without_queries(), features[: len(episode.support)]
     is_name = np.arange(len(support.support)) >= len(episode.support)
-    sizes = [len(fold) for fold in folds_of(np.asarray(support.support_labels), episode.seed, is_name, ENOUGH_HELD_OUT)]
-    folds = len(sizes) if adapts else FOLDS
-    if adapts and budget.is_limited:
-        adapts, folds = _within(budget, seconds_of_adaptation(seconds, learner.steps(evaluation=True)), sizes, progress)
+    folds = FOLDS
+    if adapts:
+        sizes = [len(fold) for fold in folds_of(np.asarray(support.support_labels), episode.seed, is_name, ENOUGH_HELD_OUT)]
+        folds = len(sizes)
+        if budget.is_limited:
+            adapts, folds = _within(budget, seconds_of_adaptation(seconds, learner.steps(evaluation=True)), sizes, progress)
     examples = _Examples(learner, classifier, losses, support, features, progress, adapts)
     # On the CPU: thousands of small operations take less time there than a GPU takes to launch them.
     adaptations = 1 + folds if adapts else 0  # to all examples, and without each fold
